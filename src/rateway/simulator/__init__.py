@@ -1,0 +1,1 @@
+"""A fake Discord to develop and test bots against: `rateway simulate`."""
