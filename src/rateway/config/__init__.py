@@ -1,0 +1,8 @@
+"""File and environment become one frozen :class:`Settings`, or a list of everything that is wrong with them."""
+
+from __future__ import annotations
+
+from rateway.config.load import load
+from rateway.config.settings import Compression, ConfigurationError, Problem, Settings
+
+__all__ = ["Compression", "ConfigurationError", "Problem", "Settings", "load"]

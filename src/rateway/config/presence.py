@@ -1,0 +1,114 @@
+"""Which presence does a shard show? A template with placeholders, filled in per shard.
+
+The shape is Discord's own for op 3 and for the identify's ``presence`` (*Gateway Events: Update Presence*).
+A malformed one is answered by Discord with an invalid session, so everything is checked when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["PresenceError", "PresenceTemplate", "parse_presence"]
+
+STATUSES = ("online", "idle", "dnd", "invisible", "offline")
+ACTIVITY_TYPES = {"playing": 0, "streaming": 1, "listening": 2, "watching": 3, "custom": 4, "competing": 5}
+PLACEHOLDERS = ("{shard}", "{shards}", "{cluster}")
+# Discord's limit for an activity's name and state.
+MAX_TEXT = 128
+
+
+class PresenceError(ValueError):
+    """A presence that Discord would not take. The message says which part of it and what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceTemplate:
+    """A checked presence whose texts may hold ``{shard}``, ``{shards}`` and ``{cluster}``."""
+
+    text: str
+    """The presence as JSON, placeholders included."""
+
+    def of(self, shard_id: int, shard_count: int, cluster: int) -> dict[str, object]:
+        """The ``d`` of a presence update for one shard."""
+        values = {"{shard}": str(shard_id), "{shards}": str(shard_count), "{cluster}": str(cluster)}
+        presence: dict[str, object] = _filled(json.loads(self.text), values)
+        return presence
+
+
+def _filled(value: object, values: Mapping[str, str]) -> object:
+    if isinstance(value, str):
+        for placeholder, number in values.items():
+            value = value.replace(placeholder, number)
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    return value
+
+
+def parse_presence(given: object) -> PresenceTemplate:
+    """A presence from JSON text, or from a table of the TOML file.
+
+    Accepts Discord's whole form (``status``, ``activities``, ``since``, ``afk``) and a short one: ``status`` and
+    ``activity`` (a text, shown as a custom status, or a table with ``name``, ``type`` as a number or a word,
+    ``state``, ``url``). Raises :class:`PresenceError`.
+    """
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            raise PresenceError(f"it is not JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise PresenceError("it should be a table (an object in JSON)")
+    unknown = sorted(set(given) - {"status", "activity", "activities", "since", "afk"})
+    if unknown:
+        raise PresenceError(f"{unknown[0]!r} is not part of a presence: status, activity, activities, since, afk")
+    status = given.get("status", "online")
+    if status not in STATUSES:
+        raise PresenceError(f"status is {status!r}, not one of {', '.join(STATUSES)}")
+    since, afk = given.get("since"), given.get("afk", False)
+    if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
+        raise PresenceError("since should be a number of milliseconds or null")
+    if not isinstance(afk, bool):
+        raise PresenceError("afk should be true or false")
+    if "activity" in given and "activities" in given:
+        raise PresenceError("it has both activity and activities: keep one")
+    listed = [given["activity"]] if "activity" in given else given.get("activities", [])
+    if not isinstance(listed, list):
+        raise PresenceError("activities should be a list")
+    activities = [_activity(item) for item in listed]
+    presence = {"since": since, "activities": activities, "status": status, "afk": afk}
+    return PresenceTemplate(json.dumps(presence, ensure_ascii=False))
+
+
+def _activity(given: object) -> dict[str, object]:
+    if isinstance(given, str):
+        given = {"name": "Custom Status", "type": 4, "state": given}
+    if not isinstance(given, dict):
+        raise PresenceError("an activity should be a text or a table with name and type")
+    # What a bot may set; anything else Discord ignores or refuses.
+    unknown = sorted(set(given) - {"name", "type", "state", "url"})
+    if unknown:
+        raise PresenceError(f"an activity of a bot has name, type, state and url, not {unknown[0]!r}")
+    kind = given.get("type", 0)
+    if isinstance(kind, str):
+        if kind.lower() not in ACTIVITY_TYPES:
+            raise PresenceError(f"the activity's type is {kind!r}, not one of {', '.join(ACTIVITY_TYPES)}")
+        kind = ACTIVITY_TYPES[kind.lower()]
+    if isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind <= 5:
+        raise PresenceError("the activity's type should be 0 to 5, or a word such as watching")
+    activity: dict[str, object] = {"name": given.get("name", "Custom Status" if kind == 4 else None), "type": kind}
+    for key in ("state", "url"):
+        if given.get(key) is not None:
+            activity[key] = given[key]
+    for key, value in activity.items():
+        if key == "type":
+            continue
+        if not isinstance(value, str) or not value:
+            raise PresenceError(f"the activity's {key} should be a text that is not empty")
+        if key != "url" and len(value) > MAX_TEXT:
+            raise PresenceError(f"the activity's {key} is longer than {MAX_TEXT} characters")
+    return activity

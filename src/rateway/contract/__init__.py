@@ -1,0 +1,1 @@
+"""What workers see on the wire (``docs/contract.md``). Pure."""

@@ -1,0 +1,34 @@
+"""Which exchange, queue and keys does a cluster use? (``docs/contract.md``, *Exchange and queue*)"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange", "exchange", "incoming",
+]  # fmt: skip
+
+EXCHANGE_TYPE = "direct"
+# Commands for Discord, and queries to the cache: the two keys that a cluster's inbound queue is bound with.
+GATEWAY_KEY = "gateway"
+CACHE_KEY = "cache"
+# Keys of the gateway's own messages begin so; no event of Discord does.
+OWN_PREFIX = "RATEWAY_"
+# AMQP's short string.
+MAX_KEY_BYTES = 255
+
+
+def exchange(cluster: int) -> str:
+    """The exchange of a cluster: type direct, durable, not auto-delete."""
+    return f"rateway-{cluster}"
+
+
+def incoming(cluster: int) -> str:
+    """The queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
+    return f"rateway-incoming-{cluster}"
+
+
+def cluster_of_exchange(name: str) -> int | None:
+    """The cluster that an exchange's name stands for, or ``None`` for a foreign exchange."""
+    number = name.removeprefix("rateway-")
+    if number == name or not (number.isascii() and number.isdigit()) or number.startswith("0"):
+        return None
+    return int(number)

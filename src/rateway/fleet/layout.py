@@ -1,0 +1,79 @@
+"""Which shard belongs to which cluster?
+
+Clusters are numbered from 1. With ``T`` shards and ``P`` shards per cluster, cluster *i* runs the shards
+``(i-1)*P … min(i*P, T)-1`` and there are ``ceil(T/P)`` clusters (``docs/contract.md``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["Layout", "LayoutError", "parse_clusters"]
+
+_RANGE = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?\Z", re.ASCII)
+
+
+class LayoutError(ValueError):
+    """A text that does not name clusters, or names some that do not exist. The message is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``shards`` shards, cut into clusters of ``per_cluster`` (the last one may be smaller).
+
+    Raises :class:`ValueError` when one of the two is below 1.
+    """
+
+    shards: int
+    per_cluster: int
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise ValueError(f"a layout needs at least 1 shard, not {self.shards}")
+        if self.per_cluster < 1:
+            raise ValueError(f"a cluster needs at least 1 shard, not {self.per_cluster}")
+
+    @property
+    def clusters(self) -> range:
+        """The numbers of all clusters, from 1."""
+        return range(1, -(-self.shards // self.per_cluster) + 1)
+
+    def cluster_of(self, shard_id: int) -> int:
+        """The cluster that runs *shard_id*. Raises :class:`ValueError` for a shard outside the layout."""
+        if not 0 <= shard_id < self.shards:
+            raise ValueError(f"there is no shard {shard_id}: shards go from 0 to {self.shards - 1}")
+        return shard_id // self.per_cluster + 1
+
+    def shards_of(self, cluster: int) -> range:
+        """The shards of *cluster*, ascending. Raises :class:`ValueError` for a cluster outside the layout."""
+        if cluster not in self.clusters:
+            raise ValueError(f"there is no cluster {cluster}: clusters go from 1 to {len(self.clusters)}")
+        return range((cluster - 1) * self.per_cluster, min(cluster * self.per_cluster, self.shards))
+
+
+def parse_clusters(text: str, total: int | None = None) -> frozenset[int]:
+    """The clusters that a text such as ``1-4,7`` names; an empty text names all of *total*.
+
+    *total* is the number of clusters that there are, or ``None`` while it is not known yet; then only the form is
+    checked and an empty text gives an empty set. Raises :class:`LayoutError` with what is wrong, in words.
+    """
+    if not text.strip():
+        return frozenset(range(1, total + 1)) if total else frozenset()
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.match(part.strip())
+        if match is None:
+            raise LayoutError(f"{part.strip()!r} is neither a cluster's number nor a range such as 1-4")
+        first = int(match[1])
+        last = int(match[2]) if match[2] else first
+        if first < 1:
+            raise LayoutError("clusters are numbered from 1")
+        if last < first:
+            raise LayoutError(f"the range {part.strip()} runs backwards")
+        if total is not None and last > total:
+            raise LayoutError(f"there is no cluster {last}: this bot has {total} (1-{total})")
+        if last - first > 100_000:
+            raise LayoutError(f"the range {part.strip()} is longer than any bot has clusters")
+        chosen.update(range(first, last + 1))
+    return frozenset(chosen)

@@ -1,0 +1,1 @@
+"""Sets the machines in motion: one shard, one cluster, one process of them."""
