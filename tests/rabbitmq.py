@@ -1,0 +1,82 @@
+"""The broker of the tests: one private RabbitMQ node for a session, a fresh virtual host for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from rateway.demo.broker import PrivateBroker
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def private_rabbitmq(**settings: str) -> Iterator[PrivateBroker]:
+    """A private node for one test that needs its own; *settings* are lines of rabbitmq.conf (`a__b` is `a.b`)."""
+    with PrivateBroker(settings={key.replace("__", "."): value for key, value in settings.items()}) as node:
+        yield node
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """One virtual host of a node, empty at first. The node may be restarted: it is shared, but by nobody else now."""
+
+    node: PrivateBroker
+    vhost: str
+    uri: str
+
+    @property
+    def port(self) -> int:
+        return self.node.ports.amqp
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.node.stop)
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.node.start)
+
+    async def kill(self) -> None:
+        """SIGKILL; `start` brings the node back with what was on disk."""
+        await asyncio.to_thread(self.node.kill)
+
+    async def restart(self) -> None:
+        await asyncio.to_thread(self.node.restart)
+
+    async def close_connections(self) -> None:
+        await asyncio.to_thread(self.node.close_connections, self.vhost)
+
+    async def ctl(self, *arguments: str) -> str:
+        """`rabbitmqctl ARGUMENTS`; give `-p`, `broker.vhost` where the command wants it."""
+        return await asyncio.to_thread(self.node.ctl, *arguments)
+
+    async def api(self, method: str, path: str, body: object = None) -> Any:
+        return await asyncio.to_thread(self.node.api, method, path, body)
+
+    async def queue(self, name: str) -> Any:
+        """What the management API says about a queue of this virtual host."""
+        return await self.api("GET", f"queues/{quote(self.vhost, safe='')}/{quote(name, safe='')}")
+
+    async def set_policy(
+        self, name: str, pattern: str, definition: dict[str, object], to: str = "queues"
+    ) -> None:
+        body = {"pattern": pattern, "definition": definition, "apply-to": to}
+        await self.api("PUT", f"policies/{quote(self.vhost, safe='')}/{name}", body)
+
+
+@contextmanager
+def fresh_vhost(node: PrivateBroker) -> Iterator[Broker]:
+    """A virtual host that nobody used before, deleted at the end; starts the node when a test left it stopped."""
+    node.start()
+    vhost = f"test-{os.getpid()}-{next(_numbers)}"
+    uri = node.create_vhost(vhost)
+    try:
+        yield Broker(node, vhost, uri)
+    finally:
+        node.start()
+        node.delete_vhost(vhost)
