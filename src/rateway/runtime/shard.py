@@ -1,0 +1,324 @@
+"""One shard in motion: carries out the conversation's orders on a real socket and hands dispatches on.
+
+The conversation decides (``session/conversation.py``, no I/O); this shell dials, writes, keeps one timer and asks
+for identify permits. Whatever belongs to one connection is bound to a ``_Line``: facts of an old connection
+never reach the conversation once a newer one was ordered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from rateway.discord.envelope import Envelope
+from rateway.runtime.dialer import Dialer
+from rateway.runtime.permits import IdentifyPermits, Refusal
+from rateway.session.conversation import Conversation
+from rateway.session.orders import (
+    Command,
+    CommandDone,
+    Connect,
+    Deliver,
+    DialFailure,
+    Disconnect,
+    Fatal,
+    Identify,
+    Note,
+    Order,
+    PermitDone,
+    RequestPermit,
+    ReturnPermit,
+    Send,
+    SessionLost,
+    SessionResumed,
+    SessionStarted,
+    StateChanged,
+)
+from rateway.transports.websocket import DialError, WebSocket
+
+log = logging.getLogger(__name__)
+
+
+class ShardOwner(Protocol):
+    """What a shard's cluster does with what the shard finds out."""
+
+    def dispatch(self, shard: Shard, envelope: Envelope) -> None:
+        """An event, in order; called for every event."""
+
+    def session_started(self, shard: Shard, order: SessionStarted) -> None: ...
+    def session_lost(self, shard: Shard, order: SessionLost) -> None: ...
+    def session_resumed(self, shard: Shard) -> None: ...
+    def state_changed(self, shard: Shard, order: StateChanged) -> None: ...
+    def command_done(self, shard: Shard, order: CommandDone) -> None: ...
+    def fatal(self, shard: Shard, order: Fatal) -> None: ...
+
+
+class _Line:
+    """One connection of a shard, from dial to end. Implements websocket.MessageHandler."""
+
+    __slots__ = ("_shard", "dialling", "socket")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self.socket: WebSocket | None = None
+        self.dialling: asyncio.Task[None] | None = None
+
+    def message(self, data: memoryview | bytes, binary: bool, last: bool) -> None:
+        shard = self._shard
+        if shard.line is not self:
+            return
+        conversation = shard.conversation
+        envelope = conversation.received(data, binary, shard.clock())
+        if envelope is not None:
+            shard.owner.dispatch(shard, envelope)
+        if conversation.orders or conversation.wake_at is not shard.timer_at:
+            shard.carry_out()
+
+    def closed(self, code: int | None, reason: str) -> None:
+        shard = self._shard
+        if shard.line is not self:
+            return
+        shard.line = None
+        shard.last_close = (code, reason)
+        shard.closes[code] = shard.closes.get(code, 0) + 1
+        shard.conversation.closed(code, shard.clock())
+        shard.carry_out()
+
+    def hang_up(self, code: int) -> None:
+        if self.dialling is not None:
+            self.dialling.cancel()
+        if self.socket is not None:
+            self.socket.close(code)
+
+
+class Shard:
+    """One shard of one cluster. Made by its cluster, which also owns the tasks that it spawns."""
+
+    def __init__(
+        self,
+        *,
+        conversation: Conversation,
+        shard_id: int,
+        owner: ShardOwner,
+        dialer: Dialer,
+        permits: IdentifyPermits,
+        clock: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self.shard_id = shard_id
+        self.conversation = conversation
+        self.owner = owner
+        self.clock = clock
+        self.line: _Line | None = None
+        self.timer_at: float | None = None
+        self.last_close: tuple[int | None, str] | None = None
+        self.closes: dict[int | None, int] = {}
+        self.resumes_tried = 0
+        self.resumes_succeeded = 0
+        self.identifies = 0
+        self.state_since = clock()
+        self.state_why = ""
+        self.held = False
+        self.done = asyncio.Event()
+        self._dialer = dialer
+        self._permits = permits
+        self._spawn = spawn
+        self._timer: asyncio.TimerHandle | None = None
+        self._permit: asyncio.Task[None] | None = None
+        self._carrying_out = False
+        self._actions: dict[type[Any], Callable[[Any], None]] = {
+            Connect: self._connect,
+            Send: self._send,
+            Identify: self._identify,
+            Deliver: self._deliver,
+            Disconnect: self._disconnect,
+            RequestPermit: self._request_permit,
+            ReturnPermit: self._return_permit,
+            PermitDone: self._permit_done,
+            SessionStarted: self._session_started,
+            SessionLost: self._session_lost,
+            SessionResumed: self._session_resumed,
+            StateChanged: self._state_changed,
+            CommandDone: self._command_done,
+            Fatal: self._fatal,
+            Note: self._note,
+        }
+
+    # What the cluster asks of it.
+
+    def start(self) -> None:
+        self.conversation.start(self.clock())
+        self.carry_out()
+
+    def command(self, command: Command) -> None:
+        self.conversation.command(command, self.clock())
+        self.carry_out()
+
+    def pause(self) -> None:
+        """Stop reading from Discord; heartbeats go on. The conversation closes before Discord would."""
+        self.held = True
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.pause_reading()
+        self.conversation.pause(self.clock())
+        self.carry_out()
+
+    def resume_reading(self) -> None:
+        self.held = False
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.resume_reading()
+        self.conversation.resume_reading(self.clock())
+        self.carry_out()
+
+    def reconnect(self, why: str) -> None:
+        self.conversation.reconnect(why, self.clock())
+        self.carry_out()
+
+    def settle(self, seq: int) -> None:
+        self.conversation.settle(seq)
+
+    def stop(self, *, end_session: bool) -> None:
+        self.conversation.stop(self.clock(), end_session=end_session)
+        self.carry_out()
+        self.done.set()
+
+    # Orders.
+
+    def carry_out(self) -> None:
+        """Do what the conversation ordered, in order; orders that arise meanwhile come after."""
+        if self._carrying_out:
+            return
+        self._carrying_out = True
+        conversation = self.conversation
+        try:
+            while conversation.orders:
+                orders, conversation.orders = conversation.orders, []
+                for order in orders:
+                    self._actions[type(order)](order)
+        finally:
+            self._carrying_out = False
+        if conversation.wake_at is not self.timer_at:
+            self._set_timer(conversation.wake_at)
+
+    def _set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.timer_at = at
+        self._timer = None if at is None else asyncio.get_running_loop().call_at(at, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.timer_at = None
+        self.conversation.woken(self.clock())
+        self.carry_out()
+
+    def _connect(self, order: Connect) -> None:
+        line = self.line = _Line(self)
+        line.dialling = self._spawn(self._dial(line, order.url))
+
+    async def _dial(self, line: _Line, url: str) -> None:
+        try:
+            socket = await self._dialer.dial(url, line)
+        except DialError as error:
+            line.dialling = None
+            if self.line is line:
+                self.line = None
+                failure = DialFailure(error.reason, error.status, error.retry_after)
+                self.conversation.dial_failed(failure, self.clock())
+                self.carry_out()
+            return
+        line.dialling = None
+        if self.line is not line:
+            socket.close(4900)
+            return
+        line.socket = socket
+        if self.held:
+            socket.pause_reading()
+        self.conversation.opened(self.clock())
+        self.carry_out()
+
+    def _send(self, order: Send) -> None:
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.send(order.data)
+
+    def _identify(self, order: Identify) -> None:
+        if self.line is not None:
+            self._spawn(self._identify_when_written_down(self.line, order.data))
+
+    async def _identify_when_written_down(self, line: _Line, data: bytes) -> None:
+        refusal = await self._permits.spent(self.shard_id)
+        if refusal is not None:
+            self._refused(refusal)
+            self.carry_out()
+        elif self.line is line and line.socket is not None:
+            self.identifies += 1
+            line.socket.send(data)
+
+    def _deliver(self, order: Deliver) -> None:
+        self.owner.dispatch(self, order.envelope)
+
+    def _disconnect(self, order: Disconnect) -> None:
+        line, self.line = self.line, None
+        if line is not None:
+            self.last_close = (order.code, order.reason)
+            line.hang_up(order.code)
+
+    def _request_permit(self, order: RequestPermit) -> None:
+        self._return_permit(None)
+        self._permit = self._spawn(self._acquire(order.lost))
+
+    async def _acquire(self, lost: bool) -> None:
+        refusal = await self._permits.acquire(self.shard_id, lost=lost)
+        self._permit = None
+        if refusal is None:
+            self.conversation.permitted(self.clock())
+        else:
+            self._refused(refusal)
+        self.carry_out()
+
+    def _refused(self, refusal: Refusal) -> None:
+        until = math.inf if refusal.until is None else refusal.until
+        self.conversation.refused(until, refusal.why, self.clock())
+
+    def _return_permit(self, order: ReturnPermit | None) -> None:
+        if self._permit is not None:
+            self._permit.cancel()
+            self._permit = None
+        elif order is not None:
+            self._permits.finished(self.shard_id, "unused")
+
+    def _permit_done(self, order: PermitDone) -> None:
+        self._permits.finished(self.shard_id, order.outcome)
+
+    def _session_started(self, order: SessionStarted) -> None:
+        self.owner.session_started(self, order)
+
+    def _session_lost(self, order: SessionLost) -> None:
+        self.owner.session_lost(self, order)
+
+    def _session_resumed(self, order: SessionResumed) -> None:
+        self.resumes_succeeded += 1
+        self.owner.session_resumed(self)
+
+    def _state_changed(self, order: StateChanged) -> None:
+        self.state_since = self.clock()
+        self.state_why = order.why
+        if order.new.value == "resuming":
+            self.resumes_tried += 1
+        self.owner.state_changed(self, order)
+
+    def _command_done(self, order: CommandDone) -> None:
+        self.owner.command_done(self, order)
+
+    def _fatal(self, order: Fatal) -> None:
+        self.owner.fatal(self, order)
+
+    def _note(self, order: Note) -> None:
+        log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id})
+
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+__all__ = ["Order", "Shard", "ShardOwner"]

@@ -1,0 +1,114 @@
+"""How does another process of this machine ask a running gateway? One line in, one JSON document out.
+
+A unix socket ``status.sock`` in the state folder, which only its owner can open (folder 0700, socket 0600). A
+request is one line: a word, then its arguments, separated by spaces. The answer is one line of JSON;
+``{"error": ...}`` when the request was not understood. The format is documented in ``docs/operating.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+SOCKET_NAME = "status.sock"
+# A request is a few words; whatever is longer is not one.
+MAX_REQUEST_BYTES = 4096
+# Answers grow with the shards: about 700 bytes each.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# A client that connects and says nothing is dropped.
+PATIENCE_S = 10.0
+
+Handler = Callable[[list[str]], Awaitable[object]]
+
+
+class ControlError(Exception):
+    """The running gateway could not be asked; the message says what to do."""
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for ``path`` that fits a socket address (108 bytes on Linux), however deep the folder lies."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+
+@contextlib.asynccontextmanager
+async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
+    """Answer requests with ``handler(words)`` until left. Raises OSError when the socket cannot be made."""
+    path = state_dir / SOCKET_NAME
+    listener = _socket()
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # left by a gateway that was killed; the folder's lock says that none is alive
+    mask = os.umask(0o177)
+    try:
+        with _short(path) as name:
+            listener.bind(name)
+    finally:
+        os.umask(mask)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                reply = await _answer(reader, handler)
+                writer.write(reply)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, sock=listener, limit=MAX_REQUEST_BYTES)
+    try:
+        yield
+    finally:
+        server.close()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+async def _answer(reader: asyncio.StreamReader, handler: Handler) -> bytes:
+    try:
+        line = await reader.readline()
+    except ValueError:
+        return msgspec.json.encode({"error": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"}) + b"\n"
+    words = line.decode("utf-8", "replace").split()
+    if not words:
+        return msgspec.json.encode({"error": "an empty request; ask `status`"}) + b"\n"
+    return msgspec.json.encode(await handler(words)) + b"\n"
+
+
+async def ask(state_dir: Path, *words: str) -> bytes:
+    """The running gateway's answer, one JSON document as bytes. Raises ControlError when there is none."""
+    path = state_dir / SOCKET_NAME
+    sock = _socket()
+    try:
+        with _short(path) as name:
+            await asyncio.get_running_loop().sock_connect(sock, name)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_ANSWER_BYTES)
+    except OSError as error:
+        sock.close()
+        raise ControlError(
+            f"no gateway answers at {path} ({error.strerror}): is one running with this STATE_DIR, "
+            "and as this user?"
+        ) from None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            writer.write(" ".join(words).encode() + b"\n")
+            reply = await reader.readline()
+    except (TimeoutError, ValueError, ConnectionError):
+        raise ControlError(f"the gateway at {path} accepted the connection and did not answer") from None
+    finally:
+        writer.close()
+    if not reply:
+        raise ControlError(f"the gateway at {path} closed the connection without an answer")
+    return reply
