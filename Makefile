@@ -1,0 +1,57 @@
+# Everything is installed into .venv at the root; RabbitMQ comes from the system's packages.
+# `make help` lists what can be done.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+PYTHON  ?= python3
+# How long the demo runs after the first event, seconds; 0 stays on until Ctrl-C.
+SECONDS ?= 30
+# Further arguments for pytest or the demo: make test ARGS="-k resume -x"
+ARGS    ?=
+# The paths that linters read, as far as they exist.
+CODE    := $(wildcard src tests examples benchmarks tools)
+
+.DEFAULT_GOAL := help
+.PHONY: help install broker demo test lint format check lock clean
+
+help:           ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(VENV)/.installed broker  ## .venv with everything pinned, and RabbitMQ when there is none
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml tools/install-python
+	@PYTHON="$(PYTHON)" tools/install-python $(VENV)
+	@touch $@
+
+broker:
+	@tools/install-rabbitmq
+
+demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
+	@$(BIN)/rateway demo --seconds $(SECONDS) $(ARGS)
+
+test: install   ## all tests; the last line is pytest's
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/.installed  ## ruff, mypy, import-linter
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed  ## put the code into the one format
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+check: lint test  ## what CI runs
+
+# Hashes are listed for every wheel of a version, so that one file serves each Python and each machine; no
+# address of an index is written down.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
+
+lock: $(VENV)/.installed  ## pin the newest versions that pyproject.toml allows
+	$(COMPILE) --upgrade --group dev -o requirements/dev.txt
+	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/runtime.txt
+
+clean:          ## remove what was built or cached, .venv included
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
