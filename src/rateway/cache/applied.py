@@ -1,0 +1,44 @@
+"""What does an event's application tell its shard, and what is a stored session?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Applied", "Cause", "SessionRecord"]
+
+Cause = Literal["start", "join", "available", "left", "outage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What only the cache knows about an event. ``apply`` returns None when there is nothing to say."""
+
+    cause: Cause | None = None
+    """The header of GUILD_CREATE (``start``, ``join``, ``available``) and GUILD_DELETE (``left``, ``outage``)."""
+    before: bytes | None = None
+    """The entity as it was, as JSON, when the policy's ``before`` names the event and the entity was known."""
+    left: tuple[int, ...] = ()
+    """READY only: guilds of this shard that Discord no longer lists. They are gone from the cache already."""
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard's session as it is written down. ``wall`` is Unix seconds; sequence numbers start at 0 with READY."""
+
+    shard_id: int
+    shard_count: int
+    session_id: str
+    resume_url: str
+    settled: int
+    applied: int = 0
+    """Filled in by the store from its own books when it is read; what is written here counts with the cache off only."""
+    intents: int
+    token_hash: str
+    """A hash of the token, never the token: another token's sessions do not carry over."""
+    wall: float
+    pending_gap: bytes | None = None
+    """The body of a RATEWAY_GAP that is not confirmed yet."""
+    pending_left: tuple[int, ...] = ()
+    """Guilds whose RATEWAY_GUILD_LEFT is not confirmed yet."""

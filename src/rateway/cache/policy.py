@@ -1,0 +1,62 @@
+"""What is kept? The ``[cache]`` settings as one frozen record, and the fingerprint that the store carries."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+
+__all__ = ["KINDS", "CachePolicy"]
+
+# Every kind of entity that can be switched off by itself. Guilds and the bot's own user have no switch: without them
+# nothing else could be found.
+KINDS = frozenset(
+    {
+        "channels", "threads", "thread_members", "roles", "emojis", "stickers", "members", "users", "presences",
+        "voice_states", "stage_instances", "scheduled_events", "soundboard_sounds", "messages", "integrations",
+    }
+)  # fmt: skip
+
+# Off unless asked for: presences cost the most of all, integrations have no snapshot in GUILD_CREATE and are partial
+# by nature (https://docs.discord.com/developers/events/gateway-events#guilds).
+_DEFAULT_KINDS = KINDS - {"integrations"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePolicy:
+    """What the cache keeps and says. Another policy is another fingerprint: kinds switched on are then incomplete."""
+
+    enabled: bool = True
+    kinds: frozenset[str] = _DEFAULT_KINDS
+    """Names out of :data:`KINDS`; messages are kept only with ``messages_per_channel`` > 0 as well."""
+    messages_per_channel: int = 0
+    activities: bool = True
+    """Whether presences keep their ``activities`` (they are most of a presence's bytes)."""
+    members_from_events: bool = True
+    """Whether members and users that come inside messages, typing, reactions … are taken."""
+    before: frozenset[str] = frozenset()
+    """Event names for which the entity as it was is wanted (:attr:`Applied.before`)."""
+    message_content: bool = True
+    """Whether the MESSAGE_CONTENT intent is on; without it an empty content in MESSAGE_UPDATE erases nothing."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.kinds - KINDS)
+        if unknown:
+            raise ValueError(f"unknown kinds of entities: {', '.join(unknown)}; there are {', '.join(sorted(KINDS))}")
+
+    def keeps(self, kind: str) -> bool:
+        """Whether entities of that kind are kept."""
+        if kind == "messages":
+            return self.enabled and kind in self.kinds and self.messages_per_channel > 0
+        if kind == "users":
+            return self.enabled and "members" in self.kinds
+        return self.enabled and kind in self.kinds
+
+    def fingerprint(self) -> str:
+        """A short text that differs whenever something that decides what is kept differs."""
+        parts = []
+        for field in fields(self):
+            if field.name in ("before", "members_from_events"):
+                continue  # they change what is said or how fresh a row is, not what is kept
+            value = getattr(self, field.name)
+            parts.append(f"{field.name}={sorted(value) if isinstance(value, frozenset) else value}")
+        return hashlib.blake2b(";".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,23 @@
+"""Where do sessions and cache live? One LMDB environment per cluster; sessions are in it with the cache off, too.
+
+For the runtime::
+
+    store = Store.open(path, cluster=1, policy=CachePolicy(), wall=time.time())
+    if isinstance(store, StoreFault): ...       # say `store.words`; events flow on without cache and sessions
+    for line in store.words: log.info(line)     # thrown away after a crash of the machine, incomplete kinds, ...
+    for record in store.sessions(): ...
+
+    applied = store.apply(shard_id, seq, name, d)      # per event; begins a transaction when something changes
+    store.put_session(record)                          # at least once a second, when changed
+    fault = store.commit()                             # once per wake-up, before the events are written to the broker
+    store.close()                                      # in order: the next start trusts it
+
+Nothing here raises for a full or broken disk: such faults are values, and :attr:`Store.fault` says what is wrong now.
+"""
+
+from rateway.cache.applied import Applied, SessionRecord
+from rateway.transports.store.opening import StoreFault
+from rateway.transports.store.reader import StoreReader
+from rateway.transports.store.writer import Store
+
+__all__ = ["Applied", "SessionRecord", "Store", "StoreFault", "StoreReader"]
