@@ -33,7 +33,8 @@ class PresenceTemplate:
     def of(self, shard_id: int, shard_count: int, cluster: int) -> dict[str, object]:
         """The ``d`` of a presence update for one shard."""
         values = {"{shard}": str(shard_id), "{shards}": str(shard_count), "{cluster}": str(cluster)}
-        presence: dict[str, object] = _filled(json.loads(self.text), values)
+        presence = _filled(json.loads(self.text), values)
+        assert isinstance(presence, dict)
         return presence
 
 
@@ -65,7 +66,9 @@ def parse_presence(given: object) -> PresenceTemplate:
         raise PresenceError("it should be a table (an object in JSON)")
     unknown = sorted(set(given) - {"status", "activity", "activities", "since", "afk"})
     if unknown:
-        raise PresenceError(f"{unknown[0]!r} is not part of a presence: status, activity, activities, since, afk")
+        raise PresenceError(
+            f"{unknown[0]!r} is not part of a presence: status, activity, activities, since, afk"
+        )
     status = given.get("status", "online")
     if status not in STATUSES:
         raise PresenceError(f"status is {status!r}, not one of {', '.join(STATUSES)}")
@@ -100,7 +103,10 @@ def _activity(given: object) -> dict[str, object]:
         kind = ACTIVITY_TYPES[kind.lower()]
     if isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind <= 5:
         raise PresenceError("the activity's type should be 0 to 5, or a word such as watching")
-    activity: dict[str, object] = {"name": given.get("name", "Custom Status" if kind == 4 else None), "type": kind}
+    activity: dict[str, object] = {
+        "name": given.get("name", "Custom Status" if kind == 4 else None),
+        "type": kind,
+    }
     for key in ("state", "url"):
         if given.get(key) is not None:
             activity[key] = given[key]

@@ -1,0 +1,420 @@
+"""Which shard may identify now, and which must wait for what?
+
+Identify is the scarce resource of a bot (Discord: *Gateway: Sharding, Max Concurrency* and *Session Start Limit*):
+
+- shard ``i`` belongs to bucket ``i % max_concurrency``, and a bucket takes one identify per 5 seconds;
+- a day has ``total`` of them; whoever overruns that number has the token reset and all sessions ended.
+
+The governor keeps both, for every schedule of failures. It is told requests, spends and outcomes, and answers with
+decisions. Times (``now``) are monotonic seconds. What must survive a restart is a :class:`Ledger`, which holds
+ages beside the moment of writing, so that neither a new monotonic clock nor a jump of the wall clock can free a bucket
+early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "Alert", "Budget", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal", "RefusalKind",
+]  # fmt: skip
+
+Outcome = Literal["ready", "invalid", "closed", "timeout", "unused", "abandoned"]
+RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
+
+# Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.
+SPACING = 5.0 + 0.25
+# What a restored time may lag behind the moment op 2 was really written: the ledger is on disk *before* that.
+RESTORED_ALLOWANCE = 1.0
+DAY = 86_400.0
+HOUR = 3_600.0
+# The moment a window resets at Discord is not ours to the second.
+RESET_MARGIN = 5.0
+# A budget that was asked for this long ago may have changed, and with it max_concurrency.
+BUDGET_AGE = HOUR
+# Near the reserve each identify counts, so Discord's own figure is asked for again, but not at every step.
+BUDGET_AGE_NEAR_RESERVE = 60.0
+RESERVE_SHARE = 0.05
+# Lost sessions may use the reserve, but not its last hundredth of the day: a person must be able to start something.
+FLOOR_SHARE = 0.01
+ALERTS = (50, 80)
+# A session that dies within a minute after READY counts as a failing identify: READY-then-die loops burn tokens.
+STABLE_AFTER = 60.0
+# How long a shard that crash-loops gets no identify; afterwards one, and none for as long again if it fails.
+STOPPED_FOR = 6 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What ``GET /gateway/bot`` says about session starts. ``reset_after_ms`` is in milliseconds."""
+
+    total: int
+    remaining: int
+    reset_after_ms: int
+    max_concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """This shard may identify now; its bucket is held until ``finished``."""
+
+    shard_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No permit for now. ``until`` is when to ask again (monotonic seconds); ``None``: not without a person's help."""
+
+    kind: RefusalKind
+    until: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """More than ``percent`` of the day's identifies are used. ``reset_after`` is in seconds."""
+
+    percent: int
+    used: int
+    total: int
+    reset_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment on both clocks. ``boot`` names the boot of the machine: within it, ``monotonic`` can be compared."""
+
+    monotonic: float
+    wall: float
+    boot: str
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds since *earlier*, never negative: a clock that went back makes everything young, not old."""
+        if self.boot and self.boot == earlier.boot:
+            elapsed = self.monotonic - earlier.monotonic
+        else:
+            elapsed = self.wall - earlier.wall
+        return max(0.0, elapsed)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What outlives the process. Every number of seconds is an age at ``written`` (``stopped``: what is left)."""
+
+    written: Moment
+    spends: list[tuple[int, float]]
+    """Shard and age of each identify of the last day, oldest first."""
+    failures: dict[int, list[float]]
+    """Per shard, the ages of identifies that failed within the last hour."""
+    stopped: dict[int, float]
+    """Shards that crash-looped, and for how long they still get nothing (0: one more try)."""
+
+
+class IdentifyGovernor:
+    """Grants identifies for the shards of one bot.
+
+    *shards* are the shards that this gateway runs: the reserve and the first start are measured by their number.
+    *buckets* restricts it to some buckets, when other gateways of the same bot have the others. *crash_loop* is the
+    number of failing identifies within an hour that stops a shard (0: never).
+    """
+
+    def __init__(
+        self, *, shards: Iterable[int] = (), buckets: frozenset[int] | None = None, crash_loop: int = 10
+    ) -> None:
+        self._planned = frozenset(shards)
+        self._buckets = buckets
+        self._crash_loop = crash_loop
+        self._budget: Budget | None = None
+        self._known_at = 0.0
+        self._reset_at = 0.0
+        self._remaining = 0
+        self._waiting: dict[int, bool] = {}
+        self._granted: dict[int, float] = {}
+        self._holds: dict[int, float] = {}
+        self._spends: list[tuple[int, float]] = []
+        self._failures: dict[int, list[float]] = {}
+        self._ready: dict[int, float] = {}
+        self._stopped: dict[int, float] = {}
+        self._alerted = 0
+        self.alerts: list[Alert] = []
+        """Appended to when a mark is crossed; whoever reads them clears the list."""
+
+    # What is known
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """The number of buckets, ``None`` before the first budget."""
+        return self._budget.max_concurrency if self._budget else None
+
+    @property
+    def total(self) -> int | None:
+        """Identifies a day, ``None`` before the first budget."""
+        return self._budget.total if self._budget else None
+
+    @property
+    def waiting(self) -> int:
+        """How many shards wait for a permit."""
+        return len(self._waiting)
+
+    @property
+    def reserve(self) -> int:
+        """Identifies that only lost sessions may use.
+
+        5 % of the day or one for each shard, whichever is more, but never so many that a full start does not fit.
+        """
+        if self._budget is None:
+            return 0
+        wanted = max(math.ceil(self._budget.total * RESERVE_SHARE), len(self._planned))
+        return max(0, min(wanted, self._budget.total - len(self._planned)))
+
+    def available(self, now: float) -> int:
+        """Identifies left: Discord's figure, or less when our own count of the last 24 hours says so."""
+        if self._budget is None:
+            return 0
+        self._forget(now)
+        own = self._budget.total - len(self._spends)
+        return max(0, min(self._remaining, own) - len(self._granted))
+
+    def reset_in(self, now: float) -> float | None:
+        """Seconds until Discord's window resets, ``None`` before the first budget."""
+        return None if self._budget is None else max(0.0, self._reset_at - now)
+
+    def budget(self, budget: Budget, now: float, *, asked_at: float | None = None) -> None:
+        """Take in what Discord says. *asked_at*: when the question was sent; identifies since then are not in it."""
+        self._budget = budget
+        self._known_at = now
+        # A window that has not begun, or ends now, is no time to wait for: Discord is asked again a minute later.
+        self._reset_at = now + (budget.reset_after_ms / 1000 or BUDGET_AGE_NEAR_RESERVE)
+        since = now if asked_at is None else asked_at
+        self._remaining = budget.remaining - sum(1 for _, at in self._spends if at >= since)
+        self._mark(now)
+
+    def needs_budget(self, now: float) -> bool:
+        """Whether somebody waits and what is known of the budget is too old to answer."""
+        if not self._waiting:
+            return False
+        return self._budget is None or now >= self._old_at(now)
+
+    # What happens
+
+    def request(self, shard_id: int, lost: bool, now: float) -> None:
+        """*shard_id* wants to identify; *lost* when that replaces a lost session."""
+        ready = self._ready.pop(shard_id, None)
+        if ready is not None:
+            if now - ready < STABLE_AFTER:
+                self._fail(shard_id, now)
+            else:
+                self._forgive(shard_id)
+        self._holds.pop(shard_id, None)
+        self._granted.pop(shard_id, None)
+        self._waiting[shard_id] = lost
+
+    def withdraw(self, shard_id: int) -> None:
+        """It no longer wants to, and has no permit yet."""
+        self._waiting.pop(shard_id, None)
+
+    def restart(self, shard_id: int) -> None:
+        """A person asks for this shard: a crash loop is forgiven."""
+        self._forgive(shard_id)
+
+    def decide(self, now: float) -> list[Granted | tuple[int, Refusal]]:
+        """Who gets a permit now, and who is refused and must ask again later. The rest goes on waiting.
+
+        Lost sessions go first, then shards in ascending order. Nobody is refused on a budget that is out of date.
+        """
+        decisions: list[Granted | tuple[int, Refusal]] = []
+        if self._budget is None or not self._waiting:
+            return decisions
+        may_change = self.needs_budget(now)
+        taken = self._taken(now)
+        for shard_id, lost in sorted(self._waiting.items(), key=lambda item: (not item[1], item[0])):
+            bucket = shard_id % self._budget.max_concurrency
+            refusal = self._never(shard_id, bucket, now)
+            if refusal is None:
+                if taken.get(bucket, now) > now:
+                    continue
+                refusal = self._over_budget(shard_id, lost, now)
+                if refusal is not None and may_change:
+                    continue
+            if refusal is not None:
+                decisions.append((shard_id, refusal))
+            else:
+                taken[bucket] = math.inf
+                self._granted[shard_id] = now
+                decisions.append(Granted(shard_id))
+            del self._waiting[shard_id]
+        return decisions
+
+    def spent(self, shard_id: int, now: float) -> None:
+        """Op 2 of *shard_id* goes out now. Call again after a delay to move the time (it is counted once)."""
+        if self._granted.pop(shard_id, None) is None and shard_id in self._holds:
+            self._spends.remove((shard_id, self._holds[shard_id]))
+        else:
+            self._remaining -= 1
+        self._spends.append((shard_id, now))
+        self._holds[shard_id] = now
+        self._mark(now)
+
+    def finished(self, shard_id: int, outcome: Outcome, now: float) -> None:
+        """The identify was answered, or failed, or was never sent (``unused``).
+
+        ``abandoned``: its process died. The identify may have gone out, so it counts as sent just now.
+        """
+        if outcome == "abandoned":
+            self._waiting.pop(shard_id, None)
+            if shard_id in self._granted:
+                self.spent(shard_id, now)
+            outcome = "closed"
+        if self._granted.pop(shard_id, None) is not None or self._holds.pop(shard_id, None) is None:
+            return
+        if outcome == "ready":
+            self._ready[shard_id] = now
+        elif outcome != "unused":
+            self._fail(shard_id, now)
+
+    # When to look again
+
+    def wake_at(self, now: float) -> float | None:
+        """When ``decide`` or ``needs_budget`` may answer otherwise without being told anything.
+
+        ``None`` when that rests on others: a new budget, or the end of an identify that is under way.
+        """
+        if not self._waiting or self._budget is None:
+            return None
+        times = [] if self.needs_budget(now) else [self._old_at(now)]
+        taken = self._taken(now)
+        for shard_id in self._waiting:
+            free = taken.get(shard_id % self._budget.max_concurrency, now)
+            if free < math.inf:
+                times.append(free)
+        return max(now, min(times)) if times else None
+
+    # What outlives the process
+
+    def snapshot(self, moment: Moment) -> Ledger:
+        """What a restart must know, as of *moment*."""
+        now = moment.monotonic
+        self._forget(now)
+        return Ledger(
+            written=moment,
+            spends=[(shard, round(now - at, 3)) for shard, at in self._spends],
+            failures={shard: [round(now - at, 3) for at in times] for shard, times in self._failures.items()},
+            stopped={
+                shard: round(max(0.0, until - now), 3)
+                for shard, until in self._stopped.items()
+                if now - self._ready.get(shard, now) < STABLE_AFTER
+            },
+        )
+
+    def restore(self, ledger: Ledger, moment: Moment) -> None:
+        """Take over what an earlier process wrote down."""
+        now = moment.monotonic
+        elapsed = moment.since(ledger.written)
+        begun = now - elapsed
+        # An age below zero would be a forged or broken ledger: such an identify counts as just sent.
+        self._spends = [
+            (shard, min(now, begun - max(0.0, age) + RESTORED_ALLOWANCE)) for shard, age in ledger.spends
+        ]
+        self._spends.sort(key=lambda spend: spend[1])
+        self._failures = {shard: [begun - age for age in ages] for shard, ages in ledger.failures.items()}
+        stopped = {shard: begun + left for shard, left in ledger.stopped.items()}
+        self._stopped = {shard: until for shard, until in stopped.items() if now - until < HOUR}
+        # How these ended was not written down. A shard that asks again within a minute did not live long.
+        self._ready = {shard: at for shard, at in self._spends if now - at < STABLE_AFTER}
+        self._forget(now)
+
+    # Inside
+
+    def _taken(self, now: float) -> dict[int, float]:
+        """When each bucket in use is free again. Derived anew, so that max_concurrency may change at any time."""
+        assert self._budget is not None
+        buckets = self._budget.max_concurrency
+        taken: dict[int, float] = {}
+        for shard_id, at in reversed(self._spends):
+            if at + SPACING <= now:
+                break
+            bucket = shard_id % buckets
+            taken[bucket] = max(taken.get(bucket, 0.0), at + SPACING)
+        for shard_id in (*self._granted, *self._holds):
+            taken[shard_id % buckets] = math.inf
+        return taken
+
+    def _old_at(self, now: float) -> float:
+        """When what is known of the budget is out of date."""
+        assert self._budget is not None
+        near = self.available(now) <= self.reserve + math.ceil(self._budget.total * RESERVE_SHARE)
+        old = self._known_at + (BUDGET_AGE_NEAR_RESERVE if near else BUDGET_AGE)
+        return min(old, self._reset_at + RESET_MARGIN)
+
+    def _never(self, shard_id: int, bucket: int, now: float) -> Refusal | None:
+        """What stands against *shard_id* whatever its bucket and the budget say."""
+        if self._buckets is not None and bucket not in self._buckets:
+            mine = ", ".join(map(str, sorted(self._buckets)))
+            why = f"shard {shard_id} identifies in bucket {bucket}, and this gateway may use only {mine}"
+            return Refusal("bucket", None, f"{why} (IDENTIFY_BUCKETS)")
+        until = self._stopped.get(shard_id)
+        if until is not None and until > now:
+            why = f"shard {shard_id} fails again and again after its identify: it is stopped"
+            return Refusal("crash_loop", until, f"{why}, so that it does not use up the day's identifies")
+        return None
+
+    def _over_budget(self, shard_id: int, lost: bool, now: float) -> Refusal | None:
+        assert self._budget is not None
+        left = self.available(now)
+        if lost:
+            enough = left > max(1, int(self._budget.total * FLOOR_SHARE))
+        else:
+            enough = left > self.reserve or self._first_start_fits(shard_id, left)
+        if enough:
+            return None
+        kept = "" if left == 0 else f" and {left} are kept for {'a person' if lost else 'lost sessions'}"
+        why = f"{self._budget.total - left} of {self._budget.total} identifies of the day are used{kept}"
+        return Refusal("budget", self._more_at(now), why)
+
+    def _first_start_fits(self, shard_id: int, left: int) -> bool:
+        """The first start of the day may use the reserve, if it suffices for all that have yet to start."""
+        started = {shard for shard, _ in self._spends}
+        if shard_id in started:
+            return False
+        outstanding = (self._planned | {shard for shard, lost in self._waiting.items() if not lost}) - started
+        return left >= len(outstanding - self._granted.keys())
+
+    def _more_at(self, now: float) -> float:
+        """When the budget may be larger: at Discord's reset, or when our own oldest identifies are a day old."""
+        assert self._budget is not None
+        own = self._budget.total - len(self._spends)
+        if own < self._remaining and self._spends:
+            return max(now + RESET_MARGIN, self._spends[0][1] + DAY + RESET_MARGIN)
+        return max(now, self._reset_at) + RESET_MARGIN
+
+    def _fail(self, shard_id: int, now: float) -> None:
+        times = [at for at in self._failures.get(shard_id, []) if now - at < HOUR]
+        times.append(now)
+        self._failures[shard_id] = times
+        # A shard that was stopped before has one try, not a new series of them.
+        if self._crash_loop and (len(times) >= self._crash_loop or shard_id in self._stopped):
+            self._stopped[shard_id] = now + STOPPED_FOR
+            del self._failures[shard_id]
+
+    def _forgive(self, shard_id: int) -> None:
+        self._failures.pop(shard_id, None)
+        self._stopped.pop(shard_id, None)
+
+    def _forget(self, now: float) -> None:
+        """Drop identifies that are more than a day old."""
+        spends = self._spends
+        if spends and now - spends[0][1] >= DAY:
+            self._spends = [spend for spend in spends if now - spend[1] < DAY]
+
+    def _mark(self, now: float) -> None:
+        if self._budget is None or self._budget.total <= 0:
+            return
+        used = self._budget.total - self.available(now)
+        percent = 100 * used / self._budget.total
+        reached = max((mark for mark in ALERTS if percent >= mark), default=0)
+        if reached > self._alerted:
+            self.alerts.append(Alert(reached, used, self._budget.total, max(0.0, self._reset_at - now)))
+        self._alerted = reached
