@@ -95,12 +95,13 @@ def split(message: bytes | memoryview) -> list[bytes]:
     For the rare message that holds several; a message of one document needs no splitting.
     """
     try:
-        text = bytes(message).decode("utf-8")
+        # Bytes that are not UTF-8 inside ``d`` are forwarded as they came.
+        text = bytes(message).decode("utf-8", "surrogateescape")
         at = _end_of_space(text, 0)
         documents = []
         while at < len(text):
             _, end = _json.raw_decode(text, at)
-            documents.append(text[at:end].encode("utf-8"))
+            documents.append(text[at:end].encode("utf-8", "surrogateescape"))
             at = _end_of_space(text, end)
     except (ValueError, RecursionError) as error:
         raise EnvelopeError(str(error)) from None

@@ -1,0 +1,103 @@
+"""When is the next heartbeat due, and is the connection still alive?
+
+Discord documentation, "Gateway": "Sending Heartbeats". The first beat comes after ``interval × random [0, 1)``, then
+one every interval. A connection is dead when a beat is due and the one before was not acknowledged, with two
+allowances: frames that came in meanwhile are a sign of life and buy one extra interval (an acknowledgement queues
+behind the guilds of a large shard), and a silence of our own making, when reading was paused, is not counted.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from rateway.session.options import Chance
+
+__all__ = ["DEFAULT_INTERVAL", "Health", "Heartbeat", "interval_of"]
+
+# What production has sent for years; used when Hello names none that makes sense.
+DEFAULT_INTERVAL = 41.25
+SHORTEST_INTERVAL = 0.1
+LONGEST_INTERVAL = 3600.0
+# A timer that is this part of an interval late was not on time because the machine slept.
+LATE = 0.5
+
+
+class Health(Enum):
+    """What a due heartbeat finds."""
+
+    WAIT = "wait"
+    BEAT = "beat"
+    SILENT = "silent"
+    OVERDUE = "overdue"
+    """Frames came, but no acknowledgement in two intervals."""
+    LATE = "late"
+    """The timer was late by more than half an interval, and nothing came in meanwhile."""
+
+
+def interval_of(hello: object) -> float | None:
+    """Seconds from the ``d`` of a Hello; None when it names no interval between 0.1 s and an hour."""
+    value = hello.get("heartbeat_interval") if isinstance(hello, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value / 1000 if SHORTEST_INTERVAL <= value / 1000 <= LONGEST_INTERVAL else None
+
+
+class Heartbeat:
+    """The heart of one connection. Times are monotonic seconds."""
+
+    __slots__ = ("_asked_at", "_excused", "_extra", "_unanswered", "due", "interval", "latency")
+
+    def __init__(self, interval: float, now: float, chance: Chance) -> None:
+        self.interval = interval
+        # A spread over the whole interval keeps thousands of shards from beating together.
+        self.due = now + interval * chance.random()
+        self.latency: float | None = None
+        self._asked_at: float | None = None
+        self._unanswered: float | None = None
+        self._extra = False
+        self._excused = False
+
+    def judge(self, now: float, heard: float, paused: bool) -> Health:
+        """What to do at *now*; *heard* is when the last frame came, *paused* whether we are not reading."""
+        if now < self.due:
+            return Health.WAIT
+        if paused:
+            self._excused = True
+            return Health.BEAT
+        if now > self.due + self.interval * LATE and heard < self.due:
+            return Health.LATE
+        if self._unanswered is None:
+            return Health.BEAT
+        if self._excused:
+            self._excused = False
+            return Health.BEAT
+        if heard <= self._unanswered:
+            return Health.SILENT
+        if self._extra:
+            return Health.OVERDUE
+        self._extra = True
+        return Health.BEAT
+
+    def beaten(self, now: float) -> None:
+        """The regular beat was sent."""
+        self.due = now + self.interval
+        self._asked_at = now
+        if self._unanswered is None:
+            self._unanswered = now
+
+    def asked(self, now: float) -> None:
+        """A beat on request was sent; the regular one's timer and its acknowledgement are as before."""
+        self._asked_at = now
+
+    def acknowledged(self, now: float) -> None:
+        """Op 11: answers everything sent so far."""
+        if self._asked_at is not None:
+            self.latency = max(0.0, now - self._asked_at)
+            self._asked_at = None
+        self._unanswered = None
+        self._extra = False
+        self._excused = False
+
+    def excuse(self) -> None:
+        """Reading was paused: the next beat is not judged by what did not come."""
+        self._excused = True

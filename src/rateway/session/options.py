@@ -1,0 +1,84 @@
+"""What can be set about a session? One frozen record, the same for all shards of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
+
+Compression = Literal["zstd-stream", "zlib-stream", "none"]
+
+
+class Chance(Protocol):
+    """Where jitter comes from: ``random.Random`` is one."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        """Uniform between *a* and *b*."""
+
+
+class CommandBudget:
+    """How many commands may wait in all shards together; one instance, shared through the options."""
+
+    __slots__ = ("limit", "waiting")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.waiting = 0
+
+    def take(self) -> bool:
+        """Room for one more; False when there is none."""
+        if self.waiting >= self.limit:
+            return False
+        self.waiting += 1
+        return True
+
+    def give_back(self) -> None:
+        self.waiting -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """Times are seconds. The defaults are what the gateway runs with; tests and settings change some."""
+
+    token: str = field(repr=False)
+    """Bare or with ``Bot ``, which is stripped."""
+    intents: int
+    compression: Compression = "zstd-stream"
+    large_threshold: int = 50
+    """Members above which GUILD_CREATE leaves offline ones out: 50 to 250."""
+    presence: Callable[[int, int], Mapping[str, Any] | None] | None = None
+    """Gives the presence that a shard identifies with from its number and the total; None shows Discord's default."""
+    properties: Mapping[str, str] | None = None
+
+    # Discord's interval is 41.25 s; a gateway host that accepts but says no Hello is left after this.
+    hello_timeout: float = 20.0
+    # In an outage READY takes minutes while heartbeats are answered; asking again would only cost an identify.
+    ready_timeout: float = 600.0
+    # After a RESUME, and between two replayed events.
+    replay_timeout: float = 60.0
+    # Both must be exceeded before a session is given up that Discord has not refused.
+    resume_attempts: int = 3
+    resume_patience: float = 180.0
+    # A connection that lived this long was sound: the delays start again from nothing.
+    sound_after: float = 60.0
+    resume_backoff: float = 1.0
+    resume_backoff_cap: float = 60.0
+    identify_backoff: float = 5.0
+    # With full jitter a cap of 600 s is about 288 identifies a day; 120 s would exceed Discord's 1000.
+    identify_backoff_cap: float = 600.0
+    # The circuit breaker: one shard's identifies in any hour. A shard that dies at READY gets no more.
+    identifies_per_hour: int = 12
+    # Part of the heartbeat interval for which reading may pause before the connection is closed.
+    pause_share: float = 0.75
+
+    max_message_bytes: int = 256 * 1024 * 1024
+    """Bound for one inflated message; what is larger is refused as an attack."""
+    command_queue: int = 1000
+    """Commands that may wait for one shard."""
+    command_budget: CommandBudget | None = None
+    """Commands that may wait for all shards; None means no bound but each shard's own."""

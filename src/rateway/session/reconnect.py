@@ -1,0 +1,142 @@
+"""Where to connect, after what delay, and when is a session given up?
+
+Discord documentation, "Gateway": "Disconnecting", "Resuming", "Session Start Limit". A resume is free and urgent, an
+identify is scarce: the first is tried at once and often, the second is delayed up to minutes and counted by the hour.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from urllib.parse import urlsplit, urlunsplit
+
+from rateway.session.options import Chance, Compression
+
+__all__ = ["Backoff", "Breaker", "Hosts", "Patience", "gateway_address", "is_gateway_url"]
+
+API_VERSION = 10
+# Failures in a row at one host after which the other is tried, with the same session.
+FAILURES_PER_HOST = 2
+HOUR = 3600.0
+# After so many doublings any cap is reached; a larger exponent would only overflow.
+MOST_DOUBLINGS = 32
+
+
+def is_gateway_url(url: object) -> bool:
+    """Whether *url* is an address that can be dialled: ws or wss, with a host."""
+    if not isinstance(url, str) or not url.isprintable():
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("ws", "wss") and bool(parts.hostname)
+
+
+def gateway_address(url: str, compression: Compression) -> str:
+    """*url* with a path and our own query: READY's address comes bare, and a resume without them fails."""
+    parts = urlsplit(url)
+    query = f"v={API_VERSION}&encoding=json"
+    if compression != "none":
+        query += f"&compress={compression}"
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+
+
+class Backoff:
+    """Full jitter under a doubling bound: nothing first, then uniform in [0, base × 2ⁿ), up to the cap."""
+
+    __slots__ = ("_base", "_cap", "_chance", "failures")
+
+    def __init__(self, base: float, cap: float, chance: Chance) -> None:
+        self._base = base
+        self._cap = cap
+        self._chance = chance
+        self.failures = 0
+
+    def delay(self) -> float:
+        """Seconds to wait after the failures so far; 0 before the first."""
+        if self.failures == 0:
+            return 0.0
+        bound = self._base * 2.0 ** min(self.failures - 1, MOST_DOUBLINGS)
+        return self._chance.uniform(0.0, min(self._cap, bound))
+
+    def failed(self) -> None:
+        self.failures += 1
+
+    def reset(self) -> None:
+        self.failures = 0
+
+
+class Breaker:
+    """At most so many identifies of one shard in any hour, whatever it is that keeps failing."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, per_hour: int) -> None:
+        self._log: deque[float] = deque(maxlen=max(1, per_hour))
+
+    def identified(self, now: float) -> None:
+        self._log.append(now)
+
+    def closed_until(self, now: float) -> float:
+        """When the next identify may be sent; *now* or earlier means at once."""
+        return self._log[0] + HOUR if len(self._log) == self._log.maxlen else now
+
+
+class Patience:
+    """How long a session is kept that Discord neither resumes nor refuses.
+
+    Both must be exceeded: RESUMEs sent and time since the first of them, without RESUMED or a replayed event.
+    Connections that never got as far as a RESUME do not count.
+    """
+
+    __slots__ = ("_attempts", "_seconds", "_since", "sent")
+
+    def __init__(self, attempts: int, seconds: float) -> None:
+        self._attempts = attempts
+        self._seconds = seconds
+        self._since = 0.0
+        self.sent = 0
+
+    def resume_sent(self, now: float) -> None:
+        if self.sent == 0:
+            self._since = now
+        self.sent += 1
+
+    def progress(self) -> None:
+        self.sent = 0
+
+    def exhausted(self, now: float) -> bool:
+        return self.sent >= self._attempts and now - self._since >= self._seconds
+
+
+class Hosts:
+    """Which of the session's two addresses to dial: its own, or the main one when its own is dead.
+
+    The one that worked last is kept; two failures in a row go over to the other.
+    """
+
+    __slots__ = ("_failures", "_use_main")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._use_main = False
+
+    def choose(self, resume_url: str | None, gateway_url: str) -> str:
+        return gateway_url if self._use_main or resume_url is None else resume_url
+
+    def failed(self) -> None:
+        """Dial, TLS or upgrade failed, or no Hello came."""
+        self._failures += 1
+        if self._failures >= FAILURES_PER_HOST:
+            self._failures = 0
+            self._use_main = not self._use_main
+
+    def worked(self) -> None:
+        """Hello came."""
+        self._failures = 0
+
+    def forget(self) -> None:
+        """The session is gone, its address with it."""
+        self._failures = 0
+        self._use_main = False
