@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -461,7 +462,7 @@ def test_no_schedule_of_failures_and_restarts_breaks_a_bucket_or_the_budget(
     assert len(arrivals) <= total
     for bucket in range(concurrency):
         times = [at for at, shard in arrivals if shard % concurrency == bucket]
-        assert all(later - earlier >= 5.0 for earlier, later in zip(times, times[1:], strict=False))
+        assert all(later - earlier >= 5.0 for earlier, later in pairwise(times))
 
 
 @given(FAULTS)

@@ -1,40 +1,67 @@
 """May this shard identify now? The port that shards ask, and its form for one process.
 
-Identify is the scarce resource (*Gateway: Session Start Limit*): one at a time in each bucket, 5 s apart, a number a day,
-and overrunning that number resets the bot's token. The port has three calls; a form over processes or machines keeps them.
+Identify is the scarce resource (*Gateway: Session Start Limit*): one at a time in each bucket, 5 s apart, a number
+a day, and overrunning that number resets the bot's token. The port has three calls; a form over processes or
+machines keeps them, and passes the same tests.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
 from typing import Literal, Protocol
 
-__all__ = ["IdentifyPermits", "PermitOutcome", "Refusal"]
+import msgspec
+
+from rateway.fleet.identify import (
+    RESTORED_ALLOWANCE,
+    Budget,
+    Granted,
+    IdentifyGovernor,
+    Ledger,
+    Moment,
+    Refusal,
+)
+from rateway.transports.rest import GatewayBot, RestFailure, backoff
+from rateway.transports.state import StateError, boot_id
+
+__all__ = [
+    "Clock",
+    "IdentifyLedger",
+    "IdentifyPermits",
+    "LocalPermits",
+    "PermitOutcome",
+    "Refusal",
+    "SystemClock",
+]
 
 PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
 
+# Writes of the ledger that took too long are repeated with a later time; a disk that stays so slow is no ledger.
+WRITE_ATTEMPTS = 3
+# How long a shard waits after a ledger that could not be written.
+LEDGER_PAUSE = 30.0
+# Bots whose ledgers are kept; a folder sees one, or a few in a developer's hands.
+MAX_LEDGERS = 8
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """No permit for now. ``until`` is when to ask again (monotonic seconds), ``None``: not without a person's help."""
-
-    kind: Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
-    until: float | None
-    why: str
+log = logging.getLogger("rateway.permits")
 
 
 class IdentifyPermits(Protocol):
     """Permits to send op 2.
 
-    ``acquire`` → ``spent`` → write op 2 → ``finished``. A permit that is not used is given back with
-    ``finished(shard_id, "unused")``; an ``acquire`` that is cancelled leaves nothing behind.
+    ``acquire`` → ``spent`` → write op 2 (without an await in between) → ``finished``. A permit that is not used is
+    given back with ``finished(shard_id, "unused")``; an ``acquire`` that is cancelled leaves nothing behind.
     """
 
     async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
         """Wait until *shard_id* may identify. *lost*: it replaces a session that was lost, and goes first.
 
-        ``None`` is the permit. A :class:`Refusal` comes at once or while waiting, when the wait is not for the bucket
-        but for the day's budget, a crash loop or a person.
+        ``None`` is the permit. A :class:`Refusal` comes at once or while waiting, when the wait is not for the
+        bucket but for the day's budget, a crash loop or a person.
         """
 
     async def spent(self, shard_id: int) -> Refusal | None:
@@ -42,3 +69,251 @@ class IdentifyPermits(Protocol):
 
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
         """The identify was answered or failed (or the permit was never used): the bucket may go on."""
+
+
+class Rest(Protocol):
+    """Who knows the budget: ``DiscordRest``."""
+
+    async def gateway_bot(self) -> GatewayBot | RestFailure:
+        """Ask once."""
+
+
+class IdentifyLedger(Protocol):
+    """Where identifies are written down: ``StateDir``."""
+
+    def read_ledger(self) -> bytes | None:
+        """As last written."""
+
+    def write_ledger(self, ledger: bytes) -> None:
+        """On the disk when it returns; raises :class:`StateError`."""
+
+
+class Clock(Protocol):
+    """Both clocks of the machine."""
+
+    def moment(self) -> Moment:
+        """Now."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def __init__(self) -> None:
+        self._boot = boot_id()
+
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(time.monotonic(), time.time(), self._boot)
+
+
+class LocalPermits:
+    """The port within one process: one governor, one ledger on disk, one who asks Discord for the budget.
+
+    *bot* names the bot in the ledger (a hash, never the token). *on_gateway_bot* is told each answer of Discord.
+    Use :meth:`run` in a task group: it asks for the budget and wakes shards when their time has come.
+    """
+
+    def __init__(
+        self,
+        governor: IdentifyGovernor,
+        ledger: IdentifyLedger,
+        rest: Rest,
+        *,
+        bot: str = "",
+        clock: Clock | None = None,
+        on_gateway_bot: Callable[[GatewayBot], None] | None = None,
+    ) -> None:
+        self._governor = governor
+        self._ledger = ledger
+        self._rest = rest
+        self._bot = bot
+        self._clock: Clock = clock or SystemClock()
+        self._on_gateway_bot = on_gateway_bot
+        self._waiters: dict[int, asyncio.Future[Refusal | None]] = {}
+        self._changed = asyncio.Event()
+        self._dead: RestFailure | None = None
+        self._writing = asyncio.Lock()
+        self._others: dict[str, Ledger] = {}
+        self._marks = 0
+        self._written = 0
+        self._restore()
+
+    @property
+    def governor(self) -> IdentifyGovernor:
+        """For status: what is left, what is kept, who waits."""
+        return self._governor
+
+    def now(self) -> float:
+        """Monotonic seconds on the clock that the governor is told."""
+        return self._clock.moment().monotonic
+
+    def learn(self, answer: GatewayBot, asked_at: float | None = None) -> None:
+        """Take in an answer of ``/gateway/bot`` that somebody else asked for; *asked_at* is monotonic seconds."""
+        budget = Budget(answer.total, answer.remaining, answer.reset_after_ms, answer.max_concurrency)
+        self._governor.budget(budget, self.now(), asked_at=asked_at)
+        self._changed.set()
+
+    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
+        """See :class:`IdentifyPermits`."""
+        if self._dead is not None:
+            return Refusal("unauthorized", None, self._dead.text)
+        previous = self._waiters.pop(shard_id, None)
+        if previous is not None:
+            previous.cancel()
+        waiter: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._waiters[shard_id] = waiter
+        self._governor.request(shard_id, lost, self.now())
+        self._decide()
+        self._changed.set()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if self._waiters.get(shard_id) is waiter:
+                del self._waiters[shard_id]
+                self._governor.withdraw(shard_id)
+            elif waiter.done() and not waiter.cancelled() and waiter.result() is None:
+                self.finished(shard_id, "unused")  # granted in the moment of the cancellation
+            raise
+
+    async def spent(self, shard_id: int) -> Refusal | None:
+        """See :class:`IdentifyPermits`."""
+        for _ in range(WRITE_ATTEMPTS):
+            marked_at = self.now()
+            self._governor.spent(shard_id, marked_at)
+            self._marks += 1
+            try:
+                await self._write(self._marks)
+            except StateError as error:
+                why = f"an identify must be written down before it is sent: {error}"
+                return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
+            now = self.now()
+            if now - marked_at <= RESTORED_ALLOWANCE:
+                # On disk it is a little earlier than it is; a restart adds as much.
+                self._governor.spent(shard_id, now)
+                self._tell_alerts()
+                return None
+        why = "the state folder's disk takes more than a second to write an identify down"
+        return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
+
+    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
+        """See :class:`IdentifyPermits`."""
+        self._governor.finished(shard_id, outcome, self.now())
+        self._decide()
+        self._changed.set()
+
+    def restart(self, shard_id: int) -> None:
+        """A person asks for this shard: a crash loop is forgiven."""
+        self._governor.restart(shard_id)
+
+    async def run(self) -> None:
+        """Ask Discord for the budget when it is needed, and wake shards in time. Ends only when it is cancelled."""
+        failures, not_before = 0, 0.0
+        while True:
+            self._changed.clear()
+            self._decide()
+            now = self.now()
+            wake_at = self._governor.wake_at(now)
+            if self._dead is None and self._governor.needs_budget(now):
+                if now >= not_before:
+                    failure = await self._ask()
+                    if failure is None:
+                        failures, not_before = 0, 0.0
+                    else:
+                        failures += 1
+                        not_before = self.now() + self._report(failure, failures)
+                    continue
+                wake_at = not_before if wake_at is None else min(wake_at, not_before)
+            try:
+                async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - now)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _ask(self) -> RestFailure | None:
+        asked_at = self.now()
+        answer = await self._rest.gateway_bot()
+        if isinstance(answer, RestFailure):
+            return answer
+        self.learn(answer, asked_at)
+        if self._on_gateway_bot is not None:
+            self._on_gateway_bot(answer)
+        return None
+
+    def _report(self, failure: RestFailure, failures: int) -> float:
+        """Say it once and then now and then; the seconds until the next question."""
+        if failure.kind == "unauthorized":
+            self._dead = failure
+            for shard_id in list(self._waiters):
+                self._governor.withdraw(shard_id)
+                self._answer(shard_id, Refusal("unauthorized", None, failure.text))
+            return 0.0
+        wait = backoff(failure, failures, random.random())
+        level = logging.WARNING if failures == 1 or failures % 10 == 0 else logging.DEBUG
+        log.log(
+            level,
+            "Discord does not say how many identifies are left: %s; asking again in %.0f s, %d shards wait",
+            failure.text, wait, self._governor.waiting,
+            extra={"action": "budget"},
+        )  # fmt: skip
+        return wait
+
+    def _decide(self) -> None:
+        for decision in self._governor.decide(self.now()):
+            if isinstance(decision, Granted):
+                self._answer(decision.shard_id, None)
+            else:
+                shard_id, refusal = decision
+                self._answer(shard_id, refusal)
+        self._tell_alerts()
+
+    def _answer(self, shard_id: int, refusal: Refusal | None) -> None:
+        waiter = self._waiters.pop(shard_id, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(refusal)
+        elif refusal is None:
+            self._governor.finished(shard_id, "unused", self.now())
+
+    def _tell_alerts(self) -> None:
+        for alert in self._governor.alerts:
+            log.warning(
+                "%d %% of the day's identifies are used (%d of %d, reset in %.1f h): which shards lose their sessions?",
+                alert.percent, alert.used, alert.total, alert.reset_after / 3600,
+                extra={"action": "budget"},
+            )  # fmt: skip
+        self._governor.alerts.clear()
+
+    # The ledger
+
+    def _restore(self) -> None:
+        data = self._ledger.read_ledger()
+        if data is None:
+            return
+        try:
+            ledgers = msgspec.json.decode(data, type=dict[str, Ledger])
+        except msgspec.DecodeError:
+            log.warning(
+                "the ledger of identifies cannot be read; what was spent before is taken from Discord alone"
+            )
+            return
+        mine = ledgers.pop(self._bot, None)
+        self._others = ledgers
+        if mine is not None:
+            self._governor.restore(mine, self._clock.moment())
+
+    async def _write(self, mark: int) -> None:
+        """Have everything up to *mark* on disk. Shards of other buckets that identify now share one write."""
+        async with self._writing:
+            if self._written >= mark:
+                return
+            marks = self._marks
+            mine = self._governor.snapshot(self._clock.moment())
+            newest = sorted(self._others.items(), key=lambda item: item[1].written.wall)[1 - MAX_LEDGERS :]
+            data = msgspec.json.encode({**dict(newest), self._bot: mine})
+            writing = asyncio.ensure_future(asyncio.to_thread(self._ledger.write_ledger, data))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The thread goes on; the next write waits for it, so that two never meet in one file.
+                await asyncio.wait([writing])
+                raise
+            self._written = marks

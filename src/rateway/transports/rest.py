@@ -1,19 +1,43 @@
 """What does Discord say over HTTP? The gateway's address and limits, and the application's own switches.
 
 Every answer is a value: what the outside may do is never an exception. Rules: *Gateway: Get Gateway Bot*,
-*API Reference: User Agent*, *Rate Limits* of Discord's documentation.
+*API Reference: User Agent*, *Rate Limits*, *Application Resource: Application Flags* of Discord's documentation.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import urlsplit
 
+import aiohttp
+import msgspec
+
+from rateway import __version__
 from rateway.secret import Secret
 
-__all__ = ["Application", "DiscordRest", "GatewayBot", "RestFailure"]
+__all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
 
+# Where Discord's gateway has always been; used while nothing usable could be asked from REST.
 FALLBACK_GATEWAY = "wss://gateway.discord.gg"
+# Discord blocks clients at its edge that do not name themselves in this form.
+USER_AGENT = f"DiscordBot (https://github.com/rateway/00000, {__version__})"
+# The answers of these routes are some hundred bytes; anything much larger is not from Discord.
+MAX_BODY = 1 << 20
+# A wait that Discord did not name, after 429 without Retry-After.
+DEFAULT_RETRY_AFTER = 5.0
+# No Retry-After of Discord's is longer than its windows of a day.
+MAX_RETRY_AFTER = 86_400.0
+
+# Application flags: the plain flag for verified bots, the limited one for those below the threshold.
+PRIVILEGED_FLAGS = (
+    (1 << 12 | 1 << 13, 1 << 8),  # GATEWAY_PRESENCE(_LIMITED) → GUILD_PRESENCES
+    (1 << 14 | 1 << 15, 1 << 1),  # GATEWAY_GUILD_MEMBERS(_LIMITED) → GUILD_MEMBERS
+    (1 << 18 | 1 << 19, 1 << 15),  # GATEWAY_MESSAGE_CONTENT(_LIMITED) → MESSAGE_CONTENT
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +64,10 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class RestFailure:
-    """No usable answer. ``retry_after`` is in seconds, ``None`` when Discord named no time."""
+    """No usable answer. ``retry_after`` is in seconds, ``None`` when Discord named no time.
+
+    ``unauthorized``: the token is dead, asking again is harmful. The other kinds may be asked again after a while.
+    """
 
     kind: Literal["unauthorized", "rate_limited", "unavailable", "invalid"]
     text: str
@@ -48,20 +75,194 @@ class RestFailure:
     status: int | None = None
 
 
-class DiscordRest:
-    """A client of the few REST routes that a gateway needs. Use it as an async context manager or ``close()`` it."""
+class _SessionStartLimit(msgspec.Struct):
+    total: int
+    remaining: int
+    reset_after: int
+    max_concurrency: int
 
-    def __init__(self, api_url: str, token: Secret, user_agent: str | None = None, *, timeout: float = 15.0) -> None:
-        raise NotImplementedError
+
+class _GatewayBotBody(msgspec.Struct):
+    url: str
+    shards: int
+    session_start_limit: _SessionStartLimit
+
+
+class _ApplicationBody(msgspec.Struct):
+    id: str
+    name: str
+    flags: int = 0
+
+
+class _RateLimitBody(msgspec.Struct):
+    retry_after: float
+    message: str = ""
+
+
+def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
+    """Seconds to wait before the next question after *attempt* failures in a row (1 …); *chance* in [0, 1).
+
+    Discord's own ``Retry-After`` first; otherwise 1, 2, 4 … 60 s, the upper half of it by chance.
+    """
+    grown: float = min(60.0, 2.0 ** min(attempt - 1, 6))
+    waited = grown * (0.5 + chance / 2)
+    return max(failure.retry_after, 1.0) + chance if failure.retry_after is not None else waited
+
+
+class DiscordRest:
+    """A client of the few REST routes that a gateway needs. Use it as an async context manager or ``close()`` it.
+
+    *api_url* is the base with the version (``https://discord.com/api/v10``), *timeout* the seconds for a whole answer.
+    """
+
+    def __init__(
+        self, api_url: str, token: Secret, user_agent: str | None = None, *, timeout: float = 15.0
+    ) -> None:
+        self._api_url = api_url.rstrip("/")
+        self._token = token
+        self._user_agent = user_agent or USER_AGENT
+        self._timeout = timeout
+        self._http: aiohttp.ClientSession | None = None
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """``GET /gateway/bot``, once."""
-        raise NotImplementedError
+        body = await self._get("/gateway/bot")
+        return body if isinstance(body, RestFailure) else _gateway_bot(body)
 
     async def application(self) -> Application | RestFailure:
         """``GET /applications/@me``, once."""
-        raise NotImplementedError
+        body = await self._get("/applications/@me")
+        return body if isinstance(body, RestFailure) else _application(body)
 
     async def close(self) -> None:
         """Close the connections."""
-        raise NotImplementedError
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _get(self, route: str) -> bytes | RestFailure:
+        if self._http is None:
+            self._http = aiohttp.ClientSession(
+                headers={"User-Agent": self._user_agent, "Authorization": f"Bot {self._token.reveal()}"},
+                trust_env=True,
+            )
+        where = f"{self._api_url}{route}"
+        try:
+            async with asyncio.timeout(self._timeout), self._http.get(where, allow_redirects=False) as answer:
+                body = bytearray()
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        return RestFailure(
+                            "invalid", f"{where} answered more than {MAX_BODY} bytes", None, answer.status
+                        )
+                return _judge(where, answer.status, answer.headers, bytes(body))
+        except TimeoutError:
+            return RestFailure("unavailable", f"{where} did not answer within {self._timeout:g} s")
+        except aiohttp.ClientConnectorError as error:
+            return RestFailure("unavailable", f"no connection to {where}: {error.os_error}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return RestFailure("unavailable", f"{where}: {type(error).__name__}: {error}")
+
+
+def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> bytes | RestFailure:
+    """The body of a 200, or what an other status means."""
+    if status == 200:
+        return body
+    if status == 401:
+        return RestFailure(
+            "unauthorized", f"{where} answered 401: Discord does not know this token", None, 401
+        )
+    if status == 429:
+        wait = _retry_after(headers.get("Retry-After"), body)
+        return RestFailure(
+            "rate_limited", f"{where} answered 429: asked too often; again in {wait:g} s", wait, 429
+        )
+    named = headers.get("Retry-After")
+    wait_named = _seconds(named) if named is not None else None
+    if status == 403:
+        # The edge's answer to a blocked address or user agent; a bot's token has no part in it.
+        return RestFailure(
+            "unavailable", f"{where} answered 403: this address may be blocked for a while", wait_named, 403
+        )
+    kind: Literal["unavailable", "invalid"] = "unavailable" if status >= 500 or status == 408 else "invalid"
+    return RestFailure(kind, f"{where} answered {status}", wait_named, status)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return min(value, MAX_RETRY_AFTER) if value >= 0 else None
+
+
+def _retry_after(header: str | None, body: bytes) -> float:
+    """Seconds, from the header or the body (which has the fraction), whichever is longer."""
+    waits = [DEFAULT_RETRY_AFTER] if header is None else []
+    if header is not None and (named := _seconds(header)) is not None:
+        waits = [named]
+    try:
+        told = msgspec.json.decode(body, type=_RateLimitBody).retry_after
+        if 0 <= told <= MAX_RETRY_AFTER:
+            waits = [max(told, *waits)] if header is not None and waits else [told]
+    except msgspec.DecodeError:
+        pass
+    return max(waits, default=DEFAULT_RETRY_AFTER)
+
+
+def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
+    """A 200 that is not the answer to the question: a rate limit from a cache at the edge, a proxy's page."""
+    try:
+        limited = msgspec.json.decode(body, type=_RateLimitBody)
+    except msgspec.DecodeError:
+        pass
+    else:
+        wait = min(max(limited.retry_after, 0.0), MAX_RETRY_AFTER)
+        return RestFailure(
+            "rate_limited", f"{route} answered 200 with a rate limit; again in {wait:g} s", wait, 200
+        )
+    start = bytes(body[:60]).decode("utf-8", "replace")
+    text = "a page of HTML" if start.lstrip().startswith("<") else f"something else ({why})"
+    return RestFailure(
+        "invalid", f"{route} answered 200 with {text}: it was not Discord that answered", None, 200
+    )
+
+
+def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
+    try:
+        said = msgspec.json.decode(body, type=_GatewayBotBody)
+    except msgspec.DecodeError as error:
+        return _not_ours("/gateway/bot", body, str(error))
+    limit = said.session_start_limit
+    url = urlsplit(said.url)
+    wrong = ""
+    if url.scheme not in ("ws", "wss") or not url.hostname:
+        wrong = "the address of the gateway is none"
+    elif said.shards < 1 or limit.max_concurrency < 1:
+        wrong = "shards and max_concurrency are at least 1"
+    elif limit.total < 0 or limit.remaining < 0 or limit.reset_after < 0:
+        wrong = "a limit is negative"
+    if wrong:
+        return RestFailure("invalid", f"/gateway/bot answered nonsense: {wrong}", None, 200)
+    return GatewayBot(
+        said.url, said.shards, limit.total, limit.remaining, limit.reset_after, limit.max_concurrency
+    )
+
+
+def _application(body: bytes) -> Application | RestFailure:
+    try:
+        said = msgspec.json.decode(body, type=_ApplicationBody)
+        number = int(said.id)
+    except (msgspec.DecodeError, ValueError) as error:
+        return _not_ours("/applications/@me", body, str(error))
+    switched_on = sum(bit for flags, bit in PRIVILEGED_FLAGS if said.flags & flags)
+    return Application(number, said.name, switched_on)
