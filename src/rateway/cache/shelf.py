@@ -1,0 +1,309 @@
+"""Where does an entity of a guild stand? Bulk in compressed pages, what changed since in rows over them, ids in an index.
+
+The decision behind it. A million members as single rows of LMDB cost 160 bytes each however tightly they are packed:
+node, key and a third of the page stay empty. Compressed together they cost 85, but a page must not be rewritten for
+each change. So a GUILD_CREATE writes pages (one put for sixteen objects), a later change writes a row that hides the
+page's object, an empty row says that it is gone, and now and then the page of a new row takes its rows in. The rows
+of what changes often lie close together, so that a transaction dirties few pages.
+
+The index (entity id → guild number) has keys in random order, the one thing that LMDB is slow at: 2.5 µs an entry in
+small batches, 1 µs in batches of thousands. A GUILD_CREATE therefore leaves its ids in ``PENDING``, sorted, which
+every lookup reads as well, and they move into the index many guilds at a time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from enum import IntEnum
+from operator import itemgetter
+
+from rateway.cache import pages
+from rateway.cache.pages import Buffer
+from rateway.cache.storage import Reading, Storage, Table
+
+__all__ = ["COUNTED", "INDEXED", "PAGED", "Kind", "Shelf", "ShelfReader"]
+
+
+class Kind(IntEnum):
+    """Entities that belong to a guild. The numbers are in the store's keys: a change is a change of its format."""
+
+    MEMBER = 1
+    CHANNEL = 2
+    THREAD = 3
+    ROLE = 4
+    EMOJI = 5
+    STICKER = 6
+    SCHEDULED_EVENT = 7
+    SOUND = 8
+    STAGE = 9
+    VOICE_STATE = 10
+    PRESENCE = 11
+    INTEGRATION = 12
+    THREAD_MEMBER = 13
+    """The bot's own membership, by thread id."""
+    SIDE = 14
+    """Voice channels' status and start time, by channel id."""
+
+
+# What hardly changes and comes in bulk. The others are rows from the start.
+PAGED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI, Kind.STICKER, Kind.SOUND})
+
+# What is asked for, or named by an event, without its guild.
+INDEXED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI})
+
+COUNTED = tuple(kind for kind in Kind if kind is not Kind.SIDE)
+
+# One new row in so many takes the rows of its page in: about half of a page's objects may be rows at worst, and a
+# page's rewriting (50 µs) is shared by that many changes.
+FOLD_EVERY = 8
+
+# Ids that may wait for the index: a lookup reads them all (some 0.2 µs a guild), moving them takes about 20 ms.
+PENDING_IDS = 16_384
+
+# The guild's number comes first: all pages of a guild that is new are appended, which LMDB packs without gaps.
+_KEY = struct.Struct(">IBQ")
+_PAIR = struct.Struct(">QI")
+_PLACE = struct.Struct(">IB")
+_PENDING = struct.Struct(">BI")
+_first = itemgetter(0)
+
+
+def _bounds(kind: int, number: int) -> tuple[bytes, bytes]:
+    return _KEY.pack(number, kind, 0), _PLACE.pack(number, kind) + b"\xff" * 9
+
+
+class ShelfReader:
+    """Reading: what the answers to queries need."""
+
+    def __init__(self, storage: Reading) -> None:
+        self._reading = storage
+        self._text: tuple[bytes, bytes] = (b"", b"")
+
+    def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
+        """One object's JSON."""
+        key = _KEY.pack(number, kind, entity_id)
+        row = self._reading.get(Table.ROWS, key)
+        if row is not None:
+            return row or None
+        if kind not in PAGED:
+            return None
+        page = self._page(kind, number, entity_id)
+        return None if page is None else pages.find(page[1], entity_id)
+
+    def _page(self, kind: int, number: int, entity_id: int) -> tuple[bytes, bytes] | None:
+        """The page that holds an id, if any does: its key and its text."""
+        stop = _bounds(kind, number)[1]
+        for key, value in self._reading.scan(Table.PAGES, _KEY.pack(number, kind, entity_id), stop):
+            return key, pages.unpack(value)
+        return None
+
+    def walk(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, bytes]]:
+        """A guild's objects of a kind with ids above ``after``, ascending."""
+        start, stop = _bounds(kind, number)
+        if after >= 0:
+            start = _KEY.pack(number, kind, min(after + 1, 0xFFFF_FFFF_FFFF_FFFF))
+        rows = iter([(int.from_bytes(key[5:], "big"), row) for key, row in self._reading.scan(Table.ROWS, start, stop)])
+        row = next(rows, None)
+        if kind in PAGED:
+            for _, page in self._reading.scan(Table.PAGES, start, stop):
+                for item in pages.split(pages.unpack(page)):
+                    if item[0] <= after:
+                        continue
+                    while row is not None and row[0] < item[0]:
+                        if row[1]:
+                            yield row
+                        row = next(rows, None)
+                    if row is None or row[0] != item[0]:
+                        yield item
+        while row is not None:
+            if row[1]:
+                yield row
+            row = next(rows, None)
+
+    def homes(self, kind: int, entity_id: int) -> list[int]:
+        """The numbers of the guilds that hold an entity of an indexed kind."""
+        found = list(self._reading.homes(kind, entity_id))
+        wanted = entity_id.to_bytes(8, "big")
+        for key, ids in self._reading.scan(Table.PENDING, bytes((kind,)), bytes((kind + 1,))):
+            at = ids.find(wanted)
+            while at >= 0 and at % 8:
+                at = ids.find(wanted, at + 1)
+            if at >= 0:
+                number = int.from_bytes(key[1:], "big")
+                if number not in found:
+                    found.append(number)
+        return found
+
+
+class Shelf(ShelfReader):
+    """Writing. ``counts`` holds how many objects of each kind there are."""
+
+    def __init__(self, storage: Storage, counts: dict[int, int]) -> None:
+        super().__init__(storage)
+        self._storage = storage
+        self.counts = counts
+        self._pending = sum(len(ids) for _, ids in storage.scan(Table.PENDING, b"", b"\xff")) // 8
+        self._new_rows = 0
+
+    def put(self, number: int, kind: int, entity_id: int, raw: bytes) -> bool:
+        """Insert or replace one object; whether it is new."""
+        key = _KEY.pack(number, kind, entity_id)
+        row = self._storage.get(Table.ROWS, key)
+        if row is not None:
+            self._storage.put(Table.ROWS, key, raw)
+            if row:
+                return False
+            self._added(number, kind, entity_id)
+            return True
+        known = kind in PAGED and self.get(number, kind, entity_id) is not None
+        self._storage.put(Table.ROWS, key, raw)
+        if not known:
+            self._added(number, kind, entity_id)
+        if kind in PAGED:
+            self._changed(number, kind, entity_id)
+        return not known
+
+    def replace(self, number: int, kind: int, entity_id: int, raw: bytes) -> None:
+        """Replace an object that is known to be there (the caller has just read it)."""
+        key = _KEY.pack(number, kind, entity_id)
+        if kind in PAGED and self._storage.get(Table.ROWS, key) is None:
+            self._storage.put(Table.ROWS, key, raw)
+            self._changed(number, kind, entity_id)
+            return
+        self._storage.put(Table.ROWS, key, raw)
+
+    def remove(self, number: int, kind: int, entity_id: int) -> bytes | None:
+        """Remove one object; what it was."""
+        key = _KEY.pack(number, kind, entity_id)
+        was = self._storage.get(Table.ROWS, key)
+        if was == b"":
+            return None
+        paged = None
+        if kind in PAGED and (page := self._page(kind, number, entity_id)) is not None:
+            paged = pages.find(page[1], entity_id)
+        if was is None and paged is None:
+            return None
+        if paged is None:
+            self._storage.delete(Table.ROWS, key)
+        else:
+            self._storage.put(Table.ROWS, key, b"")
+            self._changed(number, kind, entity_id)
+        self.counts[kind] -= 1
+        if kind in INDEXED:
+            self.index_pending()
+            self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number)])
+        return was or paged
+
+    def load(
+        self, number: int, kind: int, ids: list[int], raws: Sequence[Buffer], *, fresh: bool = False
+    ) -> None:
+        """Replace all of a guild's objects of a kind; ``fresh``: there are none yet. Of one id twice the last counts."""
+        items = set(ids)
+        if len(items) != len(ids):
+            unique = dict(zip(ids, raws, strict=True))
+            ids, raws = list(unique), list(unique.values())
+        old = set() if fresh else self.wipe(number, kind, keep=items)
+        if not ids:
+            return
+        ordered = sorted(zip(ids, raws, strict=True), key=_first)
+        if kind in PAGED:
+            self._write_pages(kind, number, pages.pack(ordered))
+        else:
+            put, pack = self._storage.put, _KEY.pack
+            for entity_id, raw in ordered:
+                put(Table.ROWS, pack(number, kind, entity_id), bytes(raw))
+        self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
+        if kind in INDEXED:
+            fresh = ordered if not old else [item for item in ordered if item[0] not in old]
+            self._wait_for_index(kind, number, [item[0] for item in fresh])
+
+    def wipe(self, number: int, kind: int, keep: Collection[int] = ()) -> set[int]:
+        """Remove all of a guild's objects of a kind; the ids that there were. ``keep``: ids whose index entry stays."""
+        start, stop = _bounds(kind, number)
+        rows = list(self._storage.scan(Table.ROWS, start, stop))
+        packed = list(self._storage.scan(Table.PAGES, start, stop)) if kind in PAGED else []
+        if not rows and not packed:
+            return set()
+        ids = {entity_id for entity_id, _ in self.walk(number, kind)}
+        for key, _ in rows:
+            self._storage.delete(Table.ROWS, key)
+        for key, _ in packed:
+            self._storage.delete(Table.PAGES, key)
+        self.counts[kind] -= len(ids)
+        if kind in INDEXED:
+            gone = sorted(ids.difference(keep))
+            if gone:
+                self.index_pending()
+                self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in gone])
+        return ids
+
+    def index_pending(self) -> None:
+        """Move the ids that wait into the index."""
+        if not self._pending:
+            return
+        waiting = list(self._storage.scan(Table.PENDING, b"", b"\xff"))
+        by_kind: dict[int, list[bytes]] = {}
+        for key, ids in waiting:
+            tail = key[1:]
+            pairs = by_kind.setdefault(key[0], [])
+            pairs += [ids[at : at + 8] + tail for at in range(0, len(ids), 8)]
+            self._storage.delete(Table.PENDING, key)
+        for kind, pairs in by_kind.items():
+            pairs.sort()
+            self._storage.add_homes(kind, pairs)
+        self._pending = 0
+
+    def _added(self, number: int, kind: int, entity_id: int) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if kind in INDEXED:
+            self._storage.add_homes(kind, [_PAIR.pack(entity_id, number)])
+
+    def _changed(self, number: int, kind: int, entity_id: int) -> None:
+        self._new_rows += 1
+        if self._new_rows % FOLD_EVERY == 0:
+            self._fold(number, kind, entity_id)
+
+    def _wait_for_index(self, kind: int, number: int, ids: list[int]) -> None:
+        if not ids:
+            return
+        key = _PENDING.pack(kind, number)
+        waiting = self._storage.get(Table.PENDING, key)
+        if waiting:
+            known = {int.from_bytes(waiting[at : at + 8], "big") for at in range(0, len(waiting), 8)}
+            ids = [entity_id for entity_id in ids if entity_id not in known]
+        self._storage.put(Table.PENDING, key, (waiting or b"") + struct.pack(f">{len(ids)}Q", *ids))
+        self._pending += len(ids)
+        if self._pending >= PENDING_IDS:
+            self.index_pending()
+
+    def _write_pages(self, kind: int, number: int, packed: Iterable[tuple[int, bytes]]) -> None:
+        for last, page in packed:
+            self._storage.put(Table.PAGES, _KEY.pack(number, kind, last), page)
+
+    def _fold(self, number: int, kind: int, entity_id: int) -> None:
+        """Take the rows around an id into the page that holds it, or into new pages after the last."""
+        start, stop = _bounds(kind, number)
+        page = self._page(kind, number, entity_id)
+        items = dict(pages.split(page[1])) if page is not None else {}
+        if page is not None:
+            low = _KEY.pack(number, kind, min(min(items), entity_id))
+            high = page[0] + b"\0"
+        else:
+            low, high = self._after_last_page(start, stop), stop
+        for key, row in list(self._storage.scan(Table.ROWS, low, high)):
+            self._storage.delete(Table.ROWS, key)
+            at = int.from_bytes(key[5:], "big")
+            if row:
+                items[at] = row
+            else:
+                items.pop(at, None)
+        if page is not None:
+            self._storage.delete(Table.PAGES, page[0])
+        self._write_pages(kind, number, pages.pack(sorted(items.items(), key=_first)))
+
+    def _after_last_page(self, start: bytes, stop: bytes) -> bytes:
+        last = start
+        for key, _ in self._storage.scan(Table.PAGES, start, stop):
+            last = key
+        return last

@@ -1,0 +1,90 @@
+"""What does the cache need of a store? Ordered tables of bytes, written by one, read by many; and a form in memory."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+__all__ = ["MemoryStorage", "Reading", "Storage", "Table"]
+
+
+class Table(IntEnum):
+    """The tables. Keys are big-endian, so that their order is the order of numbers; see ``docs/cache.md``."""
+
+    META = 0
+    GUILDS = 1
+    NUMBERS = 2
+    PAGES = 3
+    ROWS = 4
+    PENDING = 5
+    USERS = 6
+    TIPS = 7
+    MESSAGES = 8
+    APPLIED = 9
+    SESSIONS = 10
+
+
+class Reading(Protocol):
+    """A consistent view."""
+
+    def get(self, table: int, key: bytes) -> bytes | None: ...
+
+    def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with ``start <= key < stop``, ascending. The table must not be changed meanwhile."""
+
+    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+        """The guild numbers that an entity is indexed under, ascending."""
+
+
+class Storage(Reading, Protocol):
+    """A view that can be changed. What was written is seen by its own reads at once, by others after the commit."""
+
+    def put(self, table: int, key: bytes, value: bytes) -> None: ...
+
+    def delete(self, table: int, key: bytes) -> None:
+        """Remove an entry; nothing happens when there is none."""
+
+    def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
+        """Index entities: 12 bytes each, ``entity_id`` (8) and guild number (4), sorted."""
+
+    def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None: ...
+
+
+class MemoryStorage:
+    """Tables in a dict: for tests, and for what should leave nothing behind."""
+
+    def __init__(self) -> None:
+        self.tables: list[dict[bytes, bytes]] = [{} for _ in Table]
+        self.pairs: dict[int, list[bytes]] = {}
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        return self.tables[table].get(key)
+
+    def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        rows = self.tables[table]
+        keys = sorted(key for key in rows if start <= key < stop)
+        return ((key, rows[key]) for key in keys)
+
+    def put(self, table: int, key: bytes, value: bytes) -> None:
+        self.tables[table][key] = value
+
+    def delete(self, table: int, key: bytes) -> None:
+        self.tables[table].pop(key, None)
+
+    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+        prefix = entity_id.to_bytes(8, "big")
+        pairs = self.pairs.get(kind, [])
+        found = []
+        for at in range(bisect.bisect_left(pairs, prefix), len(pairs)):
+            if pairs[at][:8] != prefix:
+                break
+            found.append(int.from_bytes(pairs[at][8:], "big"))
+        return found
+
+    def add_homes(self, kind: int, pairs: Iterable[bytes]) -> None:
+        self.pairs[kind] = sorted({*self.pairs.get(kind, ()), *pairs})
+
+    def remove_homes(self, kind: int, pairs: Iterable[bytes]) -> None:
+        self.pairs[kind] = sorted({*self.pairs.get(kind, ())} - {*pairs})

@@ -1,0 +1,166 @@
+"""How do the cache's tables lie in LMDB? The only file that knows the library's calls; changes wait in dicts until needed.
+
+Puts and deletes are collected per table and written sorted, in one call, when the transaction ends or a scan needs
+them: the same row changed a hundred times between two commits is written once, and neighbours are written together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import lmdb
+
+from rateway.cache.storage import Table
+
+__all__ = ["LmdbReading", "LmdbStorage", "open_tables"]
+
+_Result = TypeVar("_Result")
+
+# One for each table, one for the index.
+MAX_DATABASES = len(Table) + 1
+
+
+class Tables:
+    """The handles of an environment's tables."""
+
+    __slots__ = ("env", "pairs", "rows")
+
+    def __init__(self, env: lmdb.Environment, *, create: bool) -> None:
+        self.env = env
+        self.rows = [env.open_db(table.name.lower().encode(), create=create) for table in Table]
+        self.pairs = env.open_db(b"homes", create=create, dupsort=True, dupfixed=True)
+
+
+def open_tables(env: lmdb.Environment, *, create: bool) -> Tables:
+    """The tables of an environment; ``lmdb.Error`` when they are not there."""
+    return Tables(env, create=create)
+
+
+def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int) -> Sequence[int]:
+    prefix = entity_id.to_bytes(8, "big")
+    found: list[int] = []
+    if cursor.set_range_dup(bytes((kind,)), prefix):
+        for pair in cursor.iternext_dup():
+            if pair[:8] != prefix:
+                break
+            found.append(int.from_bytes(pair[8:], "big"))
+    return found
+
+
+def _scan(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+    found = cursor.set_range(start) if start else cursor.first()
+    while found:
+        key = cursor.key()
+        if key >= stop:
+            return
+        yield key, cursor.value()
+        found = cursor.next()
+
+
+class LmdbReading:
+    """A read transaction as the cache's :class:`~rateway.cache.storage.Reading`."""
+
+    __slots__ = ("_tables", "_txn")
+
+    def __init__(self, tables: Tables, txn: lmdb.Transaction) -> None:
+        self._tables = tables
+        self._txn = txn
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        return self._txn.get(key, db=self._tables.rows[table])
+
+    def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return _scan(self._txn.cursor(self._tables.rows[table]), start, stop)
+
+    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+        return _homes(self._txn.cursor(self._tables.pairs), kind, entity_id)
+
+
+class LmdbStorage:
+    """The writer's view: at most one write transaction, begun when first needed, and what waits to be written."""
+
+    __slots__ = ("_gets", "_tables", "_txn", "waiting")
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._txn: lmdb.Transaction | None = None
+        self._gets: Callable[..., bytes | None] | None = None
+        self.waiting: list[dict[bytes, bytes | None]] = [{} for _ in Table]
+
+    @property
+    def open(self) -> bool:
+        """Whether anything would be lost without a commit."""
+        return self._txn is not None or any(self.waiting)
+
+    def _begin(self) -> lmdb.Transaction:
+        if self._txn is None:
+            self._txn = self._tables.env.begin(write=True)
+        return self._txn
+
+    def get(self, table: int, key: bytes) -> bytes | None:
+        waiting = self.waiting[table]
+        if key in waiting:
+            return waiting[key]
+        txn = self._txn or self._begin()
+        return txn.get(key, db=self._tables.rows[table])
+
+    def put(self, table: int, key: bytes, value: bytes) -> None:
+        self.waiting[table][key] = value
+
+    def delete(self, table: int, key: bytes) -> None:
+        self.waiting[table][key] = None
+
+    def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if self.waiting[table]:
+            self._write(table)
+        return _scan(self._begin().cursor(self._tables.rows[table]), start, stop)
+
+    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+        return _homes(self._begin().cursor(self._tables.pairs), kind, entity_id)
+
+    def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
+        key = bytes((kind,))
+        self._begin().cursor(self._tables.pairs).putmulti([(key, pair) for pair in pairs], dupdata=False)
+
+    def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
+        key, txn, db = bytes((kind,)), self._begin(), self._tables.pairs
+        for pair in pairs:
+            txn.delete(key, pair, db=db)
+
+    def commit(self) -> None:
+        """Write what waits and end the transaction. ``lmdb.Error``: none of it was written."""
+        for table in range(len(self.waiting)):
+            if self.waiting[table]:
+                self._write(table)
+        if self._txn is not None:
+            txn, self._txn = self._txn, None
+            txn.commit()
+
+    def abort(self) -> None:
+        """Forget everything since the last commit."""
+        for waiting in self.waiting:
+            waiting.clear()
+        if self._txn is not None:
+            txn, self._txn = self._txn, None
+            txn.abort()
+
+    def _write(self, table: int) -> None:
+        waiting, self.waiting[table] = self.waiting[table], {}
+        txn, db = self._begin(), self._tables.rows[table]
+        if None in waiting.values():
+            puts = []
+            for key, value in sorted(waiting.items()):
+                if value is None:
+                    txn.delete(key, db=db)
+                else:
+                    puts.append((key, value))
+        else:
+            puts = sorted(waiting.items())  # type: ignore[arg-type]  # no None among the values
+        if len(puts) == 1:
+            txn.put(*puts[0], db=db)
+        elif puts:
+            cursor = txn.cursor(db)
+            # Beyond the last key LMDB fills its pages to the brim; anywhere else a full page is halved.
+            beyond = not cursor.last() or cursor.key() < puts[0][0]
+            cursor.putmulti(puts, append=beyond)
