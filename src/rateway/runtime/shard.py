@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class ShardOwner(Protocol):
     """What a shard's cluster does with what the shard finds out."""
 
-    def dispatch(self, shard: Shard, envelope: Envelope) -> None:
+    def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
         """An event, in order; called for every event."""
 
     def session_started(self, shard: Shard, order: SessionStarted) -> None: ...
@@ -72,10 +72,11 @@ class _Line:
             return
         conversation = shard.conversation
         envelope = conversation.received(data, binary, shard.clock())
-        if envelope is not None:
-            shard.owner.dispatch(shard, envelope)
+        # Orders first: they arose before the envelope that was returned.
         if conversation.orders or conversation.wake_at is not shard.timer_at:
             shard.carry_out()
+        if envelope is not None:
+            shard.owner.dispatch(shard, envelope, conversation.replaying, conversation.repeat)
 
     def closed(self, code: int | None, reason: str) -> None:
         shard = self._shard
@@ -257,7 +258,7 @@ class Shard:
             line.socket.send(data)
 
     def _deliver(self, order: Deliver) -> None:
-        self.owner.dispatch(self, order.envelope)
+        self.owner.dispatch(self, order.envelope, order.replayed, order.repeat)
 
     def _disconnect(self, order: Disconnect) -> None:
         line, self.line = self.line, None

@@ -180,6 +180,16 @@ class StateDir:
         text = os.pread(self._lock_file, 32, 0).strip()
         return int(text) if text.isdigit() else None
 
+    # Small records, each in a file of its own
+
+    def read(self, name: str) -> bytes | None:
+        """A record as last written, or ``None``. Raises :class:`StateError` when it cannot be read."""
+        return self._read(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a record; it is on the disk when this returns (blocks). Raises :class:`StateError`."""
+        self._write(name, data)
+
     # The ledger of identifies
 
     def read_ledger(self) -> bytes | None:

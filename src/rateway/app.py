@@ -1,0 +1,64 @@
+"""The composition root: settings in, exit code out. The only place that constructs and connects."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+
+import uvloop
+
+from rateway import logs
+from rateway.config import Settings
+from rateway.runtime.gateway import EX_CONFIG, Gateway
+from rateway.runtime.reporter import Reporter
+from rateway.transports import control
+from rateway.transports.state import StateDir, StateError
+
+log = logging.getLogger(__name__)
+
+# An event makes a handful of containers that all die with their confirm; the collector's first generation at its
+# default of 700 would run for every hundredth event and find nothing.
+GC_THRESHOLD = (50_000, 20, 100)
+
+__all__ = ["run"]
+
+
+def run(settings: Settings) -> int:
+    """Run the gateway until it is told to stop; the process's exit code (0, 1, or 78 for what a person must change)."""
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    gc.set_threshold(*GC_THRESHOLD)
+    try:
+        return uvloop.run(_run(settings))
+    except StateError as error:
+        log.critical("%s", error, extra={"action": "state"})
+        return EX_CONFIG
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _run(settings: Settings) -> int:
+    with StateDir.open(settings.state_dir) as state:
+        await state.lock(lambda pid: _say_wait(settings, pid))
+        gateway = Gateway(settings, state)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, lambda: gateway.stop(end_sessions=state.take_end_sessions()))
+        reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
+        async with control.serve(state.path, reporter.answer):
+            reporting = asyncio.create_task(reporter.run())
+            try:
+                return await gateway.run()
+            finally:
+                reporting.cancel()
+
+
+def _say_wait(settings: Settings, pid: int | None) -> None:
+    log.warning(
+        "another gateway%s uses STATE_DIR %s; waiting until it has left",
+        f" (pid {pid})" if pid else "",
+        settings.state_dir,
+        extra={"action": "lock"},
+    )

@@ -1,0 +1,364 @@
+"""One cluster: its shards, its exchange, its store. The unit that is owned, moved and restarted as a whole.
+
+What a shard dispatches goes through :meth:`Cluster.dispatch`: into the store's open transaction, then to the
+publisher. Both are closed once per wake-up of the loop, the store first: an event in a worker's hands is already
+visible to queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from rateway.config import Settings
+from rateway.contract import messages, topology
+from rateway.delivery.limits import DeliveryLimits
+from rateway.discord.envelope import Envelope
+from rateway.fleet.layout import Layout
+from rateway.runtime.dialer import Dialer
+from rateway.runtime.keeper import SessionKeeper
+from rateway.runtime.permits import IdentifyPermits
+from rateway.runtime.shard import Shard
+from rateway.session.conversation import Conversation
+from rateway.session.options import SessionOptions
+from rateway.session.orders import (
+    Command,
+    CommandDone,
+    Fatal,
+    SessionLost,
+    SessionStarted,
+    State,
+    StateChanged,
+    StoredSession,
+)
+from rateway.transports.amqp.publisher import EventPublisher, ShardStream
+from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.spool import Spool
+from rateway.transports.store import Applied, SessionRecord, Store
+
+log = logging.getLogger(__name__)
+
+# A session's settled sequence is on disk at most this long after it changed.
+WRITE_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTools:
+    """What all clusters of a process share."""
+
+    settings: Settings
+    layout: Layout
+    gateway_url: str
+    options: SessionOptions
+    limits: DeliveryLimits
+    address: AmqpAddress
+    dialer: Dialer
+    permits: IdentifyPermits
+    token_hash: str
+    on_fatal: Callable[[int, Fatal], None]
+
+
+class Cluster:
+    """Implements shard.ShardOwner and amqp.PublisherObserver."""
+
+    def __init__(self, number: int, tools: ClusterTools, store: Store | None, store_words: str, spool: Spool | None) -> None:
+        self.number = number
+        self.tools = tools
+        self.store = store
+        self.store_words = store_words
+        self.shards: dict[int, Shard] = {}
+        self.streams: dict[int, ShardStream] = {}
+        self.events: Counter[str] = Counter()
+        self.replayed = 0
+        self.filtered = 0
+        self.gaps = 0
+        self.on_command_done: Callable[[CommandDone], None] = lambda order: None
+        self._cache = store if store is not None and tools.settings.cache_enabled else None
+        self._keeper = SessionKeeper(
+            store,
+            shard_count=tools.layout.shards,
+            intents=tools.settings.intents,
+            token_hash=tools.token_hash,
+        )
+        self._everything = not tools.settings.events_except and tools.settings.events is None
+        self._settled_moved = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._started = False
+        self.publisher = EventPublisher(
+            address=tools.address,
+            exchange=topology.exchange(number),
+            cluster=number,
+            limits=tools.limits,
+            persistent=tools.settings.persistent,
+            spool=spool,
+            clock=time,
+            observer=self,
+        )
+        if self._cache is not None:
+            self.publisher.before_write = self._commit
+        records = {record.shard_id: record for record in store.sessions()} if store is not None else {}
+        for shard_id in tools.layout.shards_of(number):
+            self._make_shard(shard_id, records.get(shard_id))
+
+    def _make_shard(self, shard_id: int, record: SessionRecord | None) -> None:
+        tools = self.tools
+        stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
+        session = None
+        if record is not None and self._keeper.fits(record):
+            session = StoredSession(record.session_id, record.resume_url, record.settled)
+            stream.restore(record.session_id, record.settled)
+            self._keeper.restore(record)
+        elif record is not None:
+            self._keeper.restore(record)
+        conversation = Conversation(
+            shard_id=shard_id,
+            shard_count=tools.layout.shards,
+            options=tools.options,
+            gateway_url=tools.gateway_url,
+            session=session,
+            chance=random.Random(),
+        )
+        self.shards[shard_id] = Shard(
+            conversation=conversation,
+            shard_id=shard_id,
+            owner=self,
+            dialer=tools.dialer,
+            permits=tools.permits,
+            clock=asyncio.get_running_loop().time,
+            spawn=self._spawn,
+        )
+
+    @property
+    def resumable(self) -> int:
+        """Shards that hold a session to resume."""
+        return sum(1 for shard in self.shards.values() if shard.conversation.session_id is not None)
+
+    # Life.
+
+    async def run(self) -> None:
+        """Publish, write sessions down, and hold the shards' tasks, until cancelled. Shards start with :meth:`start`."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self.publisher.run(), name=f"publisher {self.number}")
+            tasks.create_task(self._write_sessions(), name=f"sessions {self.number}")
+
+    def start(self) -> None:
+        """Connect all shards: those with a session first, they need no permit."""
+        if self._started:
+            return
+        self._started = True
+        for shard in sorted(self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)):
+            shard.start()
+
+    async def stop(self, *, end_sessions: bool, timeout: float) -> int:
+        """Close the shards so that they can resume (or end for good), wait for confirms, write all down.
+
+        Returns how many events were neither confirmed nor spooled within ``timeout`` seconds; Discord sends them
+        again to whoever resumes.
+        """
+        for shard in reversed(self.shards.values()):
+            shard.stop(end_session=end_sessions)
+        self.publisher.flush()
+        left = await self.publisher.drain(timeout)
+        if end_sessions:
+            self._keeper.forget_all()
+        else:
+            self._write_now()
+        self.publisher.stop()
+        return left
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+        if self.publisher.spool is not None:
+            self.publisher.spool.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None
+        return self._tasks.create_task(coroutine)
+
+    # Events: the hot path.
+
+    def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
+        """One event of Discord's, as it came, on its way to the exchange."""
+        name = envelope.t
+        seq = envelope.s
+        if name is None:
+            return  # op 0 without a name: no routing key to publish it under
+        self.events[name] += 1
+        if replayed:
+            self.replayed += 1
+        applied = None
+        if self._cache is not None and seq is not None:
+            applied = self._cache.apply(shard.shard_id, seq, name, envelope.d)
+        stream = self.streams[shard.shard_id]
+        if applied is not None:
+            self._tell(shard, stream, envelope, applied, replayed, repeat)
+        elif self._everything or self.tools.settings.publishes(name):
+            stream.publish(name, envelope.d, seq, replayed, repeat)
+        else:
+            self.filtered += 1
+            if seq is not None:
+                stream.skip(seq)
+
+    def _tell(
+        self, shard: Shard, stream: ShardStream, envelope: Envelope, applied: Applied, replayed: bool, repeat: int
+    ) -> None:
+        """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
+        name, seq = envelope.t, envelope.s
+        assert name is not None
+        for guild_id in applied.left:
+            body = messages.encode(messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id)))
+            self.publisher.publish_own("RATEWAY_GUILD_LEFT", body, f"left:{shard.conversation.session_id}:{guild_id}")
+        if not self.tools.settings.publishes(name):
+            self.filtered += 1
+            if seq is not None:
+                stream.skip(seq)
+            return
+        if applied.before is not None:
+            message_id = f"{shard.conversation.session_id}:{shard.shard_id}:{seq}:before"
+            self.publisher.publish_own(f"{name}.before", applied.before, message_id)
+        stream.publish(name, envelope.d, seq, replayed, repeat, applied.cause)
+
+    def _commit(self) -> None:
+        assert self.store is not None
+        self.store.commit()
+
+    # Sessions.
+
+    def session_started(self, shard: Shard, order: SessionStarted) -> None:
+        shard_id = shard.shard_id
+        self.streams[shard_id].begin(order.session_id)
+        self._keeper.started(shard_id, order.session_id, order.resume_url, 1)
+        pending = self._keeper.pending_gap(shard_id)
+        if pending is not None:
+            gap = messages.with_new_session(pending, order.session_id)
+            self._keeper.remember_gap(shard_id, gap)
+            self.publisher.publish_own(
+                "RATEWAY_GAP",
+                gap,
+                messages.gap_id(gap),
+                on_confirmed=lambda: self._keeper.gap_confirmed(shard_id),
+            )
+
+    def session_lost(self, shard: Shard, order: SessionLost) -> None:
+        self.gaps += 1
+        wall = time.time()
+        gap = messages.Gap(
+            shard=shard.shard_id,
+            old_session=order.session_id,
+            settled=self.streams[shard.shard_id].settled,
+            received=order.received_seq,
+            new_session=None,
+            reason=order.reason,
+            since=wall,
+        )
+        self._keeper.lost(shard.shard_id, messages.encode(gap), wall)
+        log.warning(
+            "session lost (%s): events after sequence %d may be missing; RATEWAY_GAP tells the worker",
+            order.reason,
+            order.received_seq,
+            extra={"cluster": self.number, "shard": shard.shard_id, "action": "session_lost"},
+        )
+
+    def session_resumed(self, shard: Shard) -> None:
+        log.info("resumed", extra={"cluster": self.number, "shard": shard.shard_id, "action": "resumed"})
+
+    def state_changed(self, shard: Shard, order: StateChanged) -> None:
+        level = logging.INFO if order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED) else logging.DEBUG
+        log.log(
+            level,
+            "%s → %s%s",
+            order.old.value,
+            order.new.value,
+            f" ({order.why})" if order.why else "",
+            extra={"cluster": self.number, "shard": shard.shard_id, "action": "state"},
+        )
+        body = messages.ShardStatus(
+            shard=shard.shard_id, state=order.new.value, before=order.old.value, why=order.why, time=time.time()
+        )
+        self.publisher.publish_own("RATEWAY_SHARD_STATUS", messages.encode(body))
+
+    async def _write_sessions(self) -> None:
+        while True:
+            await self._settled_moved.wait()
+            self._settled_moved.clear()
+            self._write_now()
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    def _write_now(self) -> None:
+        settled = [(shard_id, stream.settled) for shard_id, stream in self.streams.items()]
+        for shard_id, seq in self._keeper.write(settled, time.time()):
+            self.shards[shard_id].settle(seq)
+
+    # Commands.
+
+    def command(self, shard_id: int, command: Command) -> None:
+        self.shards[shard_id].command(command)
+
+    def command_done(self, shard: Shard, order: CommandDone) -> None:
+        self.on_command_done(order)
+
+    def fatal(self, shard: Shard, order: Fatal) -> None:
+        self.tools.on_fatal(shard.shard_id, order)
+
+    # amqp.PublisherObserver.
+
+    def on_pause(self) -> None:
+        log.warning(
+            "the broker does not keep up and the spool is full or off: reading from Discord pauses",
+            extra={"cluster": self.number, "action": "pause"},
+        )
+        for shard in self.shards.values():
+            shard.pause()
+
+    def on_resume(self) -> None:
+        log.info("reading from Discord goes on", extra={"cluster": self.number, "action": "resume_reading"})
+        for shard in self.shards.values():
+            shard.resume_reading()
+
+    def on_settled(self) -> None:
+        self._settled_moved.set()
+
+    def on_unrouted(self, name: str, routed: bool) -> None:
+        if routed:
+            log.info("%s has a queue again", name, extra={"cluster": self.number, "action": "routed"})
+        else:
+            log.warning(
+                "no queue is bound for %s: the broker drops these events. Does the worker bind them? "
+                "EVENTS / EVENTS_EXCEPT keep them from being sent",
+                name,
+                extra={"cluster": self.number, "action": "unrouted"},
+            )
+
+    def on_oversize(self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None) -> None:
+        log.error(
+            "%s of %d bytes is more than the broker takes%s: RATEWAY_OVERSIZE went out in its place. "
+            "Raise max_message_size in rabbitmq.conf",
+            name,
+            size,
+            f" ({limit})" if limit else "",
+            extra={"cluster": self.number, "shard": shard_id, "action": "oversize"},
+        )
+
+    def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
+        log.error(
+            "%s was refused by the broker for longer than NACK_PATIENCE: RATEWAY_REFUSED went out in its place",
+            name,
+            extra={"cluster": self.number, "shard": shard_id, "action": "refused"},
+        )
+
+    def on_state(self, up: bool, why: str) -> None:
+        log.log(
+            logging.INFO if up else logging.WARNING,
+            "broker %s%s",
+            "connected" if up else "away",
+            f": {why}" if why else "",
+            extra={"cluster": self.number, "action": "broker"},
+        )

@@ -1,0 +1,154 @@
+"""What of this cluster's sessions is written down, and when? (docs/delivery.md, "What is written down")
+
+Only the *settled* sequence is: a session is stored once its READY is confirmed, rewritten within a second of every
+change, and dropped when it is lost, in one transaction with the gap that must then be told. A heartbeat's ``d`` is
+what was written here, so that Discord is never told more than a restart would know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from rateway.transports.store import SessionRecord, StoreFault
+
+
+class SessionStore(Protocol):
+    """The part of ``transports.store.Store`` that sessions need."""
+
+    def put_session(self, record: SessionRecord) -> None: ...
+    def drop_session(self, shard_id: int) -> None: ...
+    def commit(self) -> StoreFault | None: ...
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One shard's session as it is now, beside what the store holds of it."""
+
+    record: SessionRecord
+    ready_seq: int
+    stored: SessionRecord | None = None
+
+
+class SessionKeeper:
+    """The sessions of one cluster. Pure but for the store that it is given; the cluster calls :meth:`write`."""
+
+    def __init__(self, store: SessionStore | None, *, shard_count: int, intents: int, token_hash: str) -> None:
+        self._store = store
+        self._shard_count = shard_count
+        self._intents = intents
+        self._token_hash = token_hash
+        self._kept: dict[int, _Kept] = {}
+
+    def restore(self, record: SessionRecord) -> None:
+        """A session that the store held at the start and that is being resumed."""
+        self._kept[record.shard_id] = _Kept(record, ready_seq=0, stored=record)
+
+    def fits(self, record: SessionRecord) -> bool:
+        """Whether a stored session belongs to this bot, these intents and this number of shards."""
+        return (
+            bool(record.session_id)
+            and record.settled > 0
+            and record.shard_count == self._shard_count
+            and record.intents == self._intents
+            and record.token_hash == self._token_hash
+        )
+
+    def started(self, shard_id: int, session_id: str, resume_url: str, ready_seq: int) -> None:
+        """READY came: a new session. What must still be told of the one before stays with the shard."""
+        before = self._kept.get(shard_id)
+        gap = before.record.pending_gap if before else None
+        record = SessionRecord(
+            shard_id=shard_id,
+            shard_count=self._shard_count,
+            session_id=session_id,
+            resume_url=resume_url,
+            settled=0,
+            intents=self._intents,
+            token_hash=self._token_hash,
+            wall=0.0,
+            pending_gap=gap,
+        )
+        self._kept[shard_id] = _Kept(record, ready_seq, before.stored if before else None)
+
+    def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
+        """The session is over and events may be missing: forget it and remember the gap, in one transaction."""
+        blank = SessionRecord(
+            shard_id=shard_id,
+            shard_count=self._shard_count,
+            session_id="",
+            resume_url="",
+            settled=0,
+            intents=self._intents,
+            token_hash=self._token_hash,
+            wall=wall,
+            pending_gap=gap,
+        )
+        self._kept[shard_id] = _Kept(blank, ready_seq=0)
+        self._put(self._kept[shard_id], blank)
+        self.commit()
+
+    def pending_gap(self, shard_id: int) -> bytes | None:
+        kept = self._kept.get(shard_id)
+        return kept.record.pending_gap if kept else None
+
+    def remember_gap(self, shard_id: int, gap: bytes) -> None:
+        """The gap's body is complete (it names the new session); written with the next :meth:`write`."""
+        kept = self._kept[shard_id]
+        kept.record = _replaced(kept.record, pending_gap=gap)
+
+    def gap_confirmed(self, shard_id: int) -> None:
+        kept = self._kept.get(shard_id)
+        if kept is not None:
+            kept.record = _replaced(kept.record, pending_gap=None)
+
+    def write(self, settled: Iterable[tuple[int, int]], wall: float) -> list[tuple[int, int]]:
+        """Write what changed. ``settled``: (shard, settled sequence) as it is now.
+
+        Returns the (shard, settled) that are safely written now, for heartbeats. Nothing when the store is at fault.
+        """
+        written: list[tuple[int, int]] = []
+        for shard_id, seq in settled:
+            kept = self._kept.get(shard_id)
+            if kept is None or not kept.record.session_id or seq < max(1, kept.ready_seq):
+                continue
+            stored = kept.stored
+            if seq == kept.record.settled and stored is not None and _same(stored, kept.record):
+                continue
+            kept.record = _replaced(kept.record, settled=seq, wall=wall)
+            self._put(kept, kept.record)
+            written.append((shard_id, seq))
+        if not written or self.commit() is not None:
+            return []
+        return written
+
+    def forget_all(self) -> None:
+        """The sessions were ended on purpose: nothing is left to resume."""
+        for shard_id in self._kept:
+            if self._store is not None:
+                self._store.drop_session(shard_id)
+        self._kept.clear()
+        self.commit()
+
+    def commit(self) -> StoreFault | None:
+        return self._store.commit() if self._store is not None else StoreFault("there is no store")
+
+    def _put(self, kept: _Kept, record: SessionRecord) -> None:
+        if self._store is not None:
+            self._store.put_session(record)
+        kept.stored = record
+
+
+def _replaced(record: SessionRecord, **changes: object) -> SessionRecord:
+    return msgspec.structs.replace(record, **changes)
+
+
+def _same(stored: SessionRecord, record: SessionRecord) -> bool:
+    """Alike but for the time of writing."""
+    return _replaced(stored, wall=0.0) == _replaced(record, wall=0.0)
+
+
+__all__ = ["SessionKeeper", "SessionStore"]

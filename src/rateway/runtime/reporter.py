@@ -1,0 +1,296 @@
+"""How is the gateway now, for people and machines? Takes the counters together; draws the start's progress."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rateway import __version__
+from rateway.runtime.status import (
+    BudgetStatus,
+    ClusterStatus,
+    GatewayStatus,
+    ProcessStatus,
+    PublisherStatus,
+    ShardStatus,
+)
+from rateway.session.orders import State
+
+if TYPE_CHECKING:
+    from rateway.runtime.cluster import Cluster
+    from rateway.runtime.gateway import Gateway
+    from rateway.runtime.shard import Shard
+
+log = logging.getLogger(__name__)
+
+# A line of progress in a log; a live terminal is drawn anew this often.
+LOG_EVERY_S = 5.0
+DRAW_EVERY_S = 0.25
+LOOP_LAG_EVERY_S = 0.5
+
+
+class Reporter:
+    """Watches one gateway process. ``answer`` serves the control socket, ``run`` shows the start's progress."""
+
+    def __init__(self, gateway: Gateway, *, live: bool) -> None:
+        self._gateway = gateway
+        self._live = live
+        self._loop_lag = 0.0
+
+    async def answer(self, words: list[str]) -> object:
+        """One request of the control socket."""
+        match words:
+            case ["status"]:
+                return self.status()
+            case ["restart-shard", number] if number.isdigit():
+                return self._restart_shard(int(number))
+            case _:
+                return {"error": f"unknown request {' '.join(words)[:80]!r}; there are: status, restart-shard N"}
+
+    def _restart_shard(self, shard_id: int) -> object:
+        for cluster in self._gateway.clusters.values():
+            if shard_id in cluster.shards:
+                if self._gateway.permits is not None:
+                    self._gateway.permits.restart(shard_id)
+                cluster.shards[shard_id].reconnect("asked for by an operator")
+                return {"ok": f"shard {shard_id} reconnects and resumes"}
+        return {"error": f"shard {shard_id} does not run here"}
+
+    def status(self) -> GatewayStatus:
+        """Everything that can be seen from here."""
+        gateway = self._gateway
+        now = time.monotonic()
+        shards = [
+            _shard(cluster, shard, asyncio.get_running_loop().time())
+            for cluster in gateway.clusters.values()
+            for shard in cluster.shards.values()
+        ]
+        return GatewayStatus(
+            version=__version__,
+            state=gateway.phase,
+            uptime_s=now - gateway.started_at,
+            shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
+            clusters=[_cluster(gateway, cluster) for cluster in gateway.clusters.values()],
+            shards=shards,
+            processes=[self._process(now)],
+            budget=_budget(gateway),
+            notes=_notes(gateway),
+        )
+
+    def _process(self, now: float) -> ProcessStatus:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return ProcessStatus(
+            pid=os.getpid(),
+            role="gateway",
+            clusters=list(self._gateway.clusters),
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            memory_bytes=_resident_bytes(),
+            loop_lag_ms=self._loop_lag * 1000,
+            uptime_s=now - self._gateway.started_at,
+        )
+
+    async def run(self) -> None:
+        """Show the start's progress until every shard is live, then watch the loop's lag, until cancelled."""
+        watcher = asyncio.create_task(self._watch_the_loop())
+        try:
+            if self._live:
+                await self._draw()
+            else:
+                await self._write_lines()
+            await watcher
+        finally:
+            watcher.cancel()
+
+    async def _watch_the_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(LOOP_LAG_EVERY_S)
+            self._loop_lag = max(0.0, loop.time() - before - LOOP_LAG_EVERY_S)
+
+    async def _write_lines(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_EVERY_S)
+            ready, total, left = self._progress()
+            if not total:
+                continue
+            if ready == total:
+                log.info("all %d shards are live", total, extra={"action": "start"})
+                return
+            log.info("%d of %d shards are live%s", ready, total, f", {left}" if left else "", extra={"action": "start"})
+
+    async def _draw(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("[bold]shards live"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            while True:
+                ready, total, left = self._progress()
+                bar.update(task, total=total or None, completed=ready, description=left)
+                if total and ready == total:
+                    break
+                await asyncio.sleep(DRAW_EVERY_S)
+        log.info("all %d shards are live", total, extra={"action": "start"})
+
+    def _progress(self) -> tuple[int, int, str]:
+        shards = [shard for cluster in self._gateway.clusters.values() for shard in cluster.shards.values()]
+        ready = sum(1 for shard in shards if shard.conversation.state is State.LIVE)
+        waiting = sum(1 for shard in shards if shard.conversation.state is State.WAITING_PERMIT)
+        permits = self._gateway.permits
+        concurrency = permits.governor.max_concurrency if permits is not None else None
+        if not waiting or not concurrency:
+            return ready, len(shards), ""
+        seconds = -(-waiting // concurrency) * 5.25
+        return ready, len(shards), f"{waiting} wait for their identify, about {_span(seconds)} left"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return pages * resource.getpagesize()
+
+
+def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
+    conversation = shard.conversation
+    last = shard.last_close
+    return ShardStatus(
+        shard=shard.shard_id,
+        cluster=cluster.number,
+        state=conversation.state.value,
+        since_s=now - shard.state_since,
+        why=shard.state_why,
+        session=conversation.session_id,
+        received=conversation.received_seq,
+        settled=cluster.streams[shard.shard_id].settled,
+        latency_ms=None if conversation.latency is None else conversation.latency * 1000,
+        closes={"none" if code is None else str(code): count for code, count in shard.closes.items()},
+        last_close=None if last is None else f"{last[0] or 'TCP'} {last[1]}".strip(),
+        resumes_tried=shard.resumes_tried,
+        resumes_succeeded=shard.resumes_succeeded,
+        identifies=shard.identifies,
+        waiting_commands=conversation.waiting_commands,
+    )
+
+
+def _cluster(gateway: Gateway, cluster: Cluster) -> ClusterStatus:
+    responder = gateway.responders.get(cluster.number)
+    return ClusterStatus(
+        cluster=cluster.number,
+        exchange=cluster.publisher.exchange,
+        owned=gateway.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
+        shards=len(cluster.shards),
+        events=dict(cluster.events),
+        received=cluster.events.total(),
+        replayed=cluster.replayed,
+        filtered=cluster.filtered,
+        gaps=cluster.gaps,
+        commands=dict(responder.commands) if responder else {},
+        queries=dict(responder.queries) if responder else {},
+        publisher=_publisher(cluster),
+        cache=None,
+        store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
+    )
+
+
+def _store_words(cluster: Cluster) -> str:
+    if cluster.store is not None and cluster.store.fault is not None:
+        return cluster.store.fault.words
+    return cluster.store_words
+
+
+def _publisher(cluster: Cluster) -> PublisherStatus:
+    publisher = cluster.publisher
+    oldest = publisher.oldest()
+    latencies = publisher.latencies()
+    spool = publisher.spool
+    return PublisherStatus(
+        connected=publisher.connected,
+        blocked=publisher.blocked,
+        why=cluster.broker_why,
+        paused=publisher.paused,
+        published=publisher.published,
+        confirmed=publisher.confirmed,
+        nacked=publisher.nacked,
+        republished=publisher.republished,
+        unconfirmed=publisher.unconfirmed,
+        unconfirmed_bytes=publisher.unconfirmed_bytes,
+        lag_s=oldest[0] if oldest else 0.0,
+        oldest=oldest[1] if oldest else None,
+        spool_events=spool.events if spool else 0,
+        spool_bytes=spool.bytes if spool else 0,
+        unrouted=sorted(publisher.unrouted),
+        bytes_out=publisher.bytes_out,
+        latency_p50_ms=_quantile(latencies, 0.5),
+        latency_p99_ms=_quantile(latencies, 0.99),
+        latency_buckets=_cumulative(latencies),
+    )
+
+
+def _quantile(buckets: Iterable[tuple[float, int]], share: float) -> float | None:
+    """The upper edge, in milliseconds, of the bucket that holds this share of all; None without any."""
+    buckets = list(buckets)
+    total = sum(count for _, count in buckets)
+    seen = 0
+    for edge, count in buckets:
+        seen += count
+        if total and seen >= share * total:
+            return edge * 1000
+    return None
+
+
+def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
+    counts, seen = {}, 0
+    for edge, count in buckets:
+        seen += count
+        counts["+Inf" if edge == float("inf") else f"{edge:g}"] = seen
+    return counts
+
+
+def _budget(gateway: Gateway) -> BudgetStatus:
+    spent = sum(shard.identifies for cluster in gateway.clusters.values() for shard in cluster.shards.values())
+    if gateway.permits is None:
+        return BudgetStatus(None, None, None, None, spent)
+    governor = gateway.permits.governor
+    reset = governor.reset_in(gateway.permits.now())
+    return BudgetStatus(governor.total, governor.available(gateway.permits.now()), reset, governor.max_concurrency, spent)
+
+
+def _notes(gateway: Gateway) -> list[str]:
+    notes = []
+    for number, (state, why) in gateway.ownership.items():
+        if state != "owned":
+            notes.append(f"cluster {number}: {why}")
+    for cluster in gateway.clusters.values():
+        publisher = cluster.publisher
+        if publisher.paused:
+            notes.append(f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up")
+        oldest = publisher.oldest()
+        if oldest is not None and oldest[0] > gateway.settings.lag_warning:
+            notes.append(f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s")
+        if publisher.unrouted:
+            notes.append(f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}")
+        words = _store_words(cluster)
+        if words != "ok":
+            notes.append(f"cluster {cluster.number}: {words}")
+    return notes

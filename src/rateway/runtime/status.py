@@ -1,0 +1,112 @@
+"""What runs where, and how is it? The records behind ``rateway status``, health, metrics and the page.
+
+Plain numbers taken from the counters of shards, publishers and stores; nothing here touches an event. Times are
+seconds, ages count from now, sizes are bytes. The JSON form is documented in ``docs/operating.md``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ShardStatus(msgspec.Struct, frozen=True):
+    shard: int
+    cluster: int
+    state: str
+    since_s: float
+    """How long it has been in this state."""
+    why: str
+    session: str | None
+    received: int
+    settled: int
+    latency_ms: float | None
+    """Round trip of the last heartbeat."""
+    closes: dict[str, int]
+    """How often the connection ended, by close code (``none``: TCP ended without one)."""
+    last_close: str | None
+    resumes_tried: int
+    resumes_succeeded: int
+    identifies: int
+    waiting_commands: int
+
+
+class PublisherStatus(msgspec.Struct, frozen=True):
+    connected: bool
+    blocked: bool
+    why: str
+    paused: bool
+    published: int
+    confirmed: int
+    nacked: int
+    republished: int
+    unconfirmed: int
+    unconfirmed_bytes: int
+    lag_s: float
+    """Age of the oldest event that the broker has not confirmed."""
+    oldest: str | None
+    """Its name."""
+    spool_events: int
+    spool_bytes: int
+    unrouted: list[str]
+    """Event names that no queue was bound for when last looked."""
+    bytes_out: int
+    latency_p50_ms: float | None
+    latency_p99_ms: float | None
+    latency_buckets: dict[str, int]
+    """Socket to confirm, cumulative counts by upper bound in seconds."""
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    cluster: int
+    exchange: str
+    owned: bool
+    shards_ready: int
+    shards: int
+    events: dict[str, int]
+    """Events received, by name."""
+    received: int
+    replayed: int
+    filtered: int
+    gaps: int
+    commands: dict[str, int]
+    """Commands by outcome."""
+    queries: dict[str, int]
+    """Queries by outcome."""
+    publisher: PublisherStatus
+    cache: dict[str, object] | None
+    store: str
+    """``ok``, or what is wrong with the store."""
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    pid: int
+    role: str
+    clusters: list[int]
+    cpu_s: float
+    memory_bytes: int
+    loop_lag_ms: float
+    uptime_s: float
+
+
+class BudgetStatus(msgspec.Struct, frozen=True):
+    """Identifies: what Discord allows a day and what is left of it, as far as known."""
+
+    total: int | None
+    remaining: int | None
+    resets_in_s: float | None
+    max_concurrency: int | None
+    spent_here: int
+
+
+class GatewayStatus(msgspec.Struct, frozen=True):
+    version: str
+    state: str
+    """``starting``, ``running``, ``waiting`` (for the state folder, the broker or another gateway), ``stopping``."""
+    uptime_s: float
+    shard_count: int
+    clusters: list[ClusterStatus]
+    shards: list[ShardStatus]
+    processes: list[ProcessStatus]
+    budget: BudgetStatus
+    notes: list[str]
+    """What a person should know now, most important first."""
