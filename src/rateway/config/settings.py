@@ -119,6 +119,15 @@ class Settings:
         """Whether events of that name are published. What is not still feeds the cache and counts as settled."""
         return (self.events is None or event in self.events) and event not in self.events_except
 
+    def bot_parts(self) -> tuple[str, ...]:
+        """What tells one bot from another, for a hash: the part of the token that names the bot, and where it lives."""
+        return (self.token.reveal().partition(".")[0], self.api_url)
+
+    def fatal_parts(self) -> tuple[str, ...]:
+        """What Discord's fatal answers depend on, for a hash: with one of these changed, a start may go otherwise."""
+        shards = f"+{self.extra_shards}" if self.shards is None else str(self.shards)
+        return (self.token.reveal(), self.api_url, str(self.intents), shards)
+
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret of the configuration, for ``rateway.logs`` to hide."""
         return tuple(secret for secret in (self.token, self.amqp, self.http_token) if secret)

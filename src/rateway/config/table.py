@@ -1,0 +1,189 @@
+"""Which settings are there? One row for each; reading, ``docs/settings.md`` and ``rateway check`` derive from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rateway.config import values
+from rateway.config.values import Reader
+
+__all__ = ["GROUPS", "REQUIRED", "ROWS", "Row"]
+
+# Kinds of entities that the cache keeps.
+CACHE_KINDS = (
+    "channels", "emojis", "guilds", "members", "messages", "presences", "roles", "scheduled_events",
+    "soundboard_sounds", "stage_instances", "stickers", "threads", "users", "voice_states",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting. ``key`` is its place in the TOML file, with dots for sections."""
+
+    name: str
+    env: str
+    key: str
+    read: Reader
+    form: str
+    """What may be written, in words."""
+    default: object
+    """The value when it is not set; ``REQUIRED`` when it must be, a function of the environment when it depends."""
+    help: str
+    group: str
+    shown_default: str | None = None
+    secret: bool = False
+    """A secret may also come from a file: ``<env>_FILE`` and ``<key>_file``."""
+    also: tuple[str, ...] = ()
+    """Other keys for the same setting."""
+    empty_is_off: bool = False
+    """An empty variable means off. For others it is the same as one that is not set."""
+
+    @property
+    def default_words(self) -> str:
+        """The default as documentation shows it."""
+        if self.shown_default is not None:
+            return self.shown_default
+        if isinstance(self.default, bool):
+            return "true" if self.default else "false"
+        return str(self.default)
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED = _Required()
+
+
+def state_dir(environ: Mapping[str, str]) -> Path:
+    """Where systemd says, else where the XDG specification says."""
+    if environ.get("STATE_DIRECTORY"):
+        return Path(environ["STATE_DIRECTORY"].split(":")[0])
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]) / "rateway"
+    home = environ.get("HOME")
+    return (Path(home) if home else Path("/var/lib")) / (".local/state/rateway" if home else "rateway")
+
+
+DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROCESS = (
+    "Discord", "Shards and clusters", "The broker", "Events", "The cache", "This process",
+)  # fmt: skip
+GROUPS = (DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROCESS)
+
+ROWS: tuple[Row, ...] = (
+    Row("token", "DISCORD_TOKEN", "token", values.token, "text", REQUIRED,
+        "The bot's token. A `Bot ` in front of it is taken off.", DISCORD, secret=True),
+    Row("intents", "INTENTS", "intents", values.intents_of, "number, or names", REQUIRED,
+        "The intents: a number, or names such as `GUILDS,GUILD_MESSAGES` (in TOML also a list), `ALL_NON_PRIVILEGED` "
+        "or `ALL`. Privileged ones have to be switched on in Discord's developer portal.", DISCORD),
+    Row("api_url", "DISCORD_API_URL", "api_url", values.api_url, "address", "https://discord.com/api/v10",
+        "The base of Discord's REST. Point it at `rateway simulate` to try things.", DISCORD),
+    Row("compression", "COMPRESSION", "compression", values.choice("zstd-stream", "zlib-stream", "none"),
+        "`zstd-stream`, `zlib-stream` or `none`", "zstd-stream",
+        "How Discord compresses what it sends. zstd takes least CPU, but up to 2 MB of memory a shard; "
+        "zlib takes 40 KB. `rateway check` estimates it.", DISCORD),
+    Row("large_threshold", "LARGE_THRESHOLD", "large_threshold", values.integer(50, 250), "50 to 250", 250,
+        "Guilds with more members come without their offline members.", DISCORD),
+    Row("presence", "PRESENCE", "presence", values.presence, "JSON, in TOML also a table", None,
+        "The presence that shards start with, as Discord's `{\"status\", \"activities\"}` or short: "
+        "`{\"status\": \"online\", \"activity\": {\"type\": \"watching\", \"name\": \"shard {shard} of {shards}\"}}`. "
+        "`{shard}`, `{shards}` and `{cluster}` are filled in.", DISCORD, "none"),
+    Row("resume_patience", "RESUME_PATIENCE", "resume_patience", values.duration(1), "time", 180.0,
+        "A session is given up after three resumes and this time without an answer, not before.", DISCORD, "180s"),
+    Row("session_max_age", "SESSION_MAX_AGE", "session_max_age", values.optional(values.duration(3600)),
+        "time of at least 1h, or `off`", None,
+        "Renew sessions that are older, one by one, within the day's identifies.", DISCORD, "off"),
+    Row("max_message_bytes", "MAX_MESSAGE_BYTES", "max_message_bytes", values.size(1 << 20), "size", 256 << 20,
+        "A message from Discord that unpacks to more is refused, as a bomb.", DISCORD, "256MiB"),
+    Row("identify_buckets", "IDENTIFY_BUCKETS", "identify_buckets", values.buckets, "numbers and ranges", None,
+        "The identify buckets (shard modulo `max_concurrency`) that this gateway may use. Several gateways of one bot, "
+        "each with its own `CLUSTERS`, need disjoint ones.", DISCORD, "all"),
+    Row("crash_loop_identifies", "CRASH_LOOP_IDENTIFIES", "crash_loop_identifies", values.integer(0), "number", 10,
+        "A shard whose identifies fail so often within an hour (no READY, or dead within a minute after it) is stopped "
+        "and reported; it gets another one six hours later. 0: never.", DISCORD),
+
+    Row("shards", "SHARDS", "shards.total", values.optional(values.integer(1, 1_000_000)), "number", None,
+        "The total number of shards, in place of Discord's recommendation and `EXTRA_SHARDS`.", SHARDS, "recommended"),
+    Row("extra_shards", "EXTRA_SHARDS", "shards.extra", values.integer(0, 100_000), "number", 8,
+        "Shards on top of those that Discord recommends.", SHARDS),
+    Row("shards_per_cluster", "SHARDS_PER_CLUSTER", "shards.per_cluster", values.integer(1, 100_000), "number", 8,
+        "Shards in a cluster. Each cluster has one exchange, `rateway-<number>`.", SHARDS),
+    Row("clusters", "CLUSTERS", "shards.clusters", values.clusters, "numbers and ranges, from 1", None,
+        "The clusters that this gateway runs, such as `1-4,7`. With a subset, other gateways run the others, "
+        "and their identifies are not counted here: see `IDENTIFY_BUCKETS`.", SHARDS, "all"),
+    Row("reshard", "RESHARD", "shards.reshard", values.boolean, "`true` or `false`", False,
+        "Take the number of shards that Discord recommends now, though stored sessions have another: they end.",
+        SHARDS),
+    Row("processes", "PROCESSES", "processes", values.optional(values.integer(1, 1024)), "number", None,
+        "Worker processes; never more than clusters.", SHARDS, "one for each core"),
+
+    Row("amqp", "AMQP_URI", "amqp", values.amqp, "address", REQUIRED,
+        "RabbitMQ's address: `amqp://user:password@host:5672/vhost`, or `amqps://` with `cacertfile`, `certfile`, "
+        "`keyfile`, `verify`, `server_name_indication` in its query. One that ends in `/` means the default virtual "
+        "host.", BROKER, secret=True),
+    Row("persistent", "PERSISTENT", "persistent", values.boolean, "`true` or `false`", True,
+        "Publish events as persistent messages, which durable queues keep over a restart of the broker.", BROKER),
+    Row("unconfirmed_events", "UNCONFIRMED_EVENTS", "unconfirmed_events", values.integer(100), "number", 100_000,
+        "Events kept in memory until the broker confirms them, per cluster.", BROKER),
+    Row("unconfirmed_bytes", "UNCONFIRMED_BYTES", "unconfirmed_bytes", values.size(1 << 20), "size", 256 << 20,
+        "The same in bytes.", BROKER, "256MiB"),
+    Row("spool_bytes", "SPOOL_BYTES", "spool_bytes", values.size(1 << 20, zero=True), "size, or 0 for off", 1 << 30,
+        "Events kept on disk beyond that while the broker is away, per cluster.", BROKER, "1GiB"),
+    Row("nack_patience", "NACK_PATIENCE", "nack_patience", values.optional(values.duration(1)), "time, or `off`", None,
+        "Give an event up that the broker has refused for this long, with `RATEWAY_REFUSED`.", BROKER, "off"),
+    Row("lag_warning", "LAG_WARNING", "lag_warning", values.duration(1), "time", 10.0,
+        "Warn when an event has waited so long for its confirm.", BROKER, "10s"),
+    Row("command_queue", "COMMAND_QUEUE", "command_queue", values.integer(1), "number", 500,
+        "Commands that may wait for one shard; more are answered `queue_full`.", BROKER),
+    Row("command_queue_total", "COMMAND_QUEUE_TOTAL", "command_queue_total", values.integer(1), "number", 20_000,
+        "Commands that may wait for all shards together.", BROKER),
+    Row("command_deadline", "COMMAND_DEADLINE", "command_deadline", values.duration(0.1, 1200), "time", 60.0,
+        "How long a command may wait, unless its `expiration` says otherwise; then it is answered `expired`.",
+        BROKER, "60s"),
+    Row("query_deadline", "QUERY_DEADLINE", "query_deadline", values.duration(0.05, 600), "time", 5.0,
+        "How long a query may wait, unless its `expiration` says otherwise.", BROKER, "5s"),
+    Row("query_queue", "QUERY_QUEUE", "query_queue", values.integer(1), "number", 10_000,
+        "Queries that may wait in a cluster.", BROKER),
+
+    Row("events", "EVENTS", "events", values.events, "names", None,
+        "Publish these events only. What is filtered still feeds the cache.", EVENTS, "all"),
+    Row("events_except", "EVENTS_EXCEPT", "events_except", values.events, "names", frozenset(),
+        "Publish all events but these, such as `TYPING_START,PRESENCE_UPDATE`.", EVENTS, "none"),
+    Row("before", "BEFORE", "before", values.events, "names", frozenset(),
+        "Before these events, publish the entity as the cache had it, as `<EVENT>.before`.", EVENTS, "none"),
+
+    Row("cache_enabled", "CACHE_ENABLED", "cache_enabled", values.boolean, "`true` or `false`", True,
+        "Keep what Discord tells, for queries.", CACHE, also=("cache.enabled",)),
+    Row("message_cache_size", "MESSAGE_CACHE_SIZE", "message_cache_size", values.integer(0), "number", 0,
+        "Messages kept per channel.", CACHE, also=("cache.messages",)),
+    Row("cache_kinds", "CACHE_KINDS", "cache.kinds", values.kinds(*CACHE_KINDS), "names", None,
+        f"Keep these kinds of entities only: {', '.join(CACHE_KINDS)}.", CACHE, "all"),
+    Row("cache_activities", "CACHE_ACTIVITIES", "cache.activities", values.boolean, "`true` or `false`", True,
+        "Keep presences with their activities.", CACHE),
+    Row("cache_members_from_events", "CACHE_MEMBERS_FROM_EVENTS", "cache.members_from_events", values.boolean,
+        "`true` or `false`", True,
+        "Keep members and users also from messages, reactions, typing, interactions and voice states.", CACHE),
+    Row("cache_renew", "CACHE_RENEW", "cache.renew", values.boolean, "`true` or `false`", False,
+        "When the cache is incomplete (a kind was switched on later), take new sessions to fill it, within the "
+        "day's identifies.", CACHE),
+    Row("cache_path", "CACHE_PATH", "cache.path", values.path, "folder", None,
+        "Where sessions and cache are stored.", CACHE, "in the state folder"),
+
+    Row("state_dir", "STATE_DIR", "state_dir", values.path, "folder", state_dir,
+        "What must outlive a restart: sessions, the cache, the count of identifies. One gateway at a time.", PROCESS,
+        "`$STATE_DIRECTORY`, `$XDG_STATE_HOME/rateway` or `~/.local/state/rateway`"),
+    Row("stop_timeout", "STOP_TIMEOUT", "stop_timeout", values.duration(0, 600), "time", 10.0,
+        "How long a stop waits for the broker to confirm what is still out.", PROCESS, "10s"),
+    Row("log_level", "LOG_LEVEL", "log_level", values.choice("debug", "info", "warning", "error"),
+        "`debug`, `info`, `warning` or `error`", "info", "What is logged.", PROCESS),
+    Row("log_format", "LOG_FORMAT", "log_format", values.choice("text", "json"), "`text` or `json`", "text",
+        "Lines for a person, or for a machine.", PROCESS),
+    Row("http_address", "HTTP_ADDRESS", "http_address", values.optional(values.address),
+        "`host:port`, or empty for off", "127.0.0.1:8650", "Where health, metrics and the page are served.", PROCESS,
+        empty_is_off=True),
+    Row("http_token", "HTTP_TOKEN", "http_token", values.bearer, "text", None,
+        "The bearer token for HTTP; required when it listens on more than loopback.", PROCESS, "none", secret=True),
+)  # fmt: skip
