@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Envelope", "EnvelopeError", "NotAnEnvelope", "decode", "decode_fast", "decode_loose", "split"]
+__all__ = ["Envelope", "EnvelopeError", "NotAnEnvelope", "decode", "decode_all", "decode_fast", "split"]
 
 
 class EnvelopeError(ValueError):
@@ -50,19 +50,13 @@ _decode_loose = msgspec.json.Decoder(_Loose).decode
 
 
 def decode(message: bytes | memoryview) -> Envelope:
-    """The envelope of one JSON document. Raises EnvelopeError; NotAnEnvelope when only the fields are wrong."""
+    """The envelope of one JSON document. Fields of a wrong type count as absent: a number or name that is odd never
+    costs an event. ``op`` must be a whole number. Raises EnvelopeError; NotAnEnvelope when the JSON is sound.
+    """
     try:
         return decode_fast(message)
-    except msgspec.ValidationError as error:
-        raise NotAnEnvelope(str(error)) from None
-    except FAILURES as error:
-        raise EnvelopeError(str(error)) from None
-
-
-def decode_loose(message: bytes | memoryview) -> Envelope:
-    """Like :func:`decode`, but fields of a wrong type count as absent: a number or name that is odd never
-    costs an event. ``op`` must be a whole number. Raises EnvelopeError, NotAnEnvelope.
-    """
+    except FAILURES:
+        pass
     try:
         loose = _decode_loose(message)
     except msgspec.ValidationError as error:
@@ -111,3 +105,17 @@ def split(message: bytes | memoryview) -> list[bytes]:
 def _end_of_space(text: str, at: int) -> int:
     space = _space.match(text, at)
     return at if space is None else space.end()
+
+
+def decode_all(message: bytes | memoryview) -> list[Envelope | NotAnEnvelope]:
+    """Everything in *message*, in order: its envelopes, and for sound JSON that is none an error that says why.
+
+    Raises EnvelopeError when a part of it is not JSON: nothing of a broken message is used.
+    """
+    found: list[Envelope | NotAnEnvelope] = []
+    for document in split(message):
+        try:
+            found.append(decode(document))
+        except NotAnEnvelope as error:
+            found.append(error)
+    return found

@@ -6,7 +6,7 @@ connection, a resume too, begins with a fresh one. Text frames are plain in ever
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from backports import zstd
 from zlib_ng import zlib_ng
@@ -14,6 +14,9 @@ from zlib_ng import zlib_ng
 from rateway.session.options import Compression
 
 __all__ = ["InflateError", "Inflater", "Plain", "Zlib", "Zstd", "make_inflater"]
+
+# The stub takes the class for an instance.
+ZlibError: type[Exception] = cast("Any", zlib_ng).error
 
 # What a sync flush ends with; the end of a message in zlib-stream.
 SUFFIX = b"\x00\x00\xff\xff"
@@ -51,7 +54,7 @@ class Plain:
         stream = zlib_ng.decompressobj()
         try:
             whole: bytes = stream.decompress(message, self._limit + 1)
-        except zlib_ng.error as error:
+        except ZlibError as error:
             raise InflateError(f"zlib: {error}") from None
         if len(whole) > self._limit:
             raise InflateError(f"a message inflates to more than {self._limit} bytes")
@@ -126,7 +129,7 @@ class Zlib:
             message, self._pending = bytes(self._pending or b""), None
         try:
             out: bytes = self._decompress(message, self._limit + 1)
-        except zlib_ng.error as error:
+        except ZlibError as error:
             raise InflateError(f"zlib: {error}") from None
         if len(out) > self._limit:
             raise InflateError(f"a message inflates to more than {self._limit} bytes")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from urllib.parse import urlsplit, urlunsplit
 
-from rateway.session.options import Chance, Compression
+from rateway.session.options import Chance, Compression, SessionOptions
 
-__all__ = ["Backoff", "Breaker", "Hosts", "Patience", "gateway_address", "is_gateway_url"]
+__all__ = ["Backoff", "Breaker", "Delays", "Hosts", "Patience", "gateway_address", "is_gateway_url"]
 
 API_VERSION = 10
 # Failures in a row at one host after which the other is tried, with the same session.
@@ -81,6 +81,40 @@ class Breaker:
     def closed_until(self, now: float) -> float:
         """When the next identify may be sent; *now* or earlier means at once."""
         return self._log[0] + HOUR if len(self._log) == self._log.maxlen else now
+
+
+class Delays:
+    """When the next connection may be tried. Only a connection that lived long enough starts it again from nothing:
+    a shard that is READY and dies at once is what spends tokens."""
+
+    __slots__ = ("_breaker", "_connect", "_identify")
+
+    def __init__(self, options: SessionOptions, chance: Chance) -> None:
+        self._connect = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
+        self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
+        self._breaker = Breaker(options.identifies_per_hour)
+
+    def next(self, now: float, *, identify: bool) -> float:
+        """Seconds until the next attempt, after one more end; *identify*: it will have to identify."""
+        delay = self._connect.delay()
+        self._connect.failed()
+        if identify:
+            delay = max(delay, self._identify.delay(), self._breaker.closed_until(now) - now)
+        return delay
+
+    def identified(self, now: float) -> None:
+        """An identify goes out; until the connection proves sound it counts as one that failed."""
+        self._breaker.identified(now)
+        self._identify.failed()
+
+    def not_at_once(self) -> None:
+        """Discord is in trouble: even the first attempt waits."""
+        if self._connect.failures == 0:
+            self._connect.failed()
+
+    def sound(self) -> None:
+        self._connect.reset()
+        self._identify.reset()
 
 
 class Patience:

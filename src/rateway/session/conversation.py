@@ -1,0 +1,750 @@
+"""What does one shard say to Discord next, given everything that has happened to it?
+
+One machine for the life of a shard, over all of its connections: dial, Hello, identify or resume, live, and what
+follows when a connection ends. It is told facts, appends orders to ``orders`` and says in ``wake_at`` when it wants
+to be woken; it never sleeps, logs or raises for anything that Discord or the network may do.
+
+Rules: Discord documentation, "Gateway" (connection lifecycle, heartbeats, resuming, rate limiting) and "Gateway Events"
+(payload structure). Where that is silent, ``docs/session.md`` says what was decided and why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+
+from rateway.discord import commands
+from rateway.discord.close_codes import END_SESSION, KEEP_SESSION, CloseCode, Verdict, close_code
+from rateway.discord.envelope import (
+    FAILURES,
+    Envelope,
+    EnvelopeError,
+    NotAnEnvelope,
+    decode_all,
+    decode_fast,
+)
+from rateway.discord.opcodes import Opcode
+from rateway.session.allowance import Allowance
+from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat, interval_of
+from rateway.session.inflate import InflateError, make_inflater
+from rateway.session.numbering import Numbering
+from rateway.session.options import Chance, Compression, SessionOptions
+from rateway.session.orders import (
+    Command,
+    CommandDone,
+    Connect,
+    Deliver,
+    DialFailure,
+    Disconnect,
+    Fatal,
+    Identify,
+    Note,
+    Order,
+    PermitDone,
+    RequestPermit,
+    ReturnPermit,
+    Send,
+    SessionLost,
+    SessionResumed,
+    SessionStarted,
+    State,
+    StateChanged,
+    StoredSession,
+)
+from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address, is_gateway_url
+
+__all__ = ["Conversation"]
+
+# States with an open WebSocket.
+OPEN = frozenset({State.WAITING_HELLO, State.WAITING_PERMIT, State.IDENTIFYING, State.RESUMING, State.LIVE})
+# States in which the session's life depends on what ends the connection.
+IN_SESSION = frozenset({State.RESUMING, State.LIVE})
+ENDED = frozenset({State.STOPPED, State.FATAL})
+
+# Server error, restart, overload, bad gateway: trying again at once would find the same.
+SERVER_TROUBLE = frozenset({1011, 1012, 1013, 1014})
+RATE_LIMITED = 4008
+# "Wait a random amount of time between 1 and 5 seconds", the documentation's rule for an invalid session.
+INVALID_SESSION_WAIT = (1.0, 5.0)
+# A Retry-After beyond this is nonsense.
+LONGEST_RETRY_AFTER = 86_400.0
+# A permit that was refused is not asked for again sooner than this.
+SOONEST_REQUEST = 1.0
+# Corrupt streams in a row before Hello after which the next compression is tried.
+CORRUPT_HELLOS = 2
+NEXT_COMPRESSION: dict[Compression, Compression] = {"zstd-stream": "zlib-stream", "zlib-stream": "none"}
+# How long after a request for members its RATE_LIMITED answer is looked for.
+WATCH = 60.0
+# Different texts of notes that are given once per process; more are not worth their memory.
+MOST_NOTES = 200
+
+
+class _Ready(msgspec.Struct):
+    session_id: str
+    resume_gateway_url: Any = None
+
+
+class _Limited(msgspec.Struct):
+    opcode: int
+    retry_after: float
+    meta: dict[str, Any]
+
+
+_decode_ready = msgspec.json.Decoder(_Ready).decode
+_decode_limited = msgspec.json.Decoder(_Limited).decode
+
+
+def _nothing(message: bytes | memoryview, binary: bool) -> None:
+    """Takes what still comes on a connection that is over."""
+
+
+class Conversation:
+    """One shard. Times are monotonic seconds; facts must come in the order in which they happened.
+
+    Read by the shell: ``state``; ``session_id``, ``resume_url`` and ``received_seq`` (the highest sequence of the
+    session, 0 before the first); ``replaying`` (between our RESUME and RESUMED); ``repeat`` (of the envelope just
+    returned: 0, or *n* for the *n*-th dispatch with other content under a sequence that was used before);
+    ``latency`` (round trip of the last heartbeat in seconds, None before the first); ``heard_at`` (last frame);
+    ``ignored`` (messages that were understood by nobody); ``wake_at`` and ``orders``.
+
+    ``gateway_url`` may be replaced when Discord names another; identifies use it, and resumes whose own host is dead.
+    """
+
+    __slots__ = (
+        "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
+        "_heart", "_hosts", "_live_since", "_lost", "_noted", "_numbering",
+        "_options", "_patience", "_paused_at", "_presence", "_retry_at", "_settled", "_shard",
+        "_smooth", "_watch_until", "gateway_url", "heard_at", "ignored", "latency", "orders", "received_seq",
+        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        shard_id: int,
+        shard_count: int,
+        options: SessionOptions,
+        gateway_url: str,
+        session: StoredSession | None,
+        chance: Chance,
+    ) -> None:
+        self.state = State.IDLE
+        self.session_id: str | None = session.session_id if session else None
+        self.resume_url: str | None = None
+        if session is not None and is_gateway_url(session.resume_url):
+            self.resume_url = session.resume_url
+        self.received_seq = session.settled if session else 0
+        self.replaying = False
+        self.repeat = 0
+        self.latency: float | None = None
+        self.heard_at = -math.inf
+        self.ignored = 0
+        self.wake_at: float | None = None
+        self.orders: list[Order] = []
+        self.gateway_url = gateway_url
+        self._shard = (shard_id, shard_count)
+        self._options = options
+        self._chance = chance
+        self._compression: Compression = options.compression
+        self._connection = 0
+        self._feed: Callable[[bytes | memoryview, bool], bytes | memoryview | None] = _nothing
+        self._heart: Heartbeat | None = None
+        self._smooth = False
+        self._numbering = Numbering()
+        self._settled: int | None = session.settled if session and session.settled > 0 else None
+        self._allowance = Allowance(
+            intents=options.intents,
+            shard=self._shard,
+            limit=options.command_queue,
+            budget=options.command_budget,
+        )
+        self._presence: Any = None
+        self._delays = Delays(options, chance)
+        self._patience = Patience(options.resume_attempts, options.resume_patience)
+        self._hosts = Hosts()
+        self._lost = False
+        self._live_since = 0.0
+        self._deadline: float | None = None
+        self._retry_at: float | None = None
+        self._paused_at: float | None = None
+        self._watch_until = 0.0
+        self._corrupt_hellos = 0
+        self._noted: set[str] = set()
+
+    @property
+    def waiting_commands(self) -> int:
+        """Commands that wait to be sent."""
+        return len(self._allowance)
+
+    # Facts: the connection.
+
+    def start(self, now: float) -> None:
+        """Begin. A stored session is resumed; one of which nothing was settled cannot be, and counts as lost."""
+        if self.state is not State.IDLE:
+            return
+        if self.session_id is not None and (not self.session_id or self.received_seq < 1):
+            self._lose("nothing of it was written down")
+        self._connect(now, "starting")
+        self._plan(now)
+
+    def opened(self, now: float, connection: int | None = None) -> None:
+        """The WebSocket is open."""
+        if self.state is State.CONNECTING and connection in (None, self._connection):
+            self.heard_at = now
+            self._feed = make_inflater(self._compression, self._options.max_message_bytes).feed
+            self._deadline = now + self._options.hello_timeout
+            self._enter(State.WAITING_HELLO, "connected")
+            self._plan(now)
+
+    def dial_failed(self, failure: DialFailure, now: float, connection: int | None = None) -> None:
+        """The connection did not open: never counted against the session."""
+        if self.state is State.CONNECTING and connection in (None, self._connection):
+            # 429 is about how often we call, not about this host's health.
+            if failure.status != 429:
+                self._hosts.failed()
+            wait = failure.retry_after or 0.0
+            wait = wait if 0.0 <= wait <= LONGEST_RETRY_AFTER else 0.0
+            self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait)
+            self._plan(now)
+
+    def closed(self, code: int | None, now: float, connection: int | None = None) -> None:
+        """The connection was closed by Discord with *code*, or broke (None)."""
+        if connection not in (None, self._connection):
+            return
+        if self.state is State.CONNECTING:
+            self.dial_failed(DialFailure("closed before it was open"), now)
+        elif self.state in OPEN:
+            self._closed(close_code(code), now)
+            self._plan(now)
+
+    def _closed(self, row: CloseCode, now: float) -> None:
+        why = "the connection was lost" if row.code is None else f"closed with {row.code}: {row.meaning}"
+        if row.code in SERVER_TROUBLE:
+            self._delays.not_at_once()
+        if row.code == RATE_LIMITED:
+            self._allowance.punished(now)
+        if row.code in (4001, 4002, 4005, RATE_LIMITED, 1009):
+            self._note(
+                "error", f"Discord closed with {row.code}: {row.meaning}; what was sent is not sent again"
+            )
+        if row.verdict is Verdict.FATAL:
+            self._settle_permit("closed")
+            self._over()
+            self._enter(State.FATAL, why)
+            self.orders.append(Fatal(row.code or 0, row.meaning, row.help))
+        else:
+            self._ended(now, row.verdict, why)
+
+    # Facts: the identify permit.
+
+    def permitted(self, now: float) -> None:
+        """The permit that was asked for: identify."""
+        if self.state is not State.WAITING_PERMIT:
+            self.orders.append(ReturnPermit())
+            return
+        options, (shard_id, shard_count) = self._options, self._shard
+        presence = self._presence
+        if presence is None and options.presence is not None:
+            presence = options.presence(shard_id, shard_count)
+        data = commands.identify(
+            token=options.token,
+            intents=options.intents,
+            shard_id=shard_id,
+            shard_count=shard_count,
+            large_threshold=options.large_threshold,
+            presence=presence,
+            properties=options.properties,
+        )
+        self._allowance.own(now)
+        self._delays.identified(now)
+        self._deadline = now + options.ready_timeout
+        self._enter(State.IDENTIFYING, "identify")
+        self.orders.append(Identify(data))
+        self._plan(now)
+
+    def refused(self, until: float, why: str, now: float) -> None:
+        """No permit before *until* (inf: not without help), also when the spend of one could not be written
+        down. The connection is not held open for that."""
+        if self.state not in (State.WAITING_PERMIT, State.IDENTIFYING):
+            return
+        if self.state is State.IDENTIFYING:
+            self.orders.append(ReturnPermit())
+        self._hang_up(KEEP_SESSION, why)
+        self._over()
+        self._retry_at = max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None
+        self._enter(State.BACKING_OFF, why)
+        self._plan(now)
+
+    # Facts: messages.
+
+    def received(self, message: bytes | memoryview, binary: bool, now: float) -> Envelope | None:
+        """One WebSocket message. An ordinary dispatch is returned; READY, RESUMED and the dispatches of a message
+        that holds several come as ``Deliver`` orders, in order. Never raises, whatever the message is.
+
+        A dispatch that belongs to no session (before READY) has ``s`` None; ``t`` is a string, empty when Discord
+        named none.
+        """
+        self.heard_at = now
+        document: bytes | memoryview | None = None
+        try:
+            document = self._feed(message, binary)
+            if document is None:
+                return None
+            envelope = decode_fast(document)
+        except InflateError as error:
+            self._corrupt(str(error), now)
+            return None
+        except FAILURES:
+            self._received_oddly(document or b"", now)
+            return None
+        # The hot path: the next dispatch in line of a live session.
+        if self._smooth and envelope.op == 0 and envelope.s == self.received_seq + 1:
+            self.received_seq += 1
+            self._numbering.last = envelope
+            return envelope
+        return self._received(envelope, now)
+
+    def _received(self, envelope: Envelope, now: float) -> Envelope | None:
+        handler = _HANDLERS.get(envelope.op)
+        if handler is None:
+            self._ignore(f"a message with op {envelope.op}, which nobody documented")
+            return None
+        delivered = handler(self, envelope, now)
+        self._plan(now)
+        return delivered
+
+    def _received_oddly(self, document: bytes | memoryview, now: float) -> None:
+        """Not the usual form: odd fields, several documents in a message, or no JSON at all."""
+        try:
+            found = decode_all(document)
+        except EnvelopeError as error:
+            self._corrupt(str(error), now)
+            return
+        for each in found:
+            if isinstance(each, NotAnEnvelope):
+                self._ignore(f"a message that is no envelope ({each})")
+            elif self.state in OPEN:
+                envelope = self._received(each, now)
+                if envelope is not None:
+                    self._deliver(envelope)
+
+    def _corrupt(self, why: str, now: float) -> None:
+        """The stream cannot be read any further: what comes next would be garbage, so nothing is skipped."""
+        if self.state is State.WAITING_HELLO:
+            self._corrupt_hellos += 1
+            following = NEXT_COMPRESSION.get(self._compression)
+            if self._corrupt_hellos >= CORRUPT_HELLOS and following is not None:
+                self._note(
+                    "warning", f"{self._compression} fails at the first message; from now on {following}"
+                )
+                self._compression = following
+                self._corrupt_hellos = 0
+        self._note("warning", f"a message that cannot be read: {why}")
+        self._break_off(now, Verdict.RESUME, "a message that cannot be read")
+        self._plan(now)
+
+    # What messages mean, by opcode.
+
+    def _on_dispatch(self, envelope: Envelope, now: float) -> Envelope | None:
+        if envelope.t is None:
+            self._note_once("warning", "a dispatch without a name; it is forwarded under an empty one")
+            envelope.t = ""
+        if self.state is State.IDENTIFYING and envelope.t == "READY":
+            self._ready(envelope, now)
+            return None
+        if self.state is State.RESUMING and envelope.t == "RESUMED":
+            self._resumed(envelope, now)
+            return None
+        if self.state not in IN_SESSION:
+            self._note_once("warning", f"{envelope.t} outside a session; it is forwarded without a sequence")
+            envelope.s = None
+            self.repeat = 0
+            return envelope
+        self._number(envelope, now)
+        if self._watch_until > now and envelope.t == "RATE_LIMITED":
+            self._rate_limited(envelope, now)
+        self._smoothen(now)
+        return envelope
+
+    def _number(self, envelope: Envelope, now: float) -> None:
+        before = self.received_seq
+        self.received_seq, self.repeat, remark = self._numbering.count(envelope, before, self.replaying)
+        if remark is not None:
+            self._note_once("warning", remark)
+        if self.state is State.RESUMING:
+            self._deadline = now + self._options.replay_timeout
+            if self.received_seq > before:
+                self._patience.progress()
+
+    def _ready(self, envelope: Envelope, now: float) -> None:
+        try:
+            ready = _decode_ready(envelope.d)
+        except FAILURES as error:
+            self._note("error", f"READY without what a session needs: {error}")
+            envelope.s = None
+            self._deliver(envelope)
+            self._break_off(now, Verdict.RESUME, "READY without a session", outcome="invalid")
+            return
+        self.session_id = ready.session_id
+        url = ready.resume_gateway_url
+        self.resume_url = url if is_gateway_url(url) else self.gateway_url
+        self.received_seq = 0
+        self._settled = None
+        self._numbering = Numbering()
+        self._patience.progress()
+        self._hosts.forget()
+        self._number(envelope, now)
+        self._lost = False
+        self._live_since = now
+        self._deadline = None
+        self.orders.append(PermitDone("ready"))
+        self.orders.append(SessionStarted(self.session_id, self.resume_url))
+        self._enter(State.LIVE, "READY")
+        self._deliver(envelope)
+        self._pump(now)
+
+    def _resumed(self, envelope: Envelope, now: float) -> None:
+        self._number(envelope, now)
+        self._patience.progress()
+        self._live_since = now
+        self._deadline = None
+        self.orders.append(SessionResumed())
+        self._enter(State.LIVE, "RESUMED")
+        self._deliver(envelope)
+        self._pump(now)
+
+    def _rate_limited(self, envelope: Envelope, now: float) -> None:
+        """``retry_after`` is seconds; the guild stands in ``meta``, not in ``d``."""
+        try:
+            limited = _decode_limited(envelope.d)
+            guild_id = int(limited.meta.get("guild_id", 0))
+        except (*FAILURES, TypeError, ValueError):
+            return
+        if limited.opcode == Opcode.REQUEST_GUILD_MEMBERS and 0 <= limited.retry_after <= LONGEST_RETRY_AFTER:
+            self._allowance.hold_guild(guild_id, now + limited.retry_after)
+
+    def _on_heartbeat_request(self, envelope: Envelope, now: float) -> None:
+        if self._allowance.beat(now):
+            self.orders.append(Send(commands.heartbeat(self._settled)))
+            if self._heart is not None:
+                self._heart.asked(now)
+        else:
+            self._note_once("warning", "Discord asks for more heartbeats than it allows")
+
+    def _on_reconnect(self, envelope: Envelope, now: float) -> None:
+        self._break_off(now, Verdict.RESUME, "Discord asks to reconnect")
+
+    def _on_invalid_session(self, envelope: Envelope, now: float) -> None:
+        """``d`` is a bare boolean: whether the session may be resumed. It can come at any time."""
+        resumable = bytes(envelope.d).strip() == b"true"
+        self._break_off(
+            now,
+            Verdict.RESUME if resumable else Verdict.IDENTIFY,
+            "Discord says the session is invalid" + (", but may be resumed" if resumable else ""),
+            wait=self._chance.uniform(*INVALID_SESSION_WAIT),
+            outcome="invalid",
+        )
+
+    def _on_hello(self, envelope: Envelope, now: float) -> None:
+        if self.state is not State.WAITING_HELLO:
+            self._ignore("a second Hello")
+            return
+        try:
+            interval = interval_of(msgspec.json.decode(envelope.d))
+        except FAILURES:
+            interval = None
+        if interval is None:
+            self._note("warning", f"Hello without a heartbeat interval; {DEFAULT_INTERVAL} s is used")
+            interval = DEFAULT_INTERVAL
+        self._hosts.worked()
+        self._corrupt_hellos = 0
+        self._heart = Heartbeat(interval, now, self._chance)
+        self._allowance.connected(interval, now)
+        if self.session_id is not None:
+            self._resume(self.session_id, now)
+        else:
+            self._deadline = None
+            self._enter(State.WAITING_PERMIT, "waits for its turn to identify")
+            self.orders.append(RequestPermit(self._lost))
+
+    def _resume(self, session_id: str, now: float) -> None:
+        self._allowance.own(now)
+        self._patience.resume_sent(now)
+        self._deadline = now + self._options.replay_timeout
+        self._enter(State.RESUMING, f"resume from {self.received_seq}")
+        data = commands.resume(token=self._options.token, session_id=session_id, seq=self.received_seq)
+        self.orders.append(Send(data))
+
+    def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
+        if self._heart is not None:
+            self._heart.acknowledged(now)
+            self.latency = self._heart.latency
+
+    # Facts: commands, time, and what the gateway decides.
+
+    def command(self, command: Command, now: float) -> None:
+        """A worker's payload. Its outcome comes as ``CommandDone``, at once or later; none comes after ``stop`` or
+        ``Fatal``, so that whoever sent it still has it."""
+        if self.state not in ENDED:
+            self.orders += self._allowance.offer(command, now)
+            self._pump(now)
+            self._plan(now)
+
+    def woken(self, now: float) -> None:
+        """``wake_at`` has come (or any other time: nothing happens that is not due)."""
+        if self.state in OPEN:
+            self._beat(now)
+        if self.state in OPEN and self._paused_at is not None and now >= self._pause_ends():
+            self._break_off(now, Verdict.RESUME, "reading is paused for longer than Discord would wait")
+        if self._deadline is not None and self._paused_at is None and now >= self._deadline:
+            self._timed_out(now)
+        if self.state is State.BACKING_OFF and self._retry_at is not None and now >= self._retry_at:
+            self._connect(now, "next attempt")
+        self._pump(now)
+        self._plan(now)
+
+    def settle(self, seq: int, session_id: str | None = None) -> None:
+        """The settled sequence last written down: what heartbeats carry from now on. It never goes down; what is
+        beyond the received, or of another session, is not taken."""
+        if session_id in (None, self.session_id) and (self._settled or 0) < seq <= self.received_seq:
+            self._settled = seq
+
+    def pause(self, now: float) -> None:
+        """Delivery does not take more: the shell stops reading. Heartbeats go on; the connection is closed before
+        Discord would close it, and not opened again before ``resume_reading``."""
+        if self._paused_at is None:
+            self._paused_at = now
+            self._plan(now)
+
+    def resume_reading(self, now: float) -> None:
+        """Delivery takes events again."""
+        if self._paused_at is None:
+            return
+        self._paused_at = None
+        if self._heart is not None:
+            self._heart.excuse()
+        if self.state in OPEN and self._deadline is not None:
+            # What was not read could not meet a deadline.
+            self._deadline = max(self._deadline, now + self._options.hello_timeout)
+        if self.state is State.BACKING_OFF and self._retry_at is not None and now >= self._retry_at:
+            self._connect(now, "reading goes on")
+        self._plan(now)
+
+    def reconnect(self, why: str, now: float) -> None:
+        """Close, keeping the session, and resume."""
+        if self.state in OPEN:
+            self._break_off(now, Verdict.RESUME, why)
+            self._plan(now)
+
+    def renew(self, why: str, now: float) -> None:
+        """Give a live session up and start a new one."""
+        if self.state is State.LIVE:
+            self._break_off(now, Verdict.IDENTIFY, why)
+            self._plan(now)
+
+    def stop(self, now: float, *, end_session: bool) -> None:
+        """The end. The session is kept for the next process, or ended for good. Waiting commands get no outcome."""
+        if self.state in ENDED:
+            return
+        self._settle_permit("closed")
+        if self.state in OPEN or self.state is State.CONNECTING:
+            self._hang_up(END_SESSION if end_session else KEEP_SESSION, "stopping")
+        self._over()
+        if end_session:
+            self.session_id = self.resume_url = self._settled = None
+        self._enter(State.STOPPED, "stopped")
+        self._plan(now)
+
+    # What follows.
+
+    def _connect(self, now: float, why: str) -> None:
+        if self._paused_at is not None:
+            self._retry_at = now
+            self._enter(State.BACKING_OFF, "waits until events can be taken again")
+            return
+        self._connection += 1
+        self._retry_at = None
+        resuming = self.session_id is not None
+        url = self._hosts.choose(self.resume_url, self.gateway_url) if resuming else self.gateway_url
+        self._enter(State.CONNECTING, why)
+        self.orders.append(Connect(gateway_address(url, self._compression), resuming, self._connection))
+
+    def _hang_up(self, code: int, reason: str) -> None:
+        self.orders.append(Disconnect(code, reason))
+
+    def _break_off(
+        self,
+        now: float,
+        verdict: Verdict,
+        why: str,
+        *,
+        wait: float = 0.0,
+        outcome: Literal["invalid", "closed", "timeout"] = "closed",
+    ) -> None:
+        """We close, in a way that keeps the session."""
+        if self.state in OPEN:
+            self._hang_up(KEEP_SESSION, why)
+            self._ended(now, verdict, why, wait=wait, outcome=outcome)
+
+    def _ended(
+        self,
+        now: float,
+        verdict: Verdict,
+        why: str,
+        *,
+        wait: float = 0.0,
+        outcome: Literal["invalid", "closed", "timeout"] = "closed",
+    ) -> None:
+        """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
+        self._settle_permit(outcome)
+        if self.state is State.WAITING_HELLO:
+            self._hosts.failed()
+        if self.state is State.LIVE and now - self._live_since >= self._options.sound_after:
+            self._delays.sound()
+        if self._given_up(verdict, now):
+            self._lose(why)
+        self._over()
+        delay = max(wait, self._delays.next(now, identify=self.session_id is None))
+        if delay > 0 or self._paused_at is not None:
+            self._retry_at = now + delay
+            self._enter(State.BACKING_OFF, why)
+        else:
+            self._connect(now, why)
+
+    def _given_up(self, verdict: Verdict, now: float) -> bool:
+        """Whether the session is dropped. What ends a connection before our RESUME says nothing about it."""
+        if self.session_id is None or self.state not in IN_SESSION:
+            return False
+        refused = self.state is State.RESUMING and self._patience.sent > 0
+        return (
+            verdict is Verdict.IDENTIFY
+            or (verdict is Verdict.RESUME_ONCE and refused)
+            or (refused and self._patience.exhausted(now))
+        )
+
+    def _lose(self, reason: str) -> None:
+        if self.session_id is not None:
+            self.orders.append(SessionLost(self.session_id, self.received_seq, reason))
+        self.session_id = self.resume_url = self._settled = None
+        self.received_seq = 0
+        self._numbering = Numbering()
+        self._hosts.forget()
+        self._patience.progress()
+        self._lost = True
+
+    def _settle_permit(self, outcome: Literal["invalid", "closed", "timeout"]) -> None:
+        if self.state is State.WAITING_PERMIT:
+            self.orders.append(ReturnPermit())
+        elif self.state is State.IDENTIFYING:
+            self.orders.append(PermitDone(outcome))
+
+    def _over(self) -> None:
+        """Nothing of the old connection counts any more."""
+        self._feed = _nothing
+        self._heart = None
+        self._deadline = self._retry_at = None
+
+    def _beat(self, now: float) -> None:
+        heart = self._heart
+        if heart is None:
+            return
+        health = heart.judge(now, self.heard_at, self._paused_at is not None)
+        if health is Health.BEAT:
+            if self._allowance.beat(now):
+                self.orders.append(Send(commands.heartbeat(self._settled)))
+                heart.beaten(now)
+            else:
+                heart.due = self._allowance.beat_at(now)
+        elif health is not Health.WAIT:
+            self._break_off(now, Verdict.RESUME, _DEATHS[health])
+
+    def _timed_out(self, now: float) -> None:
+        if self.state is State.WAITING_HELLO:
+            self._break_off(now, Verdict.RESUME, f"no Hello in {self._options.hello_timeout:g} s")
+        elif self.state is State.IDENTIFYING:
+            self._break_off(
+                now, Verdict.RESUME, f"no READY in {self._options.ready_timeout:g} s", outcome="timeout"
+            )
+        elif self.state is State.RESUMING:
+            self._break_off(now, Verdict.RESUME, f"nothing replayed in {self._options.replay_timeout:g} s")
+
+    def _pause_ends(self) -> float:
+        assert self._paused_at is not None
+        interval = DEFAULT_INTERVAL if self._heart is None else self._heart.interval
+        return self._paused_at + interval * self._options.pause_share
+
+    def _pump(self, now: float) -> None:
+        """Commands whose time is over, and those that may be sent."""
+        self.orders += self._allowance.expired(now)
+        if self.state is not State.LIVE:
+            return
+        for sending in self._allowance.sendable(now):
+            self.orders.append(Send(sending.data))
+            self.orders.append(CommandDone(sending.command, "sent"))
+            if sending.command.op == Opcode.PRESENCE_UPDATE:
+                self._presence = sending.d
+            elif sending.command.op == Opcode.REQUEST_GUILD_MEMBERS:
+                self._watch_until = now + WATCH
+                self._smooth = False
+
+    def _plan(self, now: float) -> None:
+        wake_at = self._allowance.wake_at(now, self.state is State.LIVE)
+        if self._heart is not None:
+            wake_at = min(wake_at, self._heart.due)
+        if self._paused_at is not None:
+            if self.state in OPEN:
+                wake_at = min(wake_at, self._pause_ends())
+        else:
+            if self._deadline is not None:
+                wake_at = min(wake_at, self._deadline)
+            if self._retry_at is not None:
+                wake_at = min(wake_at, self._retry_at)
+        self.wake_at = None if wake_at == math.inf or self.state in ENDED else wake_at
+
+    def _enter(self, state: State, why: str) -> None:
+        old, self.state = self.state, state
+        self.replaying = state is State.RESUMING
+        self.repeat = 0
+        self._smooth = state is State.LIVE
+        if state in ENDED:
+            self._allowance.forsake()
+        if old is not state:
+            self.orders.append(StateChanged(old, state, why))
+
+    def _smoothen(self, now: float) -> None:
+        """Whether the next dispatch in line can take the hot path."""
+        self._smooth = self.state is State.LIVE and self.repeat == 0 and self._watch_until <= now
+
+    def _deliver(self, envelope: Envelope) -> None:
+        self.orders.append(Deliver(envelope, self.repeat, self.replaying, self.session_id))
+
+    def _ignore(self, what: str) -> None:
+        self.ignored += 1
+        self._note_once("warning", f"ignored: {what}")
+
+    def _note(self, level: Literal["info", "warning", "error"], text: str) -> None:
+        self.orders.append(Note(level, text))
+
+    def _note_once(self, level: Literal["info", "warning", "error"], text: str) -> None:
+        if text not in self._noted and len(self._noted) < MOST_NOTES:
+            self._noted.add(text)
+            self.orders.append(Note(level, text))
+
+
+_DEATHS = {
+    Health.SILENT: "a heartbeat was not acknowledged and nothing came in",
+    Health.OVERDUE: "no heartbeat was acknowledged for two intervals",
+    Health.LATE: "the machine slept for longer than Discord waits",
+}
+
+_HANDLERS: dict[int, Callable[[Conversation, Envelope, float], Envelope | None]] = {
+    Opcode.DISPATCH: Conversation._on_dispatch,
+    Opcode.HEARTBEAT: Conversation._on_heartbeat_request,
+    Opcode.RECONNECT: Conversation._on_reconnect,
+    Opcode.INVALID_SESSION: Conversation._on_invalid_session,
+    Opcode.HELLO: Conversation._on_hello,
+    Opcode.HEARTBEAT_ACK: Conversation._on_acknowledgement,
+}
