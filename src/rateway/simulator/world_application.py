@@ -1,0 +1,252 @@
+"""The bot's application: its commands, interactions with it, entitlements and subscriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from rateway.simulator import payloads
+from rateway.simulator import payloads_message as shapes
+from rateway.simulator.people import iso
+from rateway.simulator.world_dispatch import Chance, Json
+from rateway.simulator.world_guild import Guild
+from rateway.simulator.world_members import bits_of, member_of, user_of
+from rateway.simulator.world_messages import pick_channel
+
+if TYPE_CHECKING:
+    from rateway.simulator.world import World
+
+# Interactions remembered for their answers; the oldest go first.
+_REMEMBERED: Final = 10_000
+_OPTION_STRING: Final = 3
+_OPTION_USER: Final = 6
+_OPTION_CHANNEL: Final = 7
+_OPTION_ROLE: Final = 8
+
+
+@dataclass(slots=True)
+class Asked:
+    """An interaction that the bot may answer: its payload, when it was asked, and what was answered."""
+
+    d: Json
+    guild_id: int | None
+    channel_id: str
+    wall: float
+    # "" until the first answer, then `message`, `deferred`, `update` or `other`.
+    answer: str = ""
+    ephemeral: bool = False
+    # The original response's message, once there is one, and all messages that answer, by id.
+    original: str | None = None
+    messages: dict[str, Json] = field(default_factory=dict)
+
+
+class Application:
+    """What belongs to the application and to no guild."""
+
+    def __init__(self, bot_id: str, owner: Json) -> None:
+        self.id = bot_id
+        self.presence: Json = {"status": "online", "activities": []}
+        # Guild id (None: everywhere) → command id → command.
+        self.commands: dict[str | None, dict[str, Json]] = {None: {}}
+        self.asked: dict[str, Asked] = {}
+        self.entitlements: dict[str, Json] = {}
+        self.subscriptions: dict[str, Json] = {}
+        self.d: Json = {
+            "id": bot_id, "name": "simulated-bot", "icon": None, "description": "A bot in a simulated Discord",
+            "summary": "", "type": None, "bot": None, "rpc_origins": [], "bot_public": True,
+            "bot_require_code_grant": False, "terms_of_service_url": None, "privacy_policy_url": None, "owner": owner,
+            "verify_key": "0" * 64, "team": None, "primary_sku_id": None, "slug": None, "cover_image": None,
+            # GATEWAY_PRESENCE, GATEWAY_GUILD_MEMBERS, GATEWAY_MESSAGE_CONTENT (limited), commands.
+            "flags": 1 << 13 | 1 << 15 | 1 << 19 | 1 << 23, "approximate_guild_count": 0,
+            "approximate_user_install_count": 0, "approximate_user_authorization_count": 0, "redirect_uris": [],
+            "interactions_endpoint_url": None, "role_connections_verification_url": None,
+            "event_webhooks_url": None, "event_webhooks_status": 1, "event_webhooks_types": [], "tags": ["simulated"],
+            "install_params": {"scopes": ["bot", "applications.commands"], "permissions": "8"},
+            "integration_types_config": {"0": {"oauth2_install_params": {
+                "scopes": ["bot", "applications.commands"], "permissions": "8"}}},
+            "custom_install_url": None, "hook": True, "is_monetized": False,
+        }
+
+    def brief(self) -> Json:
+        """The partial application inside messages and integrations."""
+        keys = ("id", "name", "icon", "description", "summary", "bot_public", "bot_require_code_grant", "verify_key")
+        return {key: self.d[key] for key in keys}
+
+    def find(self, name: str, guild_id: str | None) -> Json | None:
+        """A command by its name, the guild's own before the ones that are everywhere."""
+        for scope in (guild_id, None):
+            for command in self.commands.get(scope, {}).values():
+                if command["name"] == name:
+                    return command
+        return None
+
+
+# Changes
+
+
+def command(world: World, guild_id: str | None, body: Json, command_id: str | None = None) -> Json:
+    """Register a command or replace one of the same name and type; every documented field is filled in."""
+    scope = world.app.commands.setdefault(guild_id, {})
+    kind = body.get("type", 1)
+    if command_id is None:
+        same = (c for c in scope.values() if c["name"] == body.get("name") and c["type"] == kind)
+        command_id = next((c["id"] for c in same), None) or world.snowflake()
+    before = scope.get(command_id, {})
+    d = {
+        "id": command_id, "type": kind, "application_id": world.app.id, "name": "", "name_localizations": None,
+        "description": "", "description_localizations": None, "options": [], "default_member_permissions": None,
+        "dm_permission": True, "default_permission": True, "nsfw": False, "integration_types": [0], "contexts": None,
+        **before, **body, "version": world.snowflake(),
+    }
+    if guild_id is not None:
+        d["guild_id"] = guild_id
+    scope[command_id] = d
+    return d
+
+
+def ask(
+    world: World, guild: Guild | None, channel_id: str, user_id: str, kind: int, data: Json, **fields: Any
+) -> Asked:
+    """A user interacts with the bot: INTERACTION_CREATE, to the guild's shard or to shard 0."""
+    interaction_id = world.snowflake()
+    token = shapes.interaction_token(interaction_id)
+    where: Json = {"channel_id": channel_id}
+    if guild is None:
+        where |= {"user": user_of(world, user_id), "channel": world.direct.channels.get(channel_id), "context": 1,
+                  "authorizing_integration_owners": {"1": user_id}}
+    else:
+        member = member_of(world, guild, user_id) or {"user": user_of(world, user_id), "roles": []}
+        channel = guild.place(channel_id)
+        where |= {
+            "guild_id": guild.id, "guild": {key: guild.fields[key] for key in ("id", "features")} | {"locale": "en-US"},
+            "guild_locale": "en-US", "channel": {**(channel or {}), "permissions": "2248473465835073"},
+            "member": {**member, "permissions": "2248473465835073"},
+            "authorizing_integration_owners": {"0": guild.id},
+        }
+    d = shapes.interaction(interaction_id, world.app.id, kind, data, token, **{**where, **fields})
+    asked = Asked(d, None if guild is None else guild.number, channel_id, world.wall)
+    world.app.asked[token] = asked
+    if len(world.app.asked) > _REMEMBERED:
+        del world.app.asked[next(iter(world.app.asked))]
+    world.emit("INTERACTION_CREATE", guild, d, direct=guild is None)
+    return asked
+
+
+def command_data(world: World, guild: Guild | None, name: str, options: list[Json], kind: int = 1) -> Json:
+    """The `data` of a command's interaction, with what its options name resolved."""
+    known = world.app.find(name, None if guild is None else guild.id)
+    data: Json = {"id": known["id"] if known else world.snowflake(), "name": name, "type": kind, "options": options}
+    if known and "guild_id" in known:
+        data["guild_id"] = known["guild_id"]
+    resolved: Json = {}
+    for option in options:
+        value = str(option.get("value"))
+        if option["type"] == _OPTION_USER and (user := user_of(world, value)) is not None:
+            resolved.setdefault("users", {})[value] = user
+            member = None if guild is None else member_of(world, guild, value)
+            if member is not None:
+                kept = {key: item for key, item in member.items() if key not in ("user", "deaf", "mute")}
+                resolved.setdefault("members", {})[value] = {**kept, "permissions": "2248473465835073"}
+        elif guild is not None and option["type"] == _OPTION_CHANNEL and value in guild.channels:
+            channel = guild.channels[value]
+            keys = ("id", "name", "type", "parent_id", "flags", "position")
+            resolved.setdefault("channels", {})[value] = {
+                **{key: channel[key] for key in keys}, "permissions": "2248473465835073",
+            }
+        elif guild is not None and option["type"] == _OPTION_ROLE and value in guild.roles:
+            resolved.setdefault("roles", {})[value] = guild.roles[value]
+    if resolved:
+        data["resolved"] = resolved
+    return data
+
+
+# Chance
+
+
+def _interaction(world: World, guild: Guild, chance: Chance) -> None:
+    index = guild.roster.pick(chance)
+    channel = pick_channel(guild, chance)
+    if index is None or channel is None:
+        return
+    bits = bits_of(chance)
+    user_id = world.people.id_of(index)
+    scope = {**world.app.commands[None], **world.app.commands.get(guild.id, {})}
+    named = [c["name"] for c in scope.values() if c["type"] == 1]
+    name = named[bits % len(named)] if named else "ping"
+    option: Json = {"name": "text", "type": _OPTION_STRING, "value": shapes.text(bits >> 4)}
+    if bits & 3 == 0:
+        option = {"name": "user", "type": _OPTION_USER, "value": user_id}
+    data = command_data(world, guild, name, [option] if bits & 4 else [])
+    ask(world, guild, channel["id"], user_id, 2, data)
+
+
+def _permissions_update(world: World, guild: Guild, chance: Chance) -> None:
+    scope = world.app.commands[None]
+    d = {
+        "id": next(iter(scope), world.app.id), "application_id": world.app.id, "guild_id": guild.id,
+        "permissions": [{"id": guild.id, "type": 1, "permission": chance.random() < 0.5}],
+    }
+    world.emit("APPLICATION_COMMAND_PERMISSIONS_UPDATE", guild, d)
+
+
+def _entitlement_create(world: World, guild: Guild, chance: Chance) -> None:
+    index = guild.roster.pick(chance)
+    if index is None or len(world.app.entitlements) > 500:
+        return
+    entitlement_id = world.snowflake()
+    of_guild = chance.random() < 0.5
+    d = payloads.entitlement(
+        entitlement_id, world.app.id, None if of_guild else world.people.id_of(index), guild.id if of_guild else None,
+        world.wall,
+    )
+    world.app.entitlements[entitlement_id] = d
+    world.emit("ENTITLEMENT_CREATE", None, d)
+
+
+def _entitlement_update(world: World, guild: Guild, chance: Chance) -> None:
+    for entitlement_id, old in world.app.entitlements.items():
+        d = world.app.entitlements[entitlement_id] = {**old, "ends_at": world.now()}
+        world.emit("ENTITLEMENT_UPDATE", None, d)
+        return
+
+
+def _entitlement_delete(world: World, guild: Guild, chance: Chance) -> None:
+    for entitlement_id in list(world.app.entitlements):
+        world.emit("ENTITLEMENT_DELETE", None, {**world.app.entitlements.pop(entitlement_id), "deleted": True})
+        return
+
+
+def _subscription_create(world: World, guild: Guild, chance: Chance) -> None:
+    index = guild.roster.pick(chance)
+    if index is not None and len(world.app.subscriptions) < 500:
+        subscription_id = world.snowflake()
+        d = payloads.subscription(subscription_id, world.people.id_of(index), world.wall)
+        world.app.subscriptions[subscription_id] = d
+        world.emit("SUBSCRIPTION_CREATE", None, d)
+
+
+def _subscription_update(world: World, guild: Guild, chance: Chance) -> None:
+    for subscription_id, old in world.app.subscriptions.items():
+        changes = {"status": 1, "canceled_at": world.now(), "current_period_end": iso(world.wall + 86_400)}
+        d = world.app.subscriptions[subscription_id] = {**old, **changes}
+        world.emit("SUBSCRIPTION_UPDATE", None, d)
+        return
+
+
+def _subscription_delete(world: World, guild: Guild, chance: Chance) -> None:
+    for subscription_id in list(world.app.subscriptions):
+        world.emit("SUBSCRIPTION_DELETE", None, {**world.app.subscriptions.pop(subscription_id), "status": 2})
+        return
+
+
+ACTIONS: Final[Mapping[str, Callable[[World, Guild, Chance], None]]] = {
+    "INTERACTION_CREATE": _interaction,
+    "APPLICATION_COMMAND_PERMISSIONS_UPDATE": _permissions_update,
+    "ENTITLEMENT_CREATE": _entitlement_create,
+    "ENTITLEMENT_UPDATE": _entitlement_update,
+    "ENTITLEMENT_DELETE": _entitlement_delete,
+    "SUBSCRIPTION_CREATE": _subscription_create,
+    "SUBSCRIPTION_UPDATE": _subscription_update,
+    "SUBSCRIPTION_DELETE": _subscription_delete,
+}
