@@ -47,18 +47,24 @@ KINDS: Mapping[str, Kind] = {
     "forget": _kind("Forgets the sessions: their connections are cut and a resume is refused with op 9."),
     # Dialling
     "dead_host": _kind("Nobody listens on `host` for `seconds`.", "host seconds", on_connections=False),
-    "refusing_host": _kind("`host` answers upgrades with `status`.", "host status seconds", on_connections=False),
+    "refusing_host": _kind(
+        "`host` answers upgrades with `status`.", "host status seconds", on_connections=False
+    ),
     "silent_host": _kind("`host` accepts TCP and says nothing.", "host seconds", on_connections=False),
     "upgrade": _kind(
         "All hosts answer upgrades with `status` (and Retry-After), for `seconds` or `count` times.",
         "status retry_after seconds count",
         on_connections=False,
     ),
-    "no_hello": _kind("New connections get no Hello, for `seconds` or `count` times.", "seconds count", on_connections=False),
+    "no_hello": _kind(
+        "New connections get no Hello, for `seconds` or `count` times.", "seconds count", on_connections=False
+    ),
     "op7_hello": _kind("New connections get op 7 instead of Hello.", "seconds count", on_connections=False),
     # REST and what it says
     "rest": _kind(
-        "REST answers `status` (0: never answers), for `seconds`.", "status retry_after seconds", on_connections=False
+        "REST answers `status` (0: never answers), for `seconds`.",
+        "status retry_after seconds",
+        on_connections=False,
     ),
     "shards": _kind("GET /gateway/bot recommends `value` shards.", "value", on_connections=False),
     "concurrency": _kind("max_concurrency becomes `value`.", "value", on_connections=False),

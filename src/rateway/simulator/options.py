@@ -78,5 +78,5 @@ class SimulatorOptions:
     # Seed of the source's and the faults' chance; the world has its own.
     seed: int = 1
     scenario: tuple[Scheduled, ...] = ()
-    # Events that the ledger remembers, about 30 bytes each.
+    # Events that the ledger remembers, 26 bytes each.
     ledger_events: int = 20_000_000

@@ -59,7 +59,11 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "No more identifies in 24 hours than session_start_limit.total.",
         "Gateway, Session Start Limit; staff: all sessions end and the token is reset",
     ),
-    ("identify-twice", "A connection carries one identify or one resume, never a second.", "Gateway Close Event Codes, 4005"),
+    (
+        "identify-twice",
+        "A connection carries one identify or one resume, never a second.",
+        "Gateway Close Event Codes, 4005",
+    ),
     (
         "identify-resume-host",
         "resume_gateway_url is for resuming only; an identify goes to the url of GET /gateway/bot.",
@@ -70,11 +74,23 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "After close code 4004 or 4010 to 4014 the same identify is not tried again.",
         "Gateway Close Event Codes (reconnect: false)",
     ),
-    ("identify-malformed", "An identify has token, intents and properties, and a large_threshold of 50 to 250.", "Gateway Events, Identify"),
+    (
+        "identify-malformed",
+        "An identify has token, intents and properties, and a large_threshold of 50 to 250.",
+        "Gateway Events, Identify",
+    ),
     ("wrong-token", "Identify and resume carry the bot's token.", "Gateway Close Event Codes, 4004"),
-    ("invalid-shard", "shard is [shard_id, num_shards] with 0 <= shard_id < num_shards.", "Gateway Close Event Codes, 4010"),
+    (
+        "invalid-shard",
+        "shard is [shard_id, num_shards] with 0 <= shard_id < num_shards.",
+        "Gateway Close Event Codes, 4010",
+    ),
     ("sharding-required", "A shard has at most 2,500 guilds.", "Gateway, Sharding; close code 4011"),
-    ("invalid-version", "The version of the gateway is one that still exists.", "Gateway Close Event Codes, 4012"),
+    (
+        "invalid-version",
+        "The version of the gateway is one that still exists.",
+        "Gateway Close Event Codes, 4012",
+    ),
     ("invalid-intents", "intents has only documented bits.", "Gateway Close Event Codes, 4013"),
     (
         "disallowed-intents",
@@ -87,7 +103,11 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "The token of a resume comes without the prefix 'Bot '.",
         "reported by users: refused with close code 4006",
     ),
-    ("resume-seq-zero", "A resume names a sequence that was received: 0 or null is none.", "Gateway, Resuming"),
+    (
+        "resume-seq-zero",
+        "A resume names a sequence that was received: 0 or null is none.",
+        "Gateway, Resuming",
+    ),
     (
         "resume-seq-ahead",
         "A resume names no sequence above what the session was sent.",
@@ -104,11 +124,27 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Gateway, Disconnecting",
     ),
     # Heartbeats
-    ("heartbeat-missing", "A heartbeat comes in every heartbeat_interval.", "Gateway, Sending Heartbeats; close code 4009"),
-    ("heartbeat-late", "A heartbeat is not later than its interval and the tolerance.", "Gateway, Sending Heartbeats"),
-    ("heartbeat-unanswered", "A heartbeat request (op 1) is answered by a heartbeat at once.", "Gateway, Heartbeat Requests"),
+    (
+        "heartbeat-missing",
+        "A heartbeat comes in every heartbeat_interval.",
+        "Gateway, Sending Heartbeats; close code 4009",
+    ),
+    (
+        "heartbeat-late",
+        "A heartbeat is not later than its interval and the tolerance.",
+        "Gateway, Sending Heartbeats",
+    ),
+    (
+        "heartbeat-unanswered",
+        "A heartbeat request (op 1) is answered by a heartbeat at once.",
+        "Gateway, Heartbeat Requests",
+    ),
     ("heartbeat-malformed", "d of a heartbeat is an integer or null.", "Gateway Events, Heartbeat"),
-    ("heartbeat-ahead", "d of a heartbeat is no higher than the last sequence sent.", "Gateway Events, Heartbeat"),
+    (
+        "heartbeat-ahead",
+        "d of a heartbeat is no higher than the last sequence sent.",
+        "Gateway Events, Heartbeat",
+    ),
     (
         "heartbeat-backwards",
         "d of a heartbeat never goes down within a session, reconnects included.",
@@ -120,11 +156,23 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "Nothing but heartbeats, identify and resume is sent before READY or RESUMED.",
         "Gateway Close Event Codes, 4003",
     ),
-    ("send-rate", "At most 120 payloads in any 60 seconds of a connection, heartbeats included.", "Gateway, Rate Limiting; close code 4008"),
-    ("presence-rate", "At most 5 presence updates in any 20 seconds of a session.", "Gateway, Rate Limiting; close code 4008"),
+    (
+        "send-rate",
+        "At most 120 payloads in any 60 seconds of a connection, heartbeats included.",
+        "Gateway, Rate Limiting; close code 4008",
+    ),
+    (
+        "presence-rate",
+        "At most 5 presence updates in any 20 seconds of a session.",
+        "Gateway, Rate Limiting; close code 4008",
+    ),
     ("payload-size", "A payload has at most 4,096 bytes.", "Gateway, Sending Events; close code 4002"),
     ("undecodable", "A payload is a JSON object with an integer op.", "Gateway Close Event Codes, 4002"),
-    ("unknown-opcode", "A bot sends only ops 1, 2, 3, 4, 6, 8, 31 and 43.", "Gateway Close Event Codes, 4001"),
+    (
+        "unknown-opcode",
+        "A bot sends only ops 1, 2, 3, 4, 6, 8, 31 and 43.",
+        "Gateway Close Event Codes, 4001",
+    ),
     (
         "presence-malformed",
         "A presence has activities (a list), since, status and afk as documented.",
@@ -150,16 +198,28 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "All members need the GUILD_MEMBERS intent, presences the GUILD_PRESENCES intent.",
         "Gateway Events, Request Guild Members",
     ),
-    ("nonce-size", "A nonce has at most 32 bytes.", "Gateway Events, Request Guild Members (it is dropped without notice)"),
+    (
+        "nonce-size",
+        "A nonce has at most 32 bytes.",
+        "Gateway Events, Request Guild Members (it is dropped without notice)",
+    ),
     ("request-malformed", "Ops 31 and 43 have the fields that are documented.", "Gateway Events"),
-    ("wrong-shard", "A command names a guild of its own shard.", "Gateway, Sharding (else no answer ever comes)"),
+    (
+        "wrong-shard",
+        "A command names a guild of its own shard.",
+        "Gateway, Sharding (else no answer ever comes)",
+    ),
     # REST
     (
         "rest-user-agent",
         "Every REST request has a User-Agent 'DiscordBot (url, version)'.",
         "API Reference, User Agent",
     ),
-    ("rest-rate", "At most 50 REST requests a second, interaction endpoints aside.", "Rate Limits, Global Rate Limit"),
+    (
+        "rest-rate",
+        "At most 50 REST requests a second, interaction endpoints aside.",
+        "Rate Limits, Global Rate Limit",
+    ),
     ("rest-after-401", "After a 401 the token is not used any more.", "API Reference, Authentication"),
     ("rest-before-retry-after", "After a 429 no request comes before its Retry-After.", "Rate Limits"),
     (
@@ -169,4 +229,4 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
-RULES: Mapping[str, Rule] = {id: Rule(id, sentence, source) for id, sentence, source in _TABLE}
+RULES: Mapping[str, Rule] = {row[0]: Rule(*row) for row in _TABLE}

@@ -1,0 +1,298 @@
+"""What the simulated Discord does with each op that a client sends, and which rules it judges on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rateway.discord import intents as discord_intents
+from rateway.discord.opcodes import Opcode
+from rateway.discord.snowflake import shard_of
+from rateway.simulator import judge
+from rateway.simulator.hosts import MAIN
+from rateway.simulator.limits import Verdict
+from rateway.simulator.sessions import Refusal
+
+if TYPE_CHECKING:
+    from rateway.simulator.connection import Connection
+    from rateway.simulator.gateway import Gateway
+
+HEARTBEAT_ACK = b'{"t":null,"s":null,"op":11,"d":null}'
+PREFIX = "Bot "
+ENDED_BY_CLIENT = "ended by the client"
+
+Handler = Callable[["Gateway", "Connection", Any, float], None]
+
+
+def receive(gateway: Gateway, connection: Connection, data: bytes, now: float) -> None:
+    """A message from a client."""
+    options = gateway.options
+    if not connection.sends.admit(now):
+        gateway.refuse(
+            connection, "send-rate", f"more than {options.sends} in {options.sends_window:g} s", 4008
+        )
+        return
+    if len(data) > options.payload_bytes:
+        gateway.refuse(connection, "payload-size", f"{len(data)} bytes", 4002)
+        return
+    try:
+        payload = msgspec.json.decode(data)
+    except msgspec.MsgspecError as error:
+        gateway.refuse(connection, "undecodable", str(error), 4002)
+        return
+    op = payload.get("op") if isinstance(payload, dict) else None
+    if not isinstance(op, int) or isinstance(op, bool):
+        gateway.refuse(connection, "undecodable", "no integer op", 4002)
+        return
+    handler = OPERATIONS.get(op)
+    if handler is None:
+        gateway.refuse(connection, "unknown-opcode", f"op {op}", 4001)
+    elif op not in BEFORE_READY and connection.session is None:
+        gateway.refuse(connection, "not-authenticated", f"op {op} without a session", 4003)
+    else:
+        handler(gateway, connection, payload.get("d"), now)
+
+
+def _heartbeat(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    if d is not None and (not isinstance(d, int) or isinstance(d, bool)):
+        gateway.refuse(connection, "heartbeat-malformed", f"d is {d!r}", 4002)
+        return
+    interval = gateway.options.heartbeat_interval_ms / 1000
+    since = now - (connection.hello_at if connection.beat_at is None else connection.beat_at)
+    if since > interval + gateway.options.heartbeat_tolerance:
+        gateway.violation(connection, "heartbeat-late", f"after {since:.3f} s, interval {interval:g} s")
+    connection.beat_at = now
+    connection.beat_asked_at = None
+    session = connection.session
+    if session is not None:
+        named = session.named
+        if d is not None and d > session.seq:
+            gateway.violation(connection, "heartbeat-ahead", f"d is {d}, the last sent was {session.seq}")
+        elif named is not None and (d is None or d < named):
+            gateway.violation(connection, "heartbeat-backwards", f"d is {d} after {named}")
+        elif d is not None:
+            session.name(d)
+            gateway.ledger.sessions[session.id].named = d
+    connection.send(HEARTBEAT_ACK)
+
+
+def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    if connection.authenticated:
+        gateway.refuse(connection, "identify-twice", "op 2 on a connection that has a session", 4005)
+        return
+    fault = judge.identify_fault(d)
+    if fault is not None:
+        gateway.refuse(connection, "identify-malformed", fault, 4002)
+        return
+    shard, count = d["shard"] if judge.shard_fault(d.get("shard")) is None and d.get("shard") else (0, 1)
+    connection.shard = shard
+    gateway.ledger.count("identify")
+    if connection.host != MAIN:
+        gateway.violation(connection, "identify-resume-host", f"on resume host {connection.host}")
+    token = d["token"].removeprefix(PREFIX)
+    key = (token, shard, count, d["intents"])
+    if key in gateway.fatal:
+        gateway.violation(connection, "identify-after-fatal", f"tried again after {gateway.fatal[key]}")
+    verdict = _fatal_verdict(gateway, d, token, shard, count)
+    if verdict is not None:
+        rule, detail, code = verdict
+        gateway.fatal[key] = code
+        gateway.refuse(connection, rule, detail, code)
+        return
+    granted, since = gateway.limits.arrived(shard, now)
+    if granted is Verdict.BUDGET_SPENT:
+        gateway.violation(connection, "identify-budget", "no identify was left today")
+        gateway.reset_token()
+    elif granted is Verdict.TOO_EARLY:
+        bucket = shard % gateway.limits.max_concurrency
+        gateway.violation(
+            connection, "identify-concurrency", f"{since:.3f} s after the last one of bucket {bucket}"
+        )
+        connection.send(gateway.invalid_session(resumable=False))
+    else:
+        connection.authenticated = True
+        gateway.begin(connection, d, (shard, count))
+
+
+def _fatal_verdict(
+    gateway: Gateway, d: Any, token: str, shard: int, count: int
+) -> tuple[str, str, int] | None:
+    """Rule, detail and close code of an identify that cannot be, whatever the time."""
+    options, intents = gateway.options, d["intents"]
+    if token != gateway.token:
+        return "wrong-token", "in an identify", 4004
+    shard_fault = judge.shard_fault(d.get("shard"))
+    if shard_fault is not None:
+        return "invalid-shard", shard_fault, 4010
+    if count % options.shards_multiple:
+        return "invalid-shard", f"num_shards {count} is not a multiple of {options.shards_multiple}", 4010
+    if intents & ~discord_intents.ALL:
+        return "invalid-intents", f"undocumented bits {intents & ~discord_intents.ALL:#x}", 4013
+    disallowed = intents & discord_intents.PRIVILEGED & ~gateway.privileged_intents
+    if disallowed:
+        return "disallowed-intents", ", ".join(discord_intents.names(disallowed)), 4014
+    guilds = len(gateway.guilds_of(shard, count))
+    if guilds > options.max_guilds_per_shard:
+        return "sharding-required", f"shard {shard} of {count} has {guilds} guilds", 4011
+    return None
+
+
+def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    if connection.authenticated:
+        gateway.refuse(connection, "identify-twice", "op 6 on a connection that has a session", 4005)
+        return
+    if (
+        not isinstance(d, dict)
+        or not isinstance(d.get("token"), str)
+        or not isinstance(d.get("session_id"), str)
+    ):
+        gateway.refuse(connection, "undecodable", "op 6 without token or session_id", 4002)
+        return
+    gateway.ledger.count("resume")
+    record = gateway.ledger.sessions.get(d["session_id"])
+    if record is not None:
+        connection.shard = record.shard
+    if d["token"].startswith(PREFIX):
+        gateway.refuse(connection, "resume-token-prefix", "the token begins with 'Bot '", 4006)
+        return
+    if d["token"] != gateway.token:
+        gateway.refuse(connection, "wrong-token", "in a resume", 4004)
+        return
+    session = gateway.sessions.get(d["session_id"])
+    if session is None or session.expired(now):
+        if record is not None and record.ended == ENDED_BY_CLIENT:
+            gateway.violation(connection, "resume-after-end", f"session {record.session}")
+        gateway.refuse_resume(connection, session, "expired")
+        return
+    if connection.query.key() != session.query:
+        was, now_is = "&".join(session.query), "&".join(connection.query.key())
+        gateway.violation(connection, "query-resume", f"{now_is} instead of {was}", session=session)
+        gateway.refuse_resume(connection, session, "resumed with another query string")
+        return
+    seq = d.get("seq")
+    seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else 0
+    if session.named is not None and 0 < seq < session.named:
+        gateway.violation(
+            connection,
+            "resume-seq-below-heartbeat",
+            f"{seq} after a heartbeat with {session.named}",
+            session=session,
+        )
+    refusal = session.refusal(seq, now)
+    if refusal is Refusal.AHEAD:
+        detail = f"{seq}, the last sent was {session.seq}"
+        gateway.violation(connection, "resume-seq-ahead", detail, session=session)
+        gateway.end(session, "resumed from a sequence never sent")
+        gateway.close(connection, 4007)
+    elif refusal is not None:
+        if refusal is Refusal.NONE:
+            gateway.violation(connection, "resume-seq-zero", f"seq is {d.get('seq')!r}", session=session)
+        gateway.refuse_resume(
+            connection, session, f"resumed from {seq}, kept from {session.forgotten + 1} on"
+        )
+    else:
+        connection.authenticated = True
+        gateway.resume(connection, session, seq)
+
+
+def _presence(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    session = connection.session
+    assert session is not None
+    fault = judge.presence_fault(d)
+    options = gateway.options
+    if fault is not None:
+        gateway.violation(connection, "presence-malformed", fault)
+        gateway.invalidate(connection, resumable=False, why="malformed presence")
+    elif not session.presences.admit(now):
+        detail = f"more than {options.presences} in {options.presences_window:g} s"
+        gateway.refuse(connection, "presence-rate", detail, 4008)
+    else:
+        gateway.dispatch_all(gateway.world.own_presence(d["status"], d["activities"]))
+
+
+def _voice(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    fault = judge.voice_fault(d)
+    if fault is not None:
+        gateway.violation(connection, "voice-malformed", fault)
+    elif _is_here(gateway, connection, d["guild_id"]):
+        gateway.dispatch_all(gateway.world.voice_update(d))
+
+
+def _is_here(gateway: Gateway, connection: Connection, guild_id: str) -> bool:
+    """Whether the guild belongs to the connection's shard; a violation if not."""
+    session = connection.session
+    assert session is not None
+    owner = shard_of(int(guild_id), session.shard_count)
+    if owner != session.shard:
+        gateway.violation(connection, "wrong-shard", f"guild {guild_id} is on shard {owner}")
+    return owner == session.shard
+
+
+def _members(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    session = connection.session
+    assert session is not None
+    fault = judge.members_fault(d)
+    if fault is not None:
+        gateway.violation(connection, "members-malformed", fault)
+        return
+    nonce_fault = judge.nonce_fault(d)
+    if nonce_fault is not None:
+        gateway.violation(connection, "nonce-size", nonce_fault)
+        del d["nonce"]
+    if not _is_here(gateway, connection, d["guild_id"]):
+        return
+    intents_fault = judge.members_intents_fault(d, session.intents)
+    if intents_fault is not None:
+        gateway.violation(connection, "members-intents", intents_fault)
+        return
+    if judge.is_whole_guild(d):
+        wait = gateway.members_asked.get(d["guild_id"], now) - now
+        if wait > 0:
+            gateway.violation(connection, "members-rate", f"guild {d['guild_id']}, {wait:.3f} s too early")
+            meta = {"guild_id": d["guild_id"]} | ({"nonce": d["nonce"]} if d.get("nonce") else {})
+            gateway.reply(session, "RATE_LIMITED", {"opcode": 8, "retry_after": round(wait, 3), "meta": meta})
+            return
+        gateway.members_asked[d["guild_id"]] = now + gateway.options.members_window
+    gateway.drain()
+    for chunk in gateway.world.members_chunk(d, intents=session.intents):
+        gateway.reply(session, chunk.name, chunk.d)
+
+
+def _sounds(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    session = connection.session
+    assert session is not None
+    fault = judge.sounds_fault(d)
+    if fault is not None:
+        gateway.violation(connection, "request-malformed", fault)
+        return
+    here = [guild_id for guild_id in d["guild_ids"] if _is_here(gateway, connection, guild_id)]
+    gateway.drain()
+    for answer in gateway.world.soundboard_sounds(here):
+        gateway.reply(session, answer.name, answer.d)
+
+
+def _channel_info(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
+    session = connection.session
+    assert session is not None
+    fault = judge.channel_info_fault(d)
+    if fault is not None:
+        gateway.violation(connection, "request-malformed", fault)
+    elif _is_here(gateway, connection, d["guild_id"]):
+        gateway.drain()
+        for answer in gateway.world.channel_info(d):
+            gateway.reply(session, answer.name, answer.d)
+
+
+OPERATIONS: Mapping[int, Handler] = {
+    Opcode.HEARTBEAT: _heartbeat,
+    Opcode.IDENTIFY: _identify,
+    Opcode.PRESENCE_UPDATE: _presence,
+    Opcode.VOICE_STATE_UPDATE: _voice,
+    Opcode.RESUME: _resume,
+    Opcode.REQUEST_GUILD_MEMBERS: _members,
+    Opcode.REQUEST_SOUNDBOARD_SOUNDS: _sounds,
+    Opcode.REQUEST_CHANNEL_INFO: _channel_info,
+}
+BEFORE_READY = frozenset({Opcode.HEARTBEAT, Opcode.IDENTIFY, Opcode.RESUME})
