@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rateway.secret import Secret
 
-__all__ = ["FIELDS", "escape", "hide", "redact", "setup"]
+__all__ = ["FIELDS", "configure", "escape", "hide", "redact", "set_level"]
 
 # Fields that lines carry beside the message, in this order.
 FIELDS = ("process", "cluster", "shard", "action")
@@ -177,7 +177,7 @@ class JsonFormatter(_Formatter):
         return redact(json.dumps(line, default=str, ensure_ascii=True))
 
 
-def setup(
+def configure(
     level: str = "info",
     format: Literal["text", "json"] = "text",  # noqa: A002 (the word of the setting)
     *,

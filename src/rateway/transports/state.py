@@ -161,6 +161,8 @@ class StateDir:
         self._locked = True
         os.ftruncate(self._lock_file, 0)
         os.pwrite(self._lock_file, f"{os.getpid()}\n".encode(), 0)
+        # A request to the gateway before this one; it left without reading it.
+        self.take_end_sessions()
 
     def holder(self) -> int | None:
         """The pid of the gateway that holds the lock, ``None`` when none does (or it has not written it yet)."""
@@ -249,7 +251,7 @@ class StateDir:
         self._write(END_SESSIONS, b"")
 
     def take_end_sessions(self) -> bool:
-        """Whether that was asked for; the request is used up. Also called at the start, to drop an old request."""
+        """Whether that was asked for; the request is used up."""
         try:
             (self.path / END_SESSIONS).unlink()
         except OSError:
