@@ -185,31 +185,32 @@ class StateDir:
     # Small records, each in a file of its own
 
     def read(self, name: str) -> bytes | None:
+        """The file *name* of the folder, ``None`` when there is none."""
         """A record as last written, or ``None``. Raises :class:`StateError` when it cannot be read."""
-        return self._read(name)
+        return self.read(name)
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a record; it is on the disk when this returns (blocks). Raises :class:`StateError`."""
-        self._write(name, data)
+        self.write(name, data)
 
     # The ledger of identifies
 
     def read_ledger(self) -> bytes | None:
         """The ledger of identifies as last written, or ``None``."""
-        return self._read(LEDGER)
+        return self.read(LEDGER)
 
     def write_ledger(self, ledger: bytes) -> None:
         """Replace the ledger; it is on the disk when this returns (blocks). Raises :class:`StateError`."""
-        self._write(LEDGER, ledger)
+        self.write(LEDGER, ledger)
 
     # What was fatal
 
     def fingerprint(self, *parts: str) -> str:
         """A hash of settings, keyed with a salt of this folder; nothing of them can be read back from it."""
-        salt = self._read(SALT)
+        salt = self.read(SALT)
         if salt is None or len(salt) < 32:
             salt = secrets.token_bytes(32)
-            self._write(SALT, salt)
+            self.write(SALT, salt)
         digest = hmac.new(salt, digestmod=hashlib.sha256)
         for part in parts:
             data = part.encode()
@@ -225,7 +226,7 @@ class StateDir:
         known = self._fatal()
         known[fingerprint] = record
         newest = sorted(known.items(), key=lambda item: item[1].wall)[-MAX_FATAL:]
-        self._write(FATAL, msgspec.json.encode(dict(newest)))
+        self.write(FATAL, msgspec.json.encode(dict(newest)))
 
     def forget_fatal(self) -> bool:
         """Forget what was fatal; whether there was anything."""
@@ -238,7 +239,7 @@ class StateDir:
         return True
 
     def _fatal(self) -> dict[str, FatalRecord]:
-        data = self._read(FATAL)
+        data = self.read(FATAL)
         try:
             return msgspec.json.decode(data, type=dict[str, FatalRecord]) if data else {}
         except msgspec.DecodeError:
@@ -248,7 +249,7 @@ class StateDir:
 
     def request_end_sessions(self) -> None:
         """Ask the running gateway to end its sessions at its next stop. Raises :class:`StateError`."""
-        self._write(END_SESSIONS, b"")
+        self.write(END_SESSIONS, b"")
 
     def take_end_sessions(self) -> bool:
         """Whether that was asked for; the request is used up."""
@@ -260,14 +261,18 @@ class StateDir:
 
     # Files
 
-    def _read(self, name: str) -> bytes | None:
+    def read(self, name: str) -> bytes | None:
+        """The file *name* of the folder, ``None`` when there is none."""
         try:
             return (self.path / name).read_bytes()
         except OSError:
             return None
 
-    def _write(self, name: str, data: bytes) -> None:
-        """Replace a file as a whole: a reader, and a start after a crash, find the old or the new one."""
+    def write(self, name: str, data: bytes) -> None:
+        """Replace a file as a whole: a reader, and a start after a crash, find the old or the new one.
+
+        It is on the disk when this returns (blocks). Raises :class:`StateError`.
+        """
         fresh = self.path / f".{name}.new"
         try:
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
