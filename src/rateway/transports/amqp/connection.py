@@ -1,23 +1,467 @@
-"""One connection to the broker."""
+"""One connection to the broker: handshake, heartbeats, channels, and acknowledgements read in bulk.
+
+AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, ``basic.nack``, ``connection.blocked``). What comes for every event,
+``basic.ack``, is read by hand; everything else is pamqp's. ``transports/amqp/publisher.py`` writes its own frames through it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import platform
+import socket
+import ssl
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import pamqp.commands as spec
+from pamqp import body as content
+from pamqp import frame as framing
+from pamqp import header as properties
+from pamqp.base import Frame
+
 from rateway.transports.amqp.uri import AmqpAddress
 
-__all__ = ["BrokerRefused", "BrokerUnavailable", "Connection", "connect"]
+__all__ = ["Acks", "BrokerRefused", "BrokerUnavailable", "Channel", "ChannelClosed", "Connection", "ConnectionLost", "connect"]
+
+# (delivery tag, 1 when it stands for all up to it)
+Acks = list[tuple[int, int]]
+Reply = TypeVar("Reply", bound=Frame)
+
+_ACK_HEAD: Final = b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"  # method frame on channel 1, 13 bytes, basic.ack
+_ACK_LENGTH: Final = 21
+_ack = struct.Struct(">11xQBB").unpack_from
+_frame = struct.Struct(">BHI").unpack_from
+_FRAME_END: Final = 0xCE
+_HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
+# Above it the transport says stop; a broker that reads slowly is not fed into our own memory twice.
+_WRITE_HIGH: Final = 1024 * 1024
+# What a broker answers when it has no opinion (0 in tune): AMQP's own bound for channels, RabbitMQ's default frame.
+_FRAME_MAX: Final = 131_072
+# Brokers refuse these for good reasons; another try in a few seconds is answered the same.
+_REFUSALS: Final = (403, 530)
 
 
 class BrokerUnavailable(Exception):
-    """Nobody answers there: try again later."""
+    """Nobody (healthy) answers there: try again later. The text says what was tried and what happened."""
 
 
 class BrokerRefused(Exception):
     """The broker answers and does not want us: a wrong password, a virtual host that does not exist."""
 
 
-class Connection: ...
+class ConnectionLost(Exception):
+    """The connection has ended; the text says why."""
 
 
-async def connect(address: AmqpAddress, *, name: str, timeout: float = 10.0) -> Connection:
-    """Connect and open; :class:`BrokerUnavailable` or :class:`BrokerRefused` with words for a person."""
-    raise NotImplementedError
+class ChannelClosed(Exception):
+    """The broker has closed the channel: ``code`` and ``text`` are its own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+        self.text = text
+
+
+class Channel:
+    """A channel. The callbacks are the owner's to set; ``closed`` resolves to the reason when it has ended."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.number = number
+        self.on_acks: Callable[[Acks], None] = lambda acks: None
+        self.on_nack: Callable[[int, bool], None] = lambda tag, multiple: None
+        # (reply code, routing key, body size), called when the returned message has arrived in full.
+        self.on_return: Callable[[int, str, int], None] = lambda code, key, size: None
+        self.on_delivery: Callable[[spec.Basic.Deliver, spec.Basic.Properties, bytes], None] = lambda method, header, body: None
+        self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
+        self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
+        self._connection = connection
+        self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
+        self._method: spec.Basic.Return | spec.Basic.Deliver | None = None
+        self._header: properties.ContentHeader | None = None
+        self._body: list[bytes] = []
+        self._missing = 0
+
+    async def call(self, method: Frame, reply: type[Reply]) -> Reply:
+        """Send a method and wait for its reply; :class:`ChannelClosed` or :class:`ConnectionLost`."""
+        if self.closed.done():
+            raise self.closed.result()
+        answer: asyncio.Future[Frame] = self._connection.loop.create_future()
+        self._waiting.append(((reply,), answer))
+        self.send(method)
+        result = await answer
+        assert isinstance(result, reply)
+        return result
+
+    def send(self, method: Frame) -> None:
+        """Send a method that has no reply."""
+        self._connection.write(framing.marshal(method, self.number))
+
+    def close(self) -> None:
+        """Ask the broker to close the channel."""
+        if not self.closed.done():
+            self.send(spec.Channel.Close(200, "done", 0, 0))
+
+    def end(self, reason: ChannelClosed | ConnectionLost) -> None:
+        """The connection's word: this channel is no more."""
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        for _, answer in self._waiting:
+            if not answer.done():
+                answer.set_exception(reason)
+        self._waiting.clear()
+
+    def take(self, method: Frame) -> None:
+        """A method has come from the broker."""
+        match method:
+            case spec.Basic.Ack():
+                self.on_acks([(method.delivery_tag, int(method.multiple))])
+            case spec.Basic.Nack():
+                self.on_nack(method.delivery_tag, bool(method.multiple))
+            case spec.Basic.Return() | spec.Basic.Deliver():
+                self._method, self._header, self._body = method, None, []
+            case spec.Basic.Cancel():
+                self.on_cancel(str(method.consumer_tag))
+            case spec.Channel.Close():
+                self.send(spec.Channel.CloseOk())
+                self.end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
+            case spec.Channel.CloseOk():
+                self.end(ChannelClosed(200, "closed by us"))
+            case spec.Channel.Flow():
+                # RabbitMQ never sends it; the answer is required all the same.
+                self.send(spec.Channel.FlowOk(method.active))
+            case _:
+                if self._waiting and isinstance(method, self._waiting[0][0]):
+                    answer = self._waiting.popleft()[1]
+                    if not answer.done():
+                        answer.set_result(method)
+
+    def take_header(self, header: properties.ContentHeader) -> None:
+        """The header of a returned or delivered message has come."""
+        self._header, self._missing = header, header.body_size
+        if not self._missing:
+            self._complete()
+
+    def take_body(self, part: bytes) -> None:
+        """A piece of a returned or delivered message has come."""
+        self._missing -= len(part)
+        # The body of a returned message is ours already.
+        if isinstance(self._method, spec.Basic.Deliver):
+            self._body.append(part)
+        if self._missing <= 0:
+            self._complete()
+
+    def _complete(self) -> None:
+        method, header, body = self._method, self._header, b"".join(self._body)
+        self._method, self._header, self._body = None, None, []
+        if header is None:
+            return
+        if isinstance(method, spec.Basic.Return):
+            self.on_return(method.reply_code or 0, str(method.routing_key), header.body_size)
+        elif isinstance(method, spec.Basic.Deliver):
+            self.on_delivery(method, header.properties, body)
+
+
+class Connection(asyncio.Protocol):
+    """An open connection, made by :func:`connect`. ``closed`` resolves to the reason, in words, when it has ended."""
+
+    def __init__(self, address: AmqpAddress, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.blocked = False
+        self.writable = True
+        self.frame_max = _FRAME_MAX
+        self.heartbeat = 0
+        self.server = ""
+        self.on_blocked: Callable[[bool, str], None] = lambda blocked, why: None
+        self.on_writable: Callable[[], None] = lambda: None
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[str] = loop.create_future()
+        self._address = address
+        self._name = name
+        self._transport: asyncio.Transport | None = None
+        self._channels: dict[int, Channel] = {}
+        self._one: Channel | None = None
+        self._rest = b""
+        self._heard = self._wrote = True
+        self._silent = 0
+        self._beat: asyncio.TimerHandle | None = None
+        self._reason: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._address} {'closed' if self.closed.done() else 'open'}>"
+
+    async def channel(self, number: int) -> Channel:
+        """Open a channel; the number must not be in use."""
+        if self.closed.done():
+            raise ConnectionLost(self.closed.result())
+        channel = Channel(self, number)
+        self._channels[number] = channel
+        if number == 1:
+            self._one = channel
+        await channel.call(spec.Channel.Open(), spec.Channel.OpenOk)
+        return channel
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames. Look at ``writable`` first where there is much."""
+        self._wrote = True
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def close(self, timeout: float = 2.0) -> None:
+        """Say goodbye and end; gives the broker ``timeout`` seconds to answer."""
+        if not self.closed.done():
+            self._reason = self._reason or "closed by us"
+            self.write(framing.marshal(spec.Connection.Close(200, "done", 0, 0), 0))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await asyncio.shield(self.closed)
+        self.abort("closed by us")
+
+    def abort(self, why: str) -> None:
+        """End at once, without a word to the broker."""
+        self._reason = self._reason or why
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit from asyncio's
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)  # type: ignore[union-attr]  # as above
+        plug = transport.get_extra_info("socket")
+        if plug is not None and plug.family in (socket.AF_INET, socket.AF_INET6):
+            plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # While the broker blocks us its heartbeats are not watched; a host that is gone is noticed by TCP's own probes.
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+                plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+                plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        self.write(b"AMQP\x00\x00\x09\x01")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._reason is None:
+            self._reason = "the broker closed the connection" if error is None else f"the connection broke: {_words(error)}"
+        self._end()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.on_writable()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at, size = 0, len(data)
+        one = self._one
+        while size - at >= 8:
+            if one is not None and data.startswith(_ACK_HEAD, at):
+                acks: Acks = []
+                while size - at >= _ACK_LENGTH and data.startswith(_ACK_HEAD, at):
+                    tag, multiple, end = _ack(data, at)
+                    if end != _FRAME_END:
+                        return self._broken("a frame without its end")
+                    acks.append((tag, multiple))
+                    at += _ACK_LENGTH
+                if not acks:
+                    break
+                one.on_acks(acks)
+                continue
+            kind, number, length = _frame(data, at)
+            if length > self.frame_max:
+                if data.startswith(b"AMQP", at):
+                    return self._broken("the broker does not speak AMQP 0-9-1")
+                return self._broken(f"a frame of {length} bytes where {self.frame_max} were agreed")
+            if size - at < length + 8:
+                break
+            if data[at + length + 7] != _FRAME_END:
+                return self._broken("a frame without its end")
+            self._take(kind, number, data[at : at + length + 8])
+            if self._transport is None:
+                return
+            one = self._one
+            at += length + 8
+        self._rest = data[at:]
+
+    # What came
+
+    def _take(self, kind: int, number: int, data: bytes) -> None:
+        if kind == 8:
+            return
+        try:
+            _, _, frame = framing.unmarshal(data)
+        except Exception as error:  # pamqp raises its own, struct's, and whatever a malformed table leads to
+            return self._broken(f"a frame that cannot be read ({type(error).__name__})")
+        if number == 0:
+            if isinstance(frame, Frame):
+                self._control(frame)
+            return
+        channel = self._channels.get(number)
+        if channel is None:
+            return
+        if isinstance(frame, properties.ContentHeader):
+            channel.take_header(frame)
+        elif isinstance(frame, content.ContentBody):
+            channel.take_body(frame.value)
+        elif isinstance(frame, Frame):
+            channel.take(frame)
+            if channel.closed.done() and self._channels.get(number) is channel:
+                del self._channels[number]
+                if number == 1:
+                    self._one = None
+
+    def _control(self, method: Frame) -> None:
+        match method:
+            case spec.Connection.Start():
+                self._start(method)
+            case spec.Connection.Tune():
+                self._tune(method)
+            case spec.Connection.OpenOk():
+                if self.heartbeat:
+                    self._beat = self.loop.call_later(self.heartbeat / 2, self._tick)
+                if not self.opened.done():
+                    self.opened.set_result(None)
+            case spec.Connection.Close():
+                code, text = method.reply_code, str(method.reply_text)
+                self._reason = f"the broker closed the connection: {code} {text}"
+                self.write(framing.marshal(spec.Connection.CloseOk(), 0))
+                if not self.opened.done():
+                    refused = code in _REFUSALS or "ACCESS_REFUSED" in text
+                    self.opened.set_exception((BrokerRefused if refused else BrokerUnavailable)(f"{code} {text}"))
+                if self._transport is not None:
+                    self._transport.close()
+            case spec.Connection.CloseOk():
+                if self._transport is not None:
+                    self._transport.close()
+            case spec.Connection.Blocked():
+                self.blocked = True
+                self.on_blocked(True, str(method.reason))
+            case spec.Connection.Unblocked():
+                self.blocked, self._silent = False, 0
+                self.on_blocked(False, "")
+
+    def _start(self, method: spec.Connection.Start) -> None:
+        address = self._address
+        offered = bytes(method.mechanisms, "utf-8") if isinstance(method.mechanisms, str) else method.mechanisms
+        wanted = "EXTERNAL" if address.external else "PLAIN"
+        known = method.server_properties or {}
+        self.server = f"{_text(known.get('product'))} {_text(known.get('version'))}".strip()
+        if wanted.encode() not in offered.split():
+            if not self.opened.done():
+                words = f"it does not offer the mechanism {wanted}, only {offered.decode('ascii', 'replace')}"
+                self.opened.set_exception(BrokerRefused(words))
+            return
+        response = "" if address.external else f"\x00{address.user}\x00{address.password}"
+        capabilities: dict[str, object] = dict.fromkeys(
+            ("publisher_confirms", "basic.nack", "connection.blocked", "consumer_cancel_notify", "authentication_failure_close"), True
+        )
+        about: dict[str, object] = {
+            "product": "rateway", "platform": f"Python {platform.python_version()}", "connection_name": self._name,
+            "capabilities": capabilities,
+        }  # fmt: skip
+        self.write(framing.marshal(spec.Connection.StartOk(about, wanted, response, "en_US"), 0))  # type: ignore[arg-type]  # pamqp's table type is closed over its own values
+
+    def _tune(self, method: spec.Connection.Tune) -> None:
+        address = self._address
+        # RabbitMQ refuses 0 for channels where it offers a number: what the server offers is the most that may be answered.
+        channels = _least(method.channel_max, address.channel_max)
+        self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
+        offered = method.heartbeat or 0
+        self.heartbeat = offered if address.heartbeat is None else _least(offered, address.heartbeat)
+        if address.heartbeat == 0:
+            self.heartbeat = 0
+        self.write(framing.marshal(spec.Connection.TuneOk(channels, self.frame_max, self.heartbeat), 0))
+        self.write(framing.marshal(spec.Connection.Open(address.vhost), 0))
+
+    def _tick(self) -> None:
+        """Twice per heartbeat: a beat if we were silent, the end if the broker was, for two whole intervals."""
+        if self._transport is None:
+            return
+        if not self._wrote:
+            self._transport.write(_HEARTBEAT)
+        self._silent = 0 if self._heard or self.blocked else self._silent + 1
+        self._heard = self._wrote = False
+        if self._silent >= 4:
+            self.abort(f"the broker was silent for {2 * self.heartbeat} s")
+            return
+        self._beat = self.loop.call_later(self.heartbeat / 2, self._tick)
+
+    def _broken(self, what: str) -> None:
+        self.abort(f"what the broker sent is not AMQP: {what}")
+
+    def _end(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        self._transport = None
+        reason = self._reason or "the connection ended"
+        if not self.opened.done():
+            self.opened.set_exception(BrokerUnavailable(reason))
+        if not self.closed.done():
+            self.closed.set_result(reason)
+        for channel in self._channels.values():
+            channel.end(ConnectionLost(reason))
+        self._channels.clear()
+        self._one = None
+
+
+async def connect(address: AmqpAddress, *, name: str, timeout: float | None = None) -> Connection:
+    """Connect and open. ``name`` is what the broker's management shows.
+
+    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (somebody must change something) with words for a person.
+    ``timeout`` in seconds, by default the address's own.
+    """
+    where = f"the broker at {address}"
+    seconds = address.connection_timeout if timeout is None else timeout
+    loop = asyncio.get_running_loop()
+    try:
+        context = address.tls_context()
+    except ValueError as error:
+        raise BrokerRefused(f"{where}: {error}") from None
+    connection = Connection(address, name, loop)
+    # Looked at even when connect() itself is cancelled: else asyncio complains of an exception that nobody took.
+    connection.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
+    try:
+        async with asyncio.timeout(seconds):
+            await loop.create_connection(
+                lambda: connection, address.host, address.port, ssl=context,
+                server_hostname=(address.server_name or address.host) if context else None,
+            )  # fmt: skip
+            await asyncio.shield(connection.opened)
+    except TimeoutError:
+        connection.abort("no answer")
+        raise BrokerUnavailable(f"{where} did not answer within {seconds:g} s") from None
+    except ssl.SSLCertVerificationError as error:
+        raise BrokerRefused(f"{where} shows a certificate that is not trusted: {error.verify_message}") from None
+    except (OSError, ssl.SSLError) as error:
+        connection.abort("no connection")
+        raise BrokerUnavailable(f"{where} cannot be reached: {_words(error)}") from None
+    except (BrokerUnavailable, BrokerRefused) as error:
+        connection.abort("refused")
+        raise type(error)(f"{where} refused us: {error}") from None
+    except asyncio.CancelledError:
+        connection.abort("cancelled")
+        raise
+    return connection
+
+
+def _least(offered: int | None, wanted: int | None) -> int:
+    """AMQP's negotiation: the lower of two numbers, where 0 is no bound."""
+    numbers = [number for number in (offered, wanted) if number]
+    return min(numbers) if numbers else 0
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value or "")
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

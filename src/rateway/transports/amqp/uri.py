@@ -1,13 +1,218 @@
-"""What does the broker's address say?"""
+"""What does the broker's address say?
+
+``amqp://user:password@host:port/vhost?parameters`` and ``amqps://``, as RabbitMQ documents them (*RabbitMQ URI Specification*,
+*RabbitMQ URI Query Parameters*), with one difference: an address that ends in ``/`` means the default virtual host.
+"""
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
 __all__ = ["AmqpAddress", "parse"]
 
+_PORTS = {"amqp": 5672, "amqps": 5671}
+_MECHANISMS = ("plain", "external")
+_VERIFY = ("verify_peer", "verify_none")
+_TLS_ONLY = ("cacertfile", "certfile", "keyfile", "password", "server_name_indication", "verify", "fail_if_no_peer_cert")
 
-class AmqpAddress: ...
+
+@dataclass(frozen=True, slots=True)
+class AmqpAddress:
+    """Where the broker is and how to speak to it. Its ``repr`` and ``str`` show no password."""
+
+    host: str = "localhost"
+    port: int = 5672
+    tls: bool = False
+    user: str = "guest"
+    password: str = field(default="guest", repr=False)
+    vhost: str = "/"
+    # Files in PEM. Without a CA file the system's certificates are trusted.
+    cacertfile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    key_password: str | None = field(default=None, repr=False)
+    verify: bool = True
+    server_name: str | None = None
+    external: bool = False
+    # Seconds; None takes what the broker offers, 0 switches heartbeats off.
+    heartbeat: int | None = None
+    connection_timeout: float = 10.0
+    channel_max: int | None = None
+    frame_max: int | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'amqps' if self.tls else 'amqp'}://{self.user}@{host}:{self.port}{self.vhost_path}"
+
+    @property
+    def vhost_path(self) -> str:
+        """``/`` for the default virtual host, else ``/name``."""
+        return "/" if self.vhost == "/" else f"/{self.vhost}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What ``amqps://`` needs, or ``None``; :class:`ValueError` names the file that cannot be used."""
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.cacertfile)
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(f"the CA certificates in {self.cacertfile} cannot be read: {_reason(error)}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.certfile is not None:
+            try:
+                context.load_cert_chain(self.certfile, self.keyfile, self.key_password or "")
+            except (OSError, ssl.SSLError) as error:
+                files = self.certfile if self.keyfile is None else f"{self.certfile} with the key {self.keyfile}"
+                raise ValueError(f"the client certificate {files} cannot be used: {_reason(error)}") from None
+        return context
 
 
 def parse(uri: str) -> AmqpAddress:
-    """Read ``amqp://`` or ``amqps://``; :class:`ValueError` says in words what is wrong, without the password."""
-    raise NotImplementedError
+    """Read an address; :class:`ValueError` says in words what is wrong with it, and never shows a password."""
+    if any(character.isspace() for character in uri.strip()):
+        raise ValueError("the address has white space in it")
+    try:
+        parts = urlsplit(uri.strip())
+    except ValueError:
+        raise ValueError("the address cannot be read: is the host's [IPv6] address complete?") from None
+    default_port = _PORTS.get(parts.scheme)
+    if default_port is None or "://" not in uri:
+        raise ValueError("the address must begin with amqp:// or amqps://")
+    if parts.fragment or uri.rstrip().endswith("#"):
+        raise ValueError("the address has a '#': write it as %23 in user, password or virtual host")
+    tls = parts.scheme == "amqps"
+    user, password = _credentials(parts)
+    known: dict[str, object] = {}
+    for name, value in _query(parts.query):
+        if not tls and name in _TLS_ONLY:
+            raise ValueError(f"the parameter {name} needs amqps://")
+        read = _PARAMETERS.get(name)
+        if read is None:
+            near = difflib.get_close_matches(name, _PARAMETERS, n=1)
+            hint = f", did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(_PARAMETERS))}"
+            raise ValueError(f"the parameter {name[:40]} is unknown{hint}")
+        key, converted = read(name, value)
+        known[key] = converted
+    if (known.get("keyfile") is not None) and known.get("certfile") is None:
+        raise ValueError("the parameter keyfile needs certfile beside it")
+    known.pop("", None)
+    host = _host(parts)
+    return AmqpAddress(
+        host=host, port=_port(parts, default_port), tls=tls, user=user, password=password, vhost=_vhost(parts.path), **known  # type: ignore[arg-type]  # each reader below returns its field's type
+    )  # fmt: skip
+
+
+def _query(query: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError:
+        raise ValueError("the parameters after '?' must read name=value, joined by '&'") from None
+
+
+def _decoded(text: str, what: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"the {what} has percent codes that are not UTF-8") from None
+
+
+def _credentials(parts: SplitResult) -> tuple[str, str]:
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return "guest", "guest"
+    # A '/' or '?' in a password ends the host part early: what follows then holds the '@'.
+    user, colon, password = userinfo.partition(":")
+    if "@" in userinfo:
+        raise ValueError("the address has two '@': write %40 for one in user or password")
+    return _decoded(user, "user") or "guest", _decoded(password, "password") if colon else "guest"
+
+
+def _host(parts: SplitResult) -> str:
+    place = parts.netloc.rpartition("@")[2]
+    if place.startswith("["):
+        inside = place[1:].partition("]")[0]
+        try:
+            ipaddress.IPv6Address(inside.partition("%")[0])
+        except ValueError:
+            raise ValueError("the host in [ ] is not an IPv6 address") from None
+        return inside
+    host = _decoded(place.rpartition(":")[0] if ":" in place else place, "host")
+    if ":" in host:
+        raise ValueError("the host has a ':' too many: an IPv6 address stands in [ ]; in a password write %3A, %2F and %40")
+    return host or "localhost"
+
+
+def _port(parts: SplitResult, default: int) -> int:
+    place = parts.netloc.rpartition("@")[2].rpartition("]")[2]
+    digits = place.rpartition(":")[2] if ":" in place else ""
+    if not digits:
+        return default
+    # The text itself is not shown: a password with an unescaped '/' ends up here.
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536):
+        raise ValueError("the port must be a number from 1 to 65535; in a password write %2F for '/', %3F for '?', %40 for '@'")
+    return int(digits)
+
+
+def _vhost(path: str) -> str:
+    name = path[1:]
+    if "/" in name:
+        raise ValueError("the virtual host has a '/': write it as %2F")
+    return _decoded(name, "virtual host") or "/"
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or getattr(error, "reason", None) or type(error).__name__
+
+
+def _number(key: str, least: int, most: int, unit: float | None = None) -> Callable[[str, str], tuple[str, int | float]]:
+    def read(name: str, value: str) -> tuple[str, int | float]:
+        if not (value.isascii() and value.isdigit() and least <= int(value[:12]) <= most):
+            raise ValueError(f"the parameter {name} must be a number from {least} to {most}, not {value[:20]!r}")
+        return key, int(value) if unit is None else int(value) * unit
+
+    return read
+
+
+def _text(key: str) -> Callable[[str, str], tuple[str, str]]:
+    def read(name: str, value: str) -> tuple[str, str]:
+        if not value:
+            raise ValueError(f"the parameter {name} is empty")
+        return key, value
+
+    return read
+
+
+def _word(key: str, words: tuple[str, ...], meaning: Callable[[str], object]) -> Callable[[str, str], tuple[str, object]]:
+    def read(name: str, value: str) -> tuple[str, object]:
+        if value.lower() not in words:
+            raise ValueError(f"the parameter {name} must be {' or '.join(words)}, not {value[:20]!r}")
+        return key, meaning(value.lower())
+
+    return read
+
+
+_PARAMETERS: dict[str, Callable[[str, str], tuple[str, object]]] = {
+    "cacertfile": _text("cacertfile"),
+    "certfile": _text("certfile"),
+    "keyfile": _text("keyfile"),
+    "password": _text("key_password"),
+    "verify": _word("verify", _VERIFY, lambda word: word == "verify_peer"),
+    # Has a meaning for servers only; RabbitMQ's own examples give it to clients as well.
+    "fail_if_no_peer_cert": _word("", ("true", "false"), lambda word: None),
+    "server_name_indication": _text("server_name"),
+    "auth_mechanism": _word("external", _MECHANISMS, lambda word: word == "external"),
+    "heartbeat": _number("heartbeat", 0, 65535),
+    # Milliseconds, as RabbitMQ's clients take it.
+    "connection_timeout": _number("connection_timeout", 1, 600_000, 0.001),
+    "channel_max": _number("channel_max", 0, 65535),
+    # AMQP's own least is 4096.
+    "frame_max": _number("frame_max", 4096, 2**31 - 1),
+}

@@ -1,0 +1,458 @@
+"""Which events are unconfirmed, and how far is each shard settled?
+
+The ledger of one cluster. Events come in *runs*: what one shard published in one wake-up, so that the work for an event is an
+``append`` and the bookkeeping is done per run. A run waits, is written (its events get consecutive delivery tags), and ends when
+the broker has answered for each of them, or when it is in the spool. Nothing here knows what the pieces of an event look like.
+
+Acknowledgements come late, ``multiple``, one by one and out of order (RabbitMQ confirms what has no queue at once and what is
+persistent in batches), so a run counts what is left and remembers holes; the *cursor* of a session moves only over a prefix
+without holes. What must be written again keeps its place: a lost connection turns everything unanswered back into waiting runs,
+in order, before anything newer.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+__all__ = ["STRIDE", "Cursor", "Run", "Unconfirmed"]
+
+# Pieces of one event in a run's flat list: head, body, end. The head is None once the event is answered for.
+STRIDE: Final = 3
+_GONE: Final = [None] * STRIDE
+
+
+class Cursor:
+    """How far one session of one shard is settled."""
+
+    __slots__ = ("runs", "settled", "shard")
+
+    def __init__(self, shard: int, settled: int = 0) -> None:
+        self.shard = shard
+        self.settled = settled
+        # Runs that are not settled to their end, in order.
+        self.runs: deque[Run] = deque()
+
+    def skip(self, seq: int) -> None:
+        """``seq`` needs no confirm: it is settled with what came before it."""
+        if self.runs:
+            marks = self.runs[-1].marks
+            if marks and seq > marks[-1]:
+                marks[-1] = seq
+        elif seq > self.settled:
+            self.settled = seq
+
+
+class Run:
+    """Consecutive events of one stream, written together."""
+
+    __slots__ = (
+        "at", "bytes", "cursor", "front", "held", "left", "marks", "name", "origins", "pieces",
+        "probes", "records", "tag", "told", "window",
+    )  # fmt: skip
+
+    def __init__(self, cursor: Cursor | None, at: float) -> None:
+        self.cursor = cursor
+        # Monotonic seconds of its first event, or of when it was read back from the spool.
+        self.at = at
+        self.pieces: list[Any] = []
+        # What the cursor's ``settled`` becomes once this event and all before it are answered for.
+        # Where there is no cursor any more (the spool has the event): the shard.
+        self.marks: list[int] = []
+        self.bytes = 0
+        self.tag = 0
+        # The first unanswered event's name, where the pieces do not tell it any more.
+        self.name = ""
+        # Events not answered for, and the index of the first of them.
+        self.left = 0
+        self.front = 0
+        # Events that the broker has refused: their tags are spent, so an acknowledgement of all up to a later one does not mean them.
+        self.held: set[int] | None = None
+        # The events' numbers in the spool, if they are there.
+        self.records: list[int] | None = None
+        # Of a retry: which events of which runs it stands for.
+        self.origins: list[tuple[Run, int]] | None = None
+        # Names published ``mandatory`` in this run.
+        self.probes: list[str] | None = None
+        # Called once the broker or the spool has the run (messages of the gateway's own).
+        self.told: Callable[[], None] | None = None
+        # Read back from the spool: counts against its window.
+        self.window = False
+
+
+class Unconfirmed:
+    """The ledger. ``events`` and ``bytes`` are what is unconfirmed in memory and nowhere else."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        # Since the start, retries not counted.
+        self.added = 0
+        self.confirmed = 0
+        # Written and not answered in full, by tag.
+        self.sent: list[Run] = []
+        # To be written, oldest first.
+        self.waiting: deque[Run] = deque()
+        # Refused by the broker (basic.nack), in the order in which they were refused.
+        self.refused: dict[tuple[Run, int], None] = {}
+        # Set when a cursor has moved; the reader clears it.
+        self.moved = False
+        # Numbers of spooled events that the broker has now; the reader clears it.
+        self.dropped: list[int] = []
+        # Events and bytes read back from the spool and unanswered.
+        self.window_events = 0
+        self.window_bytes = 0
+        # Spooled events that must carry ``republished`` when they are read back again.
+        self.suspect: set[int] = set()
+        self._next_tag = 1
+        # The first tag of each run in ``sent``, and how many of those are complete.
+        self._tags: list[int] = []
+        self._done = 0
+
+    def add(self, run: Run, size: int) -> None:
+        """A run of ``size`` bytes is to be written, after all others."""
+        self._count(run, size)
+        self.waiting.append(run)
+
+    def add_written(self, run: Run, size: int) -> None:
+        """A run of ``size`` bytes has been written at once (nothing waits)."""
+        self._count(run, size)
+        self.written(run)
+
+    def _count(self, run: Run, size: int) -> None:
+        run.bytes = size
+        run.left = len(run.marks)
+        self.events += run.left
+        self.bytes += size
+        self.added += run.left
+
+    def take(self, most: int) -> list[Run]:
+        """The next waiting runs, of about ``most`` bytes, now written."""
+        taken: list[Run] = []
+        waiting = self.waiting
+        while waiting and most > 0:
+            run = waiting.popleft()
+            most -= run.bytes
+            self.written(run)
+            taken.append(run)
+        return taken
+
+    def read_back(self, run: Run, size: int) -> None:
+        """A run read back from the spool has been written."""
+        run.bytes, run.left, run.window = size, len(run.marks), True
+        self.window_events += run.left
+        self.window_bytes += size
+        self.written(run)
+
+    def written(self, run: Run) -> None:
+        """Give the run's events their delivery tags."""
+        run.tag = self._next_tag
+        self._next_tag += len(run.marks)
+        self._tags.append(run.tag)
+        self.sent.append(run)
+
+    # What the broker answers
+
+    def acknowledge(self, acks: Iterable[tuple[int, int]]) -> list[Run]:
+        """``basic.ack``: (tag, multiple); tag 0 with multiple is everything. Returns the runs that are complete now."""
+        finished: list[Run] = []
+        for tag, multiple in acks:
+            if not multiple:
+                found = self._find(tag)
+                if found is not None:
+                    run, index = found
+                    if run.held is None or index not in run.held:
+                        self._confirm(run, index, finished)
+                continue
+            last = tag or self._next_tag - 1
+            for run in self.sent:
+                if run.tag > last:
+                    break
+                if run.left and run.held is None and run.tag + len(run.marks) - 1 <= last:
+                    self._finish(run, finished)
+                    continue
+                for index in range(run.front, min(len(run.marks), last - run.tag + 1)):
+                    if run.held is None or index not in run.held:
+                        self._confirm(run, index, finished)
+        self._trim()
+        return finished
+
+    def refuse(self, tag: int, multiple: bool, remark: Callable[[Any], Any]) -> int:
+        """``basic.nack``: these events are to be retried, marked by ``remark(head)``. Returns how many."""
+        before = len(self.refused)
+        if multiple:
+            last = tag or self._next_tag - 1
+            for run in self.sent:
+                for index in range(run.front, min(len(run.marks), last - run.tag + 1)):
+                    self._refuse(run, index, remark)
+        else:
+            found = self._find(tag)
+            if found is not None:
+                self._refuse(*found, remark)
+        self._trim()
+        return len(self.refused) - before
+
+    def _find(self, tag: int) -> tuple[Run, int] | None:
+        at = bisect_right(self._tags, tag) - 1
+        if at < 0:
+            return None
+        run = self.sent[at]
+        index = tag - run.tag
+        return (run, index) if index < len(run.marks) else None
+
+    def _refuse(self, run: Run, index: int, remark: Callable[[Any], Any]) -> None:
+        head = run.pieces[STRIDE * index] if run.left else None
+        if head is None or (run.held is not None and index in run.held):
+            return
+        if run.origins is not None:
+            # The retry is over; what it stood for is to be retried again.
+            self.refused[run.origins[index]] = None
+            self._answer(run, index)
+            if not run.left:
+                self._done += 1
+            return
+        if run.held is None:
+            run.held = set()
+        run.held.add(index)
+        if run.records is not None:
+            self.suspect.add(run.records[index])
+        if head:
+            self._mark(run, index, remark)
+        self.refused[run, index] = None
+
+    def _mark(self, run: Run, index: int, remark: Callable[[Any], Any]) -> None:
+        at = STRIDE * index
+        head = run.pieces[at]
+        run.pieces[at] = remark(head)
+        grown = len(run.pieces[at]) - len(head)
+        run.bytes += grown
+        if run.window:
+            self.window_bytes += grown
+        elif run.records is None:
+            self.bytes += grown
+
+    def retry(self, most: int, fetch: Callable[[int], tuple[Any, Any, Any] | None]) -> Run | None:
+        """Refused events to write again, the oldest ``most`` of them; ``fetch(number)`` gives the pieces of one that only the spool has."""
+        run = Run(None, -1.0)
+        run.origins = []
+        for origin, index in list(self.refused)[:most]:
+            del self.refused[origin, index]
+            pieces: Any = origin.pieces[STRIDE * index : STRIDE * index + STRIDE] if origin.left else (None,)
+            if pieces[0] == b"" and origin.records is not None:
+                pieces = fetch(origin.records[index])
+            if pieces is None or pieces[0] is None:
+                continue
+            run.pieces += pieces
+            run.marks.append(0)
+            run.origins.append((origin, index))
+        if not run.origins:
+            return None
+        run.left = len(run.marks)
+        self.written(run)
+        return run
+
+    def abandon(self) -> list[Run]:
+        """Give the oldest refused event up: from now on it counts as answered for. Returns the runs that are complete by that."""
+        finished: list[Run] = []
+        run, index = next(iter(self.refused))
+        del self.refused[run, index]
+        self._confirm(run, index, finished)
+        self._trim()
+        return finished
+
+    def _confirm(self, run: Run, index: int, finished: list[Run]) -> None:
+        """One event of a run is answered for."""
+        if not run.left or run.pieces[STRIDE * index] is None:
+            return
+        if run.left == 1:
+            self._finish(run, finished)
+            return
+        if run.origins is not None:
+            origin, there = run.origins[index]
+            self._confirm(origin, there, finished)
+        self._answer(run, index)
+        cursor = run.cursor
+        if cursor is not None and cursor.runs[0] is run:
+            self._settle(cursor)
+
+    def _answer(self, run: Run, index: int) -> None:
+        """Take one event out of a run: its memory, its count, its place in the spool."""
+        at = STRIDE * index
+        size = sum(map(len, run.pieces[at : at + STRIDE]))
+        run.pieces[at : at + STRIDE] = _GONE
+        run.left -= 1
+        run.bytes -= size
+        if run.origins is None:
+            self.confirmed += 1
+        if run.window:
+            self.window_events -= 1
+            self.window_bytes -= size
+        elif run.records is None and run.origins is None:
+            self.events -= 1
+            self.bytes -= size
+        if run.records is not None:
+            self.dropped.append(run.records[index])
+        if index == run.front:
+            count, front, pieces = len(run.marks), index + 1, run.pieces
+            while front < count and pieces[STRIDE * front] is None:
+                front += 1
+            run.front = front
+
+    def _finish(self, run: Run, finished: list[Run]) -> None:
+        """All that was left of a run is answered for."""
+        if run.origins is not None:
+            for index, (origin, there) in enumerate(run.origins):
+                if run.pieces[STRIDE * index] is not None:
+                    self._confirm(origin, there, finished)
+        elif run.records is not None:
+            pieces = run.pieces
+            self.dropped += [number for index, number in enumerate(run.records) if pieces[STRIDE * index] is not None]
+            if run.window:
+                self.window_events -= run.left
+                self.window_bytes -= run.bytes
+        else:
+            self.events -= run.left
+            self.bytes -= run.bytes
+        if run.origins is None:
+            self.confirmed += run.left
+        run.left = 0
+        run.front = len(run.marks)
+        run.pieces = []
+        self._done += 1
+        finished.append(run)
+        cursor = run.cursor
+        if cursor is not None and cursor.runs[0] is run:
+            self._settle(cursor)
+
+    def _settle(self, cursor: Cursor) -> None:
+        """Move a cursor over everything at its front that is answered for or in the spool."""
+        runs, settled = cursor.runs, cursor.settled
+        while runs and (not runs[0].left or runs[0].records is not None):
+            mark = runs.popleft().marks[-1]
+            if mark > settled:
+                settled = mark
+        if runs and runs[0].front:
+            mark = runs[0].marks[runs[0].front - 1]
+            if mark > settled:
+                settled = mark
+        if settled != cursor.settled:
+            cursor.settled = settled
+            self.moved = True
+
+    def _trim(self) -> None:
+        """Forget complete runs: those at the front, and those behind a run that is never answered once they are the larger part."""
+        sent = self.sent
+        gone = 0
+        for run in sent:
+            if run.left:
+                break
+            gone += 1
+        if gone:
+            del sent[:gone], self._tags[:gone]
+            self._done -= gone
+        if self._done > 64 and 2 * self._done > len(sent):
+            self.sent = [run for run in sent if run.left]
+            self._tags = [run.tag for run in self.sent]
+            self._done = 0
+
+    # What happens to the connection
+
+    def lost(self, remark: Callable[[Any], Any]) -> int:
+        """The channel is gone, tags begin at 1 again: what is unanswered waits once more, in order, before anything newer.
+
+        An event that the broker may have lost after it took a later one of the same shard is marked by ``remark(head)``.
+        What the spool has is left to it. Returns how many events are to be written again.
+        """
+        for cursor in dict.fromkeys(run.cursor for run in self.sent if run.cursor is not None):
+            self._fold(cursor, remark)
+        taken: set[int] = set()
+        again: list[Run] = []
+        for run in reversed(self.sent):
+            if run.records is not None:
+                self._suspect(run, taken)
+            elif run.left and run.origins is None:
+                again.append(run)
+        self.waiting.extendleft(again)
+        self.sent.clear()
+        self.refused.clear()
+        self._tags.clear()
+        self._next_tag, self._done = 1, 0
+        self.window_events = self.window_bytes = 0
+        return sum(run.left for run in again)
+
+    def _suspect(self, run: Run, taken: set[int]) -> None:
+        assert run.records is not None
+        for index in range(len(run.marks) - 1, -1, -1):
+            if not run.left or run.pieces[STRIDE * index] is None:
+                taken.add(run.marks[index])
+            # What was spooled while it was unanswered has had newer events written after it from memory: taken, for all we know.
+            elif not run.window or run.marks[index] in taken:
+                self.suspect.add(run.records[index])
+
+    def _fold(self, cursor: Cursor, remark: Callable[[Any], Any]) -> None:
+        """Take what is answered for out of a cursor's runs; the mark of each goes to the event before it that is not."""
+        later, carry = False, 0
+        for run in reversed(cursor.runs):
+            pieces: list[Any] = []
+            marks: list[int] = []
+            for index in range(len(run.marks) - 1, -1, -1):
+                if not run.left or run.pieces[STRIDE * index] is None:
+                    later, carry = True, max(carry, run.marks[index])
+                    continue
+                if later:
+                    self._mark(run, index, remark)
+                pieces[:0] = run.pieces[STRIDE * index : STRIDE * index + STRIDE]
+                marks.append(max(run.marks[index], carry))
+                carry = 0
+            run.pieces, run.marks = pieces, marks[::-1]
+            run.front, run.left, run.probes, run.held = 0, len(marks), None, None
+        cursor.runs = deque(run for run in cursor.runs if run.left)
+
+    # The spool
+
+    def unspooled(self) -> list[Run]:
+        """What is unconfirmed in memory and nowhere else, oldest first."""
+        return [run for run in self.sent if run.left and run.records is None and run.origins is None] + list(self.waiting)
+
+    def replace(self, run: Run, index: int, pieces: tuple[Any, Any, Any]) -> None:
+        """Another message goes out in an event's place. Only for what waits."""
+        at = STRIDE * index
+        grown = sum(map(len, pieces)) - sum(map(len, run.pieces[at : at + STRIDE]))
+        run.pieces[at : at + STRIDE] = pieces
+        run.bytes += grown
+        self.bytes += grown
+
+    def pieces_left(self, run: Run) -> list[tuple[Any, Any]]:
+        """(head, body) of the events of a run that are not answered for."""
+        pieces = run.pieces
+        return [
+            (pieces[at], pieces[at + 1]) for at in range(STRIDE * run.front, len(pieces), STRIDE) if pieces[at] is not None
+        ]  # fmt: skip
+
+    def spooled(self, run: Run, first: int, name: str) -> None:
+        """The spool has the run's :meth:`pieces_left`, numbered from ``first``, the first of them called ``name``.
+
+        They are settled by that; what was waiting is the spool's, what was written is still answered for. Oldest run first.
+        """
+        run.name = name
+        flying = not (self.waiting and self.waiting[0] is run)
+        if not flying:
+            self.waiting.popleft()
+        records = []
+        for index in range(len(run.marks)):
+            gone = run.pieces[STRIDE * index] is None
+            records.append(-1 if gone else first)
+            if not gone:
+                first += 1
+                # Written and unanswered: the spool has its bytes now, an empty head says so.
+                run.pieces[STRIDE * index : STRIDE * index + STRIDE] = (b"", b"", b"")
+        run.records = records
+        self.events -= run.left
+        self.bytes -= run.bytes
+        run.bytes = 0
+        cursor, run.cursor = run.cursor, None
+        if cursor is not None:
+            self._settle(cursor)
+            run.marks = [cursor.shard] * len(run.marks)
