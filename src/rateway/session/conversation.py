@@ -14,9 +14,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import msgspec
-
-from rateway.discord import commands
+from rateway.discord import commands, control
 from rateway.discord.close_codes import END_SESSION, KEEP_SESSION, CloseCode, Verdict, close_code
 from rateway.discord.envelope import (
     FAILURES,
@@ -28,7 +26,7 @@ from rateway.discord.envelope import (
 )
 from rateway.discord.opcodes import Opcode
 from rateway.session.allowance import Allowance
-from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat, interval_of
+from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
 from rateway.session.inflate import InflateError, make_inflater
 from rateway.session.numbering import Numbering
 from rateway.session.options import Chance, Compression, SessionOptions
@@ -54,7 +52,7 @@ from rateway.session.orders import (
     StateChanged,
     StoredSession,
 )
-from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address, is_gateway_url
+from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address
 
 __all__ = ["Conversation"]
 
@@ -82,21 +80,6 @@ WATCH = 60.0
 MOST_NOTES = 200
 
 
-class _Ready(msgspec.Struct):
-    session_id: str
-    resume_gateway_url: Any = None
-
-
-class _Limited(msgspec.Struct):
-    opcode: int
-    retry_after: float
-    meta: dict[str, Any]
-
-
-_decode_ready = msgspec.json.Decoder(_Ready).decode
-_decode_limited = msgspec.json.Decoder(_Limited).decode
-
-
 def _nothing(message: bytes | memoryview, binary: bool) -> None:
     """Takes what still comes on a connection that is over."""
 
@@ -115,7 +98,7 @@ class Conversation:
 
     __slots__ = (
         "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
-        "_heart", "_hosts", "_live_since", "_lost", "_noted", "_numbering",
+        "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering",
         "_options", "_patience", "_paused_at", "_presence", "_retry_at", "_settled", "_shard",
         "_smooth", "_watch_until", "gateway_url", "heard_at", "ignored", "latency", "orders", "received_seq",
         "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
@@ -134,7 +117,7 @@ class Conversation:
         self.state = State.IDLE
         self.session_id: str | None = session.session_id if session else None
         self.resume_url: str | None = None
-        if session is not None and is_gateway_url(session.resume_url):
+        if session is not None and control.is_gateway_url(session.resume_url):
             self.resume_url = session.resume_url
         self.received_seq = session.settled if session else 0
         self.replaying = False
@@ -154,6 +137,7 @@ class Conversation:
         self._heart: Heartbeat | None = None
         self._smooth = False
         self._numbering = Numbering()
+        self._last: Envelope | None = None
         self._settled: int | None = session.settled if session and session.settled > 0 else None
         self._allowance = Allowance(
             intents=options.intents,
@@ -301,9 +285,10 @@ class Conversation:
             self._received_oddly(document or b"", now)
             return None
         # The hot path: the next dispatch in line of a live session.
-        if self._smooth and envelope.op == 0 and envelope.s == self.received_seq + 1:
-            self.received_seq += 1
-            self._numbering.last = envelope
+        s = envelope.s
+        if s == self.received_seq + 1 and self._smooth and envelope.op == 0:
+            self.received_seq = s
+            self._last = envelope
             return envelope
         return self._received(envelope, now)
 
@@ -365,13 +350,19 @@ class Conversation:
             return envelope
         self._number(envelope, now)
         if self._watch_until > now and envelope.t == "RATE_LIMITED":
-            self._rate_limited(envelope, now)
+            limited = control.members_limited(envelope.d)
+            if limited is not None:
+                self._allowance.hold_guild(limited[0], now + limited[1])
         self._smoothen(now)
         return envelope
 
     def _number(self, envelope: Envelope, now: float) -> None:
         before = self.received_seq
-        self.received_seq, self.repeat, remark = self._numbering.count(envelope, before, self.replaying)
+        self.received_seq, self.repeat, remark = self._numbering.count(
+            envelope, before, self._last, self.replaying
+        )
+        if envelope.s == self.received_seq:
+            self._last = envelope
         if remark is not None:
             self._note_once("warning", remark)
         if self.state is State.RESUMING:
@@ -380,20 +371,19 @@ class Conversation:
                 self._patience.progress()
 
     def _ready(self, envelope: Envelope, now: float) -> None:
-        try:
-            ready = _decode_ready(envelope.d)
-        except FAILURES as error:
-            self._note("error", f"READY without what a session needs: {error}")
+        ready = control.read_ready(envelope.d)
+        if ready is None:
+            self._note("error", "READY without the id of a session")
             envelope.s = None
             self._deliver(envelope)
             self._break_off(now, Verdict.RESUME, "READY without a session", outcome="invalid")
             return
         self.session_id = ready.session_id
-        url = ready.resume_gateway_url
-        self.resume_url = url if is_gateway_url(url) else self.gateway_url
+        self.resume_url = ready.resume_gateway_url or self.gateway_url
         self.received_seq = 0
         self._settled = None
         self._numbering = Numbering()
+        self._last = None
         self._patience.progress()
         self._hosts.forget()
         self._number(envelope, now)
@@ -416,16 +406,6 @@ class Conversation:
         self._deliver(envelope)
         self._pump(now)
 
-    def _rate_limited(self, envelope: Envelope, now: float) -> None:
-        """``retry_after`` is seconds; the guild stands in ``meta``, not in ``d``."""
-        try:
-            limited = _decode_limited(envelope.d)
-            guild_id = int(limited.meta.get("guild_id", 0))
-        except (*FAILURES, TypeError, ValueError):
-            return
-        if limited.opcode == Opcode.REQUEST_GUILD_MEMBERS and 0 <= limited.retry_after <= LONGEST_RETRY_AFTER:
-            self._allowance.hold_guild(guild_id, now + limited.retry_after)
-
     def _on_heartbeat_request(self, envelope: Envelope, now: float) -> None:
         if self._allowance.beat(now):
             self.orders.append(Send(commands.heartbeat(self._settled)))
@@ -439,7 +419,7 @@ class Conversation:
 
     def _on_invalid_session(self, envelope: Envelope, now: float) -> None:
         """``d`` is a bare boolean: whether the session may be resumed. It can come at any time."""
-        resumable = bytes(envelope.d).strip() == b"true"
+        resumable = control.resumable(envelope.d)
         self._break_off(
             now,
             Verdict.RESUME if resumable else Verdict.IDENTIFY,
@@ -452,10 +432,7 @@ class Conversation:
         if self.state is not State.WAITING_HELLO:
             self._ignore("a second Hello")
             return
-        try:
-            interval = interval_of(msgspec.json.decode(envelope.d))
-        except FAILURES:
-            interval = None
+        interval = control.read_interval(envelope.d)
         if interval is None:
             self._note("warning", f"Hello without a heartbeat interval; {DEFAULT_INTERVAL} s is used")
             interval = DEFAULT_INTERVAL
@@ -631,6 +608,7 @@ class Conversation:
         self.session_id = self.resume_url = self._settled = None
         self.received_seq = 0
         self._numbering = Numbering()
+        self._last = None
         self._hosts.forget()
         self._patience.progress()
         self._lost = True

@@ -12,12 +12,10 @@ from enum import Enum
 
 from rateway.session.options import Chance
 
-__all__ = ["DEFAULT_INTERVAL", "Health", "Heartbeat", "interval_of"]
+__all__ = ["DEFAULT_INTERVAL", "Health", "Heartbeat"]
 
 # What production has sent for years; used when Hello names none that makes sense.
 DEFAULT_INTERVAL = 41.25
-SHORTEST_INTERVAL = 0.1
-LONGEST_INTERVAL = 3600.0
 # A timer that is this part of an interval late was not on time because the machine slept.
 LATE = 0.5
 
@@ -32,14 +30,6 @@ class Health(Enum):
     """Frames came, but no acknowledgement in two intervals."""
     LATE = "late"
     """The timer was late by more than half an interval, and nothing came in meanwhile."""
-
-
-def interval_of(hello: object) -> float | None:
-    """Seconds from the ``d`` of a Hello; None when it names no interval between 0.1 s and an hour."""
-    value = hello.get("heartbeat_interval") if isinstance(hello, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value / 1000 if SHORTEST_INTERVAL <= value / 1000 <= LONGEST_INTERVAL else None
 
 
 class Heartbeat:

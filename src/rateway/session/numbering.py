@@ -17,17 +17,19 @@ MOST_REPEATS = 1000
 
 
 class Numbering:
-    """One session's numbers. ``last`` is the dispatch of the highest sequence, or the last one that repeated it."""
+    """One session's numbers."""
 
-    __slots__ = ("_last_repeat", "_repeats", "last")
+    __slots__ = ("_last_repeat", "_repeats")
 
     def __init__(self) -> None:
-        self.last: Envelope | None = None
         self._last_repeat: tuple[int, int] = (0, 0)
         self._repeats: dict[int, int] = {}
 
-    def count(self, envelope: Envelope, received: int, replaying: bool) -> tuple[int, int, str | None]:
-        """``(received, repeat, remark)`` after *envelope*, given the highest sequence *received* so far.
+    def count(
+        self, envelope: Envelope, received: int, last: Envelope | None, replaying: bool
+    ) -> tuple[int, int, str | None]:
+        """``(received, repeat, remark)`` after *envelope*, given the highest sequence *received* so far and the
+        *last* dispatch that carried it.
 
         ``repeat`` is *n* for the *n*-th other dispatch under a number that was used before. The same dispatch
         again, as far as that can be told, is no repeat: it has its first one's identity. A number that cannot be
@@ -44,24 +46,22 @@ class Numbering:
             # A server may choose its first number; after that a hole is something to know about.
             if s != received + 1 and received > 0:
                 remark = "sequences were left out by Discord"
-            self.last = envelope
             return s, 0, remark
-        return received, self._repeat(envelope, s, received, replaying), "a sequence came again"
+        latest = last if s == received else None
+        return received, self._repeat(envelope, s, latest, replaying), "a sequence came again"
 
-    def _repeat(self, envelope: Envelope, s: int, received: int, replaying: bool) -> int:
-        last = self.last
-        if s == received and last is not None:
+    def _repeat(self, envelope: Envelope, s: int, last: Envelope | None, replaying: bool) -> int:
+        if last is not None:
             if last.t == envelope.t and bytes(last.d) == bytes(envelope.d):
                 return self._repeat_of_last(s)
         elif replaying:
             # A replay that reaches back further than was asked for: these were all received before.
             return 0
         repeat = self._repeats.get(s, 0) + 1
-        if len(self._repeats) < MOST_REPEATS:
-            self._repeats[s] = repeat
+        if len(self._repeats) >= MOST_REPEATS:
+            del self._repeats[next(iter(self._repeats))]
+        self._repeats[s] = repeat
         self._last_repeat = (s, repeat)
-        if s == received:
-            self.last = envelope
         return repeat
 
     def _repeat_of_last(self, s: int) -> int:

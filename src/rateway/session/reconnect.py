@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rateway.session.options import Chance, Compression, SessionOptions
 
-__all__ = ["Backoff", "Breaker", "Delays", "Hosts", "Patience", "gateway_address", "is_gateway_url"]
+__all__ = ["Backoff", "Breaker", "Delays", "Hosts", "Patience", "gateway_address"]
 
 API_VERSION = 10
 # Failures in a row at one host after which the other is tried, with the same session.
@@ -19,18 +19,6 @@ FAILURES_PER_HOST = 2
 HOUR = 3600.0
 # After so many doublings any cap is reached; a larger exponent would only overflow.
 MOST_DOUBLINGS = 32
-
-
-def is_gateway_url(url: object) -> bool:
-    """Whether *url* is an address that can be dialled: ws or wss, with a host."""
-    if not isinstance(url, str) or not url.isprintable():
-        return False
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    return parts.scheme in ("ws", "wss") and bool(parts.hostname)
 
 
 def gateway_address(url: str, compression: Compression) -> str:
