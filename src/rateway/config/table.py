@@ -6,17 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rateway.cache.policy import KINDS
 from rateway.config import values
 from rateway.config.values import Reader
 
 __all__ = ["GROUPS", "REQUIRED", "ROWS", "Row"]
-
-# Kinds of entities that the cache keeps.
-CACHE_KINDS = (
-    "channels", "emojis", "guilds", "members", "messages", "presences", "roles", "scheduled_events",
-    "soundboard_sounds", "stage_instances", "stickers", "threads", "users", "voice_states",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -159,8 +153,8 @@ ROWS: tuple[Row, ...] = (
         "Keep what Discord tells, for queries.", CACHE, also=("cache.enabled",)),
     Row("message_cache_size", "MESSAGE_CACHE_SIZE", "message_cache_size", values.integer(0), "number", 0,
         "Messages kept per channel.", CACHE, also=("cache.messages",)),
-    Row("cache_kinds", "CACHE_KINDS", "cache.kinds", values.kinds(*CACHE_KINDS), "names", None,
-        f"Keep these kinds of entities only: {', '.join(CACHE_KINDS)}.", CACHE, "all"),
+    Row("cache_kinds", "CACHE_KINDS", "cache.kinds", values.kinds(*sorted(KINDS)), "names", None,
+        f"Keep these kinds of entities only: {', '.join(sorted(KINDS))}.", CACHE, "all"),
     Row("cache_activities", "CACHE_ACTIVITIES", "cache.activities", values.boolean, "`true` or `false`", True,
         "Keep presences with their activities.", CACHE),
     Row("cache_members_from_events", "CACHE_MEMBERS_FROM_EVENTS", "cache.members_from_events", values.boolean,

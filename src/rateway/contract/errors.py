@@ -1,0 +1,89 @@
+"""What is answered to a query or a command that cannot be served? (``docs/contract.md``, *Answers*)
+
+With ``reply_to`` every request gets an answer: a body and the header ``status``. An old query, which has a
+``return_routing_key`` alone, gets an empty body with ``status`` = ``error`` and the reason in the header ``error``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+__all__ = ["ERROR_HEADER", "STATUS_HEADER", "ErrorCode", "Fault", "Status", "error_body", "error_headers"]
+
+STATUS_HEADER = "status"
+ERROR_HEADER = "error"
+
+
+class Status(StrEnum):
+    """The header ``status`` of an answer."""
+
+    OK = "ok"
+    NOT_FOUND = "not_found"
+    ERROR = "error"
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, for a program. New ones may be added."""
+
+    BAD_JSON = "bad_json"
+    """The body is not JSON, or not of the shape that it should have."""
+    INVALID = "invalid"
+    """Understood, but a value in it is wrong; the message says which."""
+    UNKNOWN_TYPE = "unknown_type"
+    """A query for a type that there is not."""
+    UNKNOWN_OPCODE = "unknown_opcode"
+    """A command with an opcode that workers may not send."""
+    NO_TARGET = "no_target"
+    """Neither ``shard_id`` nor ``guild_id`` in a command's headers; nowhere to answer a query to."""
+    NO_SUCH_SHARD = "no_such_shard"
+    BAD_KEY = "bad_key"
+    """A ``return_routing_key`` that may not be used."""
+    TOO_LARGE = "too_large"
+    """A command over Discord's 4,096 bytes; a query, or an answer, over the bound."""
+    EXPIRED = "expired"
+    """Its deadline passed while it waited."""
+    QUEUE_FULL = "queue_full"
+    SUPERSEDED = "superseded"
+    """A newer presence took its place before it was sent."""
+    UNAVAILABLE = "unavailable"
+    """The shard or the cache cannot serve it now; asking again later may help."""
+    CACHE_OFF = "cache_off"
+    """The cache, or that kind of entity, is switched off."""
+    LOADING = "loading"
+    """The guild's shard is still starting."""
+    INCOMPLETE = "incomplete"
+    """That kind was switched on, or a write failed, after the guild came."""
+    ELSEWHERE = "elsewhere"
+    """The guild belongs to a shard of another gateway."""
+    INTERNAL = "internal"
+    """A mistake of the gateway's; its log says more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A request that cannot be served, as a value: the code for programs, the message for people."""
+
+    code: ErrorCode
+    message: str
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+def error_body(fault: Fault) -> bytes:
+    """``{"error": {"code": …, "message": …}}``."""
+    return msgspec.json.encode(_ErrorBody(_Error(fault.code.value, fault.message)))
+
+
+def error_headers(fault: Fault) -> dict[str, str]:
+    """The headers of a failed answer; for an old query they are all that tells of the failure."""
+    return {STATUS_HEADER: Status.ERROR.value, ERROR_HEADER: f"{fault.code.value}: {fault.message}"}
