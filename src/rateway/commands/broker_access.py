@@ -1,0 +1,112 @@
+"""How does a subcommand reach the broker? The address from option, variable or file, and a connection to it.
+
+`tail` and `send` need nothing but the broker, so they ask for no token and no intents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import aio_pika
+from aio_pika.abc import AbstractConnection, AbstractExchange
+from aio_pika.exceptions import ChannelClosed
+from yarl import URL
+
+from rateway.contract import topology
+from rateway.secret import Secret
+
+#: sysexits.h: a configuration that cannot be used, a service that is away.
+EXIT_CONFIGURATION = 78
+EXIT_UNAVAILABLE = 69
+
+
+class Refused(Exception):
+    """The command cannot be carried out: words for a person, and the exit code."""
+
+    def __init__(self, words: str, code: int = EXIT_UNAVAILABLE) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which broker and which cluster are meant."""
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", type=Path, help="take the broker's address from this file"
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="N",
+        type=int,
+        default=1,
+        help="the cluster whose exchange is meant, from 1 (default: 1)",
+    )
+
+
+def address(config: Path | None, environ: Mapping[str, str]) -> Secret:
+    """AMQP_URI, else what AMQP_URI_FILE holds, else the file's `amqp` or `amqp_file`; Refused when there is none."""
+    if uri := environ.get("AMQP_URI"):
+        return Secret(uri)
+    if path := environ.get("AMQP_URI_FILE"):
+        return _from_file(Path(path), "AMQP_URI_FILE")
+    if config is not None:
+        try:
+            table = tomllib.loads(config.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise Refused(f"{config}: {error}", EXIT_CONFIGURATION) from None
+        if isinstance(uri := table.get("amqp"), str):
+            return Secret(uri)
+        if isinstance(path := table.get("amqp_file"), str):
+            return _from_file(Path(path), f"{config}: amqp_file")
+    raise Refused(
+        "no broker's address: set AMQP_URI=amqp://user:password@host/vhost, or give -c FILE with a key 'amqp'",
+        EXIT_CONFIGURATION,
+    )
+
+
+def _from_file(path: Path, where: str) -> Secret:
+    try:
+        return Secret(path.read_text().strip())
+    except OSError as error:
+        raise Refused(f"{where}: {error}", EXIT_CONFIGURATION) from None
+
+
+async def connect(options: argparse.Namespace) -> AbstractConnection:
+    """A connection to the broker that *options* name; Refused with the host and the reason, never the password."""
+    uri = address(options.config, os.environ).reveal()
+    try:
+        url = URL(uri)
+    except ValueError:
+        raise Refused(
+            "the broker's address is not a URL: amqp://user:password@host/vhost", EXIT_CONFIGURATION
+        ) from None
+    if url.scheme not in ("amqp", "amqps") or not url.host:
+        raise Refused(
+            "the broker's address must begin with amqp:// or amqps:// and name a host", EXIT_CONFIGURATION
+        )
+    where = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
+    try:
+        return await aio_pika.connect(url, timeout=10)
+    except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
+        raise Refused(f"no connection to the broker at {where}: {type(error).__name__}: {error}") from None
+
+
+async def cluster_exchange(connection: AbstractConnection, cluster: int) -> AbstractExchange:
+    """The exchange of *cluster*, which a gateway or a worker has declared; Refused when there is none.
+
+    It is looked up on a channel of its own, because the broker closes the channel when it is missing.
+    """
+    name = topology.exchange(cluster)
+    async with connection.channel() as probe:
+        try:
+            await probe.get_exchange(name, ensure=True)
+        except ChannelClosed:
+            raise Refused(
+                f"there is no exchange {name} in this virtual host: no gateway has run cluster {cluster} here yet "
+                f"(`rateway check` shows the clusters)"
+            ) from None
+    channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+    return await channel.get_exchange(name, ensure=False)
