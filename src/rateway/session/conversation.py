@@ -42,6 +42,7 @@ from rateway.session.orders import (
     Note,
     Order,
     PermitDone,
+    PermitOutcome,
     RequestPermit,
     ReturnPermit,
     Send,
@@ -98,10 +99,10 @@ class Conversation:
 
     __slots__ = (
         "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
-        "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering",
-        "_options", "_patience", "_paused_at", "_presence", "_retry_at", "_settled", "_shard",
-        "_smooth", "_watch_until", "gateway_url", "heard_at", "ignored", "latency", "orders", "received_seq",
-        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+        "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering", "_options", "_patience",
+        "_paused_at", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until", "gateway_url",
+        "heard_at", "ignored", "latency", "orders", "received_seq", "repeat", "replaying", "resume_url", "session_id",
+        "state", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -115,10 +116,10 @@ class Conversation:
         chance: Chance,
     ) -> None:
         self.state = State.IDLE
-        self.session_id: str | None = session.session_id if session else None
-        self.resume_url: str | None = None
-        if session is not None and control.is_gateway_url(session.resume_url):
-            self.resume_url = session.resume_url
+        self.session_id = session.session_id if session else None
+        self.resume_url = (
+            session.resume_url if session and control.is_gateway_url(session.resume_url) else None
+        )
         self.received_seq = session.settled if session else 0
         self.replaying = False
         self.repeat = 0
@@ -211,9 +212,7 @@ class Conversation:
         if row.code == RATE_LIMITED:
             self._allowance.punished(now)
         if row.code in (4001, 4002, 4005, RATE_LIMITED, 1009):
-            self._note(
-                "error", f"Discord closed with {row.code}: {row.meaning}; what was sent is not sent again"
-            )
+            self._note("error", f"Discord closed with {row.code}: {row.meaning}; nothing is sent again")
         if row.verdict is Verdict.FATAL:
             self._settle_permit("closed")
             self._over()
@@ -256,7 +255,7 @@ class Conversation:
             return
         if self.state is State.IDENTIFYING:
             self.orders.append(ReturnPermit())
-        self._hang_up(KEEP_SESSION, why)
+        self.orders.append(Disconnect(KEEP_SESSION, why))
         self._over()
         self._retry_at = max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None
         self._enter(State.BACKING_OFF, why)
@@ -298,7 +297,8 @@ class Conversation:
             self._ignore(f"a message with op {envelope.op}, which nobody documented")
             return None
         delivered = handler(self, envelope, now)
-        self._plan(now)
+        if self.orders:
+            self._plan(now)
         return delivered
 
     def _received_oddly(self, document: bytes | memoryview, now: float) -> None:
@@ -322,9 +322,7 @@ class Conversation:
             self._corrupt_hellos += 1
             following = NEXT_COMPRESSION.get(self._compression)
             if self._corrupt_hellos >= CORRUPT_HELLOS and following is not None:
-                self._note(
-                    "warning", f"{self._compression} fails at the first message; from now on {following}"
-                )
+                self._note("warning", f"{self._compression} fails at once; from now on {following}")
                 self._compression = following
                 self._corrupt_hellos = 0
         self._note("warning", f"a message that cannot be read: {why}")
@@ -353,7 +351,7 @@ class Conversation:
             limited = control.members_limited(envelope.d)
             if limited is not None:
                 self._allowance.hold_guild(limited[0], now + limited[1])
-        self._smoothen(now)
+        self._smooth = self.state is State.LIVE and self.repeat == 0 and self._watch_until <= now
         return envelope
 
     def _number(self, envelope: Envelope, now: float) -> None:
@@ -378,14 +376,9 @@ class Conversation:
             self._deliver(envelope)
             self._break_off(now, Verdict.RESUME, "READY without a session", outcome="invalid")
             return
+        self._forget()
         self.session_id = ready.session_id
         self.resume_url = ready.resume_gateway_url or self.gateway_url
-        self.received_seq = 0
-        self._settled = None
-        self._numbering = Numbering()
-        self._last = None
-        self._patience.progress()
-        self._hosts.forget()
         self._number(envelope, now)
         self._lost = False
         self._live_since = now
@@ -397,6 +390,8 @@ class Conversation:
         self._pump(now)
 
     def _resumed(self, envelope: Envelope, now: float) -> None:
+        # Not an event of the past: whatever its number is, it shares no identity with one.
+        self.replaying = False
         self._number(envelope, now)
         self._patience.progress()
         self._live_since = now
@@ -528,10 +523,10 @@ class Conversation:
             return
         self._settle_permit("closed")
         if self.state in OPEN or self.state is State.CONNECTING:
-            self._hang_up(END_SESSION if end_session else KEEP_SESSION, "stopping")
+            self.orders.append(Disconnect(END_SESSION if end_session else KEEP_SESSION, "stopping"))
         self._over()
         if end_session:
-            self.session_id = self.resume_url = self._settled = None
+            self._forget()
         self._enter(State.STOPPED, "stopped")
         self._plan(now)
 
@@ -549,31 +544,16 @@ class Conversation:
         self._enter(State.CONNECTING, why)
         self.orders.append(Connect(gateway_address(url, self._compression), resuming, self._connection))
 
-    def _hang_up(self, code: int, reason: str) -> None:
-        self.orders.append(Disconnect(code, reason))
-
     def _break_off(
-        self,
-        now: float,
-        verdict: Verdict,
-        why: str,
-        *,
-        wait: float = 0.0,
-        outcome: Literal["invalid", "closed", "timeout"] = "closed",
+        self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
     ) -> None:
         """We close, in a way that keeps the session."""
         if self.state in OPEN:
-            self._hang_up(KEEP_SESSION, why)
-            self._ended(now, verdict, why, wait=wait, outcome=outcome)
+            self.orders.append(Disconnect(KEEP_SESSION, why))
+            self._ended(now, verdict, why, wait, outcome)
 
     def _ended(
-        self,
-        now: float,
-        verdict: Verdict,
-        why: str,
-        *,
-        wait: float = 0.0,
-        outcome: Literal["invalid", "closed", "timeout"] = "closed",
+        self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
     ) -> None:
         """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
         self._settle_permit(outcome)
@@ -605,15 +585,18 @@ class Conversation:
     def _lose(self, reason: str) -> None:
         if self.session_id is not None:
             self.orders.append(SessionLost(self.session_id, self.received_seq, reason))
-        self.session_id = self.resume_url = self._settled = None
-        self.received_seq = 0
-        self._numbering = Numbering()
-        self._last = None
-        self._hosts.forget()
-        self._patience.progress()
+        self._forget()
         self._lost = True
 
-    def _settle_permit(self, outcome: Literal["invalid", "closed", "timeout"]) -> None:
+    def _forget(self) -> None:
+        """Nothing of a session is left, its address and its numbers neither."""
+        self.session_id = self.resume_url = self._settled = self._last = None
+        self.received_seq = self.repeat = 0
+        self._numbering = Numbering()
+        self._hosts.forget()
+        self._patience.progress()
+
+    def _settle_permit(self, outcome: PermitOutcome) -> None:
         if self.state is State.WAITING_PERMIT:
             self.orders.append(ReturnPermit())
         elif self.state is State.IDENTIFYING:
@@ -641,13 +624,12 @@ class Conversation:
 
     def _timed_out(self, now: float) -> None:
         if self.state is State.WAITING_HELLO:
-            self._break_off(now, Verdict.RESUME, f"no Hello in {self._options.hello_timeout:g} s")
+            why = f"no Hello in {self._options.hello_timeout:g} s"
         elif self.state is State.IDENTIFYING:
-            self._break_off(
-                now, Verdict.RESUME, f"no READY in {self._options.ready_timeout:g} s", outcome="timeout"
-            )
-        elif self.state is State.RESUMING:
-            self._break_off(now, Verdict.RESUME, f"nothing replayed in {self._options.replay_timeout:g} s")
+            why = f"no READY in {self._options.ready_timeout:g} s"
+        else:
+            why = f"nothing replayed in {self._options.replay_timeout:g} s"
+        self._break_off(now, Verdict.RESUME, why, outcome="timeout")
 
     def _pause_ends(self) -> float:
         assert self._paused_at is not None
@@ -685,16 +667,11 @@ class Conversation:
     def _enter(self, state: State, why: str) -> None:
         old, self.state = self.state, state
         self.replaying = state is State.RESUMING
-        self.repeat = 0
-        self._smooth = state is State.LIVE
+        self._smooth = state is State.LIVE and self.repeat == 0
         if state in ENDED:
             self._allowance.forsake()
         if old is not state:
             self.orders.append(StateChanged(old, state, why))
-
-    def _smoothen(self, now: float) -> None:
-        """Whether the next dispatch in line can take the hot path."""
-        self._smooth = self.state is State.LIVE and self.repeat == 0 and self._watch_until <= now
 
     def _deliver(self, envelope: Envelope) -> None:
         self.orders.append(Deliver(envelope, self.repeat, self.replaying, self.session_id))

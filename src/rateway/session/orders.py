@@ -25,6 +25,7 @@ __all__ = [
     "Order",
     "Outcome",
     "PermitDone",
+    "PermitOutcome",
     "RequestPermit",
     "ReturnPermit",
     "Send",
@@ -90,6 +91,7 @@ class Command:
     handle: object = field(default=None, repr=False)
 
 
+PermitOutcome = Literal["ready", "invalid", "closed", "timeout"]
 Outcome = Literal["sent", "superseded", "expired", "queue_full", "too_large", "invalid"]
 
 
@@ -154,7 +156,7 @@ class ReturnPermit:
 class PermitDone:
     """How the identify ended; its bucket may go on."""
 
-    outcome: Literal["ready", "invalid", "closed", "timeout"]
+    outcome: PermitOutcome
 
 
 @dataclass(frozen=True, slots=True)
