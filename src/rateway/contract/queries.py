@@ -41,10 +41,10 @@ class QueryType:
 
 
 def _type(
-    name: str, arguments: str, help: str, *, required: int | None = None, lists: bool = False
-) -> QueryType:  # noqa: A002
+    name: str, arguments: str, text: str, *, required: int | None = None, lists: bool = False
+) -> QueryType:
     names = tuple(arguments.split())
-    return QueryType(name, names, len(names) if required is None else required, lists, help)
+    return QueryType(name, names, len(names) if required is None else required, lists, text)
 
 
 QUERY_TYPES: Mapping[str, QueryType] = MappingProxyType(
@@ -216,7 +216,7 @@ def _arguments(kind: QueryType, given: object) -> tuple[int, ...] | Fault:
     return tuple(numbers)
 
 
-def _fields(given: object) -> tuple[str, ...] | None | Fault:
+def _fields(given: object) -> tuple[str, ...] | Fault | None:
     if given is None:
         return None
     if (

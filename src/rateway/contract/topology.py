@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange", "exchange", "incoming",
+    "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
+    "exchange", "incoming",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
