@@ -1,0 +1,68 @@
+"""How is a configuration read by a command, and how are its mistakes shown?"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from rateway import logs
+from rateway.config import ConfigurationError, Settings, load
+
+__all__ = ["EXIT_CONFIGURATION", "add_option", "load_or_explain", "state_dir"]
+
+# sysexits.h, EX_CONFIG: a person has to change something; systemd's RestartPreventExitStatus=78 rests on it.
+EXIT_CONFIGURATION = 78
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """``-c FILE``."""
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from this TOML file")
+
+
+def load_or_explain(file: Path | None) -> Settings | None:
+    """The settings, or ``None`` after every mistake was told on standard error (as JSON lines when that is set)."""
+    try:
+        settings = load(file, os.environ)
+    except ConfigurationError as error:
+        explain(error)
+        return None
+    logs.hide(*settings.secrets())
+    return settings
+
+
+def explain(error: ConfigurationError) -> None:
+    """Tell every mistake: where it stands, what is wrong, what to write instead."""
+    # What is broken here may be a secret in the wrong place; these are told, if they can be.
+    logs.hide(*(os.environ.get(name) for name in ("DISCORD_TOKEN", "AMQP_URI", "HTTP_TOKEN")))
+    if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
+        handler = logs.configure("info", "json")
+        log = logging.getLogger("rateway.config")
+        for problem in error.problems:
+            fields = {"action": "configuration", "where": problem.where, "instead": problem.instead}
+            log.critical("%s", problem, extra=fields)
+        logging.getLogger().removeHandler(handler)
+        return
+    count = len(error.problems)
+    lines = [f"rateway: {count} mistake{'s' if count > 1 else ''} in the configuration, nothing was started"]
+    for problem in error.problems:
+        lines.append(f"  {problem.where}: {problem.wrong}")
+        if problem.instead:
+            lines.append(f"      → {problem.instead}")
+    print("\n".join(logs.escape(logs.redact(line)) for line in lines), file=sys.stderr)
+
+
+def state_dir(file: Path | None, given: Path | None) -> Path | None:
+    """The state folder for a command that needs nothing else: option, else the configuration's, mistakes told."""
+    if given is not None:
+        return given
+    if file is None and os.environ.get("STATE_DIR"):
+        return Path(os.environ["STATE_DIR"]).expanduser()
+    if file is None:
+        from rateway.config import table
+
+        return table.state_dir(os.environ)
+    settings = load_or_explain(file)
+    return None if settings is None else settings.state_dir
