@@ -90,6 +90,7 @@ class Cluster:
         self._settled_moved = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
+        self.broker_why = "not connected yet"
         self.publisher = EventPublisher(
             address=tools.address,
             exchange=topology.exchange(number),
@@ -102,13 +103,18 @@ class Cluster:
         )
         if self._cache is not None:
             self.publisher.before_write = self._commit
-        records = {record.shard_id: record for record in store.sessions()} if store is not None else {}
-        for shard_id in tools.layout.shards_of(number):
+        self._make_shards()
+
+    def _make_shards(self) -> None:
+        records = {record.shard_id: record for record in self.store.sessions()} if self.store is not None else {}
+        for shard_id in self.tools.layout.shards_of(self.number):
             self._make_shard(shard_id, records.get(shard_id))
 
     def _make_shard(self, shard_id: int, record: SessionRecord | None) -> None:
         tools = self.tools
-        stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
+        stream = self.streams.get(shard_id)
+        if stream is None:
+            stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
         session = None
         if record is not None and self._keeper.fits(record):
             session = StoredSession(record.session_id, record.resume_url, record.settled)
@@ -155,6 +161,16 @@ class Cluster:
         self._started = True
         for shard in sorted(self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)):
             shard.start()
+
+    def yield_shards(self) -> None:
+        """Another gateway owns this cluster: leave its shards to it, keep our sessions for the day we are asked again."""
+        if not self._started:
+            return
+        self._started = False
+        for shard in self.shards.values():
+            shard.stop(end_session=False)
+        self._write_now()
+        self._make_shards()
 
     async def stop(self, *, end_sessions: bool, timeout: float) -> int:
         """Close the shards so that they can resume (or end for good), wait for confirms, write all down.
@@ -214,8 +230,9 @@ class Cluster:
         name, seq = envelope.t, envelope.s
         assert name is not None
         for guild_id in applied.left:
-            body = messages.encode(messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id)))
-            self.publisher.publish_own("RATEWAY_GUILD_LEFT", body, f"left:{shard.conversation.session_id}:{guild_id}")
+            left = messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id))
+            message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
+            self.publisher.publish_own(left.key, messages.encode(left), message_id)
         if not self.tools.settings.publishes(name):
             self.filtered += 1
             if seq is not None:
@@ -241,7 +258,7 @@ class Cluster:
             gap = messages.with_new_session(pending, order.session_id)
             self._keeper.remember_gap(shard_id, gap)
             self.publisher.publish_own(
-                "RATEWAY_GAP",
+                messages.Gap.key,
                 gap,
                 messages.gap_id(gap),
                 on_confirmed=lambda: self._keeper.gap_confirmed(shard_id),
@@ -283,7 +300,7 @@ class Cluster:
         body = messages.ShardStatus(
             shard=shard.shard_id, state=order.new.value, before=order.old.value, why=order.why, time=time.time()
         )
-        self.publisher.publish_own("RATEWAY_SHARD_STATUS", messages.encode(body))
+        self.publisher.publish_own(body.key, messages.encode(body))
 
     async def _write_sessions(self) -> None:
         while True:
@@ -355,6 +372,7 @@ class Cluster:
         )
 
     def on_state(self, up: bool, why: str) -> None:
+        self.broker_why = why
         log.log(
             logging.INFO if up else logging.WARNING,
             "broker %s%s",

@@ -30,6 +30,8 @@ class _Kept:
 
     record: SessionRecord
     ready_seq: int
+    before: str = ""
+    """The session before this one, if one was lost."""
     stored: SessionRecord | None = None
 
 
@@ -72,7 +74,8 @@ class SessionKeeper:
             wall=0.0,
             pending_gap=gap,
         )
-        self._kept[shard_id] = _Kept(record, ready_seq, before.stored if before else None)
+        former = before.record.session_id or before.before if before else ""
+        self._kept[shard_id] = _Kept(record, ready_seq, former, before.stored if before else None)
 
     def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
         """The session is over and events may be missing: forget it and remember the gap, in one transaction."""
@@ -87,13 +90,19 @@ class SessionKeeper:
             wall=wall,
             pending_gap=gap,
         )
-        self._kept[shard_id] = _Kept(blank, ready_seq=0)
+        known = self._kept.get(shard_id)
+        self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.session_id if known else "")
         self._put(self._kept[shard_id], blank)
         self.commit()
 
     def pending_gap(self, shard_id: int) -> bytes | None:
         kept = self._kept.get(shard_id)
         return kept.record.pending_gap if kept else None
+
+    def before(self, shard_id: int) -> str:
+        """The session that this shard had before its present one; empty when there was none."""
+        kept = self._kept.get(shard_id)
+        return kept.before if kept else ""
 
     def remember_gap(self, shard_id: int, gap: bytes) -> None:
         """The gap's body is complete (it names the new session); written with the next :meth:`write`."""

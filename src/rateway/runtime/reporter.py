@@ -23,6 +23,7 @@ from rateway.runtime.status import (
 from rateway.session.orders import State
 
 if TYPE_CHECKING:
+    from rateway.transports.amqp.inbound import Ownership
     from rateway.runtime.cluster import Cluster
     from rateway.runtime.gateway import Gateway
     from rateway.runtime.shard import Shard
@@ -54,7 +55,7 @@ class Reporter:
                 return {"error": f"unknown request {' '.join(words)[:80]!r}; there are: status, restart-shard N"}
 
     def _restart_shard(self, shard_id: int) -> object:
-        for cluster in self._gateway.clusters.values():
+        for cluster in _clusters(self._gateway):
             if shard_id in cluster.shards:
                 if self._gateway.permits is not None:
                     self._gateway.permits.restart(shard_id)
@@ -68,7 +69,7 @@ class Reporter:
         now = time.monotonic()
         shards = [
             _shard(cluster, shard, asyncio.get_running_loop().time())
-            for cluster in gateway.clusters.values()
+            for cluster in _clusters(gateway)
             for shard in cluster.shards.values()
         ]
         return GatewayStatus(
@@ -76,7 +77,7 @@ class Reporter:
             state=gateway.phase,
             uptime_s=now - gateway.started_at,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
-            clusters=[_cluster(gateway, cluster) for cluster in gateway.clusters.values()],
+            clusters=[_cluster(gateway, cluster) for cluster in _clusters(gateway)],
             shards=shards,
             processes=[self._process(now)],
             budget=_budget(gateway),
@@ -88,7 +89,7 @@ class Reporter:
         return ProcessStatus(
             pid=os.getpid(),
             role="gateway",
-            clusters=list(self._gateway.clusters),
+            clusters=[cluster.number for cluster in _clusters(self._gateway)],
             cpu_s=usage.ru_utime + usage.ru_stime,
             memory_bytes=_resident_bytes(),
             loop_lag_ms=self._loop_lag * 1000,
@@ -147,7 +148,7 @@ class Reporter:
         log.info("all %d shards are live", total, extra={"action": "start"})
 
     def _progress(self) -> tuple[int, int, str]:
-        shards = [shard for cluster in self._gateway.clusters.values() for shard in cluster.shards.values()]
+        shards = [shard for cluster in _clusters(self._gateway) for shard in cluster.shards.values()]
         ready = sum(1 for shard in shards if shard.conversation.state is State.LIVE)
         waiting = sum(1 for shard in shards if shard.conversation.state is State.WAITING_PERMIT)
         permits = self._gateway.permits
@@ -156,6 +157,14 @@ class Reporter:
             return ready, len(shards), ""
         seconds = -(-waiting // concurrency) * 5.25
         return ready, len(shards), f"{waiting} wait for their identify, about {_span(seconds)} left"
+
+
+def _clusters(gateway: Gateway) -> list[Cluster]:
+    return list(gateway.worker.clusters.values()) if gateway.worker is not None else []
+
+
+def _ownership(gateway: Gateway) -> dict[int, tuple[Ownership, str]]:
+    return gateway.worker.ownership if gateway.worker is not None else {}
 
 
 def _span(seconds: float) -> str:
@@ -193,11 +202,11 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
 
 
 def _cluster(gateway: Gateway, cluster: Cluster) -> ClusterStatus:
-    responder = gateway.responders.get(cluster.number)
+    responder = gateway.worker.responders.get(cluster.number) if gateway.worker else None
     return ClusterStatus(
         cluster=cluster.number,
         exchange=cluster.publisher.exchange,
-        owned=gateway.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        owned=_ownership(gateway).get(cluster.number, ("away", ""))[0] == "owned",
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.events),
@@ -268,7 +277,7 @@ def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
 
 
 def _budget(gateway: Gateway) -> BudgetStatus:
-    spent = sum(shard.identifies for cluster in gateway.clusters.values() for shard in cluster.shards.values())
+    spent = sum(shard.identifies for cluster in _clusters(gateway) for shard in cluster.shards.values())
     if gateway.permits is None:
         return BudgetStatus(None, None, None, None, spent)
     governor = gateway.permits.governor
@@ -278,10 +287,10 @@ def _budget(gateway: Gateway) -> BudgetStatus:
 
 def _notes(gateway: Gateway) -> list[str]:
     notes = []
-    for number, (state, why) in gateway.ownership.items():
+    for number, (state, why) in _ownership(gateway).items():
         if state != "owned":
             notes.append(f"cluster {number}: {why}")
-    for cluster in gateway.clusters.values():
+    for cluster in _clusters(gateway):
         publisher = cluster.publisher
         if publisher.paused:
             notes.append(f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up")

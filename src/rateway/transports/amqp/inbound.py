@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import pamqp.commands as spec
+from pamqp import frame as framing
+from pamqp.body import ContentBody
+from pamqp.header import ContentHeader
 
 from rateway.transports.amqp.connection import (
     BrokerRefused,
@@ -124,6 +127,7 @@ class Inbound:
                 self._say("owned", "")
                 reason = await asyncio.shield(channel.closed)
                 self._channel = None
+                self._out.clear()
                 if isinstance(reason, ConnectionLost):
                     self._say("away", str(reason))
                     return 0.1
@@ -170,7 +174,7 @@ class Inbound:
     ) -> None:
         self._on_message(
             Message(
-                tag=method.delivery_tag,
+                tag=method.delivery_tag or 0,
                 key=str(method.routing_key),
                 body=body,
                 headers=header.headers or {},
@@ -213,6 +217,22 @@ class Inbound:
         begin, content, end = pieces(exchange.encode(), publish, self._connection.frame_max)
         self._put(message, begin + content + end)
 
+    def forward(self, message: Message, exchange: str, headers: Mapping[str, Any]) -> None:
+        """Publish the message again, as it is but for its headers, to the same key of another exchange."""
+        assert self._connection is not None
+        about = spec.Basic.Properties(
+            headers=dict(headers),
+            correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            expiration=message.expiration,
+        )
+        room = self._connection.frame_max - 8
+        parts = [framing.marshal(spec.Basic.Publish(0, exchange, message.key), CHANNEL)]
+        parts.append(framing.marshal(ContentHeader(0, len(message.body), about), CHANNEL))
+        for start in range(0, len(message.body), room):
+            parts.append(framing.marshal(ContentBody(message.body[start : start + room]), CHANNEL))
+        self._put(message, b"".join(parts))
+
     def _put(self, message: Message, data: bytes) -> None:
         if message.channel is not self._channel:
             return
@@ -222,7 +242,7 @@ class Inbound:
 
     def _write(self) -> None:
         out, self._out = self._out, []
-        if self._channel is not None and self._connection is not None:
+        if out and self._channel is not None and self._connection is not None:
             self._connection.write(b"".join(out))
 
 

@@ -1,0 +1,174 @@
+"""What workers ask of one cluster: commands for Discord, queries to the cache. Each is answered; none harms another.
+
+A command is acknowledged once it went to Discord or was refused; a query once it was answered. Whatever is wrong
+with a message is its own sender's affair: it is answered or logged, counted, and acknowledged
+(docs/contract.md, "Answers").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rateway.contract import commands, errors, queries, topology
+from rateway.contract.errors import ErrorCode, Fault
+from rateway.session.orders import Command, CommandDone
+from rateway.transports.amqp.inbound import Inbound, Message
+
+if TYPE_CHECKING:
+    from rateway.runtime.cluster import Cluster
+    from rateway.runtime.worker import Worker
+
+log = logging.getLogger(__name__)
+
+# A forwarded command carries how often it was handed on: gateways that disagree about the layout must not play ball.
+HOPS = "rateway_hops"
+MOST_HOPS = 3
+
+_CODES: dict[str, ErrorCode] = {
+    "superseded": ErrorCode.SUPERSEDED,
+    "expired": ErrorCode.EXPIRED,
+    "queue_full": ErrorCode.QUEUE_FULL,
+    "too_large": ErrorCode.TOO_LARGE,
+    "invalid": ErrorCode.INVALID,
+}
+_WORDS: dict[str, str] = {
+    "superseded": "a newer presence took its place",
+    "expired": "it waited for longer than its deadline",
+    "queue_full": "too many commands wait for this shard",
+}
+
+
+class Responder:
+    """The reader of one cluster's inbound queue; ``message`` is called for each message and never waits or raises."""
+
+    inbound: Inbound
+
+    def __init__(self, worker: Worker, cluster: Cluster) -> None:
+        self._worker = worker
+        self._cluster = cluster
+        self.commands: Counter[str] = Counter()
+        self.queries: Counter[str] = Counter()
+        cluster.on_command_done = self._done
+
+    def message(self, message: Message) -> None:
+        """A query or a command has come."""
+        if message.key == topology.GATEWAY_KEY:
+            self._command(message)
+        elif message.key == topology.CACHE_KEY:
+            self._query(message)
+        else:
+            fault = Fault(ErrorCode.INVALID, f"the routing key {message.key!r} is neither cache nor gateway")
+            self._fail(message, fault, self.commands)
+
+    # Commands.
+
+    def _command(self, message: Message) -> None:
+        layout = self._worker.choice.layout
+        request = commands.parse_command(
+            message.body, message.headers, shard_count=layout.shards, intents=self._worker.settings.intents
+        )
+        if isinstance(request, Fault):
+            self._fail(message, request, self.commands)
+            return
+        number = layout.cluster_of(request.shard_id)
+        cluster = self._worker.clusters.get(number)
+        if cluster is None:
+            self._hand_on(message, number)
+            return
+        now = asyncio.get_running_loop().time()
+        patience = commands.deadline(message.expiration, self._worker.settings.command_deadline)
+        handle = (self, message)
+        cluster.command(
+            request.shard_id, Command(request.op, request.payload, request.guild_id, now + patience, handle)
+        )
+
+    def _hand_on(self, message: Message, number: int) -> None:
+        """The shard runs elsewhere: its cluster's exchange knows where."""
+        hops = message.headers.get(HOPS, 0)
+        if not isinstance(hops, int) or hops >= MOST_HOPS:
+            fault = Fault(ErrorCode.UNAVAILABLE, f"no gateway that was asked runs cluster {number}")
+            self._fail(message, fault, self.commands)
+            return
+        self.commands["handed_on"] += 1
+        self.inbound.forward(message, topology.exchange(number), {**message.headers, HOPS: hops + 1})
+        self.inbound.acknowledge(message)
+
+    def _done(self, order: CommandDone) -> None:
+        handle = order.command.handle
+        assert isinstance(handle, tuple)
+        responder, message = handle
+        responder.answer(message, order)
+
+    def answer(self, message: Message, order: CommandDone) -> None:
+        """A command of ours has had its fate, on whichever shard of this process."""
+        if order.outcome == "sent":
+            self.commands["sent"] += 1
+            if message.reply_to is not None:
+                shard_id = message.headers.get("shard_id")
+                body = commands.command_answer(shard_id) if isinstance(shard_id, int) else b"{}"
+                self._reply(message, body, errors.Status.OK)
+            self.inbound.acknowledge(message)
+            return
+        words = order.detail or _WORDS.get(order.outcome, order.outcome)
+        self._fail(message, Fault(_CODES[order.outcome], words), self.commands)
+
+    # Queries.
+
+    def _query(self, message: Message) -> None:
+        request = queries.parse_query(message.body, has_reply_to=message.reply_to is not None)
+        if isinstance(request, Fault):
+            self._fail_query(message, request, None)
+            return
+        cache = self._worker.queries
+        if cache is None:
+            words = "the cache is switched off (CACHE_ENABLED)"
+            self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
+            return
+        now = asyncio.get_running_loop().time()
+        patience = commands.deadline(message.expiration, self._worker.settings.query_deadline)
+        cache.ask(self, message, request, now + patience)
+
+    def answer_query(self, message: Message, key: str | None, status: errors.Status, body: bytes) -> None:
+        """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known."""
+        self.queries[status.value] += 1
+        headers = {errors.STATUS_HEADER: status.value}
+        if message.reply_to is not None:
+            self.inbound.publish(message, "", message.reply_to, body, headers, message.correlation_id)
+        elif key is not None:
+            exchange = topology.exchange(self._cluster.number)
+            self.inbound.publish(message, exchange, key, body, headers, message.correlation_id)
+        self.inbound.acknowledge(message)
+
+    def fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
+        """A query that cannot be answered: said to whoever asked, in the form that it asked for."""
+        self._fail_query(message, fault, key)
+
+    def _fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
+        if message.reply_to is None and key is not None:
+            exchange = topology.exchange(self._cluster.number)
+            self.inbound.publish(message, exchange, key, b"", errors.error_headers(fault), message.correlation_id)
+        self._fail(message, fault, self.queries)
+
+    # Both.
+
+    def _fail(self, message: Message, fault: Fault, counter: Counter[str]) -> None:
+        counter[fault.code.value] += 1
+        if message.reply_to is not None:
+            self._reply(message, errors.error_body(fault), errors.Status.ERROR)
+        elif fault.code is not ErrorCode.SUPERSEDED:
+            log.warning(
+                "a worker's message (key %s) was refused: %s: %s",
+                message.key,
+                fault.code.value,
+                fault.message,
+                extra={"cluster": self._cluster.number, "action": "refused"},
+            )
+        self.inbound.acknowledge(message)
+
+    def _reply(self, message: Message, body: bytes, status: errors.Status) -> None:
+        assert message.reply_to is not None
+        headers = {errors.STATUS_HEADER: status.value}
+        self.inbound.publish(message, "", message.reply_to, body, headers, message.correlation_id)

@@ -1,0 +1,177 @@
+"""Which layout does this start run, and where does Discord's gateway live? Asked once, before anything connects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from pathlib import Path
+
+import msgspec
+
+from rateway.cache.policy import CachePolicy
+from rateway.config import Settings
+from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
+from rateway.fleet.layout import Layout
+from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
+from rateway.transports.state import FatalRecord, StateDir
+from rateway.transports.store import Store, StoreFault
+
+log = logging.getLogger(__name__)
+
+LAYOUT = "layout.json"
+
+__all__ = ["FatalEnd", "Identity", "choose", "clusters_of", "forget_layout", "open_store", "unauthorized"]
+
+
+class FatalEnd(Exception):
+    """Nothing can work until a person changes something; ``record`` says what."""
+
+    def __init__(self, record: FatalRecord) -> None:
+        super().__init__(record.meaning)
+        self.record = record
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which bot and which settings, as keyed hashes: what is written down beside sessions and fatal ends."""
+
+    bot: str
+    settings: str
+
+    @classmethod
+    def of(cls, settings: Settings, state: StateDir) -> Identity:
+        token = settings.token.reveal()
+        shape = (str(settings.intents), str(settings.shards), settings.api_url, str(settings.extra_shards))
+        return cls(state.fingerprint("token", token), state.fingerprint("settings", token, *shape))
+
+
+async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:
+    """The layout that holds, or a new one from Discord's recommendation, asked for as long as it takes.
+
+    Raises FatalEnd when Discord refuses the token.
+    """
+    stored = _stored_layout(state)
+    kept = keep_stored(
+        stored,
+        resumable=_count_resumable(stored, settings, state, identity) if stored is not None else 0,
+        reshard=settings.reshard,
+        shards=settings.shards,
+        per_cluster=settings.shards_per_cluster,
+    )
+    if isinstance(kept, Choice):
+        choice = kept
+    else:
+        if kept:
+            log.warning("%s", kept, extra={"action": "layout"})
+        answer = await _ask_discord(rest)
+        choice = take_recommended(
+            shards=settings.shards,
+            recommended=answer.shards,
+            extra=settings.extra_shards,
+            per_cluster=settings.shards_per_cluster,
+            gateway_url=answer.url,
+        )
+    log.info("%s, %d clusters", choice.words, len(choice.layout.clusters), extra={"action": "layout"})
+    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url)
+    if layout != stored:
+        state.write(LAYOUT, msgspec.json.encode(layout))
+    return choice
+
+
+def forget_layout(state: StateDir) -> None:
+    """The next :func:`choose` takes Discord's recommendation."""
+    state.write(LAYOUT, b"")
+
+
+def _stored_layout(state: StateDir) -> StoredLayout | None:
+    data = state.read(LAYOUT)
+    try:
+        return msgspec.json.decode(data, type=StoredLayout) if data else None
+    except msgspec.DecodeError:
+        log.warning("the stored layout cannot be read and is not used", extra={"action": "layout"})
+        return None
+
+
+def _count_resumable(stored: StoredLayout, settings: Settings, state: StateDir, identity: Identity) -> int:
+    """Sessions of the stored layout that fit this bot and these intents. Says what does not carry over."""
+    resumable, foreign = 0, 0
+    for number in clusters_of(settings, Layout(stored.shards, stored.per_cluster)):
+        store = open_store(settings, state, number)
+        if isinstance(store, StoreFault):
+            continue
+        for record in store.sessions():
+            if record.session_id and record.shard_count == stored.shards:
+                if record.intents == settings.intents and record.token_hash == identity.bot:
+                    resumable += 1
+                else:
+                    foreign += 1
+        store.close()
+    if foreign:
+        log.warning(
+            "%d stored sessions belong to other intents or another token and cannot be resumed: "
+            "%d identifies will be spent",
+            foreign,
+            foreign,
+            extra={"action": "layout"},
+        )
+    return resumable
+
+
+async def _ask_discord(rest: DiscordRest) -> GatewayBot:
+    attempts = 0
+    while True:
+        answer = await rest.gateway_bot()
+        if isinstance(answer, GatewayBot):
+            return answer
+        unauthorized(answer)
+        attempts += 1
+        delay = backoff(answer, attempts, random.random())
+        log.warning(
+            "Discord does not say where its gateway is: %s; asking again in %.0f s",
+            answer.text,
+            delay,
+            extra={"action": "rest"},
+        )
+        await asyncio.sleep(delay)
+
+
+def unauthorized(answer: RestFailure) -> None:
+    """Raise FatalEnd when the answer says that the token is dead."""
+    if answer.kind == "unauthorized":
+        help_text = "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)"
+        raise FatalEnd(FatalRecord(401, "Discord does not know this token", help_text, time.time()))
+
+
+def clusters_of(settings: Settings, layout: Layout) -> list[int]:
+    """The clusters of the layout that this gateway runs."""
+    chosen = settings.clusters
+    missing = sorted(set(chosen or ()) - set(layout.clusters))
+    if missing:
+        log.warning(
+            "CLUSTERS names %s, but there are only clusters 1-%d", ", ".join(map(str, missing)), len(layout.clusters)
+        )
+    return [number for number in layout.clusters if chosen is None or number in chosen]
+
+
+def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
+    return (settings.cache_path or state.path / "clusters") / str(number) / "store"
+
+
+def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
+    """The store of a cluster, with the cache's policy of the settings."""
+    policy = CachePolicy(
+        enabled=settings.cache_enabled,
+        messages_per_channel=settings.message_cache_size,
+        activities=settings.cache_activities,
+        members_from_events=settings.cache_members_from_events,
+        before=settings.before,
+        message_content=bool(settings.intents & 1 << 15),
+        **({"kinds": settings.cache_kinds} if settings.cache_kinds is not None else {}),
+    )
+    folder = store_folder(settings, state, number)
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return StoreFault(f"{folder.parent} cannot be made: {error.strerror}")
+    return Store.open(folder, cluster=number, policy=policy, wall=time.time())

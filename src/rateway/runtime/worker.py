@@ -1,0 +1,172 @@
+"""The clusters that one process runs, and what they share. What happens here touches no other process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable
+
+from rateway.config import Settings
+from rateway.contract import topology
+from rateway.delivery.limits import DeliveryLimits
+from rateway.fleet.choice import Choice
+from rateway.runtime.cluster import Cluster, ClusterTools
+from rateway.runtime.desk import QueryDesk
+from rateway.runtime.dialer import Dialer
+from rateway.runtime.permits import IdentifyPermits
+from rateway.runtime.responder import Responder
+from rateway.runtime.start import Identity, open_store
+from rateway.session.options import CommandBudget, SessionOptions
+from rateway.session.orders import Fatal
+from rateway.transports.amqp import uri
+from rateway.transports.amqp.inbound import Inbound, Ownership
+from rateway.transports.rest import USER_AGENT
+from rateway.transports.spool import Spool, SpoolFull
+from rateway.transports.state import StateDir
+from rateway.transports.store import StoreFault
+
+log = logging.getLogger(__name__)
+
+INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """One process's clusters. ``run`` holds them until cancelled, ``wind_down`` closes them in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        identity: Identity,
+        choice: Choice,
+        clusters: list[int],
+        permits: IdentifyPermits,
+        on_fatal: Callable[[int, Fatal], None],
+    ) -> None:
+        self.settings = settings
+        self.state = state
+        self.choice = choice
+        self.permits = permits
+        self.clusters: dict[int, Cluster] = {}
+        self.responders: dict[int, Responder] = {}
+        self.ownership: dict[int, tuple[Ownership, str]] = {}
+        self.queries: QueryDesk | None = None
+        self._inbound: dict[int, Inbound] = {}
+        tools = self._tools(identity, on_fatal)
+        for number in clusters:
+            cluster = self.clusters[number] = self._make_cluster(number, tools)
+            responder = self.responders[number] = Responder(self, cluster)
+            self._inbound[number] = responder.inbound = Inbound(
+                address=tools.address,
+                name=f"rateway cluster {number}: queries and commands",
+                exchange=topology.exchange(number),
+                queue=topology.incoming(number),
+                keys=INBOUND_KEYS,
+                on_message=responder.message,
+                on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
+            )
+
+    def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
+        settings, layout = self.settings, self.choice.layout
+        template = settings.presence
+        options = SessionOptions(
+            token=settings.token.reveal(),
+            intents=settings.intents,
+            compression=settings.compression,
+            large_threshold=settings.large_threshold,
+            presence=None if template is None else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
+            resume_patience=settings.resume_patience,
+            max_message_bytes=settings.max_message_bytes,
+            command_queue=settings.command_queue,
+            command_budget=CommandBudget(settings.command_queue_total),
+        )
+        return ClusterTools(
+            settings=settings,
+            layout=layout,
+            gateway_url=self.choice.gateway_url,
+            options=options,
+            limits=DeliveryLimits(
+                events=settings.unconfirmed_events,
+                bytes=settings.unconfirmed_bytes,
+                nack_patience=settings.nack_patience,
+            ),
+            address=uri.parse(settings.amqp.reveal()),
+            dialer=Dialer(
+                user_agent=USER_AGENT,
+                max_message_bytes=settings.max_message_bytes,
+                ssl_context=ssl.create_default_context,
+            ),
+            permits=self.permits,
+            token_hash=identity.bot,
+            on_fatal=on_fatal,
+        )
+
+    def _make_cluster(self, number: int, tools: ClusterTools) -> Cluster:
+        extra = {"cluster": number, "action": "store"}
+        store = open_store(self.settings, self.state, number)
+        words = "ok"
+        if isinstance(store, StoreFault):
+            words = store.words
+            log.error("the store cannot be used: %s. Events flow on; a restart will not resume", words, extra=extra)
+        else:
+            for line in store.words:
+                log.info("%s", line, extra=extra)
+        spool = None
+        if self.settings.spool_bytes:
+            try:
+                spool = Spool.open(self.state.path / "clusters" / str(number) / "spool", self.settings.spool_bytes)
+            except (OSError, SpoolFull) as error:
+                log.error("the spool cannot be used: %s", error, extra=extra)
+        return Cluster(number, tools, None if isinstance(store, StoreFault) else store, words, spool)
+
+    async def run(self) -> None:
+        """Hold the clusters, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for number, cluster in self.clusters.items():
+                tasks.create_task(cluster.run(), name=f"cluster {number}")
+                tasks.create_task(self._inbound[number].run(), name=f"inbound {number}")
+
+    def _owned(self, number: int, state: Ownership, why: str) -> None:
+        """The broker's word on who owns a cluster. Only an owner connects its shards."""
+        before = self.ownership.get(number)
+        self.ownership[number] = (state, why)
+        cluster = self.clusters[number]
+        extra = {"cluster": number, "action": "ownership"}
+        if state == "owned":
+            log.info("%s is ours", topology.incoming(number), extra=extra)
+            cluster.start()
+        elif state == "elsewhere":
+            log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
+            cluster.yield_shards()
+        elif state == "refused":
+            log.error("%s", why, extra=extra)
+        else:
+            log.warning("%s%s", why, "" if before else "; waiting for it", extra=extra)
+            # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
+            if cluster.resumable and self.settings.spool_bytes:
+                cluster.start()
+
+    async def wind_down(self, *, end_sessions: bool) -> None:
+        """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
+        timeout = self.settings.stop_timeout
+        left = await asyncio.gather(
+            *(cluster.stop(end_sessions=end_sessions, timeout=timeout) for cluster in reversed(self.clusters.values()))
+        )
+        if sum(left):
+            log.warning(
+                "%d events were not confirmed in time; Discord sends them again to the next start",
+                sum(left),
+                extra={"action": "stop"},
+            )
+        log.info(
+            "stopped; sessions %s", "ended" if end_sessions else "kept: the next start resumes", extra={"action": "stop"}
+        )
+
+    def close(self) -> None:
+        """Give the stores and spools back."""
+        for cluster in self.clusters.values():
+            cluster.close()
