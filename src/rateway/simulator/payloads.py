@@ -239,7 +239,9 @@ def automod_rule(rule_id: str, guild_id: str, creator_id: str, name: str, alert_
     }
 
 
-def entitlement(entitlement_id: str, application_id: str, user_id: str | None, guild_id: str | None, wall: float) -> Json:
+def entitlement(
+    entitlement_id: str, application_id: str, user_id: str | None, guild_id: str | None, wall: float
+) -> Json:
     """An application subscription's entitlement; of a guild or of a user."""
     d: Json = {
         "id": entitlement_id, "sku_id": "1019475255913222144", "application_id": application_id, "type": 8,

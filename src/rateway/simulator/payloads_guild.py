@@ -135,13 +135,20 @@ def _roles(guild: Guild, count: int, bot_role: str, bot_id: str, bits: int) -> N
             role_id, f"role-{place}", place, color=colour, hoist=place % 2 == 0, mentionable=place % 3 == 0,
             colors={"primary_color": colour, "secondary_color": None, "tertiary_color": None},
             unicode_emoji="🦊" if place == 3 else None,
-            **({"tags": {"integration_id": str(guild.number + 9000), "subscription_listing_id": str(guild.number + 9001),
-                         "available_for_purchase": None, "guild_connections": None}} if place == 5 else {}),
+            **({"tags": _sold(guild)} if place == 5 else {}),
         )
     roles[bot_role] = payloads.role(
         bot_role, "Simulated Bot", len(roles), managed=True, permissions=payloads.BOT_PERMISSIONS, hoist=True,
         tags={"bot_id": bot_id},
     )
+
+
+def _sold(guild: Guild) -> Json:
+    """Tags of a role that an integration gives and that one can buy; null stands for true."""
+    return {
+        "integration_id": str(guild.number + 9000), "subscription_listing_id": str(guild.number + 9001),
+        "available_for_purchase": None, "guild_connections": None,
+    }
 
 
 def _channels(guild: Guild, count: int, bits: int) -> None:

@@ -20,7 +20,11 @@ EPHEMERAL: Final = 1 << 6
 LOADING: Final = 1 << 7
 COMPONENTS_V2: Final = 1 << 15
 
-_WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wizards", "play", "loud", "bass", "guitars", "near", "an", "old", "harbour", "and", "nobody", "minds", "because", "tomorrow", "is", "a", "holiday", "🎉", "déjà", "vu", "—", "“quoted”", "ünïcödé"]
+_TEXT: Final = (
+    "the quick brown fox jumps over a lazy dog while seven wizards play loud bass guitars near an old harbour and "
+    "nobody minds because tomorrow is a holiday 🎉 déjà vu — “quoted” ünïcödé"
+)
+_WORDS: Final = tuple(_TEXT.split())
 
 
 def text(bits: int) -> str:
@@ -82,8 +86,9 @@ def forward_of(d: Json, guild_id: str | None) -> Json:
 
 def embed(bits: int, wall: float) -> Json:
     """A rich embed with every part."""
-    picture = {"url": f"https://example.org/{bits % 999}.png", "proxy_url": f"https://proxy.example.org/{bits % 999}.png",
-               "height": 480, "width": 640, "content_type": "image/png", "placeholder": "aGVsbG8=",
+    name = f"{bits % 999}.png"
+    picture = {"url": f"https://example.org/{name}", "proxy_url": f"https://proxy.example.org/{name}", "height": 480,
+               "width": 640, "content_type": "image/png", "placeholder": "aGVsbG8=",
                "placeholder_version": 1, "description": None, "flags": 0}
     return {
         "type": "rich", "title": text(bits)[:80], "description": text(bits >> 3), "url": "https://example.org/article",
@@ -100,9 +105,10 @@ def attachment(attachment_id: str, channel_id: str, bits: int) -> Json:
     name = f"picture_{bits % 99}.png"
     url = f"https://cdn.discordapp.com/attachments/{channel_id}/{attachment_id}/{name}?ex=1&is=1&hm=1"
     return {
-        "id": attachment_id, "filename": name, "title": "A picture", "description": "What one sees", "size": bits % 10**6,
-        "content_type": "image/png", "url": url, "proxy_url": url.replace("cdn.discordapp.com", "media.discordapp.net"),
-        "height": 480, "width": 640, "placeholder": "aGVsbG8=", "placeholder_version": 1, "ephemeral": False, "flags": 0,
+        "id": attachment_id, "filename": name, "title": "A picture", "description": "What one sees",
+        "size": bits % 10**6, "content_type": "image/png", "url": url,
+        "proxy_url": url.replace("cdn.discordapp.com", "media.discordapp.net"), "height": 480, "width": 640,
+        "placeholder": "aGVsbG8=", "placeholder_version": 1, "ephemeral": False, "flags": 0,
     }
 
 

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
 
+import msgspec
 from aiohttp import web
 
+from rateway.simulator import (
+    rest_channels,
+    rest_commands,
+    rest_guilds,
+    rest_interactions,
+    rest_messages,
+    rest_speaking,
+)
+from rateway.simulator.rest_answers import Refused, Rest
+from rateway.simulator.rest_limits import Limits
 from rateway.simulator.world import World
 from rateway.simulator.world_dispatch import Dispatch, Json
+from rateway.simulator.world_members import user_of
+
+__all__ = ["GatewayFacts", "Limits", "setup"]
+
+Handler = Callable[[Rest, web.Request], Awaitable[object]]
+# Routes that the token in their path opens, or that need none.
+_OPEN: Final = ("/interactions/", "/webhooks/", "/gateway")
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class GatewayFacts(Protocol):
@@ -34,10 +54,134 @@ class GatewayFacts(Protocol):
         ...
 
 
-def setup(app: web.Application, world: World, dispatch: Callable[[Dispatch], None], facts: GatewayFacts) -> None:
+def setup(
+    app: web.Application, world: World, dispatch: Callable[[Dispatch], None], facts: GatewayFacts
+) -> Rest:
     """Register `/api/v10/…` (any version), `/simulator/users/…`, `/simulator/world` and `/simulator/unsimulated`.
 
     `dispatch` is called in order with what each write made happen, before the write is answered.
     Do not register a catch-all below `/api` yourself: what is not simulated is answered 501 here.
     """
-    raise NotImplementedError
+    rest = Rest(world, dispatch)
+    limits = Limits()
+    routes: list[tuple[str, str, Handler]] = [
+        ("GET", "/gateway", _gateway(facts)),
+        ("GET", "/gateway/bot", _gateway_bot(facts)),
+        ("GET", "/users/@me", _own_user),
+        ("GET", "/users/{user_id}", _user),
+        ("GET", "/applications/@me", _application),
+        ("GET", "/oauth2/applications/@me", _application),
+        *rest_channels.ROUTES,
+        *rest_messages.ROUTES,
+        *rest_guilds.ROUTES,
+        *rest_commands.ROUTES,
+        *rest_interactions.ROUTES,
+    ]
+    known: dict[str, set[str]] = {}
+    for method, route, handler in routes:
+        known.setdefault(route, set()).add(method)
+        for prefix in (r"/api/v{version:\d+}", "/api"):
+            app.router.add_route(method, prefix + route, _discord(rest, limits, facts, method, route, handler))
+    for method, route, handler in rest_speaking.ROUTES:
+        app.router.add_route(method, "/simulator" + route, _own(rest, handler))
+    app.router.add_route("*", "/api/{tail:.*}", _unsimulated(rest, facts))
+    return rest
+
+
+def _discord(
+    rest: Rest, limits: Limits, facts: GatewayFacts, method: str, route: str, handler: Handler
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler as Discord has it: who asks, how often, and what went wrong."""
+    # `/gateway/bot` tells a bot of itself, and needs its token.
+    is_open = route.startswith(_OPEN) and route != "/gateway/bot"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        now = time.time()
+        where = request.match_info
+        major = where.get("channel_id") or where.get("guild_id") or where.get("token") or ""
+        if not is_open and not _authorized(request, facts):
+            return Refused("unauthorized").response()
+        verdict = limits.ask(method, route, major, now)
+        if verdict.retry_after is not None:
+            return _limited(verdict.retry_after, verdict.headers)
+        response = await _answered(rest, request, handler)
+        response.headers.update(verdict.headers)
+        return response
+
+    return answer
+
+
+def _own(rest: Rest, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler of the simulator's own, for whoever plays the users."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await _answered(rest, request, handler)
+
+    return answer
+
+
+async def _answered(rest: Rest, request: web.Request, handler: Handler) -> web.StreamResponse:
+    rest.world.wall = max(rest.world.wall, time.time())
+    try:
+        result = await handler(rest, request)
+    except Refused as refused:
+        return refused.response()
+    finally:
+        rest.flush()
+    if isinstance(result, web.StreamResponse):
+        return result
+    if result is None:
+        return web.Response(status=204)
+    return web.Response(body=_encode(result), content_type="application/json")
+
+
+def _authorized(request: web.Request, facts: GatewayFacts) -> bool:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    return kind == "Bot" and bool(token) and facts.token in (None, token)
+
+
+def _limited(retry_after: float, headers: dict[str, str]) -> web.Response:
+    body = {"message": "You are being rate limited.", "retry_after": round(retry_after, 3), "global": False}
+    return web.json_response(body, status=429, headers=headers)
+
+
+def _unsimulated(rest: Rest, facts: GatewayFacts) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not _authorized(request, facts):
+            return Refused("unauthorized").response()
+        key = (request.method, request.path)
+        if key in rest.unsimulated or len(rest.unsimulated) < 1000:
+            rest.unsimulated[key] = rest.unsimulated.get(key, 0) + 1
+        return Refused("unsimulated").response()
+
+    return answer
+
+
+def _gateway(facts: GatewayFacts) -> Handler:
+    async def answer(rest: Rest, request: web.Request) -> Json:
+        return {"url": facts.url}
+
+    return answer
+
+
+def _gateway_bot(facts: GatewayFacts) -> Handler:
+    async def answer(rest: Rest, request: web.Request) -> Json:
+        return {"url": facts.url, "shards": facts.shards, "session_start_limit": facts.session_start_limit()}
+
+    return answer
+
+
+async def _own_user(rest: Rest, request: web.Request) -> Json:
+    return rest.world.ready_user()
+
+
+async def _user(rest: Rest, request: web.Request) -> Json:
+    user_id = request.match_info["user_id"]
+    user = user_of(rest.world, user_id) if user_id.isdecimal() else None
+    if user is None:
+        raise Refused("user")
+    return user
+
+
+async def _application(rest: Rest, request: web.Request) -> Json:
+    return rest.world.application() | {"bot": rest.world.ready_user()}

@@ -130,6 +130,24 @@ class World:
             self._folded.pop(number, None)
         return guild
 
+    def guild_with_channel(self, channel_id: str) -> Guild | None:
+        """The available guild that a channel or thread is in.
+
+        What the seed gave has its guild's number above the last 22 bits; what came later is looked for.
+        """
+        if not channel_id.isdecimal():
+            return None
+        seeded = int(channel_id) >> 22 << 22
+        if self.is_available(seeded):
+            guild = self.guild(seeded)
+            if guild.place(channel_id) is not None or channel_id in guild.archived:
+                return guild
+        for number in (*self._unfolded, *self._folded):
+            guild = self.guild(number)
+            if number not in self.unavailable and (guild.place(channel_id) or channel_id in guild.archived):
+                return guild
+        return None
+
     def _grown(self, number: int) -> Guild:
         joined = self._guilds[number]
         index = guild_index(number)
@@ -288,7 +306,9 @@ class World:
             del d["unavailable"]
         return d
 
-    def state(self, kinds: Iterable[str] | None = None, guild_ids: Iterable[int] | None = None) -> dict[str, dict[str, Json]]:
+    def state(
+        self, kinds: Iterable[str] | None = None, guild_ids: Iterable[int] | None = None
+    ) -> dict[str, dict[str, Json]]:
         """Kind of entity → key → entity: what a perfect cache would hold now (see `world_snapshot.state`)."""
         numbers = [n for n in (self._guilds if guild_ids is None else guild_ids) if n in self._guilds]
         guilds = [self._unfolded.get(number) or self._grown(number) for number in numbers]

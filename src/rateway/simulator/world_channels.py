@@ -22,7 +22,9 @@ _KINDS: Final = (TEXT, TEXT, VOICE, ANNOUNCEMENT, FORUM, STAGE, CATEGORY)
 # Changes
 
 
-def create_channel(world: World, guild: Guild, kind: int, name: str, parent_id: str | None = None, **fields: Any) -> Json:
+def create_channel(
+    world: World, guild: Guild, kind: int, name: str, parent_id: str | None = None, **fields: Any
+) -> Json:
     """A new channel at the end of the list."""
     channel_id = world.snowflake()
     d = payloads.channel(channel_id, kind, name, len(guild.channels), parent_id, **fields)

@@ -58,6 +58,9 @@ def _rule_create(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _rule_update(world: World, guild: Guild, chance: Chance) -> None:
+    if not guild.rules:
+        _rule_create(world, guild, chance)
+        return
     for rule_id, old in guild.rules.items():
         d = guild.rules[rule_id] = {**old, "enabled": not old["enabled"]}
         world.emit("AUTO_MODERATION_RULE_UPDATE", guild, d)
@@ -65,6 +68,8 @@ def _rule_update(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _rule_delete(world: World, guild: Guild, chance: Chance) -> None:
+    if not guild.rules:
+        _rule_create(world, guild, chance)
     for rule_id in list(guild.rules):
         world.emit("AUTO_MODERATION_RULE_DELETE", guild, guild.rules.pop(rule_id))
         return
@@ -104,6 +109,9 @@ def _integration_create(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _integration_update(world: World, guild: Guild, chance: Chance) -> None:
+    if not guild.integrations:
+        _integration_create(world, guild, chance)
+        return
     for integration_id, old in guild.integrations.items():
         d = guild.integrations[integration_id] = {**old, "enabled": not old["enabled"]}
         world.emit("INTEGRATION_UPDATE", guild, d)
@@ -111,6 +119,8 @@ def _integration_update(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _integration_delete(world: World, guild: Guild, chance: Chance) -> None:
+    if not guild.integrations:
+        _integration_create(world, guild, chance)
     for integration_id, old in list(guild.integrations.items()):
         del guild.integrations[integration_id]
         d: Json = {"id": integration_id, "guild_id": guild.id}
