@@ -85,7 +85,7 @@ class RestManners:
         self._ledger.count(f"rest {response.status}")
         if response.status == 401:
             self._refused.add(request.headers.get("Authorization", ""))
-        if response.status == 429 and "Retry-After" in response.headers:
+        if response.status == 429 and response.headers.get("X-RateLimit-Global") == "true":
             self._retry = (now + RETRY_GRACE_S, now + float(response.headers["Retry-After"]))
         if response.status in INVALID:
             self._invalid.append(now)
