@@ -67,7 +67,9 @@ class ClusterTools:
 class Cluster:
     """Implements shard.ShardOwner and amqp.PublisherObserver."""
 
-    def __init__(self, number: int, tools: ClusterTools, store: Store | None, store_words: str, spool: Spool | None) -> None:
+    def __init__(
+        self, number: int, tools: ClusterTools, store: Store | None, store_words: str, spool: Spool | None
+    ) -> None:
         self.number = number
         self.tools = tools
         self.store = store
@@ -106,7 +108,9 @@ class Cluster:
         self._make_shards()
 
     def _make_shards(self) -> None:
-        records = {record.shard_id: record for record in self.store.sessions()} if self.store is not None else {}
+        records = (
+            {record.shard_id: record for record in self.store.sessions()} if self.store is not None else {}
+        )
         for shard_id in self.tools.layout.shards_of(self.number):
             self._make_shard(shard_id, records.get(shard_id))
 
@@ -159,7 +163,9 @@ class Cluster:
         if self._started:
             return
         self._started = True
-        for shard in sorted(self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)):
+        for shard in sorted(
+            self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)
+        ):
             shard.start()
 
     def yield_shards(self) -> None:
@@ -224,7 +230,13 @@ class Cluster:
                 stream.skip(seq)
 
     def _tell(
-        self, shard: Shard, stream: ShardStream, envelope: Envelope, applied: Applied, replayed: bool, repeat: int
+        self,
+        shard: Shard,
+        stream: ShardStream,
+        envelope: Envelope,
+        applied: Applied,
+        replayed: bool,
+        repeat: int,
     ) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         name, seq = envelope.t, envelope.s
@@ -298,7 +310,11 @@ class Cluster:
             extra={"cluster": self.number, "shard": shard.shard_id, "action": "state"},
         )
         body = messages.ShardStatus(
-            shard=shard.shard_id, state=order.new.value, before=order.old.value, why=order.why, time=time.time()
+            shard=shard.shard_id,
+            state=order.new.value,
+            before=order.old.value,
+            why=order.why,
+            time=time.time(),
         )
         self.publisher.publish_own(body.key, messages.encode(body))
 
@@ -354,7 +370,9 @@ class Cluster:
                 extra={"cluster": self.number, "action": "unrouted"},
             )
 
-    def on_oversize(self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None) -> None:
+    def on_oversize(
+        self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
+    ) -> None:
         log.error(
             "%s of %d bytes is more than the broker takes%s: RATEWAY_OVERSIZE went out in its place. "
             "Raise max_message_size in rabbitmq.conf",

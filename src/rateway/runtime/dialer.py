@@ -13,7 +13,7 @@ import random
 import ssl
 from collections.abc import Callable
 
-from rateway.transports.websocket import DialError, MessageHandler, WebSocket, dial
+from rateway.transports.websocket import DialError, MessageHandler, dial
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ class Dialer:
         self._closed_until = 0.0
         self._refusals = 0
 
-    async def dial(self, url: str, handler: MessageHandler) -> WebSocket:
-        """Open ``url`` when this host may; raises DialError."""
+    async def dial(self, url: str, handler: MessageHandler) -> None:
+        """Open ``url`` when this host may; ``handler.opened`` is told. Raises DialError."""
         async with self._slots:
             await self._wait_for_the_host()
             await asyncio.sleep(random.uniform(0, 2 * STAGGER_S * HANDSHAKES))
             try:
-                socket = await dial(
+                await dial(
                     url,
                     handler,
                     timeout=TIMEOUT_S,
@@ -64,7 +64,6 @@ class Dialer:
                 self._judge(error)
                 raise
             self._refusals = 0
-            return socket
 
     def _ssl(self, url: str) -> ssl.SSLContext | None:
         if url.startswith("wss:") and self._ssl_context is None:

@@ -57,7 +57,10 @@ class Gateway:
         """Hold the bot's sessions until stopped; the exit code (0, or 78 when a person must change something)."""
         remembered = self.state.fatal(self._identity.settings)
         if remembered is not None:
-            _say(remembered, "the last start with these settings ended so, nothing was sent to Discord; rateway check asks again")
+            _say(
+                remembered,
+                "the last start with these settings ended so, nothing was sent to Discord; rateway check asks again",
+            )
             return EX_CONFIG
         try:
             while await self._once():
@@ -74,14 +77,18 @@ class Gateway:
 
     async def _once(self) -> bool:
         """One life of the clusters; whether another one, with another layout, is to follow."""
-        choice = self.choice = await self._unless_stopped(choose(self.settings, self.state, self._rest, self._identity))
+        choice = self.choice = await self._unless_stopped(
+            choose(self.settings, self.state, self._rest, self._identity)
+        )
         if choice is None:
             return False
         mine = clusters_of(self.settings, choice.layout)
         self._warn_of_others(choice, mine)
         shards = [shard for number in mine for shard in choice.layout.shards_of(number)]
         governor = IdentifyGovernor(
-            shards=shards, buckets=self.settings.identify_buckets, crash_loop=self.settings.crash_loop_identifies
+            shards=shards,
+            buckets=self.settings.identify_buckets,
+            crash_loop=self.settings.crash_loop_identifies,
         )
         permits = self.permits = LocalPermits(
             governor, self.state, self._rest, bot=self._identity.bot, on_gateway_bot=self._learn
@@ -109,7 +116,9 @@ class Gateway:
         if self._resharded:
             return False  # Discord refuses what it has just recommended: a person has to look
         self._resharded = True
-        log.warning("%s: asking Discord for its recommendation", self._fatal.meaning, extra={"action": "layout"})
+        log.warning(
+            "%s: asking Discord for its recommendation", self._fatal.meaning, extra={"action": "layout"}
+        )
         self._fatal = None
         self._stop.clear()
         forget_layout(self.state)
@@ -166,5 +175,10 @@ class Gateway:
 
 def _say(record: FatalRecord, why: str) -> None:
     log.critical(
-        "%d %s: %s%s", record.code, record.meaning, record.help, f" ({why})" if why else "", extra={"action": "fatal"}
+        "%d %s: %s%s",
+        record.code,
+        record.meaning,
+        record.help,
+        f" ({why})" if why else "",
+        extra={"action": "fatal"},
     )

@@ -38,7 +38,9 @@ class _Kept:
 class SessionKeeper:
     """The sessions of one cluster. Pure but for the store that it is given; the cluster calls :meth:`write`."""
 
-    def __init__(self, store: SessionStore | None, *, shard_count: int, intents: int, token_hash: str) -> None:
+    def __init__(
+        self, store: SessionStore | None, *, shard_count: int, intents: int, token_hash: str
+    ) -> None:
         self._store = store
         self._shard_count = shard_count
         self._intents = intents

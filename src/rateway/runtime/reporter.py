@@ -23,10 +23,10 @@ from rateway.runtime.status import (
 from rateway.session.orders import State
 
 if TYPE_CHECKING:
-    from rateway.transports.amqp.inbound import Ownership
     from rateway.runtime.cluster import Cluster
     from rateway.runtime.gateway import Gateway
     from rateway.runtime.shard import Shard
+    from rateway.transports.amqp.inbound import Ownership
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Reporter:
             case ["restart-shard", number] if number.isdigit():
                 return self._restart_shard(int(number))
             case _:
-                return {"error": f"unknown request {' '.join(words)[:80]!r}; there are: status, restart-shard N"}
+                return {
+                    "error": f"unknown request {' '.join(words)[:80]!r}; there are: status, restart-shard N"
+                }
 
     def _restart_shard(self, shard_id: int) -> object:
         for cluster in _clusters(self._gateway):
@@ -124,7 +126,13 @@ class Reporter:
             if ready == total:
                 log.info("all %d shards are live", total, extra={"action": "start"})
                 return
-            log.info("%d of %d shards are live%s", ready, total, f", {left}" if left else "", extra={"action": "start"})
+            log.info(
+                "%d of %d shards are live%s",
+                ready,
+                total,
+                f", {left}" if left else "",
+                extra={"action": "start"},
+            )
 
     async def _draw(self) -> None:
         from rich.console import Console
@@ -282,7 +290,9 @@ def _budget(gateway: Gateway) -> BudgetStatus:
         return BudgetStatus(None, None, None, None, spent)
     governor = gateway.permits.governor
     reset = governor.reset_in(gateway.permits.now())
-    return BudgetStatus(governor.total, governor.available(gateway.permits.now()), reset, governor.max_concurrency, spent)
+    return BudgetStatus(
+        governor.total, governor.available(gateway.permits.now()), reset, governor.max_concurrency, spent
+    )
 
 
 def _notes(gateway: Gateway) -> list[str]:
@@ -293,12 +303,18 @@ def _notes(gateway: Gateway) -> list[str]:
     for cluster in _clusters(gateway):
         publisher = cluster.publisher
         if publisher.paused:
-            notes.append(f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up")
+            notes.append(
+                f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
+            )
         oldest = publisher.oldest()
         if oldest is not None and oldest[0] > gateway.settings.lag_warning:
-            notes.append(f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s")
+            notes.append(
+                f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
+            )
         if publisher.unrouted:
-            notes.append(f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}")
+            notes.append(
+                f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}"
+            )
         words = _store_words(cluster)
         if words != "ok":
             notes.append(f"cluster {cluster.number}: {words}")

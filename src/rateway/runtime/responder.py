@@ -149,7 +149,9 @@ class Responder:
     def _fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
         if message.reply_to is None and key is not None:
             exchange = topology.exchange(self._cluster.number)
-            self.inbound.publish(message, exchange, key, b"", errors.error_headers(fault), message.correlation_id)
+            self.inbound.publish(
+                message, exchange, key, b"", errors.error_headers(fault), message.correlation_id
+            )
         self._fail(message, fault, self.queries)
 
     # Both.

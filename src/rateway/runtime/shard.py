@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from rateway.discord.close_codes import KEEP_SESSION
 from rateway.discord.envelope import Envelope
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.permits import IdentifyPermits, Refusal
@@ -65,6 +66,17 @@ class _Line:
         self._shard = shard
         self.socket: WebSocket | None = None
         self.dialling: asyncio.Task[None] | None = None
+
+    def opened(self, socket: WebSocket) -> None:
+        shard = self._shard
+        if shard.line is not self:
+            socket.close(KEEP_SESSION)
+            return
+        self.socket = socket
+        if shard.held:
+            socket.pause_reading()
+        shard.conversation.opened(shard.clock())
+        shard.carry_out()
 
     def message(self, data: memoryview | bytes, binary: bool, last: bool) -> None:
         shard = self._shard
@@ -221,24 +233,15 @@ class Shard:
 
     async def _dial(self, line: _Line, url: str) -> None:
         try:
-            socket = await self._dialer.dial(url, line)
+            await self._dialer.dial(url, line)
         except DialError as error:
-            line.dialling = None
             if self.line is line:
                 self.line = None
                 failure = DialFailure(error.reason, error.status, error.retry_after)
                 self.conversation.dial_failed(failure, self.clock())
                 self.carry_out()
-            return
-        line.dialling = None
-        if self.line is not line:
-            socket.close(4900)
-            return
-        line.socket = socket
-        if self.held:
-            socket.pause_reading()
-        self.conversation.opened(self.clock())
-        self.carry_out()
+        finally:
+            line.dialling = None
 
     def _send(self, order: Send) -> None:
         if self.line is not None and self.line.socket is not None:

@@ -149,7 +149,9 @@ def clusters_of(settings: Settings, layout: Layout) -> list[int]:
     missing = sorted(set(chosen or ()) - set(layout.clusters))
     if missing:
         log.warning(
-            "CLUSTERS names %s, but there are only clusters 1-%d", ", ".join(map(str, missing)), len(layout.clusters)
+            "CLUSTERS names %s, but there are only clusters 1-%d",
+            ", ".join(map(str, missing)),
+            len(layout.clusters),
         )
     return [number for number in layout.clusters if chosen is None or number in chosen]
 

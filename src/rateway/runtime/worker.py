@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
 from collections.abc import Callable
 
 from rateway.config import Settings
@@ -78,7 +77,9 @@ class Worker:
             intents=settings.intents,
             compression=settings.compression,
             large_threshold=settings.large_threshold,
-            presence=None if template is None else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
+            presence=None
+            if template is None
+            else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
             resume_patience=settings.resume_patience,
             max_message_bytes=settings.max_message_bytes,
             command_queue=settings.command_queue,
@@ -111,14 +112,18 @@ class Worker:
         words = "ok"
         if isinstance(store, StoreFault):
             words = store.words
-            log.error("the store cannot be used: %s. Events flow on; a restart will not resume", words, extra=extra)
+            log.error(
+                "the store cannot be used: %s. Events flow on; a restart will not resume", words, extra=extra
+            )
         else:
             for line in store.words:
                 log.info("%s", line, extra=extra)
         spool = None
         if self.settings.spool_bytes:
             try:
-                spool = Spool.open(self.state.path / "clusters" / str(number) / "spool", self.settings.spool_bytes)
+                spool = Spool.open(
+                    self.state.path / "clusters" / str(number) / "spool", self.settings.spool_bytes
+                )
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
         return Cluster(number, tools, None if isinstance(store, StoreFault) else store, words, spool)
@@ -154,7 +159,10 @@ class Worker:
         """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
         timeout = self.settings.stop_timeout
         left = await asyncio.gather(
-            *(cluster.stop(end_sessions=end_sessions, timeout=timeout) for cluster in reversed(self.clusters.values()))
+            *(
+                cluster.stop(end_sessions=end_sessions, timeout=timeout)
+                for cluster in reversed(self.clusters.values())
+            )
         )
         if sum(left):
             log.warning(
@@ -163,7 +171,9 @@ class Worker:
                 extra={"action": "stop"},
             )
         log.info(
-            "stopped; sessions %s", "ended" if end_sessions else "kept: the next start resumes", extra={"action": "stop"}
+            "stopped; sessions %s",
+            "ended" if end_sessions else "kept: the next start resumes",
+            extra={"action": "stop"},
         )
 
     def close(self) -> None:

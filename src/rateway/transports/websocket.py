@@ -52,6 +52,9 @@ class DialError(Exception):
 class MessageHandler(Protocol):
     """What the owner of a connection is told. ``message`` is called for every event: it must be quick."""
 
+    def opened(self, socket: WebSocket) -> None:
+        """The connection is open; messages may follow within the same read."""
+
     def message(self, data: memoryview | bytes, binary: bool, last: bool) -> None:
         """A whole message. ``data`` is valid only during the call. ``last``: nothing more is buffered now."""
 
@@ -71,6 +74,9 @@ class _Listener(WSListener):
         self._close_code: int | None = None
         self._close_reason = ""
         self.silenced = False
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._handler.opened(WebSocket(transport, self))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.silenced:
@@ -168,15 +174,18 @@ async def dial(
     max_message_bytes: int,
     headers: Mapping[str, str],
     ssl_context: ssl.SSLContext | None = None,
-) -> WebSocket:
+) -> None:
     """Open ``url`` (ws:// or wss://) within ``timeout`` seconds; raises DialError and nothing else.
+
+    ``handler.opened`` has been called when this returns, before the first message: Hello often comes in the same
+    read as the answer to the upgrade.
 
     permessage-deflate is not offered: Discord compresses by itself (Discord documentation, "Gateway":
     "Encoding and Compression").
     """
     try:
         async with asyncio.timeout(timeout):
-            transport, listener = await ws_connect(
+            await ws_connect(
                 lambda: _Listener(handler, max_message_bytes),
                 url,
                 ssl_context=ssl_context,
@@ -197,8 +206,6 @@ async def dial(
         raise DialError(reason, status, retry_after) from None
     except (WSError, OSError, ssl.SSLError) as error:
         raise DialError(f"{type(error).__name__}: {error}") from None
-    assert isinstance(listener, _Listener)
-    return WebSocket(transport, listener)
 
 
 def _seconds(text: str | None) -> float | None:
