@@ -1,0 +1,266 @@
+"""`rateway check`: would a start work? Asks Discord and the broker, starts nothing, shows the plan."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from pamqp import commands as spec
+
+from rateway import logs
+from rateway.commands import configuration
+from rateway.commands.plan import BrokerSaid, Finding, Known, Plan, make_plan
+from rateway.config import ConfigurationError, Settings, load
+from rateway.contract import topology
+from rateway.discord.intents import PRIVILEGED
+from rateway.fleet.choice import StoredLayout
+from rateway.fleet.identify import Ledger
+from rateway.runtime.permits import SystemClock
+from rateway.runtime.start import Identity
+from rateway.transports.amqp import uri
+from rateway.transports.amqp.connection import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ChannelClosed,
+    Connection,
+    ConnectionLost,
+    connect,
+)
+from rateway.transports.rest import Application, DiscordRest, GatewayBot
+from rateway.transports.state import FatalRecord, StateDir, StateError
+
+T = TypeVar("T")
+
+SUMMARY = "ask Discord and the broker whether a start would work, and show the plan"
+DESCRIPTION = """\
+Read the configuration, ask Discord and the broker, start nothing, and show what a start would do: shards,
+clusters and their exchanges, identifies needed and left today, how long the start takes and why, memory, and
+the intents by name. Privileged intents are marked, with whether they are switched on for this application.
+
+Nothing is sent that counts: two questions to Discord's REST, one connection to the broker. When the last start
+ended because Discord refused the token or an intent, and Discord would take them now, that is forgotten, so that
+the next start tries again.
+"""
+EPILOG = """\
+examples:
+  rateway check
+  rateway check -c /etc/rateway.toml
+  rateway check --json | jq .identifies
+
+exit codes: 0 a start would work, 1 it would not (the reasons are listed), 78 there are mistakes in the configuration
+"""
+
+# Exchanges and queues that are looked at; a fleet of a thousand clusters is not asked for one by one.
+MAX_LOOKED_AT = 64
+PRECONDITION_FAILED = 406
+NOT_FOUND = 404
+LAYOUT = "layout.json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `rateway check`."""
+    configuration.add_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and show; the exit code."""
+    try:
+        settings = load(options.config, os.environ)
+    except ConfigurationError as error:
+        if options.json:
+            found = [Finding(each.where, each.wrong, each.instead) for each in error.problems]
+            _print_json(Plan(ok=False, problems=found))
+        else:
+            configuration.explain(error)
+        return configuration.EXIT_CONFIGURATION
+    logs.hide(*settings.secrets())
+    plan = asyncio.run(check(settings))
+    if options.json:
+        _print_json(plan)
+    else:
+        from rateway.commands import check_page
+
+        check_page.show(plan)
+    return 0 if plan.ok else 1
+
+
+def _print_json(plan: Plan) -> None:
+    text = json.dumps(msgspec.to_builtins(plan), indent=2, ensure_ascii=False)
+    print(logs.redact(text), file=sys.stdout)
+
+
+async def check(settings: Settings) -> Plan:
+    """Ask everybody, and make the plan."""
+    async with DiscordRest(settings.api_url, settings.token) as rest:
+        gateway, application = await asyncio.gather(rest.gateway_bot(), rest.application())
+    clusters = _clusters(settings, gateway if isinstance(gateway, GatewayBot) else None)
+    broker = await _ask_broker(settings, clusters)
+    machine = machine_memory()
+    known = Known(gateway, application, broker, SystemClock().moment(), machine=machine)
+    return make_plan(settings, _with_state(settings, known))
+
+
+def _clusters(settings: Settings, answer: GatewayBot | None) -> list[int]:
+    """The clusters whose exchanges are looked at."""
+    if settings.shards is None and answer is None:
+        return [1]
+    total = settings.shards or (answer.shards + settings.extra_shards if answer is not None else 1)
+    count = -(-total // settings.shards_per_cluster)
+    return [
+        number for number in range(1, count + 1) if settings.clusters is None or number in settings.clusters
+    ]
+
+
+# The broker
+
+
+async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
+    address = uri.parse(settings.amqp.reveal())
+    try:
+        connection = await connect(address, name="rateway check")
+    except (BrokerUnavailable, BrokerRefused) as error:
+        return BrokerSaid(str(address), False, problem=str(error))
+    findings: list[Finding] = []
+    there = 0
+    try:
+        for turn, cluster in enumerate(clusters[:MAX_LOOKED_AT]):
+            there += await _look_at(connection, 1 + 4 * turn, cluster, findings)
+    except ConnectionLost as error:
+        findings.append(Finding("broker", f"it closed the connection: {error}", "see the broker's log"))
+    finally:
+        await connection.close()
+    return BrokerSaid(str(address), True, connection.server, "", findings, there)
+
+
+async def _look_at(connection: Connection, number: int, cluster: int, findings: list[Finding]) -> bool:
+    """Whether the exchange is there. What is there has to have the contract's flags, or a start would fail on it."""
+    exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
+    passive = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, passive=True, durable=True)
+    ours = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, durable=True)
+    there = await _declare(connection, number, passive, ours, f"the exchange {exchange}", findings)
+    await _declare(
+        connection,
+        number + 2,
+        spec.Queue.Declare(0, queue, passive=True, durable=True),
+        spec.Queue.Declare(0, queue, durable=True),
+        f"the queue {queue}",
+        findings,
+    )
+    return there
+
+
+async def _declare(
+    connection: Connection,
+    number: int,
+    passive: spec.Exchange.Declare | spec.Queue.Declare,
+    ours: spec.Exchange.Declare | spec.Queue.Declare,
+    what: str,
+    findings: list[Finding],
+) -> bool:
+    """Declare again what is there, which changes nothing and tells whether its flags are other ones."""
+    reply = spec.Exchange.DeclareOk if isinstance(ours, spec.Exchange.Declare) else spec.Queue.DeclareOk
+    try:
+        channel = await connection.channel(number)
+        await channel.call(passive, reply)
+        await channel.call(ours, reply)
+    except ChannelClosed as closed:
+        if closed.code == NOT_FOUND:
+            return False
+        if closed.code == PRECONDITION_FAILED:
+            do = "delete it in the broker (its messages go with it): the gateway declares it anew, as the contract says"
+            findings.append(Finding("broker", f"{what} is there with other flags: {closed.text}", do))
+        elif "exclusive" not in closed.text:
+            do = "give the broker's user the rights to configure, write and read rateway-*"
+            findings.append(Finding("broker", f"{what}: {closed.code} {closed.text}", do))
+        return True
+    channel.close()
+    return True
+
+
+# This machine
+
+
+def _with_state(settings: Settings, known: Known) -> Known:
+    """Add what the state folder says, and forget what was fatal when it would not be now."""
+    folder = settings.state_dir
+    if not folder.is_dir():
+        problem = _cannot_make(folder)
+        return replace(known, problems=(problem,)) if problem is not None else known
+    try:
+        with StateDir.open(folder) as state:
+            identity = Identity.of(settings, state)
+            problems = []
+            record = state.fatal(identity.settings)
+            if record is not None and not _forgettable(record, settings, known):
+                what = f"the last start with these settings ended with {record.code}: {record.meaning}"
+                do = f"{record.help}; a start with the same settings sends nothing to Discord"
+                problems.append(Finding("Discord", what, do))
+            elif record is not None:
+                state.forget_fatal()
+            return replace(
+                known,
+                stored=_decoded(state.read(LAYOUT), StoredLayout),
+                ledger=(_decoded(state.read_ledger(), dict[str, Ledger]) or {}).get(identity.bot),
+                running_pid=state.holder(),
+                problems=tuple(problems),
+            )
+    except StateError as error:
+        return replace(known, problems=(Finding("STATE_DIR", str(error)),))
+
+
+def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:
+    """Whether what was fatal has been put right outside of the settings: a token revived, an intent switched on."""
+    if not isinstance(known.gateway, GatewayBot):
+        return False
+    if record.code in (401, 4004):
+        return True
+    if record.code == 4014:
+        wanted = settings.intents & PRIVILEGED
+        return (
+            isinstance(known.application, Application) and not wanted & ~known.application.privileged_intents
+        )
+    if record.code in (4010, 4011):
+        # Discord's recommendation of today takes the place of the number that it refused.
+        return settings.shards is None
+    return False
+
+
+def _cannot_make(folder: Path) -> Finding | None:
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if os.access(parent, os.W_OK | os.X_OK):
+        return None
+    what = f"the folder {folder} is not there, and this user may not make it in {parent}"
+    return Finding(
+        "STATE_DIR", what, "make it and give it to the gateway's user, or set STATE_DIR to another"
+    )
+
+
+def _decoded(data: bytes | None, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(data, type=kind) if data else None
+    except msgspec.DecodeError:
+        return None
+
+
+def machine_memory() -> int | None:
+    """Bytes that this process may use: the machine's, or the container's when that is less."""
+    found = []
+    try:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        pass
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if text.isdigit():
+            found.append(int(text))
+    except OSError:
+        pass
+    return min(found, default=None)

@@ -1,0 +1,296 @@
+"""What would a start do, and would it work? Worked out from settings and from what Discord and the broker said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+
+from rateway.config import Settings
+from rateway.contract import topology
+from rateway.discord.intents import PRIVILEGED, Intents
+from rateway.fleet.choice import StoredLayout
+from rateway.fleet.identify import SPACING, Budget, IdentifyGovernor, Ledger, Moment
+from rateway.fleet.layout import Layout
+from rateway.transports.rest import Application, GatewayBot, RestFailure
+
+__all__ = ["BrokerSaid", "Finding", "Known", "Plan", "make_plan"]
+
+# Resident memory after 5 MB of traffic: a zstd context with window log 18 to 21, and zlib-ng's.
+ZSTD_BYTES = (444_000, 2_100_000)
+ZLIB_BYTES = 37_000
+# A shard without its decompressor, and a process without guilds.
+SHARD_BYTES = 150_000
+PROCESS_BYTES = 50_000_000
+# When zstd's contexts could take more of the machine than this, zlib is the better choice.
+ZSTD_SHARE = 0.25
+# Discord's bound for guilds of one shard is 2,500, and its recommendation aims at 1,000.
+LEAST_SHARE_OF_RECOMMENDED = 0.4
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that a person should know: where it lies, what it is, what to do."""
+
+    where: str
+    what: str
+    do: str = ""
+
+
+class ClusterPlan(msgspec.Struct, frozen=True):
+    """One cluster; ``here``: this gateway runs it."""
+
+    cluster: int
+    first_shard: int
+    last_shard: int
+    exchange: str
+    queue: str
+    here: bool
+
+
+class IdentifyPlan(msgspec.Struct, frozen=True):
+    """Identifies of the day. ``needed`` when no session can be resumed, ``reserve`` is kept for lost sessions."""
+
+    needed: int
+    total: int
+    left: int
+    reserve: int
+    resets_in_s: float
+    max_concurrency: int
+    suffices: bool
+
+
+class StartPlan(msgspec.Struct, frozen=True):
+    """How long the start takes when every shard identifies, in seconds, and why."""
+
+    seconds: float
+    why: str
+
+
+class MemoryPlan(msgspec.Struct, frozen=True):
+    """Bytes after some traffic, without the cache, which is a file. ``advice`` is empty when all is well."""
+
+    least: int
+    most: int
+    with_zlib: int
+    machine: int | None
+    advice: str
+
+
+class IntentPlan(msgspec.Struct, frozen=True):
+    """One intent that is asked for. ``switched_on`` is ``None`` for one that needs no switch, or when not known."""
+
+    name: str
+    privileged: bool
+    switched_on: bool | None
+
+
+class BrokerSaid(msgspec.Struct, frozen=True):
+    """What the broker answered. ``address`` has no password; ``server`` is its product and version."""
+
+    address: str
+    reached: bool
+    server: str = ""
+    problem: str = ""
+    findings: list[Finding] = []
+    exchanges: int = 0
+    """How many of this gateway's exchanges are there already."""
+
+
+class Plan(msgspec.Struct):
+    """All of it; ``ok`` when a start would work."""
+
+    ok: bool = True
+    problems: list[Finding] = []
+    warnings: list[Finding] = []
+    notes: list[str] = []
+    gateway_url: str | None = None
+    application: str | None = None
+    shards: int | None = None
+    shards_here: int | None = None
+    recommended: int | None = None
+    shards_why: str = ""
+    clusters: list[ClusterPlan] = []
+    identifies: IdentifyPlan | None = None
+    start: StartPlan | None = None
+    memory: MemoryPlan | None = None
+    intents: list[IntentPlan] = []
+    broker: BrokerSaid | None = None
+    state_dir: str = ""
+    running_pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found out. ``machine`` is the memory that may be used, in bytes."""
+
+    gateway: GatewayBot | RestFailure
+    application: Application | RestFailure
+    broker: BrokerSaid
+    moment: Moment
+    stored: StoredLayout | None = None
+    ledger: Ledger | None = None
+    running_pid: int | None = None
+    machine: int | None = None
+    problems: tuple[Finding, ...] = field(default=())
+
+
+def make_plan(settings: Settings, known: Known) -> Plan:
+    """The plan of a start with *settings*. Never raises for anything that is *known*."""
+    plan = Plan(state_dir=str(settings.state_dir), running_pid=known.running_pid, broker=known.broker)
+    plan.problems = list(known.problems)
+    _broker(plan, known.broker)
+    _intents(plan, settings, known.application)
+    if isinstance(known.gateway, RestFailure):
+        do = {
+            "unauthorized": "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)",
+            "invalid": "see what stands between this machine and Discord, and whether DISCORD_API_URL is right",
+        }.get(known.gateway.kind, "try again later; a gateway that runs waits for it by itself")
+        plan.problems.append(Finding("Discord", known.gateway.text, do))
+    else:
+        plan.gateway_url = known.gateway.url
+        _shards(plan, settings, known.gateway, known)
+    plan.ok = not plan.problems
+    return plan
+
+
+def _broker(plan: Plan, said: BrokerSaid) -> None:
+    if not said.reached:
+        do = "see AMQP_URI, and whether the broker runs; a gateway that runs waits for it by itself"
+        plan.problems.append(Finding("broker", said.problem, do))
+    plan.problems += said.findings
+
+
+def _intents(plan: Plan, settings: Settings, application: Application | RestFailure) -> None:
+    allowed = application.privileged_intents if isinstance(application, Application) else None
+    if isinstance(application, Application):
+        plan.application = f"{application.name} ({application.id})"
+    elif application.kind != "unauthorized":
+        what = f"it is not known which privileged intents are switched on: {application.text}"
+        plan.warnings.append(Finding("intents", what))
+    for intent in Intents:
+        if not settings.intents & intent:
+            continue
+        privileged = bool(intent & PRIVILEGED)
+        switched_on = bool(allowed & intent) if privileged and allowed is not None else None
+        plan.intents.append(IntentPlan(str(intent.name), privileged, switched_on))
+        if switched_on is False:
+            what = (
+                f"the privileged intent {intent.name} is not switched on for this application (Discord: 4014)"
+            )
+            do = f"developer portal → Bot → Privileged Gateway Intents; or take {intent.name} out of INTENTS"
+            plan.problems.append(Finding("INTENTS", what, do))
+    if settings.cache_enabled and not settings.intents & Intents.GUILDS:
+        what = "without the intent GUILDS no guild comes, and the cache stays empty"
+        plan.warnings.append(Finding("INTENTS", what, "add GUILDS, or set CACHE_ENABLED=false"))
+
+
+def _shards(plan: Plan, settings: Settings, answer: GatewayBot, known: Known) -> None:
+    recommended = answer.shards
+    total = settings.shards if settings.shards is not None else recommended + settings.extra_shards
+    why = (
+        "SHARDS says so"
+        if settings.shards is not None
+        else f"{recommended} recommended by Discord + {settings.extra_shards} extra (EXTRA_SHARDS)"
+    )
+    stored = known.stored
+    holds = (
+        stored is not None
+        and not settings.reshard
+        and settings.shards in (None, stored.shards)
+        and stored.per_cluster == settings.shards_per_cluster
+    )
+    if stored is not None and holds and stored.shards != total:
+        plan.notes.append(
+            f"{stored.shards} shards are stored from the last start and stay in force while their sessions can be "
+            f"resumed; without them it would be {total}. RESHARD=1 changes it"
+        )
+        total, why = stored.shards, "the stored sessions have it; Discord recommends another number by now"
+    elif stored is not None and holds:
+        plan.notes.append(
+            "sessions of the last start that Discord still holds are resumed, without an identify"
+        )
+    plan.shards, plan.recommended, plan.shards_why = total, recommended, why
+    if total < recommended * LEAST_SHARE_OF_RECOMMENDED:
+        what = f"{total} shards where Discord recommends {recommended}: it refuses over 2,500 guilds a shard (4011)"
+        plan.warnings.append(Finding("SHARDS", what, f"set SHARDS={recommended} or more, or leave it out"))
+    layout = Layout(total, settings.shards_per_cluster)
+    mine = _clusters(plan, settings, layout)
+    shards = [shard for cluster in mine for shard in layout.shards_of(cluster)]
+    plan.shards_here = len(shards)
+    _buckets(plan, settings, answer, shards)
+    _identifies(plan, settings, answer, shards, known)
+    _memory(plan, settings, len(shards), known.machine)
+
+
+def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
+    chosen = settings.clusters
+    missing = sorted((chosen or frozenset()) - set(layout.clusters))
+    if missing:
+        what = f"there is no cluster {', '.join(map(str, missing))}: {layout.shards} shards make {len(layout.clusters)}"
+        plan.problems.append(Finding("CLUSTERS", what, f"write clusters from 1 to {len(layout.clusters)}"))
+    mine = [cluster for cluster in layout.clusters if chosen is None or cluster in chosen]
+    for cluster in layout.clusters:
+        shards = layout.shards_of(cluster)
+        exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
+        plan.clusters.append(ClusterPlan(cluster, shards[0], shards[-1], exchange, queue, cluster in mine))
+    if len(mine) < len(layout.clusters) and settings.identify_buckets is None:
+        what = "this gateway runs some of the clusters, and does not count the identifies of those that run the others"
+        plan.warnings.append(Finding("CLUSTERS", what, "give each gateway IDENTIFY_BUCKETS of its own"))
+    return mine
+
+
+def _buckets(plan: Plan, settings: Settings, answer: GatewayBot, shards: list[int]) -> None:
+    mine = settings.identify_buckets
+    if mine is None:
+        return
+    outside = [shard for shard in shards if shard % answer.max_concurrency not in mine]
+    if outside:
+        few = ", ".join(map(str, outside[:8])) + (" …" if len(outside) > 8 else "")
+        what = f"the shards {few} identify in other buckets (shard modulo max_concurrency, {answer.max_concurrency})"
+        do = "give this gateway the buckets of its shards, or other clusters"
+        plan.problems.append(Finding("IDENTIFY_BUCKETS", what, do))
+
+
+def _identifies(plan: Plan, settings: Settings, answer: GatewayBot, shards: list[int], known: Known) -> None:
+    governor = IdentifyGovernor(shards=shards)
+    now = known.moment.monotonic
+    if known.ledger is not None:
+        governor.restore(known.ledger, known.moment)
+    governor.budget(
+        Budget(answer.total, answer.remaining, answer.reset_after_ms, answer.max_concurrency), now
+    )
+    left = governor.available(now)
+    resets_in = answer.reset_after_ms / 1000
+    started = {shard for shard, _ in known.ledger.spends} if known.ledger is not None else set()
+    # A first start of the day may use the reserve; a shard that identified today already may not.
+    suffices = left >= len(shards) if not started & set(shards) else left - governor.reserve >= len(shards)
+    plan.identifies = IdentifyPlan(
+        len(shards), answer.total, left, governor.reserve, resets_in, answer.max_concurrency, suffices
+    )
+    if not suffices:
+        what = f"{len(shards)} identifies are needed if no session can be resumed; {left} of {answer.total} are left"
+        do = f"the count starts anew in {resets_in / 3600:.1f} h; {governor.reserve} are kept for lost sessions"
+        target = plan.warnings if known.stored is not None else plan.problems
+        target.append(Finding("identifies", what, do))
+    concurrency = answer.max_concurrency
+    rounds = max(Counter(shard % concurrency for shard in shards).values(), default=0)
+    each = "one" if concurrency == 1 else f"{concurrency} at a time (max_concurrency)"
+    why = (
+        f"{len(shards)} shards identify, {each} every {SPACING:g} s: {rounds} rounds; slow READYs take longer"
+    )
+    plan.start = StartPlan(rounds * SPACING, why)
+
+
+def _memory(plan: Plan, settings: Settings, shards: int, machine: int | None) -> None:
+    processes = min(settings.processes or 1, max(1, len([row for row in plan.clusters if row.here])))
+    base = processes * PROCESS_BYTES + shards * SHARD_BYTES
+    spans = {"zstd-stream": ZSTD_BYTES, "zlib-stream": (ZLIB_BYTES, ZLIB_BYTES), "none": (0, 0)}
+    low, high = spans[settings.compression]
+    with_zlib = base + shards * ZLIB_BYTES
+    advice = ""
+    if settings.compression == "zstd-stream" and machine is not None and shards * high > machine * ZSTD_SHARE:
+        advice = "COMPRESSION=zlib-stream is the better choice here: 37 KB a shard, for about 1 µs more CPU an event"
+    elif settings.compression == "none":
+        advice = "COMPRESSION=zlib-stream costs 37 KB a shard and saves most of the traffic"
+    plan.memory = MemoryPlan(base + shards * low, base + shards * high, with_zlib, machine, advice)
