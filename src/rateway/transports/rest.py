@@ -123,6 +123,8 @@ class DiscordRest:
         self._user_agent = user_agent or USER_AGENT
         self._timeout = timeout
         self._http: aiohttp.ClientSession | None = None
+        # Requests with a token that Discord has refused lead to a ban of the address: after the first one it stays.
+        self._unauthorized: RestFailure | None = None
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """``GET /gateway/bot``, once."""
@@ -154,6 +156,8 @@ class DiscordRest:
                 headers={"User-Agent": self._user_agent, "Authorization": f"Bot {self._token.reveal()}"},
                 trust_env=True,
             )
+        if self._unauthorized is not None:
+            return self._unauthorized
         where = f"{self._api_url}{route}"
         try:
             async with asyncio.timeout(self._timeout), self._http.get(where, allow_redirects=False) as answer:
@@ -164,7 +168,10 @@ class DiscordRest:
                         return RestFailure(
                             "invalid", f"{where} answered more than {MAX_BODY} bytes", None, answer.status
                         )
-                return _judge(where, answer.status, answer.headers, bytes(body))
+                judged = _judge(where, answer.status, answer.headers, bytes(body))
+                if isinstance(judged, RestFailure) and judged.kind == "unauthorized":
+                    self._unauthorized = judged
+                return judged
         except TimeoutError:
             return RestFailure("unavailable", f"{where} did not answer within {self._timeout:g} s")
         except aiohttp.ClientConnectorError as error:
