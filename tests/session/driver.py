@@ -108,6 +108,7 @@ class Driver:
         self.wire = Wire("none")
         self.seq = session.settled if session else 0
         self.on_order: Callable[[orders.Order], None] = lambda order: None
+        self.url = ""
         self._draining = False
 
     # The shell.
@@ -120,6 +121,8 @@ class Driver:
             batch, self.conversation.orders = self.conversation.orders, []
             for order in batch:
                 self.taken.append(order)
+                if isinstance(order, orders.Connect):
+                    self.url = order.url
                 if isinstance(order, orders.Deliver):
                     self.delivered.append((order.envelope, order.repeat, order.replayed))
                 if isinstance(order, orders.RequestPermit) and self.permits:
@@ -148,7 +151,7 @@ class Driver:
         return self
 
     def open(self) -> None:
-        query = self.last(orders.Connect).url.partition("compress=")[2]
+        query = self.url.partition("compress=")[2]
         self.wire = Wire(query or "none")
         self.fact("opened", self.now)
 
