@@ -14,7 +14,8 @@ from typing import Any, Self
 from backports import zstd
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-TOKEN = "simulated.bot.token"
+from rateway.simulator.people import TOKEN as TOKEN
+
 ALL_INTENTS = 53_608_447
 GUILDS = 1
 

@@ -47,7 +47,7 @@ examples:
   rateway simulate --rate max --recorded --events 1000000      how fast is the client?
 
 connect to it:
-  rateway      DISCORD_API_URL=http://127.0.0.1:PORT/api/v10 DISCORD_TOKEN=simulated.bot.token rateway
+  rateway      DISCORD_API_URL=http://127.0.0.1:PORT/api/v10 DISCORD_TOKEN=TOKEN rateway      (both are printed)
   hikari       hikari.GatewayBot(token, rest_url="http://127.0.0.1:PORT/api/v10")
   discord.py   a patch of two lines, which is printed with the right addresses at the start
 

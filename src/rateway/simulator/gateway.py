@@ -38,10 +38,6 @@ CLIENT_ENDS = frozenset({1000, 1001})
 VERSIONS = frozenset({"9", "10"})
 # How long the stream of guilds may hold the event loop.
 SLICE_S = 0.01
-# A heartbeat that is missed by the tolerance and half as much again is not coming.
-MISSING_FACTOR = 1.5
-# Dials that were under way when Retry-After was answered.
-RETRY_GRACE_S = 0.5
 
 encode = msgspec.json.Encoder().encode
 
@@ -195,7 +191,10 @@ class Gateway:
     ) -> WSUpgradeResponseWithListener:
         self.ledger.count(f"upgrade {status}")
         if status == 429 and retry_after is not None and now >= self.upgrades.retry_at:
-            self.upgrades.retry_from, self.upgrades.retry_at = now + RETRY_GRACE_S, now + retry_after
+            self.upgrades.retry_from, self.upgrades.retry_at = (
+                now + self.options.retry_grace,
+                now + retry_after,
+            )
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         return _answer(status, f"simulated {status}\n", headers)
 
@@ -341,7 +340,9 @@ class Gateway:
             session.pending = dict.fromkeys(guilds)
         self.reply(session, "READY", self._ready_data(session, guilds, connection.query.version))
         if d.get("presence"):
-            self.dispatch_all(self.world.own_presence(d["presence"]["status"], d["presence"]["activities"]))
+            self.dispatch_all(
+                self.world.own_presence(d["presence"]["status"], d["presence"].get("activities", []))
+            )
         if session.pending:
             self._streaming.append(session)
         self._stir()
@@ -524,8 +525,7 @@ class Gateway:
 
     async def sweep(self) -> None:
         """Judge what does not happen: missing heartbeats, sessions that nobody resumes; never returns."""
-        interval = self.options.heartbeat_interval_ms / 1000
-        missing = interval + self.options.heartbeat_tolerance * MISSING_FACTOR
+        missing = self.options.heartbeat_interval_ms / 1000 + self.options.heartbeat_missing
         pause = min(
             1.0, missing / 8, self.options.heartbeat_answer / 4, max(0.02, self.options.replay_seconds / 8)
         )

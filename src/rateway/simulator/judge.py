@@ -65,7 +65,8 @@ def presence_fault(d: Any) -> str | None:
     """Op 3."""
     if not isinstance(d, dict):
         return "d is not an object"
-    if not isinstance(d.get("activities"), list):
+    # Without it, the one `game` of older gateway versions is taken, null too: hikari sends it.
+    if ("activities" in d or "game" not in d) and not isinstance(d.get("activities"), list):
         return "activities is not a list"
     if "since" not in d or not (d["since"] is None or _is_number(d["since"])):
         return "since is neither a number nor null"
@@ -73,7 +74,7 @@ def presence_fault(d: Any) -> str | None:
         return f"status {d.get('status')!r} is none of {', '.join(sorted(STATUSES))}"
     if not isinstance(d.get("afk"), bool):
         return "afk is not a boolean"
-    for activity in d["activities"]:
+    for activity in d.get("activities", ()):
         if not isinstance(activity, dict) or not isinstance(activity.get("name"), str):
             return "an activity has no name"
         if not isinstance(activity.get("type"), int):

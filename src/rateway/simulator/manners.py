@@ -16,10 +16,7 @@ USER_AGENT = re.compile(r"DiscordBot \([^()]*(https?://|\S+\.\S+)[^()]*\)")
 # Their answers do not depend on the bot, and have limits of their own (docs: Rate Limits, Global Rate Limit).
 NOT_COUNTED = re.compile(r"/api(/v\d+)?/(interactions|webhooks)/")
 INVALID = frozenset({401, 403, 429})
-MOST_INVALID = 10_000
 INVALID_SECONDS = 600.0
-# Requests that were under way when a 429 was answered.
-RETRY_GRACE_S = 0.5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,12 +24,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestManners:
     """The judge of `/api`, as aiohttp middleware. Paths outside it pass."""
 
-    def __init__(self, ledger: Ledger, *, per_second: int) -> None:
+    def __init__(self, ledger: Ledger, *, per_second: int, most_invalid: int, retry_grace: float) -> None:
         self._ledger = ledger
         self._rate = Window(per_second, 1.0)
         self._per_second = per_second
         self._refused: set[str] = set()
-        self._invalid: deque[float] = deque(maxlen=MOST_INVALID + 1)
+        self._invalid: deque[float] = deque(maxlen=most_invalid + 1)
+        self._most_invalid = most_invalid
+        self._retry_grace = retry_grace
         self._retry: tuple[float, float] = (0.0, 0.0)
         self._outage: tuple[int, float | None, float] | None = None
         self._outage_over = asyncio.Event()
@@ -86,12 +85,12 @@ class RestManners:
         if response.status == 401:
             self._refused.add(request.headers.get("Authorization", ""))
         if response.status == 429 and response.headers.get("X-RateLimit-Global") == "true":
-            self._retry = (now + RETRY_GRACE_S, now + float(response.headers["Retry-After"]))
+            self._retry = (now + self._retry_grace, now + float(response.headers["Retry-After"]))
         if response.status in INVALID:
             self._invalid.append(now)
-            if len(self._invalid) > MOST_INVALID and now - self._invalid[0] < INVALID_SECONDS:
+            if len(self._invalid) > self._most_invalid and now - self._invalid[0] < INVALID_SECONDS:
                 self._ledger.violation(
-                    "rest-invalid-requests", f"{MOST_INVALID + 1} in {now - self._invalid[0]:.0f} s"
+                    "rest-invalid-requests", f"{self._most_invalid + 1} in {now - self._invalid[0]:.0f} s"
                 )
                 self._invalid.clear()
         return response

@@ -209,7 +209,7 @@ def _presence(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         detail = f"more than {options.presences} in {options.presences_window:g} s"
         gateway.refuse(connection, "presence-rate", detail, 4008)
     else:
-        gateway.dispatch_all(gateway.world.own_presence(d["status"], d["activities"]))
+        gateway.dispatch_all(gateway.world.own_presence(d["status"], d.get("activities", [])))
 
 
 def _voice(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rateway.simulator.faults import Scheduled
+from rateway.simulator.people import TOKEN
 from rateway.simulator.world_dispatch import WorldOptions
 
 # GUILD_MEMBERS, GUILD_PRESENCES, MESSAGE_CONTENT (docs: Gateway, Privileged Intents).
@@ -26,7 +27,7 @@ class SimulatorOptions:
     resume_hosts: int = 1
     # wss and https with a certificate made at the start.
     tls: bool = False
-    token: str = field(default="simulated.bot.token", repr=False)
+    token: str = field(default=TOKEN, repr=False)
     # Recommended by GET /gateway/bot.
     shards: int = 1
     # num_shards must be a multiple of this (very large bots), else 4010.
@@ -41,8 +42,9 @@ class SimulatorOptions:
     # Privileged intents that are switched on; others are refused with 4014.
     privileged_intents: int = PRIVILEGED
     heartbeat_interval_ms: int = 41_250
-    # A beat later than its interval by this much is late; a beat that misses 2.5 times as much ends the session.
+    # A beat later than its interval by this much is late, by that much is missing: the connection is closed.
     heartbeat_tolerance: float = 10.0
+    heartbeat_missing: float = 15.0
     # A requested heartbeat has to come within this time.
     heartbeat_answer: float = 5.0
     sends: int = 120
@@ -75,6 +77,10 @@ class SimulatorOptions:
     # A connection whose reader is further behind than this is cut.
     backlog_bytes: int = 256 << 20
     rest_per_second: int = 50
+    # Answers of 401, 403 and 429 in 10 minutes.
+    rest_invalid: int = 10_000
+    # What was under way when a 429 was answered may still come for so long.
+    retry_grace: float = 0.5
     # Seed of the source's and the faults' chance; the world has its own.
     seed: int = 1
     scenario: tuple[Scheduled, ...] = ()

@@ -190,7 +190,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "members-malformed",
-        "A member request has one guild_id and either query with limit (at most 100 with a query) or at most 100 user_ids.",
+        "A member request has one guild_id, and query with limit (at most 100) or at most 100 user_ids.",
         "Gateway Events, Request Guild Members",
     ),
     (

@@ -113,7 +113,12 @@ class Simulator:
         self.gateway = Gateway(options, self.world, self.ledger, context)
         exits.push_async_callback(self.gateway.stop)
         await self.gateway.start()
-        manners = RestManners(self.ledger, per_second=options.rest_per_second)
+        manners = RestManners(
+            self.ledger,
+            per_second=options.rest_per_second,
+            most_invalid=options.rest_invalid,
+            retry_grace=options.retry_grace,
+        )
         app = web.Application(middlewares=[manners.judge], client_max_size=MOST_BODY_BYTES)
         Control(self).add_routes(app)
         rest.setup(app, self.world, self.gateway.dispatch, _Facts(self.gateway))

@@ -30,7 +30,8 @@ SLICE_S = 0.01
 DEBT_S = 1.0
 # Messages compressed together; between runs heartbeats are acknowledged.
 RUN_MESSAGES = 250
-SMALLEST_POOL = 200
+# More than a decoder's window holds: repetitions must not compress better than news.
+SMALLEST_POOL = 400
 # How often a step is drawn for one event of a pool.
 DRAWS = 5
 # Repeating these would make no sense of what follows.

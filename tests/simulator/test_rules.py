@@ -1,0 +1,500 @@
+"""Every rule that the simulated Discord judges by, broken once by a client of ours over real sockets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from rateway.simulator.faults import KINDS
+from rateway.simulator.rules import RULES
+from rateway.simulator.server import Simulator
+from tests.aio import run
+from tests.simulator.client import ALL_INTENTS, GUILDS, Client, connect, dial
+from tests.simulator.running import fault, simulator, until
+
+Breaker = Callable[[Simulator], Awaitable[None]]
+BREAKERS: dict[str, tuple[Breaker, dict[str, Any]]] = {}
+AGENT = {"User-Agent": "DiscordBot (https://example.org, 1.0)"}
+ONLINE: dict[str, Any] = {"since": None, "activities": [], "status": "online", "afk": False}
+
+
+def breaks(rule: str, **options: Any) -> Callable[[Breaker], Breaker]:
+    """Register what breaks a rule; the options are the simulator's."""
+
+    def register(breaker: Breaker) -> Breaker:
+        assert rule not in BREAKERS
+        BREAKERS[rule] = (breaker, options)
+        return breaker
+
+    return register
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_client_that_breaks_the_rule_is_noted_for_it_and_nothing_else(rule: str) -> None:
+    breaker, options = BREAKERS[rule]
+
+    async def scenario() -> None:
+        async with simulator(**options) as sim:
+            await breaker(sim)
+            await until(lambda: sim.ledger.violations)
+            assert {violation.rule for violation in sim.ledger.violations} == {rule}
+
+    run(scenario(), timeout=10)
+
+
+def test_a_client_that_keeps_the_rules_is_not_noted() -> None:
+    async def scenario() -> None:
+        async with simulator() as sim, await connect(sim.gateway_url, compress="zlib-stream") as client:
+            await client.ready(presence=ONLINE)
+            guild_id = (await client.event("GUILD_CREATE"))["d"]["id"]
+            await client.beat(client.seq)
+            client.send(3, ONLINE)
+            client.send(4, {"guild_id": guild_id, "channel_id": None, "self_mute": False, "self_deaf": False})
+            client.send(8, {"guild_id": guild_id, "query": "", "limit": 0, "nonce": "n"})
+            await client.event("GUILD_MEMBERS_CHUNK")
+            client.send(31, {"guild_ids": [guild_id]})
+            await client.event("SOUNDBOARD_SOUNDS")
+            client.send(43, {"guild_id": guild_id, "fields": ["status"]})
+            await client.event("CHANNEL_INFO")
+            await client.end(4900)
+            async with await connect(client.resume_url, compress="zlib-stream") as again:
+                again.resume(client.session_id, client.seq)
+                await again.event("RESUMED")
+                await again.beat(client.seq)
+                await again.end(1000)
+            assert sim.ledger.violations == []
+
+    run(scenario())
+
+
+def _documented(section: str) -> list[tuple[str, str, str]]:
+    """The rows of the table in a section of docs/simulator.md."""
+    text = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    part = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `([a-z0-9_-]+)` \| (.+?) \| (.+?) \|$", part, re.MULTILINE)
+
+
+def test_the_documentation_shows_the_same_rules() -> None:
+    assert _documented("Rules") == [(rule.id, rule.sentence, rule.source) for rule in RULES.values()]
+
+
+def test_the_documentation_shows_the_same_faults() -> None:
+    assert _documented("Faults") == [
+        (name, kind.does, ", ".join(f"`{field}`" for field in sorted(kind.uses)) or "–")
+        for name, kind in KINDS.items()
+    ]
+
+
+# Dialling
+
+
+@breaks("query-version")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url, query="encoding=json"):
+        pass
+
+
+@breaks("query-encoding")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url, query="v=10"):
+        pass
+
+
+@breaks("query-compress")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url, query="v=10&encoding=json&compress=brotli"):
+        pass
+
+
+@breaks("query-resume")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 4900)
+    async with await connect(client.resume_url, compress="zlib-stream") as again:
+        again.resume(client.session_id, client.seq)
+        assert (await again.op(9))["d"] is False
+
+
+@breaks("permessage-deflate")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url, headers={"Sec-WebSocket-Extensions": "permessage-deflate"}):
+        pass
+
+
+@breaks("upgrade-before-retry-after", retry_grace=0.0)
+async def _(sim: Simulator) -> None:
+    await sim.inject(fault("upgrade:status=429,retry_after=60,count=1"))
+    with pytest.raises(Exception, match="429"):
+        await dial(sim.gateway_url)
+    async with await connect(sim.gateway_url):
+        pass
+
+
+# Identifying
+
+
+@breaks("identify-concurrency")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as first, await connect(sim.gateway_url) as second:
+        await first.ready(shard=[0, 2])
+        second.identify(shard=[1, 2])
+        assert (await second.op(9))["d"] is False
+
+
+@breaks("identify-budget", identifies_remaining=0)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify()
+        assert await client.closed == 4004
+
+
+@breaks("identify-twice")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        client.identify()
+        assert await client.closed == 4005
+
+
+@breaks("identify-resume-host")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway.hosts[1].url) as client:
+        await client.ready()
+
+
+@breaks("identify-after-fatal", privileged_intents=0)
+async def _(sim: Simulator) -> None:
+    for _ in range(2):
+        async with await connect(sim.gateway_url) as client:
+            client.identify()
+            assert await client.closed == 4014
+    assert [violation.rule for violation in sim.ledger.violations].count("disallowed-intents") == 2
+    sim.ledger.violations[:] = [each for each in sim.ledger.violations if each.rule != "disallowed-intents"]
+
+
+@breaks("identify-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify(properties=None)
+        assert await client.closed == 4002
+
+
+@breaks("wrong-token")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify(token="another")
+        assert await client.closed == 4004
+
+
+@breaks("invalid-shard", shards_multiple=4)
+async def _(sim: Simulator) -> None:
+    for shard in ([4, 4], [0, 6]):
+        async with await connect(sim.gateway_url) as client:
+            client.identify(shard=shard)
+            assert await client.closed == 4010
+
+
+@breaks("sharding-required", max_guilds_per_shard=2)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify()
+        assert await client.closed == 4011
+
+
+@breaks("invalid-version")
+async def _(sim: Simulator) -> None:
+    async with await dial(sim.gateway_url, query="v=5&encoding=json") as client:
+        assert await client.closed == 4012
+
+
+@breaks("invalid-intents")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify(intents=1 << 17)
+        assert await client.closed == 4013
+
+
+@breaks("disallowed-intents", privileged_intents=0)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.identify()
+        assert await client.closed == 4014
+
+
+# Resuming
+
+
+async def _left(sim: Simulator, code: int, beat: int | None = None) -> Client:
+    """A client that had a session, with at least 4 events, and left with this code."""
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        for _ in range(3):
+            await client.event("GUILD_CREATE")
+        if beat is not None:
+            await client.beat(beat)
+        await client.end(code)
+    return client
+
+
+@breaks("resume-token-prefix")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 4900)
+    async with await connect(client.resume_url) as again:
+        again.resume(client.session_id, client.seq, token=f"Bot {sim.options.token}")
+        assert await again.closed == 4006
+
+
+@breaks("resume-seq-zero")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 4900)
+    async with await connect(client.resume_url) as again:
+        again.resume(client.session_id, 0)
+        assert (await again.op(9))["d"] is False
+
+
+@breaks("resume-seq-ahead")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 4900)
+    async with await connect(client.resume_url) as again:
+        again.resume(client.session_id, client.seq + 1)
+        assert await again.closed == 4007
+
+
+@breaks("resume-seq-below-heartbeat")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 4900, beat=3)
+    async with await connect(client.resume_url) as again:
+        again.resume(client.session_id, 2)
+        assert (await again.op(9))["d"] is False
+
+
+@breaks("resume-after-end")
+async def _(sim: Simulator) -> None:
+    client = await _left(sim, 1000)
+    async with await connect(client.resume_url) as again:
+        again.resume(client.session_id, client.seq)
+        assert (await again.op(9))["d"] is False
+
+
+# Heartbeats
+
+
+@breaks("heartbeat-missing", heartbeat_interval_ms=10, heartbeat_tolerance=60.0, heartbeat_missing=0.01)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        assert await client.closed == 4009
+
+
+# Every heartbeat comes later than at once.
+@breaks("heartbeat-late", heartbeat_interval_ms=1, heartbeat_tolerance=-1.0, heartbeat_missing=60.0)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.beat()
+
+
+@breaks("heartbeat-unanswered", heartbeat_answer=0.01)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        assert await sim.inject(fault("op1")) == 1
+        await client.op(1)
+        await until(lambda: sim.ledger.violations)
+
+
+@breaks("heartbeat-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.send(1, "7")
+        assert await client.closed == 4002
+
+
+@breaks("heartbeat-ahead")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        await client.beat(1000)
+
+
+@breaks("heartbeat-backwards")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        for _ in range(3):
+            await client.event("GUILD_CREATE")
+        await client.beat(3)
+        await client.beat(2)
+
+
+# Sending
+
+
+@breaks("not-authenticated")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.send(3, ONLINE)
+        assert await client.closed == 4003
+
+
+@breaks("send-rate", sends=3)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        for _ in range(4):
+            client.send(1, None)
+        assert await client.closed == 4008
+
+
+@breaks("presence-rate", presences=2)
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        for _ in range(3):
+            client.send(3, ONLINE)
+        assert await client.closed == 4008
+
+
+@breaks("payload-size")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        whole = '{"op":1,"d":null}'
+        client.send_text(whole + " " * (4096 - len(whole)))
+        await client.op(11)
+        client.send_text(whole + " " * (4097 - len(whole)))
+        assert await client.closed == 4002
+
+
+@breaks("undecodable")
+async def _(sim: Simulator) -> None:
+    for text in ("{", "[]", '{"op":"1"}', '{"op":true}'):
+        async with await connect(sim.gateway_url) as client:
+            client.send_text(text)
+            assert await client.closed == 4002
+
+
+@breaks("unknown-opcode")
+async def _(sim: Simulator) -> None:
+    for op in (0, 5, 7, 12, 99):
+        async with await connect(sim.gateway_url) as client:
+            client.send(op, None)
+            assert await client.closed == 4001
+
+
+@breaks("presence-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready()
+        client.send(3, ONLINE | {"activities": None})
+        assert (await client.op(9))["d"] is False
+
+
+async def _ready(sim: Simulator, client: Client, **changes: Any) -> str:
+    """Identify; the first guild's id."""
+    await client.ready(**changes)
+    guild_id: str = (await client.event("GUILD_CREATE"))["d"]["id"]
+    return guild_id
+
+
+@breaks("voice-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.send(4, {"guild_id": await _ready(sim, client), "channel_id": None, "self_mute": False})
+        await client.beat()
+
+
+@breaks("members-rate")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        request = {"guild_id": await _ready(sim, client), "query": "", "limit": 0, "nonce": "first"}
+        client.send(8, request)
+        await client.event("GUILD_MEMBERS_CHUNK")
+        client.send(8, request | {"nonce": "second"})
+        limited = (await client.event("RATE_LIMITED"))["d"]
+        assert limited["opcode"] == 8 and 29 < limited["retry_after"] <= 30
+        assert limited["meta"] == {"guild_id": request["guild_id"], "nonce": "second"}
+
+
+@breaks("members-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.send(8, {"guild_id": await _ready(sim, client), "query": "a"})
+        await client.beat()
+
+
+@breaks("members-intents")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        client.send(8, {"guild_id": await _ready(sim, client, intents=GUILDS), "query": "", "limit": 0})
+        await client.beat()
+
+
+@breaks("nonce-size")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        request = {"guild_id": await _ready(sim, client), "query": "", "limit": 0, "nonce": "é" * 17}
+        client.send(8, request)
+        assert "nonce" not in (await client.event("GUILD_MEMBERS_CHUNK"))["d"]
+
+
+@breaks("request-malformed")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        guild_id = await _ready(sim, client)
+        client.send(31, {"guild_ids": guild_id})
+        client.send(43, {"guild_id": guild_id, "fields": ["topic"]})
+        await client.beat()
+
+
+@breaks("wrong-shard")
+async def _(sim: Simulator) -> None:
+    elsewhere = [guild_id for guild_id in sim.world.guild_ids if (guild_id >> 22) % 2 == 1]
+    async with await connect(sim.gateway_url) as client:
+        await client.ready(shard=[0, 2])
+        client.send(43, {"guild_id": str(elsewhere[0]), "fields": ["status"]})
+        await client.beat()
+
+
+# REST
+
+
+async def _get(sim: Simulator, path: str = "/users/@me", **headers: str) -> int:
+    sent = AGENT | {"Authorization": f"Bot {sim.options.token}"} | headers
+    async with aiohttp.ClientSession() as session, session.get(sim.api_url + path, headers=sent) as response:
+        return response.status
+
+
+@breaks("rest-user-agent")
+async def _(sim: Simulator) -> None:
+    assert await _get(sim, **{"User-Agent": "curl/8"}) == 200
+
+
+@breaks("rest-rate", rest_per_second=2)
+async def _(sim: Simulator) -> None:
+    assert [await _get(sim) for _ in range(3)] == [200, 200, 429]
+
+
+@breaks("rest-after-401")
+async def _(sim: Simulator) -> None:
+    assert [await _get(sim, Authorization="Bot wrong") for _ in range(2)] == [401, 401]
+
+
+@breaks("rest-before-retry-after", retry_grace=0.0)
+async def _(sim: Simulator) -> None:
+    await sim.inject(fault("rest:status=429,retry_after=60"))
+    assert [await _get(sim) for _ in range(2)] == [429, 429]
+
+
+@breaks("rest-invalid-requests", rest_invalid=2)
+async def _(sim: Simulator) -> None:
+    await sim.inject(fault("rest:status=403"))
+    assert [await _get(sim) for _ in range(3)] == [403, 403, 403]
+
+
+def test_every_intent_at_once_is_what_the_tests_identify_with() -> None:
+    from rateway.discord.intents import ALL
+
+    assert ALL_INTENTS == ALL
