@@ -33,7 +33,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     resume_url: str
     settled: int
     applied: int = 0
-    """Filled in by the store from its own books when it is read; what is written here counts with the cache off only."""
+    """Filled in by the store from its own books when it is read; what is written counts only with the cache off."""
     intents: int
     token_hash: str
     """A hash of the token, never the token: another token's sessions do not carry over."""

@@ -10,7 +10,7 @@ import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -22,7 +22,19 @@ else:
 Buffer: TypeAlias = bytes | memoryview | msgspec.Raw
 """JSON that need not be copied before it is compressed."""
 
-__all__ = ["Buffer", "DICTIONARY_HASH", "PAGE_ITEMS", "compact", "find", "pack", "shrink", "split", "text_of", "unpack", "unshrink"]
+__all__ = [
+    "DICTIONARY_HASH",
+    "PAGE_ITEMS",
+    "Buffer",
+    "compact",
+    "find",
+    "pack",
+    "shrink",
+    "split",
+    "text_of",
+    "unpack",
+    "unshrink",
+]
 
 # Eight members with their users compress to about 660 bytes; five or six such pages fill one page of LMDB (4 KiB).
 # More to a page compresses hardly better (83 bytes a member with sixteen, 86 with eight), leaves more of LMDB's pages
@@ -45,7 +57,7 @@ _compressor = zstd.ZstdCompressor(
     zstd_dict=_dictionary,
 )
 _compress = _compressor.compress
-_FLUSH_FRAME = zstd.ZstdCompressor.FLUSH_FRAME
+_FLUSH_FRAME: Final = zstd.ZstdCompressor.FLUSH_FRAME
 
 
 def compact(raw: bytes) -> bytes:
@@ -55,7 +67,7 @@ def compact(raw: bytes) -> bytes:
 
 def text_of(items: Iterable[tuple[int, Buffer]]) -> bytes:
     """A page's text of objects ascending by id."""
-    return b"\n%b" % b"".join([b"%d%b\n" % item for item in items])
+    return b"\n%b" % b"".join([b"%d%b\n" % item for item in items])  # type: ignore[str-format]  # any buffer will do
 
 
 def pack(items: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:

@@ -41,7 +41,9 @@ class CachePolicy:
     def __post_init__(self) -> None:
         unknown = sorted(self.kinds - KINDS)
         if unknown:
-            raise ValueError(f"unknown kinds of entities: {', '.join(unknown)}; there are {', '.join(sorted(KINDS))}")
+            raise ValueError(
+                f"unknown kinds of entities: {', '.join(unknown)}; there are {', '.join(sorted(KINDS))}"
+            )
 
     def keeps(self, kind: str) -> bool:
         """Whether entities of that kind are kept."""

@@ -1,4 +1,4 @@
-"""Where does an entity of a guild stand? Bulk in compressed pages, what changed since in rows over them, ids in an index.
+"""Where does an entity of a guild stand? In compressed pages, what changed since in rows over them, ids in an index.
 
 The decision behind it. A million members as single rows of LMDB cost 160 bytes each however tightly they are packed:
 node, key and a third of the page stay empty. Compressed together they cost 85, but a page must not be rewritten for
@@ -103,7 +103,12 @@ class ShelfReader:
         start, stop = _bounds(kind, number)
         if after >= 0:
             start = _KEY.pack(number, kind, min(after + 1, 0xFFFF_FFFF_FFFF_FFFF))
-        rows = iter([(int.from_bytes(key[5:], "big"), row) for key, row in self._reading.scan(Table.ROWS, start, stop)])
+        rows = iter(
+            [
+                (int.from_bytes(key[5:], "big"), row)
+                for key, row in self._reading.scan(Table.ROWS, start, stop)
+            ]
+        )
         row = next(rows, None)
         if kind in PAGED:
             for _, page in self._reading.scan(Table.PAGES, start, stop):
@@ -198,7 +203,7 @@ class Shelf(ShelfReader):
     def load(
         self, number: int, kind: int, ids: list[int], raws: Sequence[Buffer], *, fresh: bool = False
     ) -> None:
-        """Replace all of a guild's objects of a kind; ``fresh``: there are none yet. Of one id twice the last counts."""
+        """Replace all of a guild's objects of a kind; ``fresh``: there are none yet. Of an id twice the last counts."""
         items = set(ids)
         if len(items) != len(ids):
             unique = dict(zip(ids, raws, strict=True))
@@ -215,8 +220,8 @@ class Shelf(ShelfReader):
                 put(Table.ROWS, pack(number, kind, entity_id), bytes(raw))
         self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
         if kind in INDEXED:
-            fresh = ordered if not old else [item for item in ordered if item[0] not in old]
-            self._wait_for_index(kind, number, [item[0] for item in fresh])
+            unindexed = ordered if not old else [item for item in ordered if item[0] not in old]
+            self._wait_for_index(kind, number, [item[0] for item in unindexed])
 
     def wipe(self, number: int, kind: int, keep: Collection[int] = ()) -> set[int]:
         """Remove all of a guild's objects of a kind; the ids that there were. ``keep``: ids whose index entry stays."""
@@ -237,6 +242,15 @@ class Shelf(ShelfReader):
                 self.index_pending()
                 self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in gone])
         return ids
+
+    def remove_many(self, number: int, kind: int, ids: Collection[int]) -> None:
+        """Remove many objects of a guild at once."""
+        gone = set(ids)
+        kept = [(entity_id, raw) for entity_id, raw in self.walk(number, kind) if entity_id not in gone]
+        self.wipe(number, kind, keep={entity_id for entity_id, _ in kept})
+        if kept:
+            self._write_pages(kind, number, pages.pack(kept))
+            self.counts[kind] += len(kept)
 
     def index_pending(self) -> None:
         """Move the ids that wait into the index."""

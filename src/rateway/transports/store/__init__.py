@@ -17,7 +17,7 @@ Nothing here raises for a full or broken disk: such faults are values, and :attr
 
 from rateway.cache.applied import Applied, SessionRecord
 from rateway.transports.store.opening import StoreFault
-from rateway.transports.store.reader import StoreReader
+from rateway.transports.store.reader import StoreReader, StoreUnreadable
 from rateway.transports.store.writer import Store
 
-__all__ = ["Applied", "SessionRecord", "Store", "StoreFault", "StoreReader"]
+__all__ = ["Applied", "SessionRecord", "Store", "StoreFault", "StoreReader", "StoreUnreadable"]

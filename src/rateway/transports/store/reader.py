@@ -2,17 +2,91 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from rateway.transports.store.opening import StoreFault
+import lmdb
+
+from rateway.cache.view import View
+from rateway.transports.store.opening import StoreFault, fault_of, open_for_reading
+from rateway.transports.store.tables import LmdbReading, Tables
 
 __all__ = ["StoreReader"]
 
 
 class StoreReader:
-    """A store for reading. In the writer's own process take :meth:`of`, LMDB allows one opening per process."""
+    """A store for reading. In the writer's own process take ``Store.reader()``: LMDB allows one opening per process."""
+
+    def __init__(self, path: Path, tables: Tables | None, *, own: bool) -> None:
+        self.path = path
+        self._tables = tables
+        self._own = own
+        self._inode = _inode(path)
+
+    @classmethod
+    def of(cls, path: Path, tables: Tables) -> StoreReader:
+        """A reader on tables that this process has open already."""
+        return cls(path, tables, own=False)
 
     @classmethod
     def open(cls, path: Path) -> StoreReader | StoreFault:
         """A store of another process of this host. One that was thrown away and made anew is noticed and followed."""
-        raise NotImplementedError
+        tables = open_for_reading(path)
+        return tables if isinstance(tables, StoreFault) else cls(path, tables, own=True)
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """One moment of the store, for one query or batch. Raises :class:`StoreUnreadable` alone."""
+        if self._own:
+            self._follow()
+        if self._tables is None:
+            raise StoreUnreadable(StoreFault(f"the store {self.path} is not there"))
+        try:
+            txn = self._tables.env.begin()
+        except lmdb.Error as error:
+            raise StoreUnreadable(fault_of(error, self.path)) from None
+        try:
+            yield View(LmdbReading(self._tables, txn))
+        except lmdb.Error as error:
+            raise StoreUnreadable(fault_of(error, self.path)) from None
+        finally:
+            txn.abort()
+
+    def disk_bytes(self) -> int:
+        """What the store takes on disk."""
+        try:
+            return os.stat(self.path / "data.mdb").st_blocks * 512
+        except OSError:
+            return 0
+
+    def close(self) -> None:
+        if self._own and self._tables is not None:
+            self._tables.env.close()
+            self._tables = None
+
+    def _follow(self) -> None:
+        """Open the file that is there now, if it is another one than ours."""
+        inode = _inode(self.path)
+        if inode == self._inode and self._tables is not None:
+            return
+        self.close()
+        self._inode = inode
+        tables = open_for_reading(self.path)
+        self._tables = None if isinstance(tables, StoreFault) else tables
+
+
+class StoreUnreadable(Exception):
+    """A store could not be read just now; ``fault`` says why."""
+
+    def __init__(self, fault: StoreFault) -> None:
+        super().__init__(fault.words)
+        self.fault = fault
+
+
+def _inode(path: Path) -> int:
+    try:
+        return os.stat(path / "data.mdb").st_ino
+    except OSError:
+        return 0

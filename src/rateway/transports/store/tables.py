@@ -1,4 +1,4 @@
-"""How do the cache's tables lie in LMDB? The only file that knows the library's calls; changes wait in dicts until needed.
+"""How do the cache's tables lie in LMDB? The file that knows the library's calls; changes wait in dicts until needed.
 
 Puts and deletes are collected per table and written sorted, in one call, when the transaction ends or a scan needs
 them: the same row changed a hundred times between two commits is written once, and neighbours are written together.
@@ -51,10 +51,10 @@ def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int) -> Sequence[int]:
 def _scan(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
     found = cursor.set_range(start) if start else cursor.first()
     while found:
-        key = cursor.key()
+        key = bytes(cursor.key())
         if key >= stop:
             return
-        yield key, cursor.value()
+        yield key, bytes(cursor.value())
         found = cursor.next()
 
 
@@ -68,7 +68,8 @@ class LmdbReading:
         self._txn = txn
 
     def get(self, table: int, key: bytes) -> bytes | None:
-        return self._txn.get(key, db=self._tables.rows[table])
+        found: bytes | None = self._txn.get(key, db=self._tables.rows[table])  # type: ignore[assignment]  # no buffers
+        return found
 
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return _scan(self._txn.cursor(self._tables.rows[table]), start, stop)
@@ -103,7 +104,8 @@ class LmdbStorage:
         if key in waiting:
             return waiting[key]
         txn = self._txn or self._begin()
-        return txn.get(key, db=self._tables.rows[table])
+        found: bytes | None = txn.get(key, db=self._tables.rows[table])  # type: ignore[assignment]  # no buffers
+        return found
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         self.waiting[table][key] = value
@@ -162,5 +164,5 @@ class LmdbStorage:
         elif puts:
             cursor = txn.cursor(db)
             # Beyond the last key LMDB fills its pages to the brim; anywhere else a full page is halved.
-            beyond = not cursor.last() or cursor.key() < puts[0][0]
+            beyond = not cursor.last() or bytes(cursor.key()) < puts[0][0]
             cursor.putmulti(puts, append=beyond)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from pathlib import Path
 
+import lmdb
+import msgspec
+
 from rateway.cache.applied import Applied, SessionRecord
+from rateway.cache.machine import Cache
 from rateway.cache.policy import CachePolicy
-from rateway.transports.store.opening import StoreFault
+from rateway.cache.prune import adopt_policy, mark_incomplete, prune
+from rateway.cache.storage import Table
+from rateway.transports.store.opening import (
+    MAP_SIZE,
+    Opened,
+    StoreFault,
+    close_in_order,
+    fault_of,
+    open_for_writing,
+)
+from rateway.transports.store.reader import StoreReader
+from rateway.transports.store.tables import LmdbStorage
 
 __all__ = ["Store"]
 
@@ -14,10 +31,18 @@ __all__ = ["Store"]
 class Store:
     """The writer's side of one cluster's store."""
 
-    words: tuple[str, ...]
-    """What is worth a log line about the opening: thrown away and why, kinds incomplete and why."""
-    fault: StoreFault | None
-    """What is wrong now; None when the last commit succeeded."""
+    def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
+        self.path = path
+        self.policy = policy
+        self.words: tuple[str, ...] = opened.words
+        """What is worth a log line about the opening: thrown away and why, kinds incomplete and why."""
+        self.fault: StoreFault | None = None
+        """What is wrong now; None when the last commit succeeded."""
+        self._tables = opened.tables
+        self._storage = LmdbStorage(opened.tables)
+        self._cache = Cache(self._storage, policy)
+        self._broken = False
+        self._begun = False
 
     @classmethod
     def open(
@@ -28,42 +53,132 @@ class Store:
         policy: CachePolicy,
         wall: float,
         boot_id: str | None = None,
-        map_size: int = 64 << 30,
+        map_size: int = MAP_SIZE,
     ) -> Store | StoreFault:
         """Open or make the store in the folder ``path`` (made when missing, 0700).
 
         ``wall`` is now in Unix seconds. ``boot_id`` is for tests; by default the kernel's. ``map_size`` in bytes is
         the bound of the store's size; the file grows only as needed.
         """
-        raise NotImplementedError
+        opened = open_for_writing(path, cluster=cluster, boot_id=boot_id, map_size=map_size)
+        if isinstance(opened, StoreFault):
+            return opened
+        try:
+            store = cls(path, opened, policy)
+            store._cache.book.wall_ms = int(wall * 1000)
+            store.words += adopt_policy(store._cache.book)
+            store._cache.book.flush()
+            store._storage.commit()
+        except (lmdb.Error, OSError) as error:
+            opened.tables.env.close()
+            return fault_of(error, path)
+        return store
+
+    # sessions
 
     def sessions(self) -> list[SessionRecord]:
-        """The stored sessions, by shard."""
-        raise NotImplementedError
+        """The stored sessions, by shard, each with the applied sequence of the cache as it is now."""
+        found = []
+        for _, value in self._storage.scan(Table.SESSIONS, b"", b"\xff" * 9):
+            record = msgspec.msgpack.decode(value, type=SessionRecord)
+            if self.policy.enabled:
+                applied = self._cache.position_in(record.shard_id, record.session_id)
+                record = msgspec.structs.replace(record, applied=applied)
+            found.append(record)
+        return found
+
+    def put_session(self, record: SessionRecord) -> None:
+        """Write a session down with the next commit. A commit that fails has not written it: put it again."""
+        self._storage.put(Table.SESSIONS, record.shard_id.to_bytes(4, "big"), msgspec.msgpack.encode(record))
+
+    def drop_session(self, shard_id: int) -> None:
+        """Forget a shard's session with the next commit (it ended in order, or cannot be resumed)."""
+        self._storage.delete(Table.SESSIONS, shard_id.to_bytes(4, "big"))
+
+    # events
 
     def apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
         """Take one event in; never raises. At or below the shard's applied sequence it changes nothing.
 
         READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence.
         """
-        raise NotImplementedError
+        if not self._begun:
+            self._begun = True
+            self._cache.book.wall_ms = int(time.time() * 1000)
+        try:
+            return self._cache.apply(shard_id, seq, name, d)
+        except lmdb.Error as error:
+            self._fail(fault_of(error, self.path))
+        # A mistake of ours in one reducer must not stop the stream of events: it is counted, said, and the guilds
+        # are marked as incomplete.
+        except Exception as error:  # noqa: BLE001
+            self._fail(
+                StoreFault(f"{name} could not be taken into the cache: {type(error).__name__}: {error}")
+            )
+        return None
 
     def applied(self, shard_id: int) -> int:
         """The highest sequence whose effect is in the cache (0: none)."""
-        raise NotImplementedError
+        return self._cache.applied(shard_id)
 
-    def put_session(self, record: SessionRecord) -> None:
-        """Write a session down with the next commit."""
-        raise NotImplementedError
+    @property
+    def dirty(self) -> bool:
+        """Whether a commit has anything to write."""
+        return self._cache.dirty or self._storage.open
 
-    def drop_session(self, shard_id: int) -> None:
-        """Forget a shard's session with the next commit (it ended in order, or cannot be resumed)."""
-        raise NotImplementedError
+    @property
+    def failures(self) -> dict[str, int]:
+        """Event name → how often its payload was not understood (the event itself goes on to the exchange)."""
+        return self._cache.failures
 
     def commit(self) -> StoreFault | None:
-        """End the open transaction, if any: all of it is visible to every reader, or none. Cheap when nothing is open."""
-        raise NotImplementedError
+        """End the open transaction: all of it is visible to every reader, or none. Cheap when nothing is open."""
+        self._begun = False
+        if not self.dirty:
+            return self.fault
+        try:
+            if self._broken:
+                mark_incomplete(self._cache.book)
+            self._cache.flush()
+            self._storage.commit()
+        except (lmdb.Error, OSError) as error:
+            self._fail(fault_of(error, self.path))
+            return self.fault
+        self._broken = False
+        self.fault = None
+        return None
+
+    def _fail(self, fault: StoreFault) -> None:
+        """Drop what was not committed. What it would have changed is missing from now on, and said to be."""
+        self.fault = fault
+        self._broken = True
+        self._storage.abort()
+        failures = self._cache.failures
+        try:
+            self._cache = Cache(self._storage, self.policy)
+        except (lmdb.Error, OSError) as error:
+            self.fault = fault_of(error, self.path)
+        self._cache.failures = failures
+
+    def prune(self, shard_count: int, shards: Collection[int]) -> int:
+        """Drop guilds that another layout put here: those of none of these shards. How many there were."""
+        return prune(self._cache.book, shard_count, shards)
+
+    # others
+
+    def reader(self) -> StoreReader:
+        """This store for queries, from any thread of this process."""
+        return StoreReader.of(self.path, self._tables)
 
     def close(self) -> None:
-        """Commit, mark as closed in order, and close."""
-        raise NotImplementedError
+        """Commit, mark as closed in order, and close; without the mark when the last commit failed."""
+        fault = self.commit()
+        self._storage.abort()
+        try:
+            if fault is None:
+                close_in_order(self._tables)
+            else:
+                self._tables.env.close()
+        except (lmdb.Error, OSError) as error:
+            self.fault = fault_of(error, self.path)
+            self._tables.env.close()

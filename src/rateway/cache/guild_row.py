@@ -1,0 +1,86 @@
+"""What is known about one guild as a whole? Its state, where its children stand, and its own fields."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from rateway.cache.pages import shrink, unshrink
+
+__all__ = ["GuildRow", "GuildState", "stamp_of"]
+
+
+class GuildState(IntEnum):
+    """The states of `GUILD_CREATE and GUILD_DELETE <https://docs.discord.com/developers/events/gateway-events#guilds>`_.
+
+    A guild that is not in the table is absent: the bot is not in it.
+    """
+
+    PENDING = 1
+    """READY named it; its GUILD_CREATE has not come yet."""
+    AVAILABLE = 2
+    OUTAGE = 3
+
+
+_CAUSES = (None, "start", "join", "available", "left", "outage")
+_HEAD = struct.Struct(">BBIIIQQqIB")
+_STAMP = struct.Struct(">Q")
+_UNCOUNTED = -1
+
+
+@dataclass(slots=True)
+class GuildRow:
+    """One row of the table of guilds."""
+
+    state: GuildState
+    number: int = 0
+    """What its children are keyed by; 0 before the first full GUILD_CREATE."""
+    shard_id: int = 0
+    shard_count: int = 0
+    stamp: int = 0
+    """When the last full GUILD_CREATE was taken (the store's clock, milliseconds; 0 never)."""
+    cause_seq: int = 0
+    member_count: int | None = None
+    cached_members: int = 0
+    """How many of its members are in the cache."""
+    cause: str | None = None
+    """Of the GUILD_CREATE with the number ``cause_seq``, so that its repetition says the same."""
+    joining: bool = False
+    """The bot joined it during an outage: the full GUILD_CREATE will be a join."""
+    body: bytes = b""
+    """Its own fields, without lists and ``member_count``; empty before the first full GUILD_CREATE."""
+
+    def pack(self) -> bytes:
+        count = _UNCOUNTED if self.member_count is None else self.member_count
+        head = _HEAD.pack(
+            self.state, _CAUSES.index(self.cause), self.number, self.shard_id, self.shard_count, self.stamp,
+            self.cause_seq, count, self.cached_members, self.joining,
+        )  # fmt: skip
+        return head + shrink(self.body)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> GuildRow:
+        state, cause, number, shard_id, shard_count, stamp, cause_seq, count, cached, joining = (
+            _HEAD.unpack_from(value)
+        )
+        body = value[_HEAD.size :]
+        return cls(
+            state=GuildState(state),
+            number=number,
+            shard_id=shard_id,
+            shard_count=shard_count,
+            stamp=stamp,
+            cause_seq=cause_seq,
+            member_count=None if count == _UNCOUNTED else count,
+            cached_members=cached,
+            cause=_CAUSES[cause],
+            joining=bool(joining),
+            body=unshrink(body) if body else b"",
+        )
+
+
+def stamp_of(value: bytes) -> int:
+    """The stamp of a packed row, without unpacking the rest."""
+    found: int = _STAMP.unpack_from(value, 14)[0]
+    return found

@@ -1,0 +1,119 @@
+"""What must go, or be doubted, though no event says so? Other settings, another layout, a write that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.shelf import Kind
+from rateway.cache.storage import Reading, Table
+from rateway.discord.snowflake import shard_of
+
+__all__ = ["adopt_policy", "incomplete_since", "mark_incomplete", "prune"]
+
+_KINDS_OF = {
+    "channels": (Kind.CHANNEL, Kind.SIDE),
+    "threads": (Kind.THREAD,),
+    "thread_members": (Kind.THREAD_MEMBER,),
+    "roles": (Kind.ROLE,),
+    "emojis": (Kind.EMOJI,),
+    "stickers": (Kind.STICKER,),
+    "members": (Kind.MEMBER,),
+    "presences": (Kind.PRESENCE,),
+    "voice_states": (Kind.VOICE_STATE,),
+    "stage_instances": (Kind.STAGE,),
+    "scheduled_events": (Kind.SCHEDULED_EVENT,),
+    "soundboard_sounds": (Kind.SOUND,),
+    "integrations": (Kind.INTEGRATION,),
+}
+
+
+class _Written(msgspec.Struct):
+    fingerprint: str
+    kinds: list[str]
+    activities: bool
+    since: dict[str, int] = {}
+
+
+def _kept(policy: CachePolicy) -> list[str]:
+    return sorted(kind for kind in KINDS if policy.keeps(kind))
+
+
+def _written(reading: Reading) -> _Written | None:
+    raw = reading.get(Table.META, b"policy")
+    return msgspec.msgpack.decode(raw, type=_Written) if raw else None
+
+
+def incomplete_since(reading: Reading) -> dict[str, int]:
+    """Kind → the stamp before which guilds came without it, or with less of it."""
+    written = _written(reading)
+    return written.since if written is not None else {}
+
+
+def adopt_policy(book: Book) -> tuple[str, ...]:
+    """Make the store fit other settings: what is off now goes, what is on now is incomplete until guilds come anew."""
+    policy, old = book.policy, _written(book.reading)
+    kept = _kept(policy)
+    if old is None:
+        _write(book, _Written(policy.fingerprint(), kept, policy.activities))
+        return ()
+    if old.fingerprint == policy.fingerprint():
+        return ()
+    added = set(kept) - set(old.kinds)
+    if policy.activities and not old.activities and "presences" in kept:
+        added.add("presences")
+    removed = set(old.kinds) - set(kept)
+    for kind in sorted(removed):
+        _drop(book, kind)
+    stamp = book.stamp()
+    since = {kind: at for kind, at in old.since.items() if kind in kept} | dict.fromkeys(added, stamp)
+    _write(book, _Written(policy.fingerprint(), kept, policy.activities, since))
+    words = []
+    if removed:
+        words.append(f"the cache keeps no {', '.join(sorted(removed))} any more; what there was is dropped")
+    if added:
+        words.append(
+            f"the cache keeps {', '.join(sorted(added))} from now on; incomplete until each guild comes anew"
+        )
+    return tuple(words)
+
+
+def _write(book: Book, written: _Written) -> None:
+    book.storage.put(Table.META, b"policy", msgspec.msgpack.encode(written))
+
+
+def _drop(book: Book, kind: str) -> None:
+    numbers = [row.number for _, row in book.guild_rows() if row.number]
+    for number in numbers:
+        for entities in _KINDS_OF.get(kind, ()):
+            book.shelf.wipe(number, entities)
+    tables = {"messages": Table.MESSAGES, "users": Table.USERS, "channels": Table.TIPS}
+    if kind in tables:
+        for key, _ in list(book.storage.scan(tables[kind], b"", b"\xff" * 17)):
+            book.storage.delete(tables[kind], key)
+    if kind == "members":
+        for guild_id, row in list(book.guild_rows()):
+            row.cached_members = 0
+            book.save(guild_id, row)
+
+
+def mark_incomplete(book: Book) -> None:
+    """A write was lost: every kind is incomplete until the guilds come anew."""
+    written = _written(book.reading) or _Written(
+        book.policy.fingerprint(), _kept(book.policy), book.policy.activities
+    )
+    written.since = dict.fromkeys(_kept(book.policy), book.stamp())
+    _write(book, written)
+
+
+def prune(book: Book, shard_count: int, shards: Collection[int]) -> int:
+    """Remove guilds that belong to none of these shards of this many."""
+    gone = 0
+    for guild_id, row in list(book.guild_rows()):
+        if shard_of(guild_id, shard_count) not in shards:
+            book.remove_guild(guild_id, row)
+            gone += 1
+    return gone

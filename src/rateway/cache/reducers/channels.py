@@ -1,0 +1,127 @@
+"""Channels: created, changed, deleted with all that hangs on them; pins, statuses of voice channels.
+
+https://docs.discord.com/developers/events/gateway-events#channels
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.objects import NULL, Fields, fields, join, raws, snowflake, without
+from rateway.cache.shelf import Kind
+from rateway.cache.view import DIRECT
+
+__all__ = [
+    "channel_delete", "channel_info", "channel_pins", "channel_upsert", "drop_thread", "voice_channel_detail",
+]  # fmt: skip
+
+
+class _Channel(msgspec.Struct, gc=False):
+    id: int
+    guild_id: int | None = None
+
+
+_channel = msgspec.json.Decoder(_Channel, strict=False).decode
+
+
+def channel_upsert(book: Book, d: bytes) -> None:
+    """The whole channel; what it never carries (newest message that we saw) stands beside it and stays."""
+    head = _channel(d)
+    if head.guild_id is None:
+        place = book.place_of(head.id)
+        number = place[0] if place is not None else None
+    else:
+        number = book.number_of(head.guild_id)
+    if number is None or number == DIRECT:
+        return
+    book.shelf.put(number, Kind.CHANNEL, head.id, join(without(fields(d), ("guild_id",))))
+    book.moved(head.id)
+
+
+def channel_delete(book: Book, d: bytes) -> None:
+    """No events come for what hangs on it: threads, messages, stage, scheduled events, voice states."""
+    head = _channel(d)
+    place = book.place_of(head.id)
+    number = (
+        book.number_of(head.guild_id)
+        if head.guild_id is not None
+        else place[0]
+        if place is not None
+        else None
+    )
+    if number is None:
+        return
+    shelf = book.shelf
+    for thread_id, raw in list(shelf.walk(number, Kind.THREAD)):
+        if snowflake(fields(raw).get("parent_id")) == head.id:
+            drop_thread(book, number, thread_id)
+    for kind in (Kind.STAGE, Kind.SCHEDULED_EVENT, Kind.VOICE_STATE):
+        for entity_id, raw in list(shelf.walk(number, kind)):
+            if snowflake(fields(raw).get("channel_id")) == head.id:
+                shelf.remove(number, kind, entity_id)
+    shelf.remove(number, Kind.SIDE, head.id)
+    shelf.remove(number, Kind.CHANNEL, head.id)
+    book.forget_channel(head.id)
+
+
+def drop_thread(book: Book, number: int, thread_id: int) -> None:
+    """A thread, the bot's membership in it, its messages."""
+    book.shelf.remove(number, Kind.THREAD, thread_id)
+    book.shelf.remove(number, Kind.THREAD_MEMBER, thread_id)
+    book.forget_channel(thread_id)
+
+
+def channel_pins(book: Book, d: bytes) -> None:
+    """``last_pin_timestamp`` of a channel or thread; absent means that nothing is pinned any more."""
+    found = fields(d)
+    channel_id = snowflake(found.get("channel_id"))
+    place = book.place_of(channel_id) if channel_id is not None else None
+    if channel_id is None or place is None:
+        return
+    _merge(book, *place, channel_id, {"last_pin_timestamp": found.get("last_pin_timestamp", NULL)})
+
+
+def _merge(book: Book, number: int, kind: int, entity_id: int, new: Fields) -> None:
+    raw = book.shelf.get(number, kind, entity_id)
+    if raw is not None:
+        old = fields(raw)
+        if (merged := {**old, **new}) != old:
+            book.shelf.replace(number, kind, entity_id, join(merged))
+
+
+_DETAILS = ("status", "voice_start_time")
+
+
+def _note_details(book: Book, number: int, channel_id: int, found: Fields) -> None:
+    details = {name: found[name] for name in _DETAILS if name in found}
+    place = book.place_of(channel_id)
+    if not details or place is None or place[0] != number:
+        return
+    raw = book.shelf.get(number, Kind.SIDE, channel_id)
+    old = fields(raw) if raw is not None else {}
+    if (merged := {**old, **details}) != old:
+        book.shelf.put(number, Kind.SIDE, channel_id, join(merged))
+
+
+def channel_info(book: Book, d: bytes) -> None:
+    """The answer to op 43: only the fields that were asked for. They are no fields of the channel object."""
+    found = fields(d)
+    guild_id = snowflake(found.get("guild_id"))
+    number = book.number_of(guild_id) if guild_id is not None else None
+    if number is None:
+        return
+    for raw in raws(found.get("channels")):
+        channel = fields(raw)
+        channel_id = snowflake(channel.get("id"))
+        if channel_id is not None:
+            _note_details(book, number, channel_id, channel)
+
+
+def voice_channel_detail(book: Book, d: bytes) -> None:
+    """VOICE_CHANNEL_STATUS_UPDATE and VOICE_CHANNEL_START_TIME_UPDATE."""
+    found = fields(d)
+    guild_id, channel_id = snowflake(found.get("guild_id")), snowflake(found.get("id"))
+    number = book.number_of(guild_id) if guild_id is not None else None
+    if number is not None and channel_id is not None:
+        _note_details(book, number, channel_id, found)

@@ -1,0 +1,237 @@
+"""GUILD_CREATE, GUILD_UPDATE, GUILD_DELETE: a guild comes whole, changes its own fields, goes away or out of reach.
+
+States and causes: ``docs/cache.md``; https://docs.discord.com/developers/events/gateway-events#guild-create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from rateway.cache.applied import Applied, Cause
+from rateway.cache.book import Book
+from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.objects import Fields, fields, join, merge, raws, snowflake, text, without
+from rateway.cache.shelf import Kind
+from rateway.cache.view import CHANNELS
+
+__all__ = ["CHILD_LISTS", "guild_create", "guild_delete", "guild_update"]
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: int
+
+
+class _SoundId(msgspec.Struct, gc=False):
+    sound_id: int
+
+
+class _UserId(msgspec.Struct, gc=False):
+    user_id: int
+
+
+class _OfUser(msgspec.Struct, gc=False):
+    user: _Id
+
+
+_ids = msgspec.json.Decoder(list[_Id], strict=False).decode
+_sound_ids = msgspec.json.Decoder(list[_SoundId], strict=False).decode
+_user_ids = msgspec.json.Decoder(list[_UserId], strict=False).decode
+_of_users = msgspec.json.Decoder(list[_OfUser], strict=False).decode
+_deleted = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+# Field of GUILD_CREATE → the kind of its entities and the policy's word for it. Each is a complete set.
+CHILD_LISTS = {
+    "channels": (Kind.CHANNEL, "channels"),
+    "threads": (Kind.THREAD, "threads"),
+    "roles": (Kind.ROLE, "roles"),
+    "emojis": (Kind.EMOJI, "emojis"),
+    "stickers": (Kind.STICKER, "stickers"),
+    "stage_instances": (Kind.STAGE, "stage_instances"),
+    "guild_scheduled_events": (Kind.SCHEDULED_EVENT, "scheduled_events"),
+    "soundboard_sounds": (Kind.SOUND, "soundboard_sounds"),
+    "voice_states": (Kind.VOICE_STATE, "voice_states"),
+}
+_OTHER_LISTS = ("members", "presences")
+_EXPRESSIONS = ("roles", "emojis", "stickers")
+
+
+def _cause(row: GuildRow | None) -> Cause:
+    if row is None or row.joining:
+        return "join"
+    return "start" if row.state is GuildState.PENDING else "available"
+
+
+def guild_create(book: Book, d: bytes) -> Applied | None:
+    """A full snapshot replaces the guild and all its complete sets; ``{id, unavailable: true}`` marks an outage."""
+    found = fields(d)
+    guild_id = snowflake(found.get("id"))
+    if guild_id is None:
+        return None
+    row = book.guild_row(guild_id)
+    if found.get("unavailable") == msgspec.Raw(b"true"):
+        joining = row is None or row.joining
+        _outage(book, guild_id, row, joining=joining)
+        return Applied(cause="outage")
+    cause = _cause(row)
+    fresh = row is None or not row.number
+    resync = row is not None and row.state is GuildState.AVAILABLE
+    row = row or GuildRow(GuildState.AVAILABLE)
+    row.number = row.number or book.new_number()
+    row.stamp = book.stamp()
+    row.state, row.joining = GuildState.AVAILABLE, False
+    row.shard_id, row.cause, row.cause_seq = book.shard_id, cause, book.seq
+    for name, (kind, word) in CHILD_LISTS.items():
+        if book.policy.keeps(word):
+            _load(book, row.number, kind, found.get(name), fresh)
+    row.cached_members = _load_people(book, guild_id, row.number, found, fresh=fresh, resync=resync)
+    row.member_count = snowflake(found.get("member_count"))
+    own = without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable"))
+    row.body = join(own)
+    book.save(guild_id, row)
+    return Applied(cause=cause)
+
+
+def _load(book: Book, number: int, kind: Kind, raw: msgspec.Raw | None, fresh: bool) -> None:
+    items = raws(raw)
+    if fresh and not items:
+        return
+    if kind in CHANNELS and not fresh:
+        _forget_missing_channels(book, number, kind, raw)
+    if kind is Kind.THREAD:
+        items = _threads(book, number, items)
+    elif kind is Kind.VOICE_STATE:
+        items = [msgspec.Raw(join(without(fields(item), ("member",)))) for item in items]
+    ids = _ids_of(kind, raw) if items and raw is not None else []
+    book.shelf.load(number, kind, ids, items, fresh=fresh)
+    if kind in CHANNELS:
+        for channel_id in ids:
+            book.moved(channel_id)
+            if kind is Kind.THREAD and not fresh:
+                book.settle_counters(channel_id)
+
+
+def _ids_of(kind: Kind, raw: msgspec.Raw) -> list[int]:
+    if kind is Kind.SOUND:
+        return [head.sound_id for head in _sound_ids(raw)]
+    if kind is Kind.VOICE_STATE:
+        return [head.user_id for head in _user_ids(raw)]
+    return [head.id for head in _ids(raw)]
+
+
+def _forget_missing_channels(book: Book, number: int, kind: Kind, raw: msgspec.Raw | None) -> None:
+    there = {head.id for head in _ids(raw)} if raw is not None and raws(raw) else set()
+    for channel_id, _ in list(book.shelf.walk(number, kind)):
+        if channel_id not in there:
+            book.forget_channel(channel_id)
+            book.shelf.remove(number, Kind.SIDE, channel_id)
+
+
+def _threads(book: Book, number: int, items: Iterable[msgspec.Raw]) -> list[msgspec.Raw]:
+    """Threads without the bot's own membership, which stands beside them and is replaced with them."""
+    book.shelf.wipe(number, Kind.THREAD_MEMBER)
+    plain = []
+    for item in items:
+        thread = fields(item)
+        own = thread.pop("member", None)
+        thread_id = snowflake(thread.get("id"))
+        if own is not None and thread_id is not None and book.policy.keeps("thread_members"):
+            book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(own, thread_id, book.me))
+        plain.append(msgspec.Raw(join(thread)))
+    return plain
+
+
+def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
+    """The bot's thread member with ``id`` and ``user_id``, which GUILD_CREATE leaves out."""
+    found = without(fields(raw), ("guild_id", "member", "presence"))
+    found.setdefault("id", text(thread_id))
+    if user_id is not None:
+        found.setdefault("user_id", text(user_id))
+    return join(found)
+
+
+def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh: bool, resync: bool) -> int:
+    """Members and presences. The sets may be partial, so a repeated snapshot in one session takes nobody away; after
+    a new session or an outage who is not in it may have left unseen. How many members are cached then."""
+    cached = 0
+    if book.policy.keeps("members"):
+        raw = found.get("members")
+        items = raws(raw)
+        ids = [head.user.id for head in _of_users(raw)] if items and raw is not None else []
+        count = snowflake(found.get("member_count"))
+        if not fresh:
+            book.forget_spellings(guild_id, ids)
+            known = set(ids)
+            if resync and (count is None or len(known) < count):
+                for user_id, member in book.shelf.walk(number, Kind.MEMBER):
+                    if user_id not in known:
+                        ids.append(user_id)
+                        items.append(msgspec.Raw(member))
+            else:
+                book.drop_members(number, known)
+        book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
+        cached = len(set(ids))
+    if book.policy.keeps("presences"):
+        items = [item for item in raws(found.get("presences")) if b'"offline"' not in bytes(item)]
+        if not book.policy.activities:
+            items = [msgspec.Raw(join(without(fields(item), ("activities",)))) for item in items]
+        ids = [head.user.id for head in _of_users(b"[%b]" % b",".join(items))]
+        book.shelf.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
+    return cached
+
+
+def guild_update(book: Book, d: bytes) -> None:
+    """The guild's own fields, merged; roles, emojis and stickers in it are complete sets."""
+    found = fields(d)
+    guild_id = snowflake(found.get("id"))
+    row = book.guild_row(guild_id) if guild_id is not None else None
+    if guild_id is None or row is None or not row.number:
+        return
+    for name in _EXPRESSIONS:
+        kind, word = CHILD_LISTS[name]
+        if name in found and book.policy.keeps(word):
+            load_expressions(book, row.number, kind, found[name])
+    row.body = merge(row.body, without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")))
+    book.save(guild_id, row)
+
+
+def load_expressions(book: Book, number: int, kind: Kind, raw: msgspec.Raw) -> None:
+    """A complete set of roles, emojis or stickers; ``user`` is often left out and then kept."""
+    old = dict(book.shelf.walk(number, kind)) if kind is not Kind.ROLE else {}
+    ids, items = [], []
+    for item, head in zip(raws(raw), _ids(raw), strict=True):
+        was = old.get(head.id)
+        if was is not None:
+            new = fields(item)
+            user = fields(was).get("user")
+            if user is not None and "user" not in new:
+                item = msgspec.Raw(join({**new, "user": user}))
+        ids.append(head.id)
+        items.append(item)
+    book.shelf.load(number, kind, ids, items)
+
+
+def guild_delete(book: Book, d: bytes) -> Applied | None:
+    """``unavailable: true`` is an outage, all is kept and marked; anything else means that the bot is out."""
+    found = fields(d)
+    guild_id = snowflake(found.get("id"))
+    if guild_id is None:
+        return None
+    row = book.guild_row(guild_id)
+    if found.get("unavailable") == msgspec.Raw(b"true"):
+        _outage(book, guild_id, row, joining=row is not None and row.joining)
+        return Applied(cause="outage")
+    if row is None:
+        return None
+    book.remove_guild(guild_id, row)
+    if not row.number and not book.first_leave(guild_id):
+        return None
+    return Applied(cause="left")
+
+
+def _outage(book: Book, guild_id: int, row: GuildRow | None, *, joining: bool) -> None:
+    row = row or GuildRow(GuildState.OUTAGE)
+    row.state, row.joining = GuildState.OUTAGE, joining
+    row.shard_id, row.cause, row.cause_seq = book.shard_id, "outage", book.seq
+    book.save(guild_id, row)

@@ -1,0 +1,162 @@
+"""Members and users: by their own events, in chunks, and carried inside other events.
+
+https://docs.discord.com/developers/events/gateway-events#guild-member-add
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.objects import Fields, fields, join, raws, snowflake
+from rateway.cache.reducers.presences import take_presence
+from rateway.cache.shelf import Kind
+
+__all__ = [
+    "interaction_create", "member_add", "member_remove", "member_update", "members_chunk", "take_carried",
+    "typing_start",
+]  # fmt: skip
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: int
+
+
+class _Member(msgspec.Struct, gc=False):
+    guild_id: int
+    user: _Id
+
+
+class _Carrying(msgspec.Struct, gc=False):
+    guild_id: int | None = None
+    user_id: int | None = None
+    member: msgspec.Raw | None = None
+
+
+_member = msgspec.json.Decoder(_Member, strict=False).decode
+_carrying = msgspec.json.Decoder(_Carrying, strict=False).decode
+_id = msgspec.json.Decoder(_Id, strict=False).decode
+
+
+def member_add(book: Book, d: bytes) -> None:
+    """Counts only who was not known: Discord sends it again for members that are there. Who comes back comes without
+    the roles of before (a removal that was missed)."""
+    head = _member(d)
+    number = book.number_of(head.guild_id)
+    if number is None:
+        return
+    found = fields(d)
+    if book.policy.keeps("members"):
+        user = found["user"]
+        found.pop("guild_id", None)
+        found.pop("user", None)
+        known = book.shelf.get(number, Kind.MEMBER, head.user.id)
+        if known is not None and "user" in (old := fields(known)):
+            found["user"] = old["user"]
+        new = book.shelf.put(number, Kind.MEMBER, head.user.id, join(found))
+        book.unlearn(head.guild_id, head.user.id)
+        book.take_user(head.user.id, user)
+    else:
+        new = True
+    if new:
+        book.count_members(head.guild_id, +1, cached=int(book.policy.keeps("members")))
+
+
+def member_update(book: Book, d: bytes) -> None:
+    """Merged; an unknown member is inserted as far as it goes. The user inside may be what changed."""
+    head = _member(d)
+    number = book.number_of(head.guild_id)
+    if number is None:
+        return
+    found = fields(d)
+    user = found["user"]
+    if book.policy.keeps("members"):
+        _, changed = book.take_member(head.guild_id, number, head.user.id, found)
+        if changed:
+            book.unlearn(head.guild_id, head.user.id)
+        book.take_user(head.user.id, user)
+    elif head.user.id == book.me:
+        book.take_current_user(fields(user))
+
+
+def member_remove(book: Book, d: bytes) -> None:
+    """Presence, voice state and (its last guild) the user go with it. An unknown member is counted only when the
+    member cache is partial, where its absence proves nothing."""
+    head = _member(d)
+    number = book.number_of(head.guild_id)
+    row = book.guild_row(head.guild_id)
+    if number is None or row is None:
+        return
+    if not book.policy.keeps("members"):
+        book.count_members(head.guild_id, -1)
+        return
+    partial = row.member_count is None or row.cached_members < row.member_count
+    book.take_user(head.user.id, fields(d)["user"])
+    if book.remove_member(head.guild_id, number, head.user.id) or partial:
+        book.count_members(head.guild_id, -1)
+
+
+def members_chunk(book: Book, d: bytes) -> None:
+    """The answer to op 8: members and presences, only ever added."""
+    found = fields(d)
+    guild_id = snowflake(found.get("guild_id"))
+    number = book.number_of(guild_id) if guild_id is not None else None
+    if number is None or guild_id is None:
+        return
+    if book.policy.keeps("members"):
+        for raw in raws(found.get("members")):
+            _take_whole(book, guild_id, number, fields(raw))
+    for raw in raws(found.get("presences")):
+        take_presence(book, number, fields(raw))
+
+
+def _take_whole(book: Book, guild_id: int, number: int, member: Fields) -> None:
+    user = member.get("user")
+    user_id = snowflake(fields(user).get("id")) if user is not None else None
+    if user is None or user_id is None:
+        return
+    _, changed = book.take_member(guild_id, number, user_id, member)
+    if changed:
+        book.unlearn(guild_id, user_id)
+    book.take_user(user_id, user)
+
+
+def take_carried(book: Book, guild_id: int, number: int, member: Fields, user_id: int | None = None) -> None:
+    """A member inside another event, with its ``user`` or (``user_id`` given) without."""
+    if not book.policy.keeps("members") or not book.policy.members_from_events:
+        return
+    user = member.pop("user", None)
+    if user is not None:
+        user_id = _id(user).id
+    if user_id is None or "roles" not in member:
+        return
+    # Computed for the channel of the event: https://docs.discord.com/developers/resources/guild#guild-member-object
+    member.pop("permissions", None)
+    _, changed = book.take_member(guild_id, number, user_id, member)
+    if changed:
+        book.unlearn(guild_id, user_id)
+    if user is not None:
+        book.take_user(user_id, user)
+
+
+def typing_start(book: Book, d: bytes) -> None:
+    """Its member is complete. What says the same as the last time is not looked at."""
+    head = _carrying(d)
+    if head.member is None or head.guild_id is None or head.user_id is None:
+        return
+    if book.same(head.guild_id, head.user_id, head.member):
+        return
+    number = book.number_of(head.guild_id)
+    if number is not None:
+        take_carried(book, head.guild_id, number, fields(head.member))
+        book.learned(head.guild_id, head.user_id, head.member, changed=False)
+
+
+def interaction_create(book: Book, d: bytes) -> None:
+    """Who used a command, with member and user; nothing else in it is news."""
+    head = _carrying(d)
+    if head.member is None or head.guild_id is None:
+        return
+    number = book.number_of(head.guild_id)
+    if number is not None:
+        take_carried(book, head.guild_id, number, fields(head.member))

@@ -1,0 +1,327 @@
+"""Messages: a bounded ring per channel (off by default), and what every message says about its channel and author.
+
+https://docs.discord.com/developers/events/gateway-events#messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.objects import FALSE, Fields, fields, integer, join, raws, snowflake, text
+from rateway.cache.reducers.members import take_carried
+from rateway.cache.shelf import Kind
+from rateway.cache.storage import Table
+from rateway.cache.view import DIRECT, join_raws, key8
+
+__all__ = [
+    "message_create", "message_delete", "message_delete_bulk", "message_update", "poll_vote_add", "poll_vote_remove",
+    "reaction_add", "reaction_remove", "reactions_clear", "reactions_clear_emoji",
+]  # fmt: skip
+
+# https://docs.discord.com/developers/resources/message#message-object-message-flags
+EPHEMERAL = 1 << 6
+# Direct message and group (https://docs.discord.com/developers/resources/channel#channel-object-channel-types).
+DIRECT_TYPES = (1, 3)
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: int
+    channel_id: int
+    guild_id: int | None = None
+    author: msgspec.Raw | None = None
+    member: msgspec.Raw | None = None
+    webhook_id: msgspec.Raw | None = None
+    channel_type: int | None = None
+    flags: int | None = None
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: int
+
+
+_message = msgspec.json.Decoder(_Message, strict=False).decode
+_id = msgspec.json.Decoder(_Id, strict=False).decode
+_TRUE = msgspec.Raw(b"true")
+_EMPTY = (msgspec.Raw(b'""'), msgspec.Raw(b"[]"))
+
+
+def message_create(book: Book, d: bytes) -> None:
+    """Its channel's newest message, its thread's counters, its author; the message itself when messages are kept."""
+    head = _message(d)
+    place = book.place_of(head.channel_id)
+    if place is None and head.guild_id is None:
+        place = _new_direct_channel(book, head)
+    if place is not None:
+        # The message that began a thread has the thread's id and does not count.
+        counts = int(place[1] == Kind.THREAD and head.id != head.channel_id)
+        book.tip(head.channel_id, head.id, counts, counts)
+    if book.policy.members_from_events:
+        _take_author(book, head)
+    if book.policy.keeps("messages") and (place is not None or head.guild_id is None):
+        _keep(book, head.channel_id, head.id, bytes(d))
+
+
+def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
+    """Direct channels are not announced. Ephemeral messages have no guild id either, but are in a guild's channel."""
+    if (head.flags or 0) & EPHEMERAL or head.webhook_id is not None or head.author is None:
+        return None
+    if not book.policy.keeps("channels") or head.channel_type not in (None, *DIRECT_TYPES):
+        return None
+    if _id(head.author).id == book.me:
+        return None
+    stub: Fields = {
+        "id": text(head.channel_id),
+        "type": integer(head.channel_type or DIRECT_TYPES[0]),
+        "recipients": msgspec.Raw(join_raws([head.author])),
+    }
+    book.shelf.put(DIRECT, Kind.CHANNEL, head.channel_id, join(stub))
+    book.moved(head.channel_id)
+    return DIRECT, Kind.CHANNEL
+
+
+def _take_author(book: Book, head: _Message) -> None:
+    """Webhooks' authors are no users, their names change with every message."""
+    if head.author is None or head.guild_id is None or head.webhook_id is not None:
+        return
+    user_id = _id(head.author).id
+    if head.member is not None and not book.same(head.guild_id, user_id, head.member):
+        number = book.number_of(head.guild_id)
+        if number is not None:
+            take_carried(book, head.guild_id, number, fields(head.member), user_id)
+            book.learned(head.guild_id, user_id, head.member, changed=False)
+    if book.same(0, user_id, head.author) or not book.policy.keeps("users"):
+        return
+    if book.shelf.homes(Kind.MEMBER, user_id):
+        book.take_user(user_id, head.author)
+
+
+def _keep(book: Book, channel_id: int, message_id: int, raw: bytes) -> None:
+    ring = _ring(book, channel_id)
+    if message_id not in ring:
+        ring.append(message_id)
+        ring.sort()
+        while len(ring) > book.policy.messages_per_channel:
+            book.storage.delete(Table.MESSAGES, key8(channel_id) + key8(ring.pop(0)))
+    if message_id in ring:
+        book.storage.put(Table.MESSAGES, key8(channel_id) + key8(message_id), raw)
+
+
+def _ring(book: Book, channel_id: int) -> list[int]:
+    """The ids of a channel's kept messages, ascending."""
+    ring = book.rings.get(channel_id)
+    if ring is None:
+        prefix = key8(channel_id)
+        found = book.storage.scan(Table.MESSAGES, prefix, prefix + b"\xff" * 9)
+        ring = book.rings[channel_id] = [int.from_bytes(key[8:], "big") for key, _ in found]
+    return ring
+
+
+def message_update(book: Book, d: bytes) -> None:
+    """Merged into a kept message; a partial one makes none. ``tts`` is always false here and says nothing."""
+    head = _message(d)
+    if book.policy.members_from_events:
+        _take_author(book, head)
+    if not book.policy.keeps("messages"):
+        return
+
+    def change(old: Fields) -> Fields:
+        new = fields(d)
+        new.pop("tts", None)
+        if not book.policy.message_content:
+            for name in ("content", "embeds", "attachments", "components"):
+                if new.get(name) in _EMPTY:
+                    del new[name]
+        return {**old, **new}
+
+    _change(book, head.channel_id, head.id, change)
+
+
+def _change(book: Book, channel_id: int, message_id: int, change: Callable[[Fields], Fields]) -> None:
+    key = key8(channel_id) + key8(message_id)
+    raw = book.storage.get(Table.MESSAGES, key)
+    if raw is not None:
+        book.storage.put(Table.MESSAGES, key, join(change(fields(raw))))
+
+
+def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
+    place = book.place_of(channel_id)
+    counted = sum(1 for message_id in ids if message_id != channel_id)
+    if place is not None and place[1] == Kind.THREAD and counted:
+        book.tip(channel_id, 0, -counted, 0)
+    if book.policy.keeps("messages"):
+        ring = _ring(book, channel_id)
+        for message_id in ids:
+            if message_id in ring:
+                ring.remove(message_id)
+                book.storage.delete(Table.MESSAGES, key8(channel_id) + key8(message_id))
+
+
+def message_delete(book: Book, d: bytes) -> None:
+    """The channel's ``last_message_id`` stays: it may name a message that is gone."""
+    head = _message(d)
+    _delete(book, head.channel_id, [head.id])
+
+
+def message_delete_bulk(book: Book, d: bytes) -> None:
+    """Many at once."""
+    found = fields(d)
+    channel_id = snowflake(found.get("channel_id"))
+    if channel_id is not None:
+        _delete(
+            book,
+            channel_id,
+            [number for raw in raws(found.get("ids")) if (number := snowflake(raw)) is not None],
+        )
+
+
+# Reactions and polls of kept messages; the counts are advisory, as Discord's own are.
+
+
+def _of_message(d: bytes) -> tuple[Fields, int, int] | None:
+    found = fields(d)
+    channel_id, message_id = snowflake(found.get("channel_id")), snowflake(found.get("message_id"))
+    return None if channel_id is None or message_id is None else (found, channel_id, message_id)
+
+
+def _emoji_key(emoji: msgspec.Raw | None) -> bytes | None:
+    """What tells emojis apart: the id, for those of Unicode the name (a deleted one has lost its name)."""
+    if emoji is None:
+        return None
+    found = fields(emoji)
+    entity_id = snowflake(found.get("id"))
+    return b"%d" % entity_id if entity_id is not None else bytes(found["name"]) if "name" in found else None
+
+
+def _number(found: Fields, name: str) -> int:
+    return snowflake(found.get(name)) or 0
+
+
+def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
+    wanted = _emoji_key(event.get("emoji"))
+    burst = event.get("burst") == _TRUE
+    reactions = [fields(raw) for raw in raws(old.get("reactions"))]
+    for reaction in reactions:
+        if _emoji_key(reaction.get("emoji")) == wanted:
+            break
+    else:
+        if change < 0 or "emoji" not in event:
+            return old
+        reaction = {"emoji": event["emoji"], "me": FALSE, "me_burst": FALSE, "count": integer(0)}
+        reactions.append(reaction)
+    count = max(0, _number(reaction, "count") + change)
+    reaction["count"] = integer(count)
+    details = fields(reaction["count_details"]) if "count_details" in reaction else {}
+    name = "burst" if burst else "normal"
+    details = {"burst": integer(_number(details, "burst")), "normal": integer(_number(details, "normal"))}
+    details[name] = integer(max(0, _number(details, name) + change))
+    reaction["count_details"] = msgspec.Raw(join(details))
+    if mine:
+        reaction["me_burst" if burst else "me"] = _TRUE if change > 0 else FALSE
+    kept = [msgspec.Raw(join(item)) for item in reactions if _number(item, "count") > 0]
+    return {**old, "reactions": msgspec.Raw(join_raws(kept))}
+
+
+def _reaction(book: Book, d: bytes, change: int) -> None:
+    head = _of_message(d)
+    if head is not None:
+        event, channel_id, message_id = head
+        mine = book.me is not None and snowflake(event.get("user_id")) == book.me
+        _change(book, channel_id, message_id, lambda old: _react(old, event, change, mine))
+
+
+class _Reaction(msgspec.Struct, gc=False):
+    guild_id: int | None = None
+    user_id: int | None = None
+    member: msgspec.Raw | None = None
+
+
+_reaction_head = msgspec.json.Decoder(_Reaction, strict=False).decode
+
+
+def reaction_add(book: Book, d: bytes) -> None:
+    """One more; in guilds with the whole member of who reacted."""
+    if book.policy.members_from_events and book.policy.keeps("members"):
+        head = _reaction_head(d)
+        if head.member is not None and head.guild_id is not None and head.user_id is not None:
+            number = book.number_of(head.guild_id)
+            if number is not None and not book.same(head.guild_id, head.user_id, head.member):
+                take_carried(book, head.guild_id, number, fields(head.member))
+                book.learned(head.guild_id, head.user_id, head.member, changed=False)
+    if book.policy.keeps("messages"):
+        _reaction(book, d, +1)
+
+
+def reaction_remove(book: Book, d: bytes) -> None:
+    """One less; at none the reaction goes."""
+    _reaction(book, d, -1)
+
+
+def reactions_clear(book: Book, d: bytes) -> None:
+    """All reactions of a message."""
+    head = _of_message(d)
+    if head is not None:
+        _change(
+            book,
+            head[1],
+            head[2],
+            lambda old: {name: raw for name, raw in old.items() if name != "reactions"},
+        )
+
+
+def reactions_clear_emoji(book: Book, d: bytes) -> None:
+    """All reactions of a message with one emoji."""
+    head = _of_message(d)
+    if head is None:
+        return
+    wanted = _emoji_key(head[0].get("emoji"))
+
+    def change(old: Fields) -> Fields:
+        kept = [raw for raw in raws(old.get("reactions")) if _emoji_key(fields(raw).get("emoji")) != wanted]
+        return {**old, "reactions": msgspec.Raw(join_raws(kept))}
+
+    _change(book, head[1], head[2], change)
+
+
+def _vote(book: Book, d: bytes, change: int) -> None:
+    head = _of_message(d)
+    if head is None:
+        return
+    event, channel_id, message_id = head
+    answer = event.get("answer_id")
+    mine = book.me is not None and snowflake(event.get("user_id")) == book.me
+
+    def counted(old: Fields) -> Fields:
+        poll = fields(old["poll"]) if "poll" in old else {}
+        results = poll.get("results")
+        if results is None or results == msgspec.Raw(b"null") or answer is None:
+            return old
+        found = fields(results)
+        counts = [fields(raw) for raw in raws(found.get("answer_counts"))]
+        for count in counts:
+            if count.get("id") == answer:
+                break
+        else:
+            if change < 0:
+                return old
+            count = {"id": answer, "count": integer(0), "me_voted": FALSE}
+            counts.append(count)
+        count["count"] = integer(max(0, _number(count, "count") + change))
+        if mine:
+            count["me_voted"] = _TRUE if change > 0 else FALSE
+        found["answer_counts"] = msgspec.Raw(join_raws([msgspec.Raw(join(item)) for item in counts]))
+        return {**old, "poll": msgspec.Raw(join({**poll, "results": msgspec.Raw(join(found))}))}
+
+    _change(book, channel_id, message_id, counted)
+
+
+def poll_vote_add(book: Book, d: bytes) -> None:
+    """One vote more, where the results are known."""
+    _vote(book, d, +1)
+
+
+def poll_vote_remove(book: Book, d: bytes) -> None:
+    """One vote less, where the results are known."""
+    _vote(book, d, -1)

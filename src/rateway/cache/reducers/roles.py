@@ -1,0 +1,139 @@
+"""Roles, emojis, stickers, soundboard sounds: what a guild's members are given and may use.
+
+https://docs.discord.com/developers/events/gateway-events#guild-role-create
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.objects import Fields, fields, join, raws, snowflake
+from rateway.cache.reducers.guilds import load_expressions
+from rateway.cache.shelf import Kind
+from rateway.cache.storage import Table
+from rateway.cache.view import join_raws
+
+__all__ = [
+    "emojis_update",
+    "role_delete",
+    "role_upsert",
+    "sound_delete",
+    "sound_upsert",
+    "sounds_replace",
+    "sounds_update",
+    "stickers_update",
+]
+
+
+def _number(book: Book, found: Fields) -> int | None:
+    guild_id = snowflake(found.get("guild_id"))
+    return book.number_of(guild_id) if guild_id is not None else None
+
+
+def role_upsert(book: Book, d: bytes) -> None:
+    """The whole role."""
+    found = fields(d)
+    number, role = _number(book, found), found.get("role")
+    role_id = snowflake(fields(role).get("id")) if role is not None else None
+    if number is not None and role is not None and role_id is not None:
+        book.shelf.put(number, Kind.ROLE, role_id, bytes(role))
+
+
+def role_delete(book: Book, d: bytes) -> None:
+    """Its id leaves members, emojis and overwrites, though no event says so.
+
+    Members are not rewritten, there may be a million: the id is noted and left out when they are read.
+    """
+    found = fields(d)
+    number, role_id = _number(book, found), snowflake(found.get("role_id"))
+    if number is None or role_id is None:
+        return
+    book.shelf.remove(number, Kind.ROLE, role_id)
+    key = b"removed-roles:" + number.to_bytes(4, "big")
+    removed = book.removed_roles(number) | {role_id}
+    book.storage.put(Table.META, key, struct.pack(f">{len(removed)}Q", *sorted(removed)))
+    mark = b'"%d"' % role_id
+    for kind, name in ((Kind.EMOJI, "roles"), (Kind.CHANNEL, "permission_overwrites")):
+        for entity_id, raw in list(book.shelf.walk(number, kind)):
+            if mark in raw:
+                entity = fields(raw)
+                kept = [item for item in raws(entity.get(name)) if _role_of(item) != role_id]
+                book.shelf.replace(
+                    number, kind, entity_id, join({**entity, name: msgspec.Raw(join_raws(kept))})
+                )
+
+
+def _role_of(item: msgspec.Raw) -> int | None:
+    """The id of an emoji's role (an id) or of an overwrite (an object)."""
+    return snowflake(fields(item).get("id")) if bytes(item)[:1] == b"{" else snowflake(item)
+
+
+def emojis_update(book: Book, d: bytes) -> None:
+    """The complete set; ``user`` is kept where it is left out."""
+    found = fields(d)
+    number = _number(book, found)
+    if number is not None and "emojis" in found:
+        load_expressions(book, number, Kind.EMOJI, found["emojis"])
+
+
+def stickers_update(book: Book, d: bytes) -> None:
+    """The complete set; ``user`` is kept where it is left out."""
+    found = fields(d)
+    number = _number(book, found)
+    if number is not None and "stickers" in found:
+        load_expressions(book, number, Kind.STICKER, found["stickers"])
+
+
+def _put_sound(book: Book, number: int, found: Fields) -> None:
+    sound_id = snowflake(found.get("sound_id"))
+    if sound_id is None:
+        return
+    found.pop("guild_id", None)
+    was = book.shelf.get(number, Kind.SOUND, sound_id)
+    user = fields(was).get("user") if was is not None else None
+    if user is not None:
+        found.setdefault("user", user)
+    book.shelf.put(number, Kind.SOUND, sound_id, join(found))
+
+
+def sound_upsert(book: Book, d: bytes) -> None:
+    """One sound; ``user`` is kept where it is left out."""
+    found = fields(d)
+    number = _number(book, found)
+    if number is not None:
+        _put_sound(book, number, found)
+
+
+def sound_delete(book: Book, d: bytes) -> None:
+    """One sound less."""
+    found = fields(d)
+    number, sound_id = _number(book, found), snowflake(found.get("sound_id"))
+    if number is not None and sound_id is not None:
+        book.shelf.remove(number, Kind.SOUND, sound_id)
+
+
+def sounds_update(book: Book, d: bytes) -> None:
+    """Some sounds changed; whether the list is complete is not documented, so none is taken away."""
+    found = fields(d)
+    number = _number(book, found)
+    if number is not None:
+        for raw in raws(found.get("soundboard_sounds")):
+            _put_sound(book, number, fields(raw))
+
+
+def sounds_replace(book: Book, d: bytes) -> None:
+    """SOUNDBOARD_SOUNDS, the answer to op 31: the complete set."""
+    found = fields(d)
+    number = _number(book, found)
+    if number is None:
+        return
+    items = [fields(raw) for raw in raws(found.get("soundboard_sounds"))]
+    there = {snowflake(item.get("sound_id")) for item in items}
+    for sound_id, _ in list(book.shelf.walk(number, Kind.SOUND)):
+        if sound_id not in there:
+            book.shelf.remove(number, Kind.SOUND, sound_id)
+    for item in items:
+        _put_sound(book, number, item)

@@ -1,0 +1,52 @@
+"""Voice states: who is in which channel; without ``member``, which is kept as the member that it is.
+
+https://docs.discord.com/developers/events/gateway-events#voice-state-update
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.objects import Fields, fields, join
+from rateway.cache.reducers.members import take_carried
+from rateway.cache.shelf import Kind
+
+__all__ = ["voice_state_update"]
+
+
+class _VoiceState(msgspec.Struct, gc=False):
+    user_id: int
+    guild_id: int | None = None
+    channel_id: int | None = None
+    member: msgspec.Raw | None = None
+
+
+_voice_state = msgspec.json.Decoder(_VoiceState, strict=False).decode
+
+
+def voice_state_update(book: Book, d: bytes) -> None:
+    """``channel_id`` null: left. The member inside has ``mute`` and ``deaf`` of before the change."""
+    head = _voice_state(d)
+    number = book.number_of(head.guild_id) if head.guild_id is not None else None
+    if number is None or head.guild_id is None:
+        return
+    if book.policy.keeps("voice_states"):
+        if head.channel_id is None:
+            book.shelf.remove(number, Kind.VOICE_STATE, head.user_id)
+        else:
+            found = fields(d)
+            found.pop("member", None)
+            found.pop("guild_id", None)
+            book.shelf.put(number, Kind.VOICE_STATE, head.user_id, join(found))
+    if head.member is not None and book.policy.members_from_events:
+        if book.same(head.guild_id, head.user_id, head.member):
+            return
+        take_carried(book, head.guild_id, number, _less_old(fields(head.member)))
+        book.learned(head.guild_id, head.user_id, head.member, changed=False)
+
+
+def _less_old(member: Fields) -> Fields:
+    member.pop("mute", None)
+    member.pop("deaf", None)
+    return member
