@@ -1,0 +1,121 @@
+"""Child processes of the demonstration: started with a log file, ended in order, never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+#: prctl(2), PR_SET_PDEATHSIG: the kernel ends the child when the thread that started it ends, however it ends.
+PR_SET_PDEATHSIG = 1
+#: What a child inherits; everything else of the environment could change what the demonstration shows.
+INHERITED = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "PYTHONPATH",
+    "SSL_CERT_FILE",
+    "COVERAGE_PROCESS_START",
+)
+
+
+def _prepared() -> Callable[[], None]:
+    if not sys.platform.startswith("linux"):
+        return lambda: None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_die_with_parent = _prepared()
+
+
+class Child:
+    """One process that runs `python ARGUMENTS` with an environment of its own; output goes to *log*."""
+
+    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.environment = {key: os.environ[key] for key in INHERITED if key in os.environ} | dict(
+            environment
+        )
+        self.log = log
+        self.process: asyncio.subprocess.Process | None = None
+        #: How often it was started.
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None or self.process.returncode is not None else self.process.pid
+
+    @property
+    def running(self) -> bool:
+        return self.pid is not None
+
+    async def start(self, *, pipe: bool = False) -> asyncio.subprocess.Process:
+        """Start it; with *pipe* its standard output is read by the caller instead of going to the log."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self.arguments,
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE if pipe else log,
+                stderr=log,
+                # A Ctrl-C at the terminal is for the demonstration, which ends its children in order.
+                process_group=0,
+                preexec_fn=_die_with_parent,
+            )
+        self.starts += 1
+        return self.process
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal if it still runs."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        if self.process is not None:
+            await self.process.wait()
+
+    async def terminate(self, patience: float = 15.0) -> int:
+        """SIGTERM, then SIGKILL after *patience* seconds; the exit code (negative: ended by that signal)."""
+        if self.process is None:
+            return 0
+        self.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(patience):
+                return await self.process.wait()
+        except TimeoutError:
+            await self.kill()
+            return -signal.SIGKILL
+
+    def tail(self, lines: int = 20) -> str:
+        """The end of what it logged."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def memory_of(pid: int | None) -> int:
+    """Resident bytes of a process and its descendants, 0 when it is gone (proc(5), /proc/PID/statm)."""
+    if pid is None:
+        return 0
+    total = 0
+    waiting = [pid]
+    while waiting:
+        each = waiting.pop()
+        try:
+            total += int(Path(f"/proc/{each}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            waiting += [int(word) for word in Path(f"/proc/{each}/task/{each}/children").read_text().split()]
+        except (OSError, IndexError):
+            continue
+    return total

@@ -1,0 +1,203 @@
+"""Everything that the demonstration needs, running: broker, simulated Discord, gateway, workers, collector."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from yarl import URL
+
+from rateway.demo.broker import PrivateBroker
+from rateway.demo.children import Child
+from rateway.demo.collector import Collector
+from rateway.demo.relay import Relay
+from rateway.demo.steering import Steering
+from rateway.secret import Secret
+from rateway.transports import control
+
+#: How long the simulated Discord may take to listen, seconds: it grows its world first.
+SIMULATOR_PATIENCE = 60.0
+#: Pings are said in so many guilds, in turns.
+PING_GUILDS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is shown. *seconds* after the first event, 0 for ever; *rate* events a second over all shards."""
+
+    seconds: float = 30.0
+    rate: float = 1000.0
+    shards: int = 16
+    per_cluster: int = 8
+    guilds: int = 480
+    faults: bool = True
+    amqp_uri: Secret | None = None
+    keep: Path | None = None
+
+    @property
+    def clusters(self) -> int:
+        return math.ceil(self.shards / self.per_cluster)
+
+
+@dataclass(slots=True)
+class Scene:
+    """The processes, and what can be done to them."""
+
+    options: Options
+    folder: Path
+    broker: PrivateBroker | None
+    relay: Relay | None
+    simulator: Child
+    steering: Steering
+    gateway: Child
+    workers: list[Child]
+    collector: Collector
+    state_dir: Path
+    #: Places where one can speak: (user, channel) of each guild.
+    places: list[tuple[str, str]] = field(default_factory=list)
+    pings: int = 0
+
+    async def status(self) -> dict[str, Any] | None:
+        """What the gateway says about itself (docs/operating.md); None while it does not answer."""
+        try:
+            answer = await control.ask(self.state_dir, "status")
+            found: dict[str, Any] = msgspec.json.decode(answer)
+        except (control.ControlError, msgspec.DecodeError):
+            return None
+        return None if "error" in found else found
+
+    async def cut_shards(self, count: int) -> int:
+        """Drop the TCP connections of *count* shards; how many were hit."""
+        return await self.steering.fault("cut", shards=f"random:{count}")
+
+    async def disturb_broker(self) -> str:
+        """Restart the private broker; with a given one, cut the demonstration's connections. What was done."""
+        if self.broker is not None:
+            started = time.monotonic()
+            await asyncio.to_thread(self.broker.stop)
+            await asyncio.to_thread(self.broker.start)
+            return f"the broker was restarted, {time.monotonic() - started:.0f} s away"
+        if self.relay is not None:
+            return f"{self.relay.cut()} connections to the broker were cut"
+        return "connections to a broker with TLS cannot be cut from outside: nothing was done"
+
+    async def kill_gateway(self) -> None:
+        """SIGKILL, and a new one at once, as a supervisor would."""
+        await self.gateway.kill()
+        await self.gateway.start()
+
+    async def ping(self) -> None:
+        """A user says `!ping` in the next guild."""
+        if self.places:
+            user, channel = self.places[self.pings % len(self.places)]
+            self.pings += 1
+            await self.steering.speak(user, channel, "!ping")
+
+
+@asynccontextmanager
+async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[Scene]:
+    """Start everything but the gateway's events; all of it has ended when this is left."""
+    async with AsyncExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="rateway-demo-")))
+        logs = options.keep or folder
+        logs.mkdir(parents=True, exist_ok=True)
+        simulator = Child("simulator", _simulator_arguments(options), {}, logs / "simulator.log")
+        exits.push_async_callback(simulator.terminate)
+        say(f"starting the simulated Discord: {options.guilds} guilds on {options.shards} shards")
+        addresses = asyncio.create_task(_start_simulator(simulator))
+        broker, relay, uri = await _reach_broker(options, exits, say)
+        found = await addresses
+        steering = await exits.enter_async_context(Steering(found["control_url"]))
+        collector = Collector(uri, range(1, options.clusters + 1))
+        await exits.enter_async_context(collector.running())
+        workers = await _start_workers(options, exits, uri, found, logs)
+        state_dir = folder / "state"
+        gateway = Child(
+            "gateway", ["-m", "rateway"], _settings(options, uri, found, state_dir), logs / "gateway.log"
+        )
+        exits.push_async_callback(gateway.terminate)
+        scene = Scene(
+            options, folder, broker, relay, simulator, steering, gateway, workers, collector, state_dir
+        )
+        guilds = await steering.guilds(PING_GUILDS)
+        scene.places = [(each["members"][-1], each["channel_id"]) for each in guilds if each.get("members")]
+        say(f"starting the gateway: {options.clusters} clusters")
+        await gateway.start()
+        yield scene
+
+
+def _simulator_arguments(options: Options) -> list[str]:
+    words = ["-m", "rateway", "simulate", "--json", "--rate", "0", "--members", "20"]
+    words += ["--shards", str(options.shards), "--concurrency", str(options.shards)]
+    return [*words, "--guilds", str(options.guilds)]
+
+
+async def _start_simulator(simulator: Child) -> dict[str, str]:
+    process = await simulator.start(pipe=True)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SIMULATOR_PATIENCE):
+            line = await process.stdout.readline()
+        found: dict[str, str] = json.loads(line)["ready"]
+    except (TimeoutError, ValueError, KeyError):
+        raise RuntimeError(f"the simulated Discord did not start:\n{simulator.tail()}") from None
+    return found
+
+
+async def _reach_broker(
+    options: Options, exits: AsyncExitStack, say: Callable[[str], None]
+) -> tuple[PrivateBroker | None, Relay | None, str]:
+    if options.amqp_uri is None:
+        say("starting a private RabbitMQ on loopback")
+        broker = PrivateBroker(management=False)
+        exits.push_async_callback(asyncio.to_thread, broker.close)
+        await asyncio.to_thread(broker.start)
+        return broker, None, broker.uri
+    url = URL(options.amqp_uri.reveal())
+    say(f"using the broker at {url.host}")
+    if url.scheme != "amqp" or url.host is None:
+        return None, None, str(url)
+    relay = await exits.enter_async_context(Relay(url.host, url.port or 5672))
+    return None, relay, str(url.with_host("127.0.0.1").with_port(relay.port))
+
+
+async def _start_workers(
+    options: Options, exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path
+) -> list[Child]:
+    workers = []
+    for cluster in range(1, options.clusters + 1):
+        environment = {
+            "AMQP_URI": uri,
+            "CLUSTER": str(cluster),
+            "DISCORD_API_URL": found["api_url"],
+            "DISCORD_TOKEN": found["token"],
+        }
+        module = "rateway.demo.plain_worker"
+        worker = Child(f"worker {cluster}", ["-m", module], environment, logs / f"worker-{cluster}.log")
+        exits.push_async_callback(worker.terminate)
+        await worker.start()
+        workers.append(worker)
+    return workers
+
+
+def _settings(options: Options, uri: str, found: dict[str, str], state_dir: Path) -> dict[str, str]:
+    return {
+        "AMQP_URI": uri,
+        "DISCORD_API_URL": found["api_url"],
+        "DISCORD_TOKEN": found["token"],
+        "INTENTS": "ALL",
+        "EXTRA_SHARDS": "0",
+        "SHARDS_PER_CLUSTER": str(options.per_cluster),
+        "STATE_DIR": str(state_dir),
+        "HTTP_ADDRESS": "",
+        "LOG_FORMAT": "text",
+    }
