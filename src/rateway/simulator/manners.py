@@ -66,7 +66,8 @@ class RestManners:
     def _judge_request(self, request: web.Request, now: float) -> bool:
         """Note broken rules; whether the request is one too many."""
         agent = request.headers.get("User-Agent", "")
-        if not USER_AGENT.match(agent):
+        # discord.py names itself everywhere but there, and Discord answers it.
+        if not USER_AGENT.match(agent) and not NOT_COUNTED.match(request.path):
             self._ledger.violation("rest-user-agent", f"{request.path}: {agent!r}")
         token = request.headers.get("Authorization", "")
         if token and token in self._refused:

@@ -6,7 +6,9 @@ milliseconds, so that an id leads back to its index without a table.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime
+from typing import Final
 
 from rateway.simulator.world_dispatch import Json
 
@@ -15,6 +17,12 @@ DISCORD_EPOCH_MS = 1_420_070_400_000
 _FIRST_MS = 1_433_116_800_000 - DISCORD_EPOCH_MS
 _STEP_MS = 10_007
 _MASK = (1 << 62) - 1
+
+# Beyond every world's first population; those who join later begin after it.
+BOT_INDEX: Final = 29_999_999
+BOT_ID: Final = str((_FIRST_MS + BOT_INDEX * _STEP_MS << 22) + BOT_INDEX % 4096)
+# The simulated bot's token. Libraries read the bot's id from a token's first part, in base64.
+TOKEN: Final = f"{b64encode(BOT_ID.encode()).decode().rstrip('=')}.simulated.token"
 
 _FIRST = ("Ada", "Björn", "Chloé", "Dmitri", "Elif", "Farid", "Grace", "Hana", "Ivo", "Jürgen", "Kofi", "Lin",
           "Mía", "Noor", "Omar", "Priya", "Quinn", "Rosa", "Søren", "Tomás", "Uma", "Vera", "Wei", "Zoë")

@@ -35,7 +35,7 @@ def _named(body: Json) -> str:
 
 
 def _fields(body: Json) -> Json:
-    fields = {key: body[key] for key in _FIELDS if key in body}
+    fields: Json = {key: body[key] for key in _FIELDS if key in body}
     if "name" in fields:
         _named(fields)
     if isinstance(fields.get("permission_overwrites"), list):
@@ -57,7 +57,7 @@ async def _edit(rest: Rest, request: web.Request) -> Json:
         raise Refused("permissions")
     if channel["type"] not in THREADS:
         return _object(guild, world_channels.change_channel(rest.world, guild, channel["id"], **_fields(body)))
-    fields = {key: body[key] for key in _THREAD_FIELDS if key in body}
+    fields: Json = {key: body[key] for key in _THREAD_FIELDS if key in body}
     metadata = dict(channel["thread_metadata"])
     for key in ("archived", "locked", "auto_archive_duration", "invitable"):
         if key in body:

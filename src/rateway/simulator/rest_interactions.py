@@ -96,7 +96,7 @@ async def _callback(rest: Rest, request: web.Request) -> Json | None:
     kind = body.get("type")
     data = body.get("data") or {}
     message = _first_answer(rest, asked, kind, data)
-    if request.query.get("with_response") != "true":
+    if request.query.get("with_response", "").lower() not in ("true", "1"):
         return None
     source = asked.d
     interaction: Json = {"id": source["id"], "type": source["type"]}

@@ -19,7 +19,7 @@ from rateway.simulator import (
 )
 from rateway.simulator.mix import Mix
 from rateway.simulator.payloads_guild import found, guild_index, guild_number
-from rateway.simulator.people import DISCORD_EPOCH_MS, People, iso
+from rateway.simulator.people import BOT_ID, BOT_INDEX, DISCORD_EPOCH_MS, People, iso
 from rateway.simulator.world_application import Application
 from rateway.simulator.world_dispatch import Chance, Dispatch, Json, WorldOptions
 from rateway.simulator.world_guild import Guild, fold, unfold
@@ -29,9 +29,8 @@ from rateway.simulator.world_visibility import trimmed, visible
 
 __all__ = ["ALL_INTENTS", "World", "trimmed", "visible"]
 
-# Beyond every world's first population; the bot stands just before those who join later.
-_NEWCOMERS: Final = 30_000_000
-_BOT: Final = _NEWCOMERS - 1
+_BOT: Final = BOT_INDEX
+_NEWCOMERS: Final = BOT_INDEX + 1
 # How often a guild of a world too large for memory takes the place of an active one.
 _ROTATION: Final = 0.002
 # What a draw that cannot happen (nothing left to delete) is replaced by, so many times.
@@ -64,7 +63,7 @@ class World:
         self.wall = options.wall
         self.outbox: deque[Dispatch] = deque()
         self.people = People(options.seed)
-        self.bot_id = self.people.id_of(_BOT)
+        self.bot_id = BOT_ID
         self.people.change(_BOT, **_bot_user())
         self.app = Application(self.bot_id, self.people.user(0))
         self.direct = DirectMessages()

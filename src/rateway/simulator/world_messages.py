@@ -422,7 +422,7 @@ def _special(
 
 def _by_webhook(world: World, guild: Guild, channel_id: str, content: str, bits: int) -> tuple[str, Json]:
     webhook = _webhook(world, guild, channel_id)
-    return content, {"webhook_id": webhook["id"], "application_id": None, "embeds": [shapes.embed(bits, world.wall)]}
+    return content, {"webhook_id": webhook["id"], "embeds": [shapes.embed(bits, world.wall)]}
 
 
 def _webhook(world: World, guild: Guild, channel_id: str) -> Json:
