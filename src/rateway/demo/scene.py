@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiohttp import ClientResponseError
 from yarl import URL
 
 from rateway.demo.broker import PrivateBroker
@@ -39,7 +40,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: bool = True
+    faults: frozenset[str] = frozenset({"cut", "broker", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -65,6 +66,10 @@ class Scene:
     #: Places where one can speak: (user, channel) of each guild.
     places: list[tuple[str, str]] = field(default_factory=list)
     pings: int = 0
+    #: The gateway is away because we killed it.
+    killing: bool = False
+    #: How often it ended by itself.
+    crashes: int = 0
 
     async def status(self) -> dict[str, Any] | None:
         """What the gateway says about itself (docs/operating.md); None while it does not answer."""
@@ -92,15 +97,28 @@ class Scene:
 
     async def kill_gateway(self) -> None:
         """SIGKILL, and a new one at once, as a supervisor would."""
+        self.killing = True
         await self.gateway.kill()
         await self.gateway.start()
+        self.killing = False
+
+    async def look_for_places(self) -> None:
+        """Find members and text channels to speak as and in."""
+        guilds = await self.steering.guilds(PING_GUILDS)
+        self.places = [(each["members"][-1], each["channel_id"]) for each in guilds if each.get("members")]
 
     async def ping(self) -> None:
         """A user says `!ping` in the next guild."""
-        if self.places:
-            user, channel = self.places[self.pings % len(self.places)]
-            self.pings += 1
+        if not self.places:
+            return
+        user, channel = self.places[self.pings % len(self.places)]
+        try:
             await self.steering.speak(user, channel, "!ping")
+        except ClientResponseError:
+            # The world lives: that member has left, or the channel is gone.
+            await self.look_for_places()
+        else:
+            self.pings += 1
 
 
 @asynccontextmanager
@@ -128,8 +146,7 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         scene = Scene(
             options, folder, broker, relay, simulator, steering, gateway, workers, collector, state_dir
         )
-        guilds = await steering.guilds(PING_GUILDS)
-        scene.places = [(each["members"][-1], each["channel_id"]) for each in guilds if each.get("members")]
+        await scene.look_for_places()
         say(f"starting the gateway: {options.clusters} clusters")
         await gateway.start()
         yield scene

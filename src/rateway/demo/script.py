@@ -1,0 +1,227 @@
+"""The course of the demonstration: wait for the first event, let things go wrong, drain, audit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import ClientError
+from rich.console import Console
+
+from rateway.demo import scene as scenes
+from rateway.demo.audit import audit
+from rateway.demo.children import memory_of
+from rateway.demo.scene import Options, Scene
+from rateway.demo.show import Frame, Show, summary_of
+
+#: Seconds between two frames.
+FRAME = 0.5
+#: Seconds between two users who say `!ping`.
+PING = 0.5
+#: The gateway's first event has to come within this time, seconds.
+START_PATIENCE = 90.0
+#: At the end, so long without a new arrival means that nothing more comes, seconds.
+SILENCE = 20.0
+#: Without an end, the faults come again in rounds of so many seconds.
+ROUND = 60.0
+
+#: When each fault comes, as a share of the time.
+FAULTS = ((0.15, "cut"), (0.3, "broker"), (0.45, "cut"), (0.7, "kill"))
+
+
+async def run(options: Options, console: Console) -> int:
+    """Show it; 0 when nothing was lost or violated, else 1."""
+    show = Show(console)
+    async with scenes.opened(options, show.say) as scene:
+        try:
+            await _first_event(scene)
+        except TimeoutError:
+            show.say(
+                f"no event within {START_PATIENCE:.0f} s; the gateway's last words:\n{scene.gateway.tail()}"
+            )
+            return 1
+        try:
+            with show.running():
+                await _course(scene, show)
+                await _drain(scene, show)
+        except asyncio.CancelledError:
+            # Ctrl-C ends the course, not the audit.
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            await _drain(scene, show)
+        return await _result(scene, show)
+
+
+async def _first_event(scene: Scene) -> None:
+    """Until something arrives; with the rate at 0 before, that is a READY."""
+    async with asyncio.timeout(START_PATIENCE):
+        await scene.collector.arrival.wait()
+    await scene.steering.rate(scene.options.rate)
+
+
+async def _course(scene: Scene, show: Show) -> None:
+    started = time.monotonic()
+    seconds = scene.options.seconds
+    duties = [
+        asyncio.create_task(_frames(scene, show, started)),
+        asyncio.create_task(_pings(scene)),
+        asyncio.create_task(_watch(scene, show)),
+    ]
+    if scene.options.faults:
+        duties.append(asyncio.create_task(_faults(scene, show)))
+    try:
+        if seconds:
+            # A duty that fails ends the course at once.
+            done, _ = await asyncio.wait(duties[:3], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+            if scene.options.faults:
+                await duties[3]
+        else:
+            await asyncio.gather(*duties)
+    finally:
+        for task in duties:
+            task.cancel()
+        await asyncio.gather(*duties, return_exceptions=True)
+
+
+async def _frames(scene: Scene, show: Show, started: float) -> None:
+    before, looked = scene.collector.receipts.arrived, started
+    while True:
+        await asyncio.sleep(FRAME)
+        ledger, status = await asyncio.gather(scene.steering.ledger(), scene.status())
+        now, receipts = time.monotonic(), scene.collector.receipts
+        arriving = (receipts.arrived - before) / (now - looked)
+        before, looked = receipts.arrived, now
+        show.frame(
+            Frame(
+                elapsed=now - started,
+                seconds=scene.options.seconds,
+                sent=ledger["events"],
+                delivered=receipts.distinct,
+                arriving=arriving,
+                violations=ledger["violations"],
+                gateway_memory=memory_of(scene.gateway.pid),
+                status=status,
+            )
+        )
+
+
+async def _watch(scene: Scene, show: Show) -> None:
+    """A gateway that ends by itself is told and started again; it counts as a failure."""
+    while True:
+        await asyncio.sleep(FRAME)
+        if not scene.gateway.running and not scene.killing:
+            process = scene.gateway.process
+            code = None if process is None else process.returncode
+            scene.crashes += 1
+            show.say(f"the gateway ended by itself with exit code {code}:\n{scene.gateway.tail()}")
+            await scene.gateway.start()
+
+
+async def _pings(scene: Scene) -> None:
+    while True:
+        await asyncio.sleep(PING)
+        await scene.ping()
+
+
+async def _faults(scene: Scene, show: Show) -> None:
+    async def cut() -> None:
+        count = min(2, scene.options.shards)
+        show.say(f"cutting {count} shards")
+        await scene.cut_shards(count)
+
+    async def broker() -> None:
+        show.say("the broker goes away")
+        show.say(await scene.disturb_broker())
+
+    async def kill() -> None:
+        show.say("killing the gateway with -9 and starting it again")
+        await scene.kill_gateway()
+
+    acts: dict[str, Callable[[], Awaitable[None]]] = {"cut": cut, "broker": broker, "kill": kill}
+    length = scene.options.seconds or ROUND
+    started = time.monotonic()
+    while True:
+        for share, name in FAULTS:
+            await asyncio.sleep(max(0.0, started + share * length - time.monotonic()))
+            if name in scene.options.faults:
+                await acts[name]()
+        if scene.options.seconds:
+            return
+        await asyncio.sleep(max(0.0, started + length - time.monotonic()))
+        started = time.monotonic()
+
+
+async def _drain(scene: Scene, show: Show) -> None:
+    """Stop the source and wait until everything sent has arrived, or nothing more comes."""
+    show.say("the source stops; waiting for what is under way")
+    await scene.steering.rate(0)
+    receipts, arrival = scene.collector.receipts, scene.collector.arrival
+    while receipts.distinct < int((await scene.steering.ledger())["events"]):
+        arrival.clear()
+        try:
+            async with asyncio.timeout(SILENCE):
+                await arrival.wait()
+        except TimeoutError:
+            show.say(f"nothing came for {SILENCE:.0f} s")
+            return
+        await asyncio.sleep(FRAME / 2)
+
+
+async def _result(scene: Scene, show: Show) -> int:
+    status = await scene.status()
+    code = await scene.gateway.terminate()
+    if code != 0:
+        show.say(f"the gateway ended with exit code {code}; its last words:\n{scene.gateway.tail()}")
+    try:
+        ledger, sent, broken = await asyncio.gather(
+            scene.steering.ledger(), scene.steering.sent(), scene.steering.violations()
+        )
+    except ClientError as error:
+        show.say(f"the simulated Discord does not answer: {error}\n{scene.simulator.tail()}")
+        return 1
+    receipts = scene.collector.receipts
+    result = audit(sent, receipts)
+    replies = [_count(worker.log.read_text(errors="replace"), "replied with 200") for worker in scene.workers]
+    counts = ledger["counts"]
+    facts = {
+        "sessions (identifies)": f"{ledger['sessions']:,} ({counts.get('identify', 0)})",
+        "resumes": str(counts.get("resume", 0)),
+        "!ping said, answered by workers": f"{scene.pings}, {sum(replies)}",
+        "gateway started": f"{scene.gateway.starts} times",
+    }
+    if status is not None and (cache := _cache_words(status)):
+        facts["cache"] = cache
+    show.console.print(summary_of(result, len(broken), receipts.redelivered, facts))
+    for words in result.examples:
+        show.console.print(words, markup=False, highlight=False, soft_wrap=True)
+    for each in broken[:20]:
+        show.console.print(
+            f"violation: {each['rule']} shard {each['shard']}: {each['detail']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for gap in receipts.gaps:
+        show.console.print(
+            f"gap: {gap.decode(errors='replace')}", markup=False, highlight=False, soft_wrap=True
+        )
+    return 0 if result.clean and not broken and code == 0 and not scene.crashes and result.sent else 1
+
+
+def _count(text: str, beginning: str) -> int:
+    return sum(line.startswith(beginning) for line in text.splitlines())
+
+
+def _cache_words(status: dict[str, object]) -> str:
+    found = status.get("clusters")
+    caches = (
+        [each.get("cache") for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    )
+    known = [cache for cache in caches if isinstance(cache, dict)]
+    members = sum(int(cache.get("members", 0)) for cache in known)
+    size = sum(int(cache.get("bytes", 0)) for cache in known)
+    return f"{members:,} members, {size / (1 << 20):.1f} MiB" if members else ""

@@ -1,0 +1,172 @@
+"""How the demonstration looks: a live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rateway.demo.audit import Audit
+
+#: Happenings that the live table shows; plain lines show all.
+RECENT = 10
+#: Seconds between two plain lines.
+PLAIN_EVERY = 2.0
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One moment. *status* is the gateway's own, None while it does not answer; memory in bytes."""
+
+    elapsed: float
+    seconds: float
+    sent: int
+    delivered: int
+    arriving: float
+    violations: int
+    gateway_memory: int
+    status: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class Show:
+    """Where frames and happenings go."""
+
+    console: Console
+    happenings: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _live: Live | None = None
+    _last_plain: float = -PLAIN_EVERY
+    _elapsed: float | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While inside, a terminal shows the live table."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def say(self, words: str) -> None:
+        """Something happened."""
+        line = words if self._elapsed is None else f"{self._elapsed:6.1f} s  {words}"
+        self.happenings.append(line)
+        if self._live is None:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def frame(self, frame: Frame) -> None:
+        """Show a moment."""
+        self._elapsed = frame.elapsed
+        if self._live is not None:
+            self._live.update(Group(table_of(frame), Text("\n".join(self.happenings))), refresh=True)
+        elif frame.elapsed - self._last_plain >= PLAIN_EVERY:
+            self._last_plain = frame.elapsed
+            self.console.print(line_of(frame), markup=False, highlight=False, soft_wrap=True)
+
+
+def clusters_of(status: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [] if status is None else list(status.get("clusters", []))
+
+
+def total(status: dict[str, Any] | None, name: str) -> int:
+    """The sum of one number of all clusters' publishers."""
+    return sum(int(cluster["publisher"].get(name) or 0) for cluster in clusters_of(status))
+
+
+def latency(status: dict[str, Any] | None, name: str) -> float | None:
+    """The worst cluster's latency from socket to confirm, milliseconds; None when none has one."""
+    found = [cluster["publisher"].get(name) for cluster in clusters_of(status)]
+    return max((float(each) for each in found if each is not None), default=None)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+def line_of(frame: Frame) -> str:
+    """A moment as one line."""
+    status = frame.status
+    shards = sum(cluster["shards_ready"] for cluster in clusters_of(status))
+    gateway = (
+        "gateway away"
+        if status is None
+        else (
+            f"{shards} shards ready, confirmed {total(status, 'confirmed'):,}, "
+            f"waiting {total(status, 'unconfirmed'):,}, socket to confirm p50 {_ms(latency(status, 'latency_p50_ms'))} "
+            f"p99 {_ms(latency(status, 'latency_p99_ms'))}, {frame.gateway_memory / MIB:.0f} MiB"
+        )
+    )
+    return (
+        f"{frame.elapsed:6.1f} s  {frame.arriving:,.0f} events/s, sent {frame.sent:,}, delivered {frame.delivered:,}, "
+        f"violations {frame.violations}; {gateway}"
+    )
+
+
+def table_of(frame: Frame) -> Table:
+    """A moment as the live table."""
+    left = "" if not frame.seconds else f" of {frame.seconds:.0f} s"
+    title = f"rateway demo   {frame.elapsed:.0f} s{left}"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for column in (
+        "cluster",
+        "shards",
+        "received",
+        "confirmed",
+        "waiting",
+        "spooled",
+        "p50",
+        "p99",
+        "broker",
+    ):
+        table.add_column(column, justify="left" if column in ("cluster", "broker") else "right")
+    for cluster in clusters_of(frame.status):
+        publisher = cluster["publisher"]
+        broker = "blocked" if publisher["blocked"] else "connected" if publisher["connected"] else "away"
+        table.add_row(
+            str(cluster["exchange"]),
+            f"{cluster['shards_ready']}/{cluster['shards']}",
+            f"{cluster['received']:,}",
+            f"{publisher['confirmed']:,}",
+            f"{publisher['unconfirmed']:,}",
+            f"{publisher['spool_events']:,}",
+            _ms(publisher["latency_p50_ms"]),
+            _ms(publisher["latency_p99_ms"]),
+            broker,
+        )
+    if frame.status is None:
+        table.add_row("[red]the gateway is away[/red]", *[""] * 8)
+    table.caption = (
+        f"{frame.arriving:,.0f} events/s   sent {frame.sent:,}   delivered {frame.delivered:,}   "
+        f"violations {frame.violations}   gateway {frame.gateway_memory / MIB:.0f} MiB"
+    )
+    return table
+
+
+def summary_of(audit: Audit, violations: int, redelivered: int, facts: dict[str, str]) -> Table:
+    """The end: what was sent and what became of it."""
+    table = Table(title="audit against the simulator's ledger", title_justify="left", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    bad = "[bold red]{:,}[/bold red]"
+    table.add_row("sent", f"{audit.sent:,}")
+    table.add_row("delivered", f"{audit.delivered:,}")
+    table.add_row("lost", bad.format(audit.lost) if audit.lost else "0")
+    table.add_row("doubled (same message_id)", f"{audit.doubled:,}")
+    table.add_row("changed on the way", bad.format(audit.changed) if audit.changed else "0")
+    table.add_row("never sent", bad.format(audit.unknown) if audit.unknown else "0")
+    table.add_row("out of order", bad.format(audit.out_of_order) if audit.out_of_order else "0")
+    table.add_row("violations of Discord's rules", bad.format(violations) if violations else "0")
+    if redelivered:
+        table.add_row("given again by the broker", f"{redelivered:,}")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
