@@ -1,7 +1,7 @@
 """What does the cache say about one entity? Reading: rows, pages and side tables put together to Discord's own objects.
 
 An answer is a dict of field name → raw JSON, complete: with ``guild_id``, with what is tracked beside the object
-(``last_message_id``, counters, the bot's own thread membership, a voice channel's status).
+(``last_message_id``, counters, the bot's own thread membership).
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ class View:
             self._finish_channel(number, kind, entity_id, found)
         elif kind == Kind.MEMBER:
             self._finish_member(number, entity_id, found)
+        elif kind == Kind.PRESENCE:
+            # A presence carries as much of its user as changed; the user has an entity of its own.
+            found["user"] = msgspec.Raw(b'{"id":"%d"}' % entity_id)
         return found
 
     def _finish_channel(self, number: int, kind: int, channel_id: int, found: Fields) -> None:
@@ -117,10 +120,6 @@ class View:
             own = self.shelf.get(number, Kind.THREAD_MEMBER, channel_id)
             if own is not None:
                 found["member"] = msgspec.Raw(own)
-        else:
-            side = self.shelf.get(number, Kind.SIDE, channel_id)
-            if side is not None:
-                found.update(fields(side))
 
     def _finish_member(self, number: int, user_id: int, found: Fields) -> None:
         user = self.user(user_id, found.get("user"), number)
@@ -150,6 +149,11 @@ class View:
                 if found is not None:
                     return number, found
         return None
+
+    def channel_details(self, number: int, channel_id: int) -> Fields:
+        """A voice channel's ``status`` and ``voice_start_time``, as far as told; no fields of the channel object."""
+        side = self.shelf.get(number, Kind.SIDE, channel_id)
+        return {} if side is None else fields(side)
 
     # people
 

@@ -81,7 +81,7 @@ REDUCERS: Mapping[str, tuple[Callable[[Book, bytes], Applied | None], frozenset[
     "INTEGRATION_UPDATE": (events.integration_upsert, frozenset({"integrations"})),
     "INTEGRATION_DELETE": (events.integration_delete, frozenset({"integrations"})),
     "MESSAGE_CREATE": (messages.message_create, frozenset({"messages", "channels", "threads", "members"})),
-    "MESSAGE_UPDATE": (messages.message_update, frozenset({"messages", "members"})),
+    "MESSAGE_UPDATE": (messages.message_update, frozenset({"messages"})),
     "MESSAGE_DELETE": (messages.message_delete, frozenset({"messages", "threads"})),
     "MESSAGE_DELETE_BULK": (messages.message_delete_bulk, frozenset({"messages", "threads"})),
     "MESSAGE_REACTION_ADD": (messages.reaction_add, frozenset({"messages", "members"})),
@@ -118,5 +118,4 @@ def reducers(policy: CachePolicy) -> dict[str, Reducer]:
         if (not kinds or any(policy.keeps(kind) for kind in kinds))
         and (policy.members_from_events or name not in _CARRIERS_ONLY)
         and (name != "MESSAGE_REACTION_ADD" or policy.members_from_events or policy.keeps("messages"))
-        and (name != "MESSAGE_UPDATE" or policy.members_from_events or policy.keeps("messages"))
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, join, raws, snowflake
+from rateway.cache.objects import NULL, Fields, fields, join, raws, snowflake
 from rateway.cache.reducers.presences import take_presence
 from rateway.cache.shelf import Kind
 
@@ -30,7 +30,7 @@ class _Member(msgspec.Struct, gc=False):
 class _Carrying(msgspec.Struct, gc=False):
     guild_id: int | None = None
     user_id: int | None = None
-    member: msgspec.Raw | None = None
+    member: msgspec.Raw = NULL
 
 
 _member = msgspec.json.Decoder(_Member, strict=False).decode
@@ -142,7 +142,7 @@ def take_carried(book: Book, guild_id: int, number: int, member: Fields, user_id
 def typing_start(book: Book, d: bytes) -> None:
     """Its member is complete. What says the same as the last time is not looked at."""
     head = _carrying(d)
-    if head.member is None or head.guild_id is None or head.user_id is None:
+    if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
     if book.same(head.guild_id, head.user_id, head.member):
         return
@@ -155,7 +155,7 @@ def typing_start(book: Book, d: bytes) -> None:
 def interaction_create(book: Book, d: bytes) -> None:
     """Who used a command, with member and user; nothing else in it is news."""
     head = _carrying(d)
-    if head.member is None or head.guild_id is None:
+    if head.member == NULL or head.guild_id is None:
         return
     number = book.number_of(head.guild_id)
     if number is not None:

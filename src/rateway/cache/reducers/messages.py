@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import FALSE, Fields, fields, integer, join, raws, snowflake, text
+from rateway.cache.objects import FALSE, NULL, Fields, fields, integer, join, raws, snowflake, text, without
 from rateway.cache.reducers.members import take_carried
 from rateway.cache.shelf import Kind
 from rateway.cache.storage import Table
@@ -31,9 +31,9 @@ class _Message(msgspec.Struct, gc=False):
     id: int
     channel_id: int
     guild_id: int | None = None
-    author: msgspec.Raw | None = None
-    member: msgspec.Raw | None = None
-    webhook_id: msgspec.Raw | None = None
+    author: msgspec.Raw = NULL
+    member: msgspec.Raw = NULL
+    webhook_id: msgspec.Raw = NULL
     channel_type: int | None = None
     flags: int | None = None
 
@@ -61,12 +61,13 @@ def message_create(book: Book, d: bytes) -> None:
     if book.policy.members_from_events:
         _take_author(book, head)
     if book.policy.keeps("messages") and (place is not None or head.guild_id is None):
-        _keep(book, head.channel_id, head.id, bytes(d))
+        # What only the event has: https://docs.discord.com/developers/events/gateway-events#message-create
+        _keep(book, head.channel_id, head.id, join(without(fields(d), ("member", "channel_type"))))
 
 
 def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
     """Direct channels are not announced. Ephemeral messages have no guild id either, but are in a guild's channel."""
-    if (head.flags or 0) & EPHEMERAL or head.webhook_id is not None or head.author is None:
+    if (head.flags or 0) & EPHEMERAL or head.webhook_id != NULL or head.author == NULL:
         return None
     if not book.policy.keeps("channels") or head.channel_type not in (None, *DIRECT_TYPES):
         return None
@@ -84,10 +85,10 @@ def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
 
 def _take_author(book: Book, head: _Message) -> None:
     """Webhooks' authors are no users, their names change with every message."""
-    if head.author is None or head.guild_id is None or head.webhook_id is not None:
+    if head.author == NULL or head.guild_id is None or head.webhook_id != NULL:
         return
     user_id = _id(head.author).id
-    if head.member is not None and not book.same(head.guild_id, user_id, head.member):
+    if head.member != NULL and not book.same(head.guild_id, user_id, head.member):
         number = book.number_of(head.guild_id)
         if number is not None:
             take_carried(book, head.guild_id, number, fields(head.member), user_id)
@@ -120,16 +121,15 @@ def _ring(book: Book, channel_id: int) -> list[int]:
 
 
 def message_update(book: Book, d: bytes) -> None:
-    """Merged into a kept message; a partial one makes none. ``tts`` is always false here and says nothing."""
+    """Merged into a kept message; a partial one makes none. ``tts`` is always false here and says nothing.
+
+    Its author is not news: it may be as old as the message.
+    """
     head = _message(d)
-    if book.policy.members_from_events:
-        _take_author(book, head)
-    if not book.policy.keeps("messages"):
-        return
 
     def change(old: Fields) -> Fields:
         new = fields(d)
-        new.pop("tts", None)
+        without(new, ("tts", "member", "channel_type"))
         if not book.policy.message_content:
             for name in ("content", "embeds", "attachments", "components"):
                 if new.get(name) in _EMPTY:
@@ -210,6 +210,7 @@ def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
         if change < 0 or "emoji" not in event:
             return old
         reaction = {"emoji": event["emoji"], "me": FALSE, "me_burst": FALSE, "count": integer(0)}
+        reaction["burst_colors"] = event.get("burst_colors", msgspec.Raw(b"[]"))
         reactions.append(reaction)
     count = max(0, _number(reaction, "count") + change)
     reaction["count"] = integer(count)
@@ -221,7 +222,14 @@ def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
     if mine:
         reaction["me_burst" if burst else "me"] = _TRUE if change > 0 else FALSE
     kept = [msgspec.Raw(join(item)) for item in reactions if _number(item, "count") > 0]
-    return {**old, "reactions": msgspec.Raw(join_raws(kept))}
+    return _with_reactions(old, kept)
+
+
+def _with_reactions(old: Fields, kept: list[msgspec.Raw]) -> Fields:
+    """A message without reactions has no such field."""
+    if kept:
+        return {**old, "reactions": msgspec.Raw(join_raws(kept))}
+    return {name: raw for name, raw in old.items() if name != "reactions"}
 
 
 def _reaction(book: Book, d: bytes, change: int) -> None:
@@ -235,7 +243,7 @@ def _reaction(book: Book, d: bytes, change: int) -> None:
 class _Reaction(msgspec.Struct, gc=False):
     guild_id: int | None = None
     user_id: int | None = None
-    member: msgspec.Raw | None = None
+    member: msgspec.Raw = NULL
 
 
 _reaction_head = msgspec.json.Decoder(_Reaction, strict=False).decode
@@ -245,7 +253,7 @@ def reaction_add(book: Book, d: bytes) -> None:
     """One more; in guilds with the whole member of who reacted."""
     if book.policy.members_from_events and book.policy.keeps("members"):
         head = _reaction_head(d)
-        if head.member is not None and head.guild_id is not None and head.user_id is not None:
+        if head.member != NULL and head.guild_id is not None and head.user_id is not None:
             number = book.number_of(head.guild_id)
             if number is not None and not book.same(head.guild_id, head.user_id, head.member):
                 take_carried(book, head.guild_id, number, fields(head.member))
@@ -267,7 +275,7 @@ def reactions_clear(book: Book, d: bytes) -> None:
             book,
             head[1],
             head[2],
-            lambda old: {name: raw for name, raw in old.items() if name != "reactions"},
+            lambda old: _with_reactions(old, []),
         )
 
 
@@ -280,7 +288,7 @@ def reactions_clear_emoji(book: Book, d: bytes) -> None:
 
     def change(old: Fields) -> Fields:
         kept = [raw for raw in raws(old.get("reactions")) if _emoji_key(fields(raw).get("emoji")) != wanted]
-        return {**old, "reactions": msgspec.Raw(join_raws(kept))}
+        return _with_reactions(old, kept)
 
     _change(book, head[1], head[2], change)
 
@@ -311,6 +319,7 @@ def _vote(book: Book, d: bytes, change: int) -> None:
         count["count"] = integer(max(0, _number(count, "count") + change))
         if mine:
             count["me_voted"] = _TRUE if change > 0 else FALSE
+        counts.sort(key=lambda item: _number(item, "id"))
         found["answer_counts"] = msgspec.Raw(join_raws([msgspec.Raw(join(item)) for item in counts]))
         return {**old, "poll": msgspec.Raw(join({**poll, "results": msgspec.Raw(join(found))}))}
 

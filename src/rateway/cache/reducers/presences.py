@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, join, snowflake
+from rateway.cache.objects import NULL, Fields, fields, join, snowflake
 from rateway.cache.shelf import Kind
 
 __all__ = ["presence_update", "take_presence"]
@@ -18,7 +18,7 @@ __all__ = ["presence_update", "take_presence"]
 class _Presence(msgspec.Struct, gc=False):
     guild_id: int
     user: msgspec.Raw
-    status: msgspec.Raw | None = None
+    status: msgspec.Raw = NULL
 
 
 class _Id(msgspec.Struct, gc=False):

@@ -10,7 +10,7 @@ import msgspec
 from rateway.cache.applied import Applied
 from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.objects import fields
+from rateway.cache.objects import fields, join
 from rateway.discord.snowflake import shard_of
 
 __all__ = ["ready", "user_update"]
@@ -52,8 +52,11 @@ def ready(book: Book, d: bytes) -> Applied | None:
 
 
 def user_update(book: Book, d: bytes) -> None:
-    """The bot's own user, merged; it comes on shard 0 only."""
+    """The bot's own user, merged; it comes on shard 0 only. What only oneself sees (the address, say) is no part of
+    the user that others are shown."""
     new = fields(d)
     book.take_current_user(new)
-    if book.me is not None and book.policy.keeps("users"):
-        book.take_user(book.me, d)
+    known = book.user(book.me) if book.me is not None else None
+    if book.me is not None and known is not None:
+        public = fields(known[1])
+        book.take_user(book.me, join({name: raw for name, raw in new.items() if name in public}))

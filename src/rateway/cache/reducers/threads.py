@@ -30,7 +30,6 @@ class _Thread(msgspec.Struct, gc=False):
     id: int
     guild_id: int | None = None
     parent_id: int | None = None
-    member: msgspec.Raw | None = None
 
 
 _thread = msgspec.json.Decoder(_Thread, strict=False).decode

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, join
+from rateway.cache.objects import NULL, Fields, fields, join
 from rateway.cache.reducers.members import take_carried
 from rateway.cache.shelf import Kind
 
@@ -19,7 +19,7 @@ class _VoiceState(msgspec.Struct, gc=False):
     user_id: int
     guild_id: int | None = None
     channel_id: int | None = None
-    member: msgspec.Raw | None = None
+    member: msgspec.Raw = NULL
 
 
 _voice_state = msgspec.json.Decoder(_VoiceState, strict=False).decode
@@ -39,7 +39,7 @@ def voice_state_update(book: Book, d: bytes) -> None:
             found.pop("member", None)
             found.pop("guild_id", None)
             book.shelf.put(number, Kind.VOICE_STATE, head.user_id, join(found))
-    if head.member is not None and book.policy.members_from_events:
+    if head.member != NULL and book.policy.members_from_events:
         if book.same(head.guild_id, head.user_id, head.member):
             return
         take_carried(book, head.guild_id, number, _less_old(fields(head.member)))

@@ -1,0 +1,135 @@
+"""A seeded simulated Discord feeding a cache: what the property tests and benchmarks share."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import msgspec
+
+from rateway.cache.book import Book
+from rateway.cache.machine import Cache
+from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.shelf import Kind
+from rateway.cache.storage import MemoryStorage, Storage, Table
+from rateway.cache.view import View
+from rateway.simulator.world import World
+from rateway.simulator.world_dispatch import WorldOptions
+
+Event = tuple[int, str, bytes]
+
+# Our kinds by the simulated world's names.
+NAMES = {
+    Kind.CHANNEL: "channel",
+    Kind.THREAD: "thread",
+    Kind.ROLE: "role",
+    Kind.EMOJI: "emoji",
+    Kind.STICKER: "sticker",
+    Kind.SCHEDULED_EVENT: "scheduled_event",
+    Kind.SOUND: "sound",
+    Kind.STAGE: "stage_instance",
+    Kind.VOICE_STATE: "voice_state",
+    Kind.PRESENCE: "presence",
+    Kind.MEMBER: "member",
+    Kind.THREAD_MEMBER: "thread_member",
+    Kind.INTEGRATION: "integration",
+}
+EVERYTHING = CachePolicy(kinds=KINDS, messages_per_channel=20)
+
+
+def encode(d: Any) -> bytes:
+    return msgspec.json.encode(d)
+
+
+def ready(world: World, session: str = "one") -> bytes:
+    """READY of a bot with a single shard."""
+    listed = [{"id": str(guild_id), "unavailable": True} for guild_id in world.guild_ids]
+    return encode(
+        {"v": 10, "user": world.ready_user(), "guilds": listed, "session_id": session, "shard": [0, 1],
+         "resume_gateway_url": "wss://example.invalid", "application": {"id": "1", "flags": 0}}
+    )  # fmt: skip
+
+
+def opening(world: World, session: str = "one") -> list[tuple[str, bytes]]:
+    """READY and the guilds of a new session."""
+    events = [("READY", ready(world, session))]
+    events += [
+        ("GUILD_CREATE", encode(world.guild_create(guild_id, large_threshold=100_000))) for guild_id in world.guild_ids
+    ]
+    return events
+
+
+def stream(seed: int, steps: int, **options: Any) -> tuple[World, list[Event]]:
+    """A world, and a session's events up to its state, numbered from 1."""
+    world = World(WorldOptions(seed=seed, **options))
+    chance = random.Random(seed)
+    named = opening(world)
+    for _ in range(steps):
+        dispatch = world.step(chance)
+        named.append((dispatch.name, encode(dispatch.d)))
+    named += [(dispatch.name, encode(dispatch.d)) for dispatch in world.drain()]
+    return world, [(number, name, d) for number, (name, d) in enumerate(named, 1)]
+
+
+def feed(cache: Cache, events: list[Event]) -> Cache:
+    for seq, name, d in events:
+        cache.apply(0, seq, name, d)
+    cache.flush()
+    return cache
+
+
+def filled(events: list[Event], policy: CachePolicy = EVERYTHING, storage: Storage | None = None) -> Cache:
+    return feed(Cache(storage or MemoryStorage(), policy), events)
+
+
+def decode(found: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(found))
+
+
+def state(view: View) -> dict[str, dict[str, Any]]:
+    """All that a cache holds, keyed as the simulated world keys it."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in (*NAMES.values(), "guild", "user", "message", "unavailable", "channel_info")}
+    users: set[int] = set()
+    for guild_id, row in view.guild_rows():
+        if row.body:
+            guild = decode(view.guild_fields(guild_id, row))
+            found["guild"][str(guild_id)] = guild
+            if guild.pop("unavailable"):
+                found["unavailable"][str(guild_id)] = {"id": str(guild_id), "unavailable": True}
+        for channel_id, raw in view.shelf.walk(row.number, Kind.SIDE):
+            found["channel_info"][str(channel_id)] = {
+                **msgspec.json.decode(raw), "id": str(channel_id), "guild_id": str(guild_id)
+            }  # fmt: skip
+        for kind, name in NAMES.items():
+            for entity_id, entity in view.children(row.number, kind):
+                key = f"{guild_id}:{entity_id}"
+                if kind in (Kind.MEMBER, Kind.PRESENCE, Kind.VOICE_STATE):
+                    users |= {entity_id} if kind is Kind.MEMBER else set()
+                elif kind is Kind.THREAD_MEMBER:
+                    key = f"{entity_id}:{decode(entity)['user_id']}"
+                else:
+                    key = str(entity_id)
+                found[name][key] = decode(entity)
+    known = view.current_user()
+    found["current_user"] = {"@me": msgspec.json.decode(known[1])} if known is not None else {}
+    me = int(found["current_user"]["@me"]["id"]) if known is not None else None
+    for user_id in users:
+        user = view.user(user_id)
+        if user_id == me:
+            found["user"][str(user_id)] = found["current_user"]["@me"]
+        elif user is not None:
+            found["user"][str(user_id)] = msgspec.json.decode(user[1])
+    for key, value in view.reading.scan(Table.MESSAGES, b"", b"\xff" * 17):
+        channel_id, message_id = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+        found["message"][f"{channel_id}:{message_id}"] = msgspec.json.decode(value)
+    return found
+
+
+def entities(storage: Any) -> int:
+    """How many rows of entities a storage in memory holds."""
+    kept = (Table.GUILDS, Table.NUMBERS, Table.PAGES, Table.ROWS, Table.PENDING, Table.USERS, Table.TIPS, Table.MESSAGES)
+    return sum(len(storage.tables[table]) for table in kept) + sum(map(len, storage.pairs.values()))
+
+
+def book_of(cache: Cache) -> Book:
+    return cache.book
