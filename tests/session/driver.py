@@ -207,6 +207,12 @@ class Driver:
 
     # Questions of tests.
 
+    def state(self) -> State:
+        return self.conversation.state
+
+    def session(self) -> str | None:
+        return self.conversation.session_id
+
     def all(self, kind: type[O]) -> list[O]:
         return [order for order in self.taken if isinstance(order, kind)]
 

@@ -34,9 +34,9 @@ def test_a_first_start_connects_identifies_and_is_live_at_ready() -> None:
     assert connect.url == f"{GATEWAY}/?v=10&encoding=json&compress=zstd-stream"
     assert not connect.resuming
     driver.open()
-    assert driver.conversation.state is State.WAITING_HELLO
+    assert driver.state() is State.WAITING_HELLO
     driver.hello()
-    assert driver.conversation.state is State.WAITING_PERMIT
+    assert driver.state() is State.WAITING_PERMIT
     assert driver.last(orders.RequestPermit).lost is False
     assert driver.sent(2) == []
     driver.fact("permitted", driver.now)
@@ -44,13 +44,13 @@ def test_a_first_start_connects_identifies_and_is_live_at_ready() -> None:
     assert identify["d"]["token"] == TOKEN
     assert identify["d"]["shard"] == [0, 1]
     driver.ready("first")
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
     assert driver.all(orders.PermitDone) == [orders.PermitDone("ready")]
     assert driver.all(orders.SessionStarted) == [orders.SessionStarted("first", RESUME)]
     kinds = [type(order) for order in driver.taken]
     assert kinds.index(orders.SessionStarted) < kinds.index(orders.Deliver)
     assert driver.names() == ["READY"]
-    assert (driver.conversation.session_id, driver.conversation.received_seq) == ("first", 1)
+    assert (driver.session(), driver.conversation.received_seq) == ("first", 1)
     assert [change.new.value for change in driver.all(orders.StateChanged)] == [
         "connecting", "waiting_hello", "waiting_permit", "identifying", "live",
     ]  # fmt: skip
@@ -86,12 +86,12 @@ def test_a_reconnect_in_place_of_hello_is_followed_at_once() -> None:
     driver.open()
     driver.say({"op": 7, "d": None})
     assert driver.last(orders.Disconnect).code == KEEP_SESSION
-    assert driver.conversation.state is State.CONNECTING
+    assert driver.state() is State.CONNECTING
     assert len(driver.all(orders.Connect)) == 2
     driver.open()
     driver.hello()
     driver.ready()
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
 
 
 @pytest.mark.checklist("A2")
@@ -102,10 +102,10 @@ def test_a_host_that_never_says_hello_is_left_after_a_time_and_after_two_the_oth
         assert driver.url.startswith(host)
         driver.open()
         driver.advance(19.9)
-        assert driver.conversation.state is State.WAITING_HELLO
+        assert driver.state() is State.WAITING_HELLO
         driver.advance(0.1)
         assert driver.last(orders.Disconnect) == orders.Disconnect(KEEP_SESSION, "no Hello in 20 s")
-    assert driver.conversation.session_id == "stored"
+    assert driver.session() == "stored"
     assert driver.all(orders.SessionLost) == []
 
 
@@ -115,7 +115,7 @@ def test_an_upgrade_that_never_comes_is_reported_by_the_shell_and_tried_again() 
     driver.fact("dial_failed", DialFailure("no WebSocket upgrade within 15 s"), driver.now)
     assert len(driver.all(orders.Connect)) == 2
     driver.fact("dial_failed", DialFailure("no WebSocket upgrade within 15 s"), driver.now)
-    assert driver.conversation.state is State.BACKING_OFF
+    assert driver.state() is State.BACKING_OFF
     assert "no WebSocket upgrade" in driver.last(orders.StateChanged).why
 
 
@@ -141,7 +141,7 @@ def test_retry_after_is_kept_and_429_does_not_speak_against_the_host() -> None:
     for odd in (float("nan"), float("inf"), -5.0):
         driver.fact("dial_failed", DialFailure("HTTP 503", 503, odd), driver.now)
         driver.until(State.CONNECTING, at_most=61.0)
-    assert driver.conversation.session_id == "stored"
+    assert driver.session() == "stored"
 
 
 @pytest.mark.checklist("A3")
@@ -155,7 +155,7 @@ def test_a_requested_beat_is_sent_at_once_and_is_no_zombie() -> None:
     driver.say({"op": 11})
     driver.advance(INTERVAL / 2)
     assert len(driver.sent(1)) == 3
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
 
 
 @pytest.mark.checklist("A3")
@@ -165,7 +165,7 @@ def test_a_requested_beat_with_no_answer_yet_leaves_the_regular_timer_alone() ->
     driver.say({"op": 1})
     driver.advance(0.2)
     assert len(driver.sent(1)) == 3
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
 
 
 @pytest.mark.checklist("A4")
@@ -176,7 +176,7 @@ def test_a_late_acknowledgement_behind_a_flood_is_waited_for_one_interval_more()
         driver.dispatch("GUILD_CREATE")
     driver.say({"op": 11})
     driver.advance(INTERVAL)
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
     assert driver.all(orders.Disconnect) == []
 
 
@@ -185,7 +185,7 @@ def test_data_without_any_acknowledgement_is_not_believed_for_ever() -> None:
     driver = Driver(chance=Least(), acks=False).live()
     for _ in range(25):
         driver.advance(INTERVAL / 10)
-        if driver.conversation.state is not State.LIVE:
+        if driver.state() is not State.LIVE:
             break
         driver.dispatch()
     assert "two intervals" in driver.last(orders.Disconnect).reason
@@ -199,9 +199,9 @@ def test_silence_after_a_beat_disconnects_but_keeps_the_session() -> None:
     assert disconnect.code not in (1000, 1001)
     assert disconnect.code == KEEP_SESSION
     assert "not acknowledged" in disconnect.reason
-    assert driver.conversation.state is State.CONNECTING
+    assert driver.state() is State.CONNECTING
     assert driver.last(orders.Connect).resuming
-    assert driver.conversation.session_id == "first"
+    assert driver.session() == "first"
 
 
 @pytest.mark.checklist("A6")
@@ -250,7 +250,7 @@ def test_heartbeats_do_not_wait_for_dispatches_to_be_taken() -> None:
     assert [payload["op"] for payload in driver.sent(1)] == [1, 1]
     driver.say({"op": 11})
     driver.advance(INTERVAL)
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
 
 
 @pytest.mark.checklist("A8")
@@ -273,7 +273,7 @@ def test_what_an_old_connection_still_says_does_not_touch_the_new_one() -> None:
     driver.fact("dial_failed", DialFailure("late"), driver.now, 1)
     driver.fact("opened", driver.now, 1)
     assert driver.taken == []
-    assert driver.conversation.state is State.CONNECTING
+    assert driver.state() is State.CONNECTING
     driver.open()
     driver.hello()
     assert len(driver.sent(6)) == 1
@@ -283,7 +283,7 @@ def test_what_an_old_connection_still_says_does_not_touch_the_new_one() -> None:
 def test_nothing_is_heard_between_our_close_and_the_next_connection() -> None:
     driver = Driver(chance=Most()).live()
     driver.say({"op": 9, "d": True})
-    assert driver.conversation.state is State.BACKING_OFF
+    assert driver.state() is State.BACKING_OFF
     driver.forget()
     driver.dispatch()
     driver.say({"op": 9, "d": False})
@@ -362,10 +362,10 @@ def test_a_ready_that_takes_minutes_is_waited_for_with_heartbeats() -> None:
     driver = Driver(chance=Least()).start()
     driver.reconnected()
     driver.advance(400.0)
-    assert driver.conversation.state is State.IDENTIFYING
+    assert driver.state() is State.IDENTIFYING
     assert len(driver.sent(1)) == 10
     driver.ready()
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
 
 
 def test_a_ready_that_never_comes_ends_the_permit_as_timed_out() -> None:
@@ -382,7 +382,7 @@ def test_a_ready_without_a_session_is_forwarded_and_tried_again_with_care() -> N
     driver.dispatch("READY", {"guilds": []})
     assert driver.names() == ["READY"]
     assert driver.all(orders.PermitDone) == [orders.PermitDone("invalid")]
-    assert driver.conversation.state is State.BACKING_OFF
+    assert driver.state() is State.BACKING_OFF
 
 
 def test_a_permit_that_is_no_longer_needed_is_given_back() -> None:
@@ -400,7 +400,7 @@ def test_a_refused_permit_is_waited_for_without_a_connection() -> None:
     driver.reconnected()
     driver.fact("refused", driver.now + 3600.0, "the day's identifies are spent", driver.now)
     assert driver.last(orders.Disconnect).code == KEEP_SESSION
-    assert driver.conversation.state is State.BACKING_OFF
+    assert driver.state() is State.BACKING_OFF
     assert driver.conversation.wake_at == pytest.approx(driver.now + 3600.0)
     driver.advance(3600.0)
     driver.reconnected()
@@ -412,7 +412,7 @@ def test_a_refused_permit_is_waited_for_without_a_connection() -> None:
 def test_a_spend_that_could_not_be_written_down_gives_the_permit_back() -> None:
     driver = Driver().start()
     driver.reconnected()
-    assert driver.conversation.state is State.IDENTIFYING
+    assert driver.state() is State.IDENTIFYING
     driver.fact("refused", driver.now, "the ledger cannot be written", driver.now)
     assert len(driver.all(orders.ReturnPermit)) == 1
     assert driver.all(orders.PermitDone) == []
@@ -429,7 +429,7 @@ def test_each_connection_begins_with_a_fresh_stream(compression: str) -> None:
     driver.hello()
     driver.dispatch()
     driver.resumed()
-    assert driver.conversation.state is State.LIVE
+    assert driver.state() is State.LIVE
     assert driver.names() == ["READY", "MESSAGE_CREATE", "MESSAGE_CREATE", "RESUMED"]
 
 
@@ -453,7 +453,7 @@ def test_a_bomb_closes_the_connection_and_keeps_the_session() -> None:
     driver = Driver(settings=options(compression="zstd-stream", max_message_bytes=100_000)).live()
     driver.raw(driver.wire.pack(b" " * 200_000))
     assert driver.last(orders.Disconnect).code == KEEP_SESSION
-    assert driver.conversation.session_id == "first"
+    assert driver.session() == "first"
 
 
 def test_a_compression_that_fails_at_hello_twice_is_given_up_for_the_next() -> None:

@@ -75,15 +75,19 @@ class Delays:
     """When the next connection may be tried. Only a connection that lived long enough starts it again from nothing:
     a shard that is READY and dies at once is what spends tokens."""
 
-    __slots__ = ("_breaker", "_connect", "_identify")
+    __slots__ = ("_breaker", "_connect", "_identify", "_trouble")
 
     def __init__(self, options: SessionOptions, chance: Chance) -> None:
         self._connect = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
         self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
         self._breaker = Breaker(options.identifies_per_hour)
+        self._trouble = False
 
     def next(self, now: float, *, identify: bool) -> float:
         """Seconds until the next attempt, after one more end; *identify*: it will have to identify."""
+        if self._trouble and self._connect.failures == 0:
+            self._connect.failed()
+        self._trouble = False
         delay = self._connect.delay()
         self._connect.failed()
         if identify:
@@ -96,9 +100,8 @@ class Delays:
         self._identify.failed()
 
     def not_at_once(self) -> None:
-        """Discord is in trouble: even the first attempt waits."""
-        if self._connect.failures == 0:
-            self._connect.failed()
+        """Discord is in trouble: even a first attempt waits."""
+        self._trouble = True
 
     def sound(self) -> None:
         self._connect.reset()
