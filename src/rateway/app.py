@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
+import socket
 import sys
 
 import uvloop
 
 from rateway import logs
-from rateway.config import Settings
+from rateway.config import ConfigurationError, Settings, load
+from rateway.runtime.crew_member import first_words, member
+from rateway.runtime.crew_words import decode_settings
 from rateway.runtime.gateway import EX_CONFIG, Gateway
 from rateway.runtime.reporter import Reporter
 from rateway.transports import control
@@ -23,7 +27,7 @@ log = logging.getLogger(__name__)
 # default of 700 would run for every hundredth event and find nothing.
 GC_THRESHOLD = (50_000, 20, 100)
 
-__all__ = ["run"]
+__all__ = ["run", "work"]
 
 
 def run(settings: Settings) -> int:
@@ -39,6 +43,27 @@ def run(settings: Settings) -> int:
         return 130
 
 
+def work(descriptor: int) -> int:
+    """Run one worker process of a crew; ``descriptor`` is its end of the socket pair to the supervisor."""
+    end = socket.socket(fileno=descriptor)
+    # The supervisor alone decides; a stop reaches the worker over the line.
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    return uvloop.run(_work(end))
+
+
+async def _work(end: socket.socket) -> int:
+    line, begin = await first_words(end)
+    if begin is None:
+        return 0
+    settings = decode_settings(begin.settings)
+    logs.configure(
+        settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
+    )
+    gc.set_threshold(*GC_THRESHOLD)
+    return await member(line, begin)
+
+
 async def _run(settings: Settings) -> int:
     with StateDir.open(settings.state_dir) as state:
         await state.lock(lambda pid: _say_wait(settings, pid))
@@ -46,6 +71,7 @@ async def _run(settings: Settings) -> int:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, lambda: gateway.stop(end_sessions=state.take_end_sessions()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
         reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
         async with control.serve(state.path, reporter.answer):
             reporting = asyncio.create_task(reporter.run())
@@ -55,6 +81,14 @@ async def _run(settings: Settings) -> int:
                 reporting.cancel()
 
 
+async def _reload(gateway: Gateway, settings: Settings) -> None:
+    """SIGHUP: read the file and the environment again."""
+    try:
+        gateway.reload(load(settings.source, os.environ))
+    except ConfigurationError as error:
+        log.error("the changed configuration is not used: %s", error, extra={"action": "reload"})
+
+
 def _say_wait(settings: Settings, pid: int | None) -> None:
     log.warning(
         "another gateway%s uses STATE_DIR %s; waiting until it has left",
@@ -62,3 +96,7 @@ def _say_wait(settings: Settings, pid: int | None) -> None:
         settings.state_dir,
         extra={"action": "lock"},
     )
+
+
+if __name__ == "__main__":
+    sys.exit(work(int(sys.argv[1])))

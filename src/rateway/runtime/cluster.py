@@ -16,10 +16,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from rateway.config import Settings
 from rateway.contract import messages, topology
 from rateway.delivery.limits import DeliveryLimits
 from rateway.discord.envelope import Envelope
+from rateway.discord.opcodes import Opcode
 from rateway.fleet.layout import Layout
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.keeper import SessionKeeper
@@ -44,6 +47,9 @@ from rateway.transports.store import Applied, SessionRecord, Store
 
 log = logging.getLogger(__name__)
 
+# Names without a queue are gathered for so long before they are said.
+SAY_UNROUTED_AFTER_S = 5.0
+MOST_NAMES = 12
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
 
@@ -80,6 +86,8 @@ class Cluster:
         self.replayed = 0
         self.filtered = 0
         self.gaps = 0
+        self.oversize = 0
+        self.refused = 0
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
         self._cache = store if store is not None and tools.settings.cache_enabled else None
         self._keeper = SessionKeeper(
@@ -88,10 +96,13 @@ class Cluster:
             intents=tools.settings.intents,
             token_hash=tools.token_hash,
         )
-        self._everything = not tools.settings.events_except and tools.settings.events is None
+        self._publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
+        self._presence = tools.settings.presence
+        self._unheard: set[str] = set()
+        self._saying_unrouted: asyncio.TimerHandle | None = None
         self.broker_why = "not connected yet"
         self.publisher = EventPublisher(
             address=tools.address,
@@ -195,6 +206,17 @@ class Cluster:
         self.publisher.stop()
         return left
 
+    def reload(self, settings: Settings) -> None:
+        """Other events are published from now on; another presence is sent on every shard."""
+        before, self._publishes = self._presence, _filter(settings)
+        self._presence = settings.presence
+        if settings.presence is not None and settings.presence != before:
+            deadline = asyncio.get_running_loop().time() + settings.command_deadline
+            for shard_id, shard in self.shards.items():
+                wanted = settings.presence.of(shard_id, self.tools.layout.shards, self.number)
+                payload = msgspec.json.encode({"op": int(Opcode.PRESENCE_UPDATE), "d": wanted})
+                shard.command(Command(int(Opcode.PRESENCE_UPDATE), payload, None, deadline))
+
     def close(self) -> None:
         if self.store is not None:
             self.store.close()
@@ -222,7 +244,7 @@ class Cluster:
         stream = self.streams[shard.shard_id]
         if applied is not None:
             self._tell(shard, stream, envelope, applied, replayed, repeat)
-        elif self._everything or self.tools.settings.publishes(name):
+        elif self._publishes is None or self._publishes(name):
             stream.publish(name, envelope.d, seq, replayed, repeat)
         else:
             self.filtered += 1
@@ -245,7 +267,7 @@ class Cluster:
             left = messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id))
             message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
             self.publisher.publish_own(left.key, messages.encode(left), message_id)
-        if not self.tools.settings.publishes(name):
+        if self._publishes is not None and not self._publishes(name):
             self.filtered += 1
             if seq is not None:
                 stream.skip(seq)
@@ -336,7 +358,8 @@ class Cluster:
         self.shards[shard_id].command(command)
 
     def command_done(self, shard: Shard, order: CommandDone) -> None:
-        self.on_command_done(order)
+        if order.command.handle is not None:
+            self.on_command_done(order)
 
     def fatal(self, shard: Shard, order: Fatal) -> None:
         self.tools.on_fatal(shard.shard_id, order)
@@ -360,41 +383,36 @@ class Cluster:
         self._settled_moved.set()
 
     def on_unrouted(self, name: str, routed: bool) -> None:
-        if routed:
-            log.info("%s has a queue again", name, extra={"cluster": self.number, "action": "routed"})
-        else:
+        (self._unheard.discard if routed else self._unheard.add)(name)
+        if not routed and self._saying_unrouted is None:
+            loop = asyncio.get_running_loop()
+            self._saying_unrouted = loop.call_later(SAY_UNROUTED_AFTER_S, self._say_unrouted)
+
+    def _say_unrouted(self) -> None:
+        """One line for all names: a worker that is not there yet leaves every one of them without a queue."""
+        self._saying_unrouted = None
+        if self._unheard:
             log.warning(
-                "no queue is bound for %s: the broker drops these events. Does the worker bind them? "
+                "no queue is bound for %d event names, the broker drops these events: %s. Does the worker bind them? "
                 "EVENTS / EVENTS_EXCEPT keep them from being sent",
-                name,
+                len(self._unheard),
+                ", ".join(sorted(self._unheard)[:MOST_NAMES])
+                + (" …" if len(self._unheard) > MOST_NAMES else ""),
                 extra={"cluster": self.number, "action": "unrouted"},
             )
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
     ) -> None:
-        log.error(
-            "%s of %d bytes is more than the broker takes%s: RATEWAY_OVERSIZE went out in its place. "
-            "Raise max_message_size in rabbitmq.conf",
-            name,
-            size,
-            f" ({limit})" if limit else "",
-            extra={"cluster": self.number, "shard": shard_id, "action": "oversize"},
-        )
+        self.oversize += 1
 
     def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
-        log.error(
-            "%s was refused by the broker for longer than NACK_PATIENCE: RATEWAY_REFUSED went out in its place",
-            name,
-            extra={"cluster": self.number, "shard": shard_id, "action": "refused"},
-        )
+        self.refused += 1
 
     def on_state(self, up: bool, why: str) -> None:
         self.broker_why = why
-        log.log(
-            logging.INFO if up else logging.WARNING,
-            "broker %s%s",
-            "connected" if up else "away",
-            f": {why}" if why else "",
-            extra={"cluster": self.number, "action": "broker"},
-        )
+
+
+def _filter(settings: Settings) -> Callable[[str], bool] | None:
+    """Which names are published; None for all of them, so that the usual case costs an event nothing."""
+    return settings.publishes if settings.events is not None or settings.events_except else None

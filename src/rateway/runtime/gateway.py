@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor
+from rateway.runtime.crew import Crew, cores
 from rateway.runtime.permits import LocalPermits
 from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout
 from rateway.runtime.worker import Worker
@@ -39,7 +42,7 @@ class Gateway:
         self.started_at = time.monotonic()
         self.phase = "starting"
         self.choice: Choice | None = None
-        self.worker: Worker | None = None
+        self.held: Worker | Crew | None = None
         self.permits: LocalPermits | None = None
         self._identity = Identity.of(settings, state)
         self._rest = DiscordRest(settings.api_url, settings.token)
@@ -47,6 +50,7 @@ class Gateway:
         self._stop = asyncio.Event()
         self._end_sessions = False
         self._resharded = False
+        self._draining: asyncio.Future[bool] | None = None
 
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the planned stop; ``run`` returns when it is done."""
@@ -93,9 +97,7 @@ class Gateway:
         permits = self.permits = LocalPermits(
             governor, self.state, self._rest, bot=self._identity.bot, on_gateway_bot=self._learn
         )
-        worker = self.worker = Worker(
-            self.settings, self.state, self._identity, choice, mine, permits, self._on_fatal
-        )
+        worker = self.held = self._hands(choice, mine, permits)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(permits.run()), tasks.create_task(worker.run())]
@@ -108,6 +110,53 @@ class Gateway:
         finally:
             worker.close()
         return self._reshards()
+
+    def _hands(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Worker | Crew:
+        """This process itself, or a process for each core."""
+        settings, identity = self.settings, self._identity
+        processes = min(settings.processes or cores(), len(mine))
+        if processes <= 1:
+            return Worker(settings, self.state, identity, choice, mine, permits, self._on_fatal)
+        log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
+        lock_file = self.state.lock_file
+        return Crew(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards) of this gateway."""
+        return self.held.progress() if self.held is not None else (0, 0)
+
+    def restart_shard(self, shard_id: int) -> bool:
+        """Reconnect one shard; a crash loop that stopped it is forgiven. Whether it runs here."""
+        if self.held is None or self.choice is None or shard_id >= self.choice.layout.shards:
+            return False
+        if self.permits is not None:
+            self.permits.restart(shard_id)
+        return self.held.restart_shard(shard_id)
+
+    def drain(self, cluster: int) -> bool:
+        """Begin to give a cluster up for another gateway; whether it runs here."""
+        if isinstance(self.held, Crew):
+            return self.held.drain(cluster)
+        if self.held is None or cluster not in self.held.clusters:
+            return False
+        self._draining = asyncio.ensure_future(self.held.drain(cluster))
+        return True
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what can change at run time, and say what cannot."""
+        fixed = [
+            row
+            for row in changed(self.settings, settings)
+            if row not in ("log_level", "presence", "events", "events_except")
+        ]
+        if fixed:
+            log.warning("%s: changed only by a restart", ", ".join(fixed), extra={"action": "reload"})
+        kept = {name: getattr(self.settings, name) for name in fixed}
+        self.settings = dataclasses.replace(settings, **kept)
+        logs.set_level(self.settings.log_level)
+        if self.held is not None:
+            self.held.reload(self.settings)
+        log.info("settings read again", extra={"action": "reload"})
 
     def _reshards(self) -> bool:
         """4010 and 4011 ask for another number of shards: Discord's recommendation, unless a person chose one."""
@@ -182,3 +231,12 @@ def _say(record: FatalRecord, why: str) -> None:
         f" ({why})" if why else "",
         extra={"action": "fatal"},
     )
+
+
+def changed(old: Settings, new: Settings) -> list[str]:
+    """Names of the settings that differ."""
+    return [
+        field.name
+        for field in dataclasses.fields(Settings)
+        if field.compare and getattr(old, field.name) != getattr(new, field.name)
+    ]

@@ -20,13 +20,13 @@ from rateway.runtime.status import (
     PublisherStatus,
     ShardStatus,
 )
+from rateway.runtime.worker import Worker
 from rateway.session.orders import State
 
 if TYPE_CHECKING:
     from rateway.runtime.cluster import Cluster
     from rateway.runtime.gateway import Gateway
     from rateway.runtime.shard import Shard
-    from rateway.transports.amqp.inbound import Ownership
 
 log = logging.getLogger(__name__)
 
@@ -36,71 +36,88 @@ DRAW_EVERY_S = 0.25
 LOOP_LAG_EVERY_S = 0.5
 
 
+class LoopWatch:
+    """How late the event loop comes round: the latest lag, in seconds."""
+
+    def __init__(self) -> None:
+        self.lag = 0.0
+        self.moved_at = time.monotonic()
+        self.began_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Measure, until cancelled."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(LOOP_LAG_EVERY_S)
+            self.moved_at = time.monotonic()
+            self.lag = max(0.0, self.moved_at - before - LOOP_LAG_EVERY_S)
+
+
 class Reporter:
-    """Watches one gateway process. ``answer`` serves the control socket, ``run`` shows the start's progress."""
+    """Watches one gateway. ``answer`` serves the control socket, ``run`` shows the start's progress."""
 
     def __init__(self, gateway: Gateway, *, live: bool) -> None:
         self._gateway = gateway
         self._live = live
-        self._loop_lag = 0.0
+        self._watch = LoopWatch()
 
     async def answer(self, words: list[str]) -> object:
         """One request of the control socket."""
         match words:
             case ["status"]:
-                return self.status()
+                return await self.status()
             case ["restart-shard", number] if number.isdigit():
                 return self._restart_shard(int(number))
+            case ["drain", number] if number.isdigit():
+                return self._drain(int(number))
             case _:
-                return {
-                    "error": f"unknown request {' '.join(words)[:80]!r}; there are: status, restart-shard N"
-                }
+                asked = " ".join(words)[:80]
+                return {"error": f"unknown request {asked!r}; there are: status, restart-shard N, drain N"}
 
     def _restart_shard(self, shard_id: int) -> object:
-        for cluster in _clusters(self._gateway):
-            if shard_id in cluster.shards:
-                if self._gateway.permits is not None:
-                    self._gateway.permits.restart(shard_id)
-                cluster.shards[shard_id].reconnect("asked for by an operator")
-                return {"ok": f"shard {shard_id} reconnects and resumes"}
+        if self._gateway.restart_shard(shard_id):
+            return {"ok": f"shard {shard_id} reconnects and resumes"}
         return {"error": f"shard {shard_id} does not run here"}
 
-    def status(self) -> GatewayStatus:
-        """Everything that can be seen from here."""
+    def _drain(self, cluster: int) -> object:
+        if self._gateway.drain(cluster):
+            return {"ok": f"cluster {cluster} is settled and given up; another gateway may take it"}
+        return {"error": f"cluster {cluster} does not run here"}
+
+    async def status(self) -> GatewayStatus:
+        """Everything that can be seen from here, all processes together."""
         gateway = self._gateway
-        now = time.monotonic()
-        shards = [
-            _shard(cluster, shard, asyncio.get_running_loop().time())
-            for cluster in _clusters(gateway)
-            for shard in cluster.shards.values()
-        ]
+        held = gateway.held
+        clusters: list[ClusterStatus] = []
+        shards: list[ShardStatus] = []
+        processes: list[ProcessStatus] = []
+        notes: list[str] = []
+        if isinstance(held, Worker):
+            clusters, shards, process, notes = parts_of(held, self._watch, "gateway")
+            processes = [process]
+        else:
+            processes = [_process(self._watch, "supervisor", [])]
+            for part in await held.parts() if held is not None else []:
+                clusters += part.clusters
+                shards += part.shards
+                processes.append(part.process)
+                notes += part.notes
+            notes += held.silent() if held is not None else []
         return GatewayStatus(
             version=__version__,
             state=gateway.phase,
-            uptime_s=now - gateway.started_at,
+            uptime_s=time.monotonic() - gateway.started_at,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
-            clusters=[_cluster(gateway, cluster) for cluster in _clusters(gateway)],
-            shards=shards,
-            processes=[self._process(now)],
-            budget=_budget(gateway),
-            notes=_notes(gateway),
-        )
-
-    def _process(self, now: float) -> ProcessStatus:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return ProcessStatus(
-            pid=os.getpid(),
-            role="gateway",
-            clusters=[cluster.number for cluster in _clusters(self._gateway)],
-            cpu_s=usage.ru_utime + usage.ru_stime,
-            memory_bytes=_resident_bytes(),
-            loop_lag_ms=self._loop_lag * 1000,
-            uptime_s=now - self._gateway.started_at,
+            clusters=sorted(clusters, key=lambda cluster: cluster.cluster),
+            shards=sorted(shards, key=lambda shard: shard.shard),
+            processes=processes,
+            budget=_budget(gateway, sum(shard.identifies for shard in shards)),
+            notes=notes,
         )
 
     async def run(self) -> None:
         """Show the start's progress until every shard is live, then watch the loop's lag, until cancelled."""
-        watcher = asyncio.create_task(self._watch_the_loop())
+        watcher = asyncio.create_task(self._watch.run())
         try:
             if self._live:
                 await self._draw()
@@ -109,13 +126,6 @@ class Reporter:
             await watcher
         finally:
             watcher.cancel()
-
-    async def _watch_the_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(LOOP_LAG_EVERY_S)
-            self._loop_lag = max(0.0, loop.time() - before - LOOP_LAG_EVERY_S)
 
     async def _write_lines(self) -> None:
         while True:
@@ -156,27 +166,44 @@ class Reporter:
         log.info("all %d shards are live", total, extra={"action": "start"})
 
     def _progress(self) -> tuple[int, int, str]:
-        shards = [shard for cluster in _clusters(self._gateway) for shard in cluster.shards.values()]
-        ready = sum(1 for shard in shards if shard.conversation.state is State.LIVE)
-        waiting = sum(1 for shard in shards if shard.conversation.state is State.WAITING_PERMIT)
+        live, total = self._gateway.progress()
         permits = self._gateway.permits
-        concurrency = permits.governor.max_concurrency if permits is not None else None
-        if not waiting or not concurrency:
-            return ready, len(shards), ""
-        seconds = -(-waiting // concurrency) * 5.25
-        return ready, len(shards), f"{waiting} wait for their identify, about {_span(seconds)} left"
-
-
-def _clusters(gateway: Gateway) -> list[Cluster]:
-    return list(gateway.worker.clusters.values()) if gateway.worker is not None else []
-
-
-def _ownership(gateway: Gateway) -> dict[int, tuple[Ownership, str]]:
-    return gateway.worker.ownership if gateway.worker is not None else {}
+        governor = permits.governor if permits is not None else None
+        if governor is None or not governor.waiting or not governor.max_concurrency:
+            return live, total, ""
+        seconds = -(-governor.waiting // governor.max_concurrency) * 5.25
+        return live, total, f"{governor.waiting} wait for their identify, about {_span(seconds)} left"
 
 
 def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def parts_of(
+    worker: Worker, watch: LoopWatch, role: str
+) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
+    """What one process knows: its clusters, its shards, itself, and what a person should know."""
+    now = asyncio.get_running_loop().time()
+    clusters = [_cluster(worker, cluster) for cluster in worker.clusters.values()]
+    shards = [
+        _shard(cluster, shard, now)
+        for cluster in worker.clusters.values()
+        for shard in cluster.shards.values()
+    ]
+    return clusters, shards, _process(watch, role, list(worker.clusters)), _notes(worker)
+
+
+def _process(watch: LoopWatch, role: str, clusters: list[int]) -> ProcessStatus:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return ProcessStatus(
+        pid=os.getpid(),
+        role=role,
+        clusters=clusters,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        memory_bytes=_resident_bytes(),
+        loop_lag_ms=watch.lag * 1000,
+        uptime_s=time.monotonic() - watch.began_at,
+    )
 
 
 def _resident_bytes() -> int:
@@ -209,12 +236,12 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
     )
 
 
-def _cluster(gateway: Gateway, cluster: Cluster) -> ClusterStatus:
-    responder = gateway.worker.responders.get(cluster.number) if gateway.worker else None
+def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
+    responder = worker.responders.get(cluster.number)
     return ClusterStatus(
         cluster=cluster.number,
         exchange=cluster.publisher.exchange,
-        owned=_ownership(gateway).get(cluster.number, ("away", ""))[0] == "owned",
+        owned=worker.ownership.get(cluster.number, ("away", ""))[0] == "owned",
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.events),
@@ -284,30 +311,28 @@ def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
     return counts
 
 
-def _budget(gateway: Gateway) -> BudgetStatus:
-    spent = sum(shard.identifies for cluster in _clusters(gateway) for shard in cluster.shards.values())
+def _budget(gateway: Gateway, spent: int) -> BudgetStatus:
     if gateway.permits is None:
         return BudgetStatus(None, None, None, None, spent)
-    governor = gateway.permits.governor
-    reset = governor.reset_in(gateway.permits.now())
+    governor, now = gateway.permits.governor, gateway.permits.now()
     return BudgetStatus(
-        governor.total, governor.available(gateway.permits.now()), reset, governor.max_concurrency, spent
+        governor.total, governor.available(now), governor.reset_in(now), governor.max_concurrency, spent
     )
 
 
-def _notes(gateway: Gateway) -> list[str]:
+def _notes(worker: Worker) -> list[str]:
     notes = []
-    for number, (state, why) in _ownership(gateway).items():
+    for number, (state, why) in worker.ownership.items():
         if state != "owned":
             notes.append(f"cluster {number}: {why}")
-    for cluster in _clusters(gateway):
+    for cluster in worker.clusters.values():
         publisher = cluster.publisher
         if publisher.paused:
             notes.append(
                 f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
             )
         oldest = publisher.oldest()
-        if oldest is not None and oldest[0] > gateway.settings.lag_warning:
+        if oldest is not None and oldest[0] > worker.settings.lag_warning:
             notes.append(
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
             )

@@ -7,6 +7,7 @@ import logging
 import ssl
 from collections.abc import Callable
 
+from rateway import logs
 from rateway.config import Settings
 from rateway.contract import topology
 from rateway.delivery.limits import DeliveryLimits
@@ -18,7 +19,7 @@ from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
 from rateway.runtime.start import Identity, open_store
 from rateway.session.options import CommandBudget, SessionOptions
-from rateway.session.orders import Fatal
+from rateway.session.orders import Fatal, State
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.inbound import Inbound, Ownership
 from rateway.transports.rest import USER_AGENT
@@ -55,6 +56,7 @@ class Worker:
         self.ownership: dict[int, tuple[Ownership, str]] = {}
         self.queries: QueryDesk | None = None
         self._inbound: dict[int, Inbound] = {}
+        self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         tools = self._tools(identity, on_fatal)
         for number in clusters:
             cluster = self.clusters[number] = self._make_cluster(number, tools)
@@ -132,14 +134,18 @@ class Worker:
         """Hold the clusters, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for number, cluster in self.clusters.items():
-                tasks.create_task(cluster.run(), name=f"cluster {number}")
-                tasks.create_task(self._inbound[number].run(), name=f"inbound {number}")
+                self._tasks[number] = (
+                    tasks.create_task(cluster.run(), name=f"cluster {number}"),
+                    tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
+                )
 
     def _owned(self, number: int, state: Ownership, why: str) -> None:
         """The broker's word on who owns a cluster. Only an owner connects its shards."""
         before = self.ownership.get(number)
         self.ownership[number] = (state, why)
-        cluster = self.clusters[number]
+        cluster = self.clusters.get(number)
+        if cluster is None:
+            return  # given up meanwhile
         extra = {"cluster": number, "action": "ownership"}
         if state == "owned":
             log.info("%s is ours", topology.incoming(number), extra=extra)
@@ -154,6 +160,39 @@ class Worker:
             # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
             if cluster.resumable and self.settings.spool_bytes:
                 cluster.start()
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards)."""
+        shards = [shard for cluster in self.clusters.values() for shard in cluster.shards.values()]
+        return sum(1 for shard in shards if shard.conversation.state is State.LIVE), len(shards)
+
+    def restart_shard(self, shard_id: int) -> bool:
+        """Reconnect one shard, which resumes; whether it runs here."""
+        cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
+        if cluster is None:
+            return False
+        cluster.shards[shard_id].reconnect("asked for by an operator")
+        return True
+
+    async def drain(self, number: int) -> bool:
+        """Settle and close a cluster, keeping its sessions, and give up its queue; whether it ran here."""
+        cluster = self.clusters.pop(number, None)
+        if cluster is None:
+            return False
+        await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
+        for task in self._tasks.pop(number, ()):
+            task.cancel()
+        cluster.close()
+        self.ownership.pop(number, None)
+        self.responders.pop(number, None)
+        return True
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what can change at run time: log level, events, presence."""
+        self.settings = settings
+        logs.set_level(settings.log_level)
+        for cluster in self.clusters.values():
+            cluster.reload(settings)
 
     async def wind_down(self, *, end_sessions: bool) -> None:
         """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""

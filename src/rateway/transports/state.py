@@ -96,6 +96,19 @@ class StateDir:
 
     # The lock
 
+    @classmethod
+    def shared(cls, path: Path) -> StateDir:
+        """The folder for a worker process, whose inherited copy of the lock holds it as long as the worker lives.
+
+        Its records may be read; the lock is not taken and not given up.
+        """
+        return cls(path.expanduser(), -1)
+
+    @property
+    def lock_file(self) -> int:
+        """The descriptor that holds the lock, for child processes to inherit."""
+        return self._lock_file
+
     @property
     def locked(self) -> bool:
         """Whether this object holds the lock."""
@@ -181,17 +194,6 @@ class StateDir:
                 os.close(descriptor)
         text = os.pread(self._lock_file, 32, 0).strip()
         return int(text) if text.isdigit() else None
-
-    # Small records, each in a file of its own
-
-    def read(self, name: str) -> bytes | None:
-        """The file *name* of the folder, ``None`` when there is none."""
-        """A record as last written, or ``None``. Raises :class:`StateError` when it cannot be read."""
-        return self.read(name)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Replace a record; it is on the disk when this returns (blocks). Raises :class:`StateError`."""
-        self.write(name, data)
 
     # The ledger of identifies
 

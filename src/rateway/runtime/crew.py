@@ -1,0 +1,378 @@
+"""The worker processes of one gateway: started, watched, replaced; looked at from outside as one.
+
+The supervising process moves no event. It starts the workers (a cluster is never cut), answers their requests for
+identify permits, replaces one that died or hangs without touching the others, and ends them in the reverse order of
+the start. What happens when each process dies is in docs/architecture.md, "Processes".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime import crew_words as words
+from rateway.runtime.crew_words import FromWorker, Line
+from rateway.runtime.permits import IdentifyPermits, PermitOutcome, Refusal
+from rateway.runtime.start import Identity
+from rateway.session.orders import Fatal
+
+log = logging.getLogger(__name__)
+
+# A worker beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
+HANGS_AFTER_S = 20.0
+# Starting Python and reading the stores of a large cluster.
+STARTS_WITHIN_S = 60.0
+# A worker that died after less than this is restarted later and later.
+SOUND_AFTER_S = 60.0
+FIRST_RESTART_S = 0.1
+LONGEST_RESTART_S = 30.0
+# Beyond STOP_TIMEOUT, for writing down and closing.
+STOP_GRACE_S = 2.0
+
+__all__ = ["Crew", "cores", "spread"]
+
+
+def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
+    """Clusters over processes: evenly, in runs of neighbours, never more processes than clusters."""
+    count = max(1, min(processes, len(clusters)))
+    size, more = divmod(len(clusters), count)
+    shares, at = [], 0
+    for number in range(count):
+        end = at + size + (1 if number < more else 0)
+        shares.append(list(clusters[at:end]))
+        at = end
+    return shares
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """One worker process, over its restarts."""
+
+    number: int
+    clusters: list[int]
+    process: asyncio.subprocess.Process | None = None
+    line: Line | None = None
+    heard_at: float = 0.0
+    began_at: float = 0.0
+    restarts: int = 0
+    failures: int = 0
+    live: int = 0
+    permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
+    """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
+    spent: set[int] = field(default_factory=set)
+
+
+class Crew:
+    """Runs ``clusters`` in worker processes. The same interface as one process's ``Worker``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        choice: Choice,
+        clusters: list[int],
+        processes: int,
+        permits: IdentifyPermits,
+        lock_file: int,
+        on_fatal: Callable[[int, Fatal], None],
+    ) -> None:
+        self.settings = settings
+        self.choice = choice
+        self._identity = identity
+        self._permits = permits
+        self._lock_file = lock_file
+        self._on_fatal = on_fatal
+        self._hands = [_Hand(number, share) for number, share in enumerate(spread(clusters, processes), 1)]
+        self._calls = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[words.Parts]] = {}
+        self._stopping = False
+        self._tasks: asyncio.TaskGroup | None = None
+        self.drained: set[int] = set()
+
+    async def run(self) -> None:
+        """Keep every worker running, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for hand in self._hands:
+                tasks.create_task(self._keep(hand), name=f"worker {hand.number}")
+
+    async def _keep(self, hand: _Hand) -> None:
+        while not self._stopping:
+            await self._one_life(hand)
+            if self._is_stopping():
+                return
+            lived = time.monotonic() - hand.began_at
+            hand.failures = 1 if lived >= SOUND_AFTER_S else hand.failures + 1
+            delay = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** (hand.failures - 1))
+            hand.restarts += 1
+            log.error(
+                "worker %d ended (%s); starting it again in %.1f s, its shards resume",
+                hand.number,
+                _how(hand.process.returncode if hand.process else None),
+                delay,
+                extra={"action": "worker_died"},
+            )
+            await asyncio.sleep(delay)
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    async def _one_life(self, hand: _Hand) -> None:
+        """Start the process, serve it until it has ended, and settle what it left behind."""
+        ours, theirs = socket.socketpair()
+        hand.began_at = hand.heard_at = time.monotonic()
+        process = hand.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rateway.app",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(), self._lock_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # A terminal's Ctrl-C goes to the whole group; the supervisor alone decides.
+            start_new_session=True,
+        )
+        theirs.close()
+        line = hand.line = await Line.open(ours, FromWorker)
+        settings = words.encode_settings(self.settings)
+        clusters = [number for number in hand.clusters if number not in self.drained]
+        line.send(words.Begin(settings, self._identity, self.choice, clusters, hand.number))
+        assert process.stderr is not None
+        pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer))
+        watching = asyncio.create_task(self._watch(hand, process))
+        try:
+            async for record in line.records():
+                self._take(hand, line, record)
+            await process.wait()
+        finally:
+            watching.cancel()
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            line.close()
+            hand.line = None
+            hand.live = 0
+            self._settle_permits(hand)
+            await asyncio.wait([pumping], timeout=1.0)
+            pumping.cancel()
+
+    async def _watch(self, hand: _Hand, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker whose loop stands still. One that still starts gets longer."""
+        while True:
+            patience = HANGS_AFTER_S if hand.heard_at > hand.began_at else STARTS_WITHIN_S
+            quiet = time.monotonic() - hand.heard_at
+            if quiet >= patience:
+                log.error(
+                    "worker %d has not moved for %.0f s: it is killed and replaced",
+                    hand.number,
+                    quiet,
+                    extra={"action": "worker_hangs"},
+                )
+                process.kill()
+                return
+            await asyncio.sleep(patience - quiet)
+
+    # What a worker says.
+
+    def _take(self, hand: _Hand, line: Line, record: FromWorker) -> None:
+        hand.heard_at = time.monotonic()
+        match record:
+            case words.Beat():
+                hand.live = record.live
+            case words.Acquire():
+                assert self._tasks is not None
+                hand.permits[record.call] = self._tasks.create_task(self._acquire(hand, line, record))
+            case words.Withdraw():
+                task = hand.permits.pop(record.call, None)
+                if task is not None:
+                    task.cancel()
+                if record.shard in hand.held:
+                    self._finish(hand, record.shard, "unused")
+            case words.Spent():
+                assert self._tasks is not None
+                self._tasks.create_task(self._spend(hand, line, record))
+            case words.Finished():
+                self._finish(hand, record.shard, record.outcome)
+            case words.FatalWords():
+                self._on_fatal(record.shard, Fatal(record.code, record.meaning, record.help))
+            case words.Parts():
+                asked = self._asked.pop(record.call, None)
+                if asked is not None and not asked.done():
+                    asked.set_result(record)
+            case words.Drained():
+                self.drained.add(record.cluster)
+                log.info(
+                    "cluster %d is given up for another gateway", record.cluster, extra={"action": "drained"}
+                )
+
+    async def _acquire(self, hand: _Hand, line: Line, record: words.Acquire) -> None:
+        refusal = await self._permits.acquire(record.shard, lost=record.lost)
+        hand.permits.pop(record.call, None)
+        if refusal is None:
+            if hand.line is not line:
+                # The worker died while the grant was on its way: nothing of it was sent.
+                self._permits.finished(record.shard, "unused")
+                return
+            hand.held.add(record.shard)
+        line.send(words.Permitted(record.call, _words(refusal)))
+
+    async def _spend(self, hand: _Hand, line: Line, record: words.Spent) -> None:
+        refusal = await self._permits.spent(record.shard)
+        if refusal is None:
+            hand.spent.add(record.shard)
+        line.send(words.Permitted(record.call, _words(refusal)))
+
+    def _finish(self, hand: _Hand, shard_id: int, outcome: PermitOutcome) -> None:
+        hand.held.discard(shard_id)
+        hand.spent.discard(shard_id)
+        self._permits.finished(shard_id, outcome)
+
+    def _settle_permits(self, hand: _Hand) -> None:
+        """The worker is gone. A granted permit counts as spent: its op 2 may have gone out."""
+        for task in hand.permits.values():
+            task.cancel()
+        hand.permits.clear()
+        held, hand.held = hand.held, set()
+        spent, hand.spent = hand.spent, set()
+        for shard_id in held:
+            if shard_id in spent:
+                self._permits.finished(shard_id, "closed")
+            elif self._tasks is not None and not self._stopping:
+                self._tasks.create_task(self._count_as_spent(shard_id))
+
+    async def _count_as_spent(self, shard_id: int) -> None:
+        await self._permits.spent(shard_id)
+        self._permits.finished(shard_id, "closed")
+
+    # What is asked of all workers.
+
+    async def parts(self) -> list[words.Parts]:
+        """Every process's part of the status; a worker that does not answer within 2 s is left out."""
+        asked = []
+        for hand in self._hands:
+            if hand.line is not None:
+                call = next(self._calls)
+                answer = self._asked[call] = asyncio.get_running_loop().create_future()
+                hand.line.send(words.AskStatus(call))
+                asked.append((call, answer))
+        if asked:
+            await asyncio.wait([answer for _, answer in asked], timeout=2.0)
+        for call, _ in asked:
+            self._asked.pop(call, None)
+        return [answer.result() for _, answer in asked if answer.done() and not answer.cancelled()]
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards), as the workers last said."""
+        shards = [
+            len(self.choice.layout.shards_of(number)) for hand in self._hands for number in hand.clusters
+        ]
+        return sum(hand.live for hand in self._hands), sum(shards)
+
+    def silent(self) -> list[str]:
+        """What a person should know about workers that are not there."""
+        now = time.monotonic()
+        notes = []
+        for hand in self._hands:
+            if hand.line is None:
+                notes.append(f"worker {hand.number} is down (restarts: {hand.restarts})")
+            elif now - hand.heard_at > 5.0:
+                notes.append(f"worker {hand.number} has been silent for {now - hand.heard_at:.0f} s")
+        return notes
+
+    def restart_shard(self, shard_id: int) -> bool:
+        """Reconnect one shard; whether it runs here."""
+        number = self.choice.layout.cluster_of(shard_id)
+        return self._tell(number, words.RestartShard(shard_id))
+
+    def drain(self, cluster: int) -> bool:
+        """Settle and close a cluster, keeping its sessions, for another gateway to take; whether it runs here."""
+        return self._tell(cluster, words.Drain(cluster))
+
+    def reload(self, settings: Settings) -> None:
+        """Hand changed settings to every worker."""
+        self.settings = settings
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.Reload(words.encode_settings(settings)))
+
+    def _tell(self, cluster: int, record: words.ToWorker) -> bool:
+        for hand in self._hands:
+            if cluster in hand.clusters and hand.line is not None:
+                hand.line.send(record)
+                return True
+        return False
+
+    async def wind_down(self, *, end_sessions: bool) -> None:
+        """Stop the workers in the reverse order of the start, all at once in time."""
+        self._stopping = True
+        waiting = []
+        for hand in reversed(self._hands):
+            if hand.line is not None and hand.process is not None:
+                hand.line.send(words.Stop(end_sessions))
+                waiting.append(asyncio.ensure_future(hand.process.wait()))
+        if waiting:
+            await asyncio.wait(waiting, timeout=self.settings.stop_timeout + STOP_GRACE_S)
+        for hand in self._hands:
+            if hand.process is not None and hand.process.returncode is None:
+                log.error("worker %d does not stop: it is killed", hand.number, extra={"action": "stop"})
+                hand.process.kill()
+        for waiter in waiting:
+            await waiter
+
+    def close(self) -> None:
+        """Nothing is held here: stores and spools belong to the workers."""
+
+
+def _words(refusal: Refusal | None) -> words.RefusalWords | None:
+    if refusal is None:
+        return None
+    wait = None if refusal.until is None else max(0.0, refusal.until - time.monotonic())
+    return words.RefusalWords(refusal.kind, wait, refusal.why)
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "never started"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO) -> None:
+    """A worker's log into ours, whole lines only."""
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError:
+            continue  # a line beyond the reader's bound: dropped
+        if not line:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            out.write(line if line.endswith(b"\n") else line + b"\n")
+            out.flush()
+
+
+def cores() -> int:
+    """Cores that affinity and the container's quota (cgroup v2 cpu.max) leave to this process."""
+    available = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            available = min(available, max(1, int(quota) // int(period)))
+    return max(1, available)

@@ -1,0 +1,138 @@
+"""A worker process of a crew: runs its share of the clusters, asks its supervisor for permits, leaves when that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+import time
+
+from rateway.runtime import crew_words as words
+from rateway.runtime.crew_words import Line, ToWorker
+from rateway.runtime.permits import PermitOutcome, Refusal
+from rateway.runtime.reporter import LoopWatch, parts_of
+from rateway.runtime.worker import Worker
+from rateway.session.orders import Fatal, State
+from rateway.transports.state import StateDir
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 1.0
+
+__all__ = ["RemotePermits", "first_words", "member"]
+
+
+class RemotePermits:
+    """permits.IdentifyPermits over a line to the supervisor."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._calls = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Refusal | None]] = {}
+
+    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
+        """See permits.IdentifyPermits."""
+        call = next(self._calls)
+        try:
+            return await self._ask(call, words.Acquire(call, shard_id, lost))
+        except asyncio.CancelledError:
+            self._line.send(words.Withdraw(call, shard_id))
+            raise
+
+    async def spent(self, shard_id: int) -> Refusal | None:
+        """See permits.IdentifyPermits."""
+        call = next(self._calls)
+        return await self._ask(call, words.Spent(call, shard_id))
+
+    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
+        """See permits.IdentifyPermits."""
+        self._line.send(words.Finished(shard_id, outcome))
+
+    async def _ask(self, call: int, record: words.Acquire | words.Spent) -> Refusal | None:
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._waiting[call] = answer
+        self._line.send(record)
+        try:
+            return await answer
+        finally:
+            del self._waiting[call]
+
+    def answered(self, record: words.Permitted) -> None:
+        """The supervisor's answer."""
+        waiting = self._waiting.get(record.call)
+        if waiting is None or waiting.done():
+            return
+        if record.refusal is None:
+            waiting.set_result(None)
+        else:
+            wait = record.refusal.wait_s
+            until = None if wait is None else time.monotonic() + wait
+            waiting.set_result(Refusal(record.refusal.kind, until, record.refusal.why))
+
+
+async def first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
+    """The line to the supervisor, and what it wants run; None when it is gone already."""
+    line = await Line.open(end, ToWorker)
+    async for record in line.records():
+        assert isinstance(record, words.Begin)
+        return line, record
+    return line, None
+
+
+async def member(line: Line, begin: words.Begin) -> int:
+    """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
+    settings = words.decode_settings(begin.settings)
+    permits = RemotePermits(line)
+
+    def on_fatal(shard_id: int, order: Fatal) -> None:
+        line.send(words.FatalWords(shard_id, order.code, order.meaning, order.help))
+
+    state = StateDir.shared(settings.state_dir)
+    worker = Worker(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    watch = LoopWatch()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(worker.run()),
+                tasks.create_task(_beat(line, worker)),
+                tasks.create_task(watch.run()),
+            ]
+            end_sessions = await _listen(line, worker, permits, watch)
+            await worker.wind_down(end_sessions=end_sessions)
+            for task in running:
+                task.cancel()
+    finally:
+        worker.close()
+    return 0
+
+
+async def _beat(line: Line, worker: Worker) -> None:
+    while True:
+        shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
+        live = sum(1 for shard in shards if shard.conversation.state is State.LIVE)
+        line.send(words.Beat(live, len(shards)))
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopWatch) -> bool:
+    """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
+    async for record in line.records():
+        match record:
+            case words.Permitted():
+                permits.answered(record)
+            case words.Stop():
+                return bool(record.end_sessions)
+            case words.AskStatus():
+                clusters, shards, process, notes = parts_of(worker, watch, f"worker {os.getpid()}")
+                line.send(words.Parts(record.call, clusters, shards, process, notes))
+            case words.RestartShard():
+                worker.restart_shard(record.shard)
+            case words.Drain():
+                if await worker.drain(record.cluster):
+                    line.send(words.Drained(record.cluster))
+            case words.Reload():
+                worker.reload(words.decode_settings(record.settings))
+    log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})
+    return False

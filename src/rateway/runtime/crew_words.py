@@ -1,0 +1,185 @@
+"""What do the supervising process and its workers say to each other? One JSON document a line, over a socket pair.
+
+The worker's end of the pair is also how it knows that its supervisor lives: at its end the worker closes its shards
+so that they can resume, and leaves (docs/architecture.md, "Processes").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime.permits import PermitOutcome
+from rateway.runtime.start import Identity
+from rateway.runtime.status import ClusterStatus, ProcessStatus, ShardStatus
+from rateway.secret import Secret
+
+# A status of 1,000 shards is about a megabyte.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Begin(msgspec.Struct, tag=True, frozen=True):
+    """To a worker, first of all: what to run. ``settings`` is secret and travels here only, never in argv or a file."""
+
+    settings: msgspec.Raw
+    identity: Identity
+    choice: Choice
+    clusters: list[int]
+    number: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    end_sessions: bool
+
+
+class AskStatus(msgspec.Struct, tag=True, frozen=True):
+    call: int
+
+
+class RestartShard(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+
+
+class Drain(msgspec.Struct, tag=True, frozen=True):
+    cluster: int
+
+
+class Reload(msgspec.Struct, tag=True, frozen=True):
+    """What can change at run time; ``settings`` is the whole of the new ones."""
+
+    settings: msgspec.Raw
+
+
+class RefusalWords(msgspec.Struct, frozen=True):
+    """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over processes."""
+
+    kind: Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
+    wait_s: float | None
+    why: str
+
+
+class Permitted(msgspec.Struct, tag=True, frozen=True):
+    """The answer to Acquire and Spent."""
+
+    call: int
+    refusal: RefusalWords | None
+
+
+class Acquire(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+    lost: bool
+
+
+class Withdraw(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+
+
+class Spent(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+    outcome: PermitOutcome
+
+
+class Beat(msgspec.Struct, tag=True, frozen=True):
+    """The worker's loop goes round."""
+
+    live: int
+    shards: int
+
+
+class FatalWords(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+    code: int
+    meaning: str
+    help: str
+
+
+class Parts(msgspec.Struct, tag=True, frozen=True):
+    """One process's part of the status."""
+
+    call: int
+    clusters: list[ClusterStatus]
+    shards: list[ShardStatus]
+    process: ProcessStatus
+    notes: list[str]
+
+
+class Drained(msgspec.Struct, tag=True, frozen=True):
+    cluster: int
+
+
+ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | Permitted
+FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained
+
+
+def encode_settings(settings: Settings) -> msgspec.Raw:
+    """All settings, secrets in the clear: for the socket pair only."""
+    return msgspec.Raw(msgspec.json.encode(settings, enc_hook=_plain))
+
+
+def decode_settings(data: msgspec.Raw) -> Settings:
+    return msgspec.json.decode(data, type=Settings, dec_hook=_rich)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a worker process")
+
+
+def _rich(kind: type, value: Any) -> Any:
+    if kind is Secret:
+        return Secret(value)
+    if issubclass(kind, Path):
+        return Path(value)
+    raise TypeError(f"a setting of type {kind.__name__} cannot be taken from a supervisor")
+
+
+class Line:
+    """One end of a socket pair: records out, records in."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: Any) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = msgspec.json.Decoder(incoming)
+
+    @classmethod
+    async def open(cls, end: socket.socket, incoming: Any) -> Line:
+        """``incoming`` is the union of records that come: ToWorker or FromWorker."""
+        end.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES)
+        return cls(reader, writer, incoming)
+
+    def send(self, record: ToWorker | FromWorker) -> None:
+        """Never waits: what is said here is small and rare. Nothing happens once the other end is gone."""
+        if not self._writer.is_closing():
+            self._writer.write(msgspec.json.encode(record) + b"\n")
+
+    async def records(self) -> AsyncIterator[Any]:
+        """What comes, until the other end is gone."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except (ConnectionError, ValueError):
+                return
+            if not line.endswith(b"\n"):
+                return
+            yield self._decoder.decode(line)
+
+    def close(self) -> None:
+        self._writer.close()
