@@ -6,6 +6,7 @@ Each reader takes either and returns the value, or raises :class:`Wrong` with wh
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ def duration(least: float, most: float | None = None) -> Reader:
             match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]{0,3})", value.strip().lower(), re.ASCII)
             if match is not None and match[2] in SECONDS:
                 number = float(match[1]) * SECONDS[match[2]]
-        if number is None or number != number:
+        if number is None or not math.isfinite(number):
             raise Wrong(f"{shown(value)} is not a time", f"write one such as 180s, 5m or 1h{span}")
         if number < least or (most is not None and number > most):
             raise Wrong(f"{number:g} s is out of range", f"write a time{span}")
