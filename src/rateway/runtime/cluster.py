@@ -84,6 +84,7 @@ class Cluster:
         self.streams: dict[int, ShardStream] = {}
         self.events: Counter[str] = Counter()
         self.replayed = 0
+        self.repeated = 0
         self.filtered = 0
         self.gaps = 0
         self.oversize = 0
@@ -238,6 +239,8 @@ class Cluster:
         self.events[name] += 1
         if replayed:
             self.replayed += 1
+        if repeat:
+            self.repeated += 1
         applied = None
         if self._cache is not None and seq is not None:
             applied = self._cache.apply(shard.shard_id, seq, name, envelope.d)

@@ -36,13 +36,31 @@ class Answer(Protocol):
 class _Waiting:
     """One message's queries; ``parts`` are the answers so far."""
 
-    __slots__ = ("message", "parts", "request", "responder")
+    __slots__ = ("asked_at", "message", "parts", "request", "responder")
 
-    def __init__(self, responder: Responder, message: Message, request: QueryRequest) -> None:
+    def __init__(
+        self, responder: Responder, message: Message, request: QueryRequest, asked_at: float
+    ) -> None:
+        self.asked_at = asked_at
         self.responder = responder
         self.message = message
         self.request = request
         self.parts: list[bytes] = []
+
+    def kind(self) -> str:
+        """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
+        if self.request.batch:
+            return "batch"
+        query = self.request.queries[0]
+        return "invalid" if isinstance(query, Fault) else query.type
+
+    def fail(self, fault: Fault) -> None:
+        self.responder.timed(self.kind(), fault.code.value, asyncio.get_running_loop().time() - self.asked_at)
+        self.responder.fail_query(self.message, fault, self.request.return_routing_key)
+
+    def answer(self, status: Status, body: bytes) -> None:
+        self.responder.timed(self.kind(), status.value, asyncio.get_running_loop().time() - self.asked_at)
+        self.responder.answer_query(self.message, self.request.return_routing_key, status, body)
 
 
 class QueryDesk:
@@ -57,11 +75,11 @@ class QueryDesk:
 
     def ask(self, responder: Responder, message: Message, request: QueryRequest, deadline: float) -> None:
         """Take a message's queries in; the answer goes out through its responder."""
+        waiting = _Waiting(responder, message, request, asyncio.get_running_loop().time())
         if len(self._waiting) >= self._limit:
-            fault = Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already")
-            responder.fail_query(message, fault, request.return_routing_key)
+            waiting.fail(Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already"))
             return
-        heapq.heappush(self._waiting, (deadline, next(self._order), _Waiting(responder, message, request)))
+        heapq.heappush(self._waiting, (deadline, next(self._order), waiting))
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
@@ -77,17 +95,11 @@ class QueryDesk:
             deadline, _, waiting = self._waiting[0]
             if deadline < now:
                 heapq.heappop(self._waiting)
-                fault = Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline")
-                waiting.responder.fail_query(waiting.message, fault, waiting.request.return_routing_key)
+                waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
             elif waiting.request.batch:
                 if self._advance(waiting, end):
                     self._remove(waiting)
-                    waiting.responder.answer_query(
-                        waiting.message,
-                        waiting.request.return_routing_key,
-                        Status.OK,
-                        b"[" + b",".join(waiting.parts) + b"]",
-                    )
+                    waiting.answer(Status.OK, b"[" + b",".join(waiting.parts) + b"]")
             else:
                 heapq.heappop(self._waiting)
                 self._single(waiting)
@@ -102,10 +114,9 @@ class QueryDesk:
         query = waiting.request.queries[0]
         answer = query if isinstance(query, Fault) else self._answer(query)
         if isinstance(answer, Fault):
-            waiting.responder.fail_query(waiting.message, answer, waiting.request.return_routing_key)
+            waiting.fail(answer)
         else:
-            key = waiting.request.return_routing_key
-            waiting.responder.answer_query(waiting.message, key, answer.status, answer.body)
+            waiting.answer(answer.status, answer.body)
 
     def _advance(self, waiting: _Waiting, end: float) -> bool:
         """Answer as many of a batch's queries as fit into this turn; whether it is complete."""

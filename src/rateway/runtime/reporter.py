@@ -203,6 +203,7 @@ def _process(watch: LoopWatch, role: str, clusters: list[int]) -> ProcessStatus:
         memory_bytes=_resident_bytes(),
         loop_lag_ms=watch.lag * 1000,
         uptime_s=time.monotonic() - watch.began_at,
+        silent_s=time.monotonic() - watch.moved_at,
     )
 
 
@@ -233,6 +234,9 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
         resumes_succeeded=shard.resumes_succeeded,
         identifies=shard.identifies,
         waiting_commands=conversation.waiting_commands,
+        away_s=0.0 if shard.away_since is None else now - shard.away_since,
+        bytes_in=conversation.bytes_in,
+        bytes_inflated=conversation.bytes_inflated,
     )
 
 
@@ -254,6 +258,12 @@ def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
         publisher=_publisher(cluster),
         cache=None,
         store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
+        repeated=cluster.repeated,
+        oversize=cluster.oversize,
+        refused=cluster.refused,
+        query_kinds=dict(responder.query_kinds) if responder else {},
+        query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
+        query_seconds=responder.query_times.total if responder else 0.0,
     )
 
 
@@ -288,6 +298,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         latency_p50_ms=_quantile(latencies, 0.5),
         latency_p99_ms=_quantile(latencies, 0.99),
         latency_buckets=_cumulative(latencies),
+        unrouted_events=publisher.unrouted_events.total(),
     )
 
 

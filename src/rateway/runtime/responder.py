@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rateway.contract import commands, errors, queries, topology
 from rateway.contract.errors import ErrorCode, Fault
+from rateway.runtime.times import Times
 from rateway.session.orders import Command, CommandDone
 from rateway.transports.amqp.inbound import Inbound, Message
 
@@ -51,6 +52,8 @@ class Responder:
         self._cluster = cluster
         self.commands: Counter[str] = Counter()
         self.queries: Counter[str] = Counter()
+        self.query_kinds: Counter[str] = Counter()
+        self.query_times = Times()
         cluster.on_command_done = self._done
 
     def message(self, message: Message) -> None:
@@ -120,6 +123,7 @@ class Responder:
     def _query(self, message: Message) -> None:
         request = queries.parse_query(message.body, has_reply_to=message.reply_to is not None)
         if isinstance(request, Fault):
+            self.query_kinds[f"unreadable {request.code.value}"] += 1
             self._fail_query(message, request, None)
             return
         cache = self._worker.queries
@@ -141,6 +145,11 @@ class Responder:
             exchange = topology.exchange(self._cluster.number)
             self.inbound.publish(message, exchange, key, body, headers, message.correlation_id)
         self.inbound.acknowledge(message)
+
+    def timed(self, kind: str, outcome: str, seconds: float) -> None:
+        """A query was taken this long ago and has been answered now."""
+        self.query_kinds[f"{kind} {outcome}"] += 1
+        self.query_times.add(seconds)
 
     def fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
         """A query that cannot be answered: said to whoever asked, in the form that it asked for."""

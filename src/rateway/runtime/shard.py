@@ -36,6 +36,7 @@ from rateway.session.orders import (
     SessionLost,
     SessionResumed,
     SessionStarted,
+    State,
     StateChanged,
 )
 from rateway.transports.websocket import DialError, WebSocket
@@ -133,6 +134,7 @@ class Shard:
         self.resumes_succeeded = 0
         self.identifies = 0
         self.state_since = clock()
+        self.away_since: float | None = self.state_since
         self.state_why = ""
         self.held = False
         self.done = asyncio.Event()
@@ -309,6 +311,10 @@ class Shard:
     def _state_changed(self, order: StateChanged) -> None:
         self.state_since = self.clock()
         self.state_why = order.why
+        if order.new is State.LIVE:
+            self.away_since = None
+        elif self.away_since is None:
+            self.away_since = self.state_since
         if order.new.value == "resuming":
             self.resumes_tried += 1
         self.owner.state_changed(self, order)

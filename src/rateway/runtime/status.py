@@ -28,6 +28,12 @@ class ShardStatus(msgspec.Struct, frozen=True):
     resumes_succeeded: int
     identifies: int
     waiting_commands: int
+    away_s: float = 0.0
+    """How long it has not been live; 0 while it is."""
+    bytes_in: int = 0
+    """What Discord sent, as it came over the wire."""
+    bytes_inflated: int = 0
+    """The same, decompressed."""
 
 
 class PublisherStatus(msgspec.Struct, frozen=True):
@@ -54,6 +60,8 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     latency_p99_ms: float | None
     latency_buckets: dict[str, int]
     """Socket to confirm, cumulative counts by upper bound in seconds."""
+    unrouted_events: int = 0
+    """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
@@ -76,6 +84,17 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     cache: dict[str, object] | None
     store: str
     """``ok``, or what is wrong with the store."""
+    repeated: int = 0
+    """Events whose sequence number Discord used twice."""
+    oversize: int = 0
+    refused: int = 0
+    """Events given up, with RATEWAY_OVERSIZE or RATEWAY_REFUSED in their place."""
+    query_kinds: dict[str, int] = {}
+    """Queries by type and outcome, separated by a space: ``Guild ok``."""
+    query_buckets: dict[str, int] = {}
+    """Query taken to answer given, cumulative counts by upper bound in seconds."""
+    query_seconds: float = 0.0
+    """The sum of all these times."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
@@ -86,6 +105,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     memory_bytes: int
     loop_lag_ms: float
     uptime_s: float
+    silent_s: float = 0.0
+    """How long ago its event loop last came round."""
 
 
 class BudgetStatus(msgspec.Struct, frozen=True):

@@ -100,7 +100,8 @@ class Conversation:
     __slots__ = (
         "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
         "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering", "_options", "_patience",
-        "_paused_at", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until", "gateway_url",
+        "_paused_at", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until", "bytes_in",
+        "bytes_inflated", "gateway_url",
         "heard_at", "ignored", "latency", "orders", "received_seq", "repeat", "replaying", "resume_url", "session_id",
         "state", "wake_at",
     )  # fmt: skip
@@ -126,6 +127,8 @@ class Conversation:
         self.latency: float | None = None
         self.heard_at = -math.inf
         self.ignored = 0
+        self.bytes_in = 0
+        self.bytes_inflated = 0
         self.wake_at: float | None = None
         self.orders: list[Order] = []
         self.gateway_url = gateway_url
@@ -271,11 +274,13 @@ class Conversation:
         named none.
         """
         self.heard_at = now
+        self.bytes_in += len(message)
         document: bytes | memoryview | None = None
         try:
             document = self._feed(message, binary)
             if document is None:
                 return None
+            self.bytes_inflated += len(document)
             envelope = decode_fast(document)
         except InflateError as error:
             self._corrupt(str(error), now)
