@@ -28,10 +28,10 @@ SENDS, SENDS_WINDOW = 120, 61.0
 PRESENCES, PRESENCES_WINDOW = 5, 20.5
 # One request for all members per guild and 30 s, per bot.
 WHOLE_GUILD_WINDOW = 30.5
-# Kept free beside the beats of a window: beats that Discord asks for, and one of each for the handshake.
+# Kept free beside the beats of a window, for beats that Discord asks for and the handshake.
 SPARE = 3
-# At the most this is kept free, however short the interval.
-MOST_RESERVED = 110
+# However short the interval, some commands get through.
+FEWEST_COMMANDS = 10
 # After a close for sending too quickly: one whole window of silence.
 PENALTY = 61.0
 # Guilds asked for lately, after which those whose time is up are forgotten.
@@ -88,8 +88,8 @@ class Allowance:
     """
 
     __slots__ = (
-        "_budget", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_presence", "_presences",
-        "_requests", "_reserve", "_sends", "_shard", "_voice",
+        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_presence",
+        "_presences", "_requests", "_sends", "_shard", "_voice",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +101,7 @@ class Allowance:
         self._budget = budget
         self._sends = SlidingLog(SENDS, SENDS_WINDOW)
         self._presences = SlidingLog(PRESENCES, PRESENCES_WINDOW)
-        self._reserve = MOST_RESERVED
+        self._commands = SlidingLog(FEWEST_COMMANDS, SENDS_WINDOW)
         self._held_until = -math.inf
         self._guild_free: dict[int, float] = {}
         self._voice: deque[Sending] = deque()
@@ -119,7 +119,9 @@ class Allowance:
         """A new connection begins with an empty window, except after a close for sending too quickly."""
         if now >= self._held_until:
             self._sends.clear()
-        self._reserve = min(MOST_RESERVED, math.ceil(SENDS_WINDOW / interval) + SPARE)
+            self._commands.clear()
+        # What is left when the beats of a whole window have their room.
+        self._commands.limit = max(FEWEST_COMMANDS, SENDS - math.ceil(SENDS_WINDOW / interval) - SPARE)
 
     def own(self, now: float) -> None:
         """An identify or a resume goes out."""
@@ -221,11 +223,12 @@ class Allowance:
         """Takes out what may be sent now, in order; each counts as sent when it is given."""
         if now >= self._held_until:
             self._held_until = -math.inf
-            while self._sends.left(now) > self._reserve:
+            while self._commands.left(now) > 0 and self._sends.left(now) > SPARE:
                 sending = self._next(now)
                 if sending is None:
                     return
                 self._sends.record(now)
+                self._commands.record(now)
                 self._give_back()
                 yield sending
 
@@ -264,7 +267,7 @@ class Allowance:
                     break
                 guild = request.whole_guild
                 line = min(line, now if guild is None else self._guild_free.get(guild, now))
-        free = max(self._held_until, self._sends.free_at(now, self._reserve))
+        free = max(self._held_until, self._sends.free_at(now, SPARE), self._commands.free_at(now))
         return min(self._expiry, max(line, free))
 
     def _waiting(self) -> Iterator[Sending]:
