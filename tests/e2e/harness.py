@@ -1,0 +1,196 @@
+"""A stage for end-to-end tests: the simulated Discord in this process, the gateway as a real one, a real broker.
+
+    async with stage(tmp_path, broker, shards=2, guilds=10) as it:
+        await it.ready()
+        await it.events(500)
+        await it.gateway.kill()
+        await it.gateway.start()
+        await it.settled()
+    # leaving it stops the gateway and asserts that no rule of Discord's was broken
+
+Everything waits for facts (an arrival, a status), bounded by the test's own time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rateway.demo.audit import Audit, Receipts, audit
+from rateway.demo.children import Child
+from rateway.demo.collector import Collector
+from rateway.fleet.layout import Layout
+from rateway.simulator.options import SimulatorOptions
+from rateway.simulator.server import Simulator
+from rateway.simulator.world_dispatch import WorldOptions
+from rateway.transports import control
+from tests.rabbitmq import Broker
+
+#: Between two looks at something that announces itself nowhere, seconds.
+LOOK = 0.05
+#: So long without an arrival means that nothing more comes, seconds.
+SILENCE = 15.0
+
+Json = dict[str, Any]
+
+
+class Gateway(Child):
+    """The gateway as a child process, with settings of its own: `Gateway(folder, AMQP_URI=…, SHARDS="2")`."""
+
+    def __init__(self, folder: Path, name: str = "gateway", **settings: str) -> None:
+        self.state_dir = folder / "state"
+        defaults = {
+            "STATE_DIR": str(self.state_dir),
+            "HTTP_ADDRESS": "",
+            "LOG_FORMAT": "text",
+            "INTENTS": "ALL",
+        }
+        super().__init__(name, ["-m", "rateway"], defaults | settings, folder / f"{name}.log")
+        self.state_dir = Path(self.environment["STATE_DIR"])
+
+    async def status(self) -> Json | None:
+        """What `rateway status` would show; None while nothing answers."""
+        try:
+            found: Json = msgspec.json.decode(await control.ask(self.state_dir, "status"))
+        except (control.ControlError, msgspec.DecodeError):
+            return None
+        return None if "error" in found else found
+
+    async def until(self, fact: Callable[[Json], bool]) -> Json:
+        """Wait until *fact* holds of the status; AssertionError with the log when the process has ended."""
+        while True:
+            assert self.running, f"the gateway has ended:\n{self.tail(60)}"
+            status = await self.status()
+            if status is not None and fact(status):
+                return status
+            await asyncio.sleep(LOOK)
+
+    async def logged(self, words: str) -> str:
+        """Wait until a line with *words* is in the log; that line."""
+        while True:
+            for line in self.log.read_text(errors="replace").splitlines() if self.log.exists() else []:
+                if words in line:
+                    return line
+            assert self.running, f"the gateway has ended without saying {words!r}:\n{self.tail(60)}"
+            await asyncio.sleep(LOOK)
+
+    async def exited(self) -> int:
+        """Wait for its end; the exit code."""
+        assert self.process is not None
+        return await self.process.wait()
+
+    async def stop(self) -> None:
+        """SIGTERM; the exit code has to be 0."""
+        code = await self.terminate()
+        assert code == 0, f"the gateway ended with {code}:\n{self.tail(60)}"
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a test acts on. `sim` is in this process: its ledger can be read and its faults injected directly."""
+
+    sim: Simulator
+    gateway: Gateway
+    collector: Collector
+    broker: Broker
+    layout: Layout
+
+    @property
+    def receipts(self) -> Receipts:
+        return self.collector.receipts
+
+    async def ready(self) -> Json:
+        """Wait until every shard is live and every guild has been announced; the status then."""
+
+        def fact(status: Json) -> bool:
+            return sum(int(each["shards_ready"]) for each in status["clusters"]) == self.layout.shards
+
+        status = await self.gateway.until(fact)
+        while self.sim.gateway.streaming:
+            await asyncio.sleep(LOOK)
+        return status
+
+    async def events(self, count: int, rate: float = 1000.0) -> None:
+        """Let *count* things happen in the world and wait until they have (not until they have arrived)."""
+        self.sim.set_rate(rate, events=count)
+        while self.sim.source.left != 0:
+            await asyncio.sleep(LOOK)
+
+    async def settled(self) -> Audit:
+        """Wait until all that was sent has arrived, or nothing comes any more; the audit."""
+        while self.receipts.distinct < self.sim.ledger.events:
+            self.collector.arrival.clear()
+            try:
+                async with asyncio.timeout(SILENCE):
+                    await self.collector.arrival.wait()
+            except TimeoutError:
+                break
+        return audit(self.sim.ledger.log(), self.receipts)
+
+    async def all_arrived(self) -> Audit:
+        """`settled`, and assert that nothing is lost, changed or out of order."""
+        result = await self.settled()
+        assert result.clean, f"{result}\n{self.gateway.tail(40)}"
+        return result
+
+    def count(self, what: str) -> int:
+        """How often the simulator counted something: `identify`, `resume`, `fault:cut` …"""
+        return self.sim.ledger.counts[what]
+
+
+@asynccontextmanager
+async def stage(
+    folder: Path,
+    broker: Broker,
+    *,
+    shards: int = 2,
+    per_cluster: int = 8,
+    guilds: int = 10,
+    members: int = 10,
+    simulator: Json | None = None,
+    amqp_uri: str | None = None,
+    start: bool = True,
+    expect: frozenset[str] = frozenset(),
+    **settings: str,
+) -> AsyncIterator[Stage]:
+    """Simulator, collector and gateway; *simulator* are further SimulatorOptions, *settings* the gateway's variables.
+
+    At the end the gateway is stopped if it runs, and the rules broken must be among *expect* (usually none).
+    """
+    world = WorldOptions(guilds=guilds, members_per_guild=members)
+    defaults: Json = {"world": world, "shards": shards, "max_concurrency": max(shards, 1)}
+    layout = Layout(shards, per_cluster)
+    async with Simulator(SimulatorOptions(**(defaults | (simulator or {})))) as sim:
+        collector = Collector(broker.uri, layout.clusters)
+        async with collector.running():
+            environment = {
+                "AMQP_URI": amqp_uri or broker.uri,
+                "DISCORD_API_URL": sim.api_url,
+                "DISCORD_TOKEN": sim.options.token,
+                "EXTRA_SHARDS": "0",
+                "SHARDS_PER_CLUSTER": str(per_cluster),
+            }
+            gateway = Gateway(folder, **(environment | settings))
+            try:
+                if start:
+                    await gateway.start()
+                yield Stage(sim, gateway, collector, broker, layout)
+                if gateway.running:
+                    await gateway.stop()
+            finally:
+                await gateway.kill()
+        broken = [each for each in sim.ledger.violations if each.rule not in expect]
+        assert broken == []

@@ -1,0 +1,130 @@
+"""The whole gateway as a process, against the simulated Discord and a real RabbitMQ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aio_pika
+import msgspec
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+
+from rateway.simulator.faults import Fault
+from tests.aio import run
+from tests.e2e.harness import stage
+from tests.rabbitmq import Broker
+
+
+def test_every_event_arrives_once_unchanged_and_in_order(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=4, per_cluster=2, guilds=40) as it:
+            await it.ready()
+            await it.events(2000)
+            result = await it.all_arrived()
+            assert result.doubled == 0
+            assert result.sent > 2000
+            assert it.count("identify") == 4
+
+    run(main(), timeout=90)
+
+
+def test_an_event_carries_what_the_contract_promises(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=1, guilds=2) as it:
+            found: list[AbstractIncomingMessage] = []
+            async with await aio_pika.connect(broker.uri) as connection:
+                channel = await connection.channel()
+                queue = await channel.declare_queue(exclusive=True)
+                await queue.bind("rateway-1", "READY")
+                await it.ready()
+                async with queue.iterator(no_ack=True) as messages:
+                    async for message in messages:
+                        found.append(message)
+                        break
+            ready = msgspec.json.decode(found[0].body)
+            message = found[0]
+            assert ready["shard"] == [0, 1]
+            assert message.message_id == f"{ready['session_id']}:0:1"
+            assert (message.type, message.content_type, message.delivery_mode) == (
+                "READY",
+                "application/json",
+                2,
+            )
+            assert message.headers == {"shard_id": 0, "shard_count": 1, "seq": 1}
+            assert message.timestamp is not None
+
+    run(main(), timeout=60)
+
+
+def test_a_gateway_killed_in_the_middle_loses_nothing_and_spends_no_identify(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=80) as it:
+            await it.ready()
+            for _ in range(3):
+                await it.events(300)
+                await it.gateway.kill()
+                await it.gateway.start()
+            await it.events(300)
+            await it.all_arrived()
+            assert it.count("identify") == 2
+
+    run(main(), timeout=90)
+
+
+def test_a_stopped_gateway_keeps_its_sessions_for_the_next_one(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=80) as it:
+            await it.ready()
+            await it.events(300)
+            await it.gateway.stop()
+            await it.events(50)
+            await it.gateway.start()
+            await it.ready()
+            result = await it.all_arrived()
+            assert (it.count("identify"), result.doubled) == (2, 0)
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="cut"),
+        Fault(kind="op7"),
+        Fault(kind="op9", resumable=True),
+        Fault(kind="close", code=4000),
+        Fault(kind="corrupt"),
+        Fault(kind="op1"),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_a_broken_connection_is_resumed_and_nothing_is_lost(
+    tmp_path: Path, broker: Broker, fault: Fault
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=80) as it:
+            await it.ready()
+            await it.events(200)
+            assert await it.sim.inject(fault) == 2
+            await it.events(200)
+            await it.all_arrived()
+            assert it.count("identify") == 2
+
+    run(main(), timeout=90)
+
+
+def test_a_broker_that_restarts_loses_nothing(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=80) as it:
+            await it.ready()
+            await it.events(200)
+            await broker.kill()
+            await it.events(400)
+            await broker.start()
+            await it.events(200)
+            await it.all_arrived()
+            assert it.count("identify") == 2
+
+    run(main(), timeout=110)
