@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 #: prctl(2), PR_SET_PDEATHSIG: the kernel ends the child when the thread that started it ends, however it ends.
@@ -25,14 +25,15 @@ INHERITED = (
 )
 
 
-def _prepared() -> Callable[[], None]:
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+_prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
 
-_die_with_parent = _prepared()
+def _in_the_child() -> None:
+    """Between fork and exec: a group of its own, and an end with the parent."""
+    # A Ctrl-C at the terminal is for the demonstration, which ends its children in order.
+    os.setpgid(0, 0)
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Child:
@@ -68,9 +69,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE if pipe else log,
                 stderr=log,
-                # A Ctrl-C at the terminal is for the demonstration, which ends its children in order.
-                process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_in_the_child,
             )
         self.starts += 1
         return self.process
