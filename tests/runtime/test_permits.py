@@ -1,0 +1,401 @@
+"""The port that shards ask for identifies. Each form of it passes these tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
+from rateway.runtime.permits import IdentifyPermits, LocalPermits, Refusal
+from rateway.transports.rest import GatewayBot, RestFailure
+from rateway.transports.state import StateError
+from tests.aio import run
+
+
+class Disk:
+    """A ledger in memory that can be slow, or full."""
+
+    def __init__(self, data: bytes | None = None) -> None:
+        self.data = data
+        self.writes = 0
+        self.full = False
+        self.before_write: Callable[[], None] = lambda: None
+
+    def read_ledger(self) -> bytes | None:
+        return self.data
+
+    def write_ledger(self, ledger: bytes) -> None:
+        self.before_write()
+        if self.full:
+            raise StateError("the disk is full")
+        self.data = ledger
+        self.writes += 1
+
+
+class Discord:
+    """Answers of /gateway/bot, the last one again and again."""
+
+    def __init__(self, *answers: GatewayBot | RestFailure) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def gateway_bot(self) -> GatewayBot | RestFailure:
+        self.asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+class Clock:
+    """The machine's clock, moved by hand and by the loop's own time."""
+
+    def __init__(self, start: float = 1000.0) -> None:
+        self.start = start
+
+    def moment(self) -> Moment:
+        now = self.start + asyncio.get_running_loop().time() if _running() else self.start
+        return Moment(now, now, "boot")
+
+
+def _running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def answer(*, mc: int = 1, remaining: int = 1000, reset_ms: int = 3_600_000, total: int = 1000) -> GatewayBot:
+    return GatewayBot("wss://gateway.discord.gg", 4, total, remaining, reset_ms, mc)
+
+
+class Bench:
+    """One form of the port in motion, with its surroundings in hand."""
+
+    def __init__(self, permits: LocalPermits, disk: Disk, discord: Discord) -> None:
+        self.permits = permits
+        self.disk = disk
+        self.discord = discord
+
+
+def local(discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> LocalPermits:
+    return LocalPermits(IdentifyGovernor(shards=range(4), **governor), disk, discord, bot="bot", clock=clock)
+
+
+FORMS = [pytest.param(local, id="local")]
+Form = Callable[..., LocalPermits]
+
+
+def on(
+    form: Form,
+    scenario: Callable[[Bench], Any],
+    *answers: GatewayBot | RestFailure,
+    disk: Disk | None = None,
+    **more: Any,
+) -> Any:
+    """Run *scenario* against one form of the port, on a loop whose time jumps to the next timer."""
+
+    async def whole() -> Any:
+        bench = Bench(
+            form(discord := Discord(*answers), disk_ := disk or Disk(), Clock(), **more), disk_, discord
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(bench.permits.run())
+            try:
+                return await scenario(bench)
+            finally:
+                running.cancel()
+
+    return run_in_jumps(whole())
+
+
+def run_in_jumps(coroutine: Any) -> Any:
+    """Run on a loop that never sleeps: when nothing is ready its clock jumps to the next timer."""
+    loop = JumpingLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(coroutine)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop with a clock of its own. Threads are waited for, timers are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = 0.0
+        self.threads = 0
+
+    def time(self) -> float:
+        return super().time() + getattr(self, "offset", 0.0)
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # any thread
+        self.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+
+        def done(_: object) -> None:
+            self.threads -= 1
+
+        future.add_done_callback(done)
+        return future
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if not ready and scheduled and not self.threads:
+            self.offset += max(0.0, scheduled[0].when() - self.time())
+        super()._run_once()  # type: ignore[misc]
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Form:
+    chosen: Form = request.param
+    return chosen
+
+
+async def identify(
+    permits: IdentifyPermits, shard_id: int, log: list[tuple[int, float]], *, lost: bool = False
+) -> Refusal | None:
+    refusal = await permits.acquire(shard_id, lost=lost)
+    if refusal is not None:
+        return refusal
+    refusal = await permits.spent(shard_id)
+    if refusal is not None:
+        permits.finished(shard_id, "unused")
+        return refusal
+    log.append((shard_id, asyncio.get_running_loop().time()))
+    permits.finished(shard_id, "ready")
+    return None
+
+
+@pytest.mark.checklist("D5", "D7")
+def test_shards_of_one_bucket_come_5_seconds_apart_however_they_ask(form: Form) -> None:
+    async def scenario(bench: Bench) -> list[tuple[int, float]]:
+        log: list[tuple[int, float]] = []
+        await asyncio.gather(*(identify(bench.permits, shard, log) for shard in (3, 1, 2, 0)))
+        return log
+
+    log = on(form, scenario, answer())
+    assert [shard for shard, _ in log] == [0, 1, 2, 3]
+    gaps = [later[1] - earlier[1] for earlier, later in pairwise(log)]
+    assert all(5.25 <= gap < 5.6 for gap in gaps), gaps
+
+
+@pytest.mark.checklist("D6")
+def test_buckets_are_independent(form: Form) -> None:
+    async def scenario(bench: Bench) -> list[tuple[int, float]]:
+        log: list[tuple[int, float]] = []
+        await asyncio.gather(*(identify(bench.permits, shard, log) for shard in range(4)))
+        return log
+
+    log = on(form, scenario, answer(mc=16))
+    assert max(at for _, at in log) - min(at for _, at in log) < 1
+
+
+@pytest.mark.checklist("D11")
+def test_an_identify_is_on_disk_before_it_is_sent(form: Form) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert await bench.permits.acquire(2, lost=False) is None
+        assert bench.disk.writes == 0
+        assert await bench.permits.spent(2) is None
+        ledger = msgspec.json.decode(bench.disk.read_ledger() or b"", type=dict[str, Ledger])["bot"]
+        assert [shard for shard, _ in ledger.spends] == [2]
+
+    on(form, scenario, answer())
+
+
+@pytest.mark.checklist("D11")
+def test_a_restart_waits_for_the_bucket(form: Form) -> None:
+    disk = Disk()
+
+    async def first(bench: Bench) -> float:
+        log: list[tuple[int, float]] = []
+        await identify(bench.permits, 0, log)
+        return log[0][1]
+
+    async def second(bench: Bench) -> float:
+        log: list[tuple[int, float]] = []
+        await identify(bench.permits, 1, log)
+        return log[0][1]
+
+    async def whole(scenario: Any) -> float:
+        bench = Bench(form(Discord(answer()), disk, CLOCK), disk, Discord(answer()))
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(bench.permits.run())
+            at: float = await scenario(bench)
+            running.cancel()
+        return at
+
+    async def both() -> tuple[float, float]:
+        return await whole(first), await whole(second)
+
+    CLOCK = Clock()  # noqa: N806 (one clock for both lives)
+    one, two = run_in_jumps(both())
+    assert two - one >= 5.25
+
+
+def test_a_disk_that_is_full_sends_nothing(form: Form) -> None:
+    async def scenario(bench: Bench) -> Refusal | None:
+        bench.disk.full = True
+        return await identify(bench.permits, 0, [])
+
+    refusal = on(form, scenario, answer())
+    assert refusal.kind == "ledger"
+    assert refusal.until is not None
+    assert "full" in refusal.why
+
+
+def test_shards_that_identify_together_share_a_write(form: Form) -> None:
+    async def scenario(bench: Bench) -> int:
+        await asyncio.gather(*(identify(bench.permits, shard, []) for shard in range(16)))
+        return bench.disk.writes
+
+    assert on(form, scenario, answer(mc=16)) <= 3
+
+
+@pytest.mark.checklist("D9")
+def test_an_empty_budget_is_refused_until_its_reset_in_milliseconds_and_asked_for_again(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[float, Refusal | None, int]:
+        begun = asyncio.get_running_loop().time()
+        refusal = await bench.permits.acquire(0, lost=True)
+        assert refusal is not None and refusal.kind == "budget" and refusal.until is not None
+        waits = refusal.until - 1000.0 - begun
+        await asyncio.sleep(waits)
+        return waits, await bench.permits.acquire(0, lost=True), bench.discord.asked
+
+    waits, again, asked = on(form, scenario, answer(remaining=0, reset_ms=90_000), answer())
+    assert 90 <= waits < 100
+    assert again is None
+    assert asked == 2
+
+
+def test_a_rest_that_fails_is_asked_again_until_it_answers(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[Refusal | None, float, int]:
+        begun = asyncio.get_running_loop().time()
+        refusal = await bench.permits.acquire(0, lost=False)
+        return refusal, asyncio.get_running_loop().time() - begun, bench.discord.asked
+
+    failures = [RestFailure("unavailable", "502"), RestFailure("rate_limited", "429", 30.0)]
+    refusal, waited, asked = on(form, scenario, *failures, answer())
+    assert refusal is None
+    assert waited >= 30.5
+    assert asked == 3
+
+
+def test_a_dead_token_refuses_everybody_and_asks_no_more(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[list[Refusal | None], int]:
+        both = await asyncio.gather(bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True))
+        later = await bench.permits.acquire(2, lost=False)
+        return [*both, later], bench.discord.asked
+
+    refusals, asked = on(form, scenario, RestFailure("unauthorized", "401"))
+    assert [refusal.kind for refusal in refusals] == ["unauthorized"] * 3
+    assert [refusal.until for refusal in refusals] == [None] * 3
+    assert asked == 1
+
+
+def test_a_cancelled_wait_leaves_nothing_behind(form: Form) -> None:
+    async def scenario(bench: Bench) -> list[tuple[int, float]]:
+        log: list[tuple[int, float]] = []
+        await identify(bench.permits, 0, log)
+        waiting = asyncio.create_task(bench.permits.acquire(1, lost=False))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await identify(bench.permits, 2, log)
+        return log
+
+    log = on(form, scenario, answer())
+    assert [shard for shard, _ in log] == [0, 2]
+    assert log[1][1] - log[0][1] < 5.6
+
+
+def test_a_permit_that_is_given_back_goes_to_the_next(form: Form) -> None:
+    async def scenario(bench: Bench) -> float:
+        begun = asyncio.get_running_loop().time()
+        assert await bench.permits.acquire(0, lost=False) is None
+        waiting = asyncio.create_task(bench.permits.acquire(1, lost=False))
+        await asyncio.sleep(0)
+        bench.permits.finished(0, "unused")
+        assert await waiting is None
+        return asyncio.get_running_loop().time() - begun
+
+    assert on(form, scenario, answer()) < 1
+
+
+def test_a_slow_disk_moves_the_bucket_and_not_only_the_write(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[Refusal | None, list[float]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, JumpingLoop)
+        slow = [2.0, 0.0]
+
+        def pass_time() -> None:
+            loop.offset += slow.pop(0) if slow else 0.0
+
+        bench.disk.before_write = pass_time
+        log: list[tuple[int, float]] = []
+        begun = loop.time()
+        refusal = await identify(bench.permits, 0, log)
+        await identify(bench.permits, 1, log)
+        return refusal, [at - begun for _, at in log]
+
+    refusal, times = on(form, scenario, answer())
+    assert refusal is None
+    assert times[0] >= 2.0
+    assert times[1] - times[0] >= 5.25
+
+
+def test_a_disk_that_stays_slow_is_told(form: Form) -> None:
+    async def scenario(bench: Bench) -> Refusal | None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, JumpingLoop)
+
+        def pass_time() -> None:
+            loop.offset += 2.0
+
+        bench.disk.before_write = pass_time
+        return await identify(bench.permits, 0, [])
+
+    refusal = on(form, scenario, answer())
+    assert refusal is not None and refusal.kind == "ledger"
+
+
+def test_a_ledger_that_cannot_be_read_or_belongs_to_another_bot_is_let_be(form: Form) -> None:
+    async def scenario(bench: Bench) -> bytes | None:
+        assert await identify(bench.permits, 0, []) is None
+        return bench.disk.data
+
+    for data in (b"{torn", b"[]", b'{"bot": 3}'):
+        assert on(form, scenario, answer(), disk=Disk(data)) is not None
+    foreign = Ledger(Moment(1, 1, "x"), [(0, 1.0)], {}, {})
+    kept = on(form, scenario, answer(), disk=Disk(msgspec.json.encode({"another": foreign})))
+    assert set(msgspec.json.decode(kept)) == {"another", "bot"}
+
+
+@pytest.mark.checklist("B19")
+def test_a_crash_loop_is_refused_until_a_person_restarts_the_shard(form: Form) -> None:
+    async def scenario(bench: Bench) -> list[str]:
+        seen: list[str] = []
+        for _ in range(4):
+            refusal = await bench.permits.acquire(0, lost=True)
+            seen.append("granted" if refusal is None else refusal.kind)
+            if refusal is None:
+                await bench.permits.spent(0)
+                bench.permits.finished(0, "closed")
+        bench.permits.restart(0)
+        seen.append("granted" if await bench.permits.acquire(0, lost=True) is None else "refused")
+        return seen
+
+    seen = on(form, scenario, answer(), crash_loop=3)
+    assert seen == ["granted", "granted", "granted", "crash_loop", "granted"]
+
+
+def test_the_port_runs_on_the_gateway_own_loop_as_well() -> None:
+    async def scenario() -> Refusal | None:
+        permits = LocalPermits(IdentifyGovernor(shards=range(4)), Disk(), Discord(answer()), bot="bot")
+        running = asyncio.create_task(permits.run())
+        refusal = await identify(permits, 0, [])
+        running.cancel()
+        return refusal
+
+    assert run(scenario()) is None
