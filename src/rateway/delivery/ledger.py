@@ -65,8 +65,9 @@ class Run:
         self.tag = 0
         # The first unanswered event's name, where the pieces do not tell it any more.
         self.name = ""
-        # Events not answered for, and the index of the first of them.
-        self.left = 0
+        # Events not answered for, and the index of the first of them. Until the run is closed (``add``) it is unanswered, whatever it
+        # holds: confirms of older runs arrive while it is still filled.
+        self.left = -1
         self.front = 0
         # Events that the broker has refused: their tags are spent, so an acknowledgement of all up to a later one does not mean them.
         self.held: set[int] | None = None

@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+import msgspec
+
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime import crew_words as words
@@ -292,6 +294,13 @@ class Crew:
             elif now - hand.heard_at > 5.0:
                 notes.append(f"worker {hand.number} has been silent for {now - hand.heard_at:.0f} s")
         return notes
+
+    def use_gateway(self, url: str) -> None:
+        """Where Discord's gateway is now; workers that start later are told as well."""
+        self.choice = msgspec.structs.replace(self.choice, gateway_url=url)
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.UseGateway(url))
 
     def restart_shard(self, shard_id: int) -> bool:
         """Reconnect one shard; whether it runs here."""

@@ -129,6 +129,8 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
                 worker.restart_shard(record.shard)
+            case words.UseGateway():
+                worker.use_gateway(record.url)
             case words.Drain():
                 if await worker.drain(record.cluster):
                     line.send(words.Drained(record.cluster))

@@ -57,6 +57,10 @@ class Reload(msgspec.Struct, tag=True, frozen=True):
     settings: msgspec.Raw
 
 
+class UseGateway(msgspec.Struct, tag=True, frozen=True):
+    url: str
+
+
 class RefusalWords(msgspec.Struct, frozen=True):
     """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over processes."""
 
@@ -121,7 +125,7 @@ class Drained(msgspec.Struct, tag=True, frozen=True):
     cluster: int
 
 
-ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | Permitted
+ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | UseGateway | Permitted
 FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained
 
 

@@ -9,13 +9,15 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor
 from rateway.runtime.crew import Crew, cores
 from rateway.runtime.permits import LocalPermits
-from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout
+from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout, remember_layout
 from rateway.runtime.worker import Worker
 from rateway.session.orders import Fatal
 from rateway.transports.rest import DiscordRest, GatewayBot
@@ -187,7 +189,13 @@ class Gateway:
 
     def _learn(self, answer: GatewayBot) -> None:
         choice = self.choice
-        if choice is None or self.settings.shards is not None:
+        if choice is None:
+            return
+        if answer.url != choice.gateway_url and self.held is not None:
+            self.choice = msgspec.structs.replace(choice, gateway_url=answer.url)
+            remember_layout(self.state, self.choice)
+            self.held.use_gateway(answer.url)
+        if self.settings.shards is not None:
             return
         recommended = answer.shards + self.settings.extra_shards
         if recommended != choice.layout.shards:

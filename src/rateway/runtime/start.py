@@ -22,7 +22,16 @@ log = logging.getLogger(__name__)
 
 LAYOUT = "layout.json"
 
-__all__ = ["FatalEnd", "Identity", "choose", "clusters_of", "forget_layout", "open_store", "unauthorized"]
+__all__ = [
+    "FatalEnd",
+    "Identity",
+    "choose",
+    "clusters_of",
+    "forget_layout",
+    "open_store",
+    "remember_layout",
+    "unauthorized",
+]
 
 
 class FatalEnd(Exception):
@@ -43,7 +52,9 @@ class Identity(msgspec.Struct, frozen=True):
     def of(cls, settings: Settings, state: StateDir) -> Identity:
         token = settings.token.reveal()
         shape = (str(settings.intents), str(settings.shards), settings.api_url, str(settings.extra_shards))
-        return cls(state.fingerprint("token", token), state.fingerprint("settings", token, *shape))
+        return cls(
+            state.fingerprint("token", token, settings.api_url), state.fingerprint("settings", token, *shape)
+        )
 
 
 async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:
@@ -73,10 +84,15 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
             gateway_url=answer.url,
         )
     log.info("%s, %d clusters", choice.words, len(choice.layout.clusters), extra={"action": "layout"})
-    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url)
-    if layout != stored:
-        state.write(LAYOUT, msgspec.json.encode(layout))
+    remember_layout(state, choice)
     return choice
+
+
+def remember_layout(state: StateDir, choice: Choice) -> None:
+    """Write the layout down for the next start, if it is not there already."""
+    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url)
+    if layout != _stored_layout(state):
+        state.write(LAYOUT, msgspec.json.encode(layout))
 
 
 def forget_layout(state: StateDir) -> None:

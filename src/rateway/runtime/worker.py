@@ -166,6 +166,12 @@ class Worker:
         shards = [shard for cluster in self.clusters.values() for shard in cluster.shards.values()]
         return sum(1 for shard in shards if shard.conversation.state is State.LIVE), len(shards)
 
+    def use_gateway(self, url: str) -> None:
+        """Where Discord's gateway is now: identifies go there, and resumes whose own host is dead."""
+        for cluster in self.clusters.values():
+            for shard in cluster.shards.values():
+                shard.conversation.gateway_url = url
+
     def restart_shard(self, shard_id: int) -> bool:
         """Reconnect one shard, which resumes; whether it runs here."""
         cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
