@@ -79,7 +79,10 @@ class World:
         self._unfolded: dict[int, Guild] = {}
         self._folded: dict[int, bytes] = {}
         self._pool: list[int] = list(self._guilds)
-        self._active: list[int] = self._pool[: max(1, options.unfolded_guilds)]
+        fits = options.guilds <= options.unfolded_guilds
+        self._room = options.unfolded_guilds if fits else max(1, options.unfolded_guilds // 2)
+        # Where things happen now: all guilds, or half of what fits in memory; the other half is for lookups.
+        self._active: list[int] = self._pool[: self._room]
 
     # Facts
 

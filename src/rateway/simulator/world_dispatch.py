@@ -53,7 +53,7 @@ class WorldOptions:
     # Messages that each channel remembers.
     messages_per_channel: int = 20
     # Guilds kept unfolded in memory; others wait as compressed bytes or as nothing but their seed.
-    unfolded_guilds: int = 4096
+    unfolded_guilds: int = 2048
     # The share of members of an untouched guild that are not offline.
     online: float = 0.35
     # Weights of events by name that replace the default mix's.
