@@ -1,8 +1,9 @@
 """How does a log line look, and what may never be in one?
 
 A message for people, fields for machines: ``log.info("…", extra={"shard": 3, "cluster": 1, "action": "resume"})``.
-Every record of every library passes here: registered secrets are replaced before any handler can see the message, in
-tracebacks too; control characters, with which a stranger's guild name could forge a line, are escaped.
+Every record of every library passes here: registered secrets are replaced before any handler can see the message,
+and in the tracebacks that our own handler writes; control characters, with which a stranger's guild name could forge
+a line, are escaped.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ class TextFormatter(_Formatter):
         line = " ".join(part for part in parts if part)
         if action is not None:
             line += f" ({escape(str(action))})"
+        line = redact(line)
         trace = self.trace(record)
         # A message within a traceback may hold line breaks of a stranger's: the bar keeps them from passing for ours.
         return "\n".join([line, *(f"  | {escape(part)}" for part in trace.split("\n") if trace)])
