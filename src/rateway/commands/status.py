@@ -1,0 +1,107 @@
+"""`rateway status`: what the running gateway does, as tables, live, or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from rateway.commands import configuration
+from rateway.runtime.status import GatewayStatus
+from rateway.transports import control
+
+SUMMARY = "show what the running gateway does"
+DESCRIPTION = """\
+Ask the gateway that runs with this state folder what it does: shards by state, events, what the broker has not
+confirmed yet, the spool, event names that no queue is bound for, and what is left of the day's identifies.
+
+It asks over a unix socket in the state folder, which only the gateway's own user can open. The gateway's work is
+not disturbed by it.
+"""
+EPILOG = """\
+examples:
+  rateway status
+  rateway status --watch                 drawn anew every two seconds, until interrupted
+  rateway status --shards                every shard in a line of its own
+  rateway status --json | jq '.shards[] | select(.state != "live")'
+
+exit codes: 0 it answered and every shard is live, 1 it answered and some are not, 69 no gateway answers, 78 wrong
+settings
+"""
+EXIT_UNAVAILABLE = 69
+WATCH_EVERY_S = 2.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `rateway status`."""
+    configuration.add_option(parser)
+    parser.add_argument("--state-dir", metavar="FOLDER", type=Path, help="the gateway's STATE_DIR")
+    parser.add_argument(
+        "--shards", action="store_true", help="show every shard, not only those that are not live"
+    )
+    parser.add_argument("--watch", action="store_true", help="draw it anew until interrupted")
+    parser.add_argument("--json", action="store_true", help="print the gateway's answer as one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask and show; the exit code."""
+    folder = configuration.state_dir(options.config, options.state_dir)
+    if folder is None:
+        return configuration.EXIT_CONFIGURATION
+    try:
+        if options.json:
+            return _as_json(folder)
+        if options.watch:
+            return _watch(folder, every_shard=options.shards)
+        from rateway.commands import status_page
+
+        status = _ask(folder)
+        status_page.show(status, every_shard=options.shards)
+        return _code(status)
+    except control.ControlError as error:
+        print(f"rateway status: {error}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+
+
+def _ask(folder: Path) -> GatewayStatus:
+    answer = asyncio.run(control.ask(folder, "status"))
+    try:
+        return msgspec.json.decode(answer, type=GatewayStatus)
+    except msgspec.ValidationError as error:
+        raise control.ControlError(f"the gateway is of another version than this command: {error}") from None
+
+
+def _as_json(folder: Path) -> int:
+    answer = asyncio.run(control.ask(folder, "status"))
+    print(msgspec.json.format(answer, indent=2).decode())
+    states = msgspec.json.decode(answer, type=dict[str, msgspec.Raw]).get("shards", msgspec.Raw(b"[]"))
+    return 0 if all(shard.get("state") == "live" for shard in msgspec.json.decode(states)) else 1
+
+
+def _code(status: GatewayStatus) -> int:
+    return 0 if status.shards and all(shard.state == "live" for shard in status.shards) else 1
+
+
+def _watch(folder: Path, *, every_shard: bool) -> int:
+    from rich.live import Live
+
+    from rateway.commands import status_page
+
+    before: tuple[float, GatewayStatus] | None = None
+    with Live(auto_refresh=False, screen=False) as live:
+        while True:
+            status, now = _ask(folder), time.monotonic()
+            rate = None
+            if before is not None:
+                rate = (_received(status) - _received(before[1])) / (now - before[0])
+            before = now, status
+            live.update(status_page.page(status, every_shard=every_shard, rate=rate), refresh=True)
+            time.sleep(WATCH_EVERY_S)
+
+
+def _received(status: GatewayStatus) -> int:
+    return sum(cluster.received for cluster in status.clusters)

@@ -1,0 +1,140 @@
+"""How does `rateway status` look to a person? What needs attention first, then totals, clusters and shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from rateway import logs
+from rateway.runtime.status import ClusterStatus, GatewayStatus, ShardStatus
+
+__all__ = ["page", "show"]
+
+# Shards that are not live, shown one by one; more are only counted.
+SHOWN_SHARDS = 20
+
+
+def show(status: GatewayStatus, *, every_shard: bool = False, console: Console | None = None) -> None:
+    """Print the page."""
+    (console or Console(highlight=False)).print(page(status, every_shard=every_shard))
+
+
+def page(status: GatewayStatus, *, every_shard: bool = False, rate: float | None = None) -> RenderableType:
+    """The page; *rate* is events a second, when it is known."""
+    parts: list[RenderableType] = [_head(status, rate)]
+    parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
+    parts.append(_clusters(status.clusters))
+    shards = status.shards if every_shard else [shard for shard in status.shards if shard.state != "live"]
+    if shards:
+        parts.append(_shards(shards if every_shard else shards[:SHOWN_SHARDS]))
+        if not every_shard and len(shards) > SHOWN_SHARDS:
+            parts.append(
+                Text(f"… and {len(shards) - SHOWN_SHARDS} more that are not live (--shards shows all)")
+            )
+    return Group(*parts)
+
+
+def _text(text: str) -> str:
+    return escape(logs.escape(logs.redact(text)))
+
+
+def _head(status: GatewayStatus, rate: float | None) -> Table:
+    table = Table(show_header=False, title=f"rateway {status.version}, {status.state}", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    states = Counter(shard.state for shard in status.shards)
+    listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    table.add_row("shards", f"{listed or 'none yet'} ({status.shard_count} in the whole bot)")
+    received = sum(cluster.received for cluster in status.clusters)
+    each = f", {rate:,.0f} a second" if rate is not None else ""
+    table.add_row("events", f"{received:,} received{each}, up for {_span(status.uptime_s)}")
+    latencies = sorted(shard.latency_ms for shard in status.shards if shard.latency_ms is not None)
+    if latencies:
+        middle = latencies[len(latencies) // 2]
+        table.add_row("heartbeats", f"{middle:.0f} ms in the middle, {latencies[-1]:.0f} ms at most")
+    budget = status.budget
+    if budget.total is not None:
+        reset = f", reset in {_span(budget.resets_in_s)}" if budget.resets_in_s else ""
+        table.add_row(
+            "identifies",
+            f"{budget.remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
+        )
+    for process in status.processes:
+        table.add_row(
+            process.role,
+            f"pid {process.pid}, {process.memory_bytes / 1e6:.0f} MB, {process.cpu_s:.1f} s of CPU, "
+            f"event loop {process.loop_lag_ms:.1f} ms late",
+        )
+    return table
+
+
+def _clusters(clusters: list[ClusterStatus]) -> Table:
+    table = Table(title="clusters", title_justify="left")
+    for name in (
+        "exchange",
+        "ours",
+        "live",
+        "received",
+        "confirmed",
+        "waiting",
+        "lag",
+        "p50 / p99",
+        "spool",
+        "gaps",
+    ):
+        table.add_column(name, justify="left" if name == "exchange" else "right")
+    for cluster in clusters:
+        publisher = cluster.publisher
+        state = "" if publisher.connected else "away"
+        state = "blocked" if publisher.blocked else "paused" if publisher.paused else state
+        table.add_row(
+            _text(cluster.exchange) + (f" [red]{state}[/]" if state else ""),
+            "yes" if cluster.owned else "[yellow]no[/]",
+            f"{cluster.shards_ready}/{cluster.shards}",
+            f"{cluster.received:,}",
+            f"{publisher.confirmed:,}",
+            f"{publisher.unconfirmed:,}",
+            f"{publisher.lag_s:.1f} s" if publisher.lag_s else "–",
+            f"{_milliseconds(publisher.latency_p50_ms)} / {_milliseconds(publisher.latency_p99_ms)}",
+            f"{publisher.spool_bytes / 1e6:.1f} MB" if publisher.spool_bytes else "–",
+            str(cluster.gaps) if not cluster.gaps else f"[red]{cluster.gaps}[/]",
+        )
+    return table
+
+
+def _shards(shards: list[ShardStatus]) -> Table:
+    table = Table(title="shards", title_justify="left")
+    for name in ("shard", "cluster", "state", "since", "why", "seq", "settled", "latency", "last close"):
+        table.add_column(name, overflow="fold")
+    for shard in shards:
+        colour = (
+            "green" if shard.state == "live" else "red" if shard.state in ("fatal", "stopped") else "yellow"
+        )
+        table.add_row(
+            str(shard.shard),
+            str(shard.cluster),
+            f"[{colour}]{_text(shard.state)}[/]",
+            _span(shard.since_s),
+            _text(shard.why),
+            str(shard.received),
+            str(shard.settled),
+            _milliseconds(shard.latency_ms),
+            _text(shard.last_close or ""),
+        )
+    return table
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "over 10 s" if value > 10_000 else f"{value:.3g} ms"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
