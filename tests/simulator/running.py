@@ -13,7 +13,7 @@ from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.server import Simulator
 from rateway.simulator.world_dispatch import WorldOptions
 
-SMALL = WorldOptions(guilds=3, members_per_guild=6, channels_per_guild=3)
+SMALL = WorldOptions(guilds=3, members_per_guild=6, channels_per_guild=3, online=1.0)
 
 
 @asynccontextmanager

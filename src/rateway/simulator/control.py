@@ -63,6 +63,7 @@ class Control:
             "violations": self._violations,
             "sessions": self._sessions,
             "sent": self._sent,
+            "injected": self._injected,
             "rules": self._rules,
             "faults": self._kinds,
         }
@@ -79,6 +80,9 @@ class Control:
 
     async def _sessions(self, request: web.Request) -> web.Response:
         return _json([asdict(record) for record in self._it.ledger.sessions.values()])
+
+    async def _injected(self, request: web.Request) -> web.Response:
+        return _json([asdict(injected) for injected in self._it.ledger.injected])
 
     async def _rules(self, request: web.Request) -> web.Response:
         return _json([asdict(rule) for rule in RULES.values()])

@@ -233,4 +233,5 @@ def as_json(fault: Fault) -> dict[str, Any]:
     """The fault with the fields that its kind uses."""
     kind = KINDS[fault.kind]
     shown = {"kind"} | kind.uses | ({"shards"} if kind.on_connections else set())
-    return {entry.name: getattr(fault, entry.name) for entry in fields(fault) if entry.name in shown}
+    values = {entry.name: getattr(fault, entry.name) for entry in fields(fault) if entry.name in shown}
+    return {name: value for name, value in values.items() if value is not None}

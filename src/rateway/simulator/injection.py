@@ -8,9 +8,19 @@ from collections.abc import Callable, Mapping
 from itertools import count
 
 from rateway.simulator.connection import Connection
-from rateway.simulator.faults import ALL_RESUME_HOSTS, KINDS, MAIN_HOST, Fault, FaultError, Scheduled, chosen
+from rateway.simulator.faults import (
+    ALL_RESUME_HOSTS,
+    KINDS,
+    MAIN_HOST,
+    Fault,
+    FaultError,
+    Scheduled,
+    as_json,
+    chosen,
+)
 from rateway.simulator.gateway import Gateway
 from rateway.simulator.hosts import Host, Mode
+from rateway.simulator.ledger import Injected
 from rateway.simulator.manners import RestManners
 
 RECONNECT = b'{"t":null,"s":null,"op":7,"d":null}'
@@ -37,14 +47,17 @@ class Injector:
 
     async def inject(self, fault: Fault) -> int:
         """Make the fault happen now; how many connections it hit (0 for those of dialling and REST)."""
-        self._gateway.ledger.count(f"fault {fault.kind}")
+        hit = 0
         if KINDS[fault.kind].on_connections:
-            return self._on_connections(fault)
-        if fault.kind in _MODES:
+            hit = self._on_connections(fault)
+        elif fault.kind in _MODES:
             await self._on_hosts(fault)
         else:
             self._on_everything(fault)
-        return 0
+        ledger = self._gateway.ledger
+        ledger.count(f"fault {fault.kind}")
+        ledger.injected.append(Injected(ledger.wall(), as_json(fault), hit))
+        return hit
 
     def _on_connections(self, fault: Fault) -> int:
         gateway = self._gateway

@@ -47,6 +47,15 @@ class Sent:
     time: float
 
 
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """A fault that was made to happen: when (Unix seconds), what (as JSON), and how many connections it hit."""
+
+    time: float
+    fault: dict[str, Any]
+    connections: int
+
+
 @dataclass(slots=True)
 class SessionRecord:
     """One session's life. `ended` is None while it can be resumed, else why not; times are Unix seconds."""
@@ -73,6 +82,7 @@ class Ledger:
         self.limit = max(limit, DROPPED_SHARE)
         self.violations: list[Violation] = []
         self.sessions: dict[str, SessionRecord] = {}
+        self.injected: list[Injected] = []
         self.counts: Counter[str] = Counter()
         self.dropped = 0
         self.wall = wall

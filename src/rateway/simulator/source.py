@@ -80,6 +80,7 @@ class Source:
     ) -> None:
         """A new rate (events a second), from now on; `events` is how many are left to be made, None for no end."""
         self.rate, self.per_shard, self.recorded, self.left = rate, per_shard, recorded, events
+        self.state = "starting"
         self._changed.set()
         self._gateway.changed.set()
 
