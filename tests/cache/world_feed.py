@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from rateway.cache.book import Book
 from rateway.cache.machine import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.shelf import Kind
@@ -54,7 +53,8 @@ def opening(world: World, session: str = "one") -> list[tuple[str, bytes]]:
     """READY and the guilds of a new session."""
     events = [("READY", ready(world, session))]
     events += [
-        ("GUILD_CREATE", encode(world.guild_create(guild_id, large_threshold=100_000))) for guild_id in world.guild_ids
+        ("GUILD_CREATE", encode(world.guild_create(guild_id, large_threshold=100_000)))
+        for guild_id in world.guild_ids
     ]
     return events
 
@@ -88,7 +88,9 @@ def decode(found: Any) -> Any:
 
 def state(view: View) -> dict[str, dict[str, Any]]:
     """All that a cache holds, keyed as the simulated world keys it."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in (*NAMES.values(), "guild", "user", "message", "unavailable", "channel_info")}
+    found: dict[str, dict[str, Any]] = {
+        name: {} for name in (*NAMES.values(), "guild", "user", "message", "unavailable", "channel_info")
+    }
     users: set[int] = set()
     for guild_id, row in view.guild_rows():
         if row.body:
@@ -119,17 +121,55 @@ def state(view: View) -> dict[str, dict[str, Any]]:
             found["user"][str(user_id)] = found["current_user"]["@me"]
         elif user is not None:
             found["user"][str(user_id)] = msgspec.json.decode(user[1])
-    for key, value in view.reading.scan(Table.MESSAGES, b"", b"\xff" * 17):
-        channel_id, message_id = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
+    for place, value in view.reading.scan(Table.MESSAGES, b"", b"\xff" * 17):
+        channel_id, message_id = int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")
         found["message"][f"{channel_id}:{message_id}"] = msgspec.json.decode(value)
     return found
 
 
 def entities(storage: Any) -> int:
     """How many rows of entities a storage in memory holds."""
-    kept = (Table.GUILDS, Table.NUMBERS, Table.PAGES, Table.ROWS, Table.PENDING, Table.USERS, Table.TIPS, Table.MESSAGES)
+    kept = (
+        Table.GUILDS,
+        Table.NUMBERS,
+        Table.PAGES,
+        Table.ROWS,
+        Table.PENDING,
+        Table.USERS,
+        Table.TIPS,
+        Table.MESSAGES,
+    )
     return sum(len(storage.tables[table]) for table in kept) + sum(map(len, storage.pairs.values()))
 
 
-def book_of(cache: Cache) -> Book:
-    return cache.book
+
+
+def expected(world: World) -> dict[str, dict[str, Any]]:
+    """What a perfect cache holds of a world that knows no archived threads."""
+    found: dict[str, dict[str, Any]] = decode(world.state())
+    del found["archived_thread"]
+    return found
+
+
+def less_thread_messages(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without the messages of threads: those of an archived one are forgotten here and remembered by the world."""
+    channels = found["channel"]
+    messages = found["message"].items()
+    kept = {key: item for key, item in messages if key.split(":")[0] in channels or "guild_id" not in item}
+    return {**found, "message": kept}
+
+
+def differences(got: dict[str, dict[str, Any]], wanted: dict[str, dict[str, Any]]) -> list[str]:
+    """Where two states differ, entity by entity and field by field."""
+    found = []
+    if "message" in got:
+        got, wanted = less_thread_messages(got), less_thread_messages(wanted)
+    for kind in sorted({*got, *wanted}):
+        mine, theirs = got.get(kind, {}), wanted.get(kind, {})
+        found += [f"{kind} {key} is missing" for key in theirs if key not in mine]
+        found += [f"{kind} {key} should not be there" for key in mine if key not in theirs]
+        for key in mine.keys() & theirs.keys():
+            a, b = mine[key], theirs[key]
+            names = [name for name in {**a, **b} if a.get(name, "absent") != b.get(name, "absent")]
+            found += [f"{kind} {key}: {name} is {a.get(name)!r}, not {b.get(name)!r}" for name in names]
+    return found

@@ -319,5 +319,5 @@ class Shelf(ShelfReader):
     def _after_last_page(self, start: bytes, stop: bytes) -> bytes:
         last = start
         for key, _ in self._storage.scan(Table.PAGES, start, stop):
-            last = key
+            last = key + b"\0"
         return last

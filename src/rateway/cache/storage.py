@@ -57,21 +57,25 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.tables: list[dict[bytes, bytes]] = [{} for _ in Table]
+        self._keys: list[list[bytes]] = [[] for _ in Table]
         self.pairs: dict[int, list[bytes]] = {}
 
     def get(self, table: int, key: bytes) -> bytes | None:
         return self.tables[table].get(key)
 
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        rows = self.tables[table]
-        keys = sorted(key for key in rows if start <= key < stop)
-        return ((key, rows[key]) for key in keys)
+        rows, keys = self.tables[table], self._keys[table]
+        found = keys[bisect.bisect_left(keys, start) : bisect.bisect_left(keys, stop)]
+        return ((key, rows[key]) for key in found)
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
+        if key not in self.tables[table]:
+            bisect.insort(self._keys[table], key)
         self.tables[table][key] = value
 
     def delete(self, table: int, key: bytes) -> None:
-        self.tables[table].pop(key, None)
+        if self.tables[table].pop(key, None) is not None:
+            self._keys[table].remove(key)
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         prefix = entity_id.to_bytes(8, "big")

@@ -210,10 +210,11 @@ def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
         if change < 0 or "emoji" not in event:
             return old
         reaction = {"emoji": event["emoji"], "me": FALSE, "me_burst": FALSE, "count": integer(0)}
-        reaction["burst_colors"] = event.get("burst_colors", msgspec.Raw(b"[]"))
+        reaction["burst_colors"] = msgspec.Raw(b"[]")
         reactions.append(reaction)
-    count = max(0, _number(reaction, "count") + change)
-    reaction["count"] = integer(count)
+    if burst and change > 0:
+        reaction["burst_colors"] = event.get("burst_colors", msgspec.Raw(b"[]"))
+    reaction["count"] = integer(max(0, _number(reaction, "count") + change))
     details = fields(reaction["count_details"]) if "count_details" in reaction else {}
     name = "burst" if burst else "normal"
     details = {"burst": integer(_number(details, "burst")), "normal": integer(_number(details, "normal"))}
@@ -319,7 +320,9 @@ def _vote(book: Book, d: bytes, change: int) -> None:
         count["count"] = integer(max(0, _number(count, "count") + change))
         if mine:
             count["me_voted"] = _TRUE if change > 0 else FALSE
-        counts.sort(key=lambda item: _number(item, "id"))
+        counts = sorted(
+            (item for item in counts if _number(item, "count")), key=lambda item: _number(item, "id")
+        )
         found["answer_counts"] = msgspec.Raw(join_raws([msgspec.Raw(join(item)) for item in counts]))
         return {**old, "poll": msgspec.Raw(join({**poll, "results": msgspec.Raw(join(found))}))}
 

@@ -52,7 +52,7 @@ def _put(book: Book, number: int, thread_id: int, found: Fields) -> None:
 
 
 def thread_create(book: Book, d: bytes) -> None:
-    """New, or the bot was added to it. In a forum the thread is its parent's newest message."""
+    """New, or the bot was added to it. In a forum a new thread is its parent's newest message."""
     head = _thread(d)
     number = book.number_of(head.guild_id) if head.guild_id is not None else None
     if number is None:
@@ -61,8 +61,9 @@ def thread_create(book: Book, d: bytes) -> None:
     if _archived(found):
         drop_thread(book, number, head.id)
         return
+    new = found.get("newly_created") == _TRUE
     _put(book, number, head.id, found)
-    if head.parent_id is not None and book.place_of(head.parent_id) is not None:
+    if new and head.parent_id is not None and book.place_of(head.parent_id) is not None:
         parent = book.shelf.get(number, Kind.CHANNEL, head.parent_id)
         if parent is not None and fields(parent).get("type") in FORUMS:
             book.tip(head.parent_id, head.id)

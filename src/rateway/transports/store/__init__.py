@@ -12,12 +12,27 @@ For the runtime::
     fault = store.commit()                             # once per wake-up, before the events are written to the broker
     store.close()                                      # in order: the next start trusts it
 
+Queries of any cluster's workers::
+
+    queries = Queries({1: store.reader(), 2: StoreReader.open(other_path)}, policy, situation)
+    answer = queries.answer(query)                     # Answer(status, body), or a Fault
+
 Nothing here raises for a full or broken disk: such faults are values, and :attr:`Store.fault` says what is wrong now.
 """
 
 from rateway.cache.applied import Applied, SessionRecord
 from rateway.transports.store.opening import StoreFault
+from rateway.transports.store.queries import Answer, Queries
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
 from rateway.transports.store.writer import Store
 
-__all__ = ["Applied", "SessionRecord", "Store", "StoreFault", "StoreReader", "StoreUnreadable"]
+__all__ = [
+    "Answer",
+    "Applied",
+    "Queries",
+    "SessionRecord",
+    "Store",
+    "StoreFault",
+    "StoreReader",
+    "StoreUnreadable",
+]

@@ -1,0 +1,500 @@
+"""What is the answer to a worker's question? Over the stores of all clusters of the host, in Discord's own shapes.
+
+One function per type of query, in a table; ``docs/queries.md`` shows each with an example. Nothing here waits: a
+question is answered from the stores as they are at this moment.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.objects import Fields, integer, join, snowflake, text
+from rateway.cache.permissions import permissions
+from rateway.cache.policy import CachePolicy
+from rateway.cache.prune import incomplete_since
+from rateway.cache.shelf import Kind
+from rateway.cache.storage import Table
+from rateway.cache.view import CHANNELS, DIRECT, View, join_raws
+from rateway.discord.snowflake import shard_of
+
+__all__ = [
+    "ANSWERS",
+    "Asked",
+    "Found",
+    "Missing",
+    "Outcome",
+    "Refusal",
+    "Situation",
+    "Stores",
+    "answer",
+    "stats_of",
+]
+
+# Without a limit a list has as many entries as the contract's default.
+LIMIT = 100
+
+
+class Asked(Protocol):
+    """One query, checked: ids in the type's order, ``limit`` and ``after`` for lists."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def arguments(self) -> tuple[int, ...]: ...
+    @property
+    def fields(self) -> tuple[str, ...] | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def after(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer's JSON."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Known not to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No answer can be given: ``code`` is a word of the contract (``loading``, ``elsewhere``, ``incomplete``, …)."""
+
+    code: str
+    words: str
+
+
+Outcome: TypeAlias = Found | Missing | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the stores cannot know: the layout of shards, and which of them are still starting."""
+
+    shard_count: int | None = None
+    """None before the gateway knows: nothing is then said to be elsewhere."""
+    shards_per_cluster: int = 8
+    clusters: Collection[int] = ()
+    """Clusters of this host."""
+    is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
+
+    def place(self, guild_id: int) -> tuple[int, int] | None:
+        """A guild's shard and cluster."""
+        if self.shard_count is None:
+            return None
+        shard_id = shard_of(guild_id, self.shard_count)
+        return shard_id, shard_id // self.shards_per_cluster + 1
+
+
+class Stores(Protocol):
+    """The clusters' stores at one moment."""
+
+    @property
+    def clusters(self) -> Sequence[int]: ...
+
+    def view(self, cluster: int) -> View: ...
+
+
+class _Refused(Exception):
+    """Ends an answer early; never leaves this module."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.refusal = Refusal(code, words)
+
+
+class _Asking:
+    """One question being answered."""
+
+    def __init__(
+        self, asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
+    ) -> None:
+        self.asked = asked
+        self.stores = stores
+        self.situation = situation
+        self.policy = policy
+        self.wall = wall
+
+    # Where things are.
+
+    def need(self, kind: str) -> None:
+        """That kind of entity must be kept."""
+        if not self.policy.keeps(kind):
+            raise _Refused("cache_off", f"the cache keeps no {kind.replace('_', ' ')} (see its settings)")
+
+    def views(self) -> Iterator[View]:
+        return (self.stores.view(cluster) for cluster in self.stores.clusters)
+
+    def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
+        """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
+        place = self.situation.place(guild_id)
+        if place is not None and place[1] in self.stores.clusters:
+            clusters: Iterable[int] = (place[1],)
+        else:
+            clusters = self.stores.clusters
+        for cluster in clusters:
+            view = self.stores.view(cluster)
+            row = view.guild_row(guild_id)
+            if row is not None:
+                self._check(view, guild_id, row, kind)
+                return view, row
+        if place is not None and place[1] not in self.situation.clusters:
+            raise _Refused(
+                "elsewhere", f"guild {guild_id} is on shard {place[0]}, which another gateway runs"
+            )
+        if place is not None and self.situation.is_loading(place[0]):
+            raise _Refused("loading", f"shard {place[0]} of guild {guild_id} is still starting")
+        return None
+
+    def _check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
+        if not row.number and row.state is GuildState.PENDING:
+            raise _Refused("loading", f"guild {guild_id} has not come from Discord yet")
+        if kind is not None and row.stamp < incomplete_since(view.reading).get(kind, 0):
+            words = f"{kind.replace('_', ' ')} of guild {guild_id} are incomplete until Discord sends it anew"
+            raise _Refused("incomplete", words)
+
+    def absent(self) -> Missing:
+        """What is in no store, and names no guild: while shards are starting that says nothing."""
+        count = self.situation.shard_count
+        per_cluster = self.situation.shards_per_cluster
+        for cluster in self.situation.clusters:
+            shards = range((cluster - 1) * per_cluster, min(cluster * per_cluster, count or 0))
+            if any(self.situation.is_loading(shard_id) for shard_id in shards):
+                raise _Refused("loading", f"shards of cluster {cluster} are still starting")
+        return Missing()
+
+    def by_id(self, kind: Kind, entity_id: int) -> tuple[View, int] | None:
+        """The store and guild number of an entity that is asked for without its guild."""
+        for view in self.views():
+            number = view.home(kind, entity_id)
+            if number is not None:
+                return view, number
+        return None
+
+    # What is said.
+
+    def object(self, found: Fields | None) -> Outcome:
+        """One entity, with the fields that were asked for."""
+        return Missing() if found is None else Found(join(self.pick(found)))
+
+    def pick(self, found: Fields) -> Fields:
+        names = self.asked.fields
+        return found if names is None else {name: found[name] for name in names if name in found}
+
+    def array(self, items: Iterable[Fields]) -> Found:
+        """A list, as many as were asked for."""
+        wanted = islice(items, self.asked.limit or LIMIT)
+        return Found(join_raws([msgspec.Raw(join(self.pick(item))) for item in wanted]))
+
+    @property
+    def after(self) -> int:
+        return -1 if self.asked.after is None else self.asked.after
+
+    def child(self, word: str, kind: Kind, guild_id: int, entity_id: int) -> Fields | None:
+        """An entity that is asked for with its guild."""
+        self.need(word)
+        place = self.guild(guild_id, word)
+        return None if place is None else place[0].child(place[1].number, kind, entity_id)
+
+
+_Answer: TypeAlias = Callable[[_Asking], Outcome]
+
+
+def _current_user(asking: _Asking) -> Outcome:
+    known = [user for view in asking.views() if (user := view.current_user()) is not None]
+    return asking.object(_fields(max(known)[1])) if known else asking.absent()
+
+
+def _guild(asking: _Asking) -> Outcome:
+    guild_id = asking.asked.arguments[0]
+    place = asking.guild(guild_id)
+    if place is None:
+        return Missing()
+    view, row = place
+    found = view.guild_fields(guild_id, row)
+    for name in asking.asked.fields or ():
+        if name in _LISTS_OF_GUILD:
+            word, kind = _LISTS_OF_GUILD[name]
+            asking.need(word)
+            items = (msgspec.Raw(join(_plain(item))) for _, item in view.children(row.number, kind))
+            found[name] = msgspec.Raw(join_raws(list(items)))
+    return asking.object(found)
+
+
+def _plain(found: Fields) -> Fields:
+    """An entity inside its guild, where ``guild_id`` would say nothing."""
+    found.pop("guild_id", None)
+    return found
+
+
+_LISTS_OF_GUILD: Mapping[str, tuple[str, Kind]] = {
+    "channels": ("channels", Kind.CHANNEL),
+    "threads": ("threads", Kind.THREAD),
+    "roles": ("roles", Kind.ROLE),
+    "emojis": ("emojis", Kind.EMOJI),
+    "stickers": ("stickers", Kind.STICKER),
+    "members": ("members", Kind.MEMBER),
+    "presences": ("presences", Kind.PRESENCE),
+    "voice_states": ("voice_states", Kind.VOICE_STATE),
+    "stage_instances": ("stage_instances", Kind.STAGE),
+    "guild_scheduled_events": ("scheduled_events", Kind.SCHEDULED_EVENT),
+    "soundboard_sounds": ("soundboard_sounds", Kind.SOUND),
+}
+
+
+def _guild_channel(asking: _Asking) -> Outcome:
+    asking.need("channels")
+    channel_id = asking.asked.arguments[0]
+    for kind in CHANNELS:
+        place = asking.by_id(kind, channel_id)
+        if place is not None and place[1] != DIRECT:
+            view, number = place
+            found = view.child(number, kind, channel_id)
+            if found is not None and asking.asked.fields is not None:
+                found |= view.channel_details(number, channel_id)
+            return asking.object(found)
+    return asking.absent()
+
+
+def _private_channel(asking: _Asking) -> Outcome:
+    asking.need("channels")
+    channel_id = asking.asked.arguments[0]
+    for view in asking.views():
+        if view.home(Kind.CHANNEL, channel_id) == DIRECT:
+            return asking.object(view.child(DIRECT, Kind.CHANNEL, channel_id))
+    return Missing()
+
+
+def _by_id(word: str, kind: Kind) -> _Answer:
+    def find(asking: _Asking) -> Outcome:
+        asking.need(word)
+        entity_id = asking.asked.arguments[0]
+        place = asking.by_id(kind, entity_id)
+        return asking.absent() if place is None else asking.object(place[0].child(place[1], kind, entity_id))
+
+    return find
+
+
+def _member(asking: _Asking) -> Outcome:
+    guild_id, user_id = asking.asked.arguments
+    return asking.object(asking.child("members", Kind.MEMBER, guild_id, user_id))
+
+
+def _presence(asking: _Asking) -> Outcome:
+    guild_id, user_id = asking.asked.arguments
+    found = asking.child("presences", Kind.PRESENCE, guild_id, user_id)
+    return asking.object(_with_user_id(found, user_id)) if found is not None else Missing()
+
+
+def _with_user_id(found: Fields, user_id: int) -> Fields:
+    found["user_id"] = text(user_id)
+    return found
+
+
+def _message(asking: _Asking) -> Outcome:
+    asking.need("messages")
+    channel_id, message_id = asking.asked.arguments
+    for view in asking.views():
+        found = view.message(channel_id, message_id)
+        if found is not None:
+            return asking.object(found)
+    return Missing()
+
+
+def _user(asking: _Asking) -> Outcome:
+    asking.need("members")
+    user_id = asking.asked.arguments[0]
+    known = []
+    for view in asking.views():
+        me = view.current_user()
+        if me is not None and snowflake(_fields(me[1]).get("id")) == user_id:
+            known.append(me)
+        elif (user := view.user(user_id)) is not None:
+            known.append(user)
+    return asking.object(_fields(max(known)[1])) if known else asking.absent()
+
+
+def _voice_channel_states(asking: _Asking) -> Outcome:
+    asking.need("voice_states")
+    channel_id = asking.asked.arguments[0]
+    place = asking.by_id(Kind.CHANNEL, channel_id)
+    if place is None:
+        return asking.absent()
+    view, number = place
+    states = []
+    for user_id, state in view.children(number, Kind.VOICE_STATE):
+        if snowflake(state.get("channel_id")) == channel_id:
+            member = view.child(number, Kind.MEMBER, user_id)
+            if member is not None:
+                state["member"] = msgspec.Raw(join(_plain(member)))
+            states.append(msgspec.Raw(join(asking.pick(state))))
+    return Found(join_raws(states))
+
+
+def _voice_state(asking: _Asking) -> Outcome:
+    """By user and place: the channel, as the guide says, or the guild, as the original's code took it."""
+    asking.need("voice_states")
+    user_id, place_id = asking.asked.arguments
+    place = asking.by_id(Kind.CHANNEL, place_id)
+    if place is not None:
+        view, number = place
+        state = view.child(number, Kind.VOICE_STATE, user_id)
+        if state is not None and snowflake(state.get("channel_id")) == place_id:
+            return asking.object(state)
+    return asking.object(asking.child("voice_states", Kind.VOICE_STATE, place_id, user_id))
+
+
+def _children(word: str, kind: Kind) -> _Answer:
+    def find(asking: _Asking) -> Outcome:
+        asking.need(word)
+        place = asking.guild(asking.asked.arguments[0], word)
+        if place is None:
+            return Missing()
+        view, row = place
+        items = view.children(row.number, kind, asking.after)
+        if kind in (Kind.PRESENCE,):
+            return asking.array(_with_user_id(item, user_id) for user_id, item in items)
+        return asking.array(item for _, item in items)
+
+    return find
+
+
+def _guilds(asking: _Asking) -> Outcome:
+    def of(view: View) -> Iterator[tuple[int, Fields]]:
+        for guild_id, row in view.guild_rows(asking.after):
+            if row.number or row.state is not GuildState.PENDING:
+                yield guild_id, view.guild_fields(guild_id, row)
+
+    merged = heapq.merge(*(of(view) for view in asking.views()), key=lambda item: item[0])
+    return asking.array(item for _, item in merged)
+
+
+def _mutual_guilds(asking: _Asking) -> Outcome:
+    asking.need("members")
+    user_id = asking.asked.arguments[0]
+    found = sorted(
+        (guild_id, at) for at, view in enumerate(asking.views()) for guild_id in view.mutual_guilds(user_id)
+    )
+    views = list(asking.views())
+    guilds = ((views[at], guild_id) for guild_id, at in found if guild_id > asking.after)
+    return asking.array(item for view, guild_id in guilds if (item := view.guild(guild_id)) is not None)
+
+
+def _member_permissions(asking: _Asking) -> Outcome:
+    for word in ("members", "roles"):
+        asking.need(word)
+    guild_id, user_id, *rest = asking.asked.arguments
+    place = asking.guild(guild_id, "roles")
+    channel_id = rest[0] if rest else None
+    granted = (
+        permissions(place[0], guild_id, user_id, channel_id, wall=asking.wall) if place is not None else None
+    )
+    if granted is None:
+        return Missing()
+    found = {"guild_id": text(guild_id), "user_id": text(user_id), "permissions": text(granted)}
+    if channel_id is not None:
+        found["channel_id"] = text(channel_id)
+    return asking.object(found)
+
+
+def _where_is(asking: _Asking) -> Outcome:
+    guild_id = asking.asked.arguments[0]
+    place = asking.situation.place(guild_id)
+    if place is None:
+        raise _Refused("loading", "the gateway does not know its number of shards yet")
+    shard_id, cluster = place
+    count = asking.situation.shard_count or 0
+    return asking.object(
+        {
+            "guild_id": text(guild_id),
+            "cluster": integer(cluster),
+            "shard": integer(shard_id),
+            "shard_count": integer(count),
+        }
+    )
+
+
+def stats_of(view: View) -> dict[str, int]:
+    """How many entities of each kind a store holds."""
+    raw = view.reading.get(Table.META, b"counts")
+    counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
+    found = {f"{kind.name.lower()}s": counts.get(kind, 0) for kind in Kind if kind is not Kind.SIDE}
+    states = [row.state for _, row in view.guild_rows()]
+    found["guilds"] = len(states)
+    found["unavailable_guilds"] = sum(1 for state in states if state is GuildState.OUTAGE)
+    found["pending_guilds"] = sum(1 for state in states if state is GuildState.PENDING)
+    return found
+
+
+def _stats(asking: _Asking) -> Outcome:
+    total: dict[str, int] = {}
+    clusters = []
+    for cluster in asking.stores.clusters:
+        counts = stats_of(asking.stores.view(cluster))
+        clusters.append({"cluster": cluster, **counts})
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
+    body = msgspec.json.encode({**total, "clusters": clusters})
+    return asking.object(_fields(body))
+
+
+def _group(asking: _Asking) -> Outcome:
+    """Groups of users have no bots in them."""
+    return Missing()
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+ANSWERS: Mapping[str, _Answer] = {
+    "CurrentUser": _current_user,
+    "GuildChannel": _guild_channel,
+    "Emoji": _by_id("emojis", Kind.EMOJI),
+    "Group": _group,
+    "Guild": _guild,
+    "Member": _member,
+    "Message": _message,
+    "Presence": _presence,
+    "PrivateChannel": _private_channel,
+    "Role": _by_id("roles", Kind.ROLE),
+    "User": _user,
+    "VoiceChannelStates": _voice_channel_states,
+    "VoiceState": _voice_state,
+    "Guilds": _guilds,
+    "GuildChannels": _children("channels", Kind.CHANNEL),
+    "GuildThreads": _children("threads", Kind.THREAD),
+    "GuildRoles": _children("roles", Kind.ROLE),
+    "GuildEmojis": _children("emojis", Kind.EMOJI),
+    "GuildStickers": _children("stickers", Kind.STICKER),
+    "GuildMembers": _children("members", Kind.MEMBER),
+    "GuildVoiceStates": _children("voice_states", Kind.VOICE_STATE),
+    "GuildPresences": _children("presences", Kind.PRESENCE),
+    "GuildScheduledEvents": _children("scheduled_events", Kind.SCHEDULED_EVENT),
+    "GuildStageInstances": _children("stage_instances", Kind.STAGE),
+    "GuildSoundboardSounds": _children("soundboard_sounds", Kind.SOUND),
+    "MutualGuilds": _mutual_guilds,
+    "MemberPermissions": _member_permissions,
+    "WhereIs": _where_is,
+    "Stats": _stats,
+}
+
+
+def answer(asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float) -> Outcome:
+    """Answer one query. ``wall`` is Unix seconds, for time-outs. Raises what the stores raise."""
+    if not policy.enabled and asked.type not in ("WhereIs", "Group"):
+        return Refusal("cache_off", "the cache is switched off (CACHE_ENABLED)")
+    try:
+        return ANSWERS[asked.type](_Asking(asked, stores, situation, policy, wall))
+    except _Refused as refused:
+        return refused.refusal
