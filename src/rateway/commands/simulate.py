@@ -19,7 +19,7 @@ from typing import Any
 import uvloop
 
 from rateway.discord import intents
-from rateway.simulator import control, faults, ledger
+from rateway.simulator import control, faults, ledger, patches
 from rateway.simulator.certificate import NoCryptography
 from rateway.simulator.faults import FaultError, Scheduled
 from rateway.simulator.options import SimulatorOptions
@@ -49,7 +49,7 @@ examples:
 connect to it:
   rateway      DISCORD_API_URL=http://127.0.0.1:PORT/api/v10 DISCORD_TOKEN=TOKEN rateway      (both are printed)
   hikari       hikari.GatewayBot(token, rest_url="http://127.0.0.1:PORT/api/v10")
-  discord.py   a patch of two lines, which is printed with the right addresses at the start
+  discord.py   a patch of three lines, which is printed with the right addresses at the start
 
 faults (kind:field=value,…; each with at=SECONDS and every=SECONDS; shards=all, random:2 or 0,4-7):
 """
@@ -261,8 +261,8 @@ def _introduction(simulator: Simulator) -> str:
         "connect with",
         f"  rateway     DISCORD_API_URL={simulator.api_url} DISCORD_TOKEN={options.token}",
         f'  hikari      hikari.GatewayBot("{options.token}", rest_url="{simulator.api_url}")',
-        "  discord.py  discord.http.Route.BASE = " + f'"{simulator.api_url}"',
-        f'              discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL("{simulator.gateway_url}/")',
+        "  discord.py  these lines before the client is made:",
+        *(f"    {line}" for line in patches.discord_py(simulator.api_url, simulator.gateway_url).splitlines()),
     ]
     if simulator.ca_file is not None:
         lines.append(f"  trust       SSL_CERT_FILE={simulator.ca_file}")

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 # Interactions remembered for their answers; the oldest go first.
 _REMEMBERED: Final = 10_000
+# Types of a command's options (docs: Application Commands, Application Command Option Type).
+_NESTED: Final = frozenset({1, 2})
 _OPTION_STRING: Final = 3
+_OPTION_INTEGER: Final = 4
+_OPTION_BOOLEAN: Final = 5
 _OPTION_USER: Final = 6
 _OPTION_CHANNEL: Final = 7
 _OPTION_ROLE: Final = 8
+_OPTION_MENTIONABLE: Final = 9
+_OPTION_NUMBER: Final = 10
 
 
 @dataclass(slots=True)
@@ -140,9 +146,9 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
     if known and "guild_id" in known:
         data["guild_id"] = known["guild_id"]
     resolved: Json = {}
-    for option in options:
+    for option in _leaves(options):
         value = str(option.get("value"))
-        if option["type"] == _OPTION_USER and (user := user_of(world, value)) is not None:
+        if option["type"] in (_OPTION_USER, _OPTION_MENTIONABLE) and (user := user_of(world, value)) is not None:
             resolved.setdefault("users", {})[value] = user
             member = None if guild is None else member_of(world, guild, value)
             if member is not None:
@@ -161,6 +167,13 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
     return data
 
 
+def _leaves(options: list[Json]) -> list[Json]:
+    """The options with values, those of subcommands too."""
+    return [
+        leaf for option in options for leaf in (_leaves(option["options"]) if "options" in option else [option])
+    ]
+
+
 # Chance
 
 
@@ -172,13 +185,47 @@ def _interaction(world: World, guild: Guild, chance: Chance) -> None:
     bits = bits_of(chance)
     user_id = world.people.id_of(index)
     scope = {**world.app.commands[None], **world.app.commands.get(guild.id, {})}
-    named = [c["name"] for c in scope.values() if c["type"] == 1]
-    name = named[bits % len(named)] if named else "ping"
-    option: Json = {"name": "text", "type": _OPTION_STRING, "value": shapes.text(bits >> 4)}
-    if bits & 3 == 0:
-        option = {"name": "user", "type": _OPTION_USER, "value": user_id}
-    data = command_data(world, guild, name, [option] if bits & 4 else [])
-    ask(world, guild, channel["id"], user_id, 2, data)
+    known = [command for command in scope.values() if command["type"] == 1]
+    if known:
+        chosen = known[bits % len(known)]
+        name, options = chosen["name"], _filled(guild, chosen["options"], user_id, bits >> 4)
+    else:
+        name = "ping"
+        options = [{"name": "text", "type": _OPTION_STRING, "value": shapes.text(bits >> 4)}] if bits & 4 else []
+    ask(world, guild, channel["id"], user_id, 2, command_data(world, guild, name, options))
+
+
+def _filled(guild: Guild, declared: list[Json], user_id: str, bits: int) -> list[Json]:
+    """What a user who knows the command fills in: all that is required, and some of the rest."""
+    nested = [option for option in declared if option["type"] in _NESTED]
+    if nested:
+        chosen = nested[bits % len(nested)]
+        options = _filled(guild, chosen.get("options") or [], user_id, bits >> 2)
+        return [{"name": chosen["name"], "type": chosen["type"], "options": options}]
+    found = []
+    for place, option in enumerate(declared):
+        if option.get("required") or bits >> place & 1:
+            value = _value(guild, option, user_id, bits)
+            if value is not None:
+                found.append({"name": option["name"], "type": option["type"], "value": value})
+    return found
+
+
+def _value(guild: Guild, option: Json, user_id: str, bits: int) -> Any:
+    if option.get("choices"):
+        return option["choices"][bits % len(option["choices"])]["value"]
+    values: dict[int, Callable[[], Any]] = {
+        _OPTION_STRING: lambda: shapes.text(bits)[: option.get("max_length") or None],
+        _OPTION_INTEGER: lambda: int(option.get("min_value") or 1),
+        _OPTION_BOOLEAN: lambda: bool(bits & 1),
+        _OPTION_USER: lambda: user_id,
+        _OPTION_CHANNEL: lambda: next(iter(guild.channels), None),
+        _OPTION_ROLE: lambda: guild.id,
+        _OPTION_MENTIONABLE: lambda: user_id,
+        _OPTION_NUMBER: lambda: float(option.get("min_value") or 0.5),
+    }
+    make = values.get(option["type"])
+    return None if make is None else make()
 
 
 def _permissions_update(world: World, guild: Guild, chance: Chance) -> None:
