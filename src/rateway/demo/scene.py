@@ -31,6 +31,10 @@ SIMULATOR_PATIENCE = 60.0
 PING_GUILDS = 64
 
 
+class SimulatorGone(RuntimeError):
+    """The simulated Discord did not start, or ended before the demonstration did; the text says how."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What is shown. *seconds* after the first event, 0 for ever; *rate* events a second over all shards."""
@@ -70,6 +74,15 @@ class Scene:
     killing: bool = False
     #: How often it ended by itself.
     crashes: int = 0
+
+    def check_simulator(self) -> None:
+        """SimulatorGone when it has ended by itself: without its ledger there is nothing to show."""
+        if not self.simulator.running:
+            process = self.simulator.process
+            code = None if process is None else process.returncode
+            raise SimulatorGone(
+                f"the simulated Discord has ended with exit code {code}:\n{self.simulator.tail()}"
+            )
 
     async def status(self) -> dict[str, Any] | None:
         """What the gateway says about itself (docs/operating.md); None while it does not answer."""
@@ -128,6 +141,9 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="rateway-demo-")))
         logs = options.keep or folder
         logs.mkdir(parents=True, exist_ok=True)
+        for old in logs.glob("*.log"):
+            # Lines are counted at the end; those of an earlier run are not ours.
+            old.unlink()
         simulator = Child("simulator", _simulator_arguments(options), {}, logs / "simulator.log")
         exits.push_async_callback(simulator.terminate)
         say(f"starting the simulated Discord: {options.guilds} guilds on {options.shards} shards")
@@ -166,7 +182,7 @@ async def _start_simulator(simulator: Child) -> dict[str, str]:
             line = await process.stdout.readline()
         found: dict[str, str] = json.loads(line)["ready"]
     except (TimeoutError, ValueError, KeyError):
-        raise RuntimeError(f"the simulated Discord did not start:\n{simulator.tail()}") from None
+        raise SimulatorGone(f"the simulated Discord did not start:\n{simulator.tail()}") from None
     return found
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rateway.demo import scene as scenes
 from rateway.demo.audit import audit
 from rateway.demo.children import memory_of
-from rateway.demo.scene import Options, Scene
+from rateway.demo.scene import Options, Scene, SimulatorGone
 from rateway.demo.show import Frame, Show, summary_of
 
 #: Seconds between two frames.
@@ -45,6 +45,11 @@ async def run(options: Options, console: Console) -> int:
             with show.running():
                 await _course(scene, show)
                 await _drain(scene, show)
+        except ClientError as error:
+            # Its end may be a moment away from being known.
+            await asyncio.sleep(FRAME)
+            scene.check_simulator()
+            raise SimulatorGone(f"the simulated Discord does not answer: {error}") from error
         except asyncio.CancelledError:
             # Ctrl-C ends the course, not the audit.
             task = asyncio.current_task()
@@ -113,6 +118,7 @@ async def _watch(scene: Scene, show: Show) -> None:
     """A gateway that ends by itself is told and started again; it counts as a failure."""
     while True:
         await asyncio.sleep(FRAME)
+        scene.check_simulator()
         if not scene.gateway.running and not scene.killing:
             process = scene.gateway.process
             code = None if process is None else process.returncode
@@ -176,13 +182,9 @@ async def _result(scene: Scene, show: Show) -> int:
     code = await scene.gateway.terminate()
     if code != 0:
         show.say(f"the gateway ended with exit code {code}; its last words:\n{scene.gateway.tail()}")
-    try:
-        ledger, sent, broken = await asyncio.gather(
-            scene.steering.ledger(), scene.steering.sent(), scene.steering.violations()
-        )
-    except ClientError as error:
-        show.say(f"the simulated Discord does not answer: {error}\n{scene.simulator.tail()}")
-        return 1
+    ledger, sent, broken = await asyncio.gather(
+        scene.steering.ledger(), scene.steering.sent(), scene.steering.violations()
+    )
     receipts = scene.collector.receipts
     result = audit(sent, receipts)
     replies = [_count(worker.log.read_text(errors="replace"), "replied with 200") for worker in scene.workers]
@@ -190,7 +192,7 @@ async def _result(scene: Scene, show: Show) -> int:
     facts = {
         "sessions (identifies)": f"{ledger['sessions']:,} ({counts.get('identify', 0)})",
         "resumes": str(counts.get("resume", 0)),
-        "!ping said, answered by workers": f"{scene.pings}, {sum(replies)}",
+        "!ping said, replies by workers": f"{scene.pings}, {sum(replies)}",
         "gateway started": f"{scene.gateway.starts} times",
     }
     if status is not None and (cache := _cache_words(status)):
