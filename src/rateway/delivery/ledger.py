@@ -309,7 +309,9 @@ class Unconfirmed:
                     self._confirm(origin, there, finished)
         elif run.records is not None:
             pieces = run.pieces
-            self.dropped += [number for index, number in enumerate(run.records) if pieces[STRIDE * index] is not None]
+            self.dropped += [
+                number for index, number in enumerate(run.records) if pieces[STRIDE * index] is not None
+            ]
             if run.window:
                 self.window_events -= run.left
                 self.window_bytes -= run.bytes
@@ -415,7 +417,9 @@ class Unconfirmed:
 
     def unspooled(self) -> list[Run]:
         """What is unconfirmed in memory and nowhere else, oldest first."""
-        return [run for run in self.sent if run.left and run.records is None and run.origins is None] + list(self.waiting)
+        return [run for run in self.sent if run.left and run.records is None and run.origins is None] + list(
+            self.waiting
+        )
 
     def replace(self, run: Run, index: int, pieces: tuple[Any, Any, Any]) -> None:
         """Another message goes out in an event's place. Only for what waits."""

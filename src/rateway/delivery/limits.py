@@ -28,5 +28,7 @@ class DeliveryLimits:
     nack_patience: float | None = None
     # Seconds between two ``mandatory`` publishes of one event name: they tell whether anybody listens.
     mandatory_every: float = 60.0
+    # Seconds after which an event that the broker does not answer is reported.
+    stalled_after: float = 30.0
     # Seconds that a write may wait for more events when they come steadily. 0: one write per wake-up.
     linger: float = 0.0

@@ -23,7 +23,9 @@ from rateway.delivery.message import Publish
 __all__ = ["Spool", "SpoolFull"]
 
 _SIGNATURE: Final = b"rateway spool 1\n"
-_HEAD: Final = struct.Struct(">IIBH")  # length of what follows the first two fields, its CRC, length of key, length of properties
+_HEAD: Final = struct.Struct(
+    ">IIBH"
+)  # length of what follows the first two fields, its CRC, length of key, length of properties
 _NUMBER: Final = struct.Struct(">Q")
 _SUFFIX: Final = ".spool"
 _FRONT: Final = "confirmed"
@@ -112,7 +114,11 @@ class Spool:
         for message in messages:
             rest = b"%b%b%b" % (message.key, message.properties, message.body)
             lengths = _HEAD.pack(len(rest) + 3, 0, len(message.key), len(message.properties))[8:]
-            records += (struct.pack(">II", len(rest) + 3, zlib.crc32(rest, zlib.crc32(lengths))), lengths, rest)
+            records += (
+                struct.pack(">II", len(rest) + 3, zlib.crc32(rest, zlib.crc32(lengths))),
+                lengths,
+                rest,
+            )
         data = b"".join(records)
         fresh = self._tail < 0 or self._segments[-1].size + len(data) > self._segment_most
         if self.bytes + len(data) + (len(_SIGNATURE) if fresh else 0) > self.limit:
@@ -231,7 +237,10 @@ class Spool:
         while self._reading < self._next:
             segment = self._segment_of(self._reading)
             if segment is None:
-                self._reading = min((later.first for later in self._segments if later.first > self._reading), default=self._next)
+                self._reading = min(
+                    (later.first for later in self._segments if later.first > self._reading),
+                    default=self._next,
+                )
                 continue
             if self._place.segment != segment.first:
                 self._forget_place()
@@ -299,7 +308,9 @@ class Spool:
         """Only a hint: without it more is published twice after a crash, nothing is lost."""
         try:
             if self._front_file < 0:
-                self._front_file = os.open(self.folder / _FRONT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._front_file = os.open(
+                    self.folder / _FRONT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
+                )
             os.pwrite(self._front_file, _NUMBER.pack(self._front), 0)
         except OSError as error:
             self.trouble = error.strerror or str(error)
@@ -349,7 +360,11 @@ def _parse(data: bytes) -> tuple[list[Publish], int]:
     while size - at >= _HEAD.size:
         length, crc, key_length, properties_length = _HEAD.unpack_from(data, at)
         stop = at + 8 + length
-        if stop > size or length < 3 + key_length + properties_length or zlib.crc32(memoryview(data)[at + 8 : stop]) != crc:
+        if (
+            stop > size
+            or length < 3 + key_length + properties_length
+            or zlib.crc32(memoryview(data)[at + 8 : stop]) != crc
+        ):
             break
         key = at + _HEAD.size
         properties = key + key_length

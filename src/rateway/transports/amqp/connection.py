@@ -24,13 +24,24 @@ from pamqp.base import Frame
 
 from rateway.transports.amqp.uri import AmqpAddress
 
-__all__ = ["Acks", "BrokerRefused", "BrokerUnavailable", "Channel", "ChannelClosed", "Connection", "ConnectionLost", "connect"]
+__all__ = [
+    "Acks",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "Channel",
+    "ChannelClosed",
+    "Connection",
+    "ConnectionLost",
+    "connect",
+]
 
 # (delivery tag, 1 when it stands for all up to it)
 Acks = list[tuple[int, int]]
 Reply = TypeVar("Reply", bound=Frame)
 
-_ACK_HEAD: Final = b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"  # method frame on channel 1, 13 bytes, basic.ack
+_ACK_HEAD: Final = (
+    b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"  # method frame on channel 1, 13 bytes, basic.ack
+)
 _ACK_LENGTH: Final = 21
 _ack = struct.Struct(">11xQBB").unpack_from
 _frame = struct.Struct(">BHI").unpack_from
@@ -74,7 +85,9 @@ class Channel:
         self.on_nack: Callable[[int, bool], None] = lambda tag, multiple: None
         # (reply code, routing key, body size), called when the returned message has arrived in full.
         self.on_return: Callable[[int, str, int], None] = lambda code, key, size: None
-        self.on_delivery: Callable[[spec.Basic.Deliver, spec.Basic.Properties, bytes], None] = lambda method, header, body: None
+        self.on_delivery: Callable[[spec.Basic.Deliver, spec.Basic.Properties, bytes], None] = (
+            lambda method, header, body: None
+        )
         self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
@@ -245,7 +258,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._reason is None:
-            self._reason = "the broker closed the connection" if error is None else f"the connection broke: {_words(error)}"
+            self._reason = (
+                "the broker closed the connection"
+                if error is None
+                else f"the connection broke: {_words(error)}"
+            )
         self._end()
 
     def pause_writing(self) -> None:
@@ -335,7 +352,9 @@ class Connection(asyncio.Protocol):
                 self.write(framing.marshal(spec.Connection.CloseOk(), 0))
                 if not self.opened.done():
                     refused = code in _REFUSALS or "ACCESS_REFUSED" in text
-                    self.opened.set_exception((BrokerRefused if refused else BrokerUnavailable)(f"{code} {text}"))
+                    self.opened.set_exception(
+                        (BrokerRefused if refused else BrokerUnavailable)(f"{code} {text}")
+                    )
                 if self._transport is not None:
                     self._transport.close()
             case spec.Connection.CloseOk():
@@ -350,7 +369,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, method: spec.Connection.Start) -> None:
         address = self._address
-        offered = bytes(method.mechanisms, "utf-8") if isinstance(method.mechanisms, str) else method.mechanisms
+        offered = str(method.mechanisms).encode()
         wanted = "EXTERNAL" if address.external else "PLAIN"
         known = method.server_properties or {}
         self.server = f"{_text(known.get('product'))} {_text(known.get('version'))}".strip()
@@ -361,7 +380,14 @@ class Connection(asyncio.Protocol):
             return
         response = "" if address.external else f"\x00{address.user}\x00{address.password}"
         capabilities: dict[str, object] = dict.fromkeys(
-            ("publisher_confirms", "basic.nack", "connection.blocked", "consumer_cancel_notify", "authentication_failure_close"), True
+            (
+                "publisher_confirms",
+                "basic.nack",
+                "connection.blocked",
+                "consumer_cancel_notify",
+                "authentication_failure_close",
+            ),
+            True,
         )
         about: dict[str, object] = {
             "product": "rateway", "platform": f"Python {platform.python_version()}", "connection_name": self._name,
@@ -440,7 +466,9 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
         connection.abort("no answer")
         raise BrokerUnavailable(f"{where} did not answer within {seconds:g} s") from None
     except ssl.SSLCertVerificationError as error:
-        raise BrokerRefused(f"{where} shows a certificate that is not trusted: {error.verify_message}") from None
+        raise BrokerRefused(
+            f"{where} shows a certificate that is not trusted: {error.verify_message}"
+        ) from None
     except (OSError, ssl.SSLError) as error:
         connection.abort("no connection")
         raise BrokerUnavailable(f"{where} cannot be reached: {_words(error)}") from None

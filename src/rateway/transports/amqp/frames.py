@@ -30,7 +30,14 @@ _HEADER_START = b"\x00\x3c\x00\x00"  # class basic, weight 0
 _PUBLISH_START = b"\x00\x3c\x00\x28\x00\x00"  # basic.publish, reserved
 _BODY_START = _FRAME.pack(3, CHANNEL, 0)[:3]
 # Property flags (4.2.6.1), from the highest bit.
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = 0x8000, 0x2000, 0x1000, 0x0080, 0x0040, 0x0020
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = (
+    0x8000,
+    0x2000,
+    0x1000,
+    0x0080,
+    0x0040,
+    0x0020,
+)
 _REPUBLISHED = b"\x0brepublishedt\x01"
 
 # (pack, up to the body's size, from there to seq, from there to the sequence's digits, from the time to the body's length)
@@ -59,7 +66,10 @@ def _value(value: str | int | bool) -> bytes:
 
 
 def _shard_fields(shard_id: int, shard_count: int) -> bytes:
-    return b"\x08shard_idI%b\x0bshard_countI%b" % (struct.pack(">i", shard_id), struct.pack(">i", shard_count))
+    return b"\x08shard_idI%b\x0bshard_countI%b" % (
+        struct.pack(">i", shard_id),
+        struct.pack(">i", shard_count),
+    )
 
 
 def event_properties(
@@ -74,7 +84,14 @@ def event_properties(
         fields += b"\x05cause" + _value(cause)
     if seq is not None:
         fields += b"\x03seql" + struct.pack(">q", seq)
-    flags = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _TIMESTAMP | _TYPE | (_MESSAGE_ID if message_id is not None else 0)
+    flags = (
+        _CONTENT_TYPE
+        | _HEADERS
+        | _DELIVERY_MODE
+        | _TIMESTAMP
+        | _TYPE
+        | (_MESSAGE_ID if message_id is not None else 0)
+    )
     return b"".join((
         struct.pack(">H", flags), short(b"application/json"), struct.pack(">I", len(fields)), fields, b"\x02" if persistent else b"\x01",
         short(message_id) if message_id is not None else b"", struct.pack(">Q", timestamp), short(name),
@@ -82,10 +99,21 @@ def event_properties(
 
 
 def own_properties(
-    name: bytes, headers: Mapping[str, str | int | bool], message_id: str | None, timestamp: int, persistent: bool
+    name: bytes,
+    headers: Mapping[str, str | int | bool],
+    message_id: str | None,
+    timestamp: int,
+    persistent: bool,
 ) -> bytes:
     """The properties of a message of the gateway's own."""
-    flags = _CONTENT_TYPE | _HEADERS | _DELIVERY_MODE | _TIMESTAMP | _TYPE | (_MESSAGE_ID if message_id is not None else 0)
+    flags = (
+        _CONTENT_TYPE
+        | _HEADERS
+        | _DELIVERY_MODE
+        | _TIMESTAMP
+        | _TYPE
+        | (_MESSAGE_ID if message_id is not None else 0)
+    )
     return b"".join((
         struct.pack(">H", flags), short(b"application/json"), _table(headers), b"\x02" if persistent else b"\x01",
         short(message_id.encode()) if message_id is not None else b"", struct.pack(">Q", timestamp), short(name),
@@ -97,7 +125,9 @@ def _method(exchange: bytes, key: bytes, mandatory: bool) -> bytes:
     return _FRAME.pack(1, CHANNEL, len(arguments)) + arguments + END
 
 
-def head(exchange: bytes, key: bytes, properties: bytes, size: int, first: int, mandatory: bool = False) -> bytes:
+def head(
+    exchange: bytes, key: bytes, properties: bytes, size: int, first: int, mandatory: bool = False
+) -> bytes:
     """Everything before a body of ``size`` bytes whose first frame carries ``first`` of them."""
     content = _HEADER_START + _U64.pack(size) + properties
     begin = _method(exchange, key, mandatory) + _FRAME.pack(2, CHANNEL, len(content)) + content
@@ -105,7 +135,9 @@ def head(exchange: bytes, key: bytes, properties: bytes, size: int, first: int, 
     return begin + END + _FRAME.pack(3, CHANNEL, first) if size else begin
 
 
-def pieces(exchange: bytes, publish: Publish, frame_max: int, mandatory: bool = False) -> tuple[bytes, bytes, bytes]:
+def pieces(
+    exchange: bytes, publish: Publish, frame_max: int, mandatory: bool = False
+) -> tuple[bytes, bytes, bytes]:
     """A message as head, body and end, its body cut into frames of at most ``frame_max`` bytes."""
     size, room = len(publish.body), frame_max - 8
     begin = head(exchange, publish.key, publish.properties, size, min(size, room), mandatory)
@@ -119,19 +151,32 @@ def pieces(exchange: bytes, publish: Publish, frame_max: int, mandatory: bool = 
 
 
 def template(
-    exchange: bytes, name: bytes, shard_id: int, shard_count: int, id_prefix: bytes, digits: int, replayed: bool, persistent: bool
+    exchange: bytes,
+    name: bytes,
+    shard_id: int,
+    shard_count: int,
+    id_prefix: bytes,
+    digits: int,
+    replayed: bool,
+    persistent: bool,
 ) -> Template:
     """What the frames of this shard's events of this name have in common while ``seq`` has so many decimal digits.
 
     ``pack(begin, size, middle, seq, identity, b"%d" % seq, timestamp as 8 bytes, end, size)`` is the head then.
     """
     key = short(name)
-    properties = event_properties(name, shard_id, shard_count, 0, id_prefix + b"0" * digits, 0, replayed, persistent)
+    properties = event_properties(
+        name, shard_id, shard_count, 0, id_prefix + b"0" * digits, 0, replayed, persistent
+    )
     # From the back: the type, the time, the digits, the identity with its length and the delivery mode; seq ends the table.
     stop = len(properties) - len(key) - 8 - digits
     start = stop - len(id_prefix) - 1 - 1
     middle, identity = properties[: start - 8], properties[start:stop]
-    begin = _method(exchange, name, False) + _FRAME.pack(2, CHANNEL, len(_HEADER_START) + 8 + len(properties)) + _HEADER_START
+    begin = (
+        _method(exchange, name, False)
+        + _FRAME.pack(2, CHANNEL, len(_HEADER_START) + 8 + len(properties))
+        + _HEADER_START
+    )
     end = key + END + _BODY_START
     pack = struct.Struct(f">{len(begin)}sQ{len(middle)}sq{len(identity)}s{digits}s8s{len(end)}sI").pack
     return pack, begin, middle, identity, end
@@ -203,7 +248,13 @@ def republished(properties: bytes) -> bytes:
     stop = at + 4 + length
     if _REPUBLISHED in properties[at + 4 : stop]:
         return properties
-    return properties[:at] + struct.pack(">I", length + len(_REPUBLISHED)) + properties[at + 4 : stop] + _REPUBLISHED + properties[stop:]
+    return (
+        properties[:at]
+        + struct.pack(">I", length + len(_REPUBLISHED))
+        + properties[at + 4 : stop]
+        + _REPUBLISHED
+        + properties[stop:]
+    )
 
 
 def remark(head: bytes) -> bytes:

@@ -18,7 +18,15 @@ __all__ = ["AmqpAddress", "parse"]
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _MECHANISMS = ("plain", "external")
 _VERIFY = ("verify_peer", "verify_none")
-_TLS_ONLY = ("cacertfile", "certfile", "keyfile", "password", "server_name_indication", "verify", "fail_if_no_peer_cert")
+_TLS_ONLY = (
+    "cacertfile",
+    "certfile",
+    "keyfile",
+    "password",
+    "server_name_indication",
+    "verify",
+    "fail_if_no_peer_cert",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,9 @@ class AmqpAddress:
         try:
             context = ssl.create_default_context(cafile=self.cacertfile)
         except (OSError, ssl.SSLError) as error:
-            raise ValueError(f"the CA certificates in {self.cacertfile} cannot be read: {_reason(error)}") from None
+            raise ValueError(
+                f"the CA certificates in {self.cacertfile} cannot be read: {_reason(error)}"
+            ) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if not self.verify:
             context.check_hostname = False
@@ -70,7 +80,9 @@ class AmqpAddress:
             try:
                 context.load_cert_chain(self.certfile, self.keyfile, self.key_password or "")
             except (OSError, ssl.SSLError) as error:
-                files = self.certfile if self.keyfile is None else f"{self.certfile} with the key {self.keyfile}"
+                files = (
+                    self.certfile if self.keyfile is None else f"{self.certfile} with the key {self.keyfile}"
+                )
                 raise ValueError(f"the client certificate {files} cannot be used: {_reason(error)}") from None
         return context
 
@@ -146,7 +158,9 @@ def _host(parts: SplitResult) -> str:
         return inside
     host = _decoded(place.rpartition(":")[0] if ":" in place else place, "host")
     if ":" in host:
-        raise ValueError("the host has a ':' too many: an IPv6 address stands in [ ]; in a password write %3A, %2F and %40")
+        raise ValueError(
+            "the host has a ':' too many: an IPv6 address stands in [ ]; in a password write %3A, %2F and %40"
+        )
     return host or "localhost"
 
 
@@ -157,7 +171,9 @@ def _port(parts: SplitResult, default: int) -> int:
         return default
     # The text itself is not shown: a password with an unescaped '/' ends up here.
     if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:6]) < 65536):
-        raise ValueError("the port must be a number from 1 to 65535; in a password write %2F for '/', %3F for '?', %40 for '@'")
+        raise ValueError(
+            "the port must be a number from 1 to 65535; in a password write %2F for '/', %3F for '?', %40 for '@'"
+        )
     return int(digits)
 
 
@@ -172,10 +188,14 @@ def _reason(error: OSError) -> str:
     return error.strerror or getattr(error, "reason", None) or type(error).__name__
 
 
-def _number(key: str, least: int, most: int, unit: float | None = None) -> Callable[[str, str], tuple[str, int | float]]:
+def _number(
+    key: str, least: int, most: int, unit: float | None = None
+) -> Callable[[str, str], tuple[str, int | float]]:
     def read(name: str, value: str) -> tuple[str, int | float]:
         if not (value.isascii() and value.isdigit() and least <= int(value[:12]) <= most):
-            raise ValueError(f"the parameter {name} must be a number from {least} to {most}, not {value[:20]!r}")
+            raise ValueError(
+                f"the parameter {name} must be a number from {least} to {most}, not {value[:20]!r}"
+            )
         return key, int(value) if unit is None else int(value) * unit
 
     return read
@@ -190,7 +210,9 @@ def _text(key: str) -> Callable[[str, str], tuple[str, str]]:
     return read
 
 
-def _word(key: str, words: tuple[str, ...], meaning: Callable[[str], object]) -> Callable[[str, str], tuple[str, object]]:
+def _word(
+    key: str, words: tuple[str, ...], meaning: Callable[[str], object]
+) -> Callable[[str, str], tuple[str, object]]:
     def read(name: str, value: str) -> tuple[str, object]:
         if value.lower() not in words:
             raise ValueError(f"the parameter {name} must be {' or '.join(words)}, not {value[:20]!r}")
