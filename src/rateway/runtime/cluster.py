@@ -164,7 +164,7 @@ class Cluster:
     # Life.
 
     async def run(self) -> None:
-        """Publish, write sessions down, and hold the shards' tasks, until cancelled. Shards start with :meth:`start`."""
+        """Publish, write sessions down, hold the shards' tasks, until cancelled; shards start with :meth:`start`."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self.publisher.run(), name=f"publisher {self.number}")
@@ -181,7 +181,7 @@ class Cluster:
             shard.start()
 
     def yield_shards(self) -> None:
-        """Another gateway owns this cluster: leave its shards to it, keep our sessions for the day we are asked again."""
+        """Another gateway owns this cluster: leave its shards to it; our sessions stay written down."""
         if not self._started:
             return
         self._started = False

@@ -70,7 +70,7 @@ class _Hand:
     began_at: float = 0.0
     restarts: int = 0
     failures: int = 0
-    live: int = 0
+    loading: list[int] = field(default_factory=list)
     permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
@@ -98,6 +98,8 @@ class Crew:
         self._lock_file = lock_file
         self._on_fatal = on_fatal
         self._hands = [_Hand(number, share) for number, share in enumerate(spread(clusters, processes), 1)]
+        for hand in self._hands:
+            hand.loading = self._shards_of(hand)
         self._calls = itertools.count(1)
         self._asked: dict[int, asyncio.Future[words.Parts]] = {}
         self._stopping = False
@@ -167,7 +169,8 @@ class Crew:
                 await process.wait()
             line.close()
             hand.line = None
-            hand.live = 0
+            hand.loading = self._shards_of(hand)
+            self._tell_loading()
             self._settle_permits(hand)
             await asyncio.wait([pumping], timeout=1.0)
             pumping.cancel()
@@ -194,7 +197,9 @@ class Crew:
         hand.heard_at = time.monotonic()
         match record:
             case words.Beat():
-                hand.live = record.live
+                if record.loading != hand.loading:
+                    hand.loading = record.loading
+                    self._tell_loading()
             case words.Acquire():
                 assert self._tasks is not None
                 hand.permits[record.call] = self._tasks.create_task(self._acquire(hand, line, record))
@@ -279,10 +284,17 @@ class Crew:
 
     def progress(self) -> tuple[int, int]:
         """(Live shards, all shards), as the workers last said."""
-        shards = [
-            len(self.choice.layout.shards_of(number)) for hand in self._hands for number in hand.clusters
-        ]
-        return sum(hand.live for hand in self._hands), sum(shards)
+        total = sum(len(self._shards_of(hand)) for hand in self._hands)
+        return total - sum(len(hand.loading) for hand in self._hands), total
+
+    def _shards_of(self, hand: _Hand) -> list[int]:
+        return [shard for number in hand.clusters for shard in self.choice.layout.shards_of(number)]
+
+    def _tell_loading(self) -> None:
+        loading = words.Loading([shard for hand in self._hands for shard in hand.loading])
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(loading)
 
     def silent(self) -> list[str]:
         """What a person should know about workers that are not there."""

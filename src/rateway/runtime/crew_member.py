@@ -1,4 +1,4 @@
-"""A worker process of a crew: runs its share of the clusters, asks its supervisor for permits, leaves when that is gone."""
+"""A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor."""
 
 from __future__ import annotations
 
@@ -111,8 +111,9 @@ async def member(line: Line, begin: words.Begin) -> int:
 async def _beat(line: Line, worker: Worker) -> None:
     while True:
         shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
-        live = sum(1 for shard in shards if shard.conversation.state is State.LIVE)
-        line.send(words.Beat(live, len(shards)))
+        line.send(
+            words.Beat([shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE])
+        )
         await asyncio.sleep(BEAT_EVERY_S)
 
 
@@ -129,6 +130,9 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
                 worker.restart_shard(record.shard)
+            case words.Loading():
+                if worker.cache is not None:
+                    worker.cache.learn_loading(record.shards)
             case words.UseGateway():
                 worker.use_gateway(record.url)
             case words.Drain():

@@ -100,8 +100,14 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 class Beat(msgspec.Struct, tag=True, frozen=True):
     """The worker's loop goes round."""
 
-    live: int
-    shards: int
+    loading: list[int]
+    """Shards that are not live."""
+
+
+class Loading(msgspec.Struct, tag=True, frozen=True):
+    """To a worker: shards of all processes that are not live, for queries about their guilds."""
+
+    shards: list[int]
 
 
 class FatalWords(msgspec.Struct, tag=True, frozen=True):
@@ -125,7 +131,7 @@ class Drained(msgspec.Struct, tag=True, frozen=True):
     cluster: int
 
 
-ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | UseGateway | Permitted
+ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | UseGateway | Loading | Permitted
 FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained
 
 

@@ -72,7 +72,8 @@ class Dialer:
 
     async def _wait_for_the_host(self) -> None:
         loop = asyncio.get_running_loop()
-        while (delay := self._closed_until - loop.time()) > 0:
+        # The time may be moved on by another refusal while this one waits; no event announces its end.
+        while (delay := self._closed_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(delay + random.uniform(0, min(5.0, delay / 4)))
 
     def _judge(self, error: DialError) -> None:

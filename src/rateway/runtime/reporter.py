@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rateway import __version__
+from rateway.cache.queries import stats_of
 from rateway.runtime.status import (
     BudgetStatus,
     ClusterStatus,
@@ -22,6 +23,7 @@ from rateway.runtime.status import (
 )
 from rateway.runtime.worker import Worker
 from rateway.session.orders import State
+from rateway.transports.store.reader import StoreUnreadable
 
 if TYPE_CHECKING:
     from rateway.runtime.cluster import Cluster
@@ -256,7 +258,7 @@ def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
         commands=dict(responder.commands) if responder else {},
         queries=dict(responder.queries) if responder else {},
         publisher=_publisher(cluster),
-        cache=None,
+        cache=_cache(cluster),
         store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
         repeated=cluster.repeated,
         oversize=cluster.oversize,
@@ -265,6 +267,20 @@ def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
         query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
         query_seconds=responder.query_times.total if responder else 0.0,
     )
+
+
+def _cache(cluster: Cluster) -> dict[str, int] | None:
+    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable."""
+    store = cluster.store
+    if store is None or not cluster.tools.settings.cache_enabled:
+        return None
+    reader = store.reader()
+    try:
+        with reader.view() as view:
+            counts = stats_of(view)
+    except StoreUnreadable:
+        return None
+    return {**counts, "disk_bytes": reader.disk_bytes()}
 
 
 def _store_words(cluster: Cluster) -> str:

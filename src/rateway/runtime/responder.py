@@ -126,14 +126,14 @@ class Responder:
             self.query_kinds[f"unreadable {request.code.value}"] += 1
             self._fail_query(message, request, None)
             return
-        cache = self._worker.queries
+        cache = self._worker.cache
         if cache is None:
             words = "the cache is switched off (CACHE_ENABLED)"
             self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
             return
         now = asyncio.get_running_loop().time()
         patience = commands.deadline(message.expiration, self._worker.settings.query_deadline)
-        cache.ask(self, message, request, now + patience)
+        cache.desk.ask(self, message, request, now + patience)
 
     def answer_query(self, message: Message, key: str | None, status: errors.Status, body: bytes) -> None:
         """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known."""

@@ -12,6 +12,7 @@ import msgspec
 
 from rateway.cache.policy import CachePolicy
 from rateway.config import Settings
+from rateway.discord.intents import Intents
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import Layout
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
@@ -176,20 +177,24 @@ def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
     return (settings.cache_path or state.path / "clusters") / str(number) / "store"
 
 
-def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
-    """The store of a cluster, with the cache's policy of the settings."""
-    policy = CachePolicy(
+def policy_of(settings: Settings) -> CachePolicy:
+    """What the cache keeps and says."""
+    return CachePolicy(
         enabled=settings.cache_enabled,
         messages_per_channel=settings.message_cache_size,
         activities=settings.cache_activities,
         members_from_events=settings.cache_members_from_events,
         before=settings.before,
-        message_content=bool(settings.intents & 1 << 15),
+        message_content=bool(settings.intents & Intents.MESSAGE_CONTENT),
         **({"kinds": settings.cache_kinds} if settings.cache_kinds is not None else {}),
     )
+
+
+def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
+    """The store of a cluster, with the cache's policy of the settings."""
     folder = store_folder(settings, state, number)
     try:
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         return StoreFault(f"{folder.parent} cannot be made: {error.strerror}")
-    return Store.open(folder, cluster=number, policy=policy, wall=time.time())
+    return Store.open(folder, cluster=number, policy=policy_of(settings), wall=time.time())

@@ -81,7 +81,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     queries: dict[str, int]
     """Queries by outcome."""
     publisher: PublisherStatus
-    cache: dict[str, object] | None
+    cache: dict[str, int] | None
     store: str
     """``ok``, or what is wrong with the store."""
     repeated: int = 0

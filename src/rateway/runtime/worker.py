@@ -13,8 +13,8 @@ from rateway.contract import topology
 from rateway.delivery.limits import DeliveryLimits
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster, ClusterTools
-from rateway.runtime.desk import QueryDesk
 from rateway.runtime.dialer import Dialer
+from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
 from rateway.runtime.start import Identity, open_store
@@ -54,7 +54,7 @@ class Worker:
         self.clusters: dict[int, Cluster] = {}
         self.responders: dict[int, Responder] = {}
         self.ownership: dict[int, tuple[Ownership, str]] = {}
-        self.queries: QueryDesk | None = None
+        self.cache: HostCache | None = None
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         tools = self._tools(identity, on_fatal)
@@ -70,6 +70,9 @@ class Worker:
                 on_message=responder.message,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
             )
+
+        if settings.cache_enabled:
+            self.cache = HostCache(settings, state, choice, self.clusters)
 
     def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
         settings, layout = self.settings, self.choice.layout
@@ -133,6 +136,8 @@ class Worker:
     async def run(self) -> None:
         """Hold the clusters, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            if self.cache is not None:
+                tasks.create_task(self.cache.run(), name="stores of other processes")
             for number, cluster in self.clusters.items():
                 self._tasks[number] = (
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),

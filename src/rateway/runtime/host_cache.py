@@ -1,0 +1,76 @@
+"""The cache as queries see it: every cluster of this host, whichever process writes it.
+
+Stores of this process are read through its own; those of other processes are opened for reading as soon as they are
+there. Which shards are still loading is known of our own, and told by the supervisor of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from rateway.cache.queries import Situation
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime.cluster import Cluster
+from rateway.runtime.desk import QueryDesk
+from rateway.runtime.start import clusters_of, policy_of, store_folder
+from rateway.session.orders import State
+from rateway.transports.state import StateDir
+from rateway.transports.store import StoreFault, StoreReader
+from rateway.transports.store.queries import Queries
+
+# A store of another process appears when that process starts.
+LOOK_EVERY_S = 0.5
+
+__all__ = ["HostCache"]
+
+
+class HostCache:
+    """Readers of all stores of this gateway on this host, and the desk where queries wait."""
+
+    def __init__(self, settings: Settings, state: StateDir, choice: Choice, own: dict[int, Cluster]) -> None:
+        self._settings = settings
+        self._state = state
+        self._choice = choice
+        self._own = own
+        self._all = clusters_of(settings, choice.layout)
+        self._loading_elsewhere: frozenset[int] = frozenset()
+        self._readers: dict[int, StoreReader] = {
+            number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
+        }
+        self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
+        self.desk = QueryDesk(self._queries.answer, limit=settings.query_queue)
+
+    def _situation(self) -> Situation:
+        layout = self._choice.layout
+        return Situation(
+            shard_count=layout.shards,
+            shards_per_cluster=layout.per_cluster,
+            clusters=self._all,
+            is_loading=self._is_loading,
+        )
+
+    def _is_loading(self, shard_id: int) -> bool:
+        number = self._choice.layout.cluster_of(shard_id)
+        cluster = self._own.get(number)
+        if cluster is None:
+            return number not in self._readers or shard_id in self._loading_elsewhere
+        return cluster.shards[shard_id].conversation.state is not State.LIVE
+
+    def learn_loading(self, shards: Iterable[int]) -> None:
+        """Which shards of other processes are not live."""
+        self._loading_elsewhere = frozenset(shards)
+
+    async def run(self) -> None:
+        """Open the stores of other processes as they appear, until all are there."""
+        missing = [number for number in self._all if number not in self._own]
+        while missing:
+            for number in list(missing):
+                reader = StoreReader.open(store_folder(self._settings, self._state, number))
+                if not isinstance(reader, StoreFault):
+                    self._readers[number] = reader
+                    missing.remove(number)
+            if missing:
+                await asyncio.sleep(LOOK_EVERY_S)
