@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import socket
 import time
 
@@ -99,7 +98,7 @@ async def member(line: Line, begin: words.Begin) -> int:
                 tasks.create_task(_beat(line, worker)),
                 tasks.create_task(watch.run()),
             ]
-            end_sessions = await _listen(line, worker, permits, watch)
+            end_sessions = await _listen(line, worker, permits, watch, f"worker {begin.number}")
             await worker.wind_down(end_sessions=end_sessions)
             for task in running:
                 task.cancel()
@@ -117,7 +116,7 @@ async def _beat(line: Line, worker: Worker) -> None:
         await asyncio.sleep(BEAT_EVERY_S)
 
 
-async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopWatch) -> bool:
+async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopWatch, role: str) -> bool:
     """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
     async for record in line.records():
         match record:
@@ -126,7 +125,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
             case words.Stop():
                 return bool(record.end_sessions)
             case words.AskStatus():
-                clusters, shards, process, notes = parts_of(worker, watch, f"worker {os.getpid()}")
+                clusters, shards, process, notes = parts_of(worker, watch, role)
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
                 worker.restart_shard(record.shard)

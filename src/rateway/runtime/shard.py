@@ -269,6 +269,8 @@ class Shard:
         line, self.line = self.line, None
         if line is not None:
             self.last_close = (order.code, order.reason)
+            if line.socket is not None:
+                self.closes[order.code] = self.closes.get(order.code, 0) + 1
             line.hang_up(order.code)
 
     def _request_permit(self, order: RequestPermit) -> None:
