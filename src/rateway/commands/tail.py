@@ -30,6 +30,8 @@ examples:
   rateway tail MESSAGE_CREATE GUILD_CREATE      only these
   rateway tail --cluster 2 --json | jq .guild   one JSON object a line
   rateway tail --count 10                       end after ten
+
+exit codes: 0 ended as asked, 69 no broker or no such exchange, 78 no broker's address
 """
 
 #: The gateway's own messages (docs/workers.md), bound beside Discord's.
