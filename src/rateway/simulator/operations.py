@@ -52,6 +52,8 @@ def receive(gateway: Gateway, connection: Connection, data: bytes, now: float) -
     elif op not in BEFORE_READY and connection.session is None:
         gateway.refuse(connection, "not-authenticated", f"op {op} without a session", 4003)
     else:
+        if op not in BEFORE_READY:
+            gateway.ledger.count(f"command {Opcode(op).name.lower()}")
         handler(gateway, connection, payload.get("d"), now)
 
 
