@@ -138,8 +138,10 @@ class Driver:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, waking the conversation whenever it asked for it."""
-        end = self.now + seconds
+        end, wakes_in_vain = self.now + seconds, 0
         while (at := self.conversation.wake_at) is not None and at <= end:
+            wakes_in_vain = 0 if at > self.now else wakes_in_vain + 1
+            assert wakes_in_vain < 10, f"woken for nothing, again and again, in {self.conversation.state}"
             self.now = max(self.now, at)
             self.fact("woken", self.now)
         self.now = end

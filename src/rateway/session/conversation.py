@@ -290,7 +290,7 @@ class Conversation:
             return None
         # The hot path: the next dispatch in line of a live session.
         s = envelope.s
-        if s == self.received_seq + 1 and self._smooth and envelope.op == 0:
+        if s == self.received_seq + 1 and self._smooth and envelope.op == 0 and envelope.t is not None:
             self.received_seq = s
             self._last = envelope
             return envelope
