@@ -1,8 +1,9 @@
-"""A broker that takes everything: AMQP 0-9-1 as far as a publisher with confirms needs it, at well under 1 µs an event.
+"""A broker that takes everything: AMQP 0-9-1 as far as a publisher with confirms needs it, at well under 1 µs
+an event.
 
-It counts ``basic.publish`` methods by their bytes (JSON has no control characters, so no body holds them) and confirms what a
-read brought with one ``basic.ack``. Nothing is routed or kept. ``python -m benchmarks.path.sink`` prints its port and serves one
-connection after another until its standard input ends.
+It counts ``basic.publish`` methods by their bytes (JSON has no control characters, so no body holds them) and
+confirms what a read brought with one ``basic.ack``. Nothing is routed or kept. ``python -m
+benchmarks.path.sink`` prints its port and serves one connection after another until its standard input ends.
 """
 
 from __future__ import annotations

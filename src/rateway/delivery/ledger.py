@@ -1,13 +1,14 @@
 """Which events are unconfirmed, and how far is each shard settled?
 
-The ledger of one cluster. Events come in *runs*: what one shard published in one wake-up, so that the work for an event is an
-``append`` and the bookkeeping is done per run. A run waits, is written (its events get consecutive delivery tags), and ends when
-the broker has answered for each of them, or when it is in the spool. Nothing here knows what the pieces of an event look like.
+The ledger of one cluster. Events come in *runs*: what one shard published in one wake-up, so that the work
+for an event is an ``append`` and the bookkeeping is done per run. A run waits, is written (its events get
+consecutive delivery tags), and ends when the broker has answered for each of them, or when it is in the
+spool. Nothing here knows what the pieces of an event look like.
 
-Acknowledgements come late, ``multiple``, one by one and out of order (RabbitMQ confirms what has no queue at once and what is
-persistent in batches), so a run counts what is left and remembers holes; the *cursor* of a session moves only over a prefix
-without holes. What must be written again keeps its place: a lost connection turns everything unanswered back into waiting runs,
-in order, before anything newer.
+Acknowledgements come late, ``multiple``, one by one and out of order (RabbitMQ confirms what has no queue at
+once and what is persistent in batches), so a run counts what is left and remembers holes; the *cursor* of a
+session moves only over a prefix without holes. What must be written again keeps its place: a lost connection
+turns everything unanswered back into waiting runs, in order, before anything newer.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ class Run:
         self.tag = 0
         # The first unanswered event's name, where the pieces do not tell it any more.
         self.name = ""
-        # Events not answered for, and the index of the first of them. Until the run is closed (``add``) it is unanswered, whatever it
-        # holds: confirms of older runs arrive while it is still filled.
+        # Events not answered for, and the index of the first of them. Until the run is closed (``add``) it is
+        # unanswered, whatever it holds: confirms of older runs arrive while it is still filled.
         self.left = -1
         self.front = 0
-        # Events that the broker has refused: their tags are spent, so an acknowledgement of all up to a later one does not mean them.
+        # Events that the broker has refused: their tags are spent, so an acknowledgement of all up to a later
+        # one does not mean them.
         self.held: set[int] | None = None
         # The events' numbers in the spool, if they are there.
         self.records: list[int] | None = None
@@ -157,7 +159,10 @@ class Unconfirmed:
     # What the broker answers
 
     def acknowledge(self, acks: Iterable[tuple[int, int]]) -> list[Run]:
-        """``basic.ack``: (tag, multiple); tag 0 with multiple is everything. Returns the runs that are complete now."""
+        """``basic.ack``: (tag, multiple); tag 0 with multiple is everything.
+
+        Returns the runs that are complete now.
+        """
         finished: list[Run] = []
         for tag, multiple in acks:
             if not multiple:
@@ -235,7 +240,10 @@ class Unconfirmed:
             self.bytes += grown
 
     def retry(self, most: int, fetch: Callable[[int], tuple[Any, Any, Any] | None]) -> Run | None:
-        """Refused events to write again, the oldest ``most`` of them; ``fetch(number)`` gives the pieces of one that only the spool has."""
+        """Refused events to write again, the oldest ``most`` of them.
+
+        ``fetch(number)`` gives the pieces of one that only the spool has.
+        """
         run = Run(None, -1.0)
         run.origins = []
         for origin, index in list(self.refused)[:most]:
@@ -255,7 +263,10 @@ class Unconfirmed:
         return run
 
     def abandon(self) -> list[Run]:
-        """Give the oldest refused event up: from now on it counts as answered for. Returns the runs that are complete by that."""
+        """Give the oldest refused event up: from now on it counts as answered for.
+
+        Returns the runs that are complete by that.
+        """
         finished: list[Run] = []
         run, index = next(iter(self.refused))
         del self.refused[run, index]
@@ -345,7 +356,10 @@ class Unconfirmed:
             self.moved = True
 
     def _trim(self) -> None:
-        """Forget complete runs: those at the front, and those behind a run that is never answered once they are the larger part."""
+        """Forget complete runs.
+
+        Those at the front, and those behind a run that is never answered once they are the larger part.
+        """
         sent = self.sent
         gone = 0
         for run in sent:
@@ -363,10 +377,11 @@ class Unconfirmed:
     # What happens to the connection
 
     def lost(self, remark: Callable[[Any], Any]) -> int:
-        """The channel is gone, tags begin at 1 again: what is unanswered waits once more, in order, before anything newer.
+        """The channel is gone, tags begin at 1 again: what is unanswered waits once more, in order, before
+        anything newer.
 
-        An event that the broker may have lost after it took a later one of the same shard is marked by ``remark(head)``.
-        What the spool has is left to it. Returns how many events are to be written again.
+        An event that the broker may have lost after it took a later one of the same shard is marked by
+        ``remark(head)``. What the spool has is left to it. Returns how many events are to be written again.
         """
         for cursor in dict.fromkeys(run.cursor for run in self.sent if run.cursor is not None):
             self._fold(cursor, remark)
@@ -390,12 +405,16 @@ class Unconfirmed:
         for index in range(len(run.marks) - 1, -1, -1):
             if not run.left or run.pieces[STRIDE * index] is None:
                 taken.add(run.marks[index])
-            # What was spooled while it was unanswered has had newer events written after it from memory: taken, for all we know.
+            # What was spooled while it was unanswered has had newer events written after it from memory:
+            # taken, for all we know.
             elif not run.window or run.marks[index] in taken:
                 self.suspect.add(run.records[index])
 
     def _fold(self, cursor: Cursor, remark: Callable[[Any], Any]) -> None:
-        """Take what is answered for out of a cursor's runs; the mark of each goes to the event before it that is not."""
+        """Take what is answered for out of a cursor's runs.
+
+        The mark of each goes to the event before it that is not.
+        """
         later, carry = False, 0
         for run in reversed(cursor.runs):
             pieces: list[Any] = []
@@ -437,9 +456,10 @@ class Unconfirmed:
         ]  # fmt: skip
 
     def spooled(self, run: Run, first: int, name: str) -> None:
-        """The spool has the run's :meth:`pieces_left`, numbered from ``first``, the first of them called ``name``.
+        """The spool has the run's :meth:`pieces_left`, numbered from ``first``; the first is called ``name``.
 
-        They are settled by that; what was waiting is the spool's, what was written is still answered for. Oldest run first.
+        They are settled by that; what was waiting is the spool's, what was written is still answered for.
+        Oldest run first.
         """
         run.name = name
         flying = not (self.waiting and self.waiting[0] is run)

@@ -11,15 +11,18 @@ __all__ = ["DeliveryLimits"]
 class DeliveryLimits:
     """The bounds of one cluster's publisher. See ``docs/delivery.md``, *While the broker is away*."""
 
-    # Unconfirmed events and bytes (of AMQP frames) in memory. At either bound events go to the spool, or reading pauses.
+    # Unconfirmed events and bytes (of AMQP frames) in memory. At either bound events go to the spool, or
+    # reading pauses.
     events: int = 100_000
     bytes: int = 256 * 1024 * 1024
     # Below this share of both bounds reading goes on; the distance keeps it from fluttering.
     resume_below: float = 0.75
-    # Seconds that the broker may be away, blocked or refusing before what is unconfirmed goes to the spool. Discord's own replay
-    # buffer may hold as few as 100 events, so a crash in the middle of an outage must find them on disk.
+    # Seconds that the broker may be away, blocked or refusing before what is unconfirmed goes to the spool.
+    # Discord's own replay buffer may hold as few as 100 events, so a crash in the middle of an outage must
+    # find them on disk.
     spool_after: float = 2.0
-    # Events read back from the spool that may be unconfirmed at once: leaves a broker that has just come back room for others.
+    # Events read back from the spool that may be unconfirmed at once: leaves a broker that has just come back
+    # room for others.
     drain_window: int = 2_000
     # Seconds between tries of an event that the broker refuses (basic.nack); doubled each time.
     nack_delay: float = 0.25

@@ -9,7 +9,10 @@ __all__ = ["Publish"]
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A message and where it goes: routing key, AMQP properties (flags and list), body; free of exchange, channel and frame size."""
+    """A message and where it goes.
+
+    Routing key, AMQP properties (flags and list), body; free of exchange, channel and frame size.
+    """
 
     key: bytes
     properties: bytes

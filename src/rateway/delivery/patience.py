@@ -8,8 +8,8 @@ __all__ = ["Patience", "Repeats"]
 class Patience:
     """What the broker refuses (basic.nack) is tried again with a growing delay, a single event first.
 
-    Other queues have taken it already and get a double with each try. What follows goes out in batches that grow from one event
-    on, so that a queue that has room for a few does not cost hundreds of doubles.
+    Other queues have taken it already and get a double with each try. What follows goes out in batches that
+    grow from one event on, so that a queue that has room for a few does not cost hundreds of doubles.
     """
 
     def __init__(self, first: float, most: float, limit: float | None) -> None:

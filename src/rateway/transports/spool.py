@@ -1,10 +1,11 @@
 """Events that wait on disk while the broker is away: one cluster's, in order, bounded, whole after ``kill -9``.
 
-A folder of append-only segments. Each is named by the number of its first event and holds, after a short signature, records of
-length, CRC and what is to be published (routing key, AMQP properties, body). Numbers count on without a gap, over restarts too.
-A batch is one write; what a crash cut off at the end is recognised by length and CRC and taken away. A segment is deleted once
-the broker has confirmed all of it; a small file remembers how far everything is confirmed, so that little is published twice
-after a crash. Nothing is fsynced: the promise holds for a crash of the process, not of the machine (``docs/delivery.md``).
+A folder of append-only segments. Each is named by the number of its first event and holds, after a short
+signature, records of length, CRC and what is to be published (routing key, AMQP properties, body). Numbers
+count on without a gap, over restarts too. A batch is one write; what a crash cut off at the end is recognised
+by length and CRC and taken away. A segment is deleted once the broker has confirmed all of it; a small file
+remembers how far everything is confirmed, so that little is published twice after a crash. Nothing is
+fsynced: the promise holds for a crash of the process, not of the machine (``docs/delivery.md``).
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ class _Place(NamedTuple):
 class Spool:
     """One cluster's spool. Not safe for two processes: the state folder's lock keeps others away.
 
-    ``events`` are unconfirmed, ``bytes`` is what the segments take on disk, at most ``limit``. ``healthy`` is false after a write
-    that the disk refused, until one succeeds; ``trouble`` says why. ``torn`` counts what a crash left unreadable and was left out.
+    ``events`` are unconfirmed, ``bytes`` is what the segments take on disk, at most ``limit``. ``healthy`` is
+    false after a write that the disk refused, until one succeeds; ``trouble`` says why. ``torn`` counts what
+    a crash left unreadable and was left out.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -79,7 +81,8 @@ class Spool:
         self._front = 1
         self._early: set[int] = set()
         self._front_file = -1
-        # The reader: the next number to hand out, what is parsed already, and where in which segment the next parse begins.
+        # The reader: the next number to hand out, what is parsed already, and where in which segment the next
+        # parse begins.
         self._reading = 1
         self._ready: deque[tuple[int, Publish]] = deque()
         self._file = -1
@@ -87,7 +90,10 @@ class Spool:
 
     @classmethod
     def open(cls, folder: Path, limit: int) -> Spool:
-        """Open or create; what a former process left comes first. ``limit`` in bytes. :class:`OSError` when the folder cannot be used."""
+        """Open or create; what a former process left comes first. ``limit`` in bytes.
+
+        :class:`OSError` when the folder cannot be used.
+        """
         spool = cls(folder, limit)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         spool._recover()
@@ -109,7 +115,10 @@ class Spool:
     # Writing
 
     def append(self, messages: Sequence[Publish]) -> int:
-        """Put messages at the end, all or none of them; the first one's number. :class:`SpoolFull` when there is no room."""
+        """Put messages at the end, all or none of them; the first one's number.
+
+        :class:`SpoolFull` when there is no room.
+        """
         records: list[bytes] = []
         for message in messages:
             rest = b"%b%b%b" % (message.key, message.properties, message.body)
@@ -375,7 +384,10 @@ def _parse(data: bytes) -> tuple[list[Publish], int]:
 
 
 def _records(descriptor: int, offset: int) -> tuple[list[Publish], int]:
-    """The records from a place in a segment on: as many as one read gives, or one that is larger than that; none at the end."""
+    """The records from a place in a segment on:
+
+    As many as one read gives, or one that is larger than that; none at the end.
+    """
     found = _parse(os.pread(descriptor, _READ, offset))
     if found[0]:
         return found

@@ -1,7 +1,8 @@
 """One connection to the broker: handshake, heartbeats, channels, and acknowledgements read in bulk.
 
-AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, ``basic.nack``, ``connection.blocked``). What comes for every event,
-``basic.ack``, is read by hand; everything else is pamqp's. ``transports/amqp/publisher.py`` writes its own frames through it.
+AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, ``basic.nack``, ``connection.blocked``). What comes
+for every event, ``basic.ack``, is read by hand; everything else is pamqp's. ``transports/amqp/publisher.py``
+writes its own frames through it.
 """
 
 from __future__ import annotations
@@ -248,7 +249,8 @@ class Connection(asyncio.Protocol):
         plug = transport.get_extra_info("socket")
         if plug is not None and plug.family in (socket.AF_INET, socket.AF_INET6):
             plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # While the broker blocks us its heartbeats are not watched; a host that is gone is noticed by TCP's own probes.
+            # While the broker blocks us its heartbeats are not watched; a host that is gone is noticed by
+            # TCP's own probes.
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
@@ -285,7 +287,8 @@ class Connection(asyncio.Protocol):
                 while size - at >= _ACK_LENGTH and data.startswith(_ACK_HEAD, at):
                     tag, multiple, end = _ack(data, at)
                     if end != _FRAME_END:
-                        return self._broken("a frame without its end")
+                        self._broken("a frame without its end")
+                        return
                     acks.append((tag, multiple))
                     at += _ACK_LENGTH
                 if not acks:
@@ -295,12 +298,15 @@ class Connection(asyncio.Protocol):
             kind, number, length = _frame(data, at)
             if length > self.frame_max:
                 if data.startswith(b"AMQP", at):
-                    return self._broken("the broker does not speak AMQP 0-9-1")
-                return self._broken(f"a frame of {length} bytes where {self.frame_max} were agreed")
+                    self._broken("the broker does not speak AMQP 0-9-1")
+                    return
+                self._broken(f"a frame of {length} bytes where {self.frame_max} were agreed")
+                return
             if size - at < length + 8:
                 break
             if data[at + length + 7] != _FRAME_END:
-                return self._broken("a frame without its end")
+                self._broken("a frame without its end")
+                return
             self._take(kind, number, data[at : at + length + 8])
             if self._transport is None:
                 return
@@ -315,8 +321,9 @@ class Connection(asyncio.Protocol):
             return
         try:
             _, _, frame = framing.unmarshal(data)
-        except Exception as error:  # pamqp raises its own, struct's, and whatever a malformed table leads to
-            return self._broken(f"a frame that cannot be read ({type(error).__name__})")
+        except Exception as error:  # noqa: BLE001  # pamqp raises its own, struct's, and what a malformed table leads to
+            self._broken(f"a frame that cannot be read ({type(error).__name__})")
+            return
         if number == 0:
             if isinstance(frame, Frame):
                 self._control(frame)
@@ -397,7 +404,8 @@ class Connection(asyncio.Protocol):
 
     def _tune(self, method: spec.Connection.Tune) -> None:
         address = self._address
-        # RabbitMQ refuses 0 for channels where it offers a number: what the server offers is the most that may be answered.
+        # RabbitMQ refuses 0 for channels where it offers a number: what the server offers is the most that
+        # may be answered.
         channels = _least(method.channel_max, address.channel_max)
         self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
         offered = method.heartbeat or 0
@@ -442,8 +450,8 @@ class Connection(asyncio.Protocol):
 async def connect(address: AmqpAddress, *, name: str, timeout: float | None = None) -> Connection:
     """Connect and open. ``name`` is what the broker's management shows.
 
-    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (somebody must change something) with words for a person.
-    ``timeout`` in seconds, by default the address's own.
+    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (somebody must change something) with
+    words for a person. ``timeout`` in seconds, by default the address's own.
     """
     where = f"the broker at {address}"
     seconds = address.connection_timeout if timeout is None else timeout

@@ -1,8 +1,9 @@
 """How do an event's AMQP frames look?
 
-A publish is three kinds of frames: the method (exchange, routing key), the content header (size, properties) and the body in
-pieces of at most ``frame_max - 8`` bytes (AMQP 0-9-1, sections 2.3.5 and 4.2). Ours are three pieces of bytes: the *head*, the
-*body* and the last frame's end; the head ends where the body begins. Everything but size, sequence and time is prepared once.
+A publish is three kinds of frames: the method (exchange, routing key), the content header (size, properties)
+and the body in pieces of at most ``frame_max - 8`` bytes (AMQP 0-9-1, sections 2.3.5 and 4.2). Ours are three
+pieces of bytes: the *head*, the *body* and the last frame's end; the head ends where the body begins.
+Everything but size, sequence and time is prepared once.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = (
 )
 _REPUBLISHED = b"\x0brepublishedt\x01"
 
-# (pack, up to the body's size, from there to seq, from there to the sequence's digits, from the time to the body's length)
+# (pack, up to the body's size, from there to seq, from there to the sequence's digits, from the time to the
+# body's length)
 Template = tuple[Callable[..., bytes], bytes, bytes, bytes, bytes]
 
 
@@ -73,9 +75,16 @@ def _shard_fields(shard_id: int, shard_count: int) -> bytes:
 
 
 def event_properties(
-    name: bytes, shard_id: int, shard_count: int, seq: int | None, message_id: bytes | None, timestamp: int, replayed: bool,
-    persistent: bool, cause: str | None = None,
-) -> bytes:  # fmt: skip
+    name: bytes,
+    shard_id: int,
+    shard_count: int,
+    seq: int | None,
+    message_id: bytes | None,
+    timestamp: int,
+    replayed: bool,
+    persistent: bool,
+    cause: str | None = None,
+) -> bytes:
     """The properties of a dispatch (``docs/contract.md``, *Properties*), flags first."""
     fields = _shard_fields(shard_id, shard_count)
     if replayed:
@@ -93,8 +102,8 @@ def event_properties(
         | (_MESSAGE_ID if message_id is not None else 0)
     )
     return b"".join((
-        struct.pack(">H", flags), short(b"application/json"), struct.pack(">I", len(fields)), fields, b"\x02" if persistent else b"\x01",
-        short(message_id) if message_id is not None else b"", struct.pack(">Q", timestamp), short(name),
+        struct.pack(">H", flags), short(b"application/json"), struct.pack(">I", len(fields)), fields,
+        b"\x02" if persistent else b"\x01", short(message_id) if message_id is not None else b"", struct.pack(">Q", timestamp), short(name),
     ))  # fmt: skip
 
 
@@ -168,7 +177,8 @@ def template(
     properties = event_properties(
         name, shard_id, shard_count, 0, id_prefix + b"0" * digits, 0, replayed, persistent
     )
-    # From the back: the type, the time, the digits, the identity with its length and the delivery mode; seq ends the table.
+    # From the back: the type, the time, the digits, the identity with its length and the delivery mode; seq
+    # ends the table.
     stop = len(properties) - len(key) - 8 - digits
     start = stop - len(id_prefix) - 1 - 1
     middle, identity = properties[: start - 8], properties[start:stop]
@@ -222,7 +232,10 @@ def key_of(head: bytes) -> str:
 
 
 def event_of(properties: bytes) -> tuple[int | None, int | None]:
-    """(shard, seq) from the properties of an event, as :func:`event_properties` writes them; of another message ``None``."""
+    """(shard, seq) from the properties of an event, as :func:`event_properties` writes them;
+
+    Of another message ``None``.
+    """
     at = 2 + 1 + properties[2]
     stop = at + 4 + int.from_bytes(properties[at : at + 4])
     if properties[at + 4 : at + 14] != b"\x08shard_idI":

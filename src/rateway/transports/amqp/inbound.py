@@ -141,7 +141,9 @@ class Inbound:
         channel.on_delivery = lambda method, header, body: self._deliver(channel, method, header, body)
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
-        await channel.call(spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk)
+        await channel.call(
+            spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
+        )
         await channel.call(spec.Queue.Declare(0, self._queue, durable=True), spec.Queue.DeclareOk)
         for key in self._keys:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
@@ -193,7 +195,13 @@ class Inbound:
         self._put(message, struct.pack(">BHIHHQB", 1, CHANNEL, 13, 60, 80, message.tag, 0) + b"\xce")
 
     def publish(
-        self, message: Message, exchange: str, key: str, body: bytes, headers: Mapping[str, str | int], correlation_id: str | None
+        self,
+        message: Message,
+        exchange: str,
+        key: str,
+        body: bytes,
+        headers: Mapping[str, str | int],
+        correlation_id: str | None,
     ) -> None:
         """Send an answer on the connection that the question came on. ``key`` and ids are at most 255 bytes."""
         assert self._connection is not None

@@ -1,41 +1,34 @@
 """One cluster's events into its exchange, each kept until the broker has confirmed it.
 
-What is published in one wake-up of the loop goes out in one write at its end. What is unconfirmed is in the ledger
-(``delivery/ledger.py``), older events before newer ones: first what the spool still has to hand out, then what waits in memory.
-Everything that stops the flow (no connection, a blocked one, a refusal, a full socket) only lets events wait there; what has
-waited for long, or is too much, goes to the spool; without one, reading pauses.
+What is published in one wake-up of the loop goes out in one write at its end. What is unconfirmed is in the
+ledger (``delivery/ledger.py``), older events before newer ones: first what the spool still has to hand out,
+then what waits in memory. Everything that stops the flow (no connection, a blocked one, a refusal, a full
+socket) only lets events wait there; what has waited for long, or is too much, goes to the spool; without one,
+reading pauses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import struct
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
-
-import pamqp.commands as spec
+from typing import Final
 
 from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.delivery.limits import DeliveryLimits
 from rateway.delivery.message import Publish
-from rateway.delivery.patience import Patience, Repeats
-from rateway.transports.amqp import frames, reports
-from rateway.transports.amqp.connection import (
-    Acks,
-    BrokerRefused,
-    BrokerUnavailable,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-    connect,
-)
+from rateway.delivery.patience import Patience
+from rateway.transports.amqp import frames
+from rateway.transports.amqp.connection import Acks, Channel, Connection
+from rateway.transports.amqp.line import keep_line
+from rateway.transports.amqp.listeners import Listeners
+from rateway.transports.amqp.observer import Clock, PublisherObserver
 from rateway.transports.amqp.stream import ShardStream
+from rateway.transports.amqp.substitutes import Substitutes
 from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.spool import Spool, SpoolFull
 
@@ -51,55 +44,9 @@ _CHUNK: Final = 512 * 1024
 _WINDOW_BYTES: Final = 32 * 1024 * 1024
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
-# Seconds between tries to reach the broker: the first come soon, because a restart takes a second or two.
-_RECONNECT_FIRST: Final = 0.1
-_RECONNECT_MOST: Final = 5.0
-# Refusals need somebody to change something at the broker.
-_REFUSED_DELAY: Final = 5.0
-# A mandatory publish of something larger would come back in full.
-_PROBE_MOST: Final = 64 * 1024
 # Upper edges in seconds.
 _EDGES: Final = tuple(0.00025 * 2**power for power in range(18))
 _TOO_LARGE: Final = re.compile(r"message size (\d+).*?(?:max\w*(?: size)?|limit)\D*(\d+)", re.IGNORECASE)
-_PRECONDITION_FAILED: Final = 406
-_NOT_FOUND: Final = 404
-
-
-class Clock(Protocol):
-    """The module :mod:`time` is one."""
-
-    def monotonic(self) -> float:
-        """Seconds that never jump."""
-
-    def time(self) -> float:
-        """Seconds since 1970."""
-
-
-class PublisherObserver(Protocol):
-    """Who hears what happens to a cluster's events. Called from the event loop; must return soon and never raise."""
-
-    def on_pause(self) -> None:
-        """Unconfirmed events have reached the bound and there is no spool (or it is full): stop reading from Discord."""
-
-    def on_resume(self) -> None:
-        """There is room again."""
-
-    def on_settled(self) -> None:
-        """``settled`` of at least one stream has moved. At most once for each read from the broker."""
-
-    def on_unrouted(self, name: str, routed: bool) -> None:
-        """Nobody is bound to this event's name (``routed`` false), or somebody is again."""
-
-    def on_oversize(
-        self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
-    ) -> None:
-        """The broker does not take an event of this size (bytes); RATEWAY_OVERSIZE goes out in its place."""
-
-    def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
-        """An event was refused for longer than ``nack_patience``, or has an impossible name: RATEWAY_REFUSED takes its place."""
-
-    def on_state(self, up: bool, why: str) -> None:
-        """The connection is ready to publish, or is not any more, and why in words (fit for a log line; no secrets)."""
 
 
 class EventPublisher:
@@ -125,17 +72,13 @@ class EventPublisher:
         self.persistent = persistent
         self.spool = spool
         self.frame_max = _FRAME_MAX
-        self.body_max: int | None = None
         # Called before the events of a wake-up are written: what workers may see must be in the store by then.
         self.before_write: Callable[[], None] | None = None
         self.nacked = 0
-        self.returned = 0
         self.republished = 0
         self.bytes_out = 0
         self.paused = False
         self.connected = False
-        self.unrouted: set[str] = set()
-        self.unrouted_events: Counter[str] = Counter()
         self._clock = clock
         self._observer = observer
         self._ledger = Unconfirmed()
@@ -149,11 +92,11 @@ class EventPublisher:
         self._stamp = bytes(8)
         self._connection: Connection | None = None
         self._flowing = False
-        # Names asked about since ``_probes_begin``, and those of them whose publish has come back.
-        self._probed: set[str] = set()
-        self._asking: Counter[str] = Counter()
-        self._returned: set[str] = set()
-        self._probes_begin = 0.0
+        self._asked_at = 0.0
+        self._listeners = Listeners(observer.on_unrouted)
+        self._substitutes = Substitutes(
+            cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
+        )
         self._histogram = [0] * (len(_EDGES) + 1)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -173,7 +116,9 @@ class EventPublisher:
 
     @property
     def confirmed(self) -> int:
-        """Events that the broker has confirmed since the start, also such as a former process had left in the spool."""
+        """Events that the broker has confirmed since the start, also such as a former process had left in the
+        spool.
+        """
         return self._ledger.confirmed
 
     @property
@@ -191,6 +136,21 @@ class EventPublisher:
         """Whether the broker has asked us to stop publishing (``connection.blocked``)."""
         return self._connection is not None and self._connection.blocked
 
+    @property
+    def unrouted(self) -> set[str]:
+        """Event names that nobody is bound to, as far as the last question of each showed."""
+        return self._listeners.unrouted
+
+    @property
+    def unrouted_events(self) -> Counter[str]:
+        """Publishes that came back, by name. Each stands for all of its name since the last question."""
+        return self._listeners.returns
+
+    @property
+    def returned(self) -> int:
+        """Publishes that came back since the start."""
+        return self._listeners.returns.total()
+
     def oldest(self) -> tuple[float, str] | None:
         """Age in seconds and event name of the oldest event that the broker has not answered for."""
         for runs in (self._ledger.sent, self._ledger.waiting):
@@ -201,7 +161,10 @@ class EventPublisher:
         return None
 
     def latencies(self) -> list[tuple[float, int]]:
-        """Events by time from :meth:`ShardStream.publish` to confirm: (upper edge in seconds, events); the last edge is infinite."""
+        """Events by time from :meth:`ShardStream.publish` to confirm:
+
+        (upper edge in seconds, events); the last edge is infinite.
+        """
         return list(zip((*_EDGES, float("inf")), self._histogram, strict=True))
 
     # Publishing
@@ -222,8 +185,8 @@ class EventPublisher:
     ) -> None:
         """A message of the gateway's own (RATEWAY_*), in order with the events of the cluster.
 
-        ``on_confirmed`` is called once the broker has it, or the spool. :class:`ValueError` when ``key`` or ``message_id`` are over
-        255 bytes.
+        ``on_confirmed`` is called once the broker has it, or the spool. :class:`ValueError` when ``key`` or
+        ``message_id`` are over 255 bytes.
         """
         run = self._begin(None, Cursor(-1))
         assert run.cursor is not None
@@ -306,103 +269,26 @@ class EventPublisher:
         if not connection.writable:
             self._flowing = False
 
-    # Instead of an event
+    # What a stream needs (see :class:`rateway.transports.amqp.stream.Hub`)
+
+    @property
+    def body_max(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has refused one."""
+        return self._substitutes.body_max
+
+    def probe(self, name: str, run: Run, size: int) -> bool:
+        """Whether a publish of ``name`` shall be mandatory."""
+        return self._listeners.ask(name, run, size)
 
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
-        """See :class:`rateway.transports.amqp.stream.Hub`."""
-        self._observer.on_oversize(name, shard_id, seq, len(body), self.body_max)
-        log.error(
-            "the broker takes no message of %s bytes (its limit: %s): %s of shard %s is left out, RATEWAY_OVERSIZE tells the worker",
-            f"{len(body):,}",
-            self.body_max,
-            name,
-            shard_id,
-            extra={"cluster": self.cluster, "shard": shard_id, "action": "oversize"},
-        )
-        report = reports.oversize(name, shard_id, seq, len(body), reports.guild_of(name, body))
-        return self._own("RATEWAY_OVERSIZE", report, _report_id("oversize", message_id), None)
+        """What goes out in place of an event that the broker does not take."""
+        return self._substitutes.oversize(name, message_id, shard_id, seq, body)
 
     def unroutable(self, name: str, shard_id: int, seq: int | None) -> Publish:
-        """See :class:`rateway.transports.amqp.stream.Hub`."""
-        return self._refusal(
-            name[:100], None, shard_id, seq, "its name is longer than a routing key may be (255 bytes)"
-        )
-
-    def _refusal(
-        self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, why: str
-    ) -> Publish:
-        self._observer.on_refused(name, shard_id, seq)
-        log.error(
-            "%s of shard %s is given up: %s; RATEWAY_REFUSED tells the worker",
-            name,
-            shard_id,
-            why,
-            extra={"cluster": self.cluster, "shard": shard_id, "action": "refused"},
-        )
-        report = reports.refused(name, shard_id, seq, why)
-        return self._own("RATEWAY_REFUSED", report, _report_id("refused", message_id), None)
-
-    def _cut_out(self) -> None:
-        """Replace what waits and is larger than the broker takes."""
-        limit = self.body_max
-        if limit is None:
-            return
-        for run in self._ledger.waiting:
-            for index in range(len(run.marks)):
-                head, body = run.pieces[STRIDE * index : STRIDE * index + 2]
-                if frames.size_of(head) > limit:
-                    publish = frames.publish_of(head, body)
-                    self._ledger.replace(run, index, self._cut(self._smaller(publish)))
-
-    def _smaller(self, publish: Publish) -> Publish:
-        """The message itself, or what goes out in its place where the broker takes none of that size."""
-        if self.body_max is None or len(publish.body) <= self.body_max:
-            return publish
-        shard_id, seq = frames.event_of(publish.properties)
-        identity = frames.message_id_of(publish.properties)
-        return self.oversize(publish.key.decode("utf-8", "replace"), identity, shard_id, seq, publish.body)
-
-    def _cut(self, publish: Publish) -> tuple[bytes, bytes, bytes]:
-        return frames.pieces(self.exchange_name, publish, self.frame_max)
-
-    # Who listens
-
-    def probe(self, name: str, run: Run, size: int) -> bool:
-        """See :class:`rateway.transports.amqp.stream.Hub`."""
-        if name in self._probed or size > _PROBE_MOST:
-            return False
-        self._probed.add(name)
-        if run.probes is None:
-            run.probes = []
-        run.probes.append(name)
-        self._asking[name] += 1
-        return True
-
-    def _on_return(self, code: int, key: str, size: int) -> None:
-        self.returned += 1
-        # One that was asked before the connection broke says nothing about the answer to the newest question.
-        if self._asking[key] > 0:
-            self._returned.add(key)
-
-    def _probes_answered(self, names: list[str]) -> None:
-        for name in names:
-            self._asking[name] -= 1
-            if name in self._returned:
-                self._returned.discard(name)
-                if name not in self.unrouted:
-                    self.unrouted.add(name)
-                    self._observer.on_unrouted(name, False)
-            elif name in self.unrouted:
-                self.unrouted.discard(name)
-                self._observer.on_unrouted(name, True)
-
-    def _probe_again(self) -> None:
-        self._probes_begin = self._clock.monotonic()
-        self._probed.clear()
-        for stream in self._streams:
-            stream.forget()
+        """What goes out in place of an event whose name is no routing key."""
+        return self._substitutes.unroutable(name, shard_id, seq)
 
     # What the broker says
 
@@ -419,7 +305,7 @@ class EventPublisher:
                 if run.records is None and run.origins is None:
                     histogram[bisect_left(_EDGES, now - run.at)] += len(run.marks)
                 if run.probes is not None:
-                    self._probes_answered(run.probes)
+                    self._listeners.confirmed(run.probes)
                 if run.told is not None:
                     run.told()
             if self._cautious:
@@ -450,7 +336,7 @@ class EventPublisher:
         if first:
             oldest = next(iter(self._ledger.refused))
             log.warning(
-                "the broker refuses events (basic.nack), %s first: a queue is full and rejects? Trying again, what follows waits",
+                "the broker refuses events (basic.nack), %s first: is a queue full that rejects? What follows waits",
                 self._name_of(*oldest),
                 extra={"cluster": self.cluster, "action": "refused"},
             )
@@ -489,10 +375,7 @@ class EventPublisher:
         if publish is None and run.records is not None and self.spool is not None:
             publish = self.spool.fetch(run.records[index])
         if publish is not None:
-            shard_id, seq = frames.event_of(publish.properties)
-            name, identity = publish.key.decode("utf-8", "replace"), frames.message_id_of(publish.properties)
-            report = self._refusal(name, identity, shard_id, seq, "the broker has refused it for too long")
-            self._add_first(report)
+            self._add_first(self._substitutes.given_up(publish))
         self._patience.given_up()
         self._answered(self._ledger.abandon())
 
@@ -572,7 +455,7 @@ class EventPublisher:
                 ledger.suspect.discard(number)
                 publish = Publish(publish.key, frames.republished(publish.properties), publish.body)
             shard_id, _ = frames.event_of(publish.properties)
-            run.pieces += self._cut(self._smaller(publish))
+            run.pieces += self._cut(self._substitutes.fitting(publish))
             run.marks.append(-1 if shard_id is None else shard_id)
             run.records.append(number)
         data = b"".join(run.pieces)
@@ -589,7 +472,8 @@ class EventPublisher:
             return
         written = [run for run in ledger.sent if run.left and run.records is None and run.origins is None]
         try:
-            # Only what has been written already lies behind the reader; it can be there only while the reader is at the end.
+            # Only what has been written already lies behind the reader; it can be there only while the reader
+            # is at the end.
             for runs, pass_over in ((written, True), (list(ledger.waiting), False)):
                 self._spool_runs(spool, runs, pass_over)
         except SpoolFull as full:
@@ -658,8 +542,8 @@ class EventPublisher:
             waited = oldest is not None and now - oldest >= self.limits.spool_after
             if waited or (self._draining is not None and not self._flowing):
                 self._to_spool()
-        if self.connected and now - self._probes_begin >= self.limits.mandatory_every:
-            self._probe_again()
+        if self.connected and now - self._asked_at >= self.limits.mandatory_every:
+            self._ask_again()
         if not self._flowing or ledger.waiting:
             self._pump()
         if self.paused:
@@ -695,7 +579,7 @@ class EventPublisher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 ticking = tasks.create_task(self._tick_often())
-                serving = tasks.create_task(self._connect_always())
+                serving = tasks.create_task(keep_line(self, self.address, self.exchange, self.cluster))
                 await self._stopping.wait()
                 ticking.cancel()
                 serving.cancel()
@@ -705,12 +589,18 @@ class EventPublisher:
             self._to_spool()
 
     def stop(self) -> None:
-        """End :meth:`run`. What is unconfirmed then is in the spool if there is one, else it is for Discord to send again."""
+        """End :meth:`run`.
+
+        What is unconfirmed then is in the spool if there is one, else it is for Discord to send again.
+        """
         if self._stopping is not None:
             self._stopping.set()
 
     async def drain(self, timeout: float) -> int:
-        """Wait until everything is confirmed, or in the spool, or ``timeout`` seconds are over; how many events are neither."""
+        """Wait until everything is confirmed, or in the spool, or ``timeout`` seconds are over;
+
+        How many events are neither.
+        """
         self.flush()
         self._draining = asyncio.get_running_loop().create_future()
         if self.spool is not None and not self._flowing:
@@ -725,146 +615,72 @@ class EventPublisher:
             self._draining = None
         return self._ledger.events
 
+    def _ask_again(self) -> None:
+        """The next publish of each name asks whether anybody listens."""
+        self._asked_at = self._clock.monotonic()
+        self._listeners.next_round()
+        for stream in self._streams:
+            stream.forget()
+
     async def _tick_often(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
             self._tick()
 
-    async def _connect_always(self) -> None:
-        said = ""
-        delay = 0.0
-        while True:
-            if delay:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            try:
-                connection = await connect(self.address, name=f"rateway: events of {self.exchange}")
-            except BrokerUnavailable as error:
-                if not said:
-                    said = "away"
-                    self._down(str(error))
-                delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST)
-                continue
-            except BrokerRefused as error:
-                if said != str(error):
-                    said = str(error)
-                    self._down(said)
-                delay = _REFUSED_DELAY
-                continue
-            began = self._clock.monotonic()
-            try:
-                why = await self._serve(connection)
-            finally:
-                self._connection = None
-                self._flowing = self.connected = False
-                connection.on_writable = _nothing
-                await connection.close()
-            self._forget_channel()
-            said = "away"
-            self._down(why)
-            # A connection that breaks as soon as it is up is not dialled in a circle.
-            short = self._clock.monotonic() - began < _RECONNECT_MOST
-            delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST) if short else 0.0
+    # What the line says (see :class:`rateway.transports.amqp.line.LineOwner`)
 
-    def _down(self, why: str) -> None:
-        log.warning(
-            "no connection to publish on: %s; trying again until it is back, events wait",
-            why,
-            extra={"cluster": self.cluster, "action": "broker_lost"},
-        )
-        self._observer.on_state(False, why)
-
-    async def _serve(self, connection: Connection) -> str:
-        """One connection's life; why it ended."""
+    def line_connected(self, connection: Connection) -> None:
+        """A connection, not yet a channel."""
         self._connection = connection
-        self.body_max = None
-        self._use_frames_of(connection.frame_max)
+        self._substitutes.body_max = None
         connection.on_blocked = self._on_blocked
         connection.on_writable = self._pump
-        repeats = Repeats()
-        while True:
-            try:
-                channel = await self._open_channel(connection)
-            except ConnectionLost as lost:
-                return str(lost)
-            except ChannelClosed as closed:
-                delay = self._closed(closed, repeats)
-            else:
-                log.info(
-                    "publishing to %s (%s)",
-                    self.exchange,
-                    connection.server,
-                    extra={"cluster": self.cluster, "action": "broker_up"},
-                )
-                self.connected = True
-                self._observer.on_state(True, "")
-                self._probe_again()
-                self._pump()
-                reason = await asyncio.shield(channel.closed)
-                self.connected = self._flowing = False
-                if isinstance(reason, ConnectionLost):
-                    return str(reason)
-                self._forget_channel()
-                delay = self._closed(reason, repeats)
-            if delay:
-                await asyncio.wait([connection.closed], timeout=delay)
+        self._use_frames_of(connection.frame_max)
 
-    async def _open_channel(self, connection: Connection) -> Channel:
-        channel = await connection.channel(frames.CHANNEL)
-        await channel.call(
-            spec.Exchange.Declare(0, self.exchange, "direct", durable=True), spec.Exchange.DeclareOk
-        )
-        await channel.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    def line_ready(self, channel: Channel) -> None:
+        """A channel with confirms."""
         channel.on_acks = self._on_acks
         channel.on_nack = self._on_nack
-        channel.on_return = self._on_return
-        return channel
+        channel.on_return = self._listeners.returned
+        self.connected = True
+        self._ask_again()
+        self._pump()
 
-    def _closed(self, closed: ChannelClosed, repeats: Repeats) -> float:
-        """The broker has closed the channel. Seconds to wait before the next one."""
-        self._observer.on_state(False, str(closed))
-        if closed.code == _PRECONDITION_FAILED and "message size" in closed.text:
-            self._learn_limit(closed.text)
-        delay = repeats.happened((closed.code, re.sub(r"\d+", "", closed.text)))
-        if repeats.count == 1 or repeats.loud:
-            log.log(
-                logging.ERROR if repeats.loud else logging.WARNING,
-                "the broker closed the channel of %s: %s%s",
-                self.exchange,
-                self._explained(closed),
-                f" (for the {repeats.count}. time in a row; trying again)" if repeats.loud else "",
-                extra={"cluster": self.cluster, "action": "channel_closed"},
-            )
-        return delay
-
-    def _explained(self, closed: ChannelClosed) -> str:
-        if closed.code == _PRECONDITION_FAILED and "inequivalent" in closed.text:
-            return f"{closed}. {self.exchange} must be a durable direct exchange: delete the other one"
-        if closed.code == _NOT_FOUND:
-            return f"{closed}. It is declared again; workers' bindings went with it, events are lost on them until they bind again"
-        return str(closed)
-
-    def _learn_limit(self, text: str) -> None:
-        found = _TOO_LARGE.search(text)
-        if found is not None:
-            self.body_max = int(found[2])
-        else:
-            runs = [run for run in self._ledger.waiting if run.left]
-            sizes = [frames.size_of(head) for run in runs for head in run.pieces[::STRIDE] if head]
-            self.body_max = max(sizes, default=1) - 1
-        for stream in self._streams:
-            stream.forget()
-        self._cut_out()
-
-    def _forget_channel(self) -> None:
+    def line_lost(self) -> None:
+        """What was written and not answered is to be written again."""
+        self.connected = self._flowing = False
         # Runs that are still filled must not be sorted into what was written.
         self.flush()
         self._cautious.clear()
         self._patience.reset()
         self.republished += self._ledger.lost(frames.remark)
-        self._returned.clear()
-        self._asking.clear()
+        self._listeners.forget()
         if self.spool is not None:
             self.spool.rewind()
+
+    def line_disconnected(self) -> None:
+        """Nothing can be written any more."""
+        if self._connection is not None:
+            self._connection.on_writable = _nothing
+        self._connection = None
+        self.connected = self._flowing = False
+
+    def line_message_too_large(self, text: str) -> None:
+        """Learn the limit from the broker's words, and take what is larger out of what waits."""
+        found = _TOO_LARGE.search(text)
+        if found is not None:
+            limit = int(found[2])
+        else:
+            heads = [head for run in self._ledger.waiting for head in run.pieces[::STRIDE]]
+            limit = max(map(frames.size_of, heads), default=1) - 1
+        self._substitutes.body_max = limit
+        for stream in self._streams:
+            stream.forget()
+        self._recut(limit)
+
+    def line_state(self, up: bool, why: str) -> None:
+        """For people."""
+        self._observer.on_state(up, why)
 
     def _use_frames_of(self, frame_max: int) -> None:
         """Another broker may take smaller frames: what waits is cut anew."""
@@ -873,15 +689,19 @@ class EventPublisher:
         for stream in self._streams:
             stream.forget()
         if smaller:
-            for run in self._ledger.waiting:
-                for index in range(len(run.marks)):
-                    head, body = run.pieces[STRIDE * index : STRIDE * index + 2]
-                    if len(body) > frame_max - 8:
-                        self._ledger.replace(run, index, self._cut(frames.publish_of(head, body)))
+            self._recut(frame_max - 8)
 
+    def _recut(self, above: int) -> None:
+        """Cut what waits and has a body of more than so many bytes once more, or replace it."""
+        for run in self._ledger.waiting:
+            for index in range(len(run.marks)):
+                head, body = run.pieces[STRIDE * index : STRIDE * index + 2]
+                if frames.size_of(head) > above:
+                    publish = self._substitutes.fitting(frames.publish_of(head, body))
+                    self._ledger.replace(run, index, self._cut(publish))
 
-def _report_id(prefix: str, message_id: str | None) -> str | None:
-    return None if message_id is None else f"{prefix}:{message_id}"
+    def _cut(self, publish: Publish) -> tuple[bytes, bytes, bytes]:
+        return frames.pieces(self.exchange_name, publish, self.frame_max)
 
 
 def _nothing() -> None:

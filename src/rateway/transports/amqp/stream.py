@@ -1,7 +1,7 @@
 """One shard's dispatches on their way to the exchange: the hot path.
 
-An event here is one ``struct.pack`` over what was prepared for its name and three appends; all else happens per run, that is per
-shard and wake-up (``docs/performance.md``, *Publishing*).
+An event here is one ``struct.pack`` over what was prepared for its name and three appends; all else happens
+per run, that is per shard and wake-up (``docs/performance.md``, *Publishing*).
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ class Hub(Protocol):
     exchange_name: bytes
     persistent: bool
     frame_max: int
-    # The largest body that the broker takes, once it has refused one.
-    body_max: int | None
+
+    @property
+    def body_max(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has refused one."""
 
     def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
         """A new run for this stream; it is written at the end of the wake-up."""
@@ -51,8 +53,8 @@ class ShardStream:
     """One shard's events. Made by ``EventPublisher.stream``; one for each shard, for the life of the process."""
 
     __slots__ = (
-        "_body", "_cursor", "_end", "_head", "_heads", "_high", "_hub", "_id_prefix", "_low", "_mark", "_replayed_heads",
-        "_room", "_run", "_stamp", "shard_count", "shard_id",
+        "_body", "_cursor", "_end", "_head", "_heads", "_high", "_hub", "_id_prefix", "_low", "_mark",
+        "_replayed_heads", "_room", "_run", "_stamp", "shard_count", "shard_id",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, shard_id: int, shard_count: int) -> None:
@@ -75,7 +77,9 @@ class ShardStream:
 
     @property
     def settled(self) -> int:
-        """The highest sequence such that it and all before it are confirmed, in the spool or filtered on purpose. 0: none."""
+        """The highest sequence such that it and all before it are confirmed, in the spool or filtered on
+        purpose. 0: none.
+        """
         return self._cursor.settled
 
     @property
@@ -112,10 +116,11 @@ class ShardStream:
         repeat: int = 0,
         cause: str | None = None,
     ) -> None:
-        """Publish a dispatch: ``body`` is the JSON of ``d``, ``seq`` its ``s``; ``repeat`` n for the n-th other content under one ``s``.
+        """Publish a dispatch: ``body`` is the JSON of ``d``, ``seq`` its ``s``; ``repeat`` n for the n-th
+        other content under one ``s``.
 
-        ``cause`` becomes a header of that name. Never blocks, never raises for what Discord may send. Before :meth:`begin` or
-        :meth:`restore` events go out without an id.
+        ``cause`` becomes a header of that name. Never blocks, never raises for what Discord may send. Before
+        :meth:`begin` or :meth:`restore` events go out without an id.
         """
         template = (self._replayed_heads if replayed else self._heads).get(name)
         size = len(body)

@@ -1,7 +1,8 @@
 """What does the broker's address say?
 
-``amqp://user:password@host:port/vhost?parameters`` and ``amqps://``, as RabbitMQ documents them (*RabbitMQ URI Specification*,
-*RabbitMQ URI Query Parameters*), with one difference: an address that ends in ``/`` means the default virtual host.
+``amqp://user:password@host:port/vhost?parameters`` and ``amqps://``, as RabbitMQ documents them (*RabbitMQ
+URI Specification*, *RabbitMQ URI Query Parameters*), with one difference: an address that ends in ``/`` means
+the default virtual host.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import ipaddress
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 __all__ = ["AmqpAddress", "parse"]
@@ -117,9 +118,10 @@ def parse(uri: str) -> AmqpAddress:
         raise ValueError("the parameter keyfile needs certfile beside it")
     known.pop("", None)
     host = _host(parts)
-    return AmqpAddress(
-        host=host, port=_port(parts, default_port), tls=tls, user=user, password=password, vhost=_vhost(parts.path), **known  # type: ignore[arg-type]  # each reader below returns its field's type
+    place = AmqpAddress(
+        host=host, port=_port(parts, default_port), tls=tls, user=user, password=password, vhost=_vhost(parts.path)
     )  # fmt: skip
+    return replace(place, **known)  # type: ignore[arg-type]  # each reader below returns its field's type
 
 
 def _query(query: str) -> list[tuple[str, str]]:
@@ -137,7 +139,7 @@ def _decoded(text: str, what: str) -> str:
 
 
 def _credentials(parts: SplitResult) -> tuple[str, str]:
-    userinfo, at, host = parts.netloc.rpartition("@")
+    userinfo, at, _ = parts.netloc.rpartition("@")
     if not at:
         return "guest", "guest"
     # A '/' or '?' in a password ends the host part early: what follows then holds the '@'.

@@ -1,0 +1,169 @@
+"""How is there always a channel to publish on?
+
+Dials, opens, declares the exchange and selects confirms; again whenever something of that is lost, for ever.
+What was lost is said once, and once more when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+from typing import Final, Protocol
+
+import pamqp.commands as spec
+
+from rateway.delivery.patience import Repeats
+from rateway.transports.amqp.connection import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Channel,
+    ChannelClosed,
+    Connection,
+    ConnectionLost,
+    connect,
+)
+from rateway.transports.amqp.frames import CHANNEL
+from rateway.transports.amqp.uri import AmqpAddress
+
+__all__ = ["LineOwner", "keep_line"]
+
+log = logging.getLogger(__name__)
+
+# Seconds between tries to reach the broker. The first come soon: a restart of the broker takes some seconds.
+_RECONNECT_FIRST: Final = 0.1
+_RECONNECT_MOST: Final = 5.0
+# Seconds between tries when the broker refuses us: somebody must change something there.
+_REFUSED_DELAY: Final = 5.0
+_NOT_FOUND: Final = 404
+_PRECONDITION_FAILED: Final = 406
+
+
+class LineOwner(Protocol):
+    """Whom the channel is kept for."""
+
+    def line_connected(self, connection: Connection) -> None:
+        """A connection is there, not yet a channel: take its callbacks, learn its frame size."""
+
+    def line_ready(self, channel: Channel) -> None:
+        """Publish: confirms are on, delivery tags begin at 1."""
+
+    def line_lost(self) -> None:
+        """The channel is gone; no answer to what was written on it will come any more."""
+
+    def line_disconnected(self) -> None:
+        """The connection is gone too."""
+
+    def line_message_too_large(self, text: str) -> None:
+        """The channel was closed because of a message's size; the broker's words."""
+
+    def line_state(self, up: bool, why: str) -> None:
+        """For people."""
+
+
+async def keep_line(owner: LineOwner, address: AmqpAddress, exchange: str, cluster: int) -> None:
+    """Keep a channel open for ``owner``, until cancelled."""
+    loop = asyncio.get_running_loop()
+    said, delay = "", 0.0
+    while True:
+        if delay:
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+        try:
+            connection = await connect(address, name=f"rateway: events of {exchange}")
+        except BrokerUnavailable as error:
+            if not said:
+                said = "away"
+                _say_down(owner, cluster, str(error))
+            delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST)
+            continue
+        except BrokerRefused as error:
+            if said != str(error):
+                said = str(error)
+                _say_down(owner, cluster, said)
+            delay = _REFUSED_DELAY
+            continue
+        began = loop.time()
+        try:
+            why = await _serve(owner, connection, exchange, cluster)
+        finally:
+            owner.line_disconnected()
+            await connection.close()
+        owner.line_lost()
+        said = "away"
+        _say_down(owner, cluster, why)
+        # A connection that breaks as soon as it is up is not dialled in a circle.
+        short = loop.time() - began < _RECONNECT_MOST
+        delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST) if short else 0.0
+
+
+async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluster: int) -> str:
+    """One connection's life; why it ended."""
+    owner.line_connected(connection)
+    repeats = Repeats()
+    while True:
+        try:
+            channel = await _open(connection, exchange)
+        except ConnectionLost as lost:
+            return str(lost)
+        except ChannelClosed as closed:
+            reason: ChannelClosed | ConnectionLost = closed
+        else:
+            log.info(
+                "publishing to %s (%s)",
+                exchange,
+                connection.server,
+                extra={"cluster": cluster, "action": "broker_up"},
+            )
+            owner.line_state(True, "")
+            owner.line_ready(channel)
+            reason = await asyncio.shield(channel.closed)
+        if isinstance(reason, ConnectionLost):
+            return str(reason)
+        owner.line_lost()
+        owner.line_state(False, str(reason))
+        delay = _closed(owner, reason, repeats, exchange, cluster)
+        if delay:
+            await asyncio.wait([connection.closed], timeout=delay)
+
+
+async def _open(connection: Connection, exchange: str) -> Channel:
+    channel = await connection.channel(CHANNEL)
+    # With its reply: a publish that overtook a refused declaration would be lost on an exchange of another kind.
+    await channel.call(spec.Exchange.Declare(0, exchange, "direct", durable=True), spec.Exchange.DeclareOk)
+    await channel.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+    return channel
+
+
+def _closed(owner: LineOwner, closed: ChannelClosed, repeats: Repeats, exchange: str, cluster: int) -> float:
+    """The broker has closed the channel. Seconds to wait before the next one."""
+    if closed.code == _PRECONDITION_FAILED and "message size" in closed.text:
+        owner.line_message_too_large(closed.text)
+    delay = repeats.happened((closed.code, re.sub(r"\d+", "", closed.text)))
+    if repeats.count == 1 or repeats.loud:
+        log.log(
+            logging.ERROR if repeats.loud else logging.WARNING,
+            "the broker closed the channel of %s: %s%s",
+            exchange,
+            _explained(closed, exchange),
+            f" (for the {repeats.count}. time in a row; trying again)" if repeats.loud else "",
+            extra={"cluster": cluster, "action": "channel_closed"},
+        )
+    return delay
+
+
+def _explained(closed: ChannelClosed, exchange: str) -> str:
+    if closed.code == _PRECONDITION_FAILED and "inequivalent" in closed.text:
+        return f"{closed}. {exchange} must be a durable direct exchange: delete the other one"
+    if closed.code == _NOT_FOUND:
+        return f"{closed}. It is declared again; events find no queue on it until the workers have bound theirs again"
+    return str(closed)
+
+
+def _say_down(owner: LineOwner, cluster: int, why: str) -> None:
+    log.warning(
+        "no connection to publish on: %s; trying again until it is back, events wait",
+        why,
+        extra={"cluster": cluster, "action": "broker_lost"},
+    )
+    owner.line_state(False, why)
