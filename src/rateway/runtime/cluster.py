@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -48,7 +49,8 @@ from rateway.transports.store import Applied, SessionRecord, Store
 log = logging.getLogger(__name__)
 
 # Names without a queue are gathered for so long before they are said.
-SAY_UNROUTED_AFTER_S = 5.0
+SAY_UNROUTED_AFTER_S = 10.0
+SAY_UNROUTED_EVERY_S = 300.0
 MOST_NAMES = 12
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
@@ -104,6 +106,7 @@ class Cluster:
         self._presence = tools.settings.presence
         self._unheard: set[str] = set()
         self._saying_unrouted: asyncio.TimerHandle | None = None
+        self._said_unrouted_at = -math.inf
         self.broker_why = "not connected yet"
         self.publisher = EventPublisher(
             address=tools.address,
@@ -389,12 +392,14 @@ class Cluster:
         (self._unheard.discard if routed else self._unheard.add)(name)
         if not routed and self._saying_unrouted is None:
             loop = asyncio.get_running_loop()
-            self._saying_unrouted = loop.call_later(SAY_UNROUTED_AFTER_S, self._say_unrouted)
+            delay = max(SAY_UNROUTED_AFTER_S, self._said_unrouted_at + SAY_UNROUTED_EVERY_S - loop.time())
+            self._saying_unrouted = loop.call_later(delay, self._say_unrouted)
 
     def _say_unrouted(self) -> None:
         """One line for all names: a worker that is not there yet leaves every one of them without a queue."""
         self._saying_unrouted = None
         if self._unheard:
+            self._said_unrouted_at = asyncio.get_running_loop().time()
             log.warning(
                 "no queue is bound for %d event names, the broker drops these events: %s. Does the worker bind them? "
                 "EVENTS / EVENTS_EXCEPT keep them from being sent",

@@ -1,0 +1,114 @@
+"""How clusters are spread over processes, and what crosses between them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rateway.config import load
+from rateway.runtime import crew_words as words
+from rateway.runtime.crew import cores, spread
+from rateway.runtime.crew_member import RemotePermits
+from rateway.runtime.crew_words import FromWorker, Line, ToWorker, decode_settings, encode_settings
+from rateway.runtime.permits import Refusal
+from tests.aio import run
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_every_cluster_runs_in_exactly_one_process_and_shares_are_even(clusters: int, processes: int) -> None:
+    shares = spread(range(1, clusters + 1), processes)
+    assert [number for share in shares for number in share] == list(range(1, clusters + 1))
+    assert len(shares) == min(processes, clusters)
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_machine_has_at_least_one_core() -> None:
+    assert cores() >= 1
+
+
+def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
+    settings = load(
+        None,
+        {
+            "DISCORD_TOKEN": "a.b.c",
+            "INTENTS": "GUILDS,GUILD_MESSAGES",
+            "AMQP_URI": "amqp://user:password@localhost/",
+            "EVENTS": "MESSAGE_CREATE,READY",
+            "CLUSTERS": "1-2",
+            "PRESENCE": '{"status": "online", "activities": [{"name": "shard {shard}", "type": 0}]}',
+        },
+    )
+    arrived = decode_settings(encode_settings(settings))
+    assert arrived == settings
+    assert "password" not in repr(arrived)
+    assert arrived.token.reveal() == "a.b.c"
+
+
+async def line_pair() -> tuple[Line, Line]:
+    ours, theirs = socket.socketpair()
+    return await Line.open(ours, FromWorker), await Line.open(theirs, ToWorker)
+
+
+def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
+    async def scenario() -> tuple[Refusal | None, Refusal | None]:
+        supervisor, worker = await line_pair()
+        permits = RemotePermits(worker)
+
+        async def supervise() -> None:
+            async for record in supervisor.records():
+                match record:
+                    case words.Acquire(call, shard, lost):
+                        assert (shard, lost) == (7, True)
+                        supervisor.send(words.Permitted(call, None))
+                    case words.Spent(call, _):
+                        refusal = words.RefusalWords("ledger", 30.0, "the disk is full")
+                        supervisor.send(words.Permitted(call, refusal))
+                        return
+
+        async def hear() -> None:
+            async for record in worker.records():
+                permits.answered(record)
+
+        supervising, hearing = asyncio.create_task(supervise()), asyncio.create_task(hear())
+        granted = await permits.acquire(7, lost=True)
+        refused = await permits.spent(7)
+        await supervising
+        hearing.cancel()
+        return granted, refused
+
+    granted, refused = run(scenario())
+    assert granted is None
+    assert refused is not None
+    assert refused.why == "the disk is full"
+
+
+def test_a_cancelled_request_is_withdrawn() -> None:
+    async def scenario() -> list[object]:
+        supervisor, worker = await line_pair()
+        asking = asyncio.create_task(RemotePermits(worker).acquire(3, lost=False))
+        heard = []
+        async for record in supervisor.records():
+            heard.append(record)
+            if isinstance(record, words.Acquire):
+                asking.cancel()
+            else:
+                break
+        return heard
+
+    asked, withdrawn = run(scenario())
+    assert isinstance(asked, words.Acquire)
+    assert withdrawn == words.Withdraw(asked.call, 3)
+
+
+def test_the_end_of_a_line_ends_its_records() -> None:
+    async def scenario() -> list[object]:
+        supervisor, worker = await line_pair()
+        supervisor.send(words.Stop(False))
+        supervisor.close()
+        return [record async for record in worker.records()]
+
+    assert run(scenario()) == [words.Stop(False)]

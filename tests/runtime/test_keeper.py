@@ -1,0 +1,165 @@
+"""What is written down of sessions, in which order, and what a heartbeat may say because of it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from rateway.contract import messages
+from rateway.runtime.keeper import SessionKeeper
+from rateway.transports.store import SessionRecord, StoreFault
+
+
+class MemoryStore:
+    """A store that commits into a dictionary, or refuses to."""
+
+    def __init__(self) -> None:
+        self.committed: dict[int, SessionRecord] = {}
+        self.commits = 0
+        self.fault: StoreFault | None = None
+        self._open: dict[int, SessionRecord | None] = {}
+
+    def put_session(self, record: SessionRecord) -> None:
+        self._open[record.shard_id] = record
+
+    def drop_session(self, shard_id: int) -> None:
+        self._open[shard_id] = None
+
+    def commit(self) -> StoreFault | None:
+        if self.fault is not None:
+            return self.fault
+        for shard_id, record in self._open.items():
+            if record is None:
+                self.committed.pop(shard_id, None)
+            else:
+                self.committed[shard_id] = record
+        self._open.clear()
+        self.commits += 1
+        return None
+
+
+def keeper(store: MemoryStore) -> SessionKeeper:
+    return SessionKeeper(store, shard_count=4, intents=513, token_hash="bot")
+
+
+def gap_of(shard_id: int) -> bytes:
+    gap = messages.Gap(shard=shard_id, old_session="old", settled=7, received=9, reason="op 9", since=1.0)
+    return messages.encode(gap)
+
+
+def test_a_session_is_stored_once_its_ready_is_confirmed() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    assert sessions.write([(0, 0)], wall=1.0) == []
+    assert store.committed == {}
+    assert sessions.write([(0, 1)], wall=2.0) == [(0, 1)]
+    assert store.committed[0].session_id == "s"
+    assert store.committed[0].settled == 1
+
+
+@pytest.mark.checklist("H12")
+def test_heartbeats_are_told_only_what_was_committed() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    store.fault = StoreFault("the disk is full")
+    assert sessions.write([(0, 5)], wall=1.0) == []
+    store.fault = None
+    assert sessions.write([(0, 6)], wall=2.0) == [(0, 6)]
+
+
+def test_what_has_not_changed_is_not_written_again() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.write([(0, 5)], wall=1.0)
+    commits = store.commits
+    assert sessions.write([(0, 5)], wall=2.0) == []
+    assert store.commits == commits
+
+
+@pytest.mark.checklist("H14")
+def test_a_lost_session_is_forgotten_in_the_transaction_that_remembers_its_gap() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(3, "old", "wss://resume", ready_seq=1)
+    sessions.write([(3, 7)], wall=1.0)
+    commits = store.commits
+    sessions.lost(3, gap_of(3), wall=2.0)
+    assert store.commits == commits + 1
+    record = store.committed[3]
+    assert record.session_id == ""
+    assert record.pending_gap == gap_of(3)
+    assert not sessions.fits(record)
+
+
+@pytest.mark.checklist("H14")
+def test_a_gap_stays_pending_over_a_crash_until_it_is_confirmed() -> None:
+    store = MemoryStore()
+    before = keeper(store)
+    before.started(3, "old", "wss://resume", ready_seq=1)
+    before.lost(3, gap_of(3), wall=2.0)
+
+    after = keeper(store)
+    after.restore(store.committed[3])
+    after.started(3, "new", "wss://resume", ready_seq=1)
+    assert after.pending_gap(3) == gap_of(3)
+    after.remember_gap(3, messages.with_new_session(gap_of(3), "new"))
+    after.gap_confirmed(3)
+    after.write([(3, 1)], wall=3.0)
+    assert store.committed[3].pending_gap is None
+    assert store.committed[3].session_id == "new"
+
+
+def test_the_session_before_is_known_for_what_must_be_told_of_it() -> None:
+    sessions = keeper(MemoryStore())
+    sessions.started(0, "old", "wss://resume", ready_seq=1)
+    sessions.lost(0, gap_of(0), wall=1.0)
+    sessions.started(0, "new", "wss://resume", ready_seq=1)
+    assert sessions.before(0) == "old"
+
+
+@pytest.mark.checklist("B22")
+@pytest.mark.parametrize(
+    "change",
+    [{"shard_count": 5}, {"intents": 1}, {"token_hash": "another"}, {"settled": 0}, {"session_id": ""}],
+)
+def test_a_record_of_another_bot_or_layout_does_not_fit(change: dict[str, object]) -> None:
+    record = SessionRecord(
+        shard_id=0,
+        shard_count=4,
+        session_id="s",
+        resume_url="wss://resume",
+        settled=3,
+        intents=513,
+        token_hash="bot",
+        wall=1.0,
+    )
+    sessions = keeper(MemoryStore())
+    assert sessions.fits(record)
+    assert not sessions.fits(msgspec.structs.replace(record, **change))
+
+
+@pytest.mark.checklist("H25")
+def test_the_age_of_a_record_does_not_matter() -> None:
+    record = SessionRecord(
+        shard_id=0,
+        shard_count=4,
+        session_id="s",
+        resume_url="wss://resume",
+        settled=3,
+        intents=513,
+        token_hash="bot",
+        wall=-1e12,
+    )
+    assert keeper(MemoryStore()).fits(record)
+
+
+def test_ended_sessions_are_forgotten() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.write([(0, 5)], wall=1.0)
+    sessions.forget_all()
+    assert store.committed == {}
