@@ -18,7 +18,7 @@ Script = Callable[[WSTransport], None]
 class Peer(WSListener):
     """A host that plays a script once it is connected, and keeps the close codes that it gets."""
 
-    def __init__(self, script: Script, codes: list[int]) -> None:
+    def __init__(self, script: Script, codes: asyncio.Queue[int]) -> None:
         self._script = script
         self._codes = codes
 
@@ -27,7 +27,7 @@ class Peer(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.CLOSE:
-            self._codes.append(struct.unpack(">H", frame.get_payload_as_bytes()[:2])[0])
+            self._codes.put_nowait(struct.unpack(">H", frame.get_payload_as_bytes()[:2])[0])
             transport.disconnect()
 
 
@@ -48,8 +48,8 @@ class Handler:
         self.ended.set_result((code, reason))
 
 
-async def connected(script: Script, *, bound: int = 1 << 20) -> tuple[Handler, list[int]]:
-    codes: list[int] = []
+async def connected(script: Script, *, bound: int = 1 << 20) -> tuple[Handler, asyncio.Queue[int]]:
+    codes: asyncio.Queue[int] = asyncio.Queue()
 
     def accept(request: WSUpgradeRequest) -> Peer:
         return Peer(script, codes)
@@ -93,16 +93,14 @@ def test_tcp_that_ends_without_a_close_frame_has_no_code() -> None:
 
 @pytest.mark.checklist("B1")
 def test_our_close_carries_the_code_and_is_not_told_to_the_handler() -> None:
-    async def scenario() -> tuple[list[int], bool]:
+    async def scenario() -> tuple[int, bool]:
         handler, codes = await connected(lambda transport: None)
         assert handler.socket is not None
         handler.socket.close(4900)
-        while not codes:
-            await asyncio.sleep(0)
-        return codes, handler.ended.done()
+        return await codes.get(), handler.ended.done()
 
-    codes, told = run(scenario())
-    assert codes == [4900]
+    code, told = run(scenario())
+    assert code == 4900
     assert not told
 
 
