@@ -1,0 +1,234 @@
+"""What does somebody see who watches the gateway? Looks at its status and answers health, metrics, page and stream.
+
+One look serves everybody: it is taken once a second while somebody follows, every five seconds otherwise (for the
+history), and at most once a second for probes and scrapes, however many come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import importlib.resources
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping
+from typing import Protocol
+
+import msgspec
+
+from rateway import logs
+from rateway.runtime import health, metrics
+from rateway.runtime.history import History
+from rateway.runtime.panel import Panel
+from rateway.runtime.status import GatewayStatus
+from rateway.transports.http import Answer, Route, Stream
+
+__all__ = ["Observatory", "StatusSource"]
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json; charset=utf-8"
+FOLLOWED_S = 1.0
+UNFOLLOWED_S = 5.0
+# An answer that is this young is given again.
+FRESH_S = 1.0
+# Beyond it the processes count as not answering; a worker has 2 s.
+ANSWERS_WITHIN_S = 10.0
+# Messages that wait for one who follows slowly; then the stream ends, and the page asks for it anew.
+MOST_WAITING = 30
+
+
+class StatusSource(Protocol):
+    """Who knows how the gateway is: the reporter, whatever the number of processes."""
+
+    async def status(self) -> GatewayStatus:
+        """All processes together; those that do not answer are left out."""
+
+
+class Observatory:
+    """``patience_s`` is RESUME_PATIENCE: how long a shard may take to come back before it counts as away."""
+
+    def __init__(self, source: StatusSource, *, patience_s: float) -> None:
+        self._source = source
+        self._patience = patience_s
+        self._history = History()
+        self._panel = Panel(self._history)
+        self._followers: set[asyncio.Queue[bytes | None]] = set()
+        self._wanted = asyncio.Event()
+        self._looking: asyncio.Task[GatewayStatus] | None = None
+        self._last: tuple[GatewayStatus, float] | None = None
+        self._began = time.monotonic()
+        # Processes by when they answered last.
+        self._heard: dict[str, float] = {}
+        self._page, self._page_headers = _page()
+
+    def routes(self) -> Mapping[str, Route | Stream]:
+        """What the HTTP server serves. The page holds no data; health tells strangers its status alone."""
+        return {
+            "/": Route(self._answer_page, open=True),
+            "/events": Stream(self._follow),
+            "/health/live": Route(self._answer_live, open=True),
+            "/health/ready": Route(self._answer_ready, open=True),
+            "/metrics": Route(self._answer_metrics),
+            "/status": Route(self._answer_status),
+        }
+
+    async def run(self) -> None:
+        """Keep the history and tell those who follow, until cancelled."""
+        while True:
+            began = time.monotonic()
+            status = await self._look(0.0)
+            if status is not None:
+                self._tell(status)
+            self._wanted.clear()
+            pause = (FOLLOWED_S if self._followers else UNFOLLOWED_S) - (time.monotonic() - began)
+            try:
+                async with asyncio.timeout(max(0.05, pause)):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+
+    # Looking.
+
+    async def _look(self, fresh_s: float) -> GatewayStatus | None:
+        """A status at most ``fresh_s`` old, or the last one when the processes do not answer."""
+        if self._last is not None and time.monotonic() - self._last[1] < fresh_s:
+            return self._last[0]
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._source.status())
+        try:
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                status = await asyncio.shield(self._looking)
+        except TimeoutError:
+            log.error("the status was not answered within %d s", ANSWERS_WITHIN_S, extra={"action": "http"})
+            return self._last[0] if self._last is not None else None
+        now = time.monotonic()
+        self._last = (status, now)
+        for process in status.processes:
+            self._heard[process.role] = now
+        return status
+
+    def _age(self) -> float:
+        return time.monotonic() - (self._last[1] if self._last is not None else self._began)
+
+    def _missing(self) -> dict[str, float]:
+        """Processes that were there and do not answer: for how many seconds."""
+        seen = self._last[1] if self._last is not None else self._began
+        return {role: seen - at for role, at in self._heard.items() if at < seen}
+
+    def _tell(self, status: GatewayStatus) -> None:
+        wall, missing = time.time(), self._missing()
+        sample, happenings = self._history.take(status, time.monotonic(), wall)
+        message = self._panel.changes(
+            status,
+            wall,
+            health.verdict(status, self._patience, missing),
+            health.judge_live(status, self._age(), missing),
+            health.progress(status),
+            sample,
+            happenings,
+        )
+        for queue in list(self._followers):
+            if queue.qsize() >= MOST_WAITING:
+                self._followers.discard(queue)
+                queue.put_nowait(None)
+            else:
+                queue.put_nowait(message)
+
+    # Answers.
+
+    async def _follow(self) -> AsyncGenerator[bytes, None]:
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        status = await self._look(FRESH_S)
+        if status is not None and not self._followers:
+            self._tell(status)
+        self._followers.add(queue)
+        self._wanted.set()
+        try:
+            yield b"retry: 2000\n\n" + _event(self._panel.everything())
+            while (message := await queue.get()) is not None:
+                yield _event(message)
+        finally:
+            self._followers.discard(queue)
+
+    async def _answer_page(self, trusted: bool) -> Answer:
+        return Answer(self._page, "text/html; charset=utf-8", headers=self._page_headers)
+
+    async def _answer_live(self, trusted: bool) -> Answer:
+        status = await self._look(FRESH_S)
+        return _health(health.judge_live(status, self._age(), self._missing()), trusted)
+
+    async def _answer_ready(self, trusted: bool) -> Answer:
+        status = await self._look(FRESH_S)
+        return _health(self._ready(status), trusted)
+
+    def _ready(self, status: GatewayStatus | None) -> health.Health:
+        if status is None:
+            return health.Health(False, [health.Reason("the gateway's processes do not answer")])
+        return health.judge_ready(status, self._patience, self._missing())
+
+    async def _answer_metrics(self, trusted: bool) -> Answer:
+        status = await self._look(FRESH_S)
+        if status is None:
+            return Answer(b"the gateway's processes do not answer\n", status=503)
+        ready = self._ready(status).ok
+        # Thousands of lines: a thread keeps the loop free for whatever else it does.
+        body = await asyncio.to_thread(metrics.render, status, ready=ready)
+        return Answer(body, metrics.CONTENT_TYPE)
+
+    async def _answer_status(self, trusted: bool) -> Answer:
+        status = await self._look(FRESH_S)
+        if status is None:
+            return Answer(b'{"error":"the gateway\'s processes do not answer"}', JSON, status=503)
+        return Answer(_redacted(msgspec.json.encode(status)), JSON)
+
+    async def service_words(self) -> tuple[bool, bool, str]:
+        """(the start has begun with all accepted, live, one line of progress) for the service manager."""
+        status = await self._look(FRESH_S)
+        live = health.judge_live(status, self._age(), self._missing()).ok
+        if status is None:
+            return False, live, "no answer yet"
+        begun = status.state == "running" and any(shard.state != "idle" for shard in status.shards)
+        found = health.verdict(status, self._patience, self._missing())
+        words = found.words if not found.reasons else f"{found.words} {found.reasons[0].text}"
+        return begun, live, logs.escape(logs.redact(words))
+
+
+def _event(message: bytes) -> bytes:
+    return b"data: " + message + b"\n\n"
+
+
+def _health(found: health.Health, trusted: bool) -> Answer:
+    body = {"status": "ok" if found.ok else "failing"}
+    if not trusted:
+        return Answer(msgspec.json.encode(body), JSON, status=200 if found.ok else 503)
+    whole = {**body, "reasons": found.reasons}
+    return Answer(_redacted(msgspec.json.encode(whole)), JSON, status=200 if found.ok else 503)
+
+
+def _redacted(body: bytes) -> bytes:
+    return logs.redact(body.decode()).encode()
+
+
+def _page() -> tuple[bytes, dict[str, str]]:
+    """The page, and a policy under which nothing but its own script and style runs."""
+    text = importlib.resources.files("rateway.transports.http").joinpath("page.html").read_text("utf-8")
+    policy = [
+        "default-src 'none'",
+        f"script-src {_hashes(text, 'script')}",
+        f"style-src {_hashes(text, 'style')}",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    ]
+    return text.encode(), {"Content-Security-Policy": "; ".join(policy)}
+
+
+def _hashes(text: str, tag: str) -> str:
+    parts = re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", text, re.DOTALL)
+    digests = (base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in parts)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)
