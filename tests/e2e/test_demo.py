@@ -1,0 +1,93 @@
+"""`rateway demo` as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.rabbitmq import Broker
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {
+        key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "TMPDIR", "PYTHONPATH")
+    }
+    return kept | variables
+
+
+def demo(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rateway", "demo", "--rate", "300", "--guilds", "160", *words]
+    return subprocess.run(
+        command, env=environment(**variables), capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def row(output: str, name: str) -> str:
+    found = re.search(rf"{re.escape(name)}\s*│\s*(\S.*?)\s*│", output)
+    assert found is not None, output
+    return found.group(1)
+
+
+def test_the_demo_survives_its_faults_and_ends_with_nothing_lost() -> None:
+    done = demo("--seconds", "12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row(done.stdout, name) for name in ("lost", "violations of Discord's rules")] == ["0", "0"]
+    assert row(done.stdout, "sessions (identifies)") == "16 (16)"
+    assert "the broker was restarted" in done.stdout
+    assert "killing the gateway with -9" in done.stdout
+
+
+def test_a_given_broker_is_used_and_its_connections_are_cut(broker: Broker, tmp_path: Path) -> None:
+    done = demo(
+        "--seconds", "6", "--faults", "broker", "--shards", "4", "--logs", str(tmp_path), AMQP_URI=broker.uri
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"[1-9]\d* connections to the broker were cut", done.stdout)
+    assert row(done.stdout, "lost") == "0"
+
+
+def test_an_interrupt_ends_the_demo_with_its_audit_and_leaves_no_process(broker: Broker) -> None:
+    command = [sys.executable, "-m", "rateway", "demo", "--seconds", "0", "--faults", "none", "--shards", "2"]
+    with subprocess.Popen(
+        [*command, "--guilds", "10", "--rate", "100"],
+        env=environment(AMQP_URI=broker.uri),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "violations 0;" in line:
+                break
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        said += process.stdout.read()
+        assert process.wait(60) == 0, said
+    assert row(said, "lost") == "0"
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_without_rabbitmq_it_says_what_to_run() -> None:
+    program = (
+        "import sys; from rateway.demo import broker\n"
+        "broker.PROGRAM_FOLDERS = (); broker.shutil.which = lambda name: None\n"
+        "from rateway.cli import main; sys.exit(main(['demo']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 69
+    assert "apt-get install rabbitmq-server" in done.stderr and "AMQP_URI=" in done.stderr
