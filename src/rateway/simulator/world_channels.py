@@ -9,8 +9,8 @@ from rateway.simulator import payloads
 from rateway.simulator.people import iso
 from rateway.simulator.world_dispatch import Chance, Json
 from rateway.simulator.world_guild import ANNOUNCEMENT, CATEGORY, FORUM, SPOKEN, STAGE, TEXT, VOICE, Guild
-from rateway.simulator.world_members import bits_of
-from rateway.simulator.world_snapshot import guild_object, member_with_user
+from rateway.simulator.world_members import bits_of, member_of
+from rateway.simulator.world_snapshot import guild_object
 from rateway.simulator.world_threads import forget_thread
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def create_channel(
 def change_channel(world: World, guild: Guild, channel_id: str, **fields: Any) -> Json:
     """Change a channel's fields; a changed `type` brings the fields of the new kind."""
     d = guild.channels[channel_id]
-    kind: int = fields.get("type", d["type"])
+    kind = int(fields.get("type", d["type"]))
     if kind != d["type"]:
         blank = payloads.channel(channel_id, kind, d["name"], d["position"])
         d = {key: d.get(key, value) for key, value in blank.items()} | {"type": kind}
@@ -80,13 +80,9 @@ def _unbind(entities: dict[str, Json], channel_id: str) -> list[str]:
 
 def _hang_up(world: World, guild: Guild, user_id: str) -> None:
     voice = guild.voice_states.pop(user_id, None)
-    index = world.people.index_of(user_id)
-    if voice is None or index is None:
-        return
-    d = {**voice, "channel_id": None, "guild_id": guild.id}
-    if index in guild.roster:
-        d["member"] = member_with_user(world, guild, index)
-    world.emit("VOICE_STATE_UPDATE", guild, d)
+    member = member_of(world, guild, user_id)
+    if voice is not None:
+        world.emit("VOICE_STATE_UPDATE", guild, {**voice, "channel_id": None, "guild_id": guild.id, "member": member})
 
 
 def _unname(world: World, guild: Guild, channel_id: str) -> None:

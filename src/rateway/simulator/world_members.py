@@ -160,7 +160,15 @@ def _presence_update(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _member_add(world: World, guild: Guild, chance: Chance) -> None:
-    if chance.random() < 0.5:
+    draw = chance.random()
+    if draw < 0.03:
+        # Discord repeats it now and then for somebody who has long been there (docs: Guild Member Add).
+        index = guild.roster.pick(chance)
+        if index is not None:
+            d = {**member_with_user(world, guild, index), "guild_id": guild.id}
+            world.emit("GUILD_MEMBER_ADD", guild, d)
+            return
+    if draw < 0.5:
         # Somebody whom another guild knows.
         other = world.pick(chance)
         index = None if other is None else other.roster.pick(chance)

@@ -42,6 +42,9 @@ def guild_create(world: World, guild: Guild, intents: int, large_threshold: int)
             presence = roster.presence(index, world.options.wall)
             if presence is not None:
                 presences.append(presence)
+    if guild.index % 5 == 1:
+        # Who is in voice may be listed twice (discord-api-docs#997).
+        members += [member for member in members if member["user"]["id"] in guild.voice_states]
     return {
         **guild.fields,
         "unavailable": False,

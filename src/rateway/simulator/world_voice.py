@@ -159,6 +159,10 @@ def _start_time_update(world: World, guild: Guild, chance: Chance) -> None:
 def _server_update(world: World, guild: Guild, chance: Chance) -> None:
     """The bot is moved to another voice server if it is in voice; otherwise it joins or is called."""
     if world.bot_id in guild.voice_states:
+        if chance.random() < 0.2:
+            # The server is lost; the next one follows (docs: Voice Server Update).
+            lost = {"token": "0" * 16, "guild_id": guild.id, "endpoint": None}
+            world.emit("VOICE_SERVER_UPDATE", guild, lost)
         voice_server(world, guild)
         return
     channel_id = next((key for key, d in guild.channels.items() if d["type"] == VOICE), None)
