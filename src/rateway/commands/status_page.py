@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -73,37 +74,32 @@ def _head(status: GatewayStatus, rate: float | None) -> Table:
 
 
 def _clusters(clusters: list[ClusterStatus]) -> Table:
-    table = Table(title="clusters", title_justify="left")
-    for name in (
-        "exchange",
-        "ours",
-        "live",
-        "received",
-        "confirmed",
-        "waiting",
-        "lag",
-        "p50 / p99",
-        "spool",
-        "gaps",
-    ):
-        table.add_column(name, justify="left" if name == "exchange" else "right")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(title="clusters", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("exchange", "live", "received", "waiting", "lag", "p50 / p99", "spool", "gaps"):
+        table.add_column(name, justify="left" if name == "exchange" else "right", no_wrap=True)
     for cluster in clusters:
         publisher = cluster.publisher
-        state = "" if publisher.connected else "away"
+        state = "" if cluster.owned else "not ours"
+        state = state if publisher.connected else "broker away"
         state = "blocked" if publisher.blocked else "paused" if publisher.paused else state
         table.add_row(
             _text(cluster.exchange) + (f" [red]{state}[/]" if state else ""),
-            "yes" if cluster.owned else "[yellow]no[/]",
             f"{cluster.shards_ready}/{cluster.shards}",
-            f"{cluster.received:,}",
-            f"{publisher.confirmed:,}",
-            f"{publisher.unconfirmed:,}",
+            _count(cluster.received),
+            _count(publisher.unconfirmed),
             f"{publisher.lag_s:.1f} s" if publisher.lag_s else "–",
             f"{_milliseconds(publisher.latency_p50_ms)} / {_milliseconds(publisher.latency_p99_ms)}",
             f"{publisher.spool_bytes / 1e6:.1f} MB" if publisher.spool_bytes else "–",
             str(cluster.gaps) if not cluster.gaps else f"[red]{cluster.gaps}[/]",
         )
     return table
+
+
+def _count(number: int) -> str:
+    if number < 1_000_000:
+        return f"{number:,}"
+    return f"{number / 1e6:.2f} M" if number < 1_000_000_000 else f"{number / 1e9:.2f} G"
 
 
 def _shards(shards: list[ShardStatus]) -> Table:
