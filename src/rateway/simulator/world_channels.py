@@ -36,7 +36,7 @@ def create_channel(
 def change_channel(world: World, guild: Guild, channel_id: str, **fields: Any) -> Json:
     """Change a channel's fields; a changed `type` brings the fields of the new kind."""
     d = guild.channels[channel_id]
-    kind = int(fields.get("type", d["type"]))
+    kind = int(fields["type"] if "type" in fields else d["type"])
     if kind != d["type"]:
         blank = payloads.channel(channel_id, kind, d["name"], d["position"])
         d = {key: d.get(key, value) for key, value in blank.items()} | {"type": kind}
