@@ -103,9 +103,10 @@ def _count(number: int) -> str:
 
 
 def _shards(shards: list[ShardStatus]) -> Table:
-    table = Table(title="shards", title_justify="left")
-    for name in ("shard", "cluster", "state", "since", "why", "seq", "settled", "latency", "last close"):
-        table.add_column(name, overflow="fold")
+    table = Table(title="shards", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("shard", "cluster", "state", "since", "seq", "settled", "latency"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("why, and the last close", overflow="fold")
     for shard in shards:
         colour = (
             "green" if shard.state == "live" else "red" if shard.state in ("fatal", "stopped") else "yellow"
@@ -115,11 +116,10 @@ def _shards(shards: list[ShardStatus]) -> Table:
             str(shard.cluster),
             f"[{colour}]{_text(shard.state)}[/]",
             _span(shard.since_s),
-            _text(shard.why),
             str(shard.received),
             str(shard.settled),
             _milliseconds(shard.latency_ms),
-            _text(shard.last_close or ""),
+            _text("; ".join(filter(None, (shard.why, shard.last_close)))),
         )
     return table
 
