@@ -19,10 +19,11 @@ MOST_REPEATS = 1000
 class Numbering:
     """One session's numbers."""
 
-    __slots__ = ("_last_repeat", "_repeats")
+    __slots__ = ("_latest", "_repeats")
 
     def __init__(self) -> None:
-        self._last_repeat: tuple[int, int] = (0, 0)
+        # The highest sequence that came again, and the repeat that its latest dispatch was.
+        self._latest: tuple[int, int] = (0, 0)
         self._repeats: dict[int, int] = {}
 
     def count(
@@ -47,23 +48,23 @@ class Numbering:
             if s != received + 1 and received > 0:
                 remark = "sequences were left out by Discord"
             return s, 0, remark
-        latest = last if s == received else None
-        return received, self._repeat(envelope, s, latest, replaying), "a sequence came again"
+        if s != received:
+            return received, self._repeat(s, replaying), "a sequence came again"
+        if last is None:
+            repeat = self._repeat(s, replaying)
+        elif last.t == envelope.t and bytes(last.d) == bytes(envelope.d):
+            repeat = self._latest[1] if self._latest[0] == s else 0
+        else:
+            repeat = self._repeat(s, False)
+        self._latest = (s, repeat)
+        return received, repeat, "a sequence came again"
 
-    def _repeat(self, envelope: Envelope, s: int, last: Envelope | None, replaying: bool) -> int:
-        if last is not None:
-            if last.t == envelope.t and bytes(last.d) == bytes(envelope.d):
-                return self._repeat_of_last(s)
-        elif replaying:
+    def _repeat(self, s: int, replaying: bool) -> int:
+        if replaying:
             # A replay that reaches back further than was asked for: these were all received before.
             return 0
         repeat = self._repeats.get(s, 0) + 1
         if len(self._repeats) >= MOST_REPEATS:
             del self._repeats[next(iter(self._repeats))]
         self._repeats[s] = repeat
-        self._last_repeat = (s, repeat)
         return repeat
-
-    def _repeat_of_last(self, s: int) -> int:
-        at, repeat = self._last_repeat
-        return repeat if at == s else 0
