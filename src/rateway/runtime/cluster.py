@@ -152,6 +152,7 @@ class Cluster:
         self.shards[shard_id] = Shard(
             conversation=conversation,
             shard_id=shard_id,
+            stream=stream,
             owner=self,
             dialer=tools.dialer,
             permits=tools.permits,
@@ -247,25 +248,20 @@ class Cluster:
         applied = None
         if self._cache is not None and seq is not None:
             applied = self._cache.apply(shard.shard_id, seq, name, envelope.d)
-        stream = self.streams[shard.shard_id]
         if applied is not None:
-            self._tell(shard, stream, envelope, applied, replayed, repeat)
+            self._tell(shard, envelope, applied, replayed, repeat)
         elif self._publishes is None or self._publishes(name):
-            stream.publish(name, envelope.d, seq, replayed, repeat)
+            shard.stream.publish(name, envelope.d, seq, replayed, repeat)
         else:
-            self.filtered += 1
-            if seq is not None:
-                stream.skip(seq)
+            self._skip(shard, seq)
 
-    def _tell(
-        self,
-        shard: Shard,
-        stream: ShardStream,
-        envelope: Envelope,
-        applied: Applied,
-        replayed: bool,
-        repeat: int,
-    ) -> None:
+    def _skip(self, shard: Shard, seq: int | None) -> None:
+        """Filtered on purpose: it is settled once all before it are."""
+        self.filtered += 1
+        if seq is not None:
+            shard.stream.skip(seq)
+
+    def _tell(self, shard: Shard, envelope: Envelope, applied: Applied, replayed: bool, repeat: int) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         name, seq = envelope.t, envelope.s
         assert name is not None
@@ -274,14 +270,12 @@ class Cluster:
             message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
             self.publisher.publish_own(left.key, messages.encode(left), message_id)
         if self._publishes is not None and not self._publishes(name):
-            self.filtered += 1
-            if seq is not None:
-                stream.skip(seq)
+            self._skip(shard, seq)
             return
         if applied.before is not None:
             message_id = f"{shard.conversation.session_id}:{shard.shard_id}:{seq}:before"
             self.publisher.publish_own(f"{name}.before", applied.before, message_id)
-        stream.publish(name, envelope.d, seq, replayed, repeat, applied.cause)
+        shard.stream.publish(name, envelope.d, seq, replayed, repeat, applied.cause)
 
     def _commit(self) -> None:
         assert self.store is not None

@@ -39,6 +39,7 @@ from rateway.session.orders import (
     State,
     StateChanged,
 )
+from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.websocket import DialError, WebSocket
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class Shard:
         *,
         conversation: Conversation,
         shard_id: int,
+        stream: ShardStream,
         owner: ShardOwner,
         dialer: Dialer,
         permits: IdentifyPermits,
@@ -123,6 +125,7 @@ class Shard:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self.shard_id = shard_id
+        self.stream = stream
         self.conversation = conversation
         self.owner = owner
         self.clock = clock
