@@ -13,6 +13,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 
 from rateway.commands import broker_access
+from rateway.contract.messages import OWN_KEYS
 from rateway.discord.events import DOCUMENTED, EVENTS
 
 SUMMARY = "show what a cluster's exchange carries, live"
@@ -34,8 +35,6 @@ examples:
 exit codes: 0 ended as asked, 69 no broker or no such exchange, 78 no broker's address
 """
 
-#: The gateway's own messages (docs/workers.md), bound beside Discord's.
-OWN = ("RATEWAY_GAP", "RATEWAY_GUILD_LEFT", "RATEWAY_OVERSIZE", "RATEWAY_REFUSED", "RATEWAY_SHARD_STATUS")
 #: Messages on their way to this process; beyond, they wait in the queue, where the bound holds.
 PREFETCH = 500
 #: The queue that collects what was dropped, to be counted, is bounded to so many times the first one's length.
@@ -105,7 +104,7 @@ def names_to_bind(events: list[str], also: list[str]) -> list[str]:
     """The routing keys to bind: the names given, or every documented one and the gateway's own."""
     if events:
         return sorted({name.upper() for name in events} | set(also))
-    return sorted(DOCUMENTED | set(OWN) | set(also))
+    return sorted(DOCUMENTED | OWN_KEYS | set(also))
 
 
 def guild_of(event: str, body: bytes) -> str | None:

@@ -1,7 +1,7 @@
 """What was sent against what arrived: lost, doubled, changed or out of order, event by event.
 
 The sender's ledger names each event by session and sequence and keeps a CRC-32 of its `d`; a receipt keeps the
-same of each message that came, by its `message_id` (docs/workers.md). Five bytes an event, so that an audit of
+same of each message that came, by its `message_id` (docs/contract.md). Five bytes an event, so that an audit of
 millions fits.
 """
 

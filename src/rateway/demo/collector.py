@@ -14,11 +14,10 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError
 
 from rateway.contract import topology
+from rateway.contract.messages import OWN_KEYS
 from rateway.demo.audit import Receipts
 from rateway.discord.events import DOCUMENTED
 
-#: The gateway's own messages, bound beside Discord's (docs/workers.md).
-OWN = ("RATEWAY_GAP", "RATEWAY_GUILD_LEFT", "RATEWAY_OVERSIZE", "RATEWAY_REFUSED", "RATEWAY_SHARD_STATUS")
 #: Unacknowledged messages on their way.
 PREFETCH = 1000
 #: Between two attempts to connect, seconds.
@@ -31,7 +30,7 @@ class Collector:
     def __init__(self, uri: str, clusters: Iterable[int], *, names: Iterable[str] = ()) -> None:
         self.uri = uri
         self.clusters = tuple(clusters)
-        self.names = sorted(DOCUMENTED | set(OWN) | set(names))
+        self.names = sorted(DOCUMENTED | OWN_KEYS | set(names))
         self.receipts = Receipts()
         #: Set whenever something arrives; whoever waits clears it.
         self.arrival = asyncio.Event()
