@@ -377,11 +377,11 @@ class Unconfirmed:
     # What happens to the connection
 
     def lost(self, remark: Callable[[Any], Any]) -> int:
-        """The channel is gone, tags begin at 1 again: what is unanswered waits once more, in order, before
-        anything newer.
+        """The channel is gone: what is unanswered waits once more, in order, before anything newer.
 
-        An event that the broker may have lost after it took a later one of the same shard is marked by
-        ``remark(head)``. What the spool has is left to it. Returns how many events are to be written again.
+        Delivery tags begin at 1 again. An event that the broker may have lost after it took a later one of the
+        same shard is marked by ``remark(head)``. What the spool has is left to it. No run may be open.
+        Returns how many events are to be written again.
         """
         for cursor in dict.fromkeys(run.cursor for run in self.sent if run.cursor is not None):
             self._fold(cursor, remark)
@@ -452,8 +452,10 @@ class Unconfirmed:
         """(head, body) of the events of a run that are not answered for."""
         pieces = run.pieces
         return [
-            (pieces[at], pieces[at + 1]) for at in range(STRIDE * run.front, len(pieces), STRIDE) if pieces[at] is not None
-        ]  # fmt: skip
+            (pieces[at], pieces[at + 1])
+            for at in range(STRIDE * run.front, len(pieces), STRIDE)
+            if pieces[at] is not None
+        ]
 
     def spooled(self, run: Run, first: int, name: str) -> None:
         """The spool has the run's :meth:`pieces_left`, numbered from ``first``; the first is called ``name``.

@@ -103,7 +103,8 @@ def event_properties(
     )
     return b"".join((
         struct.pack(">H", flags), short(b"application/json"), struct.pack(">I", len(fields)), fields,
-        b"\x02" if persistent else b"\x01", short(message_id) if message_id is not None else b"", struct.pack(">Q", timestamp), short(name),
+        b"\x02" if persistent else b"\x01", short(message_id) if message_id is not None else b"",
+        struct.pack(">Q", timestamp), short(name),
     ))  # fmt: skip
 
 
