@@ -205,6 +205,8 @@ def test_pins_typing_and_direct_channels() -> None:
         await it.do("PUT", f"{path}/pins/{message['id']}")
         assert [name for name, _ in it.dispatched()] == ["MESSAGE_UPDATE", "CHANNEL_PINS_UPDATE"]
         assert [m["id"] for m in await it.do("GET", f"{path}/pins")] == [message["id"]]
+        dated = await it.do("GET", f"{path}/messages/pins")
+        assert [item["message"]["id"] for item in dated["items"]] == [message["id"]] and not dated["has_more"]
         await it.do("POST", f"{path}/typing")
         assert it.dispatched()[0][0] == "TYPING_START"
         channel = await it.do("POST", "users/@me/channels", {"recipient_id": it.person()})

@@ -23,7 +23,7 @@ from rateway.simulator.world import World
 from rateway.simulator.world_dispatch import Dispatch, Json
 from rateway.simulator.world_members import user_of
 
-__all__ = ["GatewayFacts", "Limits", "setup"]
+__all__ = ["GatewayFacts", "Limits", "routes", "setup"]
 
 Handler = Callable[[Rest, web.Request], Awaitable[object]]
 # Routes that the token in their path opens, or that need none.
@@ -64,7 +64,18 @@ def setup(
     """
     rest = Rest(world, dispatch)
     limits = Limits()
-    routes: list[tuple[str, str, Handler]] = [
+    for method, route, handler in routes(facts):
+        for prefix in (r"/api/v{version:\d+}", "/api"):
+            app.router.add_route(method, prefix + route, _discord(rest, limits, facts, method, route, handler))
+    for method, route, handler in rest_speaking.ROUTES:
+        app.router.add_route(method, "/simulator" + route, _own(rest, handler))
+    app.router.add_route("*", "/api/{tail:.*}", _unsimulated(rest, facts))
+    return rest
+
+
+def routes(facts: GatewayFacts) -> tuple[tuple[str, str, Handler], ...]:
+    """Method, path below `/api/v10` and handler of all that is simulated."""
+    return (
         ("GET", "/gateway", _gateway(facts)),
         ("GET", "/gateway/bot", _gateway_bot(facts)),
         ("GET", "/users/@me", _own_user),
@@ -76,16 +87,7 @@ def setup(
         *rest_guilds.ROUTES,
         *rest_commands.ROUTES,
         *rest_interactions.ROUTES,
-    ]
-    known: dict[str, set[str]] = {}
-    for method, route, handler in routes:
-        known.setdefault(route, set()).add(method)
-        for prefix in (r"/api/v{version:\d+}", "/api"):
-            app.router.add_route(method, prefix + route, _discord(rest, limits, facts, method, route, handler))
-    for method, route, handler in rest_speaking.ROUTES:
-        app.router.add_route(method, "/simulator" + route, _own(rest, handler))
-    app.router.add_route("*", "/api/{tail:.*}", _unsimulated(rest, facts))
-    return rest
+    )
 
 
 def _discord(

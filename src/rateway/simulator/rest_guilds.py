@@ -228,6 +228,18 @@ async def _emojis(rest: Rest, request: web.Request) -> list[Json]:
     return list(guild_of(rest, request).emojis.values())
 
 
+async def _stickers(rest: Rest, request: web.Request) -> list[Json]:
+    return list(guild_of(rest, request).stickers.values())
+
+
+async def _sounds(rest: Rest, request: web.Request) -> Json:
+    return {"items": list(guild_of(rest, request).sounds.values())}
+
+
+async def _events(rest: Rest, request: web.Request) -> list[Json]:
+    return list(guild_of(rest, request).events.values())
+
+
 _GUILD: Final = "/guilds/{guild_id}"
 _MEMBER: Final = _GUILD + "/members/{user_id}"
 
@@ -252,4 +264,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("PATCH", _GUILD + "/roles/{role_id}", _edit_role),
     ("DELETE", _GUILD + "/roles/{role_id}", _delete_role),
     ("GET", _GUILD + "/emojis", _emojis),
+    ("GET", _GUILD + "/stickers", _stickers),
+    ("GET", _GUILD + "/soundboard-sounds", _sounds),
+    ("GET", _GUILD + "/scheduled-events", _events),
 )

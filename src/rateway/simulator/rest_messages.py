@@ -115,8 +115,8 @@ async def _list(rest: Rest, request: web.Request) -> list[Json]:
     if "after" in query:
         messages = [item for item in messages if int(item[0]) > int(query["after"])][-limit:]
     if "around" in query:
-        near = sorted(messages, key=lambda item: abs(int(item[0]) - int(query["around"])))[:limit]
-        messages = sorted(near, key=lambda item: -int(item[0]))
+        newer = sum(int(item[0]) > int(query["around"]) for item in messages)
+        messages = messages[max(0, newer - limit // 2) :]
     return [_object(message.d) for _, message in messages[:limit]]
 
 
@@ -224,6 +224,12 @@ async def _pins(rest: Rest, request: web.Request) -> list[Json]:
     return [d for d in (_object(message.d) for message in messages) if d["pinned"]]
 
 
+async def _dated_pins(rest: Rest, request: web.Request) -> Json:
+    """The newer list of pins, with when each was pinned (the message's time, as nobody remembers it better)."""
+    pinned = await _pins(rest, request)
+    return {"items": [{"pinned_at": d["timestamp"], "message": d} for d in pinned], "has_more": False}
+
+
 async def _typing(rest: Rest, request: web.Request) -> None:
     await body_of(request)
     guild, channel = channel_of(rest, request)
@@ -238,7 +244,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("GET", _ALL, _list),
     ("POST", _ALL, _send),
     ("POST", _ALL + "/bulk-delete", _bulk_delete),
-    ("GET", _ALL + "/pins", _pins),
+    ("GET", _ALL + "/pins", _dated_pins),
     ("PUT", _ALL + "/pins/{message_id}", _pinning(True)),
     ("DELETE", _ALL + "/pins/{message_id}", _pinning(False)),
     ("GET", _ONE, _get),
