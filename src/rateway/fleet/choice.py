@@ -36,9 +36,13 @@ def keep_stored(
     if stored is None:
         return ""
     if reshard:
-        return f"RESHARD is set: the stored {stored.shards} shards and their {resumable} sessions are given up"
+        return (
+            f"RESHARD is set: the stored {stored.shards} shards and their {resumable} sessions are given up"
+        )
     if shards is not None and shards != stored.shards:
-        return f"SHARDS={shards} replaces the stored {stored.shards} shards; {resumable} sessions are given up"
+        return (
+            f"SHARDS={shards} replaces the stored {stored.shards} shards; {resumable} sessions are given up"
+        )
     if per_cluster != stored.per_cluster:
         return (
             f"{per_cluster} shards a cluster replace the stored {stored.per_cluster}; "
@@ -50,9 +54,15 @@ def keep_stored(
     return Choice(layout, stored.gateway_url, f"{resumable} of {stored.shards} stored sessions are resumed")
 
 
-def take_recommended(*, shards: int | None, recommended: int, extra: int, per_cluster: int, gateway_url: str) -> Choice:
+def take_recommended(
+    *, shards: int | None, recommended: int, extra: int, per_cluster: int, gateway_url: str
+) -> Choice:
     """``SHARDS`` if given, else what Discord recommends and the extra ones on top."""
     if shards is not None:
         return Choice(Layout(shards, per_cluster), gateway_url, f"{shards} shards, as SHARDS says")
     total = recommended + extra
-    return Choice(Layout(total, per_cluster), gateway_url, f"{total} shards: Discord recommends {recommended}, and {extra} extra")
+    return Choice(
+        Layout(total, per_cluster),
+        gateway_url,
+        f"{total} shards: Discord recommends {recommended}, and {extra} extra",
+    )

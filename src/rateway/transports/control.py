@@ -80,7 +80,10 @@ async def _answer(reader: asyncio.StreamReader, handler: Handler) -> bytes:
     try:
         line = await reader.readline()
     except ValueError:
-        return msgspec.json.encode({"error": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"}) + b"\n"
+        return (
+            msgspec.json.encode({"error": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"})
+            + b"\n"
+        )
     words = line.decode("utf-8", "replace").split()
     if not words:
         return msgspec.json.encode({"error": "an empty request; ask `status`"}) + b"\n"
