@@ -46,7 +46,7 @@ def test_a_first_start_connects_identifies_and_is_live_at_ready() -> None:
     driver.ready("first")
     assert driver.state() is State.LIVE
     assert driver.all(orders.PermitDone) == [orders.PermitDone("ready")]
-    assert driver.all(orders.SessionStarted) == [orders.SessionStarted("first", RESUME)]
+    assert driver.all(orders.SessionStarted) == [orders.SessionStarted("first", RESUME, "zstd-stream")]
     kinds = [type(order) for order in driver.taken]
     assert kinds.index(orders.SessionStarted) < kinds.index(orders.Deliver)
     assert driver.names() == ["READY"]

@@ -83,6 +83,21 @@ def test_a_resume_goes_to_the_sessions_own_host_with_the_query_of_the_identify()
     assert driver.sent(6) == [{"op": 6, "d": {"token": "secret-token", "session_id": "first", "seq": 1}}]
 
 
+@pytest.mark.checklist("B3", "B22")
+def test_a_stored_session_is_resumed_with_its_own_compression_and_the_next_has_the_settings() -> None:
+    session = StoredSession("kept", RESUME, 7, "zlib-stream")
+    driver = Driver(session, settings=options(compression="zstd-stream")).start()
+    assert driver.url.endswith("compress=zlib-stream")
+    driver.reconnected()
+    driver.dispatch()
+    driver.say({"op": 9, "d": False})
+    driver.until(State.CONNECTING)
+    assert driver.url.endswith("compress=zstd-stream")
+    driver.reconnected()
+    driver.ready("second")
+    assert driver.last(orders.SessionStarted).compression == "zstd-stream"
+
+
 @pytest.mark.checklist("B4")
 def test_a_dead_resume_host_is_left_after_two_failures_for_the_main_one_with_the_same_session() -> None:
     driver = Driver().live()

@@ -100,10 +100,9 @@ class Conversation:
     __slots__ = (
         "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
         "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering", "_options", "_patience",
-        "_paused_at", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until", "bytes_in",
-        "bytes_inflated", "gateway_url",
-        "heard_at", "ignored", "latency", "orders", "received_seq", "repeat", "replaying", "resume_url", "session_id",
-        "state", "wake_at",
+        "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until",
+        "bytes_in", "bytes_inflated", "gateway_url", "heard_at", "ignored", "latency", "orders", "received_seq",
+        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -135,7 +134,9 @@ class Conversation:
         self._shard = (shard_id, shard_count)
         self._options = options
         self._chance = chance
-        self._compression: Compression = options.compression
+        # A session is resumed with what it was begun with; the preferred one begins the next.
+        self._preferred: Compression = options.compression
+        self._compression: Compression = (session and session.compression) or options.compression
         self._connection = 0
         self._feed: Callable[[bytes | memoryview, bool], bytes | memoryview | None] = _nothing
         self._heart: Heartbeat | None = None
@@ -326,9 +327,9 @@ class Conversation:
         if self.state is State.WAITING_HELLO:
             self._corrupt_hellos += 1
             following = NEXT_COMPRESSION.get(self._compression)
-            if self._corrupt_hellos >= CORRUPT_HELLOS and following is not None:
+            if self._corrupt_hellos >= CORRUPT_HELLOS and following is not None and self.session_id is None:
                 self._note("warning", f"{self._compression} fails at once; from now on {following}")
-                self._compression = following
+                self._preferred = following
                 self._corrupt_hellos = 0
         self._note("warning", f"a message that cannot be read: {why}")
         self._break_off(now, Verdict.RESUME, "a message that cannot be read")
@@ -389,7 +390,7 @@ class Conversation:
         self._live_since = now
         self._deadline = None
         self.orders.append(PermitDone("ready"))
-        self.orders.append(SessionStarted(self.session_id, self.resume_url))
+        self.orders.append(SessionStarted(self.session_id, self.resume_url, self._compression))
         self._enter(State.LIVE, "READY")
         self._deliver(envelope)
         self._pump(now)
@@ -546,6 +547,8 @@ class Conversation:
         self._retry_at = None
         resuming = self.session_id is not None
         url = self._hosts.choose(self.resume_url, self.gateway_url) if resuming else self.gateway_url
+        if not resuming:
+            self._compression = self._preferred
         self._enter(State.CONNECTING, why)
         self.orders.append(Connect(gateway_address(url, self._compression), resuming, self._connection))
 

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Literal
 
 from rateway.discord.envelope import Envelope
+from rateway.session.options import Compression
 
 __all__ = [
     "Command",
@@ -64,6 +65,8 @@ class StoredSession:
     resume_url: str
     settled: int
     """The sequence to resume from: everything up to it was handed over."""
+    compression: Compression | None = None
+    """What the session was begun with, and has to be resumed with; None: the same as the options'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,8 @@ class SessionStarted:
 
     session_id: str
     resume_url: str
+    compression: Compression | None = None
+    """What has to be stored with the session, so that another process resumes it the same way."""
 
 
 @dataclass(frozen=True, slots=True)
