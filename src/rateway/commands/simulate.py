@@ -277,6 +277,8 @@ async def _simulate(settings: SimulatorOptions, options: argparse.Namespace) -> 
     async with Simulator(settings) as simulator:
         # The world at its start lives as long as the process: the collector need not look at it again.
         gc.freeze()
+        # It grows as things happen, makes no cycles, and is walked whole by each full collection: seldom, then.
+        gc.set_threshold(100_000, 50, 100)
         if options.ready_file is not None:
             _write_whole(options.ready_file, json.dumps(addresses(simulator)))
         print(
