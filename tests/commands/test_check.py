@@ -33,16 +33,8 @@ def environ(simulator: Simulator, amqp: str, state: Path, **more: str) -> dict[s
     }
 
 
-def show_switches(simulator: Simulator) -> None:
-    """The application's flags say what the gateway allows (Application Resource: Application Flags)."""
-    limited = {1 << 8: 1 << 13, 1 << 1: 1 << 15, 1 << 15: 1 << 19}
-    allowed = simulator.gateway.privileged_intents
-    simulator.world.app.d["flags"] = sum(flag for bit, flag in limited.items() if allowed & bit)
-
-
 async def checked(options: SimulatorOptions, amqp: str, state: Path, **more: str) -> Plan:
     async with Simulator(options) as simulator:
-        show_switches(simulator)
         plan = await check.check(load(None, environ(simulator, amqp, state, **more)))
         assert not simulator.ledger.violations, simulator.ledger.violations
         return plan
@@ -116,7 +108,6 @@ def test_what_was_fatal_is_told_until_it_is_put_right(broker: Broker, tmp_path: 
         # The API's address is part of what is remembered, so the simulated Discord keeps its port.
         options = SimulatorOptions(privileged_intents=intents, api_port=PORT[0])
         async with Simulator(options) as simulator:
-            show_switches(simulator)
             PORT[0] = int(simulator.api_url.split(":")[2].split("/")[0])
             settings = load(None, environ(simulator, broker.uri, tmp_path))
             with StateDir.open(tmp_path) as state:

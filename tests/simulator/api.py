@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from rateway.discord.intents import PRIVILEGED
 from rateway.simulator import rest
 from rateway.simulator.people import TOKEN
 from rateway.simulator.world import World
@@ -25,6 +26,7 @@ class Facts:
     url = "ws://127.0.0.1:1"
     shards = 3
     token = TOKEN
+    privileged_intents = PRIVILEGED
 
     def session_start_limit(self) -> Json:
         return {"total": 1000, "remaining": 999, "reset_after": 1000, "max_concurrency": 16}

@@ -348,7 +348,7 @@ class Gateway:
         self._stir()
 
     def _ready_data(self, session: Session, guilds: Iterable[int], version: str) -> Json:
-        application = self.world.application()
+        application = self.world.application(self.privileged_intents)
         return {
             "v": int(version or 10),
             "user": self.world.ready_user(),

@@ -49,6 +49,11 @@ class GatewayFacts(Protocol):
         """The bot's token, without `Bot `; None accepts any."""
         ...
 
+    @property
+    def privileged_intents(self) -> int:
+        """The bits of those that are switched on."""
+        ...
+
     def session_start_limit(self) -> Json:
         """`total`, `remaining`, `reset_after` (ms), `max_concurrency` as of now."""
         ...
@@ -80,8 +85,8 @@ def routes(facts: GatewayFacts) -> tuple[tuple[str, str, Handler], ...]:
         ("GET", "/gateway/bot", _gateway_bot(facts)),
         ("GET", "/users/@me", _own_user),
         ("GET", "/users/{user_id}", _user),
-        ("GET", "/applications/@me", _application),
-        ("GET", "/oauth2/applications/@me", _application),
+        ("GET", "/applications/@me", _application(facts)),
+        ("GET", "/oauth2/applications/@me", _application(facts)),
         *rest_channels.ROUTES,
         *rest_messages.ROUTES,
         *rest_guilds.ROUTES,
@@ -185,5 +190,8 @@ async def _user(rest: Rest, request: web.Request) -> Json:
     return user
 
 
-async def _application(rest: Rest, request: web.Request) -> Json:
-    return rest.world.application() | {"bot": rest.world.ready_user()}
+def _application(facts: GatewayFacts) -> Handler:
+    async def answer(rest: Rest, request: web.Request) -> Json:
+        return rest.world.application(facts.privileged_intents) | {"bot": rest.world.ready_user()}
+
+    return answer

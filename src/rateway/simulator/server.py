@@ -51,6 +51,10 @@ class _Facts:
     def token(self) -> str | None:
         return self._gateway.token
 
+    @property
+    def privileged_intents(self) -> int:
+        return self._gateway.privileged_intents
+
     def session_start_limit(self) -> dict[str, Any]:
         return self._gateway.limits.session_start_limit(self._gateway.loop.time())
 

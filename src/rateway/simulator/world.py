@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from rateway.discord.intents import PRIVILEGED, Intents
 from rateway.simulator import (
     world_application,
     world_channels,
@@ -30,6 +31,12 @@ from rateway.simulator.world_visibility import trimmed, visible
 __all__ = ["ALL_INTENTS", "World", "trimmed", "visible"]
 
 _BOT: Final = BOT_INDEX
+# Which flag of the application says that a privileged intent is switched on (docs: Application, Application Flags).
+_LIMITED_FLAGS: Final = {
+    int(Intents.GUILD_PRESENCES): 1 << 13,
+    int(Intents.GUILD_MEMBERS): 1 << 15,
+    int(Intents.MESSAGE_CONTENT): 1 << 19,
+}
 _NEWCOMERS: Final = BOT_INDEX + 1
 # How often a guild of a world too large for memory takes the place of an active one.
 _ROTATION: Final = 0.002
@@ -102,9 +109,14 @@ class World:
             "locale": "en-US", "premium_type": 0,
         }
 
-    def application(self) -> Json:
-        """The application object of `GET /applications/@me`; READY wants its `id` and `flags`."""
-        return {**self.app.d, "approximate_guild_count": len(self._guilds)}
+    def application(self, privileged_intents: int = PRIVILEGED) -> Json:
+        """The application object of `GET /applications/@me`; READY wants its `id` and `flags`.
+
+        The flags say which *privileged_intents* are switched on, as those of a bot in few guilds do.
+        """
+        switches = sum(flag for intent, flag in _LIMITED_FLAGS.items() if privileged_intents & intent)
+        flags = self.app.d["flags"] & ~sum(_LIMITED_FLAGS.values()) | switches
+        return {**self.app.d, "flags": flags, "approximate_guild_count": len(self._guilds)}
 
     def now(self) -> str:
         """The world's time as Discord writes it."""
