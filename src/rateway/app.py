@@ -14,6 +14,7 @@ import uvloop
 
 from rateway import logs
 from rateway.config import ConfigurationError, Settings, load
+from rateway.runtime.caretaker import Caretaker
 from rateway.runtime.crew_member import first_words, member
 from rateway.runtime.crew_words import decode_settings
 from rateway.runtime.gateway import EX_CONFIG, Gateway
@@ -33,7 +34,7 @@ __all__ = ["run", "work"]
 def run(settings: Settings) -> int:
     """Run the gateway until it is told to stop; the process's exit code (0, 1, or 78 for what a person must change)."""
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
-    gc.set_threshold(*GC_THRESHOLD)
+    _calm_the_collector()
     try:
         return uvloop.run(_run(settings))
     except StateError as error:
@@ -60,7 +61,7 @@ async def _work(end: socket.socket) -> int:
     logs.configure(
         settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
     )
-    gc.set_threshold(*GC_THRESHOLD)
+    _calm_the_collector()
     return await member(line, begin)
 
 
@@ -74,11 +75,19 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
         reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
         async with control.serve(state.path, reporter.answer):
-            reporting = asyncio.create_task(reporter.run())
+            caretaker = Caretaker(reporter.status, gateway.renewal())
+            beside = [asyncio.create_task(reporter.run()), asyncio.create_task(caretaker.run())]
             try:
                 return await gateway.run()
             finally:
-                reporting.cancel()
+                for task in beside:
+                    task.cancel()
+
+
+def _calm_the_collector() -> None:
+    """What is imported by now stays for good: no collection need look at it again."""
+    gc.set_threshold(*GC_THRESHOLD)
+    gc.freeze()
 
 
 async def _reload(gateway: Gateway, settings: Settings) -> None:

@@ -319,6 +319,10 @@ class Crew:
         number = self.choice.layout.cluster_of(shard_id)
         return self._tell(number, words.RestartShard(shard_id))
 
+    def renew_shard(self, shard_id: int) -> bool:
+        """Give one shard's session up for a new one, told as a gap; whether it runs here."""
+        return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id))
+
     def drain(self, cluster: int) -> bool:
         """Settle and close a cluster, keeping its sessions, for another gateway to take; whether it runs here."""
         return self._tell(cluster, words.Drain(cluster))

@@ -134,6 +134,8 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                     worker.cache.learn_loading(record.shards)
             case words.UseGateway():
                 worker.use_gateway(record.url)
+            case words.RenewShard():
+                worker.renew_shard(record.shard)
             case words.Drain():
                 if await worker.drain(record.cluster):
                     line.send(words.Drained(record.cluster))

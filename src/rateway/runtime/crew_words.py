@@ -47,6 +47,10 @@ class RestartShard(msgspec.Struct, tag=True, frozen=True):
     shard: int
 
 
+class RenewShard(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+
+
 class Drain(msgspec.Struct, tag=True, frozen=True):
     cluster: int
 
@@ -131,7 +135,9 @@ class Drained(msgspec.Struct, tag=True, frozen=True):
     cluster: int
 
 
-ToWorker = Begin | Stop | AskStatus | RestartShard | Drain | Reload | UseGateway | Loading | Permitted
+ToWorker = (
+    Begin | Stop | AskStatus | RestartShard | RenewShard | Drain | Reload | UseGateway | Loading | Permitted
+)
 FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained
 
 

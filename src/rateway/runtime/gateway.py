@@ -15,6 +15,7 @@ from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor
+from rateway.runtime.caretaker import Renewal
 from rateway.runtime.crew import Crew, cores
 from rateway.runtime.permits import LocalPermits
 from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout, remember_layout
@@ -134,6 +135,22 @@ class Gateway:
         if self.permits is not None:
             self.permits.restart(shard_id)
         return self.held.restart_shard(shard_id)
+
+    def renewal(self) -> Renewal | None:
+        """How sessions are renewed for their age, if they are."""
+        if self.settings.session_max_age is None:
+            return None
+        return Renewal(self.settings.session_max_age, self._may_renew, self._renew_shard)
+
+    def _may_renew(self) -> bool:
+        """Room in the day's budget beyond the reserve that lost sessions may need."""
+        if self.permits is None:
+            return False
+        governor = self.permits.governor
+        return governor.total is not None and governor.available(self.permits.now()) > governor.reserve
+
+    def _renew_shard(self, shard_id: int) -> bool:
+        return self.held is not None and self.held.renew_shard(shard_id)
 
     def drain(self, cluster: int) -> bool:
         """Begin to give a cluster up for another gateway; whether it runs here."""

@@ -236,6 +236,7 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
         resumes_succeeded=shard.resumes_succeeded,
         identifies=shard.identifies,
         waiting_commands=conversation.waiting_commands,
+        session_s=now - shard.session_since,
         away_s=0.0 if shard.away_since is None else now - shard.away_since,
         bytes_in=conversation.bytes_in,
         bytes_inflated=conversation.bytes_inflated,

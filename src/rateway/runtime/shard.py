@@ -139,6 +139,7 @@ class Shard:
         self.state_since = clock()
         self.away_since: float | None = self.state_since
         self.state_why = ""
+        self.session_since = clock()
         self.held = False
         self.done = asyncio.Event()
         self._dialer = dialer
@@ -192,6 +193,10 @@ class Shard:
 
     def reconnect(self, why: str) -> None:
         self.conversation.reconnect(why, self.clock())
+        self.carry_out()
+
+    def renew(self, why: str) -> None:
+        self.conversation.renew(why, self.clock())
         self.carry_out()
 
     def settle(self, seq: int) -> None:
@@ -304,6 +309,7 @@ class Shard:
         self._permits.finished(self.shard_id, order.outcome)
 
     def _session_started(self, order: SessionStarted) -> None:
+        self.session_since = self.clock()
         self.owner.session_started(self, order)
 
     def _session_lost(self, order: SessionLost) -> None:

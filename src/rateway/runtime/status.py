@@ -30,6 +30,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     waiting_commands: int
     away_s: float = 0.0
     """How long it has not been live; 0 while it is."""
+    session_s: float = 0.0
+    """How old its session is, as far as this process knows."""
     bytes_in: int = 0
     """What Discord sent, as it came over the wire."""
     bytes_inflated: int = 0

@@ -185,6 +185,14 @@ class Worker:
         cluster.shards[shard_id].reconnect("asked for by an operator")
         return True
 
+    def renew_shard(self, shard_id: int) -> bool:
+        """Give one shard's session up for a new one, told as a gap; whether it runs here."""
+        cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
+        if cluster is None:
+            return False
+        cluster.shards[shard_id].renew("the session reached SESSION_MAX_AGE")
+        return True
+
     async def drain(self, number: int) -> bool:
         """Settle and close a cluster, keeping its sessions, and give up its queue; whether it ran here."""
         cluster = self.clusters.pop(number, None)
