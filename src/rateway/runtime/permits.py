@@ -131,6 +131,7 @@ class LocalPermits:
         self._on_gateway_bot = on_gateway_bot
         self._waiters: dict[int, asyncio.Future[Refusal | None]] = {}
         self._changed = asyncio.Event()
+        self._deciding = False
         self._dead: RestFailure | None = None
         self._writing = asyncio.Lock()
         self._others: dict[str, Ledger] = {}
@@ -163,8 +164,7 @@ class LocalPermits:
         waiter: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         self._waiters[shard_id] = waiter
         self._governor.request(shard_id, lost, self.now())
-        self._decide()
-        self._changed.set()
+        self._decide_soon()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -198,8 +198,7 @@ class LocalPermits:
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
         """See :class:`IdentifyPermits`."""
         self._governor.finished(shard_id, outcome, self.now())
-        self._decide()
-        self._changed.set()
+        self._decide_soon()
 
     def restart(self, shard_id: int) -> None:
         """A person asks for this shard: a crash loop is forgiven."""
@@ -257,7 +256,15 @@ class LocalPermits:
         )  # fmt: skip
         return wait
 
+    def _decide_soon(self) -> None:
+        """Once for all that happens in this turn of the loop: a thousand shards may ask in one."""
+        self._changed.set()
+        if not self._deciding:
+            self._deciding = True
+            asyncio.get_running_loop().call_soon(self._decide)
+
     def _decide(self) -> None:
+        self._deciding = False
         for decision in self._governor.decide(self.now()):
             if isinstance(decision, Granted):
                 self._answer(decision.shard_id, None)
