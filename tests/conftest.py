@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rateway import logs
 from rateway.demo.broker import PrivateBroker
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
 
@@ -15,6 +16,12 @@ settings.register_profile(
     "rateway", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("rateway")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test tells the log to hide is no secret in the next."""
+    monkeypatch.setattr(logs, "_hidden", logs._Hidden())
 
 
 @pytest.fixture(scope="session")

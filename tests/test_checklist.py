@@ -66,3 +66,11 @@ def test_every_row_in_state_tested_has_a_test() -> None:
     tests = covered()
     missing = [number for number, row in table().items() if row["state"] == "tested" and number not in tests]
     assert missing == []
+
+
+def test_a_row_that_has_a_test_does_not_say_later() -> None:
+    tests = covered()
+    behind = [
+        number for number, row in table().items() if row["state"].startswith("later:") and number in tests
+    ]
+    assert behind == []
