@@ -137,6 +137,10 @@ class Client(WSListener):
     def resume_reading(self) -> None:
         self._transport.underlying_transport.resume_reading()
 
+    def has_heard(self) -> bool:
+        """Whether a message waits or the connection has ended."""
+        return self.closed.done() or not self.messages.empty()
+
     async def take(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next message that is wanted; others are passed over."""
         while True:

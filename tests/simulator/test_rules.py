@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -88,6 +89,12 @@ def test_the_documentation_shows_the_same_faults() -> None:
         (name, kind.does, ", ".join(f"`{field}`" for field in sorted(kind.uses)) or "–")
         for name, kind in KINDS.items()
     ]
+
+
+FIELDS = [
+    "activities", "since", "status", "afk", "channel_id", "self_mute", "self_deaf", "query", "limit", "user_ids",
+    "presences", "nonce", "guild_ids", "fields",
+]  # fmt: skip
 
 
 # Dialling
@@ -498,3 +505,51 @@ def test_every_intent_at_once_is_what_the_tests_identify_with() -> None:
     from rateway.discord.intents import ALL
 
     assert ALL_INTENTS == ALL
+
+
+def test_nonsense_of_any_kind_ends_in_a_verdict_and_never_in_an_error_of_the_judge() -> None:
+    chance = random.Random(7)
+    atoms: list[Any] = [None, True, 0, -1, 2**70, 1.5, "", "1", "9" * 30, "é" * 40, [], {}, [None], {"a": []}]
+    names = [*FIELDS, "token", "session_id", "seq"]
+
+    def nonsense(guild_id: str) -> Any:
+        if chance.random() < 0.2:
+            return chance.choice(atoms)
+        d = {name: chance.choice(atoms) for name in chance.sample(names, chance.randrange(8))}
+        return d | ({"guild_id": guild_id} if chance.random() < 0.7 else {})
+
+    async def scenario() -> None:
+        async with simulator(sends=100_000, identify_window=0.0) as sim:
+            guild_id = str(sim.world.guild_ids[0])
+            sent = 0
+            while sent < 600:
+                async with await connect(sim.gateway_url) as client:
+                    await client.ready()
+                    while sent < 600 and not client.closed.done():
+                        client.send(
+                            chance.choice([1, 2, 3, 4, 6, 8, 31, 43, 43, 8, 4, 70]), nonsense(guild_id)
+                        )
+                        sent += 1
+                        if sent % 20 == 0:
+                            client.send(1, None)
+                            await until(client.has_heard)
+                            while client.messages.qsize():
+                                client.messages.get_nowait()
+                    if client.closed.done():
+                        assert client.closed.result() in (4001, 4002, 4004, 4005, 4006, 4008)
+            assert set(sim.ledger.broken()) <= set(RULES)
+
+    run(scenario())
+
+
+def test_what_was_under_way_when_a_session_was_invalidated_breaks_no_rule() -> None:
+    async def scenario() -> None:
+        async with simulator() as sim, await connect(sim.gateway_url) as client:
+            await client.ready()
+            await sim.inject(fault("op9"))
+            client.send(3, ONLINE)
+            client.send(1, 1)
+            await client.op(11)
+            assert sim.ledger.violations == []
+
+    run(scenario())

@@ -262,7 +262,10 @@ def _introduction(simulator: Simulator) -> str:
         f"  rateway     DISCORD_API_URL={simulator.api_url} DISCORD_TOKEN={options.token}",
         f'  hikari      hikari.GatewayBot("{options.token}", rest_url="{simulator.api_url}")',
         "  discord.py  these lines before the client is made:",
-        *(f"    {line}" for line in patches.discord_py(simulator.api_url, simulator.gateway_url).splitlines()),
+        *(
+            f"    {line}"
+            for line in patches.discord_py(simulator.api_url, simulator.gateway_url).splitlines()
+        ),
     ]
     if simulator.ca_file is not None:
         lines.append(f"  trust       SSL_CERT_FILE={simulator.ca_file}")

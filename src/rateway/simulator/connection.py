@@ -79,6 +79,8 @@ class Connection(WSListener):
         self.shard: int | None = None
         # An identify or a resume was taken.
         self.authenticated = False
+        # Op 9 was sent: what the client had under way is passed over.
+        self.invalidated = False
         self.compress_payloads = False
         self.closing = False
         self.paused = False
@@ -133,6 +135,7 @@ class Connection(WSListener):
             if not transport.is_close_frame_sent:
                 transport.send(WSMsgType.CLOSE, code)
             transport.disconnect()
+            self._timers.append(self._loop.call_later(CLOSE_GRACE_S, transport.disconnect, False))
         # An echo of our own close frame says nothing about what the client wants.
         number_of_theirs = None if self.closing else number
         self.closing = True

@@ -280,7 +280,7 @@ class Gateway:
         """Op 9 on a running session."""
         connection.send(self.invalid_session(resumable=resumable))
         session, connection.session = connection.session, None
-        connection.authenticated = False
+        connection.authenticated, connection.invalidated = False, True
         if session is not None and self._attached.get(session.id) is connection:
             self._detach(session)
             if not resumable:

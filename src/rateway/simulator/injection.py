@@ -79,7 +79,8 @@ class Injector:
                 gateway.cut(connection)
             case "op1":
                 connection.send(HEARTBEAT_REQUEST)
-                connection.beat_asked_at = gateway.loop.time()
+                if connection.writable:
+                    connection.beat_asked_at = gateway.loop.time()
             case "op7":
                 connection.send(RECONNECT)
                 gateway.loop.call_later(RECONNECT_GRACE_S, gateway.close, connection, 4000)

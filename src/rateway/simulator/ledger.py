@@ -166,13 +166,16 @@ class Ledger:
     def log(self, since: int = 0, session: str | None = None) -> Iterator[Sent]:
         """Events from index `since` on, in the order in which they were numbered; of one session if given."""
         wanted = None if session is None else self._record_index.get(session, -1)
-        position = max(since - self.dropped, 0)
-        while position < len(self._seq):
-            index = self._session[position]
-            if wanted is None or wanted == index:
-                record = self._records[index]
+        index = since
+        while index < self.events:
+            # Looked up anew each time: the oldest may be dropped while a reader takes its time.
+            index = max(index, self.dropped)
+            position = index - self.dropped
+            owner = self._session[position]
+            if wanted is None or wanted == owner:
+                record = self._records[owner]
                 yield Sent(
-                    self.dropped + position,
+                    index,
                     record.session,
                     record.shard,
                     self._seq[position],
@@ -180,7 +183,7 @@ class Ledger:
                     self._crc[position],
                     self._time[position],
                 )
-            position += 1
+            index += 1
 
     def broken(self) -> Counter[str]:
         """How often each rule was broken."""

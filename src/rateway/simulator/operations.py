@@ -50,6 +50,8 @@ def receive(gateway: Gateway, connection: Connection, data: bytes, now: float) -
     if handler is None:
         gateway.refuse(connection, "unknown-opcode", f"op {op}", 4001)
     elif op not in BEFORE_READY and connection.session is None:
+        if connection.invalidated:
+            return
         gateway.refuse(connection, "not-authenticated", f"op {op} without a session", 4003)
     else:
         if op not in BEFORE_READY:

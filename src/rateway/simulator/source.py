@@ -34,6 +34,8 @@ RUN_MESSAGES = 250
 SMALLEST_POOL = 400
 # How often a step is drawn for one event of a pool.
 DRAWS = 5
+# Steps of the world between two looks at the event loop.
+TURNS_AT_ONCE = 100
 # Repeating these would make no sense of what follows.
 NOT_RECORDED = frozenset({"GUILD_CREATE", "GUILD_DELETE"})
 
@@ -73,6 +75,7 @@ class Source:
         self._gateway = gateway
         self._chance = random.Random(options.seed + 1)
         self._tapes: dict[str, _Tape] = {}
+        self._turn = 0
         self._changed = asyncio.Event()
 
     def set(
@@ -125,6 +128,8 @@ class Source:
         loop = self._gateway.loop
         due_at = loop.time()
         while self._going:
+            if self.recorded:
+                await self._record_all()
             sessions = self._gateway.sessions
             if not sessions:
                 return
@@ -144,15 +149,14 @@ class Source:
         gateway, clock = self._gateway, self._gateway.loop.time
         done = 0
         if self.recorded:
-            sessions = [session for session in gateway.sessions.values() if not session.pending]
-            turn = gateway.deliveries
-            while done < amount and sessions and clock() < deadline:
-                tape = self._tape(sessions[(turn + done) % len(sessions)])
-                if tape.pool:
-                    name, data = next(tape.events)
-                    gateway.deliver(tape.session, name.decode(), data)
+            tapes = [tape for tape in self._tapes.values() if tape.pool and not tape.session.pending]
+            while done < amount and tapes and clock() < deadline:
+                self._turn += 1
+                tape = tapes[self._turn % len(tapes)]
+                name, data = next(tape.events)
+                gateway.deliver(tape.session, name.decode(), data)
                 done += 1
-            return done if sessions else amount
+            return done if tapes else amount
         wall = gateway.ledger.wall()
         while done < amount and clock() < deadline:
             gateway.dispatch(gateway.world.step(self._chance, wall))
@@ -175,21 +179,23 @@ class Source:
 
     # Recorded
 
-    def _tape(self, session: Session) -> _Tape:
-        tape = self._tapes.get(session.id)
-        if tape is None:
-            for gone in [key for key in self._tapes if key not in self._gateway.sessions]:
-                del self._tapes[gone]
-            tape = self._tapes[session.id] = _Tape(session, self._pool(session))
-        return tape
+    async def _record_all(self) -> None:
+        """A tape for each session that lives, and no others."""
+        sessions = self._gateway.sessions
+        for gone in [key for key in self._tapes if key not in sessions]:
+            del self._tapes[gone]
+        for session in [each for each in sessions.values() if each.id not in self._tapes]:
+            self._tapes[session.id] = _Tape(session, await self._pool(session))
 
-    def _pool(self, session: Session) -> list[Event]:
+    async def _pool(self, session: Session) -> list[Event]:
         gateway = self._gateway
         guilds = gateway.guilds_of(session.shard, session.shard_count)
         wanted = max(SMALLEST_POOL, gateway.options.recorded_pool // max(1, len(gateway.sessions)))
         pool: list[Event] = []
         gateway.drain()
-        for _ in range(wanted * DRAWS if guilds else 0):
+        for turn in range(wanted * DRAWS if guilds else 0):
+            if turn % TURNS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             guild_id = guilds[int(self._chance.random() * len(guilds))]
             event = gateway.world.step(self._chance, gateway.ledger.wall(), guild_id)
             if event.name not in NOT_RECORDED and visible(event, session.intents):
@@ -216,15 +222,16 @@ class Source:
     async def _flood(self) -> None:
         gateway = self._gateway
         await self._wait_for_guilds()
+        await self._record_all()
         if self.left is not None:
             await self._prepare_all()
         self.state = "running"
         while self._going and gateway.sessions:
             gateway.changed.clear()
             progress = False
-            for session in list(gateway.sessions.values()):
-                connection = gateway.connection_of(session)
-                tape = self._tape(session)
+            await self._record_all()
+            for tape in list(self._tapes.values()):
+                connection = gateway.connection_of(tape.session)
                 if self.left != 0 and connection is not None and connection.writable and tape.pool:
                     self._send_run(tape)
                     progress = True
@@ -242,8 +249,7 @@ class Source:
     async def _prepare_all(self) -> None:
         """Compress all that is left before the first byte of it leaves."""
         self.state = "preparing"
-        sessions = list(self._gateway.sessions.values())
-        tapes = [tape for tape in map(self._tape, sessions) if tape.pool]
+        tapes = [tape for tape in self._tapes.values() if tape.pool]
         left = self.left or 0
         for place, tape in enumerate(tapes):
             share = left // len(tapes) + (place < left % len(tapes))
