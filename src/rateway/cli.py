@@ -28,6 +28,7 @@ COMMANDS = {
     "status": "show what the running gateway does",
     "stop": "stop the running gateway, keeping its sessions",
     "restart-shard": "reconnect one shard of the running gateway",
+    "drain": "give one cluster of the running gateway up for another to take",
     "query": "ask the running gateway's cache",
     "tail": "show what a cluster's exchange carries, live",
     "send": "send a gateway command to Discord through the running gateway",

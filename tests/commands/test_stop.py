@@ -97,8 +97,8 @@ def test_the_state_folder_comes_from_the_configuration_or_the_environment(
     assert cli.main(["stop", "-c", str(file)]) == 78
 
 
-def restart(folder: Path, answer: dict[str, str]) -> tuple[int, list[list[str]]]:
-    """`rateway restart-shard 3` against a control socket that gives *answer*."""
+def asking(folder: Path, answer: dict[str, str], command: str) -> tuple[int, list[list[str]]]:
+    """`rateway COMMAND 3` against a control socket that gives *answer*."""
     asked: list[list[str]] = []
 
     async def handler(words: list[str]) -> object:
@@ -107,17 +107,18 @@ def restart(folder: Path, answer: dict[str, str]) -> tuple[int, list[list[str]]]
 
     async def scenario() -> int:
         async with control.serve(folder, handler):
-            return await asyncio.to_thread(cli.main, ["restart-shard", "3", "--state-dir", str(folder)])
+            return await asyncio.to_thread(cli.main, [command, "3", "--state-dir", str(folder)])
 
     return run(scenario()), asked
 
 
-def test_a_shard_is_restarted_over_the_control_socket(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", ["restart-shard", "drain"])
+def test_a_running_gateway_is_asked_over_the_control_socket(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert restart(tmp_path, {"ok": "shard 3 reconnects"}) == (0, [["restart-shard", "3"]])
-    assert restart(tmp_path, {"error": "shard 3 does not run here"})[0] == 1
-    assert cli.main(["restart-shard", "3", "--state-dir", str(tmp_path)]) == 69
+    assert asking(tmp_path, {"ok": "it reconnects"}, command) == (0, [[command, "3"]])
+    assert asking(tmp_path, {"error": "it does not run here"}, command)[0] == 1
+    assert cli.main([command, "3", "--state-dir", str(tmp_path)]) == 69
     said = capsys.readouterr()
     assert "reconnects" in said.out
     assert "does not run here" in said.err and "no gateway answers" in said.err
