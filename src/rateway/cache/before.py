@@ -64,7 +64,9 @@ def _messages(book: Book, d: Fields) -> Fields | None:
 def _guild(book: Book, d: Fields) -> Fields | None:
     guild_id = snowflake(d.get("id"))
     row = book.guild_row(guild_id) if guild_id is not None else None
-    return book.guild_fields(guild_id, row) if guild_id is not None and row is not None and row.body else None
+    return (
+        book.guild_fields(guild_id, row) if guild_id is not None and row is not None and row.packed else None
+    )
 
 
 def _me(book: Book, _: Fields) -> Fields | None:

@@ -36,6 +36,8 @@ class Book(View):
     def __init__(self, storage: Storage, policy: CachePolicy) -> None:
         self.storage = storage
         self.policy = policy
+        self.kept = policy.kept()
+        self.takes_authors = policy.members_from_events and "members" in self.kept
         counts = storage.get(Table.META, b"counts")
         self.counts: dict[int, int] = msgspec.msgpack.decode(counts, type=dict[int, int]) if counts else {}
         super().__init__(storage, Shelf(storage, self.counts))
@@ -48,7 +50,10 @@ class Book(View):
         me = self.current_user()
         self.me = snowflake(fields(me[1]).get("id")) if me is not None else None
         self._numbers: dict[int, int] = {}
+        self._places: dict[int, tuple[int, int]] = {}
         self._channels: dict[int, tuple[int, int] | None] = {}
+        self._tips: dict[int, tuple[int, int, int]] = {}
+        self._fresh_tips: set[int] = set()
         self._spellings: dict[tuple[int, int], tuple[int, ...]] = {}
         self.rings: dict[int, list[int]] = {}
 
@@ -69,9 +74,18 @@ class Book(View):
             number = self._numbers[guild_id] = row.number
         return number
 
+    def guild_of(self, number: int) -> tuple[int, int] | None:
+        known = self._places.get(number)
+        if known is None:
+            known = super().guild_of(number)
+            if known is not None:
+                self._places[number] = known
+        return known
+
     def save(self, guild_id: int, row: GuildRow) -> None:
         self.storage.put(Table.GUILDS, key8(guild_id), row.pack())
-        if row.number:
+        if row.number and self._places.get(row.number) != (guild_id, row.stamp):
+            self._places[row.number] = (guild_id, row.stamp)
             self.storage.put(Table.NUMBERS, _NUMBER.pack(row.number), _NUMBERED.pack(guild_id, row.stamp))
 
     def new_number(self) -> int:
@@ -93,6 +107,7 @@ class Book(View):
             self.storage.delete(Table.NUMBERS, _NUMBER.pack(row.number))
         self.storage.delete(Table.GUILDS, key8(guild_id))
         self._numbers.pop(guild_id, None)
+        self._places.pop(row.number, None)
 
     def first_leave(self, guild_id: int) -> bool:
         """Whether a guild that never came is reported gone for the first time.
@@ -145,27 +160,32 @@ class Book(View):
     def forget_channel(self, channel_id: int) -> None:
         """What stands beside a channel: its newest message, its messages."""
         self.storage.delete(Table.TIPS, key8(channel_id))
+        self._tips.pop(channel_id, None)
+        self._fresh_tips.discard(channel_id)
         self.moved(channel_id)
-        if self.policy.keeps("messages"):
+        if "messages" in self.kept:
             prefix = key8(channel_id)
             for key, _ in list(self.storage.scan(Table.MESSAGES, prefix, prefix + b"\xff" * 9)):
                 self.storage.delete(Table.MESSAGES, key)
             self.rings.pop(channel_id, None)
 
     def tip(self, channel_id: int, message_id: int, messages: int = 0, sent: int = 0) -> None:
-        """Note a channel's newest message and what was added to a thread's counters."""
-        key = key8(channel_id)
-        old = self.storage.get(Table.TIPS, key)
+        """Note a channel's newest message and what was added to a thread's counters; written with the next flush."""
+        old = self._tips.get(channel_id) or self.tip_of(channel_id)
         if old is not None:
-            newest, old_messages, old_sent = TIP.unpack(old)
-            message_id, messages, sent = max(newest, message_id), messages + old_messages, sent + old_sent
-        self.storage.put(Table.TIPS, key, TIP.pack(message_id, messages, sent))
+            message_id, messages, sent = max(old[0], message_id), old[1] + messages, old[2] + sent
+        self._tips[channel_id] = (message_id, messages, sent)
+        self._fresh_tips.add(channel_id)
+
+    def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
+        return self._tips.get(channel_id) or super().tip_of(channel_id)
 
     def settle_counters(self, channel_id: int) -> None:
         """A thread's own object came: what was added to its counters before is in them."""
-        old = self.storage.get(Table.TIPS, key8(channel_id))
-        if old is not None:
-            self.storage.put(Table.TIPS, key8(channel_id), TIP.pack(TIP.unpack(old)[0], 0, 0))
+        old = self.tip_of(channel_id)
+        if old is not None and old[1:] != (0, 0):
+            self._tips[channel_id] = (old[0], 0, 0)
+            self._fresh_tips.add(channel_id)
 
     # people
 
@@ -199,12 +219,21 @@ class Book(View):
             pop((guild_id, user_id), None)
             pop((0, user_id), None)
 
-    def take_user(self, user_id: int, raw: msgspec.Raw | bytes) -> None:
-        """A user as some event carries it, complete or not. Only users that share a guild are kept."""
+    def take_user(
+        self,
+        user_id: int,
+        raw: msgspec.Raw | bytes,
+        embedded: msgspec.Raw | None = None,
+        number: int | None = None,
+    ) -> None:
+        """A user as some event carries it, complete or not. Only users that share a guild are kept.
+
+        ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
+        """
         if self.same(0, user_id, raw):
             return
         new = fields(raw)
-        known = self.user(user_id)
+        known = self.user(user_id, embedded, number)
         if known is None:
             if "username" not in new:
                 return
@@ -231,26 +260,32 @@ class Book(View):
             self.storage.put(Table.META, b"me", _STAMP.pack(self.stamp()) + join(merged))
             self.me = snowflake(merged.get("id"))
 
-    def take_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> tuple[bool, bool]:
-        """Merge a member, complete or not, without its user and guild id; whether it is new, whether it changed."""
-        new.pop("user", None)
+    def take_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> None:
+        """Merge a member, complete or not, and its user, if that comes along."""
+        user = new.pop("user", None)
         new.pop("guild_id", None)
+        embedded = self._merge_member(guild_id, number, user_id, new)
+        if user is not None:
+            self.take_user(user_id, user, embedded, number)
+
+    def _merge_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> msgspec.Raw | None:
+        """The user inside the member as it is kept, if one is."""
         known = self.shelf.get(number, Kind.MEMBER, user_id)
         if known is None:
             self.shelf.put(number, Kind.MEMBER, user_id, join(new))
             self.count_members(guild_id, 0, cached=+1)
-            return True, True
+            self.unlearn(guild_id, user_id)
+            return None
         old = fields(known)
         merged = {**old, **new}
-        if merged == old:
-            return False, False
-        self.shelf.replace(number, Kind.MEMBER, user_id, join(merged))
-        return False, True
+        if merged != old:
+            self.shelf.replace(number, Kind.MEMBER, user_id, join(merged))
+            self.unlearn(guild_id, user_id)
+        return old.get("user")
 
     def remove_member(self, guild_id: int, number: int, user_id: int) -> bool:
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it."""
-        shared = len(self.shelf.homes(Kind.MEMBER, user_id)) > 1
-        user = self.user(user_id) if shared else None
+        user = self._only_here(number, user_id)
         was = self.shelf.remove(number, Kind.MEMBER, user_id)
         self.shelf.remove(number, Kind.PRESENCE, user_id)
         self.shelf.remove(number, Kind.VOICE_STATE, user_id)
@@ -266,29 +301,42 @@ class Book(View):
         leaving = [user_id for user_id, _ in self.shelf.walk(number, Kind.MEMBER) if user_id not in keep]
         if not leaving:
             return
-        shared = {
-            user_id: self.user(user_id)
-            for user_id in leaving
-            if len(self.shelf.homes(Kind.MEMBER, user_id)) > 1
+        users = {
+            user_id: user for user_id in leaving if (user := self._only_here(number, user_id)) is not None
         }
         self.shelf.remove_many(number, Kind.MEMBER, leaving)
         for user_id in leaving:
-            self._left(user_id, shared.get(user_id))
+            self._left(user_id, users.get(user_id))
         self.unlearn_all()
 
-    def _left(self, user_id: int, user: tuple[int, bytes] | None) -> None:
-        """A user lost a guild. ``user``: what was known, when another guild shares it."""
-        if user is None:
-            if not self.shelf.homes(Kind.MEMBER, user_id):
-                self.storage.delete(Table.USERS, key8(user_id))
-                self.unlearn(0, user_id)
-            return
-        now = self.user(user_id)
-        if now is None or now[1] != user[1]:
-            self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + user[1])
+    def _only_here(self, number: int, user_id: int) -> bytes | None:
+        """What is known of a user, if other guilds share it but this guild's snapshot is where it is known from."""
+        if len(self.shelf.homes(Kind.MEMBER, user_id)) < 2:
+            return None
+        value = self.storage.get(Table.USERS, key8(user_id))
+        for _, home in self.snapshots_of(user_id, newer_than=0 if value is None else _STAMP.unpack_from(value)[0]):
+            member = self.shelf.get(home, Kind.MEMBER, user_id)
+            user = fields(member).get("user") if member is not None else None
+            if user is not None:
+                return bytes(user) if home == number else None
+        return None
+
+    def _left(self, user_id: int, user: bytes | None) -> None:
+        """A user lost a guild. ``user``: what must be written down because that guild's snapshot had it."""
+        if user is not None:
+            self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + user)
+        elif not self.shelf.homes(Kind.MEMBER, user_id):
+            self.storage.delete(Table.USERS, key8(user_id))
+            self.unlearn(0, user_id)
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
+        tips, put = self._tips, self.storage.put
+        for channel_id in self._fresh_tips:
+            put(Table.TIPS, key8(channel_id), TIP.pack(*tips[channel_id]))
+        self._fresh_tips.clear()
+        if len(tips) >= SHORTCUTS:
+            tips.clear()
         self.storage.put(Table.META, b"counts", msgspec.msgpack.encode(self.counts))
 
 

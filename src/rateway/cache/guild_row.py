@@ -48,8 +48,17 @@ class GuildRow:
     """Of the GUILD_CREATE with the number ``cause_seq``, so that its repetition says the same."""
     joining: bool = False
     """The bot joined it during an outage: the full GUILD_CREATE will be a join."""
-    body: bytes = b""
-    """Its own fields, without lists and ``member_count``; empty before the first full GUILD_CREATE."""
+    packed: bytes = b""
+    """Its own fields, without lists and ``member_count``, compressed; empty before the first full GUILD_CREATE."""
+
+    @property
+    def body(self) -> bytes:
+        """Its own fields as JSON."""
+        return unshrink(self.packed) if self.packed else b""
+
+    @body.setter
+    def body(self, raw: bytes) -> None:
+        self.packed = shrink(raw)
 
     def pack(self) -> bytes:
         count = _UNCOUNTED if self.member_count is None else self.member_count
@@ -57,14 +66,13 @@ class GuildRow:
             self.state, _CAUSES.index(self.cause), self.number, self.shard_id, self.shard_count, self.stamp,
             self.cause_seq, count, self.cached_members, self.joining,
         )  # fmt: skip
-        return head + shrink(self.body)
+        return head + self.packed
 
     @classmethod
     def unpack(cls, value: bytes) -> GuildRow:
         state, cause, number, shard_id, shard_count, stamp, cause_seq, count, cached, joining = (
             _HEAD.unpack_from(value)
         )
-        body = value[_HEAD.size :]
         return cls(
             state=GuildState(state),
             number=number,
@@ -76,7 +84,7 @@ class GuildRow:
             cached_members=cached,
             cause=_CAUSES[cause],
             joining=bool(joining),
-            body=unshrink(body) if body else b"",
+            packed=value[_HEAD.size :],
         )
 
 

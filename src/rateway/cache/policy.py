@@ -53,6 +53,10 @@ class CachePolicy:
             return self.enabled and "members" in self.kinds
         return self.enabled and kind in self.kinds
 
+    def kept(self) -> frozenset[str]:
+        """The kinds that are kept."""
+        return frozenset(kind for kind in KINDS if self.keeps(kind))
+
     def fingerprint(self) -> str:
         """A short text that differs whenever something that decides what is kept differs."""
         parts = []

@@ -78,7 +78,8 @@ class ShelfReader:
 
     def __init__(self, storage: Reading) -> None:
         self._reading = storage
-        self._text: tuple[bytes, bytes] = (b"", b"")
+        self._last: tuple[bytes, bytes] = (b"", b"")
+        self._text = b""
 
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
         """One object's JSON."""
@@ -94,9 +95,13 @@ class ShelfReader:
     def _page(self, kind: int, number: int, entity_id: int) -> tuple[bytes, bytes] | None:
         """The page that holds an id, if any does: its key and its text."""
         stop = _bounds(kind, number)[1]
-        for key, value in self._reading.scan(Table.PAGES, _KEY.pack(number, kind, entity_id), stop):
-            return key, pages.unpack(value)
-        return None
+        found = self._reading.first(Table.PAGES, _KEY.pack(number, kind, entity_id), stop)
+        if found is None:
+            return None
+        # The page read last is likely to be asked for again: a member, then its user.
+        if found != self._last:
+            self._last, self._text = found, pages.unpack(found[1])
+        return found[0], self._text
 
     def walk(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, bytes]]:
         """A guild's objects of a kind with ids above ``after``, ascending."""
@@ -148,8 +153,19 @@ class Shelf(ShelfReader):
         super().__init__(storage)
         self._storage = storage
         self.counts = counts
-        self._pending = sum(len(ids) for _, ids in storage.scan(Table.PENDING, b"", b"\xff")) // 8
         self._new_rows = 0
+        self._waiting: dict[int, dict[int, int]] = {kind: {} for kind in INDEXED}
+        for key, ids in storage.scan(Table.PENDING, b"", b"\xff"):
+            numbers = struct.unpack(f">{len(ids) // 8}Q", ids)
+            self._waiting[key[0]].update(dict.fromkeys(numbers, int.from_bytes(key[1:], "big")))
+        self._pending = sum(map(len, self._waiting.values()))
+
+    def homes(self, kind: int, entity_id: int) -> list[int]:
+        found = list(self._storage.homes(kind, entity_id))
+        waiting = self._waiting[kind].get(entity_id)
+        if waiting is not None and waiting not in found:
+            found.append(waiting)
+        return found
 
     def put(self, number: int, kind: int, entity_id: int, raw: bytes) -> bool:
         """Insert or replace one object; whether it is new."""
@@ -266,6 +282,8 @@ class Shelf(ShelfReader):
         for kind, pairs in by_kind.items():
             pairs.sort()
             self._storage.add_homes(kind, pairs)
+        for waiting_ids in self._waiting.values():
+            waiting_ids.clear()
         self._pending = 0
 
     def _added(self, number: int, kind: int, entity_id: int) -> None:
@@ -281,12 +299,16 @@ class Shelf(ShelfReader):
     def _wait_for_index(self, kind: int, number: int, ids: list[int]) -> None:
         if not ids:
             return
+        waiting = self._waiting[kind]
+        # An id that waits already, for another guild, goes into the index at once: one guild each can wait.
+        twice = waiting.keys() & ids
+        if twice:
+            self._storage.add_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in sorted(twice)])
+            ids = [entity_id for entity_id in ids if entity_id not in twice]
+        waiting.update(dict.fromkeys(ids, number))
         key = _PENDING.pack(kind, number)
-        waiting = self._storage.get(Table.PENDING, key)
-        if waiting:
-            known = {int.from_bytes(waiting[at : at + 8], "big") for at in range(0, len(waiting), 8)}
-            ids = [entity_id for entity_id in ids if entity_id not in known]
-        self._storage.put(Table.PENDING, key, (waiting or b"") + struct.pack(f">{len(ids)}Q", *ids))
+        before = self._storage.get(Table.PENDING, key) or b""
+        self._storage.put(Table.PENDING, key, before + struct.pack(f">{len(ids)}Q", *ids))
         self._pending += len(ids)
         if self._pending >= PENDING_IDS:
             self.index_pending()

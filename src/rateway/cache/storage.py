@@ -34,6 +34,9 @@ class Reading(Protocol):
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Entries with ``start <= key < stop``, ascending. The table must not be changed meanwhile."""
 
+    def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        """The first entry of a scan."""
+
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         """The guild numbers that an entity is indexed under, ascending."""
 
@@ -67,6 +70,9 @@ class MemoryStorage:
         rows, keys = self.tables[table], self._keys[table]
         found = keys[bisect.bisect_left(keys, start) : bisect.bisect_left(keys, stop)]
         return ((key, rows[key]) for key in found)
+
+    def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        return next(self.scan(table, start, stop), None)
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         if key not in self.tables[table]:

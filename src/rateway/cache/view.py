@@ -71,11 +71,11 @@ class View:
         return None if row is None else self.guild_fields(guild_id, row)
 
     def guild_fields(self, guild_id: int, row: GuildRow) -> Fields:
-        found = fields(row.body) if row.body else {"id": text(guild_id)}
+        found = fields(row.body) if row.packed else {"id": text(guild_id)}
         if row.member_count is not None:
             found["member_count"] = integer(row.member_count)
         # After a new session a guild's rows are readable, if old, until its GUILD_CREATE replaces them.
-        readable = row.state is GuildState.AVAILABLE or (row.state is GuildState.PENDING and row.body)
+        readable = row.state is GuildState.AVAILABLE or (row.state is GuildState.PENDING and row.packed)
         found["unavailable"] = FALSE if readable else _TRUE
         return found
 
@@ -107,9 +107,9 @@ class View:
         return found
 
     def _finish_channel(self, number: int, kind: int, channel_id: int, found: Fields) -> None:
-        tip = self.reading.get(Table.TIPS, key8(channel_id))
+        tip = self.tip_of(channel_id)
         if tip is not None:
-            newest, messages, sent = TIP.unpack(tip)
+            newest, messages, sent = tip
             if newest > (snowflake(found.get("last_message_id")) or 0):
                 found["last_message_id"] = text(newest)
             if kind == Kind.THREAD:
@@ -150,6 +150,11 @@ class View:
                     return number, found
         return None
 
+    def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
+        """A channel's newest message, and what messages added to a thread's two counters since its object came."""
+        tip = self.reading.get(Table.TIPS, key8(channel_id))
+        return None if tip is None else TIP.unpack(tip)
+
     def channel_details(self, number: int, channel_id: int) -> Fields:
         """A voice channel's ``status`` and ``voice_start_time``, as far as told; no fields of the channel object."""
         side = self.shelf.get(number, Kind.SIDE, channel_id)
@@ -165,19 +170,26 @@ class View:
         ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
         """
         value = self.reading.get(Table.USERS, key8(user_id))
-        best = (0, b"") if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
-        for home in self.shelf.homes(Kind.MEMBER, user_id):
-            guild = self.guild_of(home)
-            if guild is None or guild[1] <= best[0]:
-                continue
+        own = (0, b"") if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+        for stamp, home in self.snapshots_of(user_id, newer_than=own[0]):
             if home == number:
                 raw = embedded
             else:
                 member = self.shelf.get(home, Kind.MEMBER, user_id)
                 raw = fields(member).get("user") if member is not None else None
             if raw is not None:
-                best = (guild[1], bytes(raw))
-        return best if best[1] else None
+                return stamp, bytes(raw)
+        return own if own[1] else None
+
+    def snapshots_of(self, user_id: int, newer_than: int = 0) -> list[tuple[int, int]]:
+        """The guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest first."""
+        found = []
+        for home in self.shelf.homes(Kind.MEMBER, user_id):
+            guild = self.guild_of(home)
+            if guild is not None and guild[1] > newer_than:
+                found.append((guild[1], home))
+        found.sort(reverse=True)
+        return found
 
     def current_user(self) -> tuple[int, bytes] | None:
         """The bot's own user and the stamp of what is known about it."""

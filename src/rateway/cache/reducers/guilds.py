@@ -83,7 +83,7 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     row.state, row.joining = GuildState.AVAILABLE, False
     row.shard_id, row.cause, row.cause_seq = book.shard_id, cause, book.seq
     for name, (kind, word) in CHILD_LISTS.items():
-        if book.policy.keeps(word):
+        if word in book.kept:
             _load(book, row.number, kind, found.get(name), fresh)
     row.cached_members = _load_people(book, guild_id, row.number, found, fresh=fresh, resync=resync)
     row.member_count = snowflake(found.get("member_count"))
@@ -136,7 +136,7 @@ def _threads(book: Book, number: int, items: Iterable[msgspec.Raw]) -> list[msgs
         thread = fields(item)
         own = thread.pop("member", None)
         thread_id = snowflake(thread.get("id"))
-        if own is not None and thread_id is not None and book.policy.keeps("thread_members"):
+        if own is not None and thread_id is not None and "thread_members" in book.kept:
             book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(own, thread_id, book.me))
         plain.append(msgspec.Raw(join(thread)))
     return plain
@@ -155,7 +155,7 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
     """Members and presences. The sets may be partial, so a repeated snapshot in one session takes nobody away; after
     a new session or an outage who is not in it may have left unseen. How many members are cached then."""
     cached = 0
-    if book.policy.keeps("members"):
+    if "members" in book.kept:
         raw = found.get("members")
         items = raws(raw)
         ids = [head.user.id for head in _of_users(raw)] if items and raw is not None else []
@@ -172,7 +172,7 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
                 book.drop_members(number, known)
         book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
         cached = len(set(ids))
-    if book.policy.keeps("presences"):
+    if "presences" in book.kept:
         items = [item for item in raws(found.get("presences")) if b'"offline"' not in bytes(item)]
         if not book.policy.activities:
             items = [msgspec.Raw(join(without(fields(item), ("activities",)))) for item in items]
@@ -190,7 +190,7 @@ def guild_update(book: Book, d: bytes) -> None:
         return
     for name in _EXPRESSIONS:
         kind, word = CHILD_LISTS[name]
-        if name in found and book.policy.keeps(word):
+        if name in found and word in book.kept:
             load_expressions(book, row.number, kind, found[name])
     row.body = merge(row.body, without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")))
     book.save(guild_id, row)

@@ -46,7 +46,7 @@ def member_add(book: Book, d: bytes) -> None:
     if number is None:
         return
     found = fields(d)
-    if book.policy.keeps("members"):
+    if "members" in book.kept:
         user = found["user"]
         found.pop("guild_id", None)
         found.pop("user", None)
@@ -59,7 +59,7 @@ def member_add(book: Book, d: bytes) -> None:
     else:
         new = True
     if new:
-        book.count_members(head.guild_id, +1, cached=int(book.policy.keeps("members")))
+        book.count_members(head.guild_id, +1, cached=int("members" in book.kept))
 
 
 def member_update(book: Book, d: bytes) -> None:
@@ -69,14 +69,10 @@ def member_update(book: Book, d: bytes) -> None:
     if number is None:
         return
     found = fields(d)
-    user = found["user"]
-    if book.policy.keeps("members"):
-        _, changed = book.take_member(head.guild_id, number, head.user.id, found)
-        if changed:
-            book.unlearn(head.guild_id, head.user.id)
-        book.take_user(head.user.id, user)
+    if "members" in book.kept:
+        book.take_member(head.guild_id, number, head.user.id, found)
     elif head.user.id == book.me:
-        book.take_current_user(fields(user))
+        book.take_current_user(fields(found["user"]))
 
 
 def member_remove(book: Book, d: bytes) -> None:
@@ -87,7 +83,7 @@ def member_remove(book: Book, d: bytes) -> None:
     row = book.guild_row(head.guild_id)
     if number is None or row is None:
         return
-    if not book.policy.keeps("members"):
+    if "members" not in book.kept:
         book.count_members(head.guild_id, -1)
         return
     partial = row.member_count is None or row.cached_members < row.member_count
@@ -103,7 +99,7 @@ def members_chunk(book: Book, d: bytes) -> None:
     number = book.number_of(guild_id) if guild_id is not None else None
     if number is None or guild_id is None:
         return
-    if book.policy.keeps("members"):
+    if "members" in book.kept:
         for raw in raws(found.get("members")):
             _take_whole(book, guild_id, number, fields(raw))
     for raw in raws(found.get("presences")):
@@ -115,28 +111,21 @@ def _take_whole(book: Book, guild_id: int, number: int, member: Fields) -> None:
     user_id = snowflake(fields(user).get("id")) if user is not None else None
     if user is None or user_id is None:
         return
-    _, changed = book.take_member(guild_id, number, user_id, member)
-    if changed:
-        book.unlearn(guild_id, user_id)
-    book.take_user(user_id, user)
+    book.take_member(guild_id, number, user_id, member)
 
 
 def take_carried(book: Book, guild_id: int, number: int, member: Fields, user_id: int | None = None) -> None:
     """A member inside another event, with its ``user`` or (``user_id`` given) without."""
-    if not book.policy.keeps("members") or not book.policy.members_from_events:
+    if "members" not in book.kept or not book.policy.members_from_events:
         return
-    user = member.pop("user", None)
+    user = member.get("user")
     if user is not None:
         user_id = _id(user).id
     if user_id is None or "roles" not in member:
         return
     # Computed for the channel of the event: https://docs.discord.com/developers/resources/guild#guild-member-object
     member.pop("permissions", None)
-    _, changed = book.take_member(guild_id, number, user_id, member)
-    if changed:
-        book.unlearn(guild_id, user_id)
-    if user is not None:
-        book.take_user(user_id, user)
+    book.take_member(guild_id, number, user_id, member)
 
 
 def typing_start(book: Book, d: bytes) -> None:

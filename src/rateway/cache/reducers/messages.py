@@ -48,8 +48,23 @@ _TRUE = msgspec.Raw(b"true")
 _EMPTY = (msgspec.Raw(b'""'), msgspec.Raw(b"[]"))
 
 
+class _Placed(msgspec.Struct, gc=False):
+    id: int
+    channel_id: int
+
+
+_placed = msgspec.json.Decoder(_Placed, strict=False).decode
+
+
 def message_create(book: Book, d: bytes) -> None:
     """Its channel's newest message, its thread's counters, its author; the message itself when messages are kept."""
+    if not book.takes_authors and "messages" not in book.kept:
+        brief = _placed(d)
+        place = book.place_of(brief.channel_id)
+        if place is not None:
+            counts = int(place[1] == Kind.THREAD and brief.id != brief.channel_id)
+            book.tip(brief.channel_id, brief.id, counts, counts)
+            return
     head = _message(d)
     place = book.place_of(head.channel_id)
     if place is None and head.guild_id is None:
@@ -58,9 +73,9 @@ def message_create(book: Book, d: bytes) -> None:
         # The message that began a thread has the thread's id and does not count.
         counts = int(place[1] == Kind.THREAD and head.id != head.channel_id)
         book.tip(head.channel_id, head.id, counts, counts)
-    if book.policy.members_from_events:
+    if book.takes_authors:
         _take_author(book, head)
-    if book.policy.keeps("messages") and (place is not None or head.guild_id is None):
+    if "messages" in book.kept and (place is not None or head.guild_id is None):
         # What only the event has: https://docs.discord.com/developers/events/gateway-events#message-create
         _keep(book, head.channel_id, head.id, join(without(fields(d), ("member", "channel_type"))))
 
@@ -69,7 +84,7 @@ def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
     """Direct channels are not announced. Ephemeral messages have no guild id either, but are in a guild's channel."""
     if (head.flags or 0) & EPHEMERAL or head.webhook_id != NULL or head.author == NULL:
         return None
-    if not book.policy.keeps("channels") or head.channel_type not in (None, *DIRECT_TYPES):
+    if "channels" not in book.kept or head.channel_type not in (None, *DIRECT_TYPES):
         return None
     if _id(head.author).id == book.me:
         return None
@@ -93,7 +108,7 @@ def _take_author(book: Book, head: _Message) -> None:
         if number is not None:
             take_carried(book, head.guild_id, number, fields(head.member), user_id)
             book.learned(head.guild_id, user_id, head.member, changed=False)
-    if book.same(0, user_id, head.author) or not book.policy.keeps("users"):
+    if book.same(0, user_id, head.author) or "users" not in book.kept:
         return
     if book.shelf.homes(Kind.MEMBER, user_id):
         book.take_user(user_id, head.author)
@@ -151,7 +166,7 @@ def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
     counted = sum(1 for message_id in ids if message_id != channel_id)
     if place is not None and place[1] == Kind.THREAD and counted:
         book.tip(channel_id, 0, -counted, 0)
-    if book.policy.keeps("messages"):
+    if "messages" in book.kept:
         ring = _ring(book, channel_id)
         for message_id in ids:
             if message_id in ring:
@@ -252,14 +267,14 @@ _reaction_head = msgspec.json.Decoder(_Reaction, strict=False).decode
 
 def reaction_add(book: Book, d: bytes) -> None:
     """One more; in guilds with the whole member of who reacted."""
-    if book.policy.members_from_events and book.policy.keeps("members"):
+    if book.policy.members_from_events and "members" in book.kept:
         head = _reaction_head(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
             number = book.number_of(head.guild_id)
             if number is not None and not book.same(head.guild_id, head.user_id, head.member):
                 take_carried(book, head.guild_id, number, fields(head.member))
                 book.learned(head.guild_id, head.user_id, head.member, changed=False)
-    if book.policy.keeps("messages"):
+    if "messages" in book.kept:
         _reaction(book, d, +1)
 
 

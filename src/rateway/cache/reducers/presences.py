@@ -40,7 +40,7 @@ def presence_update(book: Book, d: bytes) -> None:
     if number is None:
         return
     user_id = _id(head.user).id
-    if book.policy.keeps("presences"):
+    if "presences" in book.kept:
         if head.status == _OFFLINE:
             book.shelf.remove(number, Kind.PRESENCE, user_id)
         elif book.policy.activities:
@@ -59,11 +59,7 @@ def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
 
 def merge_known(book: Book, user_id: int, user: msgspec.Raw) -> None:
     """A partial user into a user that is known."""
-    if (
-        book.policy.keeps("users")
-        and not book.same(0, user_id, user)
-        and book.shelf.homes(Kind.MEMBER, user_id)
-    ):
+    if "users" in book.kept and not book.same(0, user_id, user) and book.shelf.homes(Kind.MEMBER, user_id):
         book.take_user(user_id, user)
 
 
@@ -71,7 +67,7 @@ def take_presence(book: Book, number: int, found: Fields) -> None:
     """A presence inside another event (a chunk, a thread's new members)."""
     user = found.get("user")
     user_id = snowflake(fields(user).get("id")) if user is not None else None
-    if user_id is None or not book.policy.keeps("presences"):
+    if user_id is None or "presences" not in book.kept:
         return
     if found.get("status") == _OFFLINE:
         book.shelf.remove(number, Kind.PRESENCE, user_id)

@@ -47,7 +47,7 @@ def _put(book: Book, number: int, thread_id: int, found: Fields) -> None:
     book.shelf.put(number, Kind.THREAD, thread_id, join(found))
     book.settle_counters(thread_id)
     book.moved(thread_id)
-    if own is not None and book.policy.keeps("thread_members"):
+    if own is not None and "thread_members" in book.kept:
         book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(own, thread_id, book.me))
 
 
@@ -122,7 +122,7 @@ def thread_list_sync(book: Book, d: bytes) -> None:
 
 def _own(book: Book, number: int, raw: msgspec.Raw) -> None:
     thread_id = snowflake(fields(raw).get("id"))
-    if thread_id is None or not book.policy.keeps("thread_members"):
+    if thread_id is None or "thread_members" not in book.kept:
         return
     if book.place_of(thread_id) == (number, Kind.THREAD):
         book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(raw, thread_id, book.me))
@@ -143,7 +143,7 @@ def thread_members_update(book: Book, d: bytes) -> None:
     number = book.number_of(guild_id) if guild_id is not None else None
     if number is None or guild_id is None or thread_id is None:
         return
-    raw = book.shelf.get(number, Kind.THREAD, thread_id) if book.policy.keeps("threads") else None
+    raw = book.shelf.get(number, Kind.THREAD, thread_id) if "threads" in book.kept else None
     if raw is not None and "member_count" in found:
         thread = fields(raw)
         count = snowflake(found["member_count"])

@@ -31,7 +31,7 @@ def voice_state_update(book: Book, d: bytes) -> None:
     number = book.number_of(head.guild_id) if head.guild_id is not None else None
     if number is None or head.guild_id is None:
         return
-    if book.policy.keeps("voice_states"):
+    if "voice_states" in book.kept:
         if head.channel_id is None:
             book.shelf.remove(number, Kind.VOICE_STATE, head.user_id)
         else:

@@ -58,6 +58,13 @@ def _scan(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> Iterator[tuple[byte
         found = cursor.next()
 
 
+def _first(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+    if not cursor.set_range(start):
+        return None
+    key = bytes(cursor.key())
+    return (key, bytes(cursor.value())) if key < stop else None
+
+
 class LmdbReading:
     """A read transaction as the cache's :class:`~rateway.cache.storage.Reading`."""
 
@@ -73,6 +80,9 @@ class LmdbReading:
 
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return _scan(self._txn.cursor(self._tables.rows[table]), start, stop)
+
+    def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        return _first(self._txn.cursor(self._tables.rows[table]), start, stop)
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         return _homes(self._txn.cursor(self._tables.pairs), kind, entity_id)
@@ -117,6 +127,11 @@ class LmdbStorage:
         if self.waiting[table]:
             self._write(table)
         return _scan(self._begin().cursor(self._tables.rows[table]), start, stop)
+
+    def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        if self.waiting[table]:
+            self._write(table)
+        return _first(self._begin().cursor(self._tables.rows[table]), start, stop)
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         return _homes(self._begin().cursor(self._tables.pairs), kind, entity_id)
