@@ -6,14 +6,24 @@ it false. *Ready* says whether events flow: every shard is live or resumes withi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
 
 from rateway.runtime.status import ClusterStatus, GatewayStatus, ShardStatus
 
-__all__ = ["Health", "Progress", "Reason", "Verdict", "judge_live", "judge_ready", "progress", "verdict"]
+__all__ = [
+    "Health",
+    "Progress",
+    "Reason",
+    "Verdict",
+    "judge_live",
+    "judge_ready",
+    "progress",
+    "ranges",
+    "verdict",
+]
 
 # An event loop that stands still for so long lets Discord's heartbeats pass.
 STANDS_STILL_S = 30.0
@@ -27,24 +37,24 @@ IDENTIFY_EVERY_S = 5.25
 RETURNING = frozenset({"idle", "connecting", "waiting_hello", "resuming", "backing_off"})
 STARTING = RETURNING | {"waiting_permit", "identifying"}
 WORDS = {
-    "idle": "has not begun",
-    "connecting": "connects",
-    "waiting_hello": "waits for Discord's hello",
-    "waiting_permit": "waits for its identify",
-    "identifying": "identifies",
-    "resuming": "resumes",
-    "backing_off": "waits before it connects again",
-    "stopped": "is stopped",
-    "fatal": "was refused by Discord for good",
+    "idle": "not begun",
+    "connecting": "connecting",
+    "waiting_hello": "waiting for Discord's hello",
+    "waiting_permit": "waiting to identify",
+    "identifying": "identifying",
+    "resuming": "resuming",
+    "backing_off": "waiting to connect again",
+    "stopped": "stopped",
+    "fatal": "refused by Discord for good",
 }
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is not as it should be. ``since_s`` counts back from now."""
+    """One thing that is not as it should be. ``since_s`` counts back from now, for the first of the shards."""
 
     text: str
     cluster: int | None = None
-    shard: int | None = None
+    shards: list[int] = []
     since_s: float | None = None
 
 
@@ -97,7 +107,7 @@ def judge_ready(status: GatewayStatus, patience_s: float, missing: dict[str, flo
     reasons += [Reason(f"{role} does not answer", since_s=since_s) for role, since_s in missing.items()]
     for cluster in status.clusters:
         reasons += _broken(cluster)
-    reasons += [_away(shard) for shard in status.shards if not _in_order(shard, patience_s)]
+    reasons += _away(shard for shard in status.shards if not _in_order(shard, patience_s))
     return Health(not reasons, reasons)
 
 
@@ -107,12 +117,31 @@ def _in_order(shard: ShardStatus, patience_s: float) -> bool:
     return shard.session is not None and shard.state in RETURNING and shard.away_s <= patience_s
 
 
-def _away(shard: ShardStatus) -> Reason:
-    what = WORDS.get(shard.state, shard.state)
-    why = f": {shard.why}" if shard.why else ""
-    return Reason(
-        f"shard {shard.shard} {what}{why}", shard.cluster, shard.shard, shard.away_s or shard.since_s
-    )
+def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
+    """One reason for all shards of which the same can be said."""
+    alike: dict[tuple[str, str], list[ShardStatus]] = {}
+    for shard in shards:
+        alike.setdefault((shard.state, shard.why), []).append(shard)
+    reasons = []
+    for (state, why), group in alike.items():
+        numbers = [shard.shard for shard in group]
+        who = f"shard {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} shards ({ranges(numbers)})"
+        text = f"{who}: {WORDS.get(state, state)}{', ' + why if why else ''}"
+        since_s = max(shard.away_s or shard.since_s for shard in group)
+        reasons.append(Reason(text, shards=numbers, since_s=since_s))
+    return reasons
+
+
+def ranges(numbers: list[int], most: int = 6) -> str:
+    """Ascending numbers in words: ``3, 7-9``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:most]]
+    return ", ".join(words) + (" …" if len(runs) > most else "")
 
 
 def _broken(cluster: ClusterStatus) -> Iterator[Reason]:
@@ -157,27 +186,28 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
             else "Events flow, with something to look at."
         )
         return Verdict("notice", words, notices)
-    shardless = [reason for reason in ready.reasons if reason.shard is None]
+    shardless = [reason for reason in ready.reasons if not reason.shards]
     young = all(shard.state in STARTING and shard.identifies + shard.resumes_succeeded == 0 for shard in away)
     if status.state in ("starting", "stopping", "waiting") or (young and not shardless):
         words = {"stopping": "The gateway stops.", "waiting": "The gateway waits."}.get(
             status.state, f"Starting: {far.live} of {far.total} shards are live."
         )
         return Verdict("starting", words, ready.reasons)
-    lost = [reason for reason in ready.reasons if reason.shard is not None]
-    parts = [f"{_count(len(lost), 'shard')} away"] if lost else []
+    lost = sum(len(reason.shards) for reason in ready.reasons)
+    parts = [f"{_count(lost, 'shard')} away"] if lost else []
     if any(not cluster.publisher.connected for cluster in status.clusters):
         parts.append("the broker is away")
     elif any(cluster.publisher.blocked or cluster.publisher.lag_s > LAG_S for cluster in status.clusters):
         parts.append("the broker does not confirm")
+    returning = len(away) - lost
+    if parts and returning:
+        parts.append(f"{_count(returning, 'shard')} coming back")
     words = ", ".join(parts) or shardless[0].text
     return Verdict("trouble", f"{words[0].upper()}{words[1:]}.", ready.reasons + notices)
 
 
 def _notices(status: GatewayStatus, patience_s: float) -> list[Reason]:
-    found = [
-        _away(shard) for shard in status.shards if shard.state != "live" and _in_order(shard, patience_s)
-    ]
+    found = _away(shard for shard in status.shards if shard.state != "live" and _in_order(shard, patience_s))
     for cluster in status.clusters:
         publisher, number = cluster.publisher, cluster.cluster
         if LAG_NOTICE_S < publisher.lag_s <= LAG_S:

@@ -196,7 +196,7 @@ def _shard(old: ShardStatus, new: ShardStatus) -> Iterator[tuple[Level, str]]:
     if new.state == "fatal" and old.state != "fatal":
         yield "trouble", f"refused by Discord for good: {new.why or close_words(new.last_close)}"
     elif old.state == "live" and new.state != "live":
-        yield "notice", f"lost its connection ({why})" if why else "lost its connection"
+        yield "notice", f"connection lost ({why})" if why else "connection lost"
     elif old.state == "live" and (closed or resumed):
         yield "notice", f"reconnected {'and resumed ' if resumed else ''}({why})"
     elif old.state != "live" and new.state == "live":

@@ -86,7 +86,7 @@ METRICS: tuple[Row, ...] = (
     _row("spool_events", "cluster", "Messages in the spool on disk."),
     _row("spool_bytes", "cluster", "Bytes of the spool."),
     _row("paused", "cluster", "1 while reading from Discord is paused."),
-    _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. It has no sum.", "histogram"),
+    _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. No sum.", "histogram"),
     _row("commands_total", "cluster outcome", "Commands of workers, by what became of them."),
     _row("commands_waiting", "cluster", "Commands that wait for their turn on a shard."),
     _row("queries_total", "process type outcome", "Queries of workers; `batch`: many in one message."),

@@ -51,6 +51,7 @@ class Observatory:
     """``patience_s`` is RESUME_PATIENCE: how long a shard may take to come back before it counts as away."""
 
     def __init__(self, source: StatusSource, *, patience_s: float) -> None:
+        self.patience_for_answers_s = ANSWERS_WITHIN_S
         self._source = source
         self._patience = patience_s
         self._history = History()
@@ -74,6 +75,11 @@ class Observatory:
             "/metrics": Route(self._answer_metrics),
             "/status": Route(self._answer_status),
         }
+
+    def forget_fresh(self) -> None:
+        """Look anew for the next request, however young the last look is."""
+        if self._last is not None:
+            self._last = (self._last[0], self._last[1] - FRESH_S)
 
     async def run(self) -> None:
         """Keep the history and tell those who follow, until cancelled."""
@@ -99,10 +105,11 @@ class Observatory:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._source.status())
         try:
-            async with asyncio.timeout(ANSWERS_WITHIN_S):
+            async with asyncio.timeout(self.patience_for_answers_s):
                 status = await asyncio.shield(self._looking)
         except TimeoutError:
-            log.error("the status was not answered within %d s", ANSWERS_WITHIN_S, extra={"action": "http"})
+            words = "the status was not answered within %.0f s"
+            log.error(words, self.patience_for_answers_s, extra={"action": "http"})
             return self._last[0] if self._last is not None else None
         now = time.monotonic()
         self._last = (status, now)

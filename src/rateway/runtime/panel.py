@@ -177,7 +177,8 @@ def _summary(
     status: GatewayStatus, wall: float, verdict: Verdict, live: Health, far: Progress
 ) -> dict[str, Any]:
     reasons = [
-        msgspec.structs.replace(reason, text=_text(reason.text)) for reason in verdict.reasons[:MOST_REASONS]
+        msgspec.structs.replace(reason, text=_text(reason.text), shards=reason.shards[:1])
+        for reason in verdict.reasons[:MOST_REASONS]
     ]
     entities: dict[str, int] = {}
     size = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 __all__ = ["Door", "Limits", "Pace"]
 
@@ -61,6 +62,11 @@ class Door:
         """A new connection's protocol."""
         return Guest(self)
 
+    @property
+    def guests(self) -> int:
+        """Connections that are held now."""
+        return len(self._guests)
+
     def of(self, protocol: asyncio.BaseProtocol) -> Guest | None:
         """The guest behind aiohttp's protocol; None once the connection is gone."""
         return self._guests.get(protocol)
@@ -102,8 +108,8 @@ class Guest(asyncio.Protocol):
         self.busy = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are not asyncio's by descent.
+        transport = self._transport = cast(asyncio.Transport, transport)
         wait = self._door.admit(self)
         if wait is None:
             transport.abort()

@@ -15,10 +15,9 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from rateway.secret import Secret
 from rateway.transports.http.door import Door, Limits, Pace
@@ -26,14 +25,21 @@ from rateway.transports.http.door import Door, Limits, Pace
 __all__ = ["Answer", "HttpServer", "Limits", "Route", "Stream"]
 
 log = logging.getLogger(__name__)
-# What aiohttp has to say is about malformed requests: anybody can make it say so.
-_quiet = logging.getLogger(f"{__name__}.requests")
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Not what is wrong with a stranger's request: anybody could fill the log with it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+_requests = logging.getLogger(f"{__name__}.requests")
+_requests.addFilter(_ours)
 
 TEXT: Final = "text/plain; charset=utf-8"
 # Another program may hold the port for a while: the gateway before this one, for instance.
 RETRY_S: Final = 5.0
 STREAM_WRITE_S: Final = 10.0
-_EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -53,7 +59,7 @@ class Answer:
     body: bytes
     content_type: str = TEXT
     status: int = 200
-    headers: Mapping[str, str] = field(default=_EMPTY)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,6 @@ class HttpServer:
     ) -> None:
         self.host, self.port = _split(address)
         self.limits = limits or Limits()
-        self.bound: asyncio.Future[int] | None = None
         self._token = token
         self._routes = routes
         self._watchers = 0
@@ -91,7 +96,8 @@ class HttpServer:
         self._server = web.Server(
             self._serve,
             access_log=None,
-            logger=_quiet,
+            handler_cancellation=True,  # who left is not waited for
+            logger=_requests,
             keepalive_timeout=3600.0,  # the door keeps the time
             lingering_time=0.0,
             max_line_size=self.limits.line_bytes,
@@ -99,6 +105,11 @@ class HttpServer:
             auto_decompress=False,
         )
         self._door = Door(self._server, self.limits)
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are held now."""
+        return self._door.guests
 
     async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> None:
         """Serve until cancelled. A port that is taken is asked for again; the gateway runs on meanwhile."""
