@@ -8,6 +8,7 @@ visible to queries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -101,6 +102,7 @@ class Cluster:
         )
         self._publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
+        self._write_soon = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
         self._presence = tools.settings.presence
@@ -344,8 +346,11 @@ class Cluster:
         while True:
             await self._settled_moved.wait()
             self._settled_moved.clear()
+            self._write_soon.clear()
             self._write_now()
-            await asyncio.sleep(WRITE_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_EVERY_S):
+                    await self._write_soon.wait()
 
     def _write_now(self) -> None:
         settled = [(shard_id, stream.settled) for shard_id, stream in self.streams.items()]
@@ -381,6 +386,9 @@ class Cluster:
 
     def on_settled(self) -> None:
         self._settled_moved.set()
+        if self._keeper.has_unwritten:
+            # Perhaps it was a new session's READY that was confirmed just now.
+            self._write_soon.set()
 
     def on_unrouted(self, name: str, routed: bool) -> None:
         (self._unheard.discard if routed else self._unheard.add)(name)

@@ -1,8 +1,8 @@
 """What of this cluster's sessions is written down, and when? (docs/delivery.md, "What is written down")
 
-Only the *settled* sequence is: a session is stored once its READY is confirmed, rewritten within a second of every
-change, and dropped when it is lost, in one transaction with the gap that must then be told. A heartbeat's ``d`` is
-what was written here, so that Discord is never told more than a restart would know.
+Only the *settled* sequence is: a session is stored as soon as its READY is confirmed, rewritten within a second of
+every change, and dropped when it is lost, in one transaction with the gap that must then be told. A heartbeat's ``d``
+is what was written here, so that Discord is never told more than a restart would know.
 """
 
 from __future__ import annotations
@@ -115,6 +115,14 @@ class SessionKeeper:
         kept = self._kept.get(shard_id)
         if kept is not None:
             kept.record = _replaced(kept.record, pending_gap=None)
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether a session is not in the store yet: until it is, a crash would lose it."""
+        return any(
+            kept.record.session_id and (kept.stored is None or kept.stored.session_id != kept.record.session_id)
+            for kept in self._kept.values()
+        )
 
     def write(self, settled: Iterable[tuple[int, int]], wall: float) -> list[tuple[int, int]]:
         """Write what changed. ``settled``: (shard, settled sequence) as it is now.
