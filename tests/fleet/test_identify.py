@@ -484,3 +484,30 @@ def test_a_ledger_says_the_same_after_a_round_trip(faults: list[tuple[int, bool,
     assert [shard for shard, _ in copy.spends] == [shard for shard, _ in ledger.spends]
     assert all(new <= old for (_, new), (_, old) in zip(copy.spends, ledger.spends, strict=True))
     assert replace(copy, spends=[]) == replace(ledger, spends=[])
+
+
+@pytest.mark.checklist("D10", "B19")
+@pytest.mark.parametrize("outcome", ["closed", "ready"])
+def test_a_network_that_flaps_for_a_day_uses_a_fraction_of_the_budget(outcome: str) -> None:
+    governor = a_governor(16, budget=a_budget(mc=16))
+    ask_at = dict.fromkeys(range(16), 0.0)
+    used, now = 0, 0.0
+    while now < 86_400:
+        now = min(ask_at.values())
+        governor.budget(a_budget(remaining=1000 - used, mc=16), now)
+        shard_id = min(ask_at, key=lambda shard: ask_at[shard])
+        governor.request(shard_id, True, now)
+        for decision in governor.decide(now):
+            if isinstance(decision, Granted):
+                used += 1
+                governor.spent(decision.shard_id, now)
+                governor.finished(decision.shard_id, outcome, now + 1)  # type: ignore[arg-type]
+                # Dead five seconds later, and asking again at once: a session without any back-off of its own.
+                ask_at[decision.shard_id] = now + 6
+            else:
+                assert decision[1].until is not None
+                ask_at[decision[0]] = decision[1].until
+        if governor.waiting:
+            governor.withdraw(shard_id)
+            ask_at[shard_id] = now + 1
+    assert used < 300

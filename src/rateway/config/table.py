@@ -12,6 +12,7 @@ from rateway.config.values import Reader
 
 __all__ = ["GROUPS", "REQUIRED", "ROWS", "Row"]
 
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One setting. ``key`` is its place in the TOML file, with dots for sections."""
