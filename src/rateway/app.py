@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import uvloop
 
@@ -18,9 +20,13 @@ from rateway.runtime.caretaker import Caretaker
 from rateway.runtime.crew_member import first_words, member
 from rateway.runtime.crew_words import decode_settings
 from rateway.runtime.gateway import EX_CONFIG, Gateway
+from rateway.runtime.observatory import Observatory
 from rateway.runtime.reporter import Reporter
+from rateway.runtime.service import keep_informed
 from rateway.transports import control
+from rateway.transports.http import HttpServer
 from rateway.transports.state import StateDir, StateError
+from rateway.transports.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +82,24 @@ async def _run(settings: Settings) -> int:
         reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
         async with control.serve(state.path, reporter.answer):
             caretaker = Caretaker(reporter.status, gateway.renewal())
-            beside = [asyncio.create_task(reporter.run()), asyncio.create_task(caretaker.run())]
+            work = [reporter.run(), caretaker.run(), *_watched(settings, reporter)]
+            beside = [asyncio.create_task(each) for each in work]
             try:
                 return await gateway.run()
             finally:
                 for task in beside:
                     task.cancel()
+
+
+def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, Any, None]]:
+    """What shows the gateway to the outside: history, HTTP, the service manager."""
+    observatory = Observatory(reporter, patience_s=settings.resume_patience)
+    if settings.http_address is not None:
+        yield observatory.run()
+        yield HttpServer(settings.http_address, settings.http_token, observatory.routes()).run()
+    manager = Notifier.of(os.environ)
+    if manager is not None:
+        yield keep_informed(manager, observatory.condition)
 
 
 def _calm_the_collector() -> None:

@@ -132,24 +132,27 @@ def test_who_follows_gets_all_of_it_and_then_what_changes() -> None:
         import aiohttp
 
         fleet = Fleet(1000)
-        async with served(fleet) as (port, observatory), aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/events") as answer:
-                events = _events(answer.content)
-                whole = await anext(events)
-                assert whole["whole"] and len(whole["shards"]) == 1000 and len(whole["clusters"]) == 125
-                await anext(events)
-                fleet.shards[5] = {
-                    "state": "resuming",
-                    "away_s": 1.0,
-                    "why": "\x1b[31m<b>\u202ehidden-secret",
-                }
-                logs.hide("hidden-secret")
-                while not (change := await anext(events))["shards"]:
-                    pass
-                assert [row["shard"] for row in change["shards"]] == [5]
-                assert change["shards"][0]["why"] == "\\e[31m<b>\\u202e***"
-                assert len(json.dumps(change)) < 120_000
-                assert change["verdict"]["level"] == "notice"
+        async with (
+            served(fleet) as (port, _),
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/events") as answer,
+        ):
+            events = _events(answer.content)
+            whole = await anext(events)
+            assert whole["whole"] and len(whole["shards"]) == 1000 and len(whole["clusters"]) == 125
+            await anext(events)
+            fleet.shards[5] = {
+                "state": "resuming",
+                "away_s": 1.0,
+                "why": "\x1b[31m<b>\u202ehidden-secret",
+            }
+            logs.hide("hidden-secret")
+            while not (change := await anext(events))["shards"]:
+                pass
+            assert [row["shard"] for row in change["shards"]] == [5]
+            assert change["shards"][0]["why"] == "\\e[31m<b>\\u202e***"
+            assert len(json.dumps(change)) < 120_000
+            assert change["verdict"]["level"] == "notice"
 
     run(scene())
 

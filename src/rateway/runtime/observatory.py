@@ -22,6 +22,7 @@ from rateway import logs
 from rateway.runtime import health, metrics
 from rateway.runtime.history import History
 from rateway.runtime.panel import Panel
+from rateway.runtime.service import Condition
 from rateway.runtime.status import GatewayStatus
 from rateway.transports.http import Answer, Route, Stream
 
@@ -85,9 +86,12 @@ class Observatory:
         """Keep the history and tell those who follow, until cancelled."""
         while True:
             began = time.monotonic()
-            status = await self._look(0.0)
-            if status is not None:
-                self._tell(status)
+            try:
+                status = await self._look(0.0)
+                if status is not None:
+                    self._tell(status)
+            except Exception:  # whoever watches must not be blind for good, and shards go on either way
+                log.exception("the gateway could not be looked at", extra={"action": "http"})
             self._wanted.clear()
             pause = (FOLLOWED_S if self._followers else UNFOLLOWED_S) - (time.monotonic() - began)
             try:
@@ -191,16 +195,20 @@ class Observatory:
             return Answer(b'{"error":"the gateway\'s processes do not answer"}', JSON, status=503)
         return Answer(_redacted(msgspec.json.encode(status)), JSON)
 
-    async def service_words(self) -> tuple[bool, bool, str]:
-        """(the start has begun with all accepted, live, one line of progress) for the service manager."""
+    async def condition(self) -> Condition:
+        """For the service manager."""
         status = await self._look(FRESH_S)
         live = health.judge_live(status, self._age(), self._missing()).ok
         if status is None:
-            return False, live, "no answer yet"
-        begun = status.state == "running" and any(shard.state != "idle" for shard in status.shards)
+            return Condition(begun=False, stopping=False, live=live, words="no answer yet")
         found = health.verdict(status, self._patience, self._missing())
         words = found.words if not found.reasons else f"{found.words} {found.reasons[0].text}"
-        return begun, live, logs.escape(logs.redact(words))
+        return Condition(
+            begun=status.state == "running" and any(shard.state != "idle" for shard in status.shards),
+            stopping=status.state == "stopping",
+            live=live,
+            words=logs.escape(logs.redact(words)),
+        )
 
 
 def _event(message: bytes) -> bytes:
