@@ -95,18 +95,32 @@ def test_a_reconnect_in_place_of_hello_is_followed_at_once() -> None:
 
 
 @pytest.mark.checklist("A2")
-def test_a_host_that_never_says_hello_is_left_after_a_time_and_after_two_the_other_is_tried() -> None:
-    driver = Driver(stored(), settings=options(hello_timeout=20.0)).start()
-    for host in (RESUME, RESUME, GATEWAY):
+def test_a_host_that_never_says_hello_is_left_after_a_time_for_the_other_one_with_the_same_session() -> None:
+    driver = Driver(stored(), settings=options(hello_timeout=10.0)).start()
+    for host, patience in ((RESUME, 10.0), (GATEWAY, 20.0), (RESUME, 40.0), (GATEWAY, 60.0), (RESUME, 60.0)):
         driver.until(State.CONNECTING)
         assert driver.url.startswith(host)
         driver.open()
-        driver.advance(19.9)
+        driver.advance(patience - 0.1)
         assert driver.state() is State.WAITING_HELLO
         driver.advance(0.1)
-        assert driver.last(orders.Disconnect) == orders.Disconnect(KEEP_SESSION, "no Hello in 20 s")
+        assert driver.last(orders.Disconnect) == orders.Disconnect(KEEP_SESSION, "no Hello")
     assert driver.session() == "stored"
     assert driver.all(orders.SessionLost) == []
+
+
+@pytest.mark.checklist("A2")
+def test_a_host_that_is_silent_to_the_dial_is_left_at_once_and_a_refusing_one_after_two() -> None:
+    silent = Driver(stored()).start()
+    silent.fact("dial_failed", DialFailure("no upgrade", silent=True), silent.now)
+    assert silent.state() is State.CONNECTING
+    assert silent.url.startswith(GATEWAY)
+    refusing = Driver(stored(), chance=Most()).start()
+    refusing.fact("dial_failed", DialFailure("refused"), refusing.now)
+    assert refusing.url.startswith(RESUME)
+    refusing.fact("dial_failed", DialFailure("HTTP 403", 403), refusing.now)
+    assert refusing.state() is State.CONNECTING
+    assert refusing.url.startswith(GATEWAY)
 
 
 @pytest.mark.checklist("A2")

@@ -669,5 +669,12 @@ def test_the_parts_of_the_reconnect_policy() -> None:
     assert hosts.choose("own", "main") == "own"
     delays = Delays(SessionOptions(token="", intents=0), Most())
     delays.not_at_once()
-    delays.not_at_once()
-    assert delays.next(0.0, identify=False) == 1.0
+    assert delays.next(0.0, greeted=True, identify=False) == 1.0
+    assert delays.next(0.0, greeted=True, identify=False) == 2.0
+    assert delays.next(0.0, greeted=False, identify=False) == 0.0
+    delays.lived(5.0)
+    assert delays.next(0.0, greeted=True, identify=False) == 0.0
+    delays.identified(0.0)
+    assert delays.next(0.0, greeted=False, identify=True) == 5.0
+    delays.lived(60.0)
+    assert delays.next(0.0, greeted=False, identify=True) == 2.0

@@ -72,6 +72,8 @@ INVALID_SESSION_WAIT = (1.0, 5.0)
 LONGEST_RETRY_AFTER = 86_400.0
 # A permit that was refused is not asked for again sooner than this.
 SOONEST_REQUEST = 1.0
+# A Discord that is this slow is not waited for any longer, however many Hellos were missed.
+LONGEST_HELLO = 60.0
 # Corrupt streams in a row before Hello after which the next compression is tried.
 CORRUPT_HELLOS = 2
 NEXT_COMPRESSION: dict[Compression, Compression] = {"zstd-stream": "zlib-stream", "zlib-stream": "none"}
@@ -92,17 +94,18 @@ class Conversation:
     session, 0 before the first); ``replaying`` (between our RESUME and RESUMED); ``repeat`` (of the envelope just
     returned: 0, or *n* for the *n*-th dispatch with other content under a sequence that was used before);
     ``latency`` (round trip of the last heartbeat in seconds, None before the first); ``heard_at`` (last frame);
-    ``ignored`` (messages that were understood by nobody); ``wake_at`` and ``orders``.
+    ``ignored`` (messages that were understood by nobody); ``bytes_in`` and ``bytes_inflated`` (WebSocket payload, and
+    the JSON in it); ``wake_at`` and ``orders``.
 
     ``gateway_url`` may be replaced when Discord names another; identifies use it, and resumes whose own host is dead.
     """
 
     __slots__ = (
         "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
-        "_heart", "_hosts", "_last", "_live_since", "_lost", "_noted", "_numbering", "_options", "_patience",
-        "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_smooth", "_watch_until",
-        "bytes_in", "bytes_inflated", "gateway_url", "heard_at", "ignored", "latency", "orders", "received_seq",
-        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+        "_heart", "_hosts", "_last", "_live_since", "_lost", "_missed_hellos", "_noted", "_numbering", "_options",
+        "_patience", "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_smooth",
+        "_watch_until", "bytes_in", "bytes_inflated", "gateway_url", "heard_at", "ignored", "latency", "orders",
+        "received_seq", "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +164,7 @@ class Conversation:
         self._paused_at: float | None = None
         self._watch_until = 0.0
         self._corrupt_hellos = 0
+        self._missed_hellos = 0
         self._noted: set[str] = set()
 
     @property
@@ -184,19 +188,19 @@ class Conversation:
         if self.state is State.CONNECTING and connection in (None, self._connection):
             self.heard_at = now
             self._feed = make_inflater(self._compression, self._options.max_message_bytes).feed
-            self._deadline = now + self._options.hello_timeout
+            patience = self._options.hello_timeout * 2.0 ** min(self._missed_hellos, 10)
+            self._deadline = now + min(patience, max(LONGEST_HELLO, self._options.hello_timeout))
             self._enter(State.WAITING_HELLO, "connected")
             self._plan(now)
 
     def dial_failed(self, failure: DialFailure, now: float, connection: int | None = None) -> None:
         """The connection did not open: never counted against the session."""
         if self.state is State.CONNECTING and connection in (None, self._connection):
-            # 429 is about how often we call, not about this host's health.
-            if failure.status != 429:
-                self._hosts.failed()
             wait = failure.retry_after or 0.0
             wait = wait if 0.0 <= wait <= LONGEST_RETRY_AFTER else 0.0
-            self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait)
+            # 429 is about how often we call, not about this host's health.
+            turned = failure.status != 429 and self._hosts.failed(silent=failure.silent)
+            self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait, turned=turned)
             self._plan(now)
 
     def closed(self, code: int | None, now: float, connection: int | None = None) -> None:
@@ -232,24 +236,11 @@ class Conversation:
         if self.state is not State.WAITING_PERMIT:
             self.orders.append(ReturnPermit())
             return
-        options, (shard_id, shard_count) = self._options, self._shard
-        presence = self._presence
-        if presence is None and options.presence is not None:
-            presence = options.presence(shard_id, shard_count)
-        data = commands.identify(
-            token=options.token,
-            intents=options.intents,
-            shard_id=shard_id,
-            shard_count=shard_count,
-            large_threshold=options.large_threshold,
-            presence=presence,
-            properties=options.properties,
-        )
         self._allowance.own(now)
         self._delays.identified(now)
-        self._deadline = now + options.ready_timeout
+        self._deadline = now + self._options.ready_timeout
         self._enter(State.IDENTIFYING, "identify")
-        self.orders.append(Identify(data))
+        self.orders.append(Identify(self._options.identify(self._shard, self._presence)))
         self._plan(now)
 
     def refused(self, until: float, why: str, now: float) -> None:
@@ -438,7 +429,8 @@ class Conversation:
             self._note("warning", f"Hello without a heartbeat interval; {DEFAULT_INTERVAL} s is used")
             interval = DEFAULT_INTERVAL
         self._hosts.worked()
-        self._corrupt_hellos = 0
+        self._delays.greeted()
+        self._corrupt_hellos = self._missed_hellos = 0
         self._heart = Heartbeat(interval, now, self._chance)
         self._allowance.connected(interval, now)
         if self.session_id is not None:
@@ -453,8 +445,7 @@ class Conversation:
         self._patience.resume_sent(now)
         self._deadline = now + self._options.replay_timeout
         self._enter(State.RESUMING, f"resume from {self.received_seq}")
-        data = commands.resume(token=self._options.token, session_id=session_id, seq=self.received_seq)
-        self.orders.append(Send(data))
+        self.orders.append(Send(self._options.resume(session_id, self.received_seq)))
 
     def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
         if self._heart is not None:
@@ -561,18 +552,28 @@ class Conversation:
             self._ended(now, verdict, why, wait, outcome)
 
     def _ended(
-        self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
+        self,
+        now: float,
+        verdict: Verdict,
+        why: str,
+        wait: float = 0.0,
+        outcome: PermitOutcome = "closed",
+        turned: bool = False,
     ) -> None:
         """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
         self._settle_permit(outcome)
+        greeted = self._heart is not None
         if self.state is State.WAITING_HELLO:
-            self._hosts.failed()
-        if self.state is State.LIVE and now - self._live_since >= self._options.sound_after:
-            self._delays.sound()
+            turned = self._hosts.failed(silent=outcome == "timeout")
+        elif self.state is State.LIVE:
+            self._delays.lived(now - self._live_since)
         if self._given_up(verdict, now):
             self._lose(why)
         self._over()
-        delay = max(wait, self._delays.next(now, identify=self.session_id is None))
+        delay = self._delays.next(now, greeted=greeted, identify=self.session_id is None)
+        if turned and self.session_id is not None:
+            delay = 0.0
+        delay = max(wait, delay)
         if delay > 0 or self._paused_at is not None:
             self._retry_at = now + delay
             self._enter(State.BACKING_OFF, why)
@@ -583,12 +584,11 @@ class Conversation:
         """Whether the session is dropped. What ends a connection before our RESUME says nothing about it."""
         if self.session_id is None or self.state not in IN_SESSION:
             return False
-        refused = self.state is State.RESUMING and self._patience.sent > 0
-        return (
-            verdict is Verdict.IDENTIFY
-            or (verdict is Verdict.RESUME_ONCE and refused)
-            or (refused and self._patience.exhausted(now))
-        )
+        if verdict is Verdict.IDENTIFY:
+            return True
+        if self.state is State.LIVE or self._patience.sent == 0:
+            return False
+        return verdict is Verdict.RESUME_ONCE or self._patience.exhausted(now)
 
     def _lose(self, reason: str) -> None:
         if self.session_id is not None:
@@ -632,7 +632,8 @@ class Conversation:
 
     def _timed_out(self, now: float) -> None:
         if self.state is State.WAITING_HELLO:
-            why = f"no Hello in {self._options.hello_timeout:g} s"
+            self._missed_hellos += 1
+            why = "no Hello"
         elif self.state is State.IDENTIFYING:
             why = f"no READY in {self._options.ready_timeout:g} s"
         else:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from rateway.discord import commands
+
 __all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
 
 Compression = Literal["zstd-stream", "zlib-stream", "none"]
@@ -55,8 +57,8 @@ class SessionOptions:
     """Gives the presence that a shard identifies with from its number and the total; None shows Discord's default."""
     properties: Mapping[str, str] | None = None
 
-    # Discord's interval is 41.25 s; a gateway host that accepts but says no Hello is left after this.
-    hello_timeout: float = 20.0
+    # Hello comes at once or something is wrong; doubled with each one missed, up to a minute, for a slow Discord.
+    hello_timeout: float = 10.0
     # In an outage READY takes minutes while heartbeats are answered; asking again would only cost an identify.
     ready_timeout: float = 600.0
     # After a RESUME, and between two replayed events.
@@ -64,8 +66,9 @@ class SessionOptions:
     # Both must be exceeded before a session is given up that Discord has not refused.
     resume_attempts: int = 3
     resume_patience: float = 180.0
-    # A connection that lived this long was sound: the delays start again from nothing.
+    # Live for this long, a connection was sound: the next identify, the next resume need not be delayed.
     sound_after: float = 60.0
+    resume_sound_after: float = 5.0
     resume_backoff: float = 1.0
     resume_backoff_cap: float = 60.0
     identify_backoff: float = 5.0
@@ -82,3 +85,21 @@ class SessionOptions:
     """Commands that may wait for one shard."""
     command_budget: CommandBudget | None = None
     """Commands that may wait for all shards; None means no bound but each shard's own."""
+
+    def identify(self, shard: tuple[int, int], presence: Mapping[str, Any] | None) -> bytes:
+        """The identify of a shard, ``(id, total)``; *presence* replaces the one of these options."""
+        if presence is None and self.presence is not None:
+            presence = self.presence(*shard)
+        return commands.identify(
+            token=self.token,
+            intents=self.intents,
+            shard_id=shard[0],
+            shard_count=shard[1],
+            large_threshold=self.large_threshold,
+            presence=presence,
+            properties=self.properties,
+        )
+
+    def resume(self, session_id: str, seq: int) -> bytes:
+        """The resume of a session from *seq*."""
+        return commands.resume(token=self.token, session_id=session_id, seq=seq)

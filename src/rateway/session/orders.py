@@ -72,11 +72,12 @@ class StoredSession:
 @dataclass(frozen=True, slots=True)
 class DialFailure:
     """A connection that did not open. ``status`` is the HTTP status of the upgrade's answer, if there was one;
-    ``retry_after`` its Retry-After in seconds."""
+    ``retry_after`` its Retry-After in seconds. ``silent``: nothing was answered in the time that dialling has."""
 
     reason: str
     status: int | None = None
     retry_after: float | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

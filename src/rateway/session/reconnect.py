@@ -72,27 +72,40 @@ class Breaker:
 
 
 class Delays:
-    """When the next connection may be tried. Only a connection that lived long enough starts it again from nothing:
-    a shard that is READY and dies at once is what spends tokens."""
+    """When the next connection may be tried.
 
-    __slots__ = ("_breaker", "_connect", "_identify", "_trouble")
+    Three things fail for different reasons and are counted apart: reaching Hello, what comes after it, and sessions
+    that had to be started. Resumes are free and every second of theirs counts, so a connection that was live for a
+    few seconds clears their delay; a shard that is READY and dies at once is what spends tokens, so only a longer
+    life clears that of identifies.
+    """
+
+    __slots__ = ("_breaker", "_dial", "_identify", "_options", "_resume", "_trouble")
 
     def __init__(self, options: SessionOptions, chance: Chance) -> None:
-        self._connect = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
+        self._options = options
+        self._dial = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
+        self._resume = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
         self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
         self._breaker = Breaker(options.identifies_per_hour)
         self._trouble = False
 
-    def next(self, now: float, *, identify: bool) -> float:
-        """Seconds until the next attempt, after one more end; *identify*: it will have to identify."""
-        if self._trouble and self._connect.failures == 0:
-            self._connect.failed()
+    def next(self, now: float, *, greeted: bool, identify: bool) -> float:
+        """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *identify*: the next
+        attempt will have to identify."""
+        backoff = self._resume if greeted else self._dial
+        if self._trouble and backoff.failures == 0:
+            backoff.failed()
         self._trouble = False
-        delay = self._connect.delay()
-        self._connect.failed()
+        delay = backoff.delay()
+        backoff.failed()
         if identify:
             delay = max(delay, self._identify.delay(), self._breaker.closed_until(now) - now)
         return delay
+
+    def greeted(self) -> None:
+        """Hello came: the host can be reached."""
+        self._dial.reset()
 
     def identified(self, now: float) -> None:
         """An identify goes out; until the connection proves sound it counts as one that failed."""
@@ -103,9 +116,12 @@ class Delays:
         """Discord is in trouble: even a first attempt waits."""
         self._trouble = True
 
-    def sound(self) -> None:
-        self._connect.reset()
-        self._identify.reset()
+    def lived(self, seconds: float) -> None:
+        """A connection was live for that long."""
+        if seconds >= self._options.resume_sound_after:
+            self._resume.reset()
+        if seconds >= self._options.sound_after:
+            self._identify.reset()
 
 
 class Patience:
@@ -150,12 +166,17 @@ class Hosts:
     def choose(self, resume_url: str | None, gateway_url: str) -> str:
         return gateway_url if self._use_main or resume_url is None else resume_url
 
-    def failed(self) -> None:
-        """Dial, TLS or upgrade failed, or no Hello came."""
-        self._failures += 1
-        if self._failures >= FAILURES_PER_HOST:
-            self._failures = 0
-            self._use_main = not self._use_main
+    def failed(self, *, silent: bool = False) -> bool:
+        """Dial, TLS or upgrade failed, or no Hello came; *silent*: after a whole time-out, which decides by itself.
+
+        True when that turned from the session's own host to the main one, which is then tried without delay.
+        """
+        self._failures += FAILURES_PER_HOST if silent else 1
+        if self._failures < FAILURES_PER_HOST:
+            return False
+        self._failures = 0
+        self._use_main = not self._use_main
+        return self._use_main
 
     def worked(self) -> None:
         """Hello came."""
