@@ -318,6 +318,20 @@ def test_a_connection_can_begin_without_hello(kind: str, first: int) -> None:
     run(scenario())
 
 
+def test_a_later_fault_of_a_host_decides_when_it_opens_again() -> None:
+    async def scenario() -> None:
+        async with simulator() as sim:
+            host = sim.gateway.hosts[1]
+            await sim.inject(fault("refusing_host:seconds=0.02"))
+            await sim.inject(fault("dead_host:host=0,seconds=60"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.06):
+                    await until(lambda: host.mode.value == "open")
+            assert host.mode.value == "dead"
+
+    run(scenario())
+
+
 # REST and what it says
 
 

@@ -380,6 +380,31 @@ def test_the_ledger_knows_each_event_by_session_number_and_digest() -> None:
     run(scenario())
 
 
+def test_the_journal_tells_when_sessions_came_and_went() -> None:
+    async def scenario() -> None:
+        async with simulator() as sim:
+            async with await connect(sim.gateway_url) as client:
+                await _live(client)
+                await client.end(4900)
+            async with await _again(client, client.seq) as again:
+                await again.event("RESUMED")
+                await again.end(1000)
+            journal = list(sim.ledger.journal)
+            assert [(entry.what, entry.detail) for entry in journal] == [
+                ("identify", "granted"),
+                ("ready", ""),
+                ("detached", ""),
+                ("resume", "from 4"),
+                ("resumed", ""),
+                ("detached", ""),
+                ("ended", "ended by the client"),
+            ]
+            assert {entry.session for entry in journal[1:]} == {client.session_id}
+            assert [entry.time for entry in journal] == sorted(entry.time for entry in journal)
+
+    run(scenario())
+
+
 def test_the_simulator_leaves_no_task_and_no_port_behind() -> None:
     async def scenario() -> None:
         async with simulator(rate=1000.0) as sim, await connect(sim.gateway_url) as client:

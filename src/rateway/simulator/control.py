@@ -64,6 +64,7 @@ class Control:
             "sessions": self._sessions,
             "sent": self._sent,
             "injected": self._injected,
+            "journal": self._journal,
             "rules": self._rules,
             "faults": self._kinds,
         }
@@ -83,6 +84,9 @@ class Control:
 
     async def _injected(self, request: web.Request) -> web.Response:
         return _json([asdict(injected) for injected in self._it.ledger.injected])
+
+    async def _journal(self, request: web.Request) -> web.Response:
+        return _json([asdict(entry) for entry in self._it.ledger.journal])
 
     async def _rules(self, request: web.Request) -> web.Response:
         return _json([asdict(rule) for rule in RULES.values()])

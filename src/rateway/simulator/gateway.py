@@ -338,6 +338,7 @@ class Gateway:
         self._attach(session, connection)
         if session.intents & 1:
             session.pending = dict.fromkeys(guilds)
+        self.ledger.note("ready", shard, session.id)
         self.reply(session, "READY", self._ready_data(session, guilds, connection.query.version))
         if d.get("presence"):
             self.dispatch_all(
@@ -380,6 +381,7 @@ class Gateway:
         record.resumes += 1
         record.connections += 1
         self._attach(session, connection)
+        self.ledger.note("resumed", session.shard, session.id)
         self.reply(session, "RESUMED", {"_trace": ["simulated"]})
         self._stir()
 
@@ -390,6 +392,7 @@ class Gateway:
 
     def _detach(self, session: Session) -> None:
         session.detached_at = self.loop.time()
+        self.ledger.note("detached", session.shard, session.id)
         self._attached.pop(session.id, None)
         self._stir()
 

@@ -50,6 +50,7 @@ class Host:
         self._server: asyncio.AbstractServer | None = None
         self._placeholder: socket.socket | None = None
         self._changing = asyncio.Lock()
+        self._stopped = False
 
     @property
     def url(self) -> str:
@@ -88,7 +89,8 @@ class Host:
     async def set_mode(self, mode: Mode) -> None:
         """Change the behaviour; done when it returns."""
         async with self._changing:
-            await self._set_mode(mode)
+            if not self._stopped:
+                await self._set_mode(mode)
 
     async def _set_mode(self, mode: Mode) -> None:
         listening = (Mode.OPEN, Mode.REFUSING)
@@ -123,6 +125,7 @@ class Host:
     async def stop(self) -> None:
         """Stop listening; open connections are the gateway's to close."""
         async with self._changing:
+            self._stopped = True
             if self._server is not None:
                 self._server.close()
                 self._server = None

@@ -44,6 +44,8 @@ class Injector:
         self._gateway = gateway
         self._manners = manners
         self._reopen = spawn
+        # When a host opens again; a later fault of the same host decides anew.
+        self._reopening: dict[int, asyncio.TimerHandle] = {}
 
     async def inject(self, fault: Fault) -> int:
         """Make the fault happen now; how many connections it hit (0 for those of dialling and REST)."""
@@ -114,8 +116,12 @@ class Injector:
         for host in self._hosts(fault.host):
             host.status = fault.status
             await host.set_mode(mode)
+            earlier = self._reopening.pop(host.number, None)
+            if earlier is not None:
+                earlier.cancel()
             if fault.seconds:
-                self._gateway.loop.call_later(fault.seconds, self._reopen, host)
+                timer = self._gateway.loop.call_later(fault.seconds, self._reopen, host)
+                self._reopening[host.number] = timer
 
     def _hosts(self, name: str) -> list[Host]:
         hosts = self._gateway.hosts

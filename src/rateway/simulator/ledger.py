@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from rateway.simulator.rules import RULES
 
 # When the log is full its oldest tenth is dropped in one go.
 DROPPED_SHARE = 10
+# Lines of the journal that are remembered.
+JOURNAL_ENTRIES = 200_000
 
 
 def digest(data: bytes | bytearray | memoryview) -> int:
@@ -56,6 +58,21 @@ class Injected:
     connections: int
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal: an op 2 or op 6 and what came of it, or a session's connection coming and going.
+
+    `what` is `identify` (op 2 arrived; `detail` is the verdict), `ready`, `resume` (op 6 arrived), `resumed`,
+    `detached` (the session has no connection any more) or `ended` (`detail` says why). Time is Unix seconds.
+    """
+
+    time: float
+    what: str
+    session: str | None
+    shard: int
+    detail: str
+
+
 @dataclass(slots=True)
 class SessionRecord:
     """One session's life. `ended` is None while it can be resumed, else why not; times are Unix seconds."""
@@ -83,6 +100,7 @@ class Ledger:
         self.violations: list[Violation] = []
         self.sessions: dict[str, SessionRecord] = {}
         self.injected: list[Injected] = []
+        self.journal: deque[Entry] = deque(maxlen=JOURNAL_ENTRIES)
         self.counts: Counter[str] = Counter()
         self.dropped = 0
         self.wall = wall
@@ -105,6 +123,10 @@ class Ledger:
         """Count something worth a line in the summary (`identify`, `resume`, `fault:cut` …)."""
         self.counts[what] += amount
 
+    def note(self, what: str, shard: int, session: str | None = None, detail: str = "") -> None:
+        """Write a line into the journal."""
+        self.journal.append(Entry(self.wall(), what, session, shard, detail))
+
     def session_started(self, record: SessionRecord) -> None:
         """A READY is about to be sent for a new session."""
         self.sessions[record.session] = record
@@ -116,6 +138,7 @@ class Ledger:
         record = self.sessions[session]
         if record.ended is None:
             record.ended, record.ended_at = why, self.wall()
+            self.note("ended", record.shard, session, why)
 
     def name_index(self, event: str) -> int:
         """The number by which this ledger knows an event's name."""

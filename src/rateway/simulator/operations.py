@@ -106,6 +106,7 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         gateway.refuse(connection, rule, detail, code)
         return
     granted, since = gateway.limits.arrived(shard, now)
+    gateway.ledger.note("identify", shard, detail=granted.value)
     if granted is Verdict.BUDGET_SPENT:
         gateway.violation(connection, "identify-budget", "no identify was left today")
         gateway.reset_token()
@@ -158,6 +159,7 @@ def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
     record = gateway.ledger.sessions.get(d["session_id"])
     if record is not None:
         connection.shard = record.shard
+        gateway.ledger.note("resume", record.shard, record.session, f"from {d.get('seq')!r}")
     if d["token"].startswith(PREFIX):
         gateway.refuse(connection, "resume-token-prefix", "the token begins with 'Bot '", 4006)
         return
