@@ -19,6 +19,8 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._refusing = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -45,6 +47,13 @@ class Relay:
         if refusing:
             self.cut()
 
+    def stall(self, stalled: bool) -> None:
+        """While *stalled*, nothing passes and nothing is closed: a network that swallows everything."""
+        if stalled:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
@@ -59,20 +68,20 @@ class Relay:
         self._open.add(far_writer)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pump(reader, far_writer))
-                both.create_task(_pump(far_reader, writer))
+                both.create_task(self._pump(reader, far_writer))
+                both.create_task(self._pump(far_reader, writer))
         finally:
             self._open -= {writer, far_writer}
             writer.transport.abort()
             far_writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while chunk := await reader.read(CHUNK):
-            writer.write(chunk)
-            await writer.drain()
-        writer.write_eof()
-    except (OSError, RuntimeError):
-        # One side is gone; the other learns it at once.
-        writer.transport.abort()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(CHUNK):
+                await self._flowing.wait()
+                writer.write(chunk)
+                await writer.drain()
+            writer.write_eof()
+        except (OSError, RuntimeError):
+            # One side is gone; the other learns it at once.
+            writer.transport.abort()
