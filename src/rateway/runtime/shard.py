@@ -247,7 +247,7 @@ class Shard:
         except DialError as error:
             if self.line is line:
                 self.line = None
-                failure = DialFailure(error.reason, error.status, error.retry_after)
+                failure = DialFailure(error.reason, error.status, error.retry_after, error.silent)
                 self.conversation.dial_failed(failure, self.clock())
                 self.carry_out()
         finally:

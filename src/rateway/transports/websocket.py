@@ -39,14 +39,22 @@ class DialError(Exception):
     """A connection could not be opened.
 
     ``status`` is the HTTP status when the host answered the upgrade with anything but 101; ``retry_after`` its
-    Retry-After header in seconds.
+    Retry-After header in seconds. ``silent``: nothing was answered in the time there was.
     """
 
-    def __init__(self, reason: str, status: int | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        silent: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
         self.retry_after = retry_after
+        self.silent = silent
 
 
 class MessageHandler(Protocol):
@@ -196,7 +204,7 @@ async def dial(
                 extra_headers=dict(headers),
             )
     except TimeoutError:
-        raise DialError(f"no WebSocket upgrade within {timeout:g} s") from None
+        raise DialError(f"no WebSocket upgrade within {timeout:g} s", silent=True) from None
     except WSHandshakeError as error:
         status, retry_after = None, None
         if error.response is not None:
