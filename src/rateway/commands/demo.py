@@ -20,8 +20,8 @@ from rateway.secret import Secret
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
 Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and a worker for each cluster; let events flow;
-cut two shards, take the broker away, kill the gateway with -9; and at the end hold every event that was sent
-against what arrived.
+cut two shards, take the broker away, kill one of the gateway's processes and then all of it with -9; and at the end
+hold every event that was sent against what arrived.
 
 RabbitMQ is a private node on free loopback ports that ends with the demonstration. With AMQP_URI set, that broker
 is used instead, and its connections are cut in place of a restart. Nothing outside this machine is talked to.
@@ -63,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--faults",
         default=",".join(sorted(defaults.faults)),
         metavar="NAMES",
-        help="what goes wrong: cut, broker, kill, or none (default: all three)",
+        help="what goes wrong: cut, broker, worker, kill, or none (default: all)",
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the processes' logs there")
 
@@ -72,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; the exit code."""
     if unknown := sorted(set(options.faults.split(",")) - Options().faults - {"none"}):
         print(
-            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, kill", file=sys.stderr
+            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, worker, kill",
+            file=sys.stderr,
         )
         return EXIT_USAGE
     # The client library complains of each attempt to reach a broker that is away on purpose.

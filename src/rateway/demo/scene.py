@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import ClientResponseError
+from aiohttp import ClientError, ClientResponseError, ClientSession
 from yarl import URL
 
-from rateway.demo.broker import PrivateBroker
+from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.demo.relay import Relay
@@ -44,7 +46,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: frozenset[str] = frozenset({"cut", "broker", "kill"})
+    faults: frozenset[str] = frozenset({"cut", "broker", "worker", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -67,6 +69,10 @@ class Scene:
     workers: list[Child]
     collector: Collector
     state_dir: Path
+    #: The address of the gateway's page, with a slash at the end.
+    page: str
+    #: The broker's address as the processes use it.
+    uri: str
     #: Places where one can speak: (user, channel) of each guild.
     places: list[tuple[str, str]] = field(default_factory=list)
     pings: int = 0
@@ -115,6 +121,26 @@ class Scene:
         await self.gateway.start()
         self.killing = False
 
+    async def kill_worker_process(self) -> str:
+        """SIGKILL for one of the gateway's worker processes; what was done."""
+        status = await self.status()
+        processes = [] if status is None else status["processes"]
+        workers = [each for each in processes if each["clusters"]]
+        if len(workers) < 2:
+            return "the gateway has no worker process to kill on this machine: nothing was done"
+        victim = workers[-1]
+        os.kill(victim["pid"], signal.SIGKILL)
+        clusters = ", ".join(map(str, victim["clusters"]))
+        return f"killed the gateway's worker process {victim['pid']} with -9 (cluster {clusters})"
+
+    async def health(self) -> str:
+        """The answer of the gateway's readiness probe in words."""
+        try:
+            async with ClientSession() as http, http.get(f"{self.page}health/ready") as response:
+                return "ready" if response.status == 200 else f"not ready ({response.status})"
+        except ClientError:
+            return "no answer"
+
     async def look_for_places(self) -> None:
         """Find members and text channels to speak as and in."""
         guilds = await self.steering.guilds(PING_GUILDS)
@@ -155,15 +181,26 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         await exits.enter_async_context(collector.running())
         workers = await _start_workers(options, exits, uri, found, logs)
         state_dir = folder / "state"
-        gateway = Child(
-            "gateway", ["-m", "rateway"], _settings(options, uri, found, state_dir), logs / "gateway.log"
-        )
+        http = f"127.0.0.1:{free_ports(1)[0]}"
+        settings = _settings(options, uri, found, state_dir) | {"HTTP_ADDRESS": http}
+        gateway = Child("gateway", ["-m", "rateway"], settings, logs / "gateway.log")
         exits.push_async_callback(gateway.terminate)
         scene = Scene(
-            options, folder, broker, relay, simulator, steering, gateway, workers, collector, state_dir
+            options=options,
+            folder=folder,
+            broker=broker,
+            relay=relay,
+            simulator=simulator,
+            steering=steering,
+            gateway=gateway,
+            workers=workers,
+            collector=collector,
+            state_dir=state_dir,
+            page=f"http://{http}/",
+            uri=uri,
         )
         await scene.look_for_places()
-        say(f"starting the gateway: {options.clusters} clusters")
+        say(f"starting the gateway: {options.clusters} clusters; its page is {scene.page}")
         await gateway.start()
         yield scene
 
@@ -231,6 +268,5 @@ def _settings(options: Options, uri: str, found: dict[str, str], state_dir: Path
         "EXTRA_SHARDS": "0",
         "SHARDS_PER_CLUSTER": str(options.per_cluster),
         "STATE_DIR": str(state_dir),
-        "HTTP_ADDRESS": "",
         "LOG_FORMAT": "text",
     }

@@ -10,10 +10,11 @@ from aiohttp import ClientError
 from rich.console import Console
 
 from rateway.demo import scene as scenes
+from rateway.demo.asking import ask
 from rateway.demo.audit import audit
 from rateway.demo.children import memory_of
 from rateway.demo.scene import Options, Scene, SimulatorGone
-from rateway.demo.show import Frame, Show, summary_of
+from rateway.demo.show import MIB, Frame, Show, clusters_of, summary_of
 
 #: Seconds between two frames.
 FRAME = 0.5
@@ -26,8 +27,10 @@ SILENCE = 20.0
 #: Without an end, the faults come again in rounds of so many seconds.
 ROUND = 60.0
 
+#: Violations shown in full at the end.
+MOST_VIOLATIONS = 20
 #: When each fault comes, as a share of the time.
-FAULTS = ((0.15, "cut"), (0.3, "broker"), (0.45, "cut"), (0.7, "kill"))
+FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.5, "cut"), (0.62, "worker"), (0.8, "kill"))
 
 
 async def run(options: Options, console: Console) -> int:
@@ -143,11 +146,19 @@ async def _faults(scene: Scene, show: Show) -> None:
         show.say("the broker goes away")
         show.say(await scene.disturb_broker())
 
+    async def worker() -> None:
+        show.say(await scene.kill_worker_process())
+
     async def kill() -> None:
         show.say("killing the gateway with -9 and starting it again")
         await scene.kill_gateway()
 
-    acts: dict[str, Callable[[], Awaitable[None]]] = {"cut": cut, "broker": broker, "kill": kill}
+    acts: dict[str, Callable[[], Awaitable[None]]] = {
+        "cut": cut,
+        "broker": broker,
+        "worker": worker,
+        "kill": kill,
+    }
     length = scene.options.seconds or ROUND
     started = time.monotonic()
     while True:
@@ -178,7 +189,7 @@ async def _drain(scene: Scene, show: Show) -> None:
 
 
 async def _result(scene: Scene, show: Show) -> int:
-    status = await scene.status()
+    facts = await _facts(scene)
     code = await scene.gateway.terminate()
     if code != 0:
         show.say(f"the gateway ended with exit code {code}; its last words:\n{scene.gateway.tail()}")
@@ -187,43 +198,51 @@ async def _result(scene: Scene, show: Show) -> int:
     )
     receipts = scene.collector.receipts
     result = audit(sent, receipts)
-    replies = [_count(worker.log.read_text(errors="replace"), "replied with 200") for worker in scene.workers]
     counts = ledger["counts"]
     facts = {
         "sessions (identifies)": f"{ledger['sessions']:,} ({counts.get('identify', 0)})",
         "resumes": str(counts.get("resume", 0)),
-        "!ping said, replies by workers": f"{scene.pings}, {sum(replies)}",
         "gateway started": f"{scene.gateway.starts} times",
-    }
-    if status is not None and (cache := _cache_words(status)):
-        facts["cache"] = cache
+    } | facts
     show.console.print(summary_of(result, len(broken), receipts.redelivered, facts))
     for words in result.examples:
-        show.console.print(words, markup=False, highlight=False, soft_wrap=True)
-    for each in broken[:20]:
-        show.console.print(
-            f"violation: {each['rule']} shard {each['shard']}: {each['detail']}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        show.line(words)
+    for each in broken[:MOST_VIOLATIONS]:
+        show.line(f"violation: {each['rule']} shard {each['shard']}: {each['detail']}")
     for gap in receipts.gaps:
-        show.console.print(
-            f"gap: {gap.decode(errors='replace')}", markup=False, highlight=False, soft_wrap=True
-        )
+        show.line(f"gap: {gap.decode(errors='replace')}")
     return 0 if result.clean and not broken and code == 0 and not scene.crashes and result.sent else 1
+
+
+async def _facts(scene: Scene) -> dict[str, str]:
+    """What the running gateway and the workers' logs have to say at the end."""
+    replies = [_count(worker.log.read_text(errors="replace"), "replied with 200") for worker in scene.workers]
+    facts = {
+        "!ping said, replies by workers": f"{scene.pings}, {sum(replies)}",
+        "health": await scene.health(),
+    }
+    caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
+    members, size = (sum(cache[name] for cache in caches) for name in ("members", "disk_bytes"))
+    if members:
+        facts["cache"] = (
+            f"{size / MIB:.1f} MiB, {members:,} members: {size / members:,.0f} bytes each, all told"
+        )
+        facts |= await _questions(scene)
+    return facts
+
+
+async def _questions(scene: Scene) -> dict[str, str]:
+    """A few questions to the last cluster about a guild of any: the cache is shared."""
+    place = (await scene.steering.guilds(1))[0]
+    guild, user, channel = place["id"], place["members"][-1], place["channel_id"]
+    asked = [("Guild", [guild]), ("Member", [guild, user]), ("GuildChannel", [channel]), ("Guild", ["1"])]
+    try:
+        answers = await ask(scene.uri, scene.options.clusters, asked)
+    except TimeoutError:
+        return {"queries": "not answered"}
+    told = ", ".join(f"{kind} {found.status}" for (kind, _), found in zip(asked, answers, strict=True))
+    return {"queries": told, "slowest answer": f"{max(found.ms for found in answers):.1f} ms"}
 
 
 def _count(text: str, beginning: str) -> int:
     return sum(line.startswith(beginning) for line in text.splitlines())
-
-
-def _cache_words(status: dict[str, object]) -> str:
-    found = status.get("clusters")
-    caches = (
-        [each.get("cache") for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-    )
-    known = [cache for cache in caches if isinstance(cache, dict)]
-    members = sum(int(cache.get("members", 0)) for cache in known)
-    size = sum(int(cache.get("bytes", 0)) for cache in known)
-    return f"{members:,} members, {size / (1 << 20):.1f} MiB" if members else ""

@@ -61,7 +61,11 @@ class Show:
         line = words if self._elapsed is None else f"{self._elapsed:6.1f} s  {words}"
         self.happenings.append(line)
         if self._live is None:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.line(line)
+
+    def line(self, words: str) -> None:
+        """A line as it is, however long."""
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def frame(self, frame: Frame) -> None:
         """Show a moment."""
@@ -70,7 +74,7 @@ class Show:
             self._live.update(Group(table_of(frame), Text("\n".join(self.happenings))), refresh=True)
         elif frame.elapsed - self._last_plain >= PLAIN_EVERY:
             self._last_plain = frame.elapsed
-            self.console.print(line_of(frame), markup=False, highlight=False, soft_wrap=True)
+            self.line(line_of(frame))
 
 
 def clusters_of(status: dict[str, Any] | None) -> list[dict[str, Any]]:
