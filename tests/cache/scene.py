@@ -25,21 +25,45 @@ def user(user_id: int, name: str = "ann") -> Json:
 
 
 def member(user_id: int, name: str = "ann", **fields: Any) -> Json:
-    found: Json = {"user": user(user_id, name), "roles": [], "nick": None, "joined_at": "2020-01-01T00:00:00+00:00"}
+    found: Json = {
+        "user": user(user_id, name),
+        "roles": [],
+        "nick": None,
+        "joined_at": "2020-01-01T00:00:00+00:00",
+    }
     return {**found, "deaf": False, "mute": False, "flags": 0, "pending": False, **fields}
 
 
 def role(role_id: int, permissions: int = 0, **fields: Any) -> Json:
-    return {"id": str(role_id), "name": f"role {role_id}", "permissions": str(permissions), "position": 1, **fields}
+    return {
+        "id": str(role_id),
+        "name": f"role {role_id}",
+        "permissions": str(permissions),
+        "position": 1,
+        **fields,
+    }
 
 
 def channel(channel_id: int, kind: int = 0, **fields: Any) -> Json:
-    return {"id": str(channel_id), "type": kind, "name": "c", "permission_overwrites": [], "parent_id": None, **fields}
+    return {
+        "id": str(channel_id),
+        "type": kind,
+        "name": "c",
+        "permission_overwrites": [],
+        "parent_id": None,
+        **fields,
+    }
 
 
 def thread(thread_id: int, parent_id: int, **fields: Any) -> Json:
     found: Json = {"id": str(thread_id), "type": 11, "parent_id": str(parent_id), "message_count": 0}
-    return {**found, "total_message_sent": 0, "member_count": 1, "thread_metadata": {"archived": False}, **fields}
+    return {
+        **found,
+        "total_message_sent": 0,
+        "member_count": 1,
+        "thread_metadata": {"archived": False},
+        **fields,
+    }
 
 
 def guild(guild_id: int = GUILD, **fields: Any) -> Json:

@@ -81,7 +81,9 @@ def test_what_is_not_in_the_guild_after_an_outage_is_gone() -> None:
         guild_scheduled_events=[{"id": "61", "channel_id": "21"}],
         soundboard_sounds=[{"sound_id": "62", "name": "n"}],
     )
-    scene.tell("MESSAGE_CREATE", {"id": "70", "channel_id": "20", "guild_id": str(GUILD), "author": user(ANN)})
+    scene.tell(
+        "MESSAGE_CREATE", {"id": "70", "channel_id": "20", "guild_id": str(GUILD), "author": user(ANN)}
+    )
     scene.tell("GUILD_DELETE", {"id": str(GUILD), "unavailable": True})
     assert scene.cause("GUILD_CREATE", guild(channels=[channel(21)])) == "available"
     assert {kind: scene.ids(kind) for kind in Kind if scene.ids(kind)} == {
@@ -110,7 +112,12 @@ def test_guilds_of_other_shards_are_not_touched_by_a_ready() -> None:
     scene = Scene()
     first, second = 4 << 22, 5 << 22  # of two shards: 0 and 1
     for shard, guild_id in ((0, first), (1, second)):
-        d = {"user": user(BOT), "guilds": [{"id": str(guild_id)}], "session_id": f"s{shard}", "shard": [shard, 2]}
+        d = {
+            "user": user(BOT),
+            "guilds": [{"id": str(guild_id)}],
+            "session_id": f"s{shard}",
+            "shard": [shard, 2],
+        }
         scene.cache.apply(shard, 1, "READY", encode(d))
         scene.cache.apply(shard, 2, "GUILD_CREATE", encode(guild(guild_id)))
     d = {"user": user(BOT), "guilds": [], "session_id": "new", "shard": [0, 2]}
@@ -153,7 +160,9 @@ def test_a_replayed_guild_event_says_the_same_cause_again() -> None:
 
 @pytest.mark.checklist("E10")
 def test_users_of_a_guild_that_is_left_stay_if_another_shares_them() -> None:
-    scene = Scene().start(members=[member(BOT), member(ANN, "ann"), member(BEN, "ben")], channels=[channel(20)])
+    scene = Scene().start(
+        members=[member(BOT), member(ANN, "ann"), member(BEN, "ben")], channels=[channel(20)]
+    )
     scene.tell("GUILD_CREATE", guild(OTHER, members=[member(BOT), member(ANN, "ann")]))
     scene.tell("GUILD_MEMBER_UPDATE", {"guild_id": str(OTHER), **member(ANN, "ann the second")})
     scene.tell("GUILD_DELETE", {"id": str(GUILD)})
@@ -190,11 +199,21 @@ def test_the_bot_leaving_is_fine_in_either_order(order: tuple[str, str]) -> None
 @pytest.mark.checklist("E12")
 def test_a_guild_update_keeps_what_only_guild_create_carries() -> None:
     scene = Scene().start(channels=[channel(20)], members=[member(BOT), member(ANN)], member_count=2)
-    update = {"id": str(GUILD), "name": "renamed", "roles": [role(GUILD), role(41)], "emojis": [], "stickers": []}
+    update = {
+        "id": str(GUILD),
+        "name": "renamed",
+        "roles": [role(GUILD), role(41)],
+        "emojis": [],
+        "stickers": [],
+    }
     scene.tell("GUILD_UPDATE", update)
     found = scene.guild()
     assert found is not None
-    assert (found["name"], found["member_count"], found["joined_at"]) == ("renamed", 2, "2020-01-01T00:00:00+00:00")
+    assert (found["name"], found["member_count"], found["joined_at"]) == (
+        "renamed",
+        2,
+        "2020-01-01T00:00:00+00:00",
+    )
     assert found["large"] is False and "roles" not in found
     assert scene.ids(Kind.CHANNEL) == [20] and scene.ids(Kind.MEMBER) == [BOT, ANN]
     assert scene.ids(Kind.ROLE) == [41, GUILD]
@@ -221,7 +240,10 @@ def test_a_member_twice_in_a_guild_create_is_one_member() -> None:
         ("VOICE_STATE_UPDATE", {"guild_id": str(OTHER), "user_id": str(ANN), "channel_id": "3"}),
         ("THREAD_CREATE", {"guild_id": str(OTHER), **thread(30, 20)}),
         ("GUILD_UPDATE", {"id": str(OTHER), "name": "x"}),
-        ("MESSAGE_CREATE", {"id": "1", "channel_id": "20", "guild_id": str(OTHER), "author": user(ANN), "member": {}}),
+        (
+            "MESSAGE_CREATE",
+            {"id": "1", "channel_id": "20", "guild_id": str(OTHER), "author": user(ANN), "member": {}},
+        ),
     ],
 )
 def test_events_of_a_guild_that_never_came_make_no_phantom(name: str, d: dict[str, object]) -> None:
@@ -237,7 +259,9 @@ def test_events_of_a_guild_that_never_came_make_no_phantom(name: str, d: dict[st
 def test_voice_states_of_a_new_session_replace_the_old_ones() -> None:
     scene = Scene().start(
         channels=[channel(21, 2)],
-        voice_states=[{"user_id": str(user_id), "channel_id": "21", "session_id": "x"} for user_id in (ANN, BEN)],
+        voice_states=[
+            {"user_id": str(user_id), "channel_id": "21", "session_id": "x"} for user_id in (ANN, BEN)
+        ],
     )
     scene.ready(GUILD, session="two")
     assert scene.ids(Kind.VOICE_STATE) == [ANN, BEN]
@@ -272,10 +296,14 @@ def test_a_snapshot_is_newer_than_what_was_known_of_its_users() -> None:
     assert found is not None and found["user"]["username"] == "three"
 
 
-@pytest.mark.parametrize("name", ["GUILD_DELETE", "GUILD_UPDATE", "CHANNEL_UPDATE", "GUILD_MEMBER_UPDATE", "MESSAGE_UPDATE"])
+@pytest.mark.parametrize(
+    "name", ["GUILD_DELETE", "GUILD_UPDATE", "CHANNEL_UPDATE", "GUILD_MEMBER_UPDATE", "MESSAGE_UPDATE"]
+)
 def test_the_entity_as_it_was_is_told_for_the_events_that_are_named(name: str) -> None:
     policy = CachePolicy(kinds=KINDS, messages_per_channel=5, before=frozenset({name}))
-    scene = Scene(policy).start(channels=[channel(20, topic="old")], members=[member(BOT), member(ANN, nick="old")])
+    scene = Scene(policy).start(
+        channels=[channel(20, topic="old")], members=[member(BOT), member(ANN, nick="old")]
+    )
     message = {"id": "70", "channel_id": "20", "guild_id": str(GUILD), "author": user(ANN), "content": "old"}
     scene.tell("MESSAGE_CREATE", message)
     events = {

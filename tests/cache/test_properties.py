@@ -97,7 +97,7 @@ def test_a_snapshot_of_the_end_equals_what_was_built_step_by_step(seed: int) -> 
     named = opening(world, "two")
     snapshot = filled([(number, name, d) for number, (name, d) in enumerate(named, 1)])
     # No snapshot has messages, integrations or the details of voice channels.
-    built = {kind: found for kind, found in state(filled(events).book).items()}
+    built = state(filled(events).book)
     alone = state(snapshot.book)
     for kind in ("message", "integration", "channel_info"):
         built.pop(kind)
@@ -148,7 +148,11 @@ def test_every_kind_switched_off_costs_nothing() -> None:
     for kind in sorted(KINDS - {"users"}):
         storage = MemoryStorage()
         cache = filled(events, CachePolicy(kinds=frozenset({kind}), messages_per_channel=5), storage)
-        kept = {name for name, found in state(cache.book).items() if found and name not in ("guild", "current_user")}
+        kept = {
+            name
+            for name, found in state(cache.book).items()
+            if found and name not in ("guild", "current_user")
+        }
         assert len(kept) <= 3, (kind, kept)
         assert cache.failures == {}
 

@@ -142,8 +142,6 @@ def entities(storage: Any) -> int:
     return sum(len(storage.tables[table]) for table in kept) + sum(map(len, storage.pairs.values()))
 
 
-
-
 def expected(world: World) -> dict[str, dict[str, Any]]:
     """What a perfect cache holds of a world that knows no archived threads."""
     found: dict[str, dict[str, Any]] = decode(world.state())
