@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -74,7 +75,9 @@ class Cluster:
     async def until(self, condition: Any) -> None:
         while not condition():
             self.listener.changed.clear()
-            await self.listener.changed.wait()
+            # Not everything is told: the spool's confirms, say.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.listener.changed.wait(), 0.02)
 
     async def all_confirmed(self) -> None:
         assert await self.publisher.drain(20) == 0

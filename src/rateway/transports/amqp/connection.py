@@ -90,6 +90,8 @@ class Channel:
             lambda method, header, body: None
         )
         self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
+        # Called at once when the channel has ended: nothing may be written on it from here on.
+        self.on_end: Callable[[], None] = lambda: None
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
         self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
@@ -122,6 +124,7 @@ class Channel:
         """The connection's word: this channel is no more."""
         if not self.closed.done():
             self.closed.set_result(reason)
+            self.on_end()
         for _, answer in self._waiting:
             if not answer.done():
                 answer.set_exception(reason)

@@ -642,13 +642,17 @@ class EventPublisher:
         channel.on_acks = self._on_acks
         channel.on_nack = self._on_nack
         channel.on_return = self._listeners.returned
+        channel.on_end = self._stop_flow
         self.connected = True
         self._ask_again()
         self._pump()
 
+    def _stop_flow(self) -> None:
+        self.connected = self._flowing = False
+
     def line_lost(self) -> None:
         """What was written and not answered is to be written again."""
-        self.connected = self._flowing = False
+        self._stop_flow()
         # Runs that are still filled must not be sorted into what was written.
         self.flush()
         self._cautious.clear()
@@ -663,7 +667,7 @@ class EventPublisher:
         if self._connection is not None:
             self._connection.on_writable = _nothing
         self._connection = None
-        self.connected = self._flowing = False
+        self._stop_flow()
 
     def line_message_too_large(self, text: str) -> None:
         """Learn the limit from the broker's words, and take what is larger out of what waits."""
