@@ -575,6 +575,21 @@ def test_a_first_resume_is_immediate_and_the_following_are_spread() -> None:
     assert driver.state() is State.CONNECTING
 
 
+def test_a_moment_of_life_makes_the_next_resume_immediate_until_the_shard_flaps() -> None:
+    driver = Driver(chance=Most()).live()
+    driver.advance(61.0)
+    waits = []
+    for _ in range(20):
+        driver.advance(2.0)
+        before = driver.now
+        driver.fact("closed", None, driver.now)
+        driver.reconnected()
+        waits.append(driver.now - before)
+        driver.resumed()
+    assert waits[:10] == [0.0] * 10
+    assert max(waits[10:]) > 5.0
+
+
 def test_identifies_that_fail_are_delayed_up_to_ten_minutes() -> None:
     driver = Driver(chance=Most(), settings=options(identifies_per_hour=1000)).start()
     waits = []
@@ -672,9 +687,9 @@ def test_the_parts_of_the_reconnect_policy() -> None:
     assert delays.next(0.0, greeted=True, identify=False) == 1.0
     assert delays.next(0.0, greeted=True, identify=False) == 2.0
     assert delays.next(0.0, greeted=False, identify=False) == 0.0
-    delays.lived(5.0)
+    delays.lived(0.0, 1.0)
     assert delays.next(0.0, greeted=True, identify=False) == 0.0
     delays.identified(0.0)
     assert delays.next(0.0, greeted=False, identify=True) == 5.0
-    delays.lived(60.0)
+    delays.lived(0.0, 60.0)
     assert delays.next(0.0, greeted=False, identify=True) == 2.0

@@ -566,7 +566,7 @@ class Conversation:
         if self.state is State.WAITING_HELLO:
             turned = self._hosts.failed(silent=outcome == "timeout")
         elif self.state is State.LIVE:
-            self._delays.lived(now - self._live_since)
+            self._delays.lived(now, now - self._live_since)
         if self._given_up(verdict, now):
             self._lose(why)
         self._over()

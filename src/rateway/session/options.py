@@ -68,7 +68,7 @@ class SessionOptions:
     resume_patience: float = 180.0
     # Live for this long, a connection was sound: the next identify, the next resume need not be delayed.
     sound_after: float = 60.0
-    resume_sound_after: float = 5.0
+    resume_sound_after: float = 1.0
     resume_backoff: float = 1.0
     resume_backoff_cap: float = 60.0
     identify_backoff: float = 5.0

@@ -17,6 +17,9 @@ API_VERSION = 10
 # Failures in a row at one host after which the other is tried, with the same session.
 FAILURES_PER_HOST = 2
 HOUR = 3600.0
+MINUTE = 60.0
+# Connections of one shard that ended within a minute, after which a short life proves nothing.
+FLAPPING = 10
 # After so many doublings any cap is reached; a larger exponent would only overflow.
 MOST_DOUBLINGS = 32
 
@@ -75,12 +78,12 @@ class Delays:
     """When the next connection may be tried.
 
     Three things fail for different reasons and are counted apart: reaching Hello, what comes after it, and sessions
-    that had to be started. Resumes are free and every second of theirs counts, so a connection that was live for a
-    few seconds clears their delay; a shard that is READY and dies at once is what spends tokens, so only a longer
-    life clears that of identifies.
+    that had to be started. Resumes are free and every second of theirs counts (Discord's replay buffer may hold no
+    more than some), so a connection that was live for a moment clears their delay, unless the shard is flapping; a
+    shard that is READY and dies at once is what spends tokens, so only a longer life clears that of identifies.
     """
 
-    __slots__ = ("_breaker", "_dial", "_identify", "_options", "_resume", "_trouble")
+    __slots__ = ("_breaker", "_dial", "_ends", "_identify", "_options", "_resume", "_trouble")
 
     def __init__(self, options: SessionOptions, chance: Chance) -> None:
         self._options = options
@@ -89,10 +92,12 @@ class Delays:
         self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
         self._breaker = Breaker(options.identifies_per_hour)
         self._trouble = False
+        self._ends: deque[float] = deque(maxlen=FLAPPING)
 
     def next(self, now: float, *, greeted: bool, identify: bool) -> float:
         """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *identify*: the next
         attempt will have to identify."""
+        self._ends.append(now)
         backoff = self._resume if greeted else self._dial
         if self._trouble and backoff.failures == 0:
             backoff.failed()
@@ -116,9 +121,12 @@ class Delays:
         """Discord is in trouble: even a first attempt waits."""
         self._trouble = True
 
-    def lived(self, seconds: float) -> None:
+    def lived(self, now: float, seconds: float) -> None:
         """A connection was live for that long."""
-        if seconds >= self._options.resume_sound_after:
+        flapping = len(self._ends) == FLAPPING and now - self._ends[0] < MINUTE
+        if seconds >= self._options.sound_after or (
+            seconds >= self._options.resume_sound_after and not flapping
+        ):
             self._resume.reset()
         if seconds >= self._options.sound_after:
             self._identify.reset()
