@@ -1,0 +1,77 @@
+"""The documents agree with the code and with each other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from rateway.cli import COMMANDS
+from rateway.config.table import ROWS
+from rateway.contract.errors import ErrorCode
+from rateway.contract.messages import OWN_KEYS
+from rateway.contract.queries import QUERY_TYPES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]*))?\)|\]\(#([^)]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that a page's headings can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for path, anchor, own in LINK.findall(page.read_text()):
+        if "://" in path:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        wanted = anchor or own
+        if not target.exists() or (wanted and target.suffix == ".md" and wanted not in anchors(target)):
+            broken.append(f"{path}#{wanted}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_example_is_python(page: Path) -> None:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    examples = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    compiled = [compile(example, str(page), "exec", flags=flags) for example in examples]
+    assert len(compiled) == len(examples)
+
+
+def test_the_readme_names_every_subcommand_and_the_settings_as_they_are() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in COMMANDS if f"rateway {name}" not in text] == []
+    table = {row.env: row.key for row in ROWS}
+    settings = text[text.index("## Settings") : text.index("## Moving over")]
+    for line in settings.splitlines():
+        if line.startswith("| `"):
+            variables, keys = (re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:3])
+            assert [table[variable] for variable in variables] == keys
+
+
+def test_the_contract_names_every_error_and_every_message_of_our_own() -> None:
+    text = (ROOT / "docs/contract.md").read_text()
+    assert [code for code in ErrorCode if f"`{code.value}`" not in text] == []
+    assert [key for key in OWN_KEYS if f"`{key}`" not in text] == []
+
+
+def test_the_queries_are_all_described() -> None:
+    text = (ROOT / "docs/queries.md").read_text()
+    assert [name for name in QUERY_TYPES if f"`{name}`" not in text] == []
+
+
+def test_no_source_refers_to_a_document_that_is_not_there() -> None:
+    missing = set()
+    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+        for name in re.findall(r"\bdocs/[a-z_]+\.(?:md|toml)\b", path.read_text()):
+            if not (ROOT / name).exists():
+                missing.add(name)
+    assert missing == set()
