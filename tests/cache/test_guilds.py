@@ -186,7 +186,7 @@ def test_a_user_known_from_the_left_guild_alone_is_handed_to_the_other() -> None
 @pytest.mark.parametrize("order", [("member", "guild"), ("guild", "member")])
 def test_the_bot_leaving_is_fine_in_either_order(order: tuple[str, str]) -> None:
     scene = Scene().start()
-    events = {
+    events: dict[str, tuple[str, dict[str, object]]] = {
         "member": ("GUILD_MEMBER_REMOVE", {"guild_id": str(GUILD), "user": user(BOT)}),
         "guild": ("GUILD_DELETE", {"id": str(GUILD)}),
     }
@@ -306,7 +306,7 @@ def test_the_entity_as_it_was_is_told_for_the_events_that_are_named(name: str) -
     )
     message = {"id": "70", "channel_id": "20", "guild_id": str(GUILD), "author": user(ANN), "content": "old"}
     scene.tell("MESSAGE_CREATE", message)
-    events = {
+    events: dict[str, dict[str, object]] = {
         "GUILD_DELETE": {"id": str(GUILD)},
         "GUILD_UPDATE": {"id": str(GUILD), "name": "new"},
         "CHANNEL_UPDATE": {"guild_id": str(GUILD), **channel(20, topic="new")},

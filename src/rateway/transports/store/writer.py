@@ -156,6 +156,7 @@ class Store:
         failures = self._cache.failures
         try:
             self._cache = Cache(self._storage, self.policy)
+            self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
         self._cache.failures = failures

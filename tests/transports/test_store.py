@@ -1,0 +1,392 @@
+"""A cluster's store: what survives, what is thrown away, what is said, and what others see."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lmdb
+import msgspec
+import pytest
+
+from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.shelf import Kind
+from rateway.contract.queries import Query
+from rateway.transports.store import (
+    Queries,
+    SessionRecord,
+    Store,
+    StoreFault,
+    StoreReader,
+    StoreUnreadable,
+)
+from tests.cache.scene import BOT, GUILD, channel, guild, member, user
+from tests.cache.world_feed import differences, encode, expected, state, stream
+
+WALL = 1_800_000_000.0
+ANN = 11 << 40
+
+
+def opened(path: Path, **options: object) -> Store:
+    settings: dict[str, object] = {
+        "cluster": 1,
+        "policy": CachePolicy(kinds=KINDS),
+        "wall": WALL,
+        "boot_id": "boot 1",
+    }
+    store = Store.open(path, **{**settings, **options})  # type: ignore[arg-type]  # options of the same types
+    assert isinstance(store, Store), store
+    return store
+
+
+def record(shard_id: int = 0, session_id: str = "one", **fields: object) -> SessionRecord:
+    plain = SessionRecord(
+        shard_id=shard_id, shard_count=8, session_id=session_id, resume_url="wss://example.invalid", settled=3,
+        intents=1, token_hash="hash", wall=WALL,
+    )  # fmt: skip
+    return msgspec.structs.replace(plain, **fields)
+
+
+def begin(store: Store, shard_id: int = 0, session_id: str = "one", *guilds: bytes) -> None:
+    ready = {"user": user(BOT), "guilds": [], "session_id": session_id, "shard": [shard_id, 8]}
+    store.apply(shard_id, 1, "READY", encode(ready))
+    for number, d in enumerate(guilds, 2):
+        store.apply(shard_id, number, "GUILD_CREATE", d)
+
+
+def name_of(reader: StoreReader) -> str | None:
+    with reader.view() as view:
+        found = view.guild(GUILD)
+        return msgspec.json.decode(found["name"]) if found is not None and "name" in found else None
+
+
+def test_sessions_and_cache_survive_a_close(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    store.put_session(record(pending_gap=b"{}", pending_left=(5,)))
+    store.put_session(record(7, "seven"))
+    assert store.commit() is None
+    store.drop_session(7)
+    store.close()
+    again = opened(tmp_path, boot_id="boot 2")  # closed in order: another boot is no matter
+    assert again.words == ()
+    assert again.sessions() == [record(applied=2, pending_gap=b"{}", pending_left=(5,))]
+    assert again.applied(0) == 2
+    assert name_of(again.reader()) == "guild"
+    again.close()
+
+
+def test_a_killed_process_loses_only_what_was_not_committed(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from tests.transports.test_store import *
+store = opened(Path({str(tmp_path)!r}))
+begin(store, 0, "one", encode(guild()))
+store.put_session(record())
+store.commit()
+store.apply(0, 3, "GUILD_UPDATE", encode({{"id": str(GUILD), "name": "never committed"}}))
+store.put_session(record(settled=99))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    died = subprocess.run([sys.executable, "-c", script], check=False, cwd=os.getcwd())
+    assert died.returncode == -9
+    store = opened(tmp_path)
+    assert store.words == ()
+    assert store.sessions() == [record(applied=2)]
+    assert name_of(store.reader()) == "guild"
+    store.close()
+
+
+@pytest.mark.parametrize("change", ["boot", "format", "cluster", "torn mark", "torn file", "foreign"])
+def test_a_store_that_cannot_be_trusted_is_thrown_away_with_a_word(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "store"
+    store = opened(path)
+    begin(store, 0, "one", encode(guild()))
+    store.put_session(record())
+    store.commit()
+    if change == "foreign":
+        store.close()
+        (path / "data.mdb").unlink()
+        with lmdb.open(str(path), max_dbs=4) as env, env.begin(write=True) as txn:
+            txn.put(b"some", b"thing")
+    elif change == "torn file":
+        store.close()
+        size = (path / "data.mdb").stat().st_size
+        with (path / "data.mdb").open("r+b") as file:
+            file.write(os.urandom(8192))
+            file.truncate(size)
+    else:
+        mark = {"boot": b'"boot 1"', "format": b'"rateway 1', "cluster": b'"cluster": 1', "torn mark": b"{"}[
+            change
+        ]
+        new = {"boot": b'"boot 0"', "format": b'"rateway 0', "cluster": b'"cluster": 2', "torn mark": b"!"}[
+            change
+        ]
+        tables = store._tables
+        with tables.env.begin(write=True) as txn:
+            raw = bytes(txn.get(b"mark", db=tables.rows[0]) or b"")
+            assert mark in raw
+            txn.put(b"mark", raw.replace(mark, new), db=tables.rows[0])
+        tables.env.close()
+    again = opened(path)
+    assert len(again.words) == 1 and "thrown away" in again.words[0]
+    assert again.sessions() == [] and name_of(again.reader()) is None
+    again.close()
+
+
+def test_a_new_session_counts_from_the_beginning_and_an_old_one_goes_on(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    begin(store, 0, "two")
+    assert store.applied(0) == 1
+    store.put_session(record(session_id="one"))  # READY of the second was never confirmed
+    store.close()
+    again = opened(tmp_path)
+    assert [found.applied for found in again.sessions()] == [0]
+    again.close()
+
+
+@pytest.mark.checklist("H20")
+def test_cache_and_sequence_are_one_transaction(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild(member_count=1)))
+    store.put_session(record())
+    store.commit()
+    added = encode({"guild_id": str(GUILD), **member(ANN)})
+    store.apply(0, 3, "GUILD_MEMBER_ADD", added)
+    store.close()
+    again = opened(tmp_path)
+    again.sessions()
+    for _ in range(3):
+        again.apply(0, 3, "GUILD_MEMBER_ADD", added)
+    again.commit()
+    with again.reader().view() as view:
+        row = view.guild_row(GUILD)
+        assert row is not None and row.member_count == 2
+    again.close()
+
+
+def test_with_the_cache_off_sessions_are_kept_all_the_same(tmp_path: Path) -> None:
+    store = opened(tmp_path, policy=CachePolicy(enabled=False))
+    begin(store, 0, "one", encode(guild()))
+    assert store.apply(0, 2, "GUILD_CREATE", encode(guild())) is None
+    store.put_session(record(applied=2))
+    store.close()
+    again = opened(tmp_path, policy=CachePolicy(enabled=False))
+    assert again.sessions() == [record(applied=2)]
+    assert name_of(again.reader()) is None
+    again.close()
+
+
+def test_others_see_all_of_a_commit_or_nothing(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    reader = store.reader()
+    begin(store, 0, "one", encode(guild()))
+    assert name_of(reader) is None
+    store.commit()
+    assert name_of(reader) == "guild"
+    with reader.view() as before:
+        store.apply(0, 3, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "renamed"}))
+        store.commit()
+        found = before.guild(GUILD)
+        assert found is not None and bytes(found["name"]) == b'"guild"'
+    assert name_of(reader) == "renamed"
+    store.close()
+
+
+def test_another_process_reads_while_this_one_writes_and_follows_a_new_store(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    script = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from tests.transports.test_store import *
+reader = StoreReader.open(Path({str(path)!r}))
+for line in sys.stdin:
+    print(name_of(reader), flush=True)
+"""
+    store = opened(path)
+    begin(store, 0, "one", encode(guild()))
+    store.commit()
+    other = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=os.getcwd(),
+    )
+
+    def ask() -> str:
+        assert other.stdin is not None and other.stdout is not None
+        print(file=other.stdin, flush=True)
+        return other.stdout.readline().strip()
+
+    try:
+        assert ask() == "guild"
+        store.apply(0, 3, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "renamed"}))
+        store.commit()
+        assert ask() == "renamed"
+        store._tables.env.close()
+        store = opened(path, boot_id="boot 2")  # thrown away and made anew
+        assert len(store.words) == 1
+        assert ask() == "None"
+        begin(store, 0, "two", encode(guild(name="new")))
+        store.commit()
+        assert ask() == "new"
+    finally:
+        other.communicate(timeout=20)
+    store.close()
+
+
+def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tmp_path: Path) -> None:
+    store = opened(tmp_path, map_size=1 << 18)
+    begin(store, 0, "one", encode(guild()))
+    assert store.commit() is None
+    seq, fault = 2, None
+    while fault is None and seq < 2000:
+        seq += 1
+        noise = os.urandom(300).hex()
+        store.apply(0, seq, "CHANNEL_CREATE", encode({"guild_id": str(GUILD), **channel(seq, topic=noise)}))
+        fault = store.commit()
+    assert isinstance(fault, StoreFault) and fault.full and store.fault == fault
+    queries = Queries({1: store.reader()}, store.policy)
+    assert name_of(store.reader()) == "guild"
+    store._tables.env.set_mapsize(1 << 24)
+    assert store.apply(0, seq + 1, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "x"})) is None
+    assert store.commit() is None and store.fault is None
+    assert name_of(store.reader()) == "x"
+    answer = queries.answer(Query("GuildChannels", (GUILD,), limit=5))
+    assert getattr(answer, "code", None) == "incomplete"
+    store.apply(0, seq + 2, "GUILD_CREATE", encode(guild(channels=[channel(5)])))
+    store.commit()
+    answer = queries.answer(Query("GuildChannels", (GUILD,), limit=5))
+    assert getattr(answer, "status", None) == "ok"
+    store.close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    fault = Store.open(tmp_path / "file" / "store", cluster=1, policy=CachePolicy(), wall=WALL)
+    assert isinstance(fault, StoreFault) and "cannot be used" in fault.words
+    missing = StoreReader.open(tmp_path / "nowhere")
+    assert isinstance(missing, StoreFault)
+
+
+def test_a_reader_without_its_store_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    opened(path).close()
+    reader = StoreReader.open(path)
+    assert isinstance(reader, StoreReader)
+    for file in path.iterdir():
+        file.unlink()
+    with pytest.raises(StoreUnreadable, match="is not there"), reader.view():
+        pass
+    answer = Queries({1: reader}, CachePolicy()).answer(Query("CurrentUser", ()))
+    assert getattr(answer, "code", None) == "unavailable"
+    reader.close()
+
+
+def test_the_folder_is_only_its_owners(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "store"
+    store = opened(path)
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert (path / "data.mdb").stat().st_mode & 0o777 == 0o600
+    store.close()
+
+
+def test_kinds_switched_off_go_and_kinds_switched_on_are_incomplete_until_the_guild_comes_anew(
+    tmp_path: Path,
+) -> None:
+    presence = {"user": {"id": str(ANN)}, "status": "idle", "activities": []}
+    whole = encode(guild(channels=[channel(5)], presences=[presence]))
+    few = CachePolicy(kinds=frozenset({"channels", "roles"}))
+    many = CachePolicy(kinds=frozenset({"roles", "presences"}))
+    store = opened(tmp_path, policy=few)
+    begin(store, 0, "one", whole)
+    store.close()
+    store = opened(tmp_path, policy=many)
+    assert ["channels" in store.words[0], "presences" in store.words[1]] == [True, True]
+    queries = Queries({1: store.reader()}, many)
+
+    def code(kind: str) -> str | None:
+        answer = queries.answer(Query(kind, (GUILD,), limit=5))
+        return getattr(answer, "code", None)
+
+    assert (code("GuildChannels"), code("GuildPresences"), code("GuildRoles")) == (
+        "cache_off",
+        "incomplete",
+        None,
+    )
+    with store.reader().view() as view:
+        assert list(view.children(1, Kind.CHANNEL)) == []
+    store.apply(0, 3, "GUILD_CREATE", whole)
+    store.commit()
+    assert code("GuildPresences") is None
+    store.close()
+    store = opened(tmp_path, policy=many)
+    assert store.words == ()
+    store.close()
+
+
+def test_guilds_of_another_layout_are_pruned(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild(8 << 22)), encode(guild(9 << 22)))
+    assert store.prune(8, range(1)) == 1
+    store.commit()
+    with store.reader().view() as view:
+        assert [guild_id for guild_id, _ in view.guild_rows()] == [8 << 22]
+    store.close()
+
+
+def test_a_mistake_in_a_reducer_stops_nothing_and_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    store.commit()
+
+    def broken(*_: object) -> None:
+        raise AttributeError("a mistake")
+
+    monkeypatch.setitem(store._cache._reducers, "GUILD_UPDATE", broken)
+    assert store.apply(0, 3, "GUILD_UPDATE", b"{}") is None
+    assert store.fault is not None and "a mistake" in store.fault.words
+    assert store.apply(0, 4, "CHANNEL_CREATE", encode({"guild_id": str(GUILD), **channel(5)})) is None
+    assert store.commit() is None
+    with store.reader().view() as view:
+        assert view.channel(5) is not None
+    store.close()
+
+
+def test_a_long_stream_through_lmdb_ends_in_the_worlds_state(tmp_path: Path) -> None:
+    world, events = stream(21, 2500, guilds=3, members_per_guild=30)
+    policy = CachePolicy(kinds=KINDS, messages_per_channel=20)
+    store = opened(tmp_path, policy=policy)
+    for at in range(0, len(events), 61):
+        if at % (61 * 7) == 0:
+            store.close()
+            store = opened(tmp_path, policy=policy)
+        for seq, name, d in events[max(0, at - 20) : at + 61]:
+            store.apply(0, seq, name, d)
+        assert store.commit() is None
+    with store.reader().view() as view:
+        assert differences(state(view), expected(world)) == []
+    store.close()
+
+
+def test_a_restart_with_many_members_serves_at_once(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    people = [member(number << 30) for number in range(1, 2001)]
+    begin(store, 0, "one", *(encode(guild(number << 50, members=people)) for number in range(1, 11)))
+    store.close()
+    started = time.perf_counter()
+    store = opened(tmp_path)
+    answer = Queries({1: store.reader()}, store.policy).answer(Query("Member", (3 << 50, 77 << 30)))
+    assert getattr(answer, "status", None) == "ok"
+    assert time.perf_counter() - started < 1.0
+    store.close()
