@@ -155,6 +155,8 @@ async def torn_store(ground: Ground, step: Step) -> None:
     await kill_processes(ground)
     for store in stage.gateway.state_dir.glob("clusters/*/store/data.mdb"):
         _tear(store)
+    # Nobody will resume them: what the simulator would still keep for them is not to be counted as sent.
+    await stage.sim.inject(Fault(kind="forget"))
     ground.lost_sessions += stage.layout.shards
     await ground.again()
     await stage.ready()

@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 HANDSHAKES = 100
 # Between two handshakes of a full house; 1,000 shards are spread over half a second.
 STAGGER_S = 0.0005
-# Dial, TLS and upgrade together. Real libraries wait 5–30 s.
+# Dial, TLS and upgrade together: real libraries wait 5–30 s. A resume hurries, for Discord forgets what it keeps for
+# it within seconds on a busy shard: a silent host is left soon at first, and later with each failure.
 TIMEOUT_S = 15.0
+FIRST_RESUME_TIMEOUT_S = 4.0
 # Without a Retry-After: doubled for each refusal in a row, up to five minutes.
 FIRST_BACKOFF_S = 2.0
 LONGEST_BACKOFF_S = 300.0
@@ -46,8 +48,12 @@ class Dialer:
         self._closed_until = 0.0
         self._refusals = 0
 
-    async def dial(self, url: str, handler: MessageHandler) -> None:
-        """Open ``url`` when this host may; ``handler.opened`` is told. Raises DialError."""
+    async def dial(self, url: str, handler: MessageHandler, *, resuming: bool, failures: int) -> None:
+        """Open ``url`` when this host may; ``handler.opened`` is told. Raises DialError.
+
+        ``failures``: how many dials of this shard have failed in a row.
+        """
+        hurry = FIRST_RESUME_TIMEOUT_S * 2 ** min(failures, 4)
         async with self._slots:
             await self._wait_for_the_host()
             await asyncio.sleep(random.uniform(0, 2 * STAGGER_S * HANDSHAKES))
@@ -55,7 +61,7 @@ class Dialer:
                 await dial(
                     url,
                     handler,
-                    timeout=TIMEOUT_S,
+                    timeout=min(TIMEOUT_S, hurry) if resuming else TIMEOUT_S,
                     max_message_bytes=self._max_message_bytes,
                     headers=self._headers,
                     ssl_context=self._ssl(url),

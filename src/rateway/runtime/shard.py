@@ -148,6 +148,7 @@ class Shard:
         self._timer: asyncio.TimerHandle | None = None
         self._permit: asyncio.Task[None] | None = None
         self._carrying_out = False
+        self._dial_failures = 0
         self._actions: dict[type[Any], Callable[[Any], None]] = {
             Connect: self._connect,
             Send: self._send,
@@ -239,12 +240,14 @@ class Shard:
 
     def _connect(self, order: Connect) -> None:
         line = self.line = _Line(self)
-        line.dialling = self._spawn(self._dial(line, order.url))
+        line.dialling = self._spawn(self._dial(line, order))
 
-    async def _dial(self, line: _Line, url: str) -> None:
+    async def _dial(self, line: _Line, order: Connect) -> None:
         try:
-            await self._dialer.dial(url, line)
+            await self._dialer.dial(order.url, line, resuming=order.resuming, failures=self._dial_failures)
+            self._dial_failures = 0
         except DialError as error:
+            self._dial_failures += 1
             if self.line is line:
                 self.line = None
                 failure = DialFailure(error.reason, error.status, error.retry_after, error.silent)

@@ -29,6 +29,8 @@ from rateway.transports.store import StoreFault
 
 log = logging.getLogger(__name__)
 
+# Hello is the first thing that a healthy host says. Waiting longer costs a resume more than trying the next host.
+HELLO_TIMEOUT_S = 8.0
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
@@ -85,6 +87,7 @@ class Worker:
             presence=None
             if template is None
             else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
+            hello_timeout=HELLO_TIMEOUT_S,
             resume_patience=settings.resume_patience,
             max_message_bytes=settings.max_message_bytes,
             command_queue=settings.command_queue,
