@@ -12,7 +12,7 @@ ARGS    ?=
 CODE    := $(wildcard src tests examples benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install broker demo test lint format check lock clean
+.PHONY: help install install-tools broker demo test lint format check lock clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,10 +26,13 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml tools/install-python
 broker:
 	@tools/install-rabbitmq
 
+install-tools:  ## what tests of the page and of deploy/ run: Chromium, promtool, systemd-analyze
+	@tools/install-tools
+
 demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
 	@$(BIN)/rateway demo --seconds $(SECONDS) $(ARGS)
 
-test: install   ## all tests; the last line is pytest's
+test: install install-tools  ## all tests; the last line is pytest's
 	@$(BIN)/python -m pytest -q $(ARGS)
 
 lint: $(VENV)/.installed  ## ruff, mypy, import-linter

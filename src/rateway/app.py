@@ -41,6 +41,8 @@ def run(settings: Settings) -> int:
     """Run the gateway until it is told to stop; the process's exit code (0, 1, or 78 for what a person must change)."""
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     _calm_the_collector()
+    # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return uvloop.run(_run(settings))
     except StateError as error:

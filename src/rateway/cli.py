@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "check": "ask Discord and the broker whether a start would work, and show the plan",
     "status": "show what the running gateway does",
+    "health": "ask the running gateway over HTTP whether it is live or ready",
     "stop": "stop the running gateway, keeping its sessions",
     "restart-shard": "reconnect one shard of the running gateway",
     "drain": "give one cluster of the running gateway up for another to take",

@@ -1,0 +1,81 @@
+"""`rateway health`: ask the running gateway over HTTP whether it is live or ready; for probes that have no shell."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+
+from rateway.commands import configuration
+
+SUMMARY = "ask the running gateway over HTTP whether it is live or ready"
+DESCRIPTION = """\
+Ask the gateway that runs on this machine, over HTTP, whether it is live (its event loops move; Discord or the broker
+away never makes it false), or with --ready whether events flow. It takes a connection of its own and no token; the
+reasons are on the page, in `rateway status`, and, with the token, in /health/ready.
+"""
+EPILOG = """\
+examples:
+  rateway health                          in a container's health check
+  rateway health --ready && deploy-the-next-one
+  HTTP_ADDRESS=127.0.0.1:9000 rateway health
+
+exit codes: 0 yes, 1 no, or nothing answers, 78 wrong settings
+"""
+TIMEOUT_S = 12.0
+DEFAULT = "127.0.0.1:8650"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `rateway health`."""
+    configuration.add_option(parser)
+    parser.add_argument(
+        "--ready", action="store_true", help="ask whether events flow, not only whether it lives"
+    )
+    parser.add_argument("--address", metavar="HOST:PORT", help="the gateway's HTTP_ADDRESS")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask; the exit code."""
+    address = options.address or os.environ.get("HTTP_ADDRESS") or None
+    if address is None and options.config is not None:
+        settings = configuration.load_or_explain(options.config)
+        if settings is None:
+            return configuration.EXIT_CONFIGURATION
+        address = settings.http_address
+        if address is None:
+            print("rateway health: HTTP is switched off (http_address is empty)", file=sys.stderr)
+            return 1
+    host, _, port = (address or DEFAULT).rpartition(":")
+    if not port.isdigit():
+        print(f"rateway health: {address!r} is no host:port", file=sys.stderr)
+        return configuration.EXIT_CONFIGURATION
+    return _ask(_reachable(host), int(port), "/health/ready" if options.ready else "/health/live")
+
+
+def _reachable(host: str) -> str:
+    """Whoever listens on all addresses is asked on loopback."""
+    host = host.strip("[]")
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _ask(host: str, port: int, path: str) -> int:
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        said = json.loads(answer.read(1 << 20))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        print(
+            f"rateway health: no gateway answers at {host}:{port} ({type(error).__name__})", file=sys.stderr
+        )
+        return 1
+    finally:
+        connection.close()
+    status = said.get("status") if isinstance(said, dict) else None
+    print(status if answer.status == 200 else f"{status} ({answer.status})")
+    for reason in said.get("reasons", []) if isinstance(said, dict) else []:
+        print(f"  {reason.get('text')}")
+    return 0 if answer.status == 200 else 1
