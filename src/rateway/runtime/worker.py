@@ -29,8 +29,8 @@ from rateway.transports.store import StoreFault
 
 log = logging.getLogger(__name__)
 
-# Hello is the first thing that a healthy host says. Waiting longer costs a resume more than trying the next host.
-HELLO_TIMEOUT_S = 8.0
+# Hello is the first thing that a healthy host says; the wait doubles with each one that does not come.
+HELLO_TIMEOUT_S = 5.0
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
