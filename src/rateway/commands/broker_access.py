@@ -18,6 +18,7 @@ from yarl import URL
 
 from rateway.contract import topology
 from rateway.secret import Secret
+from rateway.transports.amqp.uri import parse
 
 #: sysexits.h: a configuration that cannot be used, a service that is away.
 EXIT_CONFIGURATION = 78
@@ -78,20 +79,24 @@ async def connect(options: argparse.Namespace) -> AbstractConnection:
     """A connection to the broker that *options* name; Refused with the host and the reason, never the password."""
     uri = address(options.config, os.environ).reveal()
     try:
-        url = URL(uri)
-    except ValueError:
-        raise Refused(
-            "the broker's address is not a URL: amqp://user:password@host/vhost", EXIT_CONFIGURATION
-        ) from None
-    if url.scheme not in ("amqp", "amqps") or not url.host:
-        raise Refused(
-            "the broker's address must begin with amqp:// or amqps:// and name a host", EXIT_CONFIGURATION
-        )
-    where = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
+        place = parse(uri)
+        context = place.tls_context()
+    except ValueError as error:
+        raise Refused(f"the broker's address cannot be used: {error}", EXIT_CONFIGURATION) from None
+    # aio-pika has other names for what RabbitMQ's parameters say: it is told in its own words.
+    url = URL.build(
+        scheme="amqps" if place.tls else "amqp",
+        user=place.user,
+        password=place.password,
+        host=place.host,
+        port=place.port,
+        path=f"/{place.vhost}",
+        query={"auth": "external"} if place.external else {},
+    )
     try:
-        return await aio_pika.connect(url, timeout=10)
+        return await aio_pika.connect(url, timeout=10, ssl_context=context)
     except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
-        raise Refused(f"no connection to the broker at {where}: {type(error).__name__}: {error}") from None
+        raise Refused(f"no connection to the broker at {place}: {type(error).__name__}: {error}") from None
 
 
 async def cluster_exchange(connection: AbstractConnection, cluster: int) -> AbstractExchange:

@@ -19,7 +19,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,9 @@ from urllib.request import Request, urlopen
 
 #: Where the programs of RabbitMQ's packages lie: Debian, then other distributions and Homebrew.
 PROGRAM_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+
+#: The folder of another RabbitMQ's `rabbitmq-server` and `rabbitmqctl`, to be used instead (docs/rabbitmq.md).
+PROGRAMS_VARIABLE = "RATEWAY_RABBITMQ_PROGRAMS"
 
 #: How long a node may take to start or stop, seconds: 4 s is usual on two idle cores, busy ones take 30.
 PATIENCE = 120.0
@@ -50,6 +53,10 @@ class BrokerUnavailable(RuntimeError):
 
 def find_programs() -> Path:
     """The folder of `rabbitmq-server` and `rabbitmqctl`; BrokerUnavailable with advice when there is none."""
+    if named := os.environ.get(PROGRAMS_VARIABLE):
+        if Path(named, "rabbitmq-server").exists():
+            return Path(named)
+        raise BrokerUnavailable(f"{PROGRAMS_VARIABLE}={named}: there is no rabbitmq-server in that folder")
     for folder in PROGRAM_FOLDERS:
         if Path(folder, "rabbitmq-server").exists():
             return Path(folder)
@@ -84,15 +91,23 @@ class Ports:
 class PrivateBroker:
     """One private node. `start`, then use `uri`; `close` (or leaving the `with`) ends it and its files.
 
-    *settings* are further lines of rabbitmq.conf (`{"max_message_size": "16777216"}`). With *management*
-    the HTTP API is there too, through which vhosts and policies are made in milliseconds; stopping takes 5 s more.
+    *settings* are further lines of rabbitmq.conf (`{"max_message_size": "16777216"}`), *plugins* are enabled.
+    With *management* the HTTP API is there too, through which vhosts and policies are made in milliseconds;
+    stopping takes 5 s more.
     """
 
-    def __init__(self, *, settings: Mapping[str, str] | None = None, management: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        management: bool = True,
+        plugins: Sequence[str] = (),
+    ) -> None:
         self.programs = find_programs()
         self.directory = Path(tempfile.mkdtemp(prefix="rateway-rabbitmq-"))
         self.management = management
         self.settings = dict(settings or {})
+        self.plugins = (*plugins, *(["rabbitmq_management"] if management else []))
         self.ports = Ports(*free_ports(5))
         self.node = f"rateway-{self.ports.amqp}@localhost"
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -275,8 +290,7 @@ class PrivateBroker:
         lines |= self.settings
         text = "".join(f"{key} = {value}\n" for key, value in lines.items())
         (self.directory / "rabbitmq.conf").write_text(text)
-        plugins = "rabbitmq_management" if self.management else ""
-        (self.directory / "enabled_plugins").write_text(f"[{plugins}].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
         cookie = self.directory / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
@@ -308,6 +322,11 @@ class PrivateBroker:
     def _await_listening(self) -> None:
         assert self._server is not None
         wanted = [self.ports.amqp] + ([self.ports.management] if self.management else [])
+        wanted += [
+            int(value.rpartition(":")[2])
+            for key, value in self.settings.items()
+            if key.startswith("listeners.ssl")
+        ]
         for _ in range(int(PATIENCE / 0.1)):
             if all(_listens(port) for port in wanted):
                 return

@@ -24,7 +24,7 @@ __all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "Rest
 # Where Discord's gateway has always been; used while nothing usable could be asked from REST.
 FALLBACK_GATEWAY = "wss://gateway.discord.gg"
 # Discord blocks clients at its edge that do not name themselves in this form.
-USER_AGENT = f"DiscordBot (https://github.com/rateway/00000, {__version__})"
+USER_AGENT = f"DiscordBot (https://github.com/rateway/rateway, {__version__})"
 # The answers of these routes are some hundred bytes; anything much larger is not from Discord.
 MAX_BODY = 1 << 20
 # A wait that Discord did not name, after 429 without Retry-After.
