@@ -220,6 +220,10 @@ class Crew:
                 asked = self._asked.pop(record.call, None)
                 if asked is not None and not asked.done():
                     asked.set_result(record)
+            case words.DialsRefused():
+                for other in self._hands:
+                    if other is not hand and other.line is not None:
+                        other.line.send(record)
             case words.Drained():
                 self.drained.add(record.cluster)
                 log.info(

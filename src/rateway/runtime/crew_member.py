@@ -90,6 +90,7 @@ async def member(line: Line, begin: words.Begin) -> int:
 
     state = StateDir.shared(settings.state_dir)
     worker = Worker(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    worker.dialer.on_refusal = lambda seconds: line.send(words.DialsRefused(seconds))
     watch = LoopWatch()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -132,6 +133,8 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
             case words.Loading():
                 if worker.cache is not None:
                     worker.cache.learn_loading(record.shards)
+            case words.DialsRefused():
+                worker.dialer.hold(record.seconds)
             case words.UseGateway():
                 worker.use_gateway(record.url)
             case words.RenewShard():

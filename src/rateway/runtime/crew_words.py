@@ -108,6 +108,12 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
     """Shards that are not live."""
 
 
+class DialsRefused(msgspec.Struct, tag=True, frozen=True):
+    """An upgrade was refused: no process of this host dials for so long. From a worker, and on to the others."""
+
+    seconds: float
+
+
 class Loading(msgspec.Struct, tag=True, frozen=True):
     """To a worker: shards of all processes that are not live, for queries about their guilds."""
 
@@ -136,9 +142,19 @@ class Drained(msgspec.Struct, tag=True, frozen=True):
 
 
 ToWorker = (
-    Begin | Stop | AskStatus | RestartShard | RenewShard | Drain | Reload | UseGateway | Loading | Permitted
+    Begin
+    | Stop
+    | AskStatus
+    | RestartShard
+    | RenewShard
+    | Drain
+    | Reload
+    | UseGateway
+    | Loading
+    | DialsRefused
+    | Permitted
 )
-FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained
+FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused
 
 
 def encode_settings(settings: Settings) -> msgspec.Raw:

@@ -40,6 +40,8 @@ class Dialer:
         max_message_bytes: int,
         ssl_context: Callable[[], ssl.SSLContext | None],
     ) -> None:
+        self.on_refusal: Callable[[float], None] = lambda seconds: None
+        """Hears for how many seconds dials are held, so that the host's other processes hold theirs as well."""
         self._headers = {"User-Agent": user_agent}
         self._max_message_bytes = max_message_bytes
         self._make_ssl_context = ssl_context
@@ -82,6 +84,11 @@ class Dialer:
         while (delay := self._closed_until - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(delay + random.uniform(0, min(5.0, delay / 4)))
 
+    def hold(self, seconds: float) -> None:
+        """Another process of this host was refused: no dial for so long."""
+        now = asyncio.get_running_loop().time()
+        self._closed_until = max(self._closed_until, now + seconds)
+
     def _judge(self, error: DialError) -> None:
         """429, 403 and 5xx speak to the host: everybody waits. Other failures are the connection's own."""
         status = error.status
@@ -95,6 +102,7 @@ class Dialer:
             delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._refusals)
         self._refusals += 1
         self._closed_until = now + delay
+        self.on_refusal(delay)
         log.warning(
             "Discord answers connections with HTTP %d; no shard dials for %.1f s (sessions are kept)",
             status,

@@ -57,6 +57,11 @@ class Worker:
         self.responders: dict[int, Responder] = {}
         self.ownership: dict[int, tuple[Ownership, str]] = {}
         self.cache: HostCache | None = None
+        self.dialer = Dialer(
+            user_agent=USER_AGENT,
+            max_message_bytes=settings.max_message_bytes,
+            ssl_context=ssl.create_default_context,
+        )
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         tools = self._tools(identity, on_fatal)
@@ -104,11 +109,7 @@ class Worker:
                 nack_patience=settings.nack_patience,
             ),
             address=uri.parse(settings.amqp.reveal()),
-            dialer=Dialer(
-                user_agent=USER_AGENT,
-                max_message_bytes=settings.max_message_bytes,
-                ssl_context=ssl.create_default_context,
-            ),
+            dialer=self.dialer,
             permits=self.permits,
             token_hash=identity.bot,
             on_fatal=on_fatal,
