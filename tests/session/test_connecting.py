@@ -239,6 +239,9 @@ def test_a_timer_that_comes_far_too_late_reconnects_instead_of_beating() -> None
     driver.advance(1.0)
     driver.now += INTERVAL * 3
     driver.fact("woken", driver.now)
+    # What waits in the socket is read first.
+    assert driver.all(orders.Disconnect) == []
+    driver.advance(0.1)
     assert "slept" in driver.last(orders.Disconnect).reason
     assert driver.last(orders.Connect).resuming
 
@@ -247,9 +250,21 @@ def test_a_late_timer_is_forgiven_when_discord_kept_talking() -> None:
     driver = Driver(chance=Least()).live()
     driver.advance(1.0)
     driver.now += INTERVAL * 3
-    driver.dispatch()
     driver.fact("woken", driver.now)
+    driver.dispatch()
+    driver.advance(0.1)
     assert driver.all(orders.Disconnect) == []
+    assert len(driver.sent(1)) == 2
+
+
+def test_an_acknowledgement_that_waits_in_the_socket_while_the_process_stalls_is_not_missed() -> None:
+    driver = Driver(chance=Least(), acks=False).live()
+    driver.advance(0.0)
+    driver.now += INTERVAL + 1.0
+    driver.fact("woken", driver.now)
+    driver.say({"op": 11})
+    driver.advance(0.1)
+    assert driver.state() is State.LIVE
     assert len(driver.sent(1)) == 2
 
 

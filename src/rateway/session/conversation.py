@@ -25,34 +25,13 @@ from rateway.discord.envelope import (
     decode_fast,
 )
 from rateway.discord.opcodes import Opcode
+from rateway.session import orders
 from rateway.session.allowance import Allowance
 from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
 from rateway.session.inflate import InflateError, make_inflater
 from rateway.session.numbering import Numbering
 from rateway.session.options import Chance, Compression, SessionOptions
-from rateway.session.orders import (
-    Command,
-    CommandDone,
-    Connect,
-    Deliver,
-    DialFailure,
-    Disconnect,
-    Fatal,
-    Identify,
-    Note,
-    Order,
-    PermitDone,
-    PermitOutcome,
-    RequestPermit,
-    ReturnPermit,
-    Send,
-    SessionLost,
-    SessionResumed,
-    SessionStarted,
-    State,
-    StateChanged,
-    StoredSession,
-)
+from rateway.session.orders import Command, DialFailure, Order, PermitOutcome, State, StoredSession
 from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address
 
 __all__ = ["Conversation"]
@@ -70,6 +49,8 @@ RATE_LIMITED = 4008
 INVALID_SESSION_WAIT = (1.0, 5.0)
 # A Retry-After beyond this is nonsense.
 LONGEST_RETRY_AFTER = 86_400.0
+# A wait that somebody may wonder about.
+LONG_DELAY = 60.0
 # A permit that was refused is not asked for again sooner than this.
 SOONEST_REQUEST = 1.0
 # A Discord that is this slow is not waited for any longer, however many Hellos were missed.
@@ -225,7 +206,7 @@ class Conversation:
             self._settle_permit("closed")
             self._over()
             self._enter(State.FATAL, why)
-            self.orders.append(Fatal(row.code or 0, row.meaning, row.help))
+            self.orders.append(orders.Fatal(row.code or 0, row.meaning, row.help))
         else:
             self._ended(now, row.verdict, why)
 
@@ -234,13 +215,13 @@ class Conversation:
     def permitted(self, now: float) -> None:
         """The permit that was asked for: identify."""
         if self.state is not State.WAITING_PERMIT:
-            self.orders.append(ReturnPermit())
+            self.orders.append(orders.ReturnPermit())
             return
         self._allowance.own(now)
         self._delays.identified(now)
         self._deadline = now + self._options.ready_timeout
         self._enter(State.IDENTIFYING, "identify")
-        self.orders.append(Identify(self._options.identify(self._shard, self._presence)))
+        self.orders.append(orders.Identify(self._options.identify(self._shard, self._presence)))
         self._plan(now)
 
     def refused(self, until: float, why: str, now: float) -> None:
@@ -249,8 +230,8 @@ class Conversation:
         if self.state not in (State.WAITING_PERMIT, State.IDENTIFYING):
             return
         if self.state is State.IDENTIFYING:
-            self.orders.append(ReturnPermit())
-        self.orders.append(Disconnect(KEEP_SESSION, why))
+            self.orders.append(orders.ReturnPermit())
+        self.orders.append(orders.Disconnect(KEEP_SESSION, why))
         self._over()
         self._retry_at = max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None
         self._enter(State.BACKING_OFF, why)
@@ -380,8 +361,8 @@ class Conversation:
         self._lost = False
         self._live_since = now
         self._deadline = None
-        self.orders.append(PermitDone("ready"))
-        self.orders.append(SessionStarted(self.session_id, self.resume_url, self._compression))
+        self.orders.append(orders.PermitDone("ready"))
+        self.orders.append(orders.SessionStarted(self.session_id, self.resume_url, self._compression))
         self._enter(State.LIVE, "READY")
         self._deliver(envelope)
         self._pump(now)
@@ -393,14 +374,14 @@ class Conversation:
         self._patience.progress()
         self._live_since = now
         self._deadline = None
-        self.orders.append(SessionResumed())
+        self.orders.append(orders.SessionResumed())
         self._enter(State.LIVE, "RESUMED")
         self._deliver(envelope)
         self._pump(now)
 
     def _on_heartbeat_request(self, envelope: Envelope, now: float) -> None:
         if self._allowance.beat(now):
-            self.orders.append(Send(commands.heartbeat(self._settled)))
+            self.orders.append(orders.Send(commands.heartbeat(self._settled)))
             if self._heart is not None:
                 self._heart.asked(now)
         else:
@@ -438,14 +419,14 @@ class Conversation:
         else:
             self._deadline = None
             self._enter(State.WAITING_PERMIT, "waits for its turn to identify")
-            self.orders.append(RequestPermit(self._lost))
+            self.orders.append(orders.RequestPermit(self._lost))
 
     def _resume(self, session_id: str, now: float) -> None:
         self._allowance.own(now)
         self._patience.resume_sent(now)
         self._deadline = now + self._options.replay_timeout
         self._enter(State.RESUMING, f"resume from {self.received_seq}")
-        self.orders.append(Send(self._options.resume(session_id, self.received_seq)))
+        self.orders.append(orders.Send(self._options.resume(session_id, self.received_seq)))
 
     def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
         if self._heart is not None:
@@ -520,7 +501,7 @@ class Conversation:
             return
         self._settle_permit("closed")
         if self.state in OPEN or self.state is State.CONNECTING:
-            self.orders.append(Disconnect(END_SESSION if end_session else KEEP_SESSION, "stopping"))
+            self.orders.append(orders.Disconnect(END_SESSION if end_session else KEEP_SESSION, "stopping"))
         self._over()
         if end_session:
             self._forget()
@@ -541,14 +522,16 @@ class Conversation:
         if not resuming:
             self._compression = self._preferred
         self._enter(State.CONNECTING, why)
-        self.orders.append(Connect(gateway_address(url, self._compression), resuming, self._connection))
+        self.orders.append(
+            orders.Connect(gateway_address(url, self._compression), resuming, self._connection)
+        )
 
     def _break_off(
         self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
     ) -> None:
         """We close, in a way that keeps the session."""
         if self.state in OPEN:
-            self.orders.append(Disconnect(KEEP_SESSION, why))
+            self.orders.append(orders.Disconnect(KEEP_SESSION, why))
             self._ended(now, verdict, why, wait, outcome)
 
     def _ended(
@@ -568,12 +551,17 @@ class Conversation:
         elif self.state is State.LIVE:
             self._delays.lived(now, now - self._live_since)
         if self._given_up(verdict, now):
-            self._lose(why)
+            resumes = (
+                f"{self._patience.sent} resumes led to nothing; the last: " if self._patience.sent > 1 else ""
+            )
+            self._lose(resumes + why)
         self._over()
         delay = self._delays.next(now, greeted=greeted, identify=self.session_id is None)
         if turned and self.session_id is not None:
             delay = 0.0
         delay = max(wait, delay)
+        if delay > LONG_DELAY:
+            self._note("warning", f"{why}; the next attempt is in {delay:.0f} s")
         if delay > 0 or self._paused_at is not None:
             self._retry_at = now + delay
             self._enter(State.BACKING_OFF, why)
@@ -592,7 +580,7 @@ class Conversation:
 
     def _lose(self, reason: str) -> None:
         if self.session_id is not None:
-            self.orders.append(SessionLost(self.session_id, self.received_seq, reason))
+            self.orders.append(orders.SessionLost(self.session_id, self.received_seq, reason))
         self._forget()
         self._lost = True
 
@@ -606,9 +594,9 @@ class Conversation:
 
     def _settle_permit(self, outcome: PermitOutcome) -> None:
         if self.state is State.WAITING_PERMIT:
-            self.orders.append(ReturnPermit())
+            self.orders.append(orders.ReturnPermit())
         elif self.state is State.IDENTIFYING:
-            self.orders.append(PermitDone(outcome))
+            self.orders.append(orders.PermitDone(outcome))
 
     def _over(self) -> None:
         """Nothing of the old connection counts any more."""
@@ -623,12 +611,12 @@ class Conversation:
         health = heart.judge(now, self.heard_at, self._paused_at is not None)
         if health is Health.BEAT:
             if self._allowance.beat(now):
-                self.orders.append(Send(commands.heartbeat(self._settled)))
+                self.orders.append(orders.Send(commands.heartbeat(self._settled)))
                 heart.beaten(now)
             else:
                 heart.due = self._allowance.beat_at(now)
         elif health is not Health.WAIT:
-            self._break_off(now, Verdict.RESUME, _DEATHS[health])
+            self._break_off(now, Verdict.RESUME, health.value)
 
     def _timed_out(self, now: float) -> None:
         if self.state is State.WAITING_HELLO:
@@ -651,8 +639,8 @@ class Conversation:
         if self.state is not State.LIVE:
             return
         for sending in self._allowance.sendable(now):
-            self.orders.append(Send(sending.data))
-            self.orders.append(CommandDone(sending.command, "sent"))
+            self.orders.append(orders.Send(sending.data))
+            self.orders.append(orders.CommandDone(sending.command, "sent"))
             if sending.command.op == Opcode.PRESENCE_UPDATE:
                 self._presence = sending.d
             elif sending.command.op == Opcode.REQUEST_GUILD_MEMBERS:
@@ -680,29 +668,23 @@ class Conversation:
         if state in ENDED:
             self._allowance.forsake()
         if old is not state:
-            self.orders.append(StateChanged(old, state, why))
+            self.orders.append(orders.StateChanged(old, state, why))
 
     def _deliver(self, envelope: Envelope) -> None:
-        self.orders.append(Deliver(envelope, self.repeat, self.replaying, self.session_id))
+        self.orders.append(orders.Deliver(envelope, self.repeat, self.replaying, self.session_id))
 
     def _ignore(self, what: str) -> None:
         self.ignored += 1
         self._note_once("warning", f"ignored: {what}")
 
     def _note(self, level: Literal["info", "warning", "error"], text: str) -> None:
-        self.orders.append(Note(level, text))
+        self.orders.append(orders.Note(level, text))
 
     def _note_once(self, level: Literal["info", "warning", "error"], text: str) -> None:
         if text not in self._noted and len(self._noted) < MOST_NOTES:
             self._noted.add(text)
-            self.orders.append(Note(level, text))
+            self.orders.append(orders.Note(level, text))
 
-
-_DEATHS = {
-    Health.SILENT: "a heartbeat was not acknowledged and nothing came in",
-    Health.OVERDUE: "no heartbeat was acknowledged for two intervals",
-    Health.LATE: "the machine slept for longer than Discord waits",
-}
 
 _HANDLERS: dict[int, Callable[[Conversation, Envelope, float], Envelope | None]] = {
     Opcode.DISPATCH: Conversation._on_dispatch,

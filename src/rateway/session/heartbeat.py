@@ -18,24 +18,36 @@ __all__ = ["DEFAULT_INTERVAL", "Health", "Heartbeat"]
 DEFAULT_INTERVAL = 41.25
 # A timer that is this part of an interval late was not on time because the machine slept.
 LATE = 0.5
+# A timer that is this late (s) fired before what waits in the socket was read: nothing is judged for a moment.
+STALLED = 0.25
+SECOND_LOOK = 0.05
 
 
 class Health(Enum):
-    """What a due heartbeat finds."""
+    """What a due heartbeat finds. The values of the last three are reasons to give, in words."""
 
-    WAIT = "wait"
-    BEAT = "beat"
-    SILENT = "silent"
-    OVERDUE = "overdue"
-    """Frames came, but no acknowledgement in two intervals."""
-    LATE = "late"
-    """The timer was late by more than half an interval, and nothing came in meanwhile."""
+    WAIT = "not due"
+    BEAT = "due"
+    SILENT = "a heartbeat was not acknowledged and nothing came in"
+    # Frames came in, but no acknowledgement.
+    OVERDUE = "no heartbeat was acknowledged for two intervals"
+    # The timer was late by more than half an interval, and nothing came in meanwhile.
+    LATE = "the machine slept for longer than Discord waits"
 
 
 class Heartbeat:
     """The heart of one connection. Times are monotonic seconds."""
 
-    __slots__ = ("_asked_at", "_excused", "_extra", "_unanswered", "due", "interval", "latency")
+    __slots__ = (
+        "_asked_at",
+        "_excused",
+        "_extra",
+        "_stalled_at",
+        "_unanswered",
+        "due",
+        "interval",
+        "latency",
+    )
 
     def __init__(self, interval: float, now: float, chance: Chance) -> None:
         self.interval = interval
@@ -44,6 +56,7 @@ class Heartbeat:
         self.latency: float | None = None
         self._asked_at: float | None = None
         self._unanswered: float | None = None
+        self._stalled_at: float | None = None
         self._extra = False
         self._excused = False
 
@@ -54,7 +67,12 @@ class Heartbeat:
         if paused:
             self._excused = True
             return Health.BEAT
-        if now > self.due + self.interval * LATE and heard < self.due:
+        if now > self.due + STALLED and self._stalled_at is None:
+            self._stalled_at = self.due
+            self.due = now + SECOND_LOOK
+            return Health.WAIT
+        due = self.due if self._stalled_at is None else self._stalled_at
+        if now > due + self.interval * LATE and heard < due:
             return Health.LATE
         if self._unanswered is None:
             return Health.BEAT
@@ -70,6 +88,7 @@ class Heartbeat:
 
     def beaten(self, now: float) -> None:
         """The regular beat was sent."""
+        self._stalled_at = None
         self.due = now + self.interval
         self._asked_at = now
         if self._unanswered is None:
