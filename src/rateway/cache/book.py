@@ -314,7 +314,9 @@ class Book(View):
         if len(self.shelf.homes(Kind.MEMBER, user_id)) < 2:
             return None
         value = self.storage.get(Table.USERS, key8(user_id))
-        for _, home in self.snapshots_of(user_id, newer_than=0 if value is None else _STAMP.unpack_from(value)[0]):
+        for _, home in self.snapshots_of(
+            user_id, newer_than=0 if value is None else _STAMP.unpack_from(value)[0]
+        ):
             member = self.shelf.get(home, Kind.MEMBER, user_id)
             user = fields(member).get("user") if member is not None else None
             if user is not None:
@@ -331,6 +333,7 @@ class Book(View):
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
+        self.shelf.tidy()
         tips, put = self._tips, self.storage.put
         for channel_id in self._fresh_tips:
             put(Table.TIPS, key8(channel_id), TIP.pack(*tips[channel_id]))

@@ -11,7 +11,7 @@ import lmdb
 
 from rateway.cache.view import View
 from rateway.transports.store.opening import StoreFault, fault_of, open_for_reading
-from rateway.transports.store.tables import LmdbReading, Tables
+from rateway.transports.store.tables import LmdbReading, Tables, sizes_of
 
 __all__ = ["StoreReader"]
 
@@ -60,6 +60,10 @@ class StoreReader:
             return os.stat(self.path / "data.mdb").st_blocks * 512
         except OSError:
             return 0
+
+    def tables(self) -> list[tuple[str, int, int]]:
+        """Each table's name, bytes in use and number of entries."""
+        return [] if self._tables is None else sizes_of(self._tables)
 
     def close(self) -> None:
         if self._own and self._tables is not None:

@@ -13,7 +13,7 @@ import lmdb
 
 from rateway.cache.storage import Table
 
-__all__ = ["LmdbReading", "LmdbStorage", "open_tables"]
+__all__ = ["LmdbReading", "LmdbStorage", "open_tables", "sizes_of"]
 
 _Result = TypeVar("_Result")
 
@@ -35,6 +35,18 @@ class Tables:
 def open_tables(env: lmdb.Environment, *, create: bool) -> Tables:
     """The tables of an environment; ``lmdb.Error`` when they are not there."""
     return Tables(env, create=create)
+
+
+def sizes_of(tables: Tables) -> list[tuple[str, int, int]]:
+    """Each table's name, bytes in use (pages, whether full or not) and number of entries."""
+    found = []
+    names = [*(table.name.lower() for table in Table), "homes"]
+    with tables.env.begin() as txn:
+        for name, db in zip(names, [*tables.rows, tables.pairs], strict=True):
+            stat = txn.stat(db)
+            pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+            found.append((name, pages * stat["psize"], stat["entries"]))
+    return found
 
 
 def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int) -> Sequence[int]:
