@@ -84,6 +84,8 @@ class Host:
             read_buffer_init_size=4096,
             websocket_handshake_timeout=30,
             logger_name="simulator",
+            # aiofastnet 1.2 tells a failed TLS handshake to the loop in a form that no handler can print.
+            use_aiofastnet=None if self._ssl is None else False,
         )
 
     async def set_mode(self, mode: Mode) -> None:

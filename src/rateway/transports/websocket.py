@@ -212,6 +212,9 @@ async def dial(
             retry_after = _seconds(error.response.headers.get("Retry-After"))
         reason = f"the upgrade was answered with HTTP {status}" if status else f"the upgrade failed: {error}"
         raise DialError(reason, status, retry_after) from None
+    except ssl.SSLCertVerificationError as error:
+        # The words that OpenSSL has for it come last: "self-signed certificate", "certificate has expired" …
+        raise DialError(f"the host's certificate is not trusted: {str(error).rpartition(': ')[2]}") from None
     except (WSError, OSError, ssl.SSLError) as error:
         raise DialError(f"{type(error).__name__}: {error}") from None
 

@@ -485,7 +485,9 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
         raise BrokerUnavailable(f"{where} cannot be reached: {_words(error)}") from None
     except (BrokerUnavailable, BrokerRefused) as error:
         connection.abort("refused")
-        raise type(error)(f"{where} refused us: {error}") from None
+        # A port of TLS ends a plain connection before a word of AMQP.
+        hint = "" if address.tls or connection.server else "; if this is the port of TLS, write amqps://"
+        raise type(error)(f"{where} refused us: {error}{hint}") from None
     except asyncio.CancelledError:
         connection.abort("cancelled")
         raise
@@ -503,4 +505,7 @@ def _text(value: object) -> str:
 
 
 def _words(error: Exception) -> str:
+    if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+        # What is not a TLS record: the peer answered in AMQP.
+        return "no TLS is spoken there; amqps:// needs the port of TLS, usually 5671"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
