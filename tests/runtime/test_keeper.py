@@ -104,12 +104,51 @@ def test_a_gap_stays_pending_over_a_crash_until_it_is_confirmed() -> None:
     after = keeper(store)
     after.restore(store.committed[3])
     after.started(3, "new", "wss://resume", ready_seq=1)
-    assert after.pending_gap(3) == gap_of(3)
-    after.remember_gap(3, messages.with_new_session(gap_of(3), "new"))
-    after.gap_confirmed(3)
+    assert after.pending_gaps(3) == [gap_of(3)]
+    told = messages.with_new_session(gap_of(3), "new")
+    after.remember_gaps(3, [told])
+    after.gap_confirmed(3, told)
     after.write([(3, 1)], wall=3.0)
     assert store.committed[3].pending_gap is None
     assert store.committed[3].session_id == "new"
+
+
+@pytest.mark.checklist("H14")
+def test_a_gap_that_is_confirmed_late_does_not_hide_the_next_one() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(3, "old", "wss://resume", ready_seq=1)
+    sessions.lost(3, gap_of(3), wall=1.0)
+    sessions.started(3, "second", "wss://resume", ready_seq=1)
+    first = messages.with_new_session(gap_of(3), "second")
+    sessions.remember_gaps(3, [first])
+    second = messages.encode(
+        messages.Gap(shard=3, old_session="second", settled=0, received=4, reason="op 9", since=2.0)
+    )
+    sessions.lost(3, second, wall=2.0)
+    assert sessions.pending_gaps(3) == [first, second]
+    sessions.gap_confirmed(3, first)
+    assert sessions.pending_gaps(3) == [second]
+    assert messages.with_new_session(first, "third") == first
+
+
+@pytest.mark.checklist("B22")
+def test_a_session_that_does_not_fit_is_kept_until_another_takes_its_place_and_then_told_as_a_gap() -> None:
+    store = MemoryStore()
+    before = keeper(store)
+    before.started(3, "old", "wss://resume", ready_seq=1)
+    before.write([(3, 7)], wall=1.0)
+    stored = store.committed[3]
+
+    after = keeper(store)
+    after.give_up(stored, gap_of(3))
+    assert after.write([(3, 7)], wall=2.0) == []
+    assert store.committed[3] == stored
+    after.started(3, "new", "wss://resume", ready_seq=1, compression="zlib-stream")
+    assert (after.before(3), after.pending_gaps(3)) == ("old", [gap_of(3)])
+    assert after.write([(3, 1)], wall=3.0) == [(3, 1)]
+    assert store.committed[3].pending_gap == gap_of(3)
+    assert (store.committed[3].session_id, store.committed[3].compression) == ("new", "zlib-stream")
 
 
 def test_the_session_before_is_known_for_what_must_be_told_of_it() -> None:

@@ -39,6 +39,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A hash of the token, never the token: another token's sessions do not carry over."""
     wall: float
     pending_gap: bytes | None = None
-    """The body of a RATEWAY_GAP that is not confirmed yet."""
+    """Bodies of RATEWAY_GAP that are not confirmed yet, one a line."""
     pending_left: tuple[int, ...] = ()
     """Guilds whose RATEWAY_GUILD_LEFT is not confirmed yet."""
+    compression: str = ""
+    """What the session was begun with and has to be resumed with; empty: not known."""

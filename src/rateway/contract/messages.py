@@ -98,8 +98,9 @@ def gap_id(gap: bytes | Gap) -> str:
 
 
 def with_new_session(gap: bytes, new_session: str) -> bytes:
-    """The body of a gap, with the session that took the lost one's place."""
-    return encode(msgspec.structs.replace(_gap.decode(gap), new_session=new_session))
+    """The body of a gap, with the session that took the lost one's place, if it names none yet."""
+    known = _gap.decode(gap)
+    return gap if known.new_session else encode(msgspec.structs.replace(known, new_session=new_session))
 
 
 def guild_left_id(old_session: str, guild_id: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import random
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -31,7 +32,7 @@ from rateway.runtime.keeper import SessionKeeper
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.shard import Shard
 from rateway.session.conversation import Conversation
-from rateway.session.options import SessionOptions
+from rateway.session.options import Compression, SessionOptions
 from rateway.session.orders import (
     Command,
     CommandDone,
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 SAY_UNROUTED_AFTER_S = 10.0
 SAY_UNROUTED_EVERY_S = 300.0
 MOST_NAMES = 12
+COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
 
@@ -138,9 +140,11 @@ class Cluster:
             stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
         session = None
         if record is not None and self._keeper.fits(record):
-            session = StoredSession(record.session_id, record.resume_url, record.settled)
+            session = self._restored(record)
             stream.restore(record.session_id, record.settled)
             self._keeper.restore(record)
+        elif record is not None and record.session_id and record.token_hash == tools.token_hash:
+            self._give_up(record)
         elif record is not None:
             self._keeper.restore(record)
         conversation = Conversation(
@@ -161,6 +165,28 @@ class Cluster:
             clock=asyncio.get_running_loop().time,
             spawn=self._spawn,
         )
+
+    @staticmethod
+    def _restored(record: SessionRecord) -> StoredSession:
+        begun_with = COMPRESSIONS.get(record.compression)
+        return StoredSession(record.session_id, record.resume_url, record.settled, begun_with)
+
+    def _give_up(self, record: SessionRecord) -> None:
+        """A session of this bot that cannot be resumed with these settings: its worker is told what it may miss."""
+        if record.intents != self.tools.settings.intents:
+            reason = "the intents were changed"
+        else:
+            reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
+        gap = messages.Gap(
+            shard=record.shard_id,
+            old_session=record.session_id,
+            settled=record.settled,
+            received=record.settled,
+            reason=reason,
+            since=record.wall,
+        )
+        self.gaps += 1
+        self._keeper.give_up(record, messages.encode(gap))
 
     @property
     def resumable(self) -> int:
@@ -184,6 +210,8 @@ class Cluster:
         for shard in sorted(
             self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)
         ):
+            if self.publisher.paused:
+                shard.pause()
             shard.start()
 
     def yield_shards(self) -> None:
@@ -288,17 +316,22 @@ class Cluster:
     def session_started(self, shard: Shard, order: SessionStarted) -> None:
         shard_id = shard.shard_id
         self.streams[shard_id].begin(order.session_id)
-        self._keeper.started(shard_id, order.session_id, order.resume_url, 1)
-        pending = self._keeper.pending_gap(shard_id)
-        if pending is not None:
-            gap = messages.with_new_session(pending, order.session_id)
-            self._keeper.remember_gap(shard_id, gap)
+        self._keeper.started(shard_id, order.session_id, order.resume_url, 1, order.compression or "")
+        gaps = [
+            messages.with_new_session(gap, order.session_id) for gap in self._keeper.pending_gaps(shard_id)
+        ]
+        self._keeper.remember_gaps(shard_id, gaps)
+        for gap in gaps:
             self.publisher.publish_own(
                 messages.Gap.key,
                 gap,
                 messages.gap_id(gap),
-                on_confirmed=lambda: self._keeper.gap_confirmed(shard_id),
+                on_confirmed=functools.partial(self._gap_confirmed, shard_id, gap),
             )
+
+    def _gap_confirmed(self, shard_id: int, gap: bytes) -> None:
+        self._keeper.gap_confirmed(shard_id, gap)
+        self._settled_moved.set()
 
     def session_lost(self, shard: Shard, order: SessionLost) -> None:
         self.gaps += 1

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A worker beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
 HANGS_AFTER_S = 20.0
+# Between two looks at the workers; a look that is late by more than that much again was our own standstill.
+LOOK_EVERY_S = 1.0
 # Starting Python and reading the stores of a large cluster.
 STARTS_WITHIN_S = 60.0
 # A worker that died after less than this is restarted later and later.
@@ -68,6 +70,8 @@ class _Hand:
     line: Line | None = None
     heard_at: float = 0.0
     began_at: float = 0.0
+    heard: bool = False
+    """Whether this life of it has said anything yet."""
     restarts: int = 0
     failures: int = 0
     loading: list[int] = field(default_factory=list)
@@ -97,6 +101,8 @@ class Crew:
         self._permits = permits
         self._lock_file = lock_file
         self._on_fatal = on_fatal
+        # Given up for other gateways.
+        self.drained: set[int] = set()
         self._hands = [_Hand(number, share) for number, share in enumerate(spread(clusters, processes), 1)]
         for hand in self._hands:
             hand.loading = self._shards_of(hand)
@@ -104,7 +110,6 @@ class Crew:
         self._asked: dict[int, asyncio.Future[words.Parts]] = {}
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
-        self.drained: set[int] = set()
 
     async def run(self) -> None:
         """Keep every worker running, until cancelled."""
@@ -137,19 +142,18 @@ class Crew:
     async def _one_life(self, hand: _Hand) -> None:
         """Start the process, serve it until it has ended, and settle what it left behind."""
         ours, theirs = socket.socketpair()
-        hand.began_at = hand.heard_at = time.monotonic()
-        process = hand.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rateway.app",
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(), self._lock_file),
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            # A terminal's Ctrl-C goes to the whole group; the supervisor alone decides.
-            start_new_session=True,
-        )
-        theirs.close()
+        hand.heard, hand.began_at = False, time.monotonic()
+        hand.heard_at = hand.began_at
+        hand.process = None
+        try:
+            process = hand.process = await self._start(theirs)
+        except OSError as error:
+            # No memory, too many processes: the others go on, and so does this one later.
+            log.error("a worker cannot be started: %s", error, extra={"action": "worker_died"})
+            ours.close()
+            return
+        finally:
+            theirs.close()
         line = hand.line = await Line.open(ours, FromWorker)
         settings = words.encode_settings(self.settings)
         clusters = [number for number in hand.clusters if number not in self.drained]
@@ -175,11 +179,32 @@ class Crew:
             await asyncio.wait([pumping], timeout=1.0)
             pumping.cancel()
 
+    async def _start(self, end: socket.socket) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rateway.app",
+            str(end.fileno()),
+            pass_fds=(end.fileno(), self._lock_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # A terminal's Ctrl-C goes to the whole group; the supervisor alone decides.
+            start_new_session=True,
+        )
+
     async def _watch(self, hand: _Hand, process: asyncio.subprocess.Process) -> None:
-        """Kill a worker whose loop stands still. One that still starts gets longer."""
+        """Kill a worker whose loop stands still. One that still starts gets longer.
+
+        A supervisor that was stopped itself has heard nobody: that is held against no worker.
+        """
+        looked_at = time.monotonic()
         while True:
-            patience = HANGS_AFTER_S if hand.heard_at > hand.began_at else STARTS_WITHIN_S
-            quiet = time.monotonic() - hand.heard_at
+            now = time.monotonic()
+            if now - looked_at > 2 * LOOK_EVERY_S:
+                hand.heard_at += now - looked_at
+            looked_at = now
+            patience = HANGS_AFTER_S if hand.heard else STARTS_WITHIN_S
+            quiet = now - hand.heard_at
             if quiet >= patience:
                 log.error(
                     "worker %d has not moved for %.0f s: it is killed and replaced",
@@ -189,12 +214,12 @@ class Crew:
                 )
                 process.kill()
                 return
-            await asyncio.sleep(patience - quiet)
+            await asyncio.sleep(min(LOOK_EVERY_S, patience - quiet))
 
     # What a worker says.
 
     def _take(self, hand: _Hand, line: Line, record: FromWorker) -> None:
-        hand.heard_at = time.monotonic()
+        hand.heard, hand.heard_at = True, time.monotonic()
         match record:
             case words.Beat():
                 if record.loading != hand.loading:
@@ -225,7 +250,6 @@ class Crew:
                     if other is not hand and other.line is not None:
                         other.line.send(record)
             case words.Drained():
-                self.drained.add(record.cluster)
                 log.info(
                     "cluster %d is given up for another gateway", record.cluster, extra={"action": "drained"}
                 )
@@ -243,7 +267,7 @@ class Crew:
 
     async def _spend(self, hand: _Hand, line: Line, record: words.Spent) -> None:
         refusal = await self._permits.spent(record.shard)
-        if refusal is None:
+        if refusal is None and hand.line is line:
             hand.spent.add(record.shard)
         line.send(words.Permitted(record.call, _words(refusal)))
 
@@ -292,7 +316,9 @@ class Crew:
         return total - sum(len(hand.loading) for hand in self._hands), total
 
     def _shards_of(self, hand: _Hand) -> list[int]:
-        return [shard for number in hand.clusters for shard in self.choice.layout.shards_of(number)]
+        layout = self.choice.layout
+        running = (number for number in hand.clusters if number not in self.drained)
+        return [shard for number in running for shard in layout.shards_of(number)]
 
     def _tell_loading(self) -> None:
         loading = words.Loading([shard for hand in self._hands for shard in hand.loading])
@@ -329,7 +355,11 @@ class Crew:
 
     def drain(self, cluster: int) -> bool:
         """Settle and close a cluster, keeping its sessions, for another gateway to take; whether it runs here."""
-        return self._tell(cluster, words.Drain(cluster))
+        told = self._tell(cluster, words.Drain(cluster))
+        if told:
+            # From now on: a worker that dies meanwhile is started again without it.
+            self.drained.add(cluster)
+        return told
 
     def reload(self, settings: Settings) -> None:
         """Hand changed settings to every worker."""
@@ -339,6 +369,8 @@ class Crew:
                 hand.line.send(words.Reload(words.encode_settings(settings)))
 
     def _tell(self, cluster: int, record: words.ToWorker) -> bool:
+        if cluster in self.drained:
+            return False
         for hand in self._hands:
             if cluster in hand.clusters and hand.line is not None:
                 hand.line.send(record)

@@ -108,6 +108,11 @@ async def member(line: Line, begin: words.Begin) -> int:
     return 0
 
 
+async def _drain(line: Line, worker: Worker, number: int) -> None:
+    if await worker.drain(number):
+        line.send(words.Drained(number))
+
+
 async def _beat(line: Line, worker: Worker) -> None:
     while True:
         shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
@@ -119,6 +124,7 @@ async def _beat(line: Line, worker: Worker) -> None:
 
 async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopWatch, role: str) -> bool:
     """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
+    draining: set[asyncio.Future[None]] = set()
     async for record in line.records():
         match record:
             case words.Permitted():
@@ -140,8 +146,8 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
             case words.RenewShard():
                 worker.renew_shard(record.shard)
             case words.Drain():
-                if await worker.drain(record.cluster):
-                    line.send(words.Drained(record.cluster))
+                # Beside this: permits and questions of the other clusters do not wait for it.
+                draining.add(asyncio.ensure_future(_drain(line, worker, record.cluster)))
             case words.Reload():
                 worker.reload(words.decode_settings(record.settings))
     log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})

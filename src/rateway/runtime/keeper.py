@@ -61,8 +61,17 @@ class SessionKeeper:
             and record.token_hash == self._token_hash
         )
 
-    def started(self, shard_id: int, session_id: str, resume_url: str, ready_seq: int) -> None:
-        """READY came: a new session. What must still be told of the one before stays with the shard."""
+    def give_up(self, record: SessionRecord, gap: bytes) -> None:
+        """A stored session that does not fit: it stays written down until the next one's READY takes its place,
+        and the gap is told then, also by a later start that finds it again.
+        """
+        blank = _replaced(record, session_id="", settled=0, pending_gap=_join(record.pending_gap, gap))
+        self._kept[record.shard_id] = _Kept(blank, ready_seq=0, before=record.session_id, stored=record)
+
+    def started(
+        self, shard_id: int, session_id: str, resume_url: str, ready_seq: int, compression: str = ""
+    ) -> None:
+        """READY came: a new session. What must still be told of those before stays with the shard."""
         before = self._kept.get(shard_id)
         gap = before.record.pending_gap if before else None
         record = SessionRecord(
@@ -75,12 +84,17 @@ class SessionKeeper:
             token_hash=self._token_hash,
             wall=0.0,
             pending_gap=gap,
+            compression=compression,
         )
         former = before.record.session_id or before.before if before else ""
         self._kept[shard_id] = _Kept(record, ready_seq, former, before.stored if before else None)
 
     def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
-        """The session is over and events may be missing: forget it and remember the gap, in one transaction."""
+        """The session is over and events may be missing: forget it and remember the gap, in one transaction.
+
+        Gaps of sessions before it that are not confirmed yet stay remembered as well.
+        """
+        known = self._kept.get(shard_id)
         blank = SessionRecord(
             shard_id=shard_id,
             shard_count=self._shard_count,
@@ -90,37 +104,37 @@ class SessionKeeper:
             intents=self._intents,
             token_hash=self._token_hash,
             wall=wall,
-            pending_gap=gap,
+            pending_gap=_join(known.record.pending_gap if known else None, gap),
         )
-        known = self._kept.get(shard_id)
         self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.session_id if known else "")
         self._put(self._kept[shard_id], blank)
         self.commit()
 
-    def pending_gap(self, shard_id: int) -> bytes | None:
+    def pending_gaps(self, shard_id: int) -> list[bytes]:
+        """Bodies of RATEWAY_GAP that the shard's worker has not surely heard, oldest first."""
         kept = self._kept.get(shard_id)
-        return kept.record.pending_gap if kept else None
+        return (kept.record.pending_gap or b"").splitlines() if kept else []
 
     def before(self, shard_id: int) -> str:
         """The session that this shard had before its present one; empty when there was none."""
         kept = self._kept.get(shard_id)
         return kept.before if kept else ""
 
-    def remember_gap(self, shard_id: int, gap: bytes) -> None:
-        """The gap's body is complete (it names the new session); written with the next :meth:`write`."""
+    def remember_gaps(self, shard_id: int, gaps: list[bytes]) -> None:
+        """The bodies are complete (they name the new session); written with the next :meth:`write`."""
         kept = self._kept[shard_id]
-        kept.record = _replaced(kept.record, pending_gap=gap)
+        kept.record = _replaced(kept.record, pending_gap=b"\n".join(gaps) or None)
 
-    def gap_confirmed(self, shard_id: int) -> None:
-        kept = self._kept.get(shard_id)
-        if kept is not None:
-            kept.record = _replaced(kept.record, pending_gap=None)
+    def gap_confirmed(self, shard_id: int, gap: bytes) -> None:
+        """The broker has this one, or the spool; another session may have been lost meanwhile."""
+        self.remember_gaps(shard_id, [each for each in self.pending_gaps(shard_id) if each != gap])
 
     @property
     def has_unwritten(self) -> bool:
         """Whether a session is not in the store yet: until it is, a crash would lose it."""
         return any(
-            kept.record.session_id and (kept.stored is None or kept.stored.session_id != kept.record.session_id)
+            kept.record.session_id
+            and (kept.stored is None or kept.stored.session_id != kept.record.session_id)
             for kept in self._kept.values()
         )
 
@@ -159,6 +173,11 @@ class SessionKeeper:
         if self._store is not None:
             self._store.put_session(record)
         kept.stored = record
+
+
+def _join(gaps: bytes | None, gap: bytes) -> bytes:
+    """One JSON document a line: they have no line breaks of their own."""
+    return gap if not gaps else gaps + b"\n" + gap
 
 
 def _replaced(record: SessionRecord, **changes: object) -> SessionRecord:

@@ -62,6 +62,8 @@ class Worker:
             max_message_bytes=settings.max_message_bytes,
             ssl_context=ssl.create_default_context,
         )
+        # Clusters that another gateway owned when the broker was last asked.
+        self._elsewhere: set[int] = set()
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         tools = self._tools(identity, on_fatal)
@@ -158,16 +160,19 @@ class Worker:
         extra = {"cluster": number, "action": "ownership"}
         if state == "owned":
             log.info("%s is ours", topology.incoming(number), extra=extra)
+            self._elsewhere.discard(number)
             cluster.start()
         elif state == "elsewhere":
             log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
+            self._elsewhere.add(number)
             cluster.yield_shards()
         elif state == "refused":
             log.error("%s", why, extra=extra)
         else:
             log.warning("%s%s", why, "" if before else "; waiting for it", extra=extra)
             # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
-            if cluster.resumable and self.settings.spool_bytes:
+            # Not so when another gateway was the owner just now: it goes on without the broker, as we would.
+            if cluster.resumable and self.settings.spool_bytes and number not in self._elsewhere:
                 cluster.start()
 
     def progress(self) -> tuple[int, int]:
@@ -202,9 +207,20 @@ class Worker:
         cluster = self.clusters.pop(number, None)
         if cluster is None:
             return False
-        await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
-        for task in self._tasks.pop(number, ()):
+        left = await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
+        tasks = self._tasks.pop(number, ())
+        for task in tasks:
             task.cancel()
+        # They put into the spool what is still unconfirmed; its files are closed after that.
+        if tasks:
+            await asyncio.wait(tasks)
+        spool = cluster.publisher.spool
+        if left or (spool is not None and spool.events):
+            log.warning(
+                "%d events of the cluster are not confirmed; they stay in the spool of this state folder",
+                max(left, spool.events if spool is not None else 0),
+                extra={"cluster": number, "action": "drain"},
+            )
         cluster.close()
         self.ownership.pop(number, None)
         self.responders.pop(number, None)
