@@ -148,6 +148,7 @@ async def browser() -> AsyncIterator[Page]:
     process = await asyncio.create_subprocess_exec(
         program, *SWITCHES, f"--user-data-dir={folder}", "about:blank",
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(folder)},
         start_new_session=True,
     )  # fmt: skip
     try:

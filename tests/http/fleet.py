@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -45,6 +45,10 @@ class Fleet:
         self.process: dict[str, Any] = {}
         self.asked = 0
         self.hang: asyncio.Event | None = None
+
+    def advance(self, events: float) -> None:
+        """So many more events, at once."""
+        self._events += events
 
     async def status(self) -> GatewayStatus:
         """All of it."""
@@ -155,12 +159,19 @@ class Fleet:
 
 @asynccontextmanager
 async def served(
-    fleet: Fleet, *, token: str | None = None, limits: Limits | None = None
+    fleet: Fleet,
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    port: int = 0,
+    before: Callable[[Observatory, Fleet], Awaitable[None]] | None = None,
 ) -> AsyncIterator[tuple[int, Observatory]]:
     """The server over this fleet on a free port of loopback: (port, its observatory)."""
     observatory = Observatory(fleet, patience_s=180.0)
+    if before is not None:
+        await before(observatory, fleet)
     secret = Secret(token) if token is not None else None
-    server = HttpServer("127.0.0.1:0", secret, observatory.routes(), limits)
+    server = HttpServer(f"127.0.0.1:{port}", secret, observatory.routes(), limits)
     bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     tasks = [asyncio.create_task(server.run(bound.set_result)), asyncio.create_task(observatory.run())]
     try:

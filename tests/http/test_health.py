@@ -171,3 +171,16 @@ def test_a_worker_that_is_gone_is_missed() -> None:
             assert "worker 2 does not answer" in body
 
     run(scene())
+
+
+def test_a_process_that_has_another_role_now_is_not_missed() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        fleet.process = {"role": "supervisor"}
+        async with served(fleet) as (port, observatory):
+            assert (await get(port, "/health/ready"))[0] == 200
+            fleet.process = {"role": "gateway"}
+            observatory.forget_fresh()
+            assert (await get(port, "/health/ready"))[0] == 200
+
+    run(scene())

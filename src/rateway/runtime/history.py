@@ -119,9 +119,12 @@ class History:
 def _processes(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Level, str]]:
     old = {process.role: process.pid for process in before.processes}
     new = {process.role: process.pid for process in after.processes}
-    for role in old.keys() - new.keys():
-        yield "trouble", f"{role} (pid {old[role]}) does not answer any more"
+    for role in sorted(old.keys() - new.keys()):
+        if old[role] not in new.values():
+            yield "trouble", f"{role} (pid {old[role]}) does not answer any more"
     for role, pid in new.items():
+        if role not in old and pid in old.values():
+            continue
         if role not in old:
             yield "good", f"{role} (pid {pid}) runs"
         elif old[role] != pid:

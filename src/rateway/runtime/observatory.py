@@ -55,15 +55,15 @@ class Observatory:
         self.patience_for_answers_s = ANSWERS_WITHIN_S
         self._source = source
         self._patience = patience_s
-        self._history = History()
-        self._panel = Panel(self._history)
+        self.history = History()
+        self._panel = Panel(self.history)
         self._followers: set[asyncio.Queue[bytes | None]] = set()
         self._wanted = asyncio.Event()
         self._looking: asyncio.Task[GatewayStatus] | None = None
         self._last: tuple[GatewayStatus, float] | None = None
         self._began = time.monotonic()
-        # Processes by when they answered last.
-        self._heard: dict[str, float] = {}
+        # Processes by pid and when they answered last.
+        self._heard: dict[str, tuple[int, float]] = {}
         self._page, self._page_headers = _page()
 
     def routes(self) -> Mapping[str, Route | Stream]:
@@ -117,8 +117,11 @@ class Observatory:
             return self._last[0] if self._last is not None else None
         now = time.monotonic()
         self._last = (status, now)
+        present = {process.pid for process in status.processes}
+        # A process that has another role now (the only one, once it has begun) is not missing.
+        self._heard = {role: heard for role, heard in self._heard.items() if heard[0] not in present}
         for process in status.processes:
-            self._heard[process.role] = now
+            self._heard[process.role] = (process.pid, now)
         return status
 
     def _age(self) -> float:
@@ -127,11 +130,11 @@ class Observatory:
     def _missing(self) -> dict[str, float]:
         """Processes that were there and do not answer: for how many seconds."""
         seen = self._last[1] if self._last is not None else self._began
-        return {role: seen - at for role, at in self._heard.items() if at < seen}
+        return {role: seen - at for role, (_, at) in self._heard.items() if at < seen}
 
     def _tell(self, status: GatewayStatus) -> None:
         wall, missing = time.time(), self._missing()
-        sample, happenings = self._history.take(status, time.monotonic(), wall)
+        sample, happenings = self.history.take(status, time.monotonic(), wall)
         message = self._panel.changes(
             status,
             wall,

@@ -170,9 +170,13 @@ class HttpServer:
         )
         if request.body_exists:
             response.force_close()  # nobody reads what it carries
-        await response.prepare(request)
-        await response.write_eof()
-        guest.rest()
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            guest.leave()
+        else:
+            guest.rest()
         return response
 
     def _refuse(self, request: web.BaseRequest, route: Route | Stream | None) -> Answer | None:

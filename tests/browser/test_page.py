@@ -1,0 +1,343 @@
+"""The page in a real browser, over a gateway that a test moves by hand."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rateway.runtime.observatory import Observatory
+from tests.aio import run
+from tests.browser.chromium import Page, browser
+from tests.http.fleet import Fleet, served
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+TILES = "document.querySelectorAll('#clusters .tile{}').length"
+VERDICT = "document.querySelector('#verdict').className"
+AWAY = {
+    "connected": False,
+    "why": "connection refused",
+    "lag_s": 41.0,
+    "unconfirmed": 3391,
+    "spool_events": 1200,
+}
+
+
+def tile(shard: int) -> str:
+    return f"document.querySelector('#clusters [data-shard=\"{shard}\"]')"
+
+
+async def opened(page: Page, port: int, *, tiles: int) -> None:
+    await page.open(f"http://127.0.0.1:{port}/")
+    await page.until(f"{TILES.format('')} === {tiles}")
+
+
+def test_states_change_while_one_looks() -> None:
+    async def scene() -> None:
+        fleet = Fleet(24)
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=24)
+            assert await page.run(TILES.format(".live")) == 24
+            assert await page.run(VERDICT) == "well"
+            for shard in (3, 11):
+                fleet.shards[shard] = {"state": "resuming", "away_s": 1.0, "since_s": 1.0}
+            await page.until(f"{TILES.format('.resuming')} === 2", within_s=4.0)
+            assert await page.run(VERDICT) == "notice"
+            assert await page.run(f"{tile(3)}.getAttribute('aria-label')") == "shard 3, resuming"
+            assert "2 shards (3, 11): resuming" in await page.run(
+                "document.querySelector('#reasons').innerText"
+            )
+            assert "!" in await page.run("document.title")
+            fleet.shards = {}
+            await page.until(f"{TILES.format('.live')} === 24 && {VERDICT} === 'well'", within_s=4.0)
+            told = await page.run("document.querySelector('#happenings').innerText")
+            assert "2 shards 3, 11" in told and "all 24 shards are live" in told
+            assert page.said == []
+
+    run(scene())
+
+
+def test_a_broker_outage_is_seen_and_its_end_too() -> None:
+    async def scene() -> None:
+        fleet = Fleet(24)
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=24)
+            fleet.publishers[2] = AWAY
+            await page.until(f"{VERDICT} === 'trouble'", within_s=4.0)
+            assert (
+                await page.run("document.querySelector('#verdict-words').innerText") == "The broker is away."
+            )
+            flags = await page.run("[...document.querySelectorAll('.flag')].map((flag) => flag.innerText)")
+            assert flags == ["", "⚠ broker away, 1.2K spooled", ""]
+            fleet.publishers = {}
+            await page.until(f"{VERDICT} === 'well'", within_s=4.0)
+            assert "the broker is back" in await page.run("document.querySelector('#happenings').innerText")
+
+    run(scene())
+
+
+def test_a_start_shows_how_far_it_is() -> None:
+    async def scene() -> None:
+        fleet = Fleet(64)
+        new = {"session": None, "identifies": 0, "away_s": 9.0}
+        fleet.shards = {shard: {"state": "waiting_permit", **new} for shard in range(20, 64)}
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=64)
+            assert await page.run(VERDICT) == "starting"
+            assert await page.run("document.querySelector('progress').value") == 20
+            words = await page.run("document.querySelector('#progress p').innerText")
+            assert words == "20 of 64 shards live, about 16 s left: Discord lets 16 identify every 5 s"
+
+    run(scene())
+
+
+def test_a_gateway_that_goes_away_is_said_and_it_is_found_again() -> None:
+    async def scene() -> None:
+        fleet = Fleet(8)
+        async with browser() as page:
+            async with served(fleet) as (port, _):
+                await opened(page, port, tiles=8)
+            await page.until(f"{VERDICT} === 'trouble'", within_s=5.0)
+            words = await page.run("document.querySelector('#verdict-words').innerText")
+            assert words.startswith("No word from the gateway since ")
+            async with served(fleet, port=port):
+                await page.until(f"{VERDICT} === 'well'", within_s=20.0)
+
+    run(scene())
+
+
+def test_it_asks_for_the_token_once_and_streams_with_it() -> None:
+    async def scene() -> None:
+        fleet = Fleet(8)
+        async with served(fleet, token="open-sesame") as (port, _), browser() as page:
+            await page.open(f"http://127.0.0.1:{port}/")
+            await page.until("document.querySelector('#door').open")
+            assert await page.run(TILES.format("")) == 0
+            for word, wrong in (("guess", False), ("open-sesame", True)):
+                assert await page.run("document.querySelector('#door-wrong').hidden") is not wrong
+                await page.run(f"document.querySelector('#door [type=password]').value = '{word}'")
+                await page.run("document.querySelector('#door button').click()")
+                if word == "guess":
+                    await page.until("document.querySelector('#door').open")
+            await page.until(f"{TILES.format('.live')} === 8")
+            await opened(page, port, tiles=8)
+            assert not await page.run("document.querySelector('#door').open")
+            assert await page.run("localStorage.length === 0 && !document.cookie")
+
+    run(scene())
+
+
+def test_it_can_be_used_with_the_keyboard_alone() -> None:
+    async def scene() -> None:
+        fleet = Fleet(24)
+        fleet.shards[9] = {"closes": {"4000": 2}, "last_close": "4000 Unknown error", "resumes_tried": 2}
+        async with served(fleet) as (port, _), browser() as page:
+            await page.look(width=1280)
+            await opened(page, port, tiles=24)
+            focused = "document.activeElement.dataset?.shard"
+            for _ in range(8):
+                await page.key("Tab")
+                if await page.run(focused) == "0":
+                    break
+            assert await page.run(focused) == "0"
+            for key, shard in (("ArrowRight", "1"), ("End", "23"), ("Home", "0"), ("ArrowLeft", "0")):
+                await page.key(key)
+                assert await page.run(focused) == shard
+            for _ in range(9):
+                await page.key("ArrowRight")
+            await page.key("Enter")
+            story = await page.run("document.querySelector('#story').innerText")
+            assert "Shard 9" in story and "4000: Discord is not sure what went wrong" in story
+            assert "0 of 2 succeeded" in story
+            await page.key("Escape")
+            assert await page.run("document.querySelector('#story').hidden")
+            assert await page.run(focused) == "9"
+
+    run(scene())
+
+
+def test_a_screen_reader_finds_regions_names_and_news() -> None:
+    async def scene() -> None:
+        fleet = Fleet(16)
+        fleet.shards[9] = {"state": "backing_off", "away_s": 3.0}
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=16)
+            await page.call("Accessibility.enable")
+            nodes = (await page.call("Accessibility.getFullAXTree"))["nodes"]
+            named = {
+                (node["role"]["value"], node.get("name", {}).get("value", ""))
+                for node in nodes
+                if not node.get("ignored") and "role" in node
+            }
+            assert ("button", "shard 9, waiting to connect again") in named
+            assert ("group", "cluster 2") in named
+            assert {("main", ""), ("heading", "Shards"), ("heading", "Happenings")} <= named
+            assert any(role == "status" for role, _ in named)
+            charts = [name for role, name in named if role in ("img", "image")]
+            assert len(charts) == 3 and all(":" in name for name in charts)
+            nameless = [node for node in nodes if node.get("role", {}).get("value") == "button"
+                        and not node.get("ignored") and not node.get("name", {}).get("value")]  # fmt: skip
+            assert nameless == []
+
+    run(scene())
+
+
+def test_what_strangers_said_is_text() -> None:
+    async def scene() -> None:
+        script = "document.title='owned'"
+        evil = f'<img src=x onerror="{script}"><script>{script}</script>\x1b]0;x\x07\u202egnp'
+        fleet = Fleet(8)
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=8)
+            fleet.shards[1] = {
+                "state": "fatal",
+                "why": evil,
+                "last_close": f"4000 {evil}",
+                "closes": {"4000": 1},
+                "session": evil,
+            }
+            fleet.publishers[1] = {"connected": False, "why": evil, "unrouted": [evil]}
+            fleet.clusters[1] = {"store": evil}
+            await page.until(f"{TILES.format('.fatal')} === 1")
+            await page.run(f"{tile(1)}.click()")
+            assert await page.run("document.querySelectorAll('main img, main script').length") == 0
+            assert await page.run("document.title") != "owned"
+            story = await page.run("document.querySelector('#story').innerText")
+            assert "<img src=x" in story
+            everything = await page.run("document.body.innerText")
+            assert not {"\x1b", "\x07", "\u202e"} & set(everything)
+            assert page.said == []
+
+    run(scene())
+
+
+def test_a_thousand_shards_stay_smooth() -> None:
+    async def scene() -> None:
+        fleet = Fleet(1000)
+        async with served(fleet) as (port, _), browser() as page:
+            await page.look(width=1280)
+            began = time.monotonic()
+            await opened(page, port, tiles=1000)
+            assert time.monotonic() - began < 8.0
+            await page.run(
+                "window.gaps = []; window.before = performance.now(); "
+                "requestAnimationFrame(function step(now) { gaps.push(now - before); before = now; "
+                "requestAnimationFrame(step); })"
+            )
+            for round_ in range(4):
+                first = round_ * 100
+                fleet.shards = {
+                    shard: {"state": "resuming", "away_s": 1.0} for shard in range(first, first + 100)
+                }
+                await page.until(f"{tile(first + 50)}.classList.contains('resuming')", within_s=6.0)
+            gaps = sorted(await page.run("gaps.slice(1)"))
+            assert len(gaps) > 30
+            assert gaps[len(gaps) // 2] < 50.0, "the usual frame, in milliseconds"
+            assert gaps[-1] < 600.0, "the longest frame: all rows of a hundred shards drawn anew"
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+
+    run(scene())
+
+
+def test_it_fits_a_telephone_and_can_be_read_in_dark_and_light() -> None:
+    contrast = """(() => {
+      const channel = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+      const light = (c) => { const [r, g, b] = c.match(/[\\d.]+/g).map(channel);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+      const ground = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+        if (!c.endsWith(', 0)')) return c; } };
+      return [...document.querySelectorAll('#clusters .tile, p, dt, dd, time, th, td, h1, h2, h3, .axis span, .flag')]
+        .filter((e) => e.checkVisibility() && e.textContent).map((e) => {
+          const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
+          return [(a + 0.05) / (b + 0.05), e.tagName + '.' + e.className]; }).sort((x, y) => x[0] - y[0])[0];
+    })()"""
+    place = (
+        "(({left, right, bottom}) => [left, right, bottom])"
+        "(document.querySelector('#story').getBoundingClientRect())"
+    )
+
+    async def scene() -> None:
+        fleet = Fleet(24)
+        states = (
+            "live",
+            "resuming",
+            "connecting",
+            "identifying",
+            "waiting_permit",
+            "backing_off",
+            "fatal",
+            "stopped",
+        )
+        fleet.shards = {number: {"state": state} for number, state in enumerate(states)}
+        fleet.publishers[2] = AWAY
+        async with served(fleet) as (port, _), browser() as page:
+            for dark in (False, True):
+                await page.look(width=360, height=740, phone=True, dark=dark)
+                await opened(page, port, tiles=24)
+                assert await page.run("document.documentElement.scrollWidth") <= 360
+                worst, where = await page.run(contrast)
+                assert worst >= 4.5, f"{where} ({'dark' if dark else 'light'})"
+            for shard in (5, 20):
+                await page.run(f"{tile(shard)}.click()")
+                box = await page.run(place)
+                assert box[0] >= 0 and box[1] <= 360 and box[2] <= 741
+
+    run(scene())
+
+
+def test_pictures_of_a_healthy_moment_and_of_a_fault(tmp_path: Path) -> None:
+    """With RATEWAY_PICTURES set they go into docs/images, else nowhere."""
+    folder = IMAGES if os.environ.get("RATEWAY_PICTURES") else tmp_path
+
+    async def scene() -> None:
+        fleet = Fleet(48)
+        fleet.processes = 3
+        async with served(fleet, before=lived) as (port, _), browser() as page:
+            await page.look(width=1180)
+            await opened(page, port, tiles=48)
+            await page.until("document.querySelectorAll('.charts path.line[d^=M]').length >= 4")
+            await page.picture(folder / "page-well.png")
+            fleet.publishers[2] = AWAY
+            fleet.shards[5] = {
+                "state": "backing_off", "since_s": 4.0, "away_s": 12.0, "why": "close code 4000", "closes": {"4000": 1},
+                "last_close": "4000 Unknown error", "resumes_tried": 1,
+            }  # fmt: skip
+            for shard in range(24, 32):
+                fleet.shards[shard] = {"state": "resuming", "since_s": 1.0, "away_s": 2.0, "closes": {"1001": 1},
+                                       "last_close": "1001 Discord restarts", "resumes_tried": 1}  # fmt: skip
+            await page.until(f"{TILES.format('.resuming')} === 8 && {VERDICT} === 'trouble'")
+            await page.run(f"{tile(5)}.click()")
+            await page.until("document.getAnimations().every((each) => each.playState === 'finished')")
+            await page.picture(folder / "page-fault.png")
+            assert page.said == []
+
+    run(scene())
+    for name in ("page-well.png", "page-fault.png"):
+        with Image.open(folder / name) as picture:
+            assert picture.width == 1180 and picture.height > 600
+            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 200
+        assert (IMAGES / name).exists()
+
+
+async def lived(observatory: Observatory, fleet: Fleet) -> None:
+    """A quarter of an hour behind it."""
+    now, wall = time.monotonic() - 900, time.time() - 900
+    for step in range(180):
+        fleet.advance(5.0 * (420 + 90 * math.sin(step / 17) + 40 * math.sin(step / 3.1)))
+        fleet.publishers = {1: {"lag_s": 0.4 + 0.2 * math.sin(step / 5)}} if step % 40 > 35 else {}
+        fleet.shards = {}
+        if step in (60, 61):
+            fleet.shards = {
+                shard: {"state": "resuming", "closes": {"4000": 1}, "last_close": "4000 Unknown error"}
+                for shard in (17, 18)
+            }
+        if step == 62:
+            fleet.shards = {shard: {"resumes_succeeded": 1} for shard in (17, 18)}
+        status: Any = await fleet.status()
+        observatory.history.take(status, now + 5 * step, wall + 5 * step)
+    fleet.shards, fleet.publishers = {}, {}
+    fleet.advance(5.0 * 400)

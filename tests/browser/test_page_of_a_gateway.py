@@ -1,0 +1,102 @@
+"""The page of a real gateway in a real browser: shards are cut, the broker leaves, the port is flooded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+
+from tests.aio import run
+from tests.browser.chromium import browser
+from tests.e2e.harness import stage
+from tests.http.fleet import get
+from tests.rabbitmq import Broker
+from tests.simulator.running import fault
+
+LIVE = "document.querySelectorAll('#clusters .tile.live').length"
+VERDICT = "document.querySelector('#verdict').className"
+TOLD = "document.querySelector('#happenings').innerText"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        port = free_port()
+        address = {"HTTP_ADDRESS": f"127.0.0.1:{port}"}
+        async with (
+            stage(tmp_path, broker, shards=4, per_cluster=2, PROCESSES="2", **address) as it,
+            browser() as page,
+        ):
+            await it.ready()
+            await page.open(f"http://127.0.0.1:{port}/")
+            await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'")
+            roles = await page.run("document.querySelector('#processes').innerText")
+            assert "supervisor" in roles and "worker 1" in roles and "worker 2" in roles
+
+            await it.sim.inject(fault("cut:shards=1,2"))
+            print(await page.run(TOLD), flush=True)
+            await page.until(f"/shards? 1/.test({TOLD}) && /(shards?|,|–) ?2/.test({TOLD})")
+            await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'")
+
+            await it.broker.stop()
+            await page.until(f"{VERDICT} === 'trouble'", within_s=15.0)
+            assert "roker is away" in await page.run("document.querySelector('#verdict').innerText")
+            assert (await get(port, "/health/live"))[0] == 200
+            assert (await get(port, "/health/ready"))[0] == 503
+            await it.broker.start()
+            await page.until(f"{VERDICT} === 'well' && {TOLD}.includes('the broker is back')", within_s=25.0)
+            assert (await get(port, "/health/ready"))[0] == 200
+            assert page.said == []
+
+    run(main(), timeout=100)
+
+
+def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -> None:
+    """One process, so that HTTP and shards share a loop; the judge watches the heartbeats."""
+
+    async def main() -> None:
+        port = free_port()
+        quick = {"heartbeat_interval_ms": 1000}
+        async with stage(
+            tmp_path, broker, shards=4, simulator=quick, PROCESSES="1", HTTP_ADDRESS=f"127.0.0.1:{port}"
+        ) as it:
+            await it.ready()
+            flooding = [asyncio.create_task(flood(port, kind)) for kind in range(12)]
+            await it.events(1500, rate=500)
+            status = await it.gateway.status()
+            assert status is not None
+            for task in flooding:
+                task.cancel()
+            await asyncio.gather(*flooding, return_exceptions=True)
+            assert all(shard["closes"] == {} for shard in status["shards"])
+            result = await it.all_arrived()
+            assert result.doubled == 0
+            assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')
+
+    run(main(), timeout=60)
+
+
+async def flood(port: int, kind: int) -> None:
+    """As fast as this machine can: proper requests, half ones, nonsense, connections without a word."""
+    words = (
+        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20,
+        b"GET /status HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 60_000,
+        b"\x16\x03\x01" + bytes(3000),
+        b"",
+    )[kind % 4]
+    while True:
+        with contextlib.suppress(OSError, TimeoutError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(words)
+            try:
+                async with asyncio.timeout(0.5):
+                    await reader.read(65536)
+            finally:
+                writer.transport.abort()
