@@ -117,7 +117,10 @@ class OldWorker:
 
         await queue.consume(on_answer, no_ack=True)
         async with asyncio.timeout(10):
-            return (await answer).body
+            found = await answer
+        # An old worker does not look at it, but a test that fails should say why.
+        assert found.headers.get("status") != "error", found.headers
+        return found.body
 
 
 async def old_worker(connection: aio_pika.abc.AbstractConnection, cluster: int = 1) -> OldWorker:

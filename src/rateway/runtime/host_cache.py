@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from rateway.cache.queries import Situation
 from rateway.config import Settings
+from rateway.contract.errors import Fault
+from rateway.contract.queries import Query
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster
 from rateway.runtime.desk import QueryDesk
@@ -19,7 +21,7 @@ from rateway.runtime.start import clusters_of, policy_of, store_folder
 from rateway.session.orders import State
 from rateway.transports.state import StateDir
 from rateway.transports.store import StoreFault, StoreReader
-from rateway.transports.store.queries import Queries
+from rateway.transports.store.queries import Answer, Queries
 
 # A store of another process appears when that process starts.
 LOOK_EVERY_S = 0.5
@@ -40,8 +42,9 @@ class HostCache:
         self._readers: dict[int, StoreReader] = {
             number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
         }
+        self._missing = [number for number in self._all if number not in own]
         self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
-        self.desk = QueryDesk(self._queries.answer, limit=settings.query_queue)
+        self.desk = QueryDesk(self._answer, limit=settings.query_queue)
 
     def _situation(self) -> Situation:
         layout = self._choice.layout
@@ -63,14 +66,20 @@ class HostCache:
         """Which shards of other processes are not live."""
         self._loading_elsewhere = frozenset(shards)
 
+    def _answer(self, query: Query) -> Answer | Fault:
+        # Whoever asks may have an event in hand of a process whose store was not there when last looked for.
+        self._open_missing()
+        return self._queries.answer(query)
+
+    def _open_missing(self) -> None:
+        for number in list(self._missing):
+            reader = StoreReader.open(store_folder(self._settings, self._state, number))
+            if not isinstance(reader, StoreFault):
+                self._readers[number] = reader
+                self._missing.remove(number)
+
     async def run(self) -> None:
         """Open the stores of other processes as they appear, until all are there."""
-        missing = [number for number in self._all if number not in self._own]
-        while missing:
-            for number in list(missing):
-                reader = StoreReader.open(store_folder(self._settings, self._state, number))
-                if not isinstance(reader, StoreFault):
-                    self._readers[number] = reader
-                    missing.remove(number)
-            if missing:
-                await asyncio.sleep(LOOK_EVERY_S)
+        while self._missing:
+            self._open_missing()
+            await asyncio.sleep(LOOK_EVERY_S)
