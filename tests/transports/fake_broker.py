@@ -1,4 +1,4 @@
-"""A broker on a real socket that answers as a test wants: late, out of order, in pieces, with refusals, or not at all."""
+"""A broker on a real socket that answers as a test wants: late, out of order, in pieces, refusing, or not at all."""
 
 from __future__ import annotations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pamqp.commands as spec
 import pytest
-from pamqp import frame
+from pamqp import body as content
+from pamqp import frame, header
 
 from rateway.transports.amqp.connection import (
     Acks,
@@ -42,7 +44,7 @@ def test_the_handshake_says_who_we_are_and_takes_what_the_broker_offers() -> Non
             assert (connection.frame_max, connection.heartbeat, connection.server) == (50_000, 60, "Fake 1")
             assert broker.start_ok is not None and broker.tune_ok is not None
             assert broker.start_ok.mechanism == "PLAIN" and broker.start_ok.response == "\0user\0s3cret"
-            about = broker.start_ok.client_properties
+            about: Any = broker.start_ok.client_properties
             assert about["connection_name"] == "test" and about["product"] == "rateway"
             assert about["capabilities"]["publisher_confirms"] and about["capabilities"]["connection.blocked"]
             assert (broker.tune_ok.channel_max, broker.tune_ok.frame_max, broker.tune_ok.heartbeat) == (
@@ -269,16 +271,19 @@ def test_deliveries_and_returns_are_put_together_from_their_frames() -> None:
             channel = await connection.channel(1)
             came: list[tuple[int, str, int]] = []
             done = asyncio.Event()
-            channel.on_return = lambda code, key, size: (came.append((code, key, size)), done.set())[1]
+
+            def returned(code: int, key: str, size: int) -> None:
+                came.append((code, key, size))
+                done.set()
+
+            channel.on_return = returned
             basic = spec.Basic.Publish(0, "", "NAME", mandatory=True)
             body = b"x" * 10_000
-            head = frame.header.ContentHeader(0, len(body), spec.Basic.Properties())
-            for part in (
-                basic,
-                head,
-                *(frame.body.ContentBody(body[at : at + 4088]) for at in (0, 4088, 8176)),
-            ):
+            head = header.ContentHeader(0, len(body), spec.Basic.Properties())
+            for part in (basic, head):
                 connection.write(frame.marshal(part, 1))
+            for at in (0, 4088, 8176):
+                connection.write(frame.marshal(content.ContentBody(body[at : at + 4088]), 1))
             [publish] = await broker.publishes(1)
             assert publish.body == body and publish.mandatory
             broker.give_back(publish)

@@ -16,7 +16,8 @@ from rateway.delivery.message import Publish
 
 __all__ = [
     "CHANNEL", "END", "MAX_SHORT", "Publish", "Template", "body_of", "event_of", "event_properties", "head", "key_of",
-    "message_id_of", "own_properties", "pieces", "publish_of", "remark", "republished", "short", "size_of", "template",
+    "mandatory", "message_id_of", "own_properties", "pieces", "publish_of", "remark", "republished", "short", "size_of",
+    "template",
 ]  # fmt: skip
 
 # The one channel that events go out on; its number is part of every prepared head.
@@ -269,6 +270,12 @@ def republished(properties: bytes) -> bytes:
         + _REPUBLISHED
         + properties[stop:]
     )
+
+
+def mandatory(head: bytes) -> bytes:
+    """The same head with a publish that the broker returns when nobody listens."""
+    bits = 7 + _FRAME.unpack_from(head)[2] - 1
+    return head[:bits] + b"\x01" + head[bits + 1 :]
 
 
 def remark(head: bytes) -> bytes:

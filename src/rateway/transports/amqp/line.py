@@ -31,9 +31,10 @@ __all__ = ["LineOwner", "keep_line"]
 
 log = logging.getLogger(__name__)
 
-# Seconds between tries to reach the broker. The first come soon: a restart of the broker takes some seconds.
+# Seconds between tries to reach the broker. They stay short: a try costs the broker next to nothing, and each
+# second without it is a second's events on disk.
 _RECONNECT_FIRST: Final = 0.1
-_RECONNECT_MOST: Final = 5.0
+_RECONNECT_MOST: Final = 2.0
 # Seconds between tries when the broker refuses us: somebody must change something there.
 _REFUSED_DELAY: Final = 5.0
 _NOT_FOUND: Final = 404

@@ -27,10 +27,11 @@ from rateway.transports.amqp.connection import Acks, Channel, Connection
 from rateway.transports.amqp.line import keep_line
 from rateway.transports.amqp.listeners import Listeners
 from rateway.transports.amqp.observer import Clock, PublisherObserver
+from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
 from rateway.transports.amqp.uri import AmqpAddress
-from rateway.transports.spool import Spool, SpoolFull
+from rateway.transports.spool import Spool
 
 __all__ = ["Clock", "EventPublisher", "PublisherObserver", "ShardStream"]
 
@@ -38,12 +39,12 @@ log = logging.getLogger(__name__)
 
 # RabbitMQ's default; what the broker negotiates takes its place.
 _FRAME_MAX: Final = 131_072
-# Bytes per write while there is more than one wake-up's worth to send, and per write of the spool.
+# Bytes per write while there is more than one wake-up's worth to send.
 _CHUNK: Final = 512 * 1024
-# Bytes read back from the spool and unconfirmed at most.
-_WINDOW_BYTES: Final = 32 * 1024 * 1024
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
+# Events looked at for a name that has not been asked about since the channel is new.
+_ASK_MOST: Final = 2_000
 # Upper edges in seconds.
 _EDGES: Final = tuple(0.00025 * 2**power for power in range(18))
 _TOO_LARGE: Final = re.compile(r"message size (\d+).*?(?:max\w*(?: size)?|limit)\D*(\d+)", re.IGNORECASE)
@@ -101,7 +102,7 @@ class EventPublisher:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
-        self._spool_trouble = ""
+        self._overflow = None if spool is None else Overflow(self._ledger, spool, cluster, self._cut_fitting)
         self._said_stalled = False
 
     def __repr__(self) -> str:
@@ -372,8 +373,8 @@ class EventPublisher:
         run, index = next(iter(self._ledger.refused))
         pieces = run.pieces[STRIDE * index : STRIDE * index + 2]
         publish = frames.publish_of(*pieces) if pieces[0] else None
-        if publish is None and run.records is not None and self.spool is not None:
-            publish = self.spool.fetch(run.records[index])
+        if publish is None and run.records is not None and self._overflow is not None:
+            publish = self._overflow.fetch(run.records[index])
         if publish is not None:
             self._add_first(self._substitutes.given_up(publish))
         self._patience.given_up()
@@ -389,10 +390,8 @@ class EventPublisher:
         self._ledger.waiting.rotate(1)
 
     def _fetch(self, number: int) -> tuple[bytes, bytes, bytes] | None:
-        publish = self.spool.fetch(number) if self.spool is not None else None
-        if publish is None:
-            return None
-        return self._cut(Publish(publish.key, frames.republished(publish.properties), publish.body))
+        publish = self._overflow.fetch(number) if self._overflow is not None else None
+        return None if publish is None else self._cut(publish)
 
     def _try_more(self, finished: list[Run]) -> None:
         self._cautious.difference_update(finished)
@@ -415,7 +414,7 @@ class EventPublisher:
 
     def _pump(self) -> None:
         """Write what waits, as far as the broker takes it: the spool first, it is older than what waits in memory."""
-        ledger, connection, spool = self._ledger, self._connection, self.spool
+        ledger, connection, overflow = self._ledger, self._connection, self._overflow
         if connection is None or not self.connected or connection.blocked:
             return
         if ledger.refused:
@@ -426,8 +425,8 @@ class EventPublisher:
         while connection.writable:
             if window is not None and self._cautious:
                 return
-            if spool is not None and spool.unread:
-                if not self._read_back(spool, window):
+            if overflow is not None and overflow.unread:
+                if not self._read_back(overflow, window) and overflow.unread:
                     return
                 continue
             if not ledger.waiting:
@@ -438,84 +437,32 @@ class EventPublisher:
                 self._cautious.update(runs)
             self._write(b"".join([b"".join(run.pieces) for run in runs]))
 
-    def _read_back(self, spool: Spool, window: int | None) -> bool:
-        """Write some of the spool; false when its window is full or there was nothing."""
-        ledger = self._ledger
-        room = self.limits.drain_window - ledger.window_events
-        if room <= 0 or ledger.window_bytes >= _WINDOW_BYTES:
+    def _read_back(self, overflow: Overflow, window: int | None) -> bool:
+        """Write some of the spool; false when its window is full."""
+        most = self.limits.drain_window
+        found = overflow.read_back(most if window is None else min(most, window), self._clock.monotonic())
+        if found is None:
             return False
-        found = spool.read(room if window is None else min(room, window), _CHUNK)
-        if not found:
-            return not spool.unread
-        run = Run(None, self._clock.monotonic())
-        run.records = []
-        for number, publish in found:
-            suspect = number in ledger.suspect
-            if suspect:
-                ledger.suspect.discard(number)
-                publish = Publish(publish.key, frames.republished(publish.properties), publish.body)
-            shard_id, _ = frames.event_of(publish.properties)
-            run.pieces += self._cut(self._substitutes.fitting(publish))
-            run.marks.append(-1 if shard_id is None else shard_id)
-            run.records.append(number)
-        data = b"".join(run.pieces)
-        ledger.read_back(run, len(data))
+        run, size = found
+        self._ledger.read_back(run, size)
         if window is not None:
             self._cautious.add(run)
-        self._write(data)
+        self._write(b"".join(run.pieces))
         return True
 
     def _to_spool(self) -> None:
-        """Put everything unconfirmed that only memory has into the spool, oldest first."""
-        spool, ledger = self.spool, self._ledger
-        if spool is None:
+        """Put everything unconfirmed that only memory has into the spool, if there is one."""
+        overflow, ledger = self._overflow, self._ledger
+        if overflow is None:
             return
-        written = [run for run in ledger.sent if run.left and run.records is None and run.origins is None]
-        try:
-            # Only what has been written already lies behind the reader; it can be there only while the reader
-            # is at the end.
-            for runs, pass_over in ((written, True), (list(ledger.waiting), False)):
-                self._spool_runs(spool, runs, pass_over)
-        except SpoolFull as full:
-            if self._spool_trouble != str(full):
-                self._spool_trouble = str(full)
-                log.error(
-                    "%s: events stay in memory", full, extra={"cluster": self.cluster, "action": "spool_full"}
-                )
-        else:
-            self._spool_trouble = ""
+        overflow.fill()
+        if overflow.unread:
+            self._flowing = False
         if ledger.moved:
             ledger.moved = False
             self._observer.on_settled()
-        if spool.unread:
-            self._flowing = False
         if self._draining is not None and not ledger.events and not self._draining.done():
             self._draining.set_result(None)
-
-    def _spool_runs(self, spool: Spool, runs: list[Run], pass_over: bool) -> None:
-        ledger = self._ledger
-        at = 0
-        while at < len(runs):
-            batch: list[Run] = []
-            messages: list[Publish] = []
-            size = 0
-            while at < len(runs) and size < _CHUNK:
-                run = runs[at]
-                size += run.bytes
-                messages += [frames.publish_of(head, body) for head, body in ledger.pieces_left(run)]
-                batch.append(run)
-                at += 1
-            first = spool.append(messages)
-            if pass_over:
-                spool.pass_over()
-            for run in batch:
-                name = frames.key_of(ledger.pieces_left(run)[0][0])
-                left = run.left
-                ledger.spooled(run, first, name)
-                first += left
-                if run.told is not None:
-                    told, run.told = run.told, None
-                    told()
 
     def _full(self) -> None:
         """A bound is reached."""
@@ -645,7 +592,20 @@ class EventPublisher:
         channel.on_end = self._stop_flow
         self.connected = True
         self._ask_again()
+        self._ask_with_waiting()
         self._pump()
+
+    def _ask_with_waiting(self) -> None:
+        """What is written again asks too: an exchange that was deleted has lost its bindings."""
+        looked = 0
+        for run in self._ledger.waiting:
+            for at in range(0, len(run.pieces), STRIDE):
+                head = run.pieces[at]
+                if self._listeners.ask(frames.key_of(head), run, frames.size_of(head)):
+                    run.pieces[at] = frames.mandatory(head)
+            looked += len(run.marks)
+            if looked >= _ASK_MOST:
+                return
 
     def _stop_flow(self) -> None:
         self.connected = self._flowing = False
@@ -701,8 +661,10 @@ class EventPublisher:
             for index in range(len(run.marks)):
                 head, body = run.pieces[STRIDE * index : STRIDE * index + 2]
                 if frames.size_of(head) > above:
-                    publish = self._substitutes.fitting(frames.publish_of(head, body))
-                    self._ledger.replace(run, index, self._cut(publish))
+                    self._ledger.replace(run, index, self._cut_fitting(frames.publish_of(head, body)))
+
+    def _cut_fitting(self, publish: Publish) -> tuple[bytes, bytes, bytes]:
+        return self._cut(self._substitutes.fitting(publish))
 
     def _cut(self, publish: Publish) -> tuple[bytes, bytes, bytes]:
         return frames.pieces(self.exchange_name, publish, self.frame_max)
