@@ -1,0 +1,35 @@
+"""Was this event processed before? A bounded set of ``message_id``s, noted after processing.
+
+The gateway delivers at least once, and the same event always carries the same id. Remembering only the highest
+``seq`` would drop events that a broker took late. Noted *after* processing: a worker that dies in the middle gets the
+event again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+__all__ = ["Seen"]
+
+
+class Seen:
+    """The newest ids, at most ``most`` and none older than ``seconds``. ``now`` is monotonic seconds."""
+
+    def __init__(self, most: int = 10_000, seconds: float = 600.0) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._ids: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, message_id: object) -> bool:
+        return message_id in self._ids
+
+    def note(self, message_id: str, now: float) -> None:
+        """An event was processed."""
+        ids = self._ids
+        ids[message_id] = now
+        ids.move_to_end(message_id)
+        while ids and (len(ids) > self._most or now - next(iter(ids.values())) > self._seconds):
+            ids.popitem(last=False)
