@@ -29,9 +29,9 @@ def free_port() -> int:
 def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Broker) -> None:
     async def main() -> None:
         port = free_port()
-        address = {"HTTP_ADDRESS": f"127.0.0.1:{port}"}
+        address = f"127.0.0.1:{port}"
         async with (
-            stage(tmp_path, broker, shards=4, per_cluster=2, PROCESSES="2", **address) as it,
+            stage(tmp_path, broker, shards=4, per_cluster=2, PROCESSES="2", HTTP_ADDRESS=address) as it,
             browser() as page,
         ):
             await it.ready()
@@ -41,7 +41,6 @@ def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Br
             assert "supervisor" in roles and "worker 1" in roles and "worker 2" in roles
 
             await it.sim.inject(fault("cut:shards=1,2"))
-            print(await page.run(TOLD), flush=True)
             await page.until(f"/shards? 1/.test({TOLD}) && /(shards?|,|–) ?2/.test({TOLD})")
             await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'")
 
@@ -78,6 +77,8 @@ def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -
             assert all(shard["closes"] == {} for shard in status["shards"])
             result = await it.all_arrived()
             assert result.doubled == 0
+            log = it.gateway.log.read_text()
+            assert " ERROR " not in log and "Traceback" not in log
             assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')
 
     run(main(), timeout=60)
