@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from rateway.transports.websocket import DialError, WebSocket, dial
+from rateway.transports.websocket import RECEIVE_BYTES, DialError, WebSocket, dial
 from tests.aio import run
 
 Script = Callable[[WSTransport], None]
@@ -174,3 +175,23 @@ def test_nobody_there_is_a_dial_error() -> None:
             await dial("ws://127.0.0.1:1/", Handler(), timeout=5, max_message_bytes=1, headers={})
 
     run(scenario())
+
+
+def test_a_flood_is_read_in_portions_so_that_what_came_first_need_not_wait_for_the_last() -> None:
+    async def main() -> None:
+        payload, count = bytes(1000), 4000
+
+        def flood(transport: WSTransport) -> None:
+            for _ in range(count):
+                transport.send(WSMsgType.BINARY, payload)
+
+        handler, _ = await connected(flood)
+        turns: list[int] = []
+        while len(handler.messages) < count:
+            turns.append(len(handler.messages))
+            await asyncio.sleep(0)
+        largest = max(after - before for before, after in pairwise([*turns, count]))
+        # The kernel doubles what it is asked for.
+        assert largest <= 4 * RECEIVE_BYTES / len(payload)
+
+    run(main())

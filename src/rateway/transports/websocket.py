@@ -8,6 +8,7 @@ fail to open into one :class:`DialError`.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections.abc import Mapping
@@ -27,6 +28,11 @@ BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
 CONTINUATION = WSMsgType.CONTINUATION
 CLOSE = WSMsgType.CLOSE
+
+# picows doubles its buffer whenever a read fills it, so the kernel's receive buffer is what bounds a wake-up: without
+# a bound (tcp_rmem: 6 MB) one read under load is ten thousand events, whose first is published only after the last
+# (docs/performance.md, "Receiving"). A shard's usual traffic is a hundredth of what this lets through.
+RECEIVE_BYTES = 64 * 1024
 
 # A peer that does not answer our close frame keeps the connection (Discord: no promise); then TCP is dropped.
 CLOSE_GRACE_S = 2.0
@@ -84,6 +90,9 @@ class _Listener(WSListener):
         self.silenced = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        plug = transport.underlying_transport.get_extra_info("socket")
+        if plug is not None:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self._handler.opened(WebSocket(transport, self))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
