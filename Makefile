@@ -3,7 +3,8 @@
 
 VENV    := .venv
 BIN     := $(VENV)/bin
-PYTHON  ?= python3
+# The Python to build .venv with; when it is not given, the first that is new enough of python3, python3.11, python3.12 …
+PYTHON  ?=
 # How long the demo runs after the first event, seconds; 0 stays on until Ctrl-C.
 SECONDS ?= 30
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"
