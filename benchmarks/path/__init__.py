@@ -1,0 +1,1 @@
+"""CPU µs an event of the whole path, in multiples of the floor; see ``__main__``."""

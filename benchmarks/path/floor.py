@@ -1,0 +1,92 @@
+"""The floor: the same frames inflated and their envelopes decoded in one loop of one process, nothing else.
+
+A process of its own: ``python -m benchmarks.path.floor RECIPE COMPRESSION ROUNDS`` prints a JSON list of µs of
+CPU an event, one a round. Shards take turns by what one read of a socket brings, as they do in the gateway.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+
+from backports import zstd
+from zlib_ng import zlib_ng
+
+from benchmarks.rig.streams import Recipe, Stream, recorded
+from rateway.discord.envelope import decode_fast
+from rateway.simulator import wire
+
+# Bytes that one read of a socket brings when there is more: as in picows.
+READ = 64 * 1024
+NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream", "none": "none"}
+
+
+def packed(stream: Stream, compression: str) -> tuple[list[bytes], list[bytes]]:
+    """(messages that begin the session, events) as they come out of their WebSocket frames."""
+    context = wire.stream(NAMES[compression])
+    begin, events = stream
+    return [context.pack(each) for each in begin], [context.pack(each) for each in events]
+
+
+def inflater(compression: str):  # type: ignore[no-untyped-def]  # three libraries' own types
+    """What inflates one message of a fresh connection."""
+    if compression == "zstd":
+        return zstd.ZstdDecompressor().decompress
+    if compression == "zlib":
+        return zlib_ng.decompressobj().decompress
+    return bytes
+
+
+def reads(shards: list[list[bytes]]) -> list[tuple[int, list[bytes]]]:
+    """(shard, messages of one read), shards in turn."""
+    cut: list[list[list[bytes]]] = []
+    for messages in shards:
+        pieces: list[list[bytes]] = [[]]
+        size = 0
+        for each in messages:
+            if size > READ:
+                pieces.append([])
+                size = 0
+            pieces[-1].append(each)
+            size += len(each)
+        cut.append(pieces)
+    longest = max(map(len, cut))
+    return [
+        (shard, pieces[turn])
+        for turn in range(longest)
+        for shard, pieces in enumerate(cut)
+        if turn < len(pieces)
+    ]
+
+
+def round_of(shards: list[tuple[list[bytes], list[bytes]]], compression: str) -> float:
+    """µs of CPU an event."""
+    inflaters = []
+    for begin, _ in shards:
+        inflate = inflater(compression)
+        for each in begin:
+            inflate(each)
+        inflaters.append(inflate)
+    turns = reads([events for _, events in shards])
+    decode = decode_fast
+    began = time.process_time_ns()
+    for shard, messages in turns:
+        inflate = inflaters[shard]
+        for message in messages:
+            decode(inflate(message))
+    spent = time.process_time_ns() - began
+    return spent / 1000 / sum(len(events) for _, events in shards)
+
+
+def main() -> None:
+    """Print the rounds."""
+    recipe, compression, rounds = Recipe(**json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    shards = [packed(stream, compression) for stream in recorded(recipe)]
+    gc.freeze()
+    print(json.dumps([round_of(shards, compression) for _ in range(rounds)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What did a process cost, and on which machine was it? Clocks and sizes are the kernel's own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Whose versions decide a figure.
+PARTS = ("backports.zstd", "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard")
+# A run that began with more running processes per core than this had to share.
+NOISY_LOAD_PER_CORE = 0.75
+# clock_getcpuclockid(3): the clock of a whole process, threads that have ended included.
+_CPUCLOCK_SCHED = 2
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants that live."""
+    found, waiting = [], [pid]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        for task in Path(f"/proc/{each}/task").glob("*/children"):
+            try:
+                waiting += map(int, task.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def cpu_ns(pids: list[int]) -> int:
+    """CPU time of processes, user and system, in nanoseconds; one that has ended counts nothing."""
+    total = 0
+    for pid in pids:
+        try:
+            total += time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
+        except OSError:
+            continue
+    return total
+
+
+def system_share(pid: int) -> float:
+    """Which part of a process's CPU time was spent in the kernel, by its ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    user, system = int(fields[11]), int(fields[12])
+    return system / max(1, user + system)
+
+
+def switches(pid: int) -> int:
+    """How often a process has gone to sleep: each is a wake-up later on."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
+
+
+def pss(pid: int) -> int:
+    """Proportional set size in bytes: shared pages counted by their share (proc(5), smaps_rollup)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def load() -> float:
+    """Running processes, averaged over a minute."""
+    return os.getloadavg()[0]
+
+
+def noisy(load_before: float) -> bool:
+    """Whether others were using the machine before a run began."""
+    return load_before > NOISY_LOAD_PER_CORE * (os.cpu_count() or 1)
+
+
+def facts() -> dict[str, Any]:
+    """Machine, versions and commit, for the results."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PARTS},
+        "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "changed": bool(_git("status", "--porcelain", "--", "src")),
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(": ")[2]
+    return platform.processor()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

@@ -1,0 +1,86 @@
+"""Pictures of results as PNG, drawn only when matplotlib is there (the ``compare`` group)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.rig.results import PICTURES
+
+
+def _plot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("no picture: matplotlib is not installed")
+        return None
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: str) -> None:
+    """Horizontal bars with the runs' extremes, largest below; a logarithmic axis when they differ much."""
+    plot = _plot()
+    if plot is None or not rows:
+        return
+    rows = sorted(rows, key=lambda row: -float(row[1]["median"]))
+    middle = [row[1]["median"] for row in rows]
+    low = [row[1]["median"] - row[1]["low"] for row in rows]
+    high = [row[1]["high"] - row[1]["median"] for row in rows]
+    figure, axes = plot.subplots(figsize=(9, 0.7 + 0.36 * len(rows)))
+    axes.barh(
+        [row[0] for row in rows], middle, xerr=[low, high], color="#5865f2", ecolor="#888888", capsize=2
+    )
+    for place, value in enumerate(middle):
+        axes.text(value, place, f" {value:.3g}", va="center", fontsize=8)
+    if max(middle) > 20 * min(middle):
+        axes.set_xscale("log")
+    axes.set_xlabel(unit)
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(axis="y", labelsize=7)
+    _save(plot, figure, name)
+
+
+def histograms(name: str, title: str, samples: dict[str, list[float]], unit: str) -> None:
+    """Overlaid histograms on a logarithmic axis, the median of each as a line."""
+    plot = _plot()
+    if plot is None or not samples:
+        return
+    every = sorted(value for values in samples.values() for value in values)
+    low, high = max(every[0], 1e-3), every[-1]
+    edges = [low * (high / low) ** (step / 80) for step in range(81)]
+    figure, axes = plot.subplots(figsize=(9, 4))
+    for label, values in samples.items():
+        axes.hist(values, bins=edges, histtype="step", label=label, density=False)
+    axes.set_xscale("log")
+    axes.set_xlabel(unit)
+    axes.set_ylabel("events")
+    axes.legend(fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(plot, figure, name)
+
+
+def lines(name: str, title: str, series: dict[str, tuple[list[float], list[float]]], x: str, y: str) -> None:
+    """Curves over a common x."""
+    plot = _plot()
+    if plot is None or not series:
+        return
+    figure, axes = plot.subplots(figsize=(9, 4))
+    for label, (across, up) in series.items():
+        axes.plot(across, up, label=label, linewidth=1)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    axes.set_title(title, fontsize=10)
+    _save(plot, figure, name)
+
+
+def _save(plot: Any, figure: Any, name: str) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    figure.tight_layout()
+    path = PICTURES / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    plot.close(figure)
+    print(f"picture: {path}")

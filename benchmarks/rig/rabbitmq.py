@@ -1,0 +1,24 @@
+"""A private RabbitMQ for a benchmark, and how many events it has confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rateway.demo.broker import PrivateBroker
+
+Counter = Callable[[], int]
+# Messages that a queue keeps: what nobody reads must not fill the disk.
+KEEP = 50_000
+
+
+@contextmanager
+def rabbitmq() -> Iterator[tuple[Counter, str]]:
+    """(how many publishes it has confirmed since the start, its address)."""
+    with PrivateBroker(settings={"collect_statistics_interval": "1000"}) as broker:
+
+        def confirmed() -> int:
+            stats = broker.api("GET", "overview").get("message_stats", {})
+            return int(stats.get("confirm", 0))
+
+        yield confirmed, broker.uri
