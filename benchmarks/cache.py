@@ -65,7 +65,7 @@ def events(store: Store, maker: Maker, count: int, batch: int) -> tuple[float, f
         second = time.process_time()
         for frame in part:
             envelope = decode(frame)
-            store.apply(0, envelope.s or 0, envelope.t or "", envelope.d)  # type: ignore[arg-type]  # a buffer
+            store.apply(0, envelope.s or 0, envelope.t or "", envelope.d)
         store.commit()
         third = time.process_time()
         if at >= len(frames) // 2:
@@ -153,7 +153,8 @@ def report(folder: Path, members: int, count: int, batch: int) -> None:
     store.close()
     started = time.perf_counter()
     store = opened(folder / "store", policy)
-    assert Queries({1: store.reader()}, policy).answer(Query("Guild", (int(maker.guilds[0]["id"]),)))
+    first = Queries({1: store.reader()}, policy).answer(Query("Guild", (int(maker.guilds[0]["id"]),)))
+    assert isinstance(first, Answer), first
     print(f"restart   {(time.perf_counter() - started) * 1e3:10.1f} ms until the first answer")
     for taken in (False, True):
         store.close()

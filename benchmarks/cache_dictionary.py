@@ -51,13 +51,13 @@ def pages_of(guild: dict[str, object]) -> list[bytes]:
 
 
 def main() -> None:
-    samples: list[bytes] = []
+    samples: list[bytes | bytearray | memoryview] = []
     world = World(WorldOptions(seed=11, guilds=25, members_per_guild=40))
     for guild_id in world.guild_ids:
         samples += pages_of(world.guild_create(guild_id))
     for guild in Maker(12, 120, 40).guilds:
         samples += pages_of(guild)
-    PLACE.write_bytes(zstandard.train_dictionary(SIZE, samples, level=1).as_bytes())
+    PLACE.write_bytes(zstandard.train_dictionary(SIZE, list(samples), level=1).as_bytes())
     print(f"{PLACE}: {PLACE.stat().st_size} bytes from {len(samples)} pages")
 
 

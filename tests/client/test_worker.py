@@ -28,7 +28,7 @@ async def gateway(
 ) -> AsyncIterator[AbstractExchange]:
     """An exchange, and an inbound queue whose messages are answered by a function."""
     async with await aio_pika.connect(broker.uri) as connection:
-        channel = await connection.channel()
+        channel = await connection.channel(on_return_raises=True)
         exchange = await channel.declare_exchange(topology.exchange(1), topology.EXCHANGE_TYPE, durable=True)
         queue = await channel.declare_queue(topology.incoming(1))
         for key in (topology.CACHE_KEY, topology.GATEWAY_KEY):
@@ -178,11 +178,13 @@ def test_a_worker_out_of_its_with_block_says_what_is_missing() -> None:
 def test_a_broken_connection_comes_back_with_queue_bindings_and_answers(broker: Broker) -> None:
     async def main() -> list[int | None]:
         handled: list[int | None] = []
+        first = asyncio.Event()
         async with Worker(broker.uri, queue="shared") as worker:
 
             @worker.on("MESSAGE_CREATE")
             async def message(found: Event) -> None:
                 handled.append(found.seq)
+                first.set()
                 if found.seq == 2:
                     worker.stop()
 
@@ -190,8 +192,7 @@ def test_a_broken_connection_comes_back_with_queue_bindings_and_answers(broker: 
             async with gateway(broker) as exchange:
                 await bound(worker, exchange, "MESSAGE_CREATE")
                 await exchange.publish(event(1), "MESSAGE_CREATE")
-                while 1 not in handled:
-                    await asyncio.sleep(0)
+                await first.wait()
             await broker.close_connections()
             async with gateway(broker, lambda message: (b'{"id":"9"}', "ok")) as exchange:
                 await exchange.publish(event(2), "MESSAGE_CREATE")
