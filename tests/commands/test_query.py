@@ -1,112 +1,135 @@
-"""`rateway query`: the question as a worker's, the answer as a table or as JSON."""
+"""`rateway query` against a real broker, with the cache of a simulated world behind it."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from rich.console import Console
 
-from rateway import cli
+from rateway.cache.policy import CachePolicy
+from rateway.commands import broker_access, query
 from rateway.contract import topology
+from rateway.contract.errors import Fault, Status, error_body
+from rateway.contract.queries import QUERY_TYPES, Query, parse_query
+from rateway.transports.store import Queries, Store
 from tests.aio import run
+from tests.cache.world_feed import stream
 from tests.rabbitmq import Broker
 
 
-@pytest.fixture
-def amqp(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> str:
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    query.configure(parser)
+    return parser.parse_args(words)
+
+
+@asynccontextmanager
+async def gateway(broker: Broker, queries: Queries) -> AsyncIterator[None]:
+    """A cluster that answers from a store."""
+    async with await aio_pika.connect(broker.uri) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(topology.exchange(1), topology.EXCHANGE_TYPE, durable=True)
+        queue = await channel.declare_queue(topology.incoming(1))
+        await queue.bind(exchange, topology.CACHE_KEY)
+
+        async def asked(message: AbstractIncomingMessage) -> None:
+            request = parse_query(message.body, has_reply_to=True)
+            assert not isinstance(request, Fault) and isinstance(request.queries[0], Query)
+            answer = queries.answer(request.queries[0])
+            body = error_body(answer) if isinstance(answer, Fault) else answer.body
+            status = Status.ERROR if isinstance(answer, Fault) else answer.status
+            reply = aio_pika.Message(
+                body, correlation_id=message.correlation_id, headers={"status": status.value}
+            )
+            await channel.default_exchange.publish(reply, message.reply_to or "")
+
+        await queue.consume(asked, no_ack=True)
+        yield
+
+
+def test_it_prints_tables_and_json_and_says_what_is_not_known(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("AMQP_URI", broker.uri)
-    return broker.uri
-
-
-def ask(uri: str, words: list[str], body: bytes, status: str = "ok") -> tuple[int, dict[str, Any]]:
-    """`rateway query` against a gateway that gives one answer; the exit code and what was asked."""
-
-    async def scenario() -> tuple[int, dict[str, Any]]:
-        async with await aio_pika.connect(uri) as connection:
-            channel = await connection.channel()
-            exchange = await channel.declare_exchange(topology.exchange(1), "direct", durable=True)
-            queue = await channel.declare_queue(topology.incoming(1), durable=True)
-            await queue.bind(exchange, topology.CACHE_KEY)
-            seen: dict[str, Any] = {}
-
-            async def on_query(message: AbstractIncomingMessage) -> None:
-                seen.update(json.loads(message.body))
-                answer = aio_pika.Message(
-                    body, correlation_id=message.correlation_id, headers={"status": status}
-                )
-                assert message.reply_to is not None
-                await channel.default_exchange.publish(answer, message.reply_to)
-
-            await queue.consume(on_query, no_ack=True)
-            return await asyncio.to_thread(cli.main, ["query", *words]), seen
-
-    return run(scenario())
-
-
-def test_a_guild_is_asked_for_and_shown(amqp: str, capsys: pytest.CaptureFixture[str]) -> None:
-    guild = {"name": "a \x1b[2J[red]guild", "owner_id": "42"}
-    code, seen = ask(amqp, ["Guild", "123", "--fields", "name, owner_id"], json.dumps(guild).encode())
-    assert code == 0
-    assert seen == {"type": "Guild", "arguments": ["123"], "fields": ["name", "owner_id"]}
-    page = capsys.readouterr().out
-    assert "42" in page and "a \\e[2J[red]guild" in page
-
-
-def test_a_list_is_a_table_with_its_number_of_entries(amqp: str, capsys: pytest.CaptureFixture[str]) -> None:
-    members = [
-        {"user": {"id": str(number), "username": f"user {number}"}, "roles": []} for number in range(3)
+    world, events = stream(2, 0, guilds=2, members_per_guild=15)
+    store = Store.open(tmp_path, cluster=1, policy=CachePolicy(), wall=1.8e9)
+    assert isinstance(store, Store)
+    for seq, name, d in events:
+        store.apply(0, seq, name, d)
+    store.commit()
+    guild_id = str(world.guild_ids[0])
+    asked = [
+        options("Guild", guild_id, "--fields", "name,id", "--json"),
+        options("GuildMembers", guild_id, "--limit", "3"),
+        options("Guild", "5"),
+        options("Message", "1", "2"),
+        options("Stats"),
     ]
-    code, seen = ask(
-        amqp, ["GuildMembers", "1", "--limit", "3", "--after", "7"], json.dumps(members).encode()
-    )
-    assert code == 0
-    assert (seen["limit"], seen["after"]) == (3, "7")
-    page = capsys.readouterr().out
-    assert "user 2" in page and "3 entries" in page
 
+    async def main() -> list[int]:
+        async with gateway(broker, Queries({1: store.reader()}, store.policy)):
+            return [await asyncio.to_thread(query.run, each) for each in asked]
 
-def test_json_is_the_answer_itself(amqp: str, capsys: pytest.CaptureFixture[str]) -> None:
-    stats = {"guilds": 10, "shards": [1, 2]}
-    assert ask(amqp, ["Stats", "--json"], json.dumps(stats).encode())[0] == 0
-    assert json.loads(capsys.readouterr().out) == stats
+    codes = run(main())
+    store.close()
+    said = capsys.readouterr()
+    assert codes == [0, 0, query.EXIT_NOT_FOUND, 1, 0]
+    first, *rest = said.out.splitlines()
+    assert json.loads(first)["id"] == guild_id
+    assert "3 entries" in "\n".join(rest) and "guilds" in "\n".join(rest)
+    assert "not known" in said.err and "cache_off" in said.err
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code", "said"),
+    ("words", "wrong"),
     [
-        ("not_found", b"", 4, "not found"),
-        (
-            "error",
-            b'{"error": {"code": "loading", "message": "shard 3 starts"}}',
-            1,
-            "loading: shard 3 starts",
-        ),
-        ("ok", b"{torn", 1, "not JSON"),
+        (("Gild", "1"), "did you mean Guild"),
+        (("Guild",), "takes these arguments: guild"),
+        (("Guild", "abc"), "is no id"),
+        (("Guild", "1", "--limit", "5"), "is no list"),
+        (("Guilds", "--limit", "100000"), "limit is no number"),
     ],
 )
-def test_what_cannot_be_answered_is_told(
-    amqp: str, status: str, body: bytes, code: int, said: str, capsys: pytest.CaptureFixture[str]
+def test_mistakes_are_named_before_anything_is_sent(
+    words: tuple[str, ...], wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask(amqp, ["Role", "1"], body, status)[0] == code
-    assert said in capsys.readouterr().err
+    assert query.run(options(*words)) == 2
+    assert wrong in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [(["Gild", "1"], "did you mean Guild?"), (["Member", "1"], "guild, user"), (["Guild", "x"], "no id"),
-     (["Guild", "1", "--limit", "3"], "no list"), (["Guilds", "--limit", "5000"], "1 to 1000")],
-)  # fmt: skip
-def test_a_slip_is_told_without_asking_anybody(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_nobody_there_is_said(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["query", *words]) == 1
-    assert said in capsys.readouterr().err
+    monkeypatch.setenv("AMQP_URI", broker.uri)
+    assert query.run(options("CurrentUser")) == broker_access.EXIT_UNAVAILABLE
+    assert "no exchange rateway-1" in capsys.readouterr().err
 
 
-def test_no_gateway_is_told(amqp: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["query", "Stats"]) == 69
-    assert "rateway-1" in capsys.readouterr().err
+def test_every_type_is_in_the_help() -> None:
+    assert all(
+        f"  {name} " in query.DESCRIPTION or f"  {name}\n" in query.DESCRIPTION for name in QUERY_TYPES
+    )
+
+
+def test_a_table_shows_what_a_person_looks_for_first() -> None:
+    console = Console(width=200)
+    rows = [
+        {f"x{number}": number for number in range(12)}
+        | {"name": "n", "id": "1", "user": {"id": "2", "username": "ann"}}
+    ]
+    with console.capture() as shown:
+        console.print(query.table_of(rows))
+    head = shown.get().splitlines()[1]
+    assert [name in head for name in ("id", "user", "name")] == [True, True, True]
+    assert "7 more fields" in shown.get() and "ann (2)" in shown.get()
+    with console.capture() as shown:
+        console.print(query.table_of({"id": "1", "roles": ["2"]}))
+    assert '["2"]' in shown.get()

@@ -1,4 +1,4 @@
-"""`rateway query`: ask the running gateway's cache, as a worker would, and show the answer."""
+"""`rateway query`: ask the running gateway's cache, as a worker would, and print the answer."""
 
 from __future__ import annotations
 
@@ -12,103 +12,100 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import DeliveryError
+from rich.console import Console
+from rich.table import Table
 
-from rateway import logs
 from rateway.commands import broker_access
 from rateway.contract import topology
 from rateway.contract.errors import Fault
-from rateway.contract.queries import QUERY_TYPES, QueryRequest, QueryType, parse_query
+from rateway.contract.queries import QUERY_TYPES, parse_query
 
 SUMMARY = "ask the running gateway's cache"
-DESCRIPTION = """\
-Ask the gateway's cache about one entity, or list many, as a worker would, and show the answer as a table or as
-Discord's own JSON. A query on any cluster's exchange is answered for every entity that the gateway knows.
+
+
+def _types() -> str:
+    lines = []
+    for kind in QUERY_TYPES.values():
+        names = [name if at < kind.required else f"[{name}]" for at, name in enumerate(kind.arguments)]
+        lines.append(f"  {' '.join([kind.name, *names]):34} {kind.help}{' *' if kind.lists else ''}")
+    return "\n".join(lines)
+
+
+DESCRIPTION = f"""\
+Ask the cache of the running gateway, over the broker. Any cluster answers for every entity of its host. Arguments
+are ids. What is printed is Discord's own JSON, as a table or (--json) as it came.
+
+types and their arguments (* lists, with --limit and --after):
+{_types()}
 """
-
-
-def _usage(kind: QueryType) -> str:
-    words = [name.upper() for name in kind.arguments]
-    return " ".join(word if turn < kind.required else f"[{word}]" for turn, word in enumerate(words))
-
-
-EPILOG = (
-    "types and their arguments (ids); lists take --limit and --after:\n"
-    + "".join(
-        f"  {f'{kind.name} {_usage(kind)}':<40} {kind.help}{' (list)' if kind.lists else ''}\n"
-        for kind in QUERY_TYPES.values()
-    )
-    + """
+EPILOG = """\
 examples:
-  rateway query Guild 290926798626357250
   rateway query Guild 290926798626357250 --fields name,owner_id
   rateway query GuildMembers 290926798626357250 --limit 10
-  rateway query GuildMembers 290926798626357250 --after 80351110224678912 --json
+  rateway query GuildMembers 290926798626357250 --limit 10 --after 80351110224678912
   rateway query MemberPermissions 290926798626357250 80351110224678912
   rateway query Stats --json
 
-exit codes: 0 found, 1 refused, 4 not found, 69 no gateway or no broker, 78 no broker's address
+exit codes: 0 answered, 1 refused by the gateway, 2 wrong type or arguments, 3 not known, 69 no gateway or no broker,
+            78 no broker's address
 """
-)
-EXIT_NOT_FOUND = 4
-# Columns that tell one entry of a list from another, where it has them.
-COLUMNS = (
-    "id",
-    "name",
-    "username",
-    "global_name",
-    "nick",
-    "type",
-    "status",
-    "channel_id",
-    "member_count",
-    "joined_at",
-)
+EXIT_NOT_FOUND = 3
+
+# A table of more columns than these is unreadable in a terminal.
+COLUMNS = 8
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `rateway query`."""
     broker_access.add_options(parser)
-    parser.add_argument("type", metavar="TYPE", help="what is asked for (see below)")
-    parser.add_argument("arguments", metavar="ID", nargs="*", help="its ids, in the order given below")
+    parser.add_argument("type", help="what is asked for (see above)")
+    parser.add_argument("arguments", nargs="*", metavar="ID", help="the type's arguments")
+    parser.add_argument("--fields", metavar="A,B", help="only these fields")
     parser.add_argument(
-        "--fields", metavar="A,B", help="only these fields, also those that a guild leaves out"
+        "--limit", type=int, metavar="N", help="lists: at most so many (default 100, at most 1000)"
     )
+    parser.add_argument("--after", metavar="ID", help="lists: only ids above this one, for the next page")
     parser.add_argument(
-        "--limit", metavar="N", type=int, help="entries of a list (default: 100, at most 1000)"
+        "--timeout", type=float, default=5.0, metavar="S", help="how long to wait (default: 5 s)"
     )
-    parser.add_argument("--after", metavar="ID", help="entries of a list after this id")
-    parser.add_argument(
-        "--timeout", metavar="S", type=float, default=10.0, help="how long to wait (default: 10 s)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the answer's JSON")
+    parser.add_argument("--json", action="store_true", help="print the answer's JSON as it came, on one line")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, and show the answer; the exit code."""
-    said: dict[str, Any] = {"type": options.type, "arguments": options.arguments}
-    if options.fields:
-        said["fields"] = [name.strip() for name in options.fields.split(",") if name.strip()]
-    said |= {name: value for name in ("limit", "after") if (value := getattr(options, name)) is not None}
-    body = json.dumps(said).encode()
+    """Ask and print; the exit code."""
     try:
-        wrong = _what_is_wrong(body)
-        if wrong is not None:
-            raise broker_access.Refused(wrong, 1)
+        body = question(options)
         return asyncio.run(_ask(options, body))
     except broker_access.Refused as refused:
         print(f"rateway query: {refused}", file=sys.stderr)
         return refused.code
+    except KeyboardInterrupt:
+        return 130
 
 
-def _what_is_wrong(body: bytes) -> str | None:
-    """What the gateway would answer anyway; told without asking it."""
+def question(options: argparse.Namespace) -> bytes:
+    """The query's body; Refused with what is wrong with it, before anything is sent."""
+    said: dict[str, Any] = {"type": options.type, "arguments": options.arguments}
+    if options.fields:
+        said["fields"] = [name.strip() for name in options.fields.split(",") if name.strip()]
+    for name in ("limit", "after"):
+        if getattr(options, name) is not None:
+            said[name] = getattr(options, name)
+    body = json.dumps(said).encode()
     request = parse_query(body, has_reply_to=True)
-    found = request.queries[0] if isinstance(request, QueryRequest) else request
-    return found.message if isinstance(found, Fault) else None
+    faults = (
+        [request]
+        if isinstance(request, Fault)
+        else [each for each in request.queries if isinstance(each, Fault)]
+    )
+    if faults:
+        raise broker_access.Refused(faults[0].message, 2)
+    return body
 
 
 async def _ask(options: argparse.Namespace, body: bytes) -> int:
-    async with await broker_access.connect(options) as connection:
+    connection = await broker_access.connect(options)
+    async with connection:
         exchange = await broker_access.cluster_exchange(connection, options.cluster)
         channel = await connection.channel()
         answers = await channel.declare_queue(exclusive=True)
@@ -130,73 +127,75 @@ async def _ask(options: argparse.Namespace, body: bytes) -> int:
         try:
             await exchange.publish(message, topology.CACHE_KEY, mandatory=True)
         except DeliveryError:
-            why = f"no queue takes queries of {exchange.name}: no gateway has run cluster {options.cluster} here"
-            raise broker_access.Refused(why) from None
+            words = f"no queue takes queries of {exchange.name}: no gateway has run cluster {options.cluster} here"
+            raise broker_access.Refused(words) from None
         try:
-            async with asyncio.timeout(options.timeout):
-                found = await answer
+            found = await asyncio.wait_for(answer, options.timeout)
         except TimeoutError:
-            why = f"no answer within {options.timeout:g} s: does a gateway read {topology.incoming(options.cluster)}?"
-            raise broker_access.Refused(why) from None
-    return _report(found.headers.get("status"), found.body, as_json=options.json)
+            words = f"no answer within {options.timeout:g} s: no gateway reads {topology.incoming(options.cluster)}"
+            raise broker_access.Refused(words) from None
+    return report(str(found.headers.get("status", "ok")), found.body, as_json=options.json)
 
 
-def _report(status: object, body: bytes, *, as_json: bool) -> int:
+def report(status: str, body: bytes, *, as_json: bool) -> int:
     """Print an answer; the exit code."""
-    try:
-        said = json.loads(body) if body else None
-    except ValueError:
-        print(f"rateway query: the answer is not JSON: {body[:80]!r}", file=sys.stderr)
-        return 1
     if status == "not_found":
-        print("null" if as_json else "not found", file=sys.stdout if as_json else sys.stderr)
+        print("null" if as_json else "not known", file=sys.stdout if as_json else sys.stderr)
         return EXIT_NOT_FOUND
+    found = json.loads(body) if body else None
     if status == "error":
-        error = said.get("error", {}) if isinstance(said, dict) else {}
-        print(
-            f"rateway query: {error.get('code')}: {logs.escape(str(error.get('message')))}", file=sys.stderr
-        )
+        error = found.get("error", {}) if isinstance(found, dict) else {}
+        print(body.decode() if as_json else f"{error.get('code')}: {error.get('message')}", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        print(body.decode())
     else:
-        _show(said)
+        Console().print(table_of(found))
     return 0
 
 
-def _show(said: object) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    def cell(value: object) -> str:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return escape(logs.escape(text if len(text) <= 300 else f"{text[:299]}…"))
-
-    page = Console(highlight=False)
-    if isinstance(said, dict):
-        table = Table(show_header=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for name, value in said.items():
-            table.add_row(cell(name), cell(value))
-        page.print(table)
-    elif isinstance(said, list) and said and all(isinstance(row, dict) for row in said):
-        rows = [_flat(row) for row in said]
-        names = [name for name in COLUMNS if any(name in row for row in rows)]
-        names = names or list(dict.fromkeys(name for row in rows for name in row))[:6]
-        table = Table(*names)
+def table_of(found: object) -> Table:
+    """A list as rows, one entity as its fields."""
+    if isinstance(found, list):
+        rows = [item if isinstance(item, dict) else {"": item} for item in found]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        shown = sorted(names, key=lambda name: (_rank(name), names.index(name)))[:COLUMNS]
+        table = Table(*shown, caption=_caption(len(rows), len(names) - len(shown)))
         for row in rows:
-            table.add_row(*(cell(row[name]) if name in row else "" for name in names))
-        page.print(table)
-        page.print(f"{len(rows)} entries")
-    else:
-        print(logs.escape(json.dumps(said, ensure_ascii=False)))
+            table.add_row(*(_cell(row.get(name, "")) for name in shown))
+        return table
+    table = Table("field", "value")
+    for name, value in (found if isinstance(found, dict) else {"": found}).items():
+        table.add_row(name, _cell(value))
+    return table
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """A member, presence or voice state with its user's id and name beside its own fields."""
-    user = row.get("user")
-    if not isinstance(user, dict):
-        return row if "id" in row or "user_id" not in row else {"id": row["user_id"], **row}
-    return {**{name: user[name] for name in ("id", "username", "global_name") if name in user}, **row}
+# What a person looks for first.
+_FIRST = (
+    "id",
+    "user",
+    "user_id",
+    "sound_id",
+    "name",
+    "nick",
+    "type",
+    "status",
+    "roles",
+    "channel_id",
+    "position",
+)
+
+
+def _rank(name: str) -> int:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
+def _caption(rows: int, hidden: int) -> str:
+    more = f", {hidden} more fields (--json, --fields)" if hidden else ""
+    return f"{rows} entr{'y' if rows == 1 else 'ies'}{more}"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict) and "username" in value:
+        return f"{value['username']} ({value.get('id')})"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
