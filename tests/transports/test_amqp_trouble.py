@@ -265,7 +265,7 @@ def test_at_the_bound_events_go_to_the_spool_and_a_full_spool_pauses(tmp_path: P
             assert seqs(broker.received) == list(range(1, seq + 1))
             broker.confirm = True
             broker.ack(0, True)
-            await cluster.until(lambda: not publisher.paused and publisher.unconfirmed == 0)
+            await cluster.until(lambda: cluster.listener.said("resume") == 1 and publisher.unconfirmed == 0)
             assert stream.settled == seq and spool.events == 0
             assert seqs(broker.received) == list(range(1, seq + 1))
 

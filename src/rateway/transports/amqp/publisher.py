@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _FRAME_MAX: Final = 131_072
 # Bytes per write while there is more than one wake-up's worth to send.
 _CHUNK: Final = 512 * 1024
+# Events in one write from which on a write costs an event next to nothing.
+_MANY: Final = 16
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
 # Events looked at for a name that has not been asked about since the channel is new.
@@ -89,6 +91,10 @@ class EventPublisher:
         # Of this wake-up.
         self._open: list[tuple[ShardStream | None, Run]] = []
         self._scheduled = False
+        # Few events a write, one write soon after the other: the next one waits for company.
+        self._linger = limits.linger
+        self._few = False
+        self._flushed = 0.0
         self._second = -1
         self._stamp = bytes(8)
         self._connection: Connection | None = None
@@ -217,13 +223,17 @@ class EventPublisher:
             for owner, opened in self._open:
                 if owner is not None:
                     owner.end(opened)
-        run = Run(cursor, self._clock.monotonic())
+        now = self._clock.monotonic()
+        run = Run(cursor, now)
         self._open.append((stream, run))
         if not self._scheduled:
             self._scheduled = True
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self.flush)
+            if self._few and now - self._flushed < self._linger:
+                self._loop.call_later(self._linger, self.flush)
+            else:
+                self._loop.call_soon(self.flush)
         return run
 
     def stamp(self) -> bytes:
@@ -243,6 +253,9 @@ class EventPublisher:
             self.before_write()
         self._open = []
         ledger = self._ledger
+        if self._linger:
+            self._flushed = self._clock.monotonic()
+            self._few = len(opened) < _MANY and sum(len(run.marks) for _, run in opened) < _MANY
         if self._flowing and not ledger.waiting:
             parts = []
             for stream, run in opened:
