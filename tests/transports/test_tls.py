@@ -34,7 +34,7 @@ from rateway.transports.websocket import DialError, WebSocket, dial
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
 from tests.rabbitmq import Broker
-from tests.transports.test_amqp_publisher import Listener
+from tests.transports.publishing import Listener
 
 Key = ec.EllipticCurvePrivateKey
 
