@@ -98,7 +98,7 @@ class Gateway:
             crash_loop=self.settings.crash_loop_identifies,
         )
         permits = self.permits = LocalPermits(
-            governor, self.state, self._rest, bot=self._identity.bot, on_gateway_bot=self._learn
+            governor, self.state, self._rest, bot=self._identity.account, on_gateway_bot=self._learn
         )
         worker = self.held = self._hands(choice, mine, permits)
         try:

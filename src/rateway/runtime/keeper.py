@@ -154,7 +154,12 @@ class SessionKeeper:
             kept.record = _replaced(kept.record, settled=seq, wall=wall)
             self._put(kept, kept.record)
             written.append((shard_id, seq))
-        if not written or self.commit() is not None:
+        if not written:
+            return []
+        if self.commit() is not None:
+            # Nothing of it is written: the next call puts it again.
+            for shard_id, _ in written:
+                self._kept[shard_id].stored = None
             return []
         return written
 

@@ -48,13 +48,18 @@ class Identity(msgspec.Struct, frozen=True):
 
     bot: str
     settings: str
+    account: str = ""
+    """The bot whatever its token: Discord counts identifies by it, and a reset does not begin a new count."""
 
     @classmethod
     def of(cls, settings: Settings, state: StateDir) -> Identity:
         token = settings.token.reveal()
         shape = (str(settings.intents), str(settings.shards), settings.api_url, str(settings.extra_shards))
         return cls(
-            state.fingerprint("token", token, settings.api_url), state.fingerprint("settings", token, *shape)
+            state.fingerprint("token", token, settings.api_url),
+            state.fingerprint("settings", token, *shape),
+            # A token is the bot's id in base64, a time and a signature, joined by dots.
+            state.fingerprint("account", token.partition(".")[0], settings.api_url),
         )
 
 

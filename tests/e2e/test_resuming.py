@@ -1,0 +1,318 @@
+"""Sessions of the whole gateway: resumed whatever ended the process, and told when they cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rateway.demo.audit import audit
+from rateway.simulator.connection import Connection
+from rateway.simulator.faults import Fault
+from rateway.simulator.gateway import Gateway as SimulatedGateway
+from rateway.simulator.people import TOKEN
+from rateway.simulator.sessions import Session
+from tests.aio import run
+from tests.e2e.harness import stage
+from tests.e2e.witness import all_live, all_settled, relayed, sessions_of, witness, written_down
+from tests.rabbitmq import Broker
+
+SMALL_BUFFER = {"replay_events": 100}
+# Of the same bot: its id comes first in a token.
+RESET_TOKEN = f"{TOKEN.partition('.')[0]}.another.token"
+
+
+@pytest.mark.checklist("H1", "B22")
+def test_an_outage_longer_than_discords_buffer_with_a_kill_in_the_middle_loses_nothing(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            relayed(broker) as (relay, uri),
+            stage(tmp_path, broker, guilds=40, members=5, simulator=SMALL_BUFFER, amqp_uri=uri) as it,
+        ):
+            await it.ready()
+            relay.refuse(True)
+            await it.events(1500, rate=3000)
+            status = await it.gateway.until(all_settled)
+            assert status["clusters"][0]["publisher"]["spool_events"] >= 1500
+            await it.gateway.kill()
+            await it.gateway.start()
+            await it.gateway.until(all_live)
+            assert it.count("resume") == 2
+            await it.events(500, rate=3000)
+            await it.gateway.until(all_settled)
+            relay.refuse(False)
+            await it.all_arrived()
+            assert it.count("identify") == 2
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.checklist("B22")
+def test_a_start_without_a_broker_resumes_and_spools(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with (
+            relayed(broker) as (relay, uri),
+            stage(tmp_path, broker, guilds=40, members=5, simulator=SMALL_BUFFER, amqp_uri=uri) as it,
+        ):
+            await it.ready()
+            await it.all_arrived()
+            await it.gateway.stop()
+            relay.refuse(True)
+            await it.sim.inject(Fault(kind="rest", status=503, seconds=60.0))
+            await it.events(50)
+            await it.gateway.start()
+            await it.gateway.until(all_live)
+            assert (it.count("resume"), it.count("identify")) == (2, 2)
+            await it.events(500, rate=3000)
+            await it.gateway.until(all_settled)
+            relay.refuse(False)
+            result = await it.all_arrived()
+            assert result.doubled == 0
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H11", "H21")
+def test_what_no_buffer_holds_is_told_as_a_gap_and_nothing_that_was_received_is_missing(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        simulator = SMALL_BUFFER | {"heartbeat_interval_ms": 2000}
+        small = {"UNCONFIRMED_EVENTS": "200", "SPOOL_BYTES": "1MiB"}
+        async with (
+            relayed(broker) as (relay, uri),
+            stage(tmp_path, broker, members=3, simulator=simulator, amqp_uri=uri, **small) as it,
+        ):
+            old = sessions_of(await it.ready())
+            await it.all_arrived()
+            relay.refuse(True)
+            it.sim.set_rate(1500)
+            status = await it.gateway.until(
+                lambda status: all(shard["state"] == "backing_off" for shard in status["shards"])
+            )
+            assert status["clusters"][0]["publisher"]["paused"]
+            assert {shard["last_close"].split()[0] for shard in status["shards"]} == {"4900"}
+            it.sim.set_rate(0)
+            await it.events(400, rate=3000)
+            relay.refuse(False)
+            new = sessions_of(
+                await it.gateway.until(
+                    lambda status: all_live(status) and all(c["gaps"] == 2 for c in status["clusters"])
+                )
+            )
+            await it.gateway.until(lambda status: all_settled(status) and it.receipts.names["READY"] == 4)
+            await it.gateway.until(
+                lambda status: all(c["publisher"]["unconfirmed"] == 0 for c in status["clusters"])
+            )
+            result = audit(it.sim.ledger.log(), it.receipts)
+            gaps = {gap["old_session"]: gap for gap in map(msgspec.json.decode, it.receipts.gaps)}
+            assert {gap["shard"]: (gap["old_session"], gap["new_session"]) for gap in gaps.values()} == {
+                shard: (old[shard], new[shard]) for shard in old
+            }
+            for sent in it.sim.ledger.log():
+                if not it.receipts.times(sent.session, sent.seq):
+                    assert sent.seq > gaps[sent.session]["received"]
+            assert result.lost > 0 and result.out_of_order == result.changed == 0
+            assert it.count("identify") == 4
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.checklist("H15")
+def test_a_session_lost_in_the_middle_of_its_replay_is_told_between_its_last_event_and_the_next_ready(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resume(self: SimulatedGateway, connection: Connection, session: Session, seq: int) -> None:
+        for payload in list(session.replay(seq))[:40]:
+            connection.send(payload)
+        self.refuse_resume(connection, session, "forgotten in the middle of the replay")
+
+    async def main() -> None:
+        async with witness(broker) as worker, stage(tmp_path, broker, shards=1, guilds=8, members=3) as it:
+            old = sessions_of(await it.ready())[0]
+            await it.all_arrived()
+            await it.gateway.stop()
+            await it.events(200)
+            monkeypatch.setattr(SimulatedGateway, "resume", resume)
+            await it.gateway.start()
+            await it.gateway.until(all_live)
+            await worker.until(lambda worker: len(worker.named("READY")) == 2)
+            order = [message for message in worker.heard if message.routing_key != "RATEWAY_SHARD_STATUS"]
+            at = next(index for index, each in enumerate(order) if each.routing_key == "RATEWAY_GAP")
+            assert order[at].message_id == f"gap:{old}:0"
+            replayed = [each for each in order[:at] if (each.headers or {}).get("replayed")]
+            assert len(replayed) == 40
+            assert order[at - 1] is replayed[-1]
+            assert order[at + 1].routing_key == "READY"
+            assert not [each for each in order[at + 1 :] if str(each.message_id).startswith(f"{old}:")]
+            gap = msgspec.json.decode(order[at].body)
+            assert gap["settled"] <= gap["received"]
+            assert order[at - 1].message_id == f"{old}:0:{gap['received']}"
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H14")
+def test_a_gap_is_told_over_a_kill_between_the_new_ready_and_its_confirm(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            relayed(broker) as (relay, uri),
+            witness(broker) as worker,
+            stage(tmp_path, broker, shards=1, guilds=3, members=3, amqp_uri=uri) as it,
+        ):
+            old = sessions_of(await it.ready())[0]
+            await it.all_arrived()
+            relay.stall(True)
+            await it.sim.inject(Fault(kind="op9"))
+            status = await it.gateway.until(
+                lambda status: all_live(status) and sessions_of(status)[0] not in (None, old)
+            )
+            assert status["shards"][0]["settled"] == 0
+            await it.gateway.kill()
+            assert set(written_down(it.gateway.state_dir)) == {""}
+            relay.cut()
+            relay.stall(False)
+            await it.gateway.start()
+            last = sessions_of(await it.ready())[0]
+            await worker.until(lambda worker: f"{last}:0:1" in worker.ids("READY"))
+            assert set(worker.ids("RATEWAY_GAP")) == {f"gap:{old}:0"}
+            order = [str(message.message_id) for message in worker.heard]
+            assert order.index(f"gap:{old}:0") < order.index(f"{last}:0:1")
+            await it.gateway.stop()
+            assert written_down(it.gateway.state_dir)[last].pending_gap is None
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H16")
+def test_a_changed_recommendation_changes_nothing_until_it_is_asked_for(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=10, members=3) as it:
+            old = sessions_of(await it.ready())
+            await it.gateway.stop()
+            await it.sim.inject(Fault(kind="shards", value=3))
+            await it.gateway.start()
+            assert sessions_of(await it.ready()) == old
+            assert (it.count("identify"), it.count("resume")) == (2, 2)
+            await it.gateway.stop()
+            it.gateway.environment["RESHARD"] = "1"
+            await it.gateway.start()
+            line = await it.gateway.logged("RESHARD is set")
+            assert "2 sessions are given up" in line
+            await it.gateway.until(lambda status: len(status["shards"]) == 3 and all_live(status))
+            await it.gateway.until(lambda status: len(it.receipts.gaps) == 2)
+            gaps = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
+            assert {gap["old_session"] for gap in gaps} == set(old.values())
+            assert {gap["reason"] for gap in gaps} == {"the number of shards changed from 2 to 3"}
+            assert it.count("identify") == 5
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("B22")
+@pytest.mark.parametrize("change", ["intents", "token"])
+def test_sessions_of_other_intents_or_another_token_are_not_resumed_and_what_that_costs_is_said_before(
+    tmp_path: Path, broker: Broker, change: str
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=6, members=3) as it:
+            old = sessions_of(await it.ready())
+            await it.gateway.stop()
+            if change == "intents":
+                it.gateway.environment["INTENTS"] = "GUILDS,GUILD_MESSAGES"
+            else:
+                it.sim.gateway.token = it.gateway.environment["DISCORD_TOKEN"] = RESET_TOKEN
+            await it.gateway.start()
+            line = await it.gateway.logged("stored sessions belong to other intents or another token")
+            assert "2 identifies will be spent" in line
+            assert it.count("identify") == 2
+            new = sessions_of(await it.ready())
+            assert (it.count("identify"), it.count("resume")) == (4, 0)
+            assert not set(old.values()) & set(new.values())
+            if change == "intents":
+                await it.gateway.until(lambda status: len(it.receipts.gaps) == 2)
+                gaps = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
+                assert {gap["old_session"] for gap in gaps} == set(old.values())
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H12", "H13")
+def test_heartbeats_name_no_more_than_what_a_killed_gateway_has_left_written_down(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        simulator = {"heartbeat_interval_ms": 400}
+        async with stage(tmp_path, broker, guilds=40, members=3, simulator=simulator) as it:
+            await it.ready()
+            for _ in range(3):
+                await it.events(400, rate=800)
+                await it.gateway.kill()
+                stored = written_down(it.gateway.state_dir)
+                named = {key: record.named for key, record in it.sim.ledger.sessions.items()}
+                assert set(stored) == set(named)
+                for session, heard in named.items():
+                    assert heard is not None and 0 < heard <= stored[session].settled
+                await it.gateway.start()
+                await it.gateway.until(all_live)
+            await it.all_arrived()
+            assert it.count("identify") == 2
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H17")
+def test_a_second_gateway_on_the_same_state_waits_and_takes_over_with_the_same_sessions(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=20, members=3) as it:
+            sessions = sessions_of(await it.ready())
+            second = type(it.gateway)(tmp_path, "second", **it.gateway.environment)
+            await second.start()
+            try:
+                line = await second.logged("another gateway")
+                assert f"(pid {it.gateway.pid})" in line
+                assert it.count("dial") == 2
+                await it.events(300)
+                await it.gateway.kill()
+                it.gateway.process, second.process = second.process, None
+                await it.events(300)
+                assert sessions_of(await it.ready()) == sessions
+                await it.all_arrived()
+                assert (it.count("identify"), it.count("resume")) == (2, 2)
+            finally:
+                await second.kill()
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("B2")
+def test_stop_with_end_sessions_ends_them_at_discord_and_the_next_start_identifies(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=6, members=3) as it:
+            await it.ready()
+            await it.events(100)
+            stop = type(it.gateway)(tmp_path, "stop", **it.gateway.environment)
+            stop.arguments = ["-m", "rateway", "stop", "--end-sessions", "--state-dir", str(it.gateway.state_dir)]
+            await stop.start()
+            assert await stop.exited() == 0
+            assert "its sessions ended" in stop.tail()
+            assert await it.gateway.exited() == 0
+            assert {record.ended for record in it.sim.ledger.sessions.values()} == {"ended by the client"}
+            assert written_down(it.gateway.state_dir) == {}
+            await it.gateway.start()
+            await it.ready()
+            await it.all_arrived()
+            assert (it.count("identify"), it.count("resume"), it.receipts.gaps) == (4, 0, [])
+
+    run(main(), timeout=60)
