@@ -13,7 +13,7 @@ ARGS    ?=
 CODE    := $(wildcard src tests examples benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-tools broker demo test lint format check lock clean
+.PHONY: help install install-tools broker demo test pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults
 test: install install-tools  ## all tests; the last line is pytest's
 	@$(BIN)/python -m pytest -q $(ARGS)
 
+pictures: install install-tools  ## the pictures of the page in docs/images, anew
+	@RATEWAY_PICTURES=1 $(BIN)/python -m pytest -q tests/browser -k pictures
+
 lint: $(VENV)/.installed  ## ruff, mypy, import-linter
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -56,6 +59,15 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 lock: $(VENV)/.installed  ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) --upgrade --group dev -o requirements/dev.txt
 	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/runtime.txt
+
+licences: $(VENV)/.installed  ## docs/licences.md from what is pinned and installed
+	@$(BIN)/python tools/licences
+
+audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned; fails when it cannot be looked up
+	@$(BIN)/pip-audit --strict --disable-pip --requirement requirements/runtime.txt
+
+release: install  ## sdist, wheel and SBOM in dist/, and the demo from the wheel in an empty environment
+	@tools/release
 
 clean:          ## remove what was built or cached, .venv included
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

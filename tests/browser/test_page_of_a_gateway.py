@@ -77,9 +77,14 @@ def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -
             assert all(shard["closes"] == {} for shard in status["shards"])
             result = await it.all_arrived()
             assert result.doubled == 0
+            assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')
+            flooding = [asyncio.create_task(flood(port, kind)) for kind in range(12)]
+            await it.gateway.stop()
+            for task in flooding:
+                task.cancel()
+            await asyncio.gather(*flooding, return_exceptions=True)
             log = it.gateway.log.read_text()
             assert " ERROR " not in log and "Traceback" not in log
-            assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')
 
     run(main(), timeout=60)
 
