@@ -33,5 +33,6 @@ class DeliveryLimits:
     mandatory_every: float = 60.0
     # Seconds after which an event that the broker does not answer is reported.
     stalled_after: float = 30.0
-    # Seconds that a write may wait for more events when they come steadily. 0: one write per wake-up.
-    linger: float = 0.0
+    # Seconds that a write may wait for more events when few come at a time, but steadily: what costs then is the
+    # write and the confirm, not the event. uvloop's timers know milliseconds. 0: one write per wake-up.
+    linger: float = 0.001
