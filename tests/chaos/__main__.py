@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.aio import run
-from tests.chaos.plan import plan
+from tests.chaos.plan import KINDS, plan
 from tests.chaos.report import draw, show, write_json
 from tests.chaos.runner import chaos
 from tests.rabbitmq import fresh_vhost, private_rabbitmq
@@ -23,9 +23,11 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same faults")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for picture and JSON")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+    kinds = {kind: KINDS[kind] for kind in options.kinds.split(",")} if options.kinds else KINDS
     console = Console()
     console.print(f"{options.faults} faults, seed {seed}, {options.processes} processes")
     with tempfile.TemporaryDirectory() as folder, private_rabbitmq() as node, fresh_vhost(node) as broker:
@@ -33,7 +35,7 @@ def main() -> int:
             chaos(
                 Path(folder),
                 broker,
-                plan(seed, options.faults),
+                plan(seed, options.faults, kinds=kinds),
                 seed=seed,
                 processes=options.processes,
                 say=lambda words: console.print(words, highlight=False),

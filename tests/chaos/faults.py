@@ -151,7 +151,10 @@ async def torn_store(ground: Ground, step: Step) -> None:
     stage = ground.stage
     rate = stage.sim.source.rate
     stage.sim.set_rate(0)
-    await stage.settled()
+    audit = await stage.settled()
+    assert not audit.lost, f"lost before the store was torn: {audit}"
+    # Without sessions the recommendation counts again.
+    await stage.sim.inject(Fault(kind="shards", value=stage.layout.shards))
     await kill_processes(ground)
     for store in stage.gateway.state_dir.glob("clusters/*/store/data.mdb"):
         _tear(store)
