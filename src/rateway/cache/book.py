@@ -10,7 +10,7 @@ import msgspec
 from rateway.cache.guild_row import GuildRow
 from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
-from rateway.cache.shelf import Kind, Shelf
+from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
 from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
 
@@ -167,6 +167,7 @@ class Book(View):
             prefix = key8(channel_id)
             for key, _ in list(self.storage.scan(Table.MESSAGES, prefix, prefix + b"\xff" * 9)):
                 self.storage.delete(Table.MESSAGES, key)
+                self.counts[MESSAGES] -= 1
             self.rings.pop(channel_id, None)
 
     def tip(self, channel_id: int, message_id: int, messages: int = 0, sent: int = 0) -> None:

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from rateway.cache.pages import shrink, unshrink
 
-__all__ = ["GuildRow", "GuildState", "stamp_of"]
+__all__ = ["GuildRow", "GuildState", "state_of"]
 
 
 class GuildState(IntEnum):
@@ -25,7 +25,6 @@ class GuildState(IntEnum):
 
 _CAUSES = (None, "start", "join", "available", "left", "outage")
 _HEAD = struct.Struct(">BBIIIQQqIB")
-_STAMP = struct.Struct(">Q")
 _UNCOUNTED = -1
 
 
@@ -88,7 +87,6 @@ class GuildRow:
         )
 
 
-def stamp_of(value: bytes) -> int:
-    """The stamp of a packed row, without unpacking the rest."""
-    found: int = _STAMP.unpack_from(value, 14)[0]
-    return found
+def state_of(value: bytes) -> GuildState:
+    """The state of a packed row, without unpacking the rest."""
+    return GuildState(value[0])

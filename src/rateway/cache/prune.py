@@ -8,7 +8,7 @@ import msgspec
 
 from rateway.cache.book import Book
 from rateway.cache.policy import KINDS, CachePolicy
-from rateway.cache.shelf import Kind
+from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Reading, Table
 from rateway.discord.snowflake import shard_of
 
@@ -94,6 +94,8 @@ def _drop(book: Book, kind: str) -> None:
     if kind in tables:
         for key, _ in list(book.storage.scan(tables[kind], b"", b"\xff" * 17)):
             book.storage.delete(tables[kind], key)
+    if kind == "messages":
+        book.counts[MESSAGES] = 0
     if kind == "members":
         for guild_id, row in list(book.guild_rows()):
             row.cached_members = 0

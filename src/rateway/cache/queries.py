@@ -14,12 +14,12 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.guild_row import GuildRow, GuildState, state_of
 from rateway.cache.objects import Fields, integer, join, snowflake, text
 from rateway.cache.permissions import permissions
 from rateway.cache.policy import CachePolicy
 from rateway.cache.prune import incomplete_since
-from rateway.cache.shelf import Kind
+from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
 from rateway.cache.view import CHANNELS, DIRECT, View, join_raws
 from rateway.discord.snowflake import shard_of
@@ -426,12 +426,30 @@ def _where_is(asking: _Asking) -> Outcome:
     )
 
 
+_WORDS = {
+    Kind.CHANNEL: "channels",
+    Kind.THREAD: "threads",
+    Kind.THREAD_MEMBER: "thread_members",
+    Kind.ROLE: "roles",
+    Kind.EMOJI: "emojis",
+    Kind.STICKER: "stickers",
+    Kind.MEMBER: "members",
+    Kind.PRESENCE: "presences",
+    Kind.VOICE_STATE: "voice_states",
+    Kind.STAGE: "stage_instances",
+    Kind.SCHEDULED_EVENT: "scheduled_events",
+    Kind.SOUND: "soundboard_sounds",
+    Kind.INTEGRATION: "integrations",
+}
+
+
 def stats_of(view: View) -> dict[str, int]:
     """How many entities of each kind a store holds."""
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
-    found = {f"{kind.name.lower()}s": counts.get(kind, 0) for kind in Kind if kind is not Kind.SIDE}
-    states = [row.state for _, row in view.guild_rows()]
+    found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
+    found["messages"] = counts.get(MESSAGES, 0)
+    states = [state_of(value) for _, value in view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)]
     found["guilds"] = len(states)
     found["unavailable_guilds"] = sum(1 for state in states if state is GuildState.OUTAGE)
     found["pending_guilds"] = sum(1 for state in states if state is GuildState.PENDING)

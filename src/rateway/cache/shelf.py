@@ -22,7 +22,7 @@ from rateway.cache import pages
 from rateway.cache.pages import Buffer
 from rateway.cache.storage import Reading, Storage, Table
 
-__all__ = ["COUNTED", "INDEXED", "PAGED", "Kind", "Shelf", "ShelfReader"]
+__all__ = ["INDEXED", "MESSAGES", "PAGED", "Kind", "Shelf", "ShelfReader"]
 
 
 class Kind(IntEnum):
@@ -46,13 +46,14 @@ class Kind(IntEnum):
     """Voice channels' status and start time, by channel id."""
 
 
+# Where messages are counted, beside the kinds: they belong to a channel and stand in a table of their own.
+MESSAGES = 100
+
 # What hardly changes and comes in bulk. The others are rows from the start.
 PAGED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI, Kind.STICKER, Kind.SOUND})
 
 # What is asked for, or named by an event, without its guild.
 INDEXED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI})
-
-COUNTED = tuple(kind for kind in Kind if kind is not Kind.SIDE)
 
 # One new row in so many takes the rows of its page in: about half of a page's objects may be rows at worst, and a
 # page's rewriting (50 µs) is shared by that many changes.

@@ -12,7 +12,7 @@ import msgspec
 from rateway.cache.book import Book
 from rateway.cache.objects import FALSE, NULL, Fields, fields, integer, join, raws, snowflake, text, without
 from rateway.cache.reducers.members import take_carried
-from rateway.cache.shelf import Kind
+from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
 from rateway.cache.view import DIRECT, join_raws, key8
 
@@ -119,8 +119,10 @@ def _keep(book: Book, channel_id: int, message_id: int, raw: bytes) -> None:
     if message_id not in ring:
         ring.append(message_id)
         ring.sort()
+        book.counts[MESSAGES] = book.counts.get(MESSAGES, 0) + 1
         while len(ring) > book.policy.messages_per_channel:
             book.storage.delete(Table.MESSAGES, key8(channel_id) + key8(ring.pop(0)))
+            book.counts[MESSAGES] -= 1
     if message_id in ring:
         book.storage.put(Table.MESSAGES, key8(channel_id) + key8(message_id), raw)
 
@@ -171,6 +173,7 @@ def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
         for message_id in ids:
             if message_id in ring:
                 ring.remove(message_id)
+                book.counts[MESSAGES] -= 1
                 book.storage.delete(Table.MESSAGES, key8(channel_id) + key8(message_id))
 
 
