@@ -7,13 +7,16 @@ BIN     := $(VENV)/bin
 PYTHON  ?=
 # How long the demo runs after the first event, seconds; 0 stays on until Ctrl-C.
 SECONDS ?= 30
+# Faults of a chaos run, and its seed when one is to be repeated.
+N       ?= 1000
+SEED    ?=
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"
 ARGS    ?=
 # The paths that linters read, as far as they exist.
 CODE    := $(wildcard src tests examples benchmarks tools)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-tools broker demo test pictures lint format check lock licences audit release clean
+.PHONY: help install install-tools broker demo test chaos pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +38,9 @@ demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults
 
 test: install install-tools  ## all tests; the last line is pytest's
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+chaos: install  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
+	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 pictures: install install-tools  ## the pictures of the page in docs/images, anew
 	@RATEWAY_PICTURES=1 $(BIN)/python -m pytest -q tests/browser -k pictures
