@@ -124,7 +124,9 @@ def test_events_of_one_wake_up_leave_in_one_write_and_settle_is_told_once_per_re
 
 def test_a_few_events_that_come_steadily_share_a_write_and_a_lone_one_does_not_wait() -> None:
     async def scenario() -> None:
-        async with FakeBroker() as broker, cluster_on(broker) as cluster:
+        # Longer than in earnest, so that a busy machine makes no difference.
+        limits = replace(QUICK, linger=0.3)
+        async with FakeBroker() as broker, cluster_on(broker, limits) as cluster:
             publisher = cluster.publisher
             stream = publisher.stream(0, 1)
             stream.begin("s")
