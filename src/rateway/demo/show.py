@@ -52,7 +52,7 @@ class Show:
         if not self.console.is_terminal:
             yield
             return
-        with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+        with Live(console=self.console, auto_refresh=False) as self._live:
             yield
         self._live = None
 
