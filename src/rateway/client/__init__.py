@@ -1,4 +1,4 @@
-"""What a worker imports: typed events, queries and commands over RabbitMQ, each event once.
+"""What a worker imports: typed events, queries and commands over RabbitMQ, each event once (docs/workers.md).
 
     import asyncio
     from rateway.client import Event, Worker
@@ -8,7 +8,7 @@
 
             @worker.on("MESSAGE_CREATE")
             async def message(event: Event) -> None:
-                guild = await worker.query("Guild", int(event.data["guild_id"]), fields=["name"])
+                guild = await worker.cache.guild(event.data["guild_id"], fields=["name"])
                 print(guild and guild["name"], event.data["content"])
 
             await worker.run()
@@ -18,9 +18,22 @@
 An extra of the package (``pip install rateway[client]``): it needs aio-pika and knows the contract alone.
 """
 
-from rateway.client.errors import GatewayError, NoAnswer
+from rateway.client.cache import Cache, question
+from rateway.client.errors import (
+    BrokerUnavailable,
+    ClientError,
+    CommandError,
+    ConnectionLost,
+    GatewayError,
+    NoAnswer,
+    QueryError,
+)
 from rateway.client.event import Event
+from rateway.client.members import Members
 from rateway.client.seen import Seen
-from rateway.client.worker import Worker, question
+from rateway.client.worker import Worker
 
-__all__ = ["Event", "GatewayError", "NoAnswer", "Seen", "Worker", "question"]
+__all__ = [
+    "BrokerUnavailable", "Cache", "ClientError", "CommandError", "ConnectionLost", "Event", "GatewayError", "Members",
+    "NoAnswer", "QueryError", "Seen", "Worker", "question",
+]  # fmt: skip
