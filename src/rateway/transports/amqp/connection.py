@@ -44,7 +44,7 @@ _ACK_HEAD: Final = (
     b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"  # method frame on channel 1, 13 bytes, basic.ack
 )
 _ACK_LENGTH: Final = 21
-_ack = struct.Struct(">11xQBB").unpack_from
+_acks = struct.Struct(">11sQBB").iter_unpack
 _frame = struct.Struct(">BHI").unpack_from
 _FRAME_END: Final = 0xCE
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -286,17 +286,20 @@ class Connection(asyncio.Protocol):
         one = self._one
         while size - at >= 8:
             if one is not None and data.startswith(_ACK_HEAD, at):
-                acks: Acks = []
-                while size - at >= _ACK_LENGTH and data.startswith(_ACK_HEAD, at):
-                    tag, multiple, end = _ack(data, at)
-                    if end != _FRAME_END:
-                        self._broken("a frame without its end")
-                        return
-                    acks.append((tag, multiple))
-                    at += _ACK_LENGTH
-                if not acks:
+                if size - at < _ACK_LENGTH:
                     break
+                acks: Acks = []
+                for head, tag, multiple, end in _acks(data[at : size - (size - at) % _ACK_LENGTH]):
+                    if head != _ACK_HEAD or end != _FRAME_END:
+                        break
+                    acks.append((tag, multiple))
+                if not acks:
+                    self._broken("a frame without its end")
+                    return
+                at += _ACK_LENGTH * len(acks)
                 one.on_acks(acks)
+                # What it did may have ended the channel.
+                one = self._one
                 continue
             kind, number, length = _frame(data, at)
             if length > self.frame_max:
