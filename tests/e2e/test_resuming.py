@@ -303,7 +303,14 @@ def test_stop_with_end_sessions_ends_them_at_discord_and_the_next_start_identifi
             await it.ready()
             await it.events(100)
             stop = type(it.gateway)(tmp_path, "stop", **it.gateway.environment)
-            stop.arguments = ["-m", "rateway", "stop", "--end-sessions", "--state-dir", str(it.gateway.state_dir)]
+            stop.arguments = [
+                "-m",
+                "rateway",
+                "stop",
+                "--end-sessions",
+                "--state-dir",
+                str(it.gateway.state_dir),
+            ]
             await stop.start()
             assert await stop.exited() == 0
             assert "its sessions ended" in stop.tail()

@@ -7,6 +7,7 @@ a gateway has written down.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class Witness:
         self.heard: list[AbstractIncomingMessage] = []
         self.came = asyncio.Event()
         self._channel = channel
+        self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Future[AbstractIncomingMessage]] = {}
         self._replies: aio_pika.abc.AbstractQueue
 
@@ -71,7 +73,7 @@ class Witness:
         self, cluster: int, key: str, body: object, headers: Mapping[str, int | str] | None = None
     ) -> asyncio.Future[AbstractIncomingMessage]:
         """Put a query (`cache`) or a command (`gateway`) to a cluster; its answer is to come."""
-        identity = f"question-{id(body)}-{len(self._answers)}-{asyncio.get_running_loop().time()}"
+        identity = f"question {next(self._numbers)}"
         answer = self._answers[identity] = asyncio.get_running_loop().create_future()
         message = aio_pika.Message(
             msgspec.json.encode(body),

@@ -28,6 +28,7 @@ from rateway.discord.envelope import Envelope
 from rateway.discord.opcodes import Opcode
 from rateway.fleet.layout import Layout
 from rateway.runtime.dialer import Dialer
+from rateway.runtime.gathering import Gathering
 from rateway.runtime.keeper import SessionKeeper
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.shard import Shard
@@ -72,6 +73,7 @@ class ClusterTools:
     dialer: Dialer
     permits: IdentifyPermits
     token_hash: str
+    gathering: Gathering
     on_fatal: Callable[[int, Fatal], None]
 
 
@@ -95,6 +97,8 @@ class Cluster:
         self.oversize = 0
         self.refused = 0
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
+        # The worker's: bind the inbound queue to an exchange that may be a new one.
+        self.on_exchange: Callable[[], Coroutine[Any, Any, None]]
         self._cache = store if store is not None and tools.settings.cache_enabled else None
         self._keeper = SessionKeeper(
             store,
@@ -122,8 +126,7 @@ class Cluster:
             clock=time,
             observer=self,
         )
-        if self._cache is not None:
-            self.publisher.before_write = self._commit
+        self.publisher.before_write = self._end_of_wake_up
         self._make_shards()
 
     def _make_shards(self) -> None:
@@ -307,9 +310,10 @@ class Cluster:
             self.publisher.publish_own(f"{name}.before", applied.before, message_id)
         shard.stream.publish(name, envelope.d, seq, replayed, repeat, applied.cause)
 
-    def _commit(self) -> None:
-        assert self.store is not None
-        self.store.commit()
+    def _end_of_wake_up(self) -> None:
+        if self._cache is not None:
+            self._cache.commit()
+        self.tools.gathering.worked(self.publisher.woken_at)
 
     # Sessions.
 
@@ -454,6 +458,9 @@ class Cluster:
 
     def on_state(self, up: bool, why: str) -> None:
         self.broker_why = why
+        if up and self._tasks is not None:
+            # The exchange has just been declared, perhaps anew.
+            self._spawn(self.on_exchange())
 
 
 def _filter(settings: Settings) -> Callable[[str], bool] | None:

@@ -14,6 +14,7 @@ from rateway.delivery.limits import DeliveryLimits
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster, ClusterTools
 from rateway.runtime.dialer import Dialer
+from rateway.runtime.gathering import Gathering
 from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
@@ -79,6 +80,7 @@ class Worker:
                 on_message=responder.message,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
             )
+            cluster.on_exchange = self._inbound[number].bind_again
 
         if settings.cache_enabled:
             self.cache = HostCache(settings, state, choice, self.clusters)
@@ -114,6 +116,7 @@ class Worker:
             dialer=self.dialer,
             permits=self.permits,
             token_hash=identity.bot,
+            gathering=Gathering(),
             on_fatal=on_fatal,
         )
 

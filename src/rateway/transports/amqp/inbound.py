@@ -8,6 +8,7 @@ same cluster is refused by the broker until the first has left (``docs/architect
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import struct
 from collections.abc import Callable, Mapping
@@ -137,6 +138,20 @@ class Inbound:
                 self._say("away", connection.closed.result())
                 return 0.1
 
+    async def bind_again(self) -> None:
+        """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
+        then, and nobody tells the channel that consumes.
+        """
+        channel = self._channel
+        if channel is not None:
+            # A channel that ends meanwhile is noticed, and replaced, where it is held.
+            with contextlib.suppress(ChannelClosed, ConnectionLost):
+                await self._bind(channel)
+
+    async def _bind(self, channel: Channel) -> None:
+        for key in self._keys:
+            await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
+
     async def _consume(self, channel: Channel) -> None:
         channel.on_delivery = lambda method, header, body: self._deliver(channel, method, header, body)
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
@@ -145,8 +160,7 @@ class Inbound:
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
         await channel.call(spec.Queue.Declare(0, self._queue, durable=True), spec.Queue.DeclareOk)
-        for key in self._keys:
-            await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
+        await self._bind(channel)
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
         await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
 
