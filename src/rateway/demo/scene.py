@@ -251,7 +251,8 @@ async def _start_workers(
             "DISCORD_API_URL": found["api_url"],
             "DISCORD_TOKEN": found["token"],
         }
-        module = "rateway.demo.plain_worker"
+        # The first knows only the original contract, the others are written with our client.
+        module = "rateway.demo.plain_worker" if cluster == 1 else "rateway.demo.client_worker"
         worker = Child(f"worker {cluster}", ["-m", module], environment, logs / f"worker-{cluster}.log")
         exits.push_async_callback(worker.terminate)
         await worker.start()
