@@ -21,9 +21,15 @@ async def play(url: str) -> list[str]:
         await simulator.post(f"users/{user}/messages", json={**where, "content": "!ping"})
         await simulator.post(f"users/{user}/commands", json={**where, "name": "ping"})
         for _ in range(100):
-            world = await (await simulator.get("world", params={"kinds": "message", "guilds": guild["id"]})).json()
+            world = await (
+                await simulator.get("world", params={"kinds": "message", "guilds": guild["id"]})
+            ).json()
             here = [d for d in world["message"].values() if d["channel_id"] == guild["channel_id"]]
-            answers = [d["content"] for d in here if d["author"]["bot"] and d["author"]["username"] == "simulated-bot"]
+            answers = [
+                d["content"]
+                for d in here
+                if d["author"]["bot"] and d["author"]["username"] == "simulated-bot"
+            ]
             if len(answers) >= 2:
                 return answers
             await asyncio.sleep(0.1)

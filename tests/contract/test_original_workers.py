@@ -65,6 +65,26 @@ def test_the_example_worker_gets_messages_and_asks_the_cache_for_their_guild(
     run(main(), timeout=60)
 
 
+def test_the_example_on_our_client_gets_messages_and_sets_the_presence_of_new_sessions(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=4, start=False) as it:
+            example = EXAMPLE.with_name("worker_client.py")
+            worker = Child("worker", [str(example)], {"AMQP_URI": broker.uri}, tmp_path / "worker.log")
+            await worker.start()
+            await line_in(worker, "listening")
+            await it.gateway.start()
+            await it.ready()
+            await sent_to_discord(it, "presence_update", count=2)
+            place = await say(it, "hello there")
+            line = await line_in(worker, "hello there")
+            assert line.endswith(f" in {place['name']}: hello there")
+            await worker.kill()
+
+    run(main(), timeout=60)
+
+
 def test_a_worker_answers_over_rest_and_sets_its_presence_through_the_gateway(
     tmp_path: Path, broker: Broker
 ) -> None:

@@ -1,0 +1,44 @@
+"""A whole worker on `rateway.client`: each event once, the cache asked, a command answered.
+
+    pip install "rateway[client]"
+    AMQP_URI=amqp://guest:guest@localhost/ python examples/worker_client.py
+
+It prints each message that is written in the guilds of cluster 1 with the guild's name, and sets the bot's presence
+on each shard that starts a session.
+"""
+
+import asyncio
+import os
+
+from rateway.client import Event, GatewayError, Worker
+
+CLUSTER = int(os.environ.get("CLUSTER", "1"))
+
+
+async def main() -> None:
+    async with Worker(os.environ["AMQP_URI"], cluster=CLUSTER, queue=f"my-client-worker-{CLUSTER}") as worker:
+
+        @worker.on("MESSAGE_CREATE")
+        async def message(event: Event) -> None:
+            where = "a direct message"
+            if "guild_id" in event.data:
+                guild = await worker.query("Guild", int(event.data["guild_id"]), fields=["name"])
+                where = guild["name"] if guild else "a guild that is not known"
+            print(f"{event.data['author']['username']} in {where}: {event.data['content']}", flush=True)
+
+        @worker.on("READY")
+        async def ready(event: Event) -> None:
+            shard_id, count = event.data["shard"]
+            activity = {"type": 0, "name": f"shard {shard_id} of {count}"}
+            presence = {"since": None, "activities": [activity], "status": "online", "afk": False}
+            try:
+                await worker.command(3, presence, shard_id=shard_id)
+            except GatewayError as error:
+                print(f"no presence on shard {shard_id}: {error.code}", flush=True)
+
+        print("listening", flush=True)
+        await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
