@@ -65,7 +65,7 @@ def test_the_contract_names_every_error_and_every_message_of_our_own() -> None:
 
 def test_the_queries_are_all_described() -> None:
     text = (ROOT / "docs/queries.md").read_text()
-    assert [name for name in QUERY_TYPES if f"`{name}" not in text] == []
+    assert [name for name in QUERY_TYPES if f'"type": "{name}"' not in text] == []
 
 
 def test_no_source_refers_to_a_document_that_is_not_there() -> None:
