@@ -91,6 +91,7 @@ async def _run(settings: Settings) -> int:
             finally:
                 for task in beside:
                     task.cancel()
+                await asyncio.wait(beside, timeout=2.0)
 
 
 def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, Any, None]]:

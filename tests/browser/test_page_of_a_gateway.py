@@ -62,7 +62,8 @@ def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -
 
     async def main() -> None:
         port = free_port()
-        quick = {"heartbeat_interval_ms": 1000}
+        # A beat every half second; one that is late by a second would be a violation.
+        quick = {"heartbeat_interval_ms": 500, "heartbeat_tolerance": 1.0, "heartbeat_missing": 1.5}
         async with stage(
             tmp_path, broker, shards=4, simulator=quick, PROCESSES="1", HTTP_ADDRESS=f"127.0.0.1:{port}"
         ) as it:
@@ -75,6 +76,7 @@ def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -
                 task.cancel()
             await asyncio.gather(*flooding, return_exceptions=True)
             assert all(shard["closes"] == {} for shard in status["shards"])
+            assert all(cluster["publisher"]["lag_s"] < 1.0 for cluster in status["clusters"])
             result = await it.all_arrived()
             assert result.doubled == 0
             assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')

@@ -93,6 +93,7 @@ async def look(it: Stage, port: int) -> None:
     clean("status", repr(await it.gateway.status()).encode())
     assert it.gateway.pid is not None
     clean("ps", command_lines(it.gateway.pid))
+    assert (it.gateway.state_dir / "status.sock").stat().st_mode & 0o777 == 0o600
 
 
 def test_nothing_of_a_gateway_in_good_days_and_bad_ones_shows_a_secret(

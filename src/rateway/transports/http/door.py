@@ -54,6 +54,7 @@ class Door:
     def __init__(self, factory: Callable[[], asyncio.Protocol], limits: Limits) -> None:
         self.limits = limits
         self.turned_away = 0
+        self._closed = False
         self._factory = factory
         self._pace = Pace(limits.requests_per_s, limits.burst)
         self._guests: dict[asyncio.BaseProtocol, Guest] = {}
@@ -73,6 +74,8 @@ class Door:
 
     def admit(self, guest: Guest) -> float | None:
         """Seconds until it may speak; None: it has to go. The one that idled longest makes room."""
+        if self._closed:
+            return None
         if len(self._guests) >= self.limits.connections:
             idle = next((each for each in self._guests.values() if not each.busy), None)
             if idle is None:
@@ -86,6 +89,12 @@ class Door:
         inner = self._factory()
         self._guests[inner] = guest
         return inner
+
+    def close(self) -> None:
+        """End every connection; new ones are turned away."""
+        self._closed = True
+        for guest in list(self._guests.values()):
+            guest.leave()
 
     def forget(self, inner: asyncio.BaseProtocol) -> None:
         self._guests.pop(inner, None)

@@ -121,7 +121,9 @@ class HttpServer:
             await asyncio.Event().wait()
         finally:
             listener.close()
-            await self._server.shutdown(1.0)
+            # Whoever is being answered sees the connection end; aiohttp then has nobody to wait for.
+            self._door.close()
+            await self._server.shutdown(0.5)
 
     async def _listen(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -148,7 +150,8 @@ class HttpServer:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         guest = self._door.of(request.protocol)
         if guest is None:
-            raise ConnectionResetError
+            # The connection has just ended; aiohttp finds out when it writes.
+            return web.Response(status=503)
         guest.work(self.limits.answer_s)
         wait = self._pace.wait(asyncio.get_running_loop().time())
         if wait:
