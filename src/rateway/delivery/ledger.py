@@ -164,26 +164,43 @@ class Unconfirmed:
         Returns the runs that are complete now.
         """
         finished: list[Run] = []
+        # Acknowledgements one by one mostly come for one run after the other.
+        near: Run | None = None
+        begin = stop = 0
         for tag, multiple in acks:
-            if not multiple:
-                found = self._find(tag)
-                if found is not None:
-                    run, index = found
-                    if run.held is None or index not in run.held:
-                        self._confirm(run, index, finished)
+            if multiple:
+                self._acknowledge_all(tag or self._next_tag - 1, finished)
                 continue
-            last = tag or self._next_tag - 1
-            for run in self.sent:
-                if run.tag > last:
-                    break
-                if run.left and run.held is None and run.tag + len(run.marks) - 1 <= last:
-                    self._finish(run, finished)
+            if not begin <= tag < stop:
+                near = self._find(tag)
+                if near is None:
                     continue
-                for index in range(run.front, min(len(run.marks), last - run.tag + 1)):
-                    if run.held is None or index not in run.held:
-                        self._confirm(run, index, finished)
+                begin, stop = near.tag, near.tag + len(near.marks)
+            assert near is not None
+            if near.held is None or tag - begin not in near.held:
+                self._confirm(near, tag - begin, finished)
         self._trim()
         return finished
+
+    def _acknowledge_all(self, last: int, finished: list[Run]) -> None:
+        for run in self.sent:
+            if run.tag > last:
+                return
+            count = len(run.marks)
+            stop = min(count, last - run.tag + 1)
+            if run.held is not None:
+                for index in range(run.front, stop):
+                    if index not in run.held:
+                        self._confirm(run, index, finished)
+            elif stop == count:
+                if run.left:
+                    self._finish(run, finished)
+            elif run.left == count - run.front and run.origins is None:
+                if stop > run.front:
+                    self._answer_first(run, stop)
+            else:
+                for index in range(run.front, stop):
+                    self._confirm(run, index, finished)
 
     def refuse(self, tag: int, multiple: bool, remark: Callable[[Any], Any]) -> int:
         """``basic.nack``: these events are to be retried, marked by ``remark(head)``. Returns how many."""
@@ -194,19 +211,18 @@ class Unconfirmed:
                 for index in range(run.front, min(len(run.marks), last - run.tag + 1)):
                     self._refuse(run, index, remark)
         else:
-            found = self._find(tag)
-            if found is not None:
-                self._refuse(*found, remark)
+            run_of_tag = self._find(tag)
+            if run_of_tag is not None:
+                self._refuse(run_of_tag, tag - run_of_tag.tag, remark)
         self._trim()
         return len(self.refused) - before
 
-    def _find(self, tag: int) -> tuple[Run, int] | None:
+    def _find(self, tag: int) -> Run | None:
         at = bisect_right(self._tags, tag) - 1
         if at < 0:
             return None
         run = self.sent[at]
-        index = tag - run.tag
-        return (run, index) if index < len(run.marks) else None
+        return run if tag - run.tag < len(run.marks) else None
 
     def _refuse(self, run: Run, index: int, remark: Callable[[Any], Any]) -> None:
         head = run.pieces[STRIDE * index] if run.left else None
@@ -284,33 +300,57 @@ class Unconfirmed:
         if run.origins is not None:
             origin, there = run.origins[index]
             self._confirm(origin, there, finished)
-        self._answer(run, index)
+        if self._answer(run, index):
+            cursor = run.cursor
+            if cursor is not None and cursor.runs[0] is run:
+                self._settle(cursor)
+
+    def _answer(self, run: Run, index: int) -> bool:
+        """Take one event out of a run: its memory, its count, its place in the spool. Whether that moved its front."""
+        pieces = run.pieces
+        at = STRIDE * index
+        pieces[at] = pieces[at + 1] = None
+        # Bytes are shared out evenly: what the last one leaves is taken with the run.
+        size = run.bytes // run.left
+        run.left -= 1
+        run.bytes -= size
+        self._count_answered(run, 1, size)
+        if run.records is not None:
+            self.dropped.append(run.records[index])
+        if index != run.front:
+            return False
+        count, front = len(run.marks), index + 1
+        while front < count and pieces[STRIDE * front] is None:
+            front += 1
+        run.front = front
+        return True
+
+    def _answer_first(self, run: Run, stop: int) -> None:
+        """Take the events from the front to ``stop`` out of a run without holes, and not all of it."""
+        front = run.front
+        count = stop - front
+        run.pieces[STRIDE * front : STRIDE * stop] = _GONE * count
+        size = run.bytes * count // run.left
+        run.left -= count
+        run.bytes -= size
+        run.front = stop
+        self._count_answered(run, count, size)
+        if run.records is not None:
+            self.dropped += run.records[front:stop]
         cursor = run.cursor
         if cursor is not None and cursor.runs[0] is run:
             self._settle(cursor)
 
-    def _answer(self, run: Run, index: int) -> None:
-        """Take one event out of a run: its memory, its count, its place in the spool."""
-        at = STRIDE * index
-        size = sum(map(len, run.pieces[at : at + STRIDE]))
-        run.pieces[at : at + STRIDE] = _GONE
-        run.left -= 1
-        run.bytes -= size
-        if run.origins is None:
-            self.confirmed += 1
+    def _count_answered(self, run: Run, count: int, size: int) -> None:
+        if run.origins is not None:
+            return
+        self.confirmed += count
         if run.window:
-            self.window_events -= 1
+            self.window_events -= count
             self.window_bytes -= size
-        elif run.records is None and run.origins is None:
-            self.events -= 1
+        elif run.records is None:
+            self.events -= count
             self.bytes -= size
-        if run.records is not None:
-            self.dropped.append(run.records[index])
-        if index == run.front:
-            count, front, pieces = len(run.marks), index + 1, run.pieces
-            while front < count and pieces[STRIDE * front] is None:
-                front += 1
-            run.front = front
 
     def _finish(self, run: Run, finished: list[Run]) -> None:
         """All that was left of a run is answered for."""
@@ -323,14 +363,7 @@ class Unconfirmed:
             self.dropped += [
                 number for index, number in enumerate(run.records) if pieces[STRIDE * index] is not None
             ]
-            if run.window:
-                self.window_events -= run.left
-                self.window_bytes -= run.bytes
-        else:
-            self.events -= run.left
-            self.bytes -= run.bytes
-        if run.origins is None:
-            self.confirmed += run.left
+        self._count_answered(run, run.left, run.bytes)
         run.left = 0
         run.front = len(run.marks)
         run.pieces = []
