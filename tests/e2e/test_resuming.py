@@ -81,10 +81,17 @@ def test_what_no_buffer_holds_is_told_as_a_gap_and_nothing_that_was_received_is_
 ) -> None:
     async def main() -> None:
         simulator = SMALL_BUFFER | {"heartbeat_interval_ms": 2000}
-        small = {"UNCONFIRMED_EVENTS": "200", "SPOOL_BYTES": "1MiB"}
         async with (
             relayed(broker) as (relay, uri),
-            stage(tmp_path, broker, members=3, simulator=simulator, amqp_uri=uri, **small) as it,
+            stage(
+                tmp_path,
+                broker,
+                members=3,
+                simulator=simulator,
+                amqp_uri=uri,
+                UNCONFIRMED_EVENTS="200",
+                SPOOL_BYTES="1MiB",
+            ) as it,
         ):
             old = sessions_of(await it.ready())
             await it.all_arrived()
