@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ class Witness:
 
     def __init__(self, channel: aio_pika.abc.AbstractChannel) -> None:
         self.heard: list[AbstractIncomingMessage] = []
+        # When each id came first, Unix seconds.
+        self.at: dict[str, float] = {}
         self.came = asyncio.Event()
         self._channel = channel
         self._numbers = itertools.count(1)
@@ -49,6 +52,7 @@ class Witness:
             await queue.consume(self._hear, no_ack=True)
 
     async def _hear(self, message: AbstractIncomingMessage) -> None:
+        self.at.setdefault(str(message.message_id), time.time())
         self.heard.append(message)
         self.came.set()
 
