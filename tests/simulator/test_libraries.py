@@ -35,7 +35,9 @@ async def play(simulator: Simulator) -> None:
         where = {"channel_id": guild["channel_id"]}
         member = guild["members"][0]
         await users.post(f"users/{member}/messages", json={**where, "content": "!ping"})
-        await users.post(f"users/{member}/commands", json={**where, "name": "ping", "options": {"text": "hello"}})
+        await users.post(
+            f"users/{member}/commands", json={**where, "name": "ping", "options": {"text": "hello"}}
+        )
 
 
 async def flood(simulator: Simulator) -> None:
@@ -65,7 +67,11 @@ async def with_hikari(simulator: Simulator) -> list[dict[str, Any]]:
     unread: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unread.append(context))
     bot = hikari.GatewayBot(
-        simulator.options.token, rest_url=simulator.api_url, intents=hikari.Intents.ALL, banner=None, logs=None
+        simulator.options.token,
+        rest_url=simulator.api_url,
+        intents=hikari.Intents.ALL,
+        banner=None,
+        logs=None,
     )
 
     async def on_message(event: hikari.GuildMessageCreateEvent) -> None:
@@ -147,7 +153,9 @@ async def with_discord_py(simulator: Simulator) -> None:
         await eventually(lambda: {"pong from discord.py", "slash hello"} <= answers(simulator))
         await flood(simulator)
         world = simulator.world.state(["role", "channel", "thread", "member", "emoji"])
-        await eventually(lambda: {str(role.id) for guild in bot.guilds for role in guild.roles} == set(world["role"]))
+        await eventually(
+            lambda: {str(role.id) for guild in bot.guilds for role in guild.roles} == set(world["role"])
+        )
         channels = {str(channel.id): channel.name for guild in bot.guilds for channel in guild.channels}
         # discord.py knows no directories.
         assert channels == {key: d["name"] for key, d in world["channel"].items() if d["type"] != 14}

@@ -38,7 +38,11 @@ def test_a_wrong_token_is_answered_as_discord_does() -> None:
 def test_the_bot_learns_of_itself_and_of_the_gateway() -> None:
     async def test(it: Api) -> None:
         bot = await it.do("GET", "gateway/bot")
-        assert (bot["url"], bot["shards"], bot["session_start_limit"]["max_concurrency"]) == ("ws://127.0.0.1:1", 3, 16)
+        assert (bot["url"], bot["shards"], bot["session_start_limit"]["max_concurrency"]) == (
+            "ws://127.0.0.1:1",
+            3,
+            16,
+        )
         assert (await it.do("GET", "users/@me"))["id"] == BOT_ID
         assert (await it.do("GET", "/api/v9/users/@me"))["id"] == BOT_ID
         assert (await it.do("GET", "/api/users/@me"))["id"] == BOT_ID
@@ -70,7 +74,9 @@ def test_the_bot_learns_of_itself_and_of_the_gateway() -> None:
         ("GET", "guilds/{guild}/welcome-screen", 501, 0),
     ],
 )
-def test_errors_are_worded_and_numbered_as_discord_does(method: str, path: str, status: int, code: int) -> None:
+def test_errors_are_worded_and_numbered_as_discord_does(
+    method: str, path: str, status: int, code: int
+) -> None:
     async def test(it: Api) -> None:
         where = path.format(text=it.channel(0), category=it.channel(4), guild=it.guild.id)
         assert await it.fails(method, where, None if method == "GET" else {}) == (status, code)
@@ -113,7 +119,11 @@ def test_a_message_is_sent_edited_found_and_deleted() -> None:
         sent = await it.do("POST", path, {"content": f"hello <@{it.person()}>", "embeds": [{"title": "t"}]})
         ((name, d),) = it.dispatched()
         assert name == "MESSAGE_CREATE" and d["id"] == sent["id"] and d["guild_id"] == it.guild.id
-        assert d["author"]["id"] == BOT_ID and d["mentions"][0]["id"] == it.person() and "user" not in d["member"]
+        assert (
+            d["author"]["id"] == BOT_ID
+            and d["mentions"][0]["id"] == it.person()
+            and "user" not in d["member"]
+        )
         assert "guild_id" not in sent and "member" not in sent
         edited = await it.do("PATCH", f"{path}/{sent['id']}", {"content": "bye"})
         assert [name for name, _ in it.dispatched()] == ["MESSAGE_UPDATE"]
@@ -211,7 +221,9 @@ def test_pins_typing_and_direct_channels() -> None:
         assert it.dispatched()[0][0] == "TYPING_START"
         channel = await it.do("POST", "users/@me/channels", {"recipient_id": it.person()})
         assert channel["type"] == 1 and channel["recipients"][0]["id"] == it.person()
-        assert (await it.do("POST", "users/@me/channels", {"recipient_id": it.person()}))["id"] == channel["id"]
+        assert (await it.do("POST", "users/@me/channels", {"recipient_id": it.person()}))["id"] == channel[
+            "id"
+        ]
         await it.do("POST", f"channels/{channel['id']}/messages", {"content": "psst"})
         ((name, d),) = it.dispatched()
         assert name == "MESSAGE_CREATE" and "guild_id" not in d and d["channel_type"] == 1
@@ -286,7 +298,9 @@ def test_members_are_listed_changed_kicked_and_banned() -> None:
         assert await it.fails("GET", f"{path}/{person}") == (404, 10007)
         await it.do("PUT", f"guilds/{it.guild.id}/bans/{it.person(3)}")
         assert [name for name, _ in it.dispatched()] == ["GUILD_BAN_ADD", "GUILD_MEMBER_REMOVE"]
-        assert [ban["user"]["id"] for ban in await it.do("GET", f"guilds/{it.guild.id}/bans")] == [it.person(3)]
+        assert [ban["user"]["id"] for ban in await it.do("GET", f"guilds/{it.guild.id}/bans")] == [
+            it.person(3)
+        ]
         await it.do("DELETE", f"guilds/{it.guild.id}/bans/{it.person(3)}")
         assert it.dispatched()[0][0] == "GUILD_BAN_REMOVE"
         owner = it.guild.fields["owner_id"]

@@ -62,7 +62,11 @@ def test_commands_are_registered_replaced_changed_and_deleted() -> None:
 
 def test_a_command_that_discord_would_refuse_is_refused() -> None:
     async def test(it: Api) -> None:
-        for body in ({"name": "Ping", "description": "x"}, {"name": "ping"}, {"name": "a b", "description": "x"}):
+        for body in (
+            {"name": "Ping", "description": "x"},
+            {"name": "ping"},
+            {"name": "a b", "description": "x"},
+        ):
             assert await it.fails("POST", COMMANDS, body) == (400, 50035)
         assert await it.fails("PUT", COMMANDS, {"name": "ping"}) == (400, 50035)
 
@@ -151,7 +155,9 @@ def test_an_answer_that_comes_too_late_is_refused() -> None:
 def test_a_pressed_button_updates_its_message() -> None:
     async def test(it: Api) -> None:
         row = {"type": 1, "components": [{"type": 2, "style": 1, "label": "Go", "custom_id": "go"}]}
-        message = await it.do("POST", f"channels/{it.channel()}/messages", {"content": "?", "components": [row]})
+        message = await it.do(
+            "POST", f"channels/{it.channel()}/messages", {"content": "?", "components": [row]}
+        )
         it.dispatched()
         body = {"channel_id": it.channel(), "message_id": message["id"], "custom_id": "go"}
         d = await it.do("POST", f"/simulator/users/{it.person()}/components", body)
@@ -191,7 +197,11 @@ def test_users_come_speak_rename_themselves_and_go() -> None:
         await it.do("POST", f"{as_user}/leave", {"guild_id": it.guild.id})
         names = [name for name, _ in it.dispatched()]
         assert names == [
-            "GUILD_MEMBER_ADD", "MESSAGE_CREATE", "GUILD_MEMBER_UPDATE", "VOICE_STATE_UPDATE", "VOICE_STATE_UPDATE",
+            "GUILD_MEMBER_ADD",
+            "MESSAGE_CREATE",
+            "GUILD_MEMBER_UPDATE",
+            "VOICE_STATE_UPDATE",
+            "VOICE_STATE_UPDATE",
             "GUILD_MEMBER_REMOVE",
         ]
 
@@ -206,7 +216,12 @@ def test_the_bot_is_moved_in_and_out_of_guilds_and_the_world_can_be_read() -> No
         for change in ("outage", "recover", "leave"):
             await it.do("POST", f"/simulator/guilds/{new}/{change}")
         told = [(name, d.get("unavailable")) for name, d in it.dispatched()]
-        assert told == [("GUILD_CREATE", None), ("GUILD_DELETE", True), ("GUILD_CREATE", False), ("GUILD_DELETE", None)]
+        assert told == [
+            ("GUILD_CREATE", None),
+            ("GUILD_DELETE", True),
+            ("GUILD_CREATE", False),
+            ("GUILD_DELETE", None),
+        ]
         world = await it.do("GET", f"/simulator/world?kinds=role,member&guilds={it.guild.id}")
         assert set(world) == {"role", "member"} and set(world["role"]) == set(it.guild.roles)
         assert await it.fails("GET", "/simulator/world?kinds=rolls") == (400, 50035)

@@ -52,23 +52,32 @@ def test_the_page_has_the_printed_patch() -> None:
 async def start(script: str, environment: dict[str, str]) -> asyncio.subprocess.Process:
     """An example as its reader runs it."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, ROOT / "examples" / script, env=os.environ | environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        sys.executable,
+        ROOT / "examples" / script,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
 
 
 @pytest.mark.parametrize("script", ["simulated_hikari_bot.py", "simulated_discord_py_bot.py"])
 def test_an_example_bot_answers_the_example_users(script: str) -> None:
     async def main() -> None:
-        async with Simulator(SimulatorOptions(world=WorldOptions(guilds=2, members_per_guild=5))) as simulator:
+        async with Simulator(
+            SimulatorOptions(world=WorldOptions(guilds=2, members_per_guild=5))
+        ) as simulator:
             environment = {
-                "DISCORD_API_URL": simulator.api_url, "DISCORD_GATEWAY_URL": simulator.gateway_url,
-                "DISCORD_TOKEN": simulator.options.token, "SIMULATOR": simulator.control_url,
+                "DISCORD_API_URL": simulator.api_url,
+                "DISCORD_GATEWAY_URL": simulator.gateway_url,
+                "DISCORD_TOKEN": simulator.options.token,
+                "SIMULATOR": simulator.control_url,
             }
             bot = await start(script, environment)
             try:
                 # The bot has registered its command and is connected.
-                while not (simulator.world.app.commands[None] and simulator.ledger.summary()["sessions_alive"]):
+                while not (
+                    simulator.world.app.commands[None] and simulator.ledger.summary()["sessions_alive"]
+                ):
                     assert bot.returncode is None, await bot.communicate()
                     await asyncio.sleep(0.05)
                 users = await start("simulated_users.py", environment)

@@ -43,7 +43,13 @@ TEXT = CHANNEL + (
 VOICE = CHANNEL + " bitrate user_limit rtc_region video_quality_mode last_message_id rate_limit_per_user"
 FORUM = TEXT + " available_tags default_reaction_emoji default_sort_order"
 CHANNELS = {
-    0: TEXT, 2: VOICE, 4: CHANNEL, 5: TEXT, 13: VOICE + " topic", 14: CHANNEL, 15: FORUM + " default_forum_layout",
+    0: TEXT,
+    2: VOICE,
+    4: CHANNEL,
+    5: TEXT,
+    13: VOICE + " topic",
+    14: CHANNEL,
+    15: FORUM + " default_forum_layout",
     16: FORUM,
 }
 THREAD = (
@@ -59,9 +65,7 @@ INTERACTION = (
     "context attachment_size_limit channel_id channel"
 )
 ENTITLEMENT = "id sku_id application_id type deleted starts_at ends_at consumed"
-SUBSCRIPTION = (
-    "id user_id sku_ids entitlement_ids renewal_sku_ids current_period_start current_period_end status canceled_at"
-)
+SUBSCRIPTION = "id user_id sku_ids entitlement_ids renewal_sku_ids current_period_start current_period_end status canceled_at"
 AUTOMOD = (
     "id guild_id name creator_id event_type trigger_type trigger_metadata actions enabled exempt_roles "
     "exempt_channels"

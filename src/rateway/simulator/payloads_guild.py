@@ -25,13 +25,32 @@ from rateway.simulator.world_guild import (
 _FIRST_MS: Final = 1_451_606_400_000 - DISCORD_EPOCH_MS
 _STEP_MS: Final = 30_011
 _KINDS: Final = (
-    (CATEGORY, "text"), (TEXT, "general"), (VOICE, "lounge"), (ANNOUNCEMENT, "news"), (FORUM, "help"),
-    (STAGE, "town hall"), (MEDIA, "gallery"), (CATEGORY, "more"), (TEXT, "bots"), (VOICE, "games"),
-    (DIRECTORY, "directory"), (TEXT, "off-topic"),
+    (CATEGORY, "text"),
+    (TEXT, "general"),
+    (VOICE, "lounge"),
+    (ANNOUNCEMENT, "news"),
+    (FORUM, "help"),
+    (STAGE, "town hall"),
+    (MEDIA, "gallery"),
+    (CATEGORY, "more"),
+    (TEXT, "bots"),
+    (VOICE, "games"),
+    (DIRECTORY, "directory"),
+    (TEXT, "off-topic"),
 )
 _FEATURES: Final = (
-    "COMMUNITY", "NEWS", "INVITE_SPLASH", "ANIMATED_ICON", "BANNER", "VANITY_URL", "ROLE_ICONS", "SOUNDBOARD",
-    "MORE_STICKERS", "WELCOME_SCREEN_ENABLED", "MEMBER_VERIFICATION_GATE_ENABLED", "AUTO_MODERATION",
+    "COMMUNITY",
+    "NEWS",
+    "INVITE_SPLASH",
+    "ANIMATED_ICON",
+    "BANNER",
+    "VANITY_URL",
+    "ROLE_ICONS",
+    "SOUNDBOARD",
+    "MORE_STICKERS",
+    "WELCOME_SCREEN_ENABLED",
+    "MEMBER_VERIFICATION_GATE_ENABLED",
+    "AUTO_MODERATION",
 )
 
 
@@ -54,9 +73,19 @@ def found(
     bits = noise(options.seed, 2, index)
     bot_role = str(number + 2)
     bot = {
-        "nick": None, "avatar": None, "banner": None, "roles": [bot_role], "joined_at": iso(joined),
-        "premium_since": None, "deaf": False, "mute": False, "flags": 0, "pending": False,
-        "communication_disabled_until": None, "avatar_decoration_data": None, "collectibles": None,
+        "nick": None,
+        "avatar": None,
+        "banner": None,
+        "roles": [bot_role],
+        "joined_at": iso(joined),
+        "premium_since": None,
+        "deaf": False,
+        "mute": False,
+        "flags": 0,
+        "pending": False,
+        "communication_disabled_until": None,
+        "avatar_decoration_data": None,
+        "collectibles": None,
     }
     roster = Roster(people, 1000 + index, first, count, bot, options.online)
     guild = Guild(index, number, {}, roster)
@@ -93,7 +122,9 @@ def _fields(guild: Guild, bits: int, owner_id: str, joined: float) -> Json:
         "verification_level": bits >> 3 & 3,
         "default_message_notifications": bits >> 2 & 1,
         "explicit_content_filter": 2 if community else bits >> 5 & 1,
-        "features": [name for place, name in enumerate(_FEATURES) if community or bits >> 20 + place & 3 == 0],
+        "features": [
+            name for place, name in enumerate(_FEATURES) if community or bits >> 20 + place & 3 == 0
+        ],
         "mfa_level": bits >> 4 & 1,
         "application_id": None,
         "system_channel_id": text,
@@ -127,18 +158,30 @@ def _roles(guild: Guild, count: int, bot_role: str, bot_id: str, bits: int) -> N
     roles[guild.id] = payloads.role(guild.id, "@everyone", 0)
     if count > 2:
         booster = str(guild.number + 3)
-        roles[booster] = payloads.role(booster, "Server Booster", 1, managed=True, tags={"premium_subscriber": None})
+        roles[booster] = payloads.role(
+            booster, "Server Booster", 1, managed=True, tags={"premium_subscriber": None}
+        )
     for place in range(2, max(2, count - 1)):
         role_id = str(guild.number + 2 + place)
         colour = noise(bits, place) & 0xFFFFFF
         roles[role_id] = payloads.role(
-            role_id, f"role-{place}", place, color=colour, hoist=place % 2 == 0, mentionable=place % 3 == 0,
+            role_id,
+            f"role-{place}",
+            place,
+            color=colour,
+            hoist=place % 2 == 0,
+            mentionable=place % 3 == 0,
             colors={"primary_color": colour, "secondary_color": None, "tertiary_color": None},
             unicode_emoji="🦊" if place == 3 else None,
             **({"tags": _sold(guild)} if place == 5 else {}),
         )
     roles[bot_role] = payloads.role(
-        bot_role, "Simulated Bot", len(roles), managed=True, permissions=payloads.BOT_PERMISSIONS, hoist=True,
+        bot_role,
+        "Simulated Bot",
+        len(roles),
+        managed=True,
+        permissions=payloads.BOT_PERMISSIONS,
+        hoist=True,
         tags={"bot_id": bot_id},
     )
 
@@ -146,21 +189,27 @@ def _roles(guild: Guild, count: int, bot_role: str, bot_id: str, bits: int) -> N
 def _sold(guild: Guild) -> Json:
     """Tags of a role that an integration gives and that one can buy; null stands for true."""
     return {
-        "integration_id": str(guild.number + 9000), "subscription_listing_id": str(guild.number + 9001),
-        "available_for_purchase": None, "guild_connections": None,
+        "integration_id": str(guild.number + 9000),
+        "subscription_listing_id": str(guild.number + 9001),
+        "available_for_purchase": None,
+        "guild_connections": None,
     }
 
 
 def _channels(guild: Guild, count: int, bits: int) -> None:
     parent: str | None = None
     for place in range(count):
-        kind, name = _KINDS[place] if place < len(_KINDS) else (VOICE if place % 3 == 0 else TEXT, f"channel-{place}")
+        kind, name = (
+            _KINDS[place] if place < len(_KINDS) else (VOICE if place % 3 == 0 else TEXT, f"channel-{place}")
+        )
         if kind == DIRECTORY and bits & 31:
             kind, name = TEXT, f"channel-{place}"
         channel_id = str(guild.number + 100 + place)
         overwrites = []
         if noise(bits, place) & 3 == 0:
-            overwrites.append(payloads.overwrite(guild.id, 0, deny=1 << 11 if kind == ANNOUNCEMENT else 1 << 17))
+            overwrites.append(
+                payloads.overwrite(guild.id, 0, deny=1 << 11 if kind == ANNOUNCEMENT else 1 << 17)
+            )
             role_id = list(guild.roles)[noise(bits, place, 1) % len(guild.roles)]
             if role_id != guild.id:
                 overwrites.append(payloads.overwrite(role_id, 0, allow=1 << 10 | 1 << 11))
@@ -178,7 +227,9 @@ def _expressions(guild: Guild) -> None:
     for place in range(5):
         emoji_id = str(guild.number + 20_000 + place)
         roles = [list(guild.roles)[-1]] if place == 4 else None
-        guild.emojis[emoji_id] = payloads.emoji(emoji_id, f"emoji_{place}", animated=place % 2 == 1, roles=roles)
+        guild.emojis[emoji_id] = payloads.emoji(
+            emoji_id, f"emoji_{place}", animated=place % 2 == 1, roles=roles
+        )
     for place in range(2):
         sticker_id = str(guild.number + 21_000 + place)
         guild.stickers[sticker_id] = payloads.sticker(sticker_id, guild.id, f"sticker {place}")
@@ -215,15 +266,21 @@ def _happenings(guild: Guild, people: People, wall: float) -> None:
             user_id = people.id_of(roster.first + place)
             channel_id = voices[place % len(voices)]
             session = f"{noise(guild.index, place):032x}"
-            guild.voice_states[user_id] = payloads.voice_state(channel_id, user_id, session, self_mute=place == 2)
+            guild.voice_states[user_id] = payloads.voice_state(
+                channel_id, user_id, session, self_mute=place == 2
+            )
             guild.participants.setdefault(channel_id, set()).add(user_id)
     stages = [c for c in guild.channels.values() if c["type"] == STAGE]
     if stages and guild.index % 3 == 0:
         stage_id = str(guild.number + 23_000)
-        guild.stages[stage_id] = payloads.stage_instance(stage_id, guild.id, stages[0]["id"], "Ask us anything")
+        guild.stages[stage_id] = payloads.stage_instance(
+            stage_id, guild.id, stages[0]["id"], "Ask us anything"
+        )
     if roster.count and guild.index % 2 == 0:
         event_id = str(guild.number + 24_000)
         creator = people.user(roster.first)
         place_of = stages[0] if stages and guild.index % 4 == 0 else None
-        guild.events[event_id] = payloads.scheduled_event(event_id, guild.id, creator, "Movie night", wall, place_of)
+        guild.events[event_id] = payloads.scheduled_event(
+            event_id, guild.id, creator, "Movie night", wall, place_of
+        )
         guild.subscribers[event_id] = []

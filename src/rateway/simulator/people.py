@@ -24,10 +24,54 @@ BOT_ID: Final = str((_FIRST_MS + BOT_INDEX * _STEP_MS << 22) + BOT_INDEX % 4096)
 # The simulated bot's token. Libraries read the bot's id from a token's first part, in base64.
 TOKEN: Final = f"{b64encode(BOT_ID.encode()).decode().rstrip('=')}.simulated.token"
 
-_FIRST = ("Ada", "Björn", "Chloé", "Dmitri", "Elif", "Farid", "Grace", "Hana", "Ivo", "Jürgen", "Kofi", "Lin",
-          "Mía", "Noor", "Omar", "Priya", "Quinn", "Rosa", "Søren", "Tomás", "Uma", "Vera", "Wei", "Zoë")
-_SECOND = ("fox", "owl", "moss", "ember", "river", "stone", "cloud", "pixel", "comet", "maple", "raven", "wave",
-           "spark", "frost", "dune", "lynx", "tiger", "sage", "echo", "nova")
+_FIRST = (
+    "Ada",
+    "Björn",
+    "Chloé",
+    "Dmitri",
+    "Elif",
+    "Farid",
+    "Grace",
+    "Hana",
+    "Ivo",
+    "Jürgen",
+    "Kofi",
+    "Lin",
+    "Mía",
+    "Noor",
+    "Omar",
+    "Priya",
+    "Quinn",
+    "Rosa",
+    "Søren",
+    "Tomás",
+    "Uma",
+    "Vera",
+    "Wei",
+    "Zoë",
+)
+_SECOND = (
+    "fox",
+    "owl",
+    "moss",
+    "ember",
+    "river",
+    "stone",
+    "cloud",
+    "pixel",
+    "comet",
+    "maple",
+    "raven",
+    "wave",
+    "spark",
+    "frost",
+    "dune",
+    "lynx",
+    "tiger",
+    "sage",
+    "echo",
+    "nova",
+)
 
 
 def iso(seconds: float) -> str:
@@ -115,7 +159,12 @@ def _primary_guild(bits: int) -> Json:
     }
 
 
-_GAMES = (("Celestial Chess", "1109"), ("Mushroom Racer", "2218"), ("Deep Mines", "3327"), ("Paper Empires", "4436"))
+_GAMES = (
+    ("Celestial Chess", "1109"),
+    ("Mushroom Racer", "2218"),
+    ("Deep Mines", "3327"),
+    ("Paper Empires", "4436"),
+)
 
 
 def presence(user: Json, status: str, bits: int, wall: float) -> Json:
@@ -131,7 +180,12 @@ def presence(user: Json, status: str, bits: int, wall: float) -> Json:
         clients["web"] = status
     if bits & 0x3E0 == 0:
         clients["vr"] = status
-    return {"user": user, "status": status, "activities": activities(bits >> 10, wall), "client_status": clients}
+    return {
+        "user": user,
+        "status": status,
+        "activities": activities(bits >> 10, wall),
+        "client_status": clients,
+    }
 
 
 def activities(bits: int, wall: float) -> list[Json]:
@@ -140,44 +194,84 @@ def activities(bits: int, wall: float) -> list[Json]:
     now_ms = int(wall * 1000)
     found: list[Json] = []
     if kind in (0, 1):
-        found.append({
-            "id": "custom", "name": "Custom Status", "type": 4, "created_at": now_ms,
-            "state": f"thinking about {_SECOND[bits // 8 % 20]}s",
-            "emoji": {"name": "🌿"} if bits & 8 else {"name": "wave", "id": str(bits), "animated": bool(bits & 16)},
-        })
+        found.append(
+            {
+                "id": "custom",
+                "name": "Custom Status",
+                "type": 4,
+                "created_at": now_ms,
+                "state": f"thinking about {_SECOND[bits // 8 % 20]}s",
+                "emoji": {"name": "🌿"}
+                if bits & 8
+                else {"name": "wave", "id": str(bits), "animated": bool(bits & 16)},
+            }
+        )
     if kind in (1, 2, 3):
         found.append(_playing(bits >> 8, now_ms))
     elif kind == 4:
         found.append(_listening(bits >> 8, now_ms))
     elif kind == 5:
-        found.append({
-            "id": f"{bits:x}", "name": "Twitch", "type": 1, "url": "https://www.twitch.tv/celestial",
-            "created_at": now_ms, "details": "Chess until dawn", "state": "Celestial Chess",
-            "assets": {"large_image": "twitch:celestial"}, "application_id": "1109", "flags": 1,
-        })
+        found.append(
+            {
+                "id": f"{bits:x}",
+                "name": "Twitch",
+                "type": 1,
+                "url": "https://www.twitch.tv/celestial",
+                "created_at": now_ms,
+                "details": "Chess until dawn",
+                "state": "Celestial Chess",
+                "assets": {"large_image": "twitch:celestial"},
+                "application_id": "1109",
+                "flags": 1,
+            }
+        )
     return found
 
 
 def _playing(bits: int, now_ms: int) -> Json:
     name, application_id = _GAMES[bits % 4]
     return {
-        "id": f"{bits:x}", "name": name, "type": 0, "url": None, "created_at": now_ms,
-        "timestamps": {"start": now_ms - bits % 7_200_000}, "application_id": application_id,
-        "status_display_type": bits % 3, "details": "Ranked", "details_url": "https://example.org/ranked",
-        "state": "In a group", "state_url": None, "party": {"id": f"party-{bits % 999}", "size": [1 + bits % 3, 4]},
+        "id": f"{bits:x}",
+        "name": name,
+        "type": 0,
+        "url": None,
+        "created_at": now_ms,
+        "timestamps": {"start": now_ms - bits % 7_200_000},
+        "application_id": application_id,
+        "status_display_type": bits % 3,
+        "details": "Ranked",
+        "details_url": "https://example.org/ranked",
+        "state": "In a group",
+        "state_url": None,
+        "party": {"id": f"party-{bits % 999}", "size": [1 + bits % 3, 4]},
         "assets": {
-            "large_image": "map_1", "large_text": "The first map", "large_url": None, "small_image": "rank_3",
-            "small_text": "Rank 3", "small_url": None, "invite_cover_image": None,
+            "large_image": "map_1",
+            "large_text": "The first map",
+            "large_url": None,
+            "small_image": "rank_3",
+            "small_text": "Rank 3",
+            "small_url": None,
+            "invite_cover_image": None,
         },
-        "secrets": {"join": f"{bits:x}join"}, "instance": True, "flags": 0, "buttons": ["Watch", "Join"],
+        "secrets": {"join": f"{bits:x}join"},
+        "instance": True,
+        "flags": 0,
+        "buttons": ["Watch", "Join"],
     }
 
 
 def _listening(bits: int, now_ms: int) -> Json:
     return {
-        "id": "spotify:1", "name": "Spotify", "type": 2, "created_at": now_ms, "flags": 48,
-        "timestamps": {"start": now_ms - 60_000, "end": now_ms + 120_000}, "details": f"Song {bits % 500}",
-        "state": f"{_FIRST[bits % 24]} & the {_SECOND[bits // 32 % 20]}s", "sync_id": f"{bits:022x}"[:22],
-        "session_id": f"{bits:032x}", "party": {"id": f"spotify:{bits % 99999}"},
+        "id": "spotify:1",
+        "name": "Spotify",
+        "type": 2,
+        "created_at": now_ms,
+        "flags": 48,
+        "timestamps": {"start": now_ms - 60_000, "end": now_ms + 120_000},
+        "details": f"Song {bits % 500}",
+        "state": f"{_FIRST[bits % 24]} & the {_SECOND[bits // 32 % 20]}s",
+        "sync_id": f"{bits:022x}"[:22],
+        "session_id": f"{bits:032x}",
+        "party": {"id": f"spotify:{bits % 99999}"},
         "assets": {"large_image": f"spotify:ab67616d{bits:032x}", "large_text": f"Album {bits % 90}"},
     }

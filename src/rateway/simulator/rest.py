@@ -71,7 +71,9 @@ def setup(
     limits = Limits()
     for method, route, handler in routes(facts):
         for prefix in (r"/api/v{version:\d+}", "/api"):
-            app.router.add_route(method, prefix + route, _discord(rest, limits, facts, method, route, handler))
+            app.router.add_route(
+                method, prefix + route, _discord(rest, limits, facts, method, route, handler)
+            )
     for method, route, handler in rest_speaking.ROUTES:
         app.router.add_route(method, "/simulator" + route, _own(rest, handler))
     app.router.add_route("*", "/api/{tail:.*}", _unsimulated(rest, facts))

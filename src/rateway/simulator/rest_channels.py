@@ -15,9 +15,24 @@ from rateway.simulator.world_guild import CATEGORY, PRIVATE_THREAD, THREADED, TH
 from rateway.simulator.world_members import user_of
 
 _FIELDS: Final = (
-    "name", "type", "position", "topic", "nsfw", "rate_limit_per_user", "bitrate", "user_limit",
-    "permission_overwrites", "parent_id", "rtc_region", "video_quality_mode", "default_auto_archive_duration", "flags",
-    "available_tags", "default_reaction_emoji", "default_thread_rate_limit_per_user", "default_sort_order",
+    "name",
+    "type",
+    "position",
+    "topic",
+    "nsfw",
+    "rate_limit_per_user",
+    "bitrate",
+    "user_limit",
+    "permission_overwrites",
+    "parent_id",
+    "rtc_region",
+    "video_quality_mode",
+    "default_auto_archive_duration",
+    "flags",
+    "available_tags",
+    "default_reaction_emoji",
+    "default_thread_rate_limit_per_user",
+    "default_sort_order",
     "default_forum_layout",
 )
 _THREAD_FIELDS: Final = ("name", "rate_limit_per_user", "flags", "applied_tags")
@@ -40,7 +55,9 @@ def _fields(body: Json) -> Json:
         _named(fields)
     if isinstance(fields.get("permission_overwrites"), list):
         fields["permission_overwrites"] = [
-            payloads.overwrite(str(o["id"]), int(o["type"]), int(o.get("allow") or 0), int(o.get("deny") or 0))
+            payloads.overwrite(
+                str(o["id"]), int(o["type"]), int(o.get("allow") or 0), int(o.get("deny") or 0)
+            )
             for o in fields["permission_overwrites"]
         ]
     return fields
@@ -56,7 +73,9 @@ async def _edit(rest: Rest, request: web.Request) -> Json:
     if guild is None:
         raise Refused("permissions")
     if channel["type"] not in THREADS:
-        return _object(guild, world_channels.change_channel(rest.world, guild, channel["id"], **_fields(body)))
+        return _object(
+            guild, world_channels.change_channel(rest.world, guild, channel["id"], **_fields(body))
+        )
     fields: Json = {key: body[key] for key in _THREAD_FIELDS if key in body}
     metadata = dict(channel["thread_metadata"])
     for key in ("archived", "locked", "auto_archive_duration", "invitable"):
@@ -123,10 +142,19 @@ async def _start_thread(rest: Rest, request: web.Request) -> web.Response:
     if message_id is not None and message_id not in guild.messages.get(channel["id"], {}):
         raise Refused("message")
     content = checked(body.get("message") or {}).get("content", "")
-    private = message_id is None and body.get("type", PRIVATE_THREAD) == PRIVATE_THREAD and "message" not in body
+    private = (
+        message_id is None and body.get("type", PRIVATE_THREAD) == PRIVATE_THREAD and "message" not in body
+    )
     thread = world_threads.create_thread(
-        rest.world, guild, channel, rest.world.bot_id, _named(body), kind=PRIVATE_THREAD if private else None,
-        content=content, message_id=message_id, applied_tags=body.get("applied_tags") or [],
+        rest.world,
+        guild,
+        channel,
+        rest.world.bot_id,
+        _named(body),
+        kind=PRIVATE_THREAD if private else None,
+        content=content,
+        message_id=message_id,
+        applied_tags=body.get("applied_tags") or [],
     )
     return web.json_response(thread, status=201)
 
@@ -157,10 +185,26 @@ async def _invites(rest: Rest, request: web.Request) -> Json:
         raise Refused("channel")
     fields = {key: body[key] for key in ("max_age", "max_uses", "temporary") if key in body}
     d = world_channels.create_invite(rest.world, guild, channel["id"], bot, **fields)
-    return {**d, "channel": {key: channel[key] for key in ("id", "name", "type")},
-            "guild": {key: guild.fields[key] for key in ("id", "name", "icon", "features", "splash", "banner",
-                                                         "description", "verification_level", "vanity_url_code",
-                                                         "nsfw_level", "premium_subscription_count")}}
+    return {
+        **d,
+        "channel": {key: channel[key] for key in ("id", "name", "type")},
+        "guild": {
+            key: guild.fields[key]
+            for key in (
+                "id",
+                "name",
+                "icon",
+                "features",
+                "splash",
+                "banner",
+                "description",
+                "verification_level",
+                "vanity_url_code",
+                "nsfw_level",
+                "premium_subscription_count",
+            )
+        },
+    }
 
 
 async def _open_direct(rest: Rest, request: web.Request) -> Json:

@@ -14,19 +14,47 @@ from rateway.simulator.world_guild import Guild
 from rateway.simulator.world_snapshot import guild_object, member_with_user, own_member
 
 _GUILD_FIELDS: Final = (
-    "name", "verification_level", "default_message_notifications", "explicit_content_filter", "afk_channel_id",
-    "afk_timeout", "icon", "owner_id", "splash", "banner", "system_channel_id", "system_channel_flags",
-    "rules_channel_id", "public_updates_channel_id", "preferred_locale", "features", "description",
-    "premium_progress_bar_enabled", "safety_alerts_channel_id",
+    "name",
+    "verification_level",
+    "default_message_notifications",
+    "explicit_content_filter",
+    "afk_channel_id",
+    "afk_timeout",
+    "icon",
+    "owner_id",
+    "splash",
+    "banner",
+    "system_channel_id",
+    "system_channel_flags",
+    "rules_channel_id",
+    "public_updates_channel_id",
+    "preferred_locale",
+    "features",
+    "description",
+    "premium_progress_bar_enabled",
+    "safety_alerts_channel_id",
 )
 _ROLE_FIELDS: Final = (
-    "name", "permissions", "color", "colors", "hoist", "icon", "unicode_emoji", "mentionable", "position",
+    "name",
+    "permissions",
+    "color",
+    "colors",
+    "hoist",
+    "icon",
+    "unicode_emoji",
+    "mentionable",
+    "position",
 )
 _MEMBER_FIELDS: Final = ("nick", "roles", "mute", "deaf", "communication_disabled_until", "flags")
 
 
 def _whole_guild(guild: Guild) -> Json:
-    return {**guild_object(guild), "owner": False, "max_presences": None, "icon_hash": guild.fields["icon_hash"]}
+    return {
+        **guild_object(guild),
+        "owner": False,
+        "max_presences": None,
+        "icon_hash": guild.fields["icon_hash"],
+    }
 
 
 async def _get(rest: Rest, request: web.Request) -> Json:
@@ -154,7 +182,9 @@ async def _kick(rest: Rest, request: web.Request) -> None:
 
 async def _bans(rest: Rest, request: web.Request) -> list[Json]:
     guild = guild_of(rest, request)
-    return [{"reason": None, "user": world_members.user_of(rest.world, user_id)} for user_id in sorted(guild.bans)]
+    return [
+        {"reason": None, "user": world_members.user_of(rest.world, user_id)} for user_id in sorted(guild.bans)
+    ]
 
 
 async def _ban(rest: Rest, request: web.Request) -> None:

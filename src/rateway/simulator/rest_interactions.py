@@ -56,7 +56,9 @@ def _write(rest: Rest, asked: Asked, body: Json, **more: Any) -> Json:
         d = shapes.message(world.snowflake(), asked.channel_id, bot, content, world.now(), **fields)
         world.emit("MESSAGE_CREATE", None, d, direct=True, revealed=True)
     else:
-        d = world_messages.create_message(world, _guild(rest, asked), asked.channel_id, bot, content, **fields)
+        d = world_messages.create_message(
+            world, _guild(rest, asked), asked.channel_id, bot, content, **fields
+        )
     asked.messages[d["id"]] = d
     return d
 
@@ -71,7 +73,9 @@ def _change(rest: Rest, asked: Asked, message_id: str, fields: Json) -> Json:
         d = {**old, **fields}
         world.emit("MESSAGE_UPDATE", None, d, direct=True, revealed=True)
     else:
-        changed = world_messages.edit_message(world, _guild(rest, asked), asked.channel_id, message_id, **fields)
+        changed = world_messages.edit_message(
+            world, _guild(rest, asked), asked.channel_id, message_id, **fields
+        )
         if changed is None:
             raise Refused("message")
         d = changed
@@ -104,8 +108,10 @@ async def _callback(rest: Rest, request: web.Request) -> Json | None:
     if message is not None:
         flags = message["flags"]
         interaction |= {
-            "response_message_id": message["id"], "response_message_loading": bool(flags & shapes.LOADING),
-            "response_message_ephemeral": bool(flags & shapes.EPHEMERAL), "channel_id": asked.channel_id,
+            "response_message_id": message["id"],
+            "response_message_loading": bool(flags & shapes.LOADING),
+            "response_message_ephemeral": bool(flags & shapes.EPHEMERAL),
+            "channel_id": asked.channel_id,
         }
         resource["message"] = _object(message)
     return {"interaction": interaction, "resource": resource}
@@ -214,7 +220,9 @@ async def _delete(rest: Rest, request: web.Request) -> None:
     if d is None:
         raise Refused("message")
     if d["flags"] & shapes.EPHEMERAL:
-        rest.world.emit("MESSAGE_DELETE", None, {"id": message_id, "channel_id": asked.channel_id}, direct=True)
+        rest.world.emit(
+            "MESSAGE_DELETE", None, {"id": message_id, "channel_id": asked.channel_id}, direct=True
+        )
     else:
         guild, _ = guild_with(rest, asked.channel_id)
         world_messages.delete_messages(rest.world, guild, asked.channel_id, [message_id])

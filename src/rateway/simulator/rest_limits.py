@@ -51,8 +51,10 @@ class Limits:
             end, count = now + seconds, 0
         count += 1
         headers = {
-            "X-RateLimit-Limit": str(most), "X-RateLimit-Remaining": str(max(0, most - count)),
-            "X-RateLimit-Reset": f"{end:.3f}", "X-RateLimit-Reset-After": f"{end - now:.3f}",
+            "X-RateLimit-Limit": str(most),
+            "X-RateLimit-Remaining": str(max(0, most - count)),
+            "X-RateLimit-Reset": f"{end:.3f}",
+            "X-RateLimit-Reset-After": f"{end - now:.3f}",
             "X-RateLimit-Bucket": f"{noise(*method.encode(), *route.encode()):016x}",
         }
         if count > most:

@@ -108,7 +108,9 @@ def _message(rest: Rest, request: web.Request, guild: Guild | None, channel: Jso
 async def _list(rest: Rest, request: web.Request) -> list[Json]:
     guild, channel = channel_of(rest, request)
     limit = whole(request, "limit", 50, 100)
-    messages = sorted(world_messages.kept(rest.world, guild, channel["id"]).items(), key=lambda item: -int(item[0]))
+    messages = sorted(
+        world_messages.kept(rest.world, guild, channel["id"]).items(), key=lambda item: -int(item[0])
+    )
     query = request.query
     if "before" in query:
         messages = [item for item in messages if int(item[0]) < int(query["before"])]
@@ -148,7 +150,9 @@ async def _edit(rest: Rest, request: web.Request) -> Json:
         fields["edited_timestamp"] = rest.world.now()
     if "attachments" in body and any("filename" in sent for sent in body["attachments"]):
         fields["attachments"] = attachments(rest, channel["id"], body)
-    d = world_messages.edit_message(rest.world, guild, channel["id"], request.match_info["message_id"], **fields)
+    d = world_messages.edit_message(
+        rest.world, guild, channel["id"], request.match_info["message_id"], **fields
+    )
     assert d is not None
     return _object(d)
 
@@ -182,7 +186,9 @@ async def _react(rest: Rest, request: web.Request) -> None:
     guild, channel = channel_of(rest, request)
     _message(rest, request, guild, channel)
     emoji = _emoji(guild, request.match_info["emoji"])
-    world_messages.react(rest.world, guild, channel["id"], request.match_info["message_id"], emoji, rest.world.bot_id)
+    world_messages.react(
+        rest.world, guild, channel["id"], request.match_info["message_id"], emoji, rest.world.bot_id
+    )
 
 
 async def _unreact(rest: Rest, request: web.Request) -> None:

@@ -74,8 +74,13 @@ async def _command(rest: Rest, request: web.Request) -> Json:
     guild, channel = _place(rest, body, user_id)
     options = body.get("options") or []
     if isinstance(options, dict):
-        options = [{"name": key, "type": _TYPES.get(type(value), 3), "value": value} for key, value in options.items()]
-    data = world_application.command_data(rest.world, guild, _field(body, "name"), options, int(body.get("type", 1)))
+        options = [
+            {"name": key, "type": _TYPES.get(type(value), 3), "value": value}
+            for key, value in options.items()
+        ]
+    data = world_application.command_data(
+        rest.world, guild, _field(body, "name"), options, int(body.get("type", 1))
+    )
     return world_application.ask(rest.world, guild, channel["id"], user_id, 2, data).d
 
 
@@ -87,7 +92,11 @@ async def _press(rest: Rest, request: web.Request) -> Json:
     message = world_messages.kept(rest.world, guild, channel["id"]).get(_field(body, "message_id"))
     if message is None:
         raise Refused("message")
-    data: Json = {"custom_id": _field(body, "custom_id"), "component_type": 3 if "values" in body else 2, "id": 1}
+    data: Json = {
+        "custom_id": _field(body, "custom_id"),
+        "component_type": 3 if "values" in body else 2,
+        "id": 1,
+    }
     if "values" in body:
         data["values"] = body["values"]
     asked = world_application.ask(
@@ -200,7 +209,9 @@ def _changing(change: str) -> Callable[[Rest, web.Request], Awaitable[None]]:
         text = request.match_info["guild_id"]
         if not text.isdecimal() or not rest.world.has_guild(int(text)):
             raise Refused("guild")
-        {"leave": rest.world.leave, "outage": rest.world.outage, "recover": rest.world.recover}[change](int(text))
+        {"leave": rest.world.leave, "outage": rest.world.outage, "recover": rest.world.recover}[change](
+            int(text)
+        )
 
     return answer
 

@@ -105,8 +105,13 @@ class World:
     def ready_user(self) -> Json:
         """The bot's own user, as READY and `GET /users/@me` carry it."""
         return {
-            **self.people.user(_BOT), "verified": True, "mfa_enabled": True, "email": None, "flags": 0,
-            "locale": "en-US", "premium_type": 0,
+            **self.people.user(_BOT),
+            "verified": True,
+            "mfa_enabled": True,
+            "email": None,
+            "flags": 0,
+            "locale": "en-US",
+            "premium_type": 0,
         }
 
     def application(self, privileged_intents: int = PRIVILEGED) -> Json:
@@ -192,7 +197,8 @@ class World:
             near.extend(guild_number(n) for n in range(max(1, last - 2), max(1, last + 1)))
         near.extend(self.travels.get(person, ()))
         return [
-            number for number in dict.fromkeys(near)
+            number
+            for number in dict.fromkeys(near)
             if self.is_available(number) and person in self.guild(number).roster
         ]
 
@@ -243,7 +249,13 @@ class World:
     # Events
 
     def emit(
-        self, name: str, guild: Guild | None, d: Json, *, direct: bool = False, own: bool = False,
+        self,
+        name: str,
+        guild: Guild | None,
+        d: Json,
+        *,
+        direct: bool = False,
+        own: bool = False,
         revealed: bool = False,
     ) -> None:
         """Put a dispatch into the outbox; it is told to nobody while its guild is in an outage."""
@@ -400,7 +412,17 @@ def _number(value: object) -> int | None:
 
 def _bot_user() -> Json:
     return {
-        "username": "simulated-bot", "discriminator": "4242", "global_name": None, "avatar": None, "bot": True,
-        "system": False, "banner": None, "accent_color": None, "public_flags": 65536, "avatar_decoration_data": None,
-        "collectibles": None, "primary_guild": None, "bio": "",
+        "username": "simulated-bot",
+        "discriminator": "4242",
+        "global_name": None,
+        "avatar": None,
+        "bot": True,
+        "system": False,
+        "banner": None,
+        "accent_color": None,
+        "public_flags": 65536,
+        "avatar_decoration_data": None,
+        "collectibles": None,
+        "primary_guild": None,
+        "bio": "",
     }

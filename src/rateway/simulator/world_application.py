@@ -59,24 +59,59 @@ class Application:
         self.entitlements: dict[str, Json] = {}
         self.subscriptions: dict[str, Json] = {}
         self.d: Json = {
-            "id": bot_id, "name": "simulated-bot", "icon": None, "description": "A bot in a simulated Discord",
-            "summary": "", "type": None, "bot": None, "rpc_origins": [], "bot_public": True,
-            "bot_require_code_grant": False, "terms_of_service_url": None, "privacy_policy_url": None, "owner": owner,
-            "verify_key": "0" * 64, "team": None, "primary_sku_id": None, "slug": None, "cover_image": None,
+            "id": bot_id,
+            "name": "simulated-bot",
+            "icon": None,
+            "description": "A bot in a simulated Discord",
+            "summary": "",
+            "type": None,
+            "bot": None,
+            "rpc_origins": [],
+            "bot_public": True,
+            "bot_require_code_grant": False,
+            "terms_of_service_url": None,
+            "privacy_policy_url": None,
+            "owner": owner,
+            "verify_key": "0" * 64,
+            "team": None,
+            "primary_sku_id": None,
+            "slug": None,
+            "cover_image": None,
             # GATEWAY_PRESENCE, GATEWAY_GUILD_MEMBERS, GATEWAY_MESSAGE_CONTENT (limited), commands.
-            "flags": 1 << 13 | 1 << 15 | 1 << 19 | 1 << 23, "approximate_guild_count": 0,
-            "approximate_user_install_count": 0, "approximate_user_authorization_count": 0, "redirect_uris": [],
-            "interactions_endpoint_url": None, "role_connections_verification_url": None,
-            "event_webhooks_url": None, "event_webhooks_status": 1, "event_webhooks_types": [], "tags": ["simulated"],
+            "flags": 1 << 13 | 1 << 15 | 1 << 19 | 1 << 23,
+            "approximate_guild_count": 0,
+            "approximate_user_install_count": 0,
+            "approximate_user_authorization_count": 0,
+            "redirect_uris": [],
+            "interactions_endpoint_url": None,
+            "role_connections_verification_url": None,
+            "event_webhooks_url": None,
+            "event_webhooks_status": 1,
+            "event_webhooks_types": [],
+            "tags": ["simulated"],
             "install_params": {"scopes": ["bot", "applications.commands"], "permissions": "8"},
-            "integration_types_config": {"0": {"oauth2_install_params": {
-                "scopes": ["bot", "applications.commands"], "permissions": "8"}}},
-            "custom_install_url": None, "hook": True, "is_monetized": False,
+            "integration_types_config": {
+                "0": {
+                    "oauth2_install_params": {"scopes": ["bot", "applications.commands"], "permissions": "8"}
+                }
+            },
+            "custom_install_url": None,
+            "hook": True,
+            "is_monetized": False,
         }
 
     def brief(self) -> Json:
         """The partial application inside messages and integrations."""
-        keys = ("id", "name", "icon", "description", "summary", "bot_public", "bot_require_code_grant", "verify_key")
+        keys = (
+            "id",
+            "name",
+            "icon",
+            "description",
+            "summary",
+            "bot_public",
+            "bot_require_code_grant",
+            "verify_key",
+        )
         return {key: self.d[key] for key in keys}
 
     def find(self, name: str, guild_id: str | None) -> Json | None:
@@ -100,10 +135,23 @@ def command(world: World, guild_id: str | None, body: Json, command_id: str | No
         command_id = next((c["id"] for c in same), None) or world.snowflake()
     before = scope.get(command_id, {})
     d = {
-        "id": command_id, "type": kind, "application_id": world.app.id, "name": "", "name_localizations": None,
-        "description": "", "description_localizations": None, "options": [], "default_member_permissions": None,
-        "dm_permission": True, "default_permission": True, "nsfw": False, "integration_types": [0], "contexts": None,
-        **before, **body, "version": world.snowflake(),
+        "id": command_id,
+        "type": kind,
+        "application_id": world.app.id,
+        "name": "",
+        "name_localizations": None,
+        "description": "",
+        "description_localizations": None,
+        "options": [],
+        "default_member_permissions": None,
+        "dm_permission": True,
+        "default_permission": True,
+        "nsfw": False,
+        "integration_types": [0],
+        "contexts": None,
+        **before,
+        **body,
+        "version": world.snowflake(),
     }
     if guild_id is not None:
         d["guild_id"] = guild_id
@@ -119,14 +167,20 @@ def ask(
     token = shapes.interaction_token(interaction_id)
     where: Json = {"channel_id": channel_id}
     if guild is None:
-        where |= {"user": user_of(world, user_id), "channel": world.direct.channels.get(channel_id), "context": 1,
-                  "authorizing_integration_owners": {"1": user_id}}
+        where |= {
+            "user": user_of(world, user_id),
+            "channel": world.direct.channels.get(channel_id),
+            "context": 1,
+            "authorizing_integration_owners": {"1": user_id},
+        }
     else:
         member = member_of(world, guild, user_id) or {"user": user_of(world, user_id), "roles": []}
         channel = guild.place(channel_id)
         where |= {
-            "guild_id": guild.id, "guild": {key: guild.fields[key] for key in ("id", "features")} | {"locale": "en-US"},
-            "guild_locale": "en-US", "channel": {**(channel or {}), "permissions": "2248473465835073"},
+            "guild_id": guild.id,
+            "guild": {key: guild.fields[key] for key in ("id", "features")} | {"locale": "en-US"},
+            "guild_locale": "en-US",
+            "channel": {**(channel or {}), "permissions": "2248473465835073"},
             "member": {**member, "permissions": "2248473465835073"},
             "authorizing_integration_owners": {"0": guild.id},
         }
@@ -142,13 +196,21 @@ def ask(
 def command_data(world: World, guild: Guild | None, name: str, options: list[Json], kind: int = 1) -> Json:
     """The `data` of a command's interaction, with what its options name resolved."""
     known = world.app.find(name, None if guild is None else guild.id)
-    data: Json = {"id": known["id"] if known else world.snowflake(), "name": name, "type": kind, "options": options}
+    data: Json = {
+        "id": known["id"] if known else world.snowflake(),
+        "name": name,
+        "type": kind,
+        "options": options,
+    }
     if known and "guild_id" in known:
         data["guild_id"] = known["guild_id"]
     resolved: Json = {}
     for option in _leaves(options):
         value = str(option.get("value"))
-        if option["type"] in (_OPTION_USER, _OPTION_MENTIONABLE) and (user := user_of(world, value)) is not None:
+        if (
+            option["type"] in (_OPTION_USER, _OPTION_MENTIONABLE)
+            and (user := user_of(world, value)) is not None
+        ):
             resolved.setdefault("users", {})[value] = user
             member = None if guild is None else member_of(world, guild, value)
             if member is not None:
@@ -158,7 +220,8 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
             channel = guild.channels[value]
             keys = ("id", "name", "type", "parent_id", "flags", "position")
             resolved.setdefault("channels", {})[value] = {
-                **{key: channel[key] for key in keys}, "permissions": "2248473465835073",
+                **{key: channel[key] for key in keys},
+                "permissions": "2248473465835073",
             }
         elif guild is not None and option["type"] == _OPTION_ROLE and value in guild.roles:
             resolved.setdefault("roles", {})[value] = guild.roles[value]
@@ -170,7 +233,9 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
 def _leaves(options: list[Json]) -> list[Json]:
     """The options with values, those of subcommands too."""
     return [
-        leaf for option in options for leaf in (_leaves(option["options"]) if "options" in option else [option])
+        leaf
+        for option in options
+        for leaf in (_leaves(option["options"]) if "options" in option else [option])
     ]
 
 
@@ -191,7 +256,9 @@ def _interaction(world: World, guild: Guild, chance: Chance) -> None:
         name, options = chosen["name"], _filled(guild, chosen["options"], user_id, bits >> 4)
     else:
         name = "ping"
-        options = [{"name": "text", "type": _OPTION_STRING, "value": shapes.text(bits >> 4)}] if bits & 4 else []
+        options = (
+            [{"name": "text", "type": _OPTION_STRING, "value": shapes.text(bits >> 4)}] if bits & 4 else []
+        )
     ask(world, guild, channel["id"], user_id, 2, command_data(world, guild, name, options))
 
 
@@ -231,7 +298,9 @@ def _value(guild: Guild, option: Json, user_id: str, bits: int) -> Any:
 def _permissions_update(world: World, guild: Guild, chance: Chance) -> None:
     scope = world.app.commands[None]
     d = {
-        "id": next(iter(scope), world.app.id), "application_id": world.app.id, "guild_id": guild.id,
+        "id": next(iter(scope), world.app.id),
+        "application_id": world.app.id,
+        "guild_id": guild.id,
         "permissions": [{"id": guild.id, "type": 1, "permission": chance.random() < 0.5}],
     }
     world.emit("APPLICATION_COMMAND_PERMISSIONS_UPDATE", guild, d)
@@ -244,7 +313,10 @@ def _entitlement_create(world: World, guild: Guild, chance: Chance) -> None:
     entitlement_id = world.snowflake()
     of_guild = chance.random() < 0.5
     d = payloads.entitlement(
-        entitlement_id, world.app.id, None if of_guild else world.people.id_of(index), guild.id if of_guild else None,
+        entitlement_id,
+        world.app.id,
+        None if of_guild else world.people.id_of(index),
+        guild.id if of_guild else None,
         world.wall,
     )
     world.app.entitlements[entitlement_id] = d
@@ -260,7 +332,9 @@ def _entitlement_update(world: World, guild: Guild, chance: Chance) -> None:
 
 def _entitlement_delete(world: World, guild: Guild, chance: Chance) -> None:
     for entitlement_id in list(world.app.entitlements):
-        world.emit("ENTITLEMENT_DELETE", None, {**world.app.entitlements.pop(entitlement_id), "deleted": True})
+        world.emit(
+            "ENTITLEMENT_DELETE", None, {**world.app.entitlements.pop(entitlement_id), "deleted": True}
+        )
         return
 
 

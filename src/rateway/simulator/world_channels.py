@@ -82,12 +82,16 @@ def _hang_up(world: World, guild: Guild, user_id: str) -> None:
     voice = guild.voice_states.pop(user_id, None)
     member = member_of(world, guild, user_id)
     if voice is not None:
-        world.emit("VOICE_STATE_UPDATE", guild, {**voice, "channel_id": None, "guild_id": guild.id, "member": member})
+        world.emit(
+            "VOICE_STATE_UPDATE", guild, {**voice, "channel_id": None, "guild_id": guild.id, "member": member}
+        )
 
 
 def _unname(world: World, guild: Guild, channel_id: str) -> None:
     """The guild's own fields that name a deleted channel become null, in a GUILD_UPDATE."""
-    named = {key: None for key, value in guild.fields.items() if value == channel_id and key.endswith("channel_id")}
+    named = {
+        key: None for key, value in guild.fields.items() if value == channel_id and key.endswith("channel_id")
+    }
     if named:
         guild.fields = {**guild.fields, **named}
         world.emit("GUILD_UPDATE", guild, guild_object(guild))
@@ -98,9 +102,19 @@ def create_invite(world: World, guild: Guild, channel_id: str, inviter: Json, **
     code = f"sim{int(world.snowflake()) & 0xFFFFFFFFFF:x}"
     guild.invites[code] = channel_id
     d = {
-        "channel_id": channel_id, "code": code, "created_at": world.now(), "guild_id": guild.id, "inviter": inviter,
-        "max_age": 86_400, "max_uses": 0, "temporary": False, "uses": 0, "type": 0, "flags": 0,
-        "expires_at": iso(world.wall + 86_400), **fields,
+        "channel_id": channel_id,
+        "code": code,
+        "created_at": world.now(),
+        "guild_id": guild.id,
+        "inviter": inviter,
+        "max_age": 86_400,
+        "max_uses": 0,
+        "temporary": False,
+        "uses": 0,
+        "type": 0,
+        "flags": 0,
+        "expires_at": iso(world.wall + 86_400),
+        **fields,
     }
     world.emit("INVITE_CREATE", guild, d)
     return d

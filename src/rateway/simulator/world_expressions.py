@@ -144,7 +144,9 @@ def _event_update(world: World, guild: Guild, chance: Chance) -> None:
         elif d["status"] == 2:
             change_event(world, guild, event_id, status=3)
         else:
-            change_event(world, guild, event_id, description=None if bits & 2 else f"Bring {bits % 9} friends")
+            change_event(
+                world, guild, event_id, description=None if bits & 2 else f"Bring {bits % 9} friends"
+            )
         return
 
 

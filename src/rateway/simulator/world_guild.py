@@ -68,7 +68,17 @@ class Roster:
     """The members of a guild: a run of people by index, less who left, and whoever joined later."""
 
     __slots__ = (
-        "bot", "changed", "count", "first", "given", "joined", "people", "presences", "removed", "salt", "share",
+        "bot",
+        "changed",
+        "count",
+        "first",
+        "given",
+        "joined",
+        "people",
+        "presences",
+        "removed",
+        "salt",
+        "share",
     )
 
     def __init__(self, people: People, salt: int, first: int, count: int, bot: Json, share: float) -> None:
@@ -125,7 +135,9 @@ class Roster:
             return member
         bits = noise(self.people.seed, self.salt, index)
         return {
-            "nick": f"{'The ' if bits & 64 else ''}{self.people.user(index)['username']}!" if bits & 7 == 0 else None,
+            "nick": f"{'The ' if bits & 64 else ''}{self.people.user(index)['username']}!"
+            if bits & 7 == 0
+            else None,
             "avatar": f"{bits:032x}" if bits & 0x1F00 == 0 else None,
             "banner": f"{bits:032x}" if bits & 0x3F00000 == 0 else None,
             "roles": self._roles(bits >> 12, roles),
@@ -142,7 +154,9 @@ class Roster:
 
     def _roles(self, bits: int, roles: dict[str, Json]) -> list[str]:
         return [
-            role_id for place, role_id in enumerate(self.given) if bits >> place * 2 & 3 == 0 and role_id in roles
+            role_id
+            for place, role_id in enumerate(self.given)
+            if bits >> place * 2 & 3 == 0 and role_id in roles
         ]
 
     def drop_role(self, role_id: str) -> None:
@@ -189,9 +203,32 @@ class Guild:
     """A guild unfolded: everything that it holds, by id."""
 
     __slots__ = (
-        "archived", "bans", "channels", "emojis", "events", "fields", "id", "index", "info", "integrations", "invites",
-        "messages", "number", "participants", "roles", "roster", "rules", "sounds", "stages", "stickers", "subscribers",
-        "thread_people", "threads", "touched", "voice_states", "webhooks",
+        "archived",
+        "bans",
+        "channels",
+        "emojis",
+        "events",
+        "fields",
+        "id",
+        "index",
+        "info",
+        "integrations",
+        "invites",
+        "messages",
+        "number",
+        "participants",
+        "roles",
+        "roster",
+        "rules",
+        "sounds",
+        "stages",
+        "stickers",
+        "subscribers",
+        "thread_people",
+        "threads",
+        "touched",
+        "voice_states",
+        "webhooks",
     )
 
     def __init__(self, index: int, number: int, fields: Json, roster: Roster) -> None:
@@ -234,8 +271,24 @@ class Guild:
 
 
 _PLAIN: Final = (
-    "archived", "channels", "emojis", "events", "fields", "info", "integrations", "invites", "roles", "rules", "sounds",
-    "stages", "stickers", "subscribers", "thread_people", "threads", "voice_states", "webhooks",
+    "archived",
+    "channels",
+    "emojis",
+    "events",
+    "fields",
+    "info",
+    "integrations",
+    "invites",
+    "roles",
+    "rules",
+    "sounds",
+    "stages",
+    "stickers",
+    "subscribers",
+    "thread_people",
+    "threads",
+    "voice_states",
+    "webhooks",
 )
 
 

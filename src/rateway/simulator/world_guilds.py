@@ -148,7 +148,9 @@ def _role_create(world: World, guild: Guild, chance: Chance) -> None:
     if len(guild.roles) < world.options.roles_per_guild + 20:
         bits = bits_of(chance)
         permissions = str(bits & 0xFFFFF)
-        create_role(world, guild, f"new role {bits % 1000}", mentionable=bool(bits & 1), permissions=permissions)
+        create_role(
+            world, guild, f"new role {bits % 1000}", mentionable=bool(bits & 1), permissions=permissions
+        )
 
 
 def _changeable(guild: Guild) -> list[str]:
@@ -163,7 +165,9 @@ def _role_update(world: World, guild: Guild, chance: Chance) -> None:
     colour = bits >> 8 & 0xFFFFFF
     colours = {"primary_color": colour, "secondary_color": None, "tertiary_color": None}
     role_id = roles[bits % len(roles)]
-    change_role(world, guild, role_id, color=colour, colors=colours, hoist=bool(bits & 1), name=f"role {bits % 500}")
+    change_role(
+        world, guild, role_id, color=colour, colors=colours, hoist=bool(bits & 1), name=f"role {bits % 500}"
+    )
 
 
 def _role_delete(world: World, guild: Guild, chance: Chance) -> None:

@@ -59,9 +59,19 @@ def set_presence(world: World, guild: Guild, index: int, status: str, bits: int)
 def add_member(world: World, guild: Guild, index: int) -> Json:
     """Somebody joins a guild."""
     member: Json = {
-        "nick": None, "avatar": None, "banner": None, "roles": [], "joined_at": world.now(), "premium_since": None,
-        "deaf": False, "mute": False, "flags": 1 if index in guild.roster.removed else 0, "pending": False,
-        "communication_disabled_until": None, "avatar_decoration_data": None, "collectibles": None,
+        "nick": None,
+        "avatar": None,
+        "banner": None,
+        "roles": [],
+        "joined_at": world.now(),
+        "premium_since": None,
+        "deaf": False,
+        "mute": False,
+        "flags": 1 if index in guild.roster.removed else 0,
+        "pending": False,
+        "communication_disabled_until": None,
+        "avatar_decoration_data": None,
+        "collectibles": None,
     }
     guild.roster.add(index, member)
     homes = world.travels.setdefault(index, [])
@@ -78,7 +88,12 @@ def remove_member(world: World, guild: Guild, index: int) -> None:
     voice = guild.voice_states.pop(user_id, None)
     if voice is not None:
         guild.participants[voice["channel_id"]].discard(user_id)
-        gone = {**voice, "channel_id": None, "guild_id": guild.id, "member": member_with_user(world, guild, index)}
+        gone = {
+            **voice,
+            "channel_id": None,
+            "guild_id": guild.id,
+            "member": member_with_user(world, guild, index),
+        }
         world.emit("VOICE_STATE_UPDATE", guild, gone)
     guild.roster.remove(index)
     homes = world.travels.get(index)
@@ -186,7 +201,8 @@ def _member_remove(world: World, guild: Guild, chance: Chance) -> None:
 
 def _some_roles(guild: Guild, bits: int) -> list[str]:
     return [
-        role_id for place, role_id in enumerate(guild.roles)
+        role_id
+        for place, role_id in enumerate(guild.roles)
         if place and bits >> place % 40 & 1 and not guild.roles[role_id]["managed"]
     ][:5]
 
@@ -252,7 +268,10 @@ def chunks(world: World, guild: Guild, request: Json, intents: int) -> list[Disp
     found = []
     for place, piece in enumerate(pieces):
         d: Json = {
-            "guild_id": guild.id, "members": piece, "chunk_index": place, "chunk_count": len(pieces),
+            "guild_id": guild.id,
+            "members": piece,
+            "chunk_index": place,
+            "chunk_count": len(pieces),
         }
         if missing and place == 0:
             d["not_found"] = missing

@@ -39,7 +39,11 @@ def open_direct(world: World, user_id: str) -> Json | None:
     if channel_id is None:
         channel_id = direct.by_user[user_id] = world.snowflake()
         direct.channels[channel_id] = {
-            "id": channel_id, "type": DIRECT, "last_message_id": None, "flags": 0, "recipients": [user],
+            "id": channel_id,
+            "type": DIRECT,
+            "last_message_id": None,
+            "flags": 0,
+            "recipients": [user],
             "last_pin_timestamp": None,
         }
     return direct.channels[channel_id]
@@ -122,7 +126,9 @@ def _mention(world: World, guild: Guild, d: Json) -> None:
     d["mentions"], d["mention_roles"] = mentions, roles
 
 
-def edit_message(world: World, guild: Guild | None, channel_id: str, message_id: str, **fields: Any) -> Json | None:
+def edit_message(
+    world: World, guild: Guild | None, channel_id: str, message_id: str, **fields: Any
+) -> Json | None:
     """Change a message and tell of it in full; None when it is not remembered."""
     message = kept(world, guild, channel_id).get(message_id)
     if message is None:
@@ -149,7 +155,9 @@ def _where(guild: Guild | None, channel_id: str) -> Json:
     return {"channel_id": channel_id} if guild is None else {"channel_id": channel_id, "guild_id": guild.id}
 
 
-def delete_messages(world: World, guild: Guild | None, channel_id: str, ids: list[str], *, bulk: bool = False) -> None:
+def delete_messages(
+    world: World, guild: Guild | None, channel_id: str, ids: list[str], *, bulk: bool = False
+) -> None:
     """Delete messages; those that are not remembered are told of all the same."""
     messages = kept(world, guild, channel_id)
     place = _place(world, guild, channel_id)
@@ -165,7 +173,13 @@ def delete_messages(world: World, guild: Guild | None, channel_id: str, ids: lis
 
 
 def react(
-    world: World, guild: Guild | None, channel_id: str, message_id: str, emoji: Json, user_id: str, *,
+    world: World,
+    guild: Guild | None,
+    channel_id: str,
+    message_id: str,
+    emoji: Json,
+    user_id: str,
+    *,
     burst: bool = False,
 ) -> bool:
     """A user reacts; False when the message is not remembered, the reaction being there already is fine."""
@@ -191,8 +205,12 @@ def react(
     else:
         message.reactions = [now if r is entry else r for r in message.reactions]
     d = {
-        "user_id": user_id, "message_id": message_id, **_where(guild, channel_id), "burst": burst,
-        "type": 1 if burst else 0, "message_author_id": message.author_id,
+        "user_id": user_id,
+        "message_id": message_id,
+        **_where(guild, channel_id),
+        "burst": burst,
+        "type": 1 if burst else 0,
+        "message_author_id": message.author_id,
         "emoji": {"id": emoji["id"], "name": emoji["name"], "animated": bool(emoji.get("animated"))},
     }
     if burst:
@@ -204,7 +222,9 @@ def react(
     return True
 
 
-def unreact(world: World, guild: Guild | None, channel_id: str, message_id: str, emoji: Json, user_id: str) -> bool:
+def unreact(
+    world: World, guild: Guild | None, channel_id: str, message_id: str, emoji: Json, user_id: str
+) -> bool:
     """A user takes a reaction back; False when there is no such message or reaction."""
     message = kept(world, guild, channel_id).get(message_id)
     key = shapes.emoji_key(emoji)
@@ -219,12 +239,18 @@ def unreact(world: World, guild: Guild | None, channel_id: str, message_id: str,
     now = {**entry, "count": entry["count"] - 1, "count_details": details}
     if user_id == world.bot_id:
         now |= {"me": False, "me_burst": False}
-    message.reactions = [now if r is entry else r for r in message.reactions if r is not entry or now["count"]]
+    message.reactions = [
+        now if r is entry else r for r in message.reactions if r is not entry or now["count"]
+    ]
     if not now["count"]:
         del message.reactors[key]
     d = {
-        "user_id": user_id, "message_id": message_id, **_where(guild, channel_id), "burst": burst,
-        "type": 1 if burst else 0, "emoji": {"id": entry["emoji"]["id"], "name": entry["emoji"]["name"]},
+        "user_id": user_id,
+        "message_id": message_id,
+        **_where(guild, channel_id),
+        "burst": burst,
+        "type": 1 if burst else 0,
+        "emoji": {"id": entry["emoji"]["id"], "name": entry["emoji"]["name"]},
     }
     world.emit("MESSAGE_REACTION_REMOVE", guild, d, direct=guild is None)
     return True
@@ -250,18 +276,28 @@ def clear_reactions(
     return True
 
 
-def vote(world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str) -> bool:
+def vote(
+    world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str
+) -> bool:
     """A user votes in a poll; False when there is no such poll or answer, or the vote was cast."""
     return _count_vote(world, guild, channel_id, message_id, answer_id, user_id, 1)
 
 
-def unvote(world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str) -> bool:
+def unvote(
+    world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str
+) -> bool:
     """A user takes a vote back; False when there was none."""
     return _count_vote(world, guild, channel_id, message_id, answer_id, user_id, -1)
 
 
 def _count_vote(
-    world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str, sign: int
+    world: World,
+    guild: Guild | None,
+    channel_id: str,
+    message_id: str,
+    answer_id: int,
+    user_id: str,
+    sign: int,
 ) -> bool:
     message = kept(world, guild, channel_id).get(message_id)
     d = None if message is None else message.d
@@ -278,7 +314,12 @@ def _count_vote(
     results = {**d["poll"]["results"], "answer_counts": counts}
     message.replace({**d, "poll": {**d["poll"], "results": results}})
     name = "MESSAGE_POLL_VOTE_ADD" if sign > 0 else "MESSAGE_POLL_VOTE_REMOVE"
-    event = {"user_id": user_id, "message_id": message_id, **_where(guild, channel_id), "answer_id": answer_id}
+    event = {
+        "user_id": user_id,
+        "message_id": message_id,
+        **_where(guild, channel_id),
+        "answer_id": answer_id,
+    }
     world.emit(name, guild, event, direct=guild is None)
     return True
 
@@ -410,7 +451,12 @@ def _special(
         return content, {"components": shapes.buttons(bits), "by_bot": True, "application_id": world.app.id}
     if kind == 123:
         layout = shapes.layout(bits)
-        return "", {"components": layout, "flags": shapes.COMPONENTS_V2, "by_bot": True, "application_id": world.app.id}
+        return "", {
+            "components": layout,
+            "flags": shapes.COMPONENTS_V2,
+            "by_bot": True,
+            "application_id": world.app.id,
+        }
     if kind == 124:
         return "", {"type": shapes.MEMBER_JOIN}
     if kind == 125:
@@ -429,8 +475,13 @@ def _webhook(world: World, guild: Guild, channel_id: str) -> Json:
     webhook = guild.webhooks.get(channel_id)
     if webhook is None:
         webhook = guild.webhooks[channel_id] = {
-            "id": world.snowflake(), "type": 1, "guild_id": guild.id, "channel_id": channel_id, "name": "Captain Hook",
-            "avatar": None, "application_id": None,
+            "id": world.snowflake(),
+            "type": 1,
+            "guild_id": guild.id,
+            "channel_id": channel_id,
+            "name": "Captain Hook",
+            "avatar": None,
+            "application_id": None,
         }
         world.emit("WEBHOOKS_UPDATE", guild, {"guild_id": guild.id, "channel_id": channel_id})
     return webhook

@@ -20,12 +20,23 @@ _MESSAGE_DELETE: Final = 72
 
 
 def audit(
-    world: World, guild: Guild, action: int, user_id: str, target_id: str | None, changes: list[Json], **fields: Any
+    world: World,
+    guild: Guild,
+    action: int,
+    user_id: str,
+    target_id: str | None,
+    changes: list[Json],
+    **fields: Any,
 ) -> None:
     """Something is written into the audit log."""
     d: Json = {
-        "guild_id": guild.id, "id": world.snowflake(), "action_type": action, "user_id": user_id,
-        "target_id": target_id, "changes": changes, **fields,
+        "guild_id": guild.id,
+        "id": world.snowflake(),
+        "action_type": action,
+        "user_id": user_id,
+        "target_id": target_id,
+        "changes": changes,
+        **fields,
     }
     world.emit("GUILD_AUDIT_LOG_ENTRY_CREATE", guild, d)
 
@@ -81,9 +92,14 @@ def _rule_executed(world: World, guild: Guild, chance: Chance) -> None:
         return
     for rule_id, rule in guild.rules.items():
         d: Json = {
-            "guild_id": guild.id, "action": rule["actions"][0], "rule_id": rule_id,
-            "rule_trigger_type": rule["trigger_type"], "user_id": world.people.id_of(index),
-            "content": "buy spam now", "matched_keyword": "spam*", "matched_content": "spam",
+            "guild_id": guild.id,
+            "action": rule["actions"][0],
+            "rule_id": rule_id,
+            "rule_trigger_type": rule["trigger_type"],
+            "user_id": world.people.id_of(index),
+            "content": "buy spam now",
+            "matched_keyword": "spam*",
+            "matched_content": "spam",
             "alert_system_message_id": world.snowflake(),
         }
         text = next((key for key, channel in guild.channels.items() if channel["type"] == TEXT), None)

@@ -81,7 +81,8 @@ def _members_sent(world: World, guild: Guild, intents: int, large_threshold: int
     if len(roster) <= large_threshold:
         return roster
     return [
-        index for index in roster
+        index
+        for index in roster
         if roster.presence(index, world.options.wall) is not None
         or world.people.id_of(index) in guild.voice_states
         or (member := roster.member(index, guild.roles))["roles"]
@@ -90,9 +91,26 @@ def _members_sent(world: World, guild: Guild, intents: int, large_threshold: int
 
 
 KINDS: Final = (
-    "guild", "channel", "thread", "archived_thread", "thread_member", "role", "emoji", "sticker", "sound", "member",
-    "user", "presence", "voice_state", "stage_instance", "scheduled_event", "integration", "channel_info", "message",
-    "current_user", "unavailable",
+    "guild",
+    "channel",
+    "thread",
+    "archived_thread",
+    "thread_member",
+    "role",
+    "emoji",
+    "sticker",
+    "sound",
+    "member",
+    "user",
+    "presence",
+    "voice_state",
+    "stage_instance",
+    "scheduled_event",
+    "integration",
+    "channel_info",
+    "message",
+    "current_user",
+    "unavailable",
 )
 
 
@@ -129,9 +147,16 @@ def state(world: World, guilds: list[Guild], kinds: frozenset[str] | None) -> di
 
 def _children(guild: Guild, found: dict[str, dict[str, Json]]) -> None:
     families = (
-        ("channel", guild.channels), ("thread", guild.threads), ("archived_thread", guild.archived),
-        ("role", guild.roles), ("emoji", guild.emojis), ("sticker", guild.stickers), ("sound", guild.sounds),
-        ("stage_instance", guild.stages), ("scheduled_event", guild.events), ("integration", guild.integrations),
+        ("channel", guild.channels),
+        ("thread", guild.threads),
+        ("archived_thread", guild.archived),
+        ("role", guild.roles),
+        ("emoji", guild.emojis),
+        ("sticker", guild.stickers),
+        ("sound", guild.sounds),
+        ("stage_instance", guild.stages),
+        ("scheduled_event", guild.events),
+        ("integration", guild.integrations),
     )
     for kind, entities in families:
         if kind in found:

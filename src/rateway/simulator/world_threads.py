@@ -23,8 +23,17 @@ _COUNTED: Final = 50
 
 
 def create_thread(
-    world: World, guild: Guild, parent: Json, owner_id: str, name: str, *, kind: int | None = None,
-    with_bot: bool = False, content: str = "", message_id: str | None = None, **fields: Any
+    world: World,
+    guild: Guild,
+    parent: Json,
+    owner_id: str,
+    name: str,
+    *,
+    kind: int | None = None,
+    with_bot: bool = False,
+    content: str = "",
+    message_id: str | None = None,
+    **fields: Any,
 ) -> Json:
     """A new thread; in a forum its first message comes with it. With `message_id` it starts from a message."""
     thread_id = message_id or world.snowflake()
@@ -61,13 +70,18 @@ def change_thread(world: World, guild: Guild, thread_id: str, **fields: Any) -> 
     return now
 
 
-def archive(world: World, guild: Guild, thread_id: str, *, archived: bool, locked: bool = False) -> Json | None:
+def archive(
+    world: World, guild: Guild, thread_id: str, *, archived: bool, locked: bool = False
+) -> Json | None:
     """Archive a thread, or make it active again; the bot, if in it, is told of its own membership then."""
     d = guild.threads.get(thread_id) or guild.archived.get(thread_id)
     if d is None:
         return None
     metadata = {
-        **d["thread_metadata"], "archived": archived, "locked": locked, "archive_timestamp": world.now(),
+        **d["thread_metadata"],
+        "archived": archived,
+        "locked": locked,
+        "archive_timestamp": world.now(),
     }
     now = change_thread(world, guild, thread_id, thread_metadata=metadata)
     if not archived and "member" in d:
@@ -112,11 +126,23 @@ def join_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> boo
     if not own and index is not None and index in guild.roster:
         presence = guild.roster.presence(index, world.options.wall)
     member = member_of(world, guild, user_id)
-    added = {**entry, "member": member, "presence": None if presence is None else {**presence, "guild_id": guild.id}}
-    world.emit("THREAD_MEMBERS_UPDATE", guild, {
-        "id": thread_id, "guild_id": guild.id, "member_count": d["member_count"], "added_members": [added],
-        "removed_member_ids": [],
-    }, own=own)
+    added = {
+        **entry,
+        "member": member,
+        "presence": None if presence is None else {**presence, "guild_id": guild.id},
+    }
+    world.emit(
+        "THREAD_MEMBERS_UPDATE",
+        guild,
+        {
+            "id": thread_id,
+            "guild_id": guild.id,
+            "member_count": d["member_count"],
+            "added_members": [added],
+            "removed_member_ids": [],
+        },
+        own=own,
+    )
     return True
 
 
@@ -131,10 +157,18 @@ def leave_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> bo
     if own:
         d.pop("member", None)
     d["member_count"] = min(_COUNTED, len(people))
-    world.emit("THREAD_MEMBERS_UPDATE", guild, {
-        "id": thread_id, "guild_id": guild.id, "member_count": d["member_count"], "added_members": [],
-        "removed_member_ids": [user_id],
-    }, own=own)
+    world.emit(
+        "THREAD_MEMBERS_UPDATE",
+        guild,
+        {
+            "id": thread_id,
+            "guild_id": guild.id,
+            "member_count": d["member_count"],
+            "added_members": [],
+            "removed_member_ids": [user_id],
+        },
+        own=own,
+    )
     return True
 
 
@@ -175,9 +209,15 @@ def _create(world: World, guild: Guild, chance: Chance) -> None:
     if parent.get("available_tags"):
         fields["applied_tags"] = [parent["available_tags"][0]["id"]]
     create_thread(
-        world, guild, parent, world.people.id_of(index), f"about {bits % 1000}",
-        kind=PRIVATE_THREAD if private else None, with_bot=private or bool(bits >> 11 & 1),
-        content=shapes.text(bits >> 12), **fields,
+        world,
+        guild,
+        parent,
+        world.people.id_of(index),
+        f"about {bits % 1000}",
+        kind=PRIVATE_THREAD if private else None,
+        with_bot=private or bool(bits >> 11 & 1),
+        content=shapes.text(bits >> 12),
+        **fields,
     )
 
 

@@ -9,7 +9,9 @@ from rateway.discord.intents import Intents
 from rateway.simulator.world_dispatch import Dispatch, Json
 
 _DIRECT: Final = int(
-    Intents.DIRECT_MESSAGES | Intents.DIRECT_MESSAGE_REACTIONS | Intents.DIRECT_MESSAGE_TYPING
+    Intents.DIRECT_MESSAGES
+    | Intents.DIRECT_MESSAGE_REACTIONS
+    | Intents.DIRECT_MESSAGE_TYPING
     | Intents.DIRECT_MESSAGE_POLLS
 )
 _IN_GUILDS: Final = {name: spec.intents & ~_DIRECT for name, spec in EVENTS.items()}

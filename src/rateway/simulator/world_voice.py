@@ -50,7 +50,11 @@ def own_voice(world: World, guild: Guild, request: Json) -> None:
             return
     before = guild.voice_states.get(world.bot_id)
     set_voice(
-        world, guild, world.bot_id, channel_id, self_mute=bool(request.get("self_mute")),
+        world,
+        guild,
+        world.bot_id,
+        channel_id,
+        self_mute=bool(request.get("self_mute")),
         self_deaf=bool(request.get("self_deaf")),
     )
     if channel_id is not None and (before is None or before["channel_id"] != channel_id):
@@ -79,7 +83,8 @@ def channel_info(guild: Guild, fields: Iterable[str]) -> Dispatch:
     """The answer to op 43: the fields asked for, of each voice channel that has any."""
     wanted = [name for name in ("status", "voice_start_time") if name in fields]
     channels = [
-        {"id": channel_id, **{name: info.get(name) for name in wanted}} for channel_id, info in guild.info.items()
+        {"id": channel_id, **{name: info.get(name) for name in wanted}}
+        for channel_id, info in guild.info.items()
     ]
     return Dispatch("CHANNEL_INFO", guild.number, {"guild_id": guild.id, "channels": channels})
 
@@ -131,7 +136,11 @@ def _effect_send(world: World, guild: Guild, chance: Chance) -> None:
             continue
         bits = bits_of(chance)
         d: Json = {"channel_id": channel_id, "guild_id": guild.id, "user_id": min(people)}
-        d |= {"emoji": {"id": None, "name": payloads.UNICODE[bits % 8]}, "animation_type": bits & 1, "animation_id": 3}
+        d |= {
+            "emoji": {"id": None, "name": payloads.UNICODE[bits % 8]},
+            "animation_type": bits & 1,
+            "animation_id": 3,
+        }
         if bits & 2:
             # Default sounds have small integers, a guild's own have snowflakes.
             own = next(iter(guild.sounds), None)
