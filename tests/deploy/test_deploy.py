@@ -118,7 +118,9 @@ def test_every_alert_fires_when_it_should_and_keeps_silent_otherwise() -> None:
 
 
 def test_an_alert_that_would_not_fire_is_found(tmp_path: Path) -> None:
-    copy_of("prometheus/alerts.test.yml", tmp_path)
+    tests = yaml.safe_load((DEPLOY / "prometheus/alerts.test.yml").read_text())
+    tests["tests"] = [test for test in tests["tests"] if test["name"].startswith("RatewayPaused")]
+    (tmp_path / "alerts.test.yml").write_text(yaml.safe_dump(tests))
     path = copy_of("prometheus/alerts.yml", tmp_path)
     path.write_text(path.read_text().replace("rateway_paused == 1", "rateway_paused == 2"))
     code, said = call("promtool", "test", "rules", "alerts.test.yml", cwd=tmp_path)

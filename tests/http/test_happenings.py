@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
 
 from rateway import logs
+from rateway.runtime.health import verdict
 from rateway.runtime.history import KEEP_S, STEP_S, History, close_words
 from tests.aio import run
 from tests.http.fleet import Fleet, served
@@ -118,6 +120,35 @@ def test_the_worst_lag_within_a_step_is_not_missed() -> None:
         fleet.publishers[1] = {"lag_s": 7.5 if second == 2 else 0.0}
         sample, _ = history.take(run(fleet.status()), second, second)
     assert sample is not None and sample.lag_s == 7.5
+
+
+def test_confirms_are_judged_by_the_last_minute_alone() -> None:
+    history, fleet = History(), Fleet(8)
+    slow = {"0.001": 0, "4": 1000, "+Inf": 1000}
+    fleet.publishers[1] = {"latency_buckets": slow}
+    history.take(run(fleet.status()), 0.0, 0.0)
+    seen = []
+    for step in range(1, 15):
+        fast = 100 * step
+        fleet.publishers[1] = {"latency_buckets": {"0.001": fast, "4": 1000 + fast, "+Inf": 1000 + fast}}
+        sample, _ = history.take(run(fleet.status()), step * STEP_S, step * STEP_S)
+        assert sample is not None
+        seen.append(sample.confirm_p99_ms)
+    assert seen[0] == 4000.0
+    assert seen[-1] == 1.0
+
+
+def test_a_start_is_no_trouble() -> None:
+    fleet = Fleet(16)
+    fleet.began = time.monotonic() - 3
+    new = {"session": None, "identifies": 0, "away_s": 2.0, "why": "starting"}
+    fleet.shards = {shard: {"state": "connecting", **new} for shard in range(8, 16)}
+    fleet.publishers[2] = {"connected": False, "why": "not connected yet"}
+    found = verdict(run(fleet.status()), 180.0, {})
+    assert found.level == "starting"
+    assert found.reasons[-1].text == "8 shards (8-15): connecting"
+    fleet.began -= 60
+    assert verdict(run(fleet.status()), 180.0, {}).level == "trouble"
 
 
 def test_close_codes_are_told_in_words() -> None:

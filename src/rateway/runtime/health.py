@@ -33,6 +33,10 @@ LAG_S = 30.0
 LAG_NOTICE_S = 5.0
 # Discord sends one identify per bucket every 5 s, and we leave a pad.
 IDENTIFY_EVERY_S = 5.25
+# A start takes so long until every cluster has its connections to the broker.
+CONNECTS_WITHIN_S = 20.0
+# What a shard says of itself on its way, which its state says as well.
+PLAIN = frozenset({"", "starting", "identify", "start"})
 # On their way to a resume. A shard without a session starts; it is not ready before it is live.
 RETURNING = frozenset({"idle", "connecting", "waiting_hello", "resuming", "backing_off"})
 STARTING = RETURNING | {"waiting_permit", "identifying"}
@@ -126,7 +130,7 @@ def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
     for (state, why), group in alike.items():
         numbers = [shard.shard for shard in group]
         who = f"shard {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} shards ({ranges(numbers)})"
-        text = f"{who}: {WORDS.get(state, state)}{', ' + why if why else ''}"
+        text = f"{who}: {WORDS.get(state, state)}{'' if why in PLAIN else ', ' + why}"
         since_s = max(shard.away_s or shard.since_s for shard in group)
         reasons.append(Reason(text, shards=numbers, since_s=since_s))
     return reasons
@@ -147,9 +151,7 @@ def ranges(numbers: list[int], most: int = 6) -> str:
 def _broken(cluster: ClusterStatus) -> Iterator[Reason]:
     publisher, number = cluster.publisher, cluster.cluster
     if not cluster.owned:
-        yield Reason(
-            f"cluster {number} is not ours: its queue {cluster.exchange} has no word from us", number
-        )
+        yield Reason(f"cluster {number} is not held by this gateway yet", number)
     if not publisher.connected:
         why = f": {publisher.why}" if publisher.why else ""
         yield Reason(f"the broker is away for cluster {number}{why}", number)
@@ -188,7 +190,8 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
         return Verdict("notice", words, notices)
     shardless = [reason for reason in ready.reasons if not reason.shards]
     young = all(shard.state in STARTING and shard.identifies + shard.resumes_succeeded == 0 for shard in away)
-    if status.state in ("starting", "stopping", "waiting") or (young and not shardless):
+    early = status.uptime_s < CONNECTS_WITHIN_S or not shardless
+    if status.state in ("starting", "stopping", "waiting") or (young and early):
         words = {"stopping": "The gateway stops.", "waiting": "The gateway waits."}.get(
             status.state, f"Starting: {far.live} of {far.total} shards are live."
         )

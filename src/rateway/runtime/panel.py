@@ -199,7 +199,6 @@ def _summary(
         "live": live.ok,
         "progress": far,
         "budget": status.budget,
-        "confirm_p99_ms": max((c.publisher.latency_p99_ms or 0.0 for c in status.clusters), default=0.0),
         "processes": [_process(process) for process in status.processes],
         "cache": {"entities": entities, "bytes": size} if entities or size else None,
         "notes": [_text(note) for note in status.notes[:20]],
