@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 __all__ = ["STRIDE", "Cursor", "Run", "Unconfirmed"]
@@ -158,26 +158,44 @@ class Unconfirmed:
 
     # What the broker answers
 
-    def acknowledge(self, acks: Iterable[tuple[int, int]]) -> list[Run]:
+    def acknowledge(self, acks: Sequence[tuple[int, int]]) -> list[Run]:
         """``basic.ack``: (tag, multiple); tag 0 with multiple is everything.
 
         Returns the runs that are complete now.
         """
         finished: list[Run] = []
-        # Acknowledgements one by one mostly come for one run after the other.
+        # Acknowledgements one by one mostly come for one run after the other, and in order.
         near: Run | None = None
         begin = stop = 0
-        for tag, multiple in acks:
+        at, count = 0, len(acks)
+        while at < count:
+            tag, multiple = acks[at]
+            at += 1
             if multiple:
                 self._acknowledge_all(tag or self._next_tag - 1, finished)
                 continue
             if not begin <= tag < stop:
                 near = self._find(tag)
                 if near is None:
+                    begin = stop = 0
                     continue
                 begin, stop = near.tag, near.tag + len(near.marks)
             assert near is not None
-            if near.held is None or tag - begin not in near.held:
+            if (
+                tag - begin == near.front
+                and near.left == stop - tag
+                and near.held is None
+                and near.origins is None
+            ):
+                tag += 1
+                while at < count and tag < stop and acks[at][0] == tag and not acks[at][1]:
+                    tag += 1
+                    at += 1
+                if tag == stop:
+                    self._finish(near, finished)
+                else:
+                    self._answer_first(near, tag - begin)
+            elif near.held is None or tag - begin not in near.held:
                 self._confirm(near, tag - begin, finished)
         self._trim()
         return finished
