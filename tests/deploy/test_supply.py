@@ -43,7 +43,16 @@ def test_every_licence_is_listed_and_none_is_unknown() -> None:
 def test_a_bill_of_materials_names_all_that_runs(tmp_path: Path) -> None:
     out = tmp_path / "bom.json"
     program = Path(sys.executable).parent / "cyclonedx-py"
-    words: list[str | Path] = [program, "requirements", "--of", "JSON", "--pyproject", "pyproject.toml", "-o", out]
+    words: list[str | Path] = [
+        program,
+        "requirements",
+        "--of",
+        "JSON",
+        "--pyproject",
+        "pyproject.toml",
+        "-o",
+        out,
+    ]
     subprocess.run(
         [*words, "requirements/runtime.txt"], cwd=ROOT, check=True, capture_output=True, timeout=60
     )
