@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
+from typing import Self
 
 import pytest
 
+from rateway.demo.relay import Relay
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
 from tests.e2e.witness import all_live, relayed, sessions_of
@@ -82,5 +86,50 @@ def test_a_cluster_whose_ownership_is_lost_gives_its_shards_up_and_takes_them_ag
                 assert it.count("identify") == 4
             finally:
                 await second.kill()
+
+    run(main(), timeout=60)
+
+
+class HalfOpen(Relay):
+    """A relay that can lose its connections on the gateway's side alone: the broker goes on believing in them."""
+
+    def lose(self) -> None:
+        for writer in list(self._near):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self.host, self.target)
+        self._near.add(writer)
+        self._open.add(far_writer)
+        backward = asyncio.create_task(self._pump(far_reader, writer))
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(1 << 16):
+                far_writer.write(chunk)
+        await backward
+
+    async def __aenter__(self) -> Self:
+        self._near: set[asyncio.StreamWriter] = set()
+        await super().__aenter__()
+        return self
+
+
+def test_a_connection_that_only_the_broker_believes_in_is_no_other_gateway(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with HalfOpen("127.0.0.1", broker.port) as relay:
+            uri = broker.uri.replace(f":{broker.port}/", f":{relay.port}/")
+            async with stage(tmp_path, broker, guilds=20, members=3, amqp_uri=uri) as it:
+                await it.ready()
+                await it.all_arrived()
+                relay.lose()
+                await it.gateway.logged("our former connection still reads rateway-incoming-1")
+                await it.events(200)
+                await it.all_arrived()
+                await it.gateway.until(lambda status: not status["clusters"][0]["owned"] and all_live(status))
+                await broker.close_connections()
+                await it.gateway.until(lambda status: status["clusters"][0]["owned"] and all_live(status))
+                assert (it.count("dial"), it.count("identify")) == (2, 2)
+                assert WAITS not in it.gateway.log.read_text()
 
     run(main(), timeout=60)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rateway.config import load
+from rateway.runtime import crew
 from rateway.runtime import crew_words as words
-from rateway.runtime.crew import cores, spread
+from rateway.runtime.crew import Crew, cores, spread
 from rateway.runtime.crew_member import RemotePermits
 from rateway.runtime.crew_words import FromWorker, Line, ToWorker, decode_settings, encode_settings
 from rateway.runtime.permits import Refusal
@@ -112,3 +114,33 @@ def test_the_end_of_a_line_ends_its_records() -> None:
         return [record async for record in worker.records()]
 
     assert run(scenario()) == [words.Stop(False)]
+
+
+class Victim:
+    """A process that notes when it was killed, on the scene's clock."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+        self.killed_at: float | None = None
+
+    def kill(self) -> None:
+        self.killed_at = self.clock[0]
+
+
+def test_a_supervisor_that_stood_still_itself_holds_it_against_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    # Steps of each sleep: as long as asked for, and once an hour of our own standstill.
+    late = [0.0, 0.0, 3600.0, *[0.0] * 100]
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds + late.pop(0)
+
+    monkeypatch.setattr("rateway.runtime.crew.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rateway.runtime.crew.asyncio.sleep", sleep)
+    hand, victim = crew._Hand(1, [1], heard_at=100.0, began_at=90.0, heard=True), Victim(clock)
+    supervisor = Crew.__new__(Crew)
+    with asyncio.Runner() as runner:
+        runner.run(supervisor._watch(hand, victim))  # type: ignore[arg-type]  # what it uses of a process
+    assert victim.killed_at == pytest.approx(100.0 + 3600.0 + crew.HANGS_AFTER_S, abs=2 * crew.LOOK_EVERY_S)

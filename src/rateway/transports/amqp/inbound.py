@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ RECONNECT_MOST_S: Final = 10.0
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
 
 _CORRELATION_ID, _CONTENT_TYPE, _HEADERS = 0x0400, 0x8000, 0x2000
+# Beside the consumer's: for questions whose answer may be that the channel is closed.
+_ASKING: Final = 2
 _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 405, 406
 
 
@@ -82,6 +85,8 @@ class Inbound:
         self._name = name
         self._exchange = exchange
         self._queue = queue
+        # Exclusive to the connection that holds the consumer: as long as it is there, so is that connection.
+        self._flag = f"{queue}-held-{secrets.token_hex(8)}"
         self._keys = keys
         self._on_message = on_message
         self._on_ownership = on_ownership
@@ -118,8 +123,10 @@ class Inbound:
             try:
                 channel = await connection.channel(CHANNEL)
                 await self._consume(channel)
+                await self._ask(connection, spec.Queue.Declare(0, self._flag, exclusive=True))
             except ChannelClosed as closed:
-                delay = self._refused(closed)
+                ghost = _is_taken(closed) and await self._flag_stands(connection)
+                delay = self._refused(closed, ghost)
             except ConnectionLost as lost:
                 self._say("away", str(lost))
                 return 0.5
@@ -132,7 +139,7 @@ class Inbound:
                 if isinstance(reason, ConnectionLost):
                     self._say("away", str(reason))
                     return 0.1
-                delay = self._refused(reason)
+                delay = self._refused(reason, False)
             await asyncio.sleep(delay)
             if connection.closed.done():
                 self._say("away", connection.closed.result())
@@ -164,8 +171,32 @@ class Inbound:
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
         await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
 
-    def _refused(self, closed: ChannelClosed) -> float:
-        if closed.code in (_ACCESS_REFUSED, _RESOURCE_LOCKED) and "exclusive" in closed.text:
+    async def _flag_stands(self, connection: Connection) -> bool:
+        """Whether the consumer in our way is our own: its connection broke, and the broker does not know that yet."""
+        try:
+            closed = await self._ask(connection, spec.Queue.Declare(0, self._flag, passive=True))
+        except ConnectionLost:
+            return False
+        return closed is not None and closed.code == _RESOURCE_LOCKED
+
+    async def _ask(self, connection: Connection, method: spec.Queue.Declare) -> ChannelClosed | None:
+        """What the broker has against it; None when it is done. Harms no other channel."""
+        channel = await connection.channel(_ASKING)
+        try:
+            await channel.call(method, spec.Queue.DeclareOk)
+            channel.close()
+            await asyncio.shield(channel.closed)
+        except ChannelClosed as closed:
+            return closed
+        return None
+
+    def _refused(self, closed: ChannelClosed, ghost: bool) -> float:
+        if ghost:
+            self._say(
+                "away", f"our former connection still reads {self._queue}: the broker has not missed it yet"
+            )
+            return ASK_AGAIN_S
+        if _is_taken(closed):
             self._say("elsewhere", f"another gateway reads {self._queue}")
             return ASK_AGAIN_S
         if closed.code == _PRECONDITION_FAILED:
@@ -251,8 +282,10 @@ class Inbound:
         room = self._connection.frame_max - 8
         parts = [framing.marshal(spec.Basic.Publish(0, exchange, message.key), CHANNEL)]
         parts.append(framing.marshal(ContentHeader(0, len(message.body), about), CHANNEL))
-        for start in range(0, len(message.body), room):
-            parts.append(framing.marshal(ContentBody(message.body[start : start + room]), CHANNEL))
+        parts += [
+            framing.marshal(ContentBody(message.body[start : start + room]), CHANNEL)
+            for start in range(0, len(message.body), room)
+        ]
         self._put(message, b"".join(parts))
 
     def _put(self, message: Message, data: bytes) -> None:
@@ -266,6 +299,11 @@ class Inbound:
         out, self._out = self._out, []
         if out and self._channel is not None and self._connection is not None:
             self._connection.write(b"".join(out))
+
+
+def _is_taken(closed: ChannelClosed) -> bool:
+    """Whether a consumer was refused because another one is exclusive."""
+    return closed.code in (_ACCESS_REFUSED, _RESOURCE_LOCKED) and "exclusive" in closed.text
 
 
 def _field(value: str | int) -> bytes:
