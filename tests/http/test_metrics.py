@@ -69,6 +69,7 @@ def test_promtool_has_nothing_to_say() -> None:
 
 def test_numbers_are_those_of_the_status() -> None:
     fleet = Fleet()
+    fleet.rate = 0.0
     fleet.shards[3] = {
         "state": "resuming",
         "away_s": 4.0,
