@@ -18,7 +18,7 @@ from aio_pika.exceptions import MessageProcessError
 
 from rateway.client.event import Event, Verdict, event_of
 from rateway.client.line import FAILURES, Broken, watched
-from rateway.client.seen import Seen
+from rateway.client.seen import Remembering
 from rateway.contract import topology
 
 __all__ = ["Inbox", "QueueKind"]
@@ -62,7 +62,7 @@ class Inbox:
         kind: QueueKind,
         prefetch: int,
         arguments: Mapping[str, Any],
-        seen: Seen,
+        seen: Remembering,
     ) -> None:
         self._cluster = cluster
         self._name = queue
@@ -119,7 +119,6 @@ class Inbox:
             new = set(names) - self.names
             self.names |= new
             self._reading = True
-            self._stopped = False
             if self._queue is None:
                 return
             try:
@@ -131,7 +130,7 @@ class Inbox:
                 return
 
     def stop(self) -> None:
-        """End :meth:`next` for whoever waits."""
+        """End :meth:`next` for whoever waits, for good."""
         self._stopped = True
         self._arrived.set()
 

@@ -8,8 +8,17 @@ event again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Protocol
 
-__all__ = ["Seen"]
+__all__ = ["Remembering", "Seen"]
+
+
+class Remembering(Protocol):
+    """What may stand in the place of :class:`Seen`. Neither may wait: a store elsewhere is for the handler to ask."""
+
+    def __contains__(self, message_id: object) -> bool: ...
+
+    def note(self, message_id: str, now: float) -> None: ...
 
 
 class Seen:

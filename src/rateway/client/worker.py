@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,7 +25,7 @@ from rateway.client.inbox import Inbox, QueueKind
 from rateway.client.line import Line
 from rateway.client.members import MemberRequests, Members, place_of
 from rateway.client.requests import Answer, Requests
-from rateway.client.seen import Seen
+from rateway.client.seen import Remembering, Seen
 from rateway.contract import topology
 from rateway.contract.errors import ErrorCode, Status
 from rateway.contract.messages import OWN_KEYS
@@ -68,12 +69,13 @@ class Worker:
         queue_arguments: Mapping[str, Any] | None = None,
         prefetch: int = 100,
         attempts: int = 2,
-        seen: Seen | None = None,
+        seen: Remembering | None = None,
         patience: float = 30.0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         if queue is None and queue_kind == "quorum":
             raise ValueError("a quorum queue is durable: give it a name")
+        _check_address(uri)
         self.cluster = cluster
         self._uri = uri
         self._names = _checked(events)
@@ -124,7 +126,7 @@ class Worker:
         self._requests.close()
         if self._keeper is not None:
             self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+            await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = self._tasks = self._listening = None
 
     async def _keep(self, ready: asyncio.Future[asyncio.TaskGroup]) -> None:
@@ -196,7 +198,7 @@ class Worker:
             await self._inbox.leave()
 
     def stop(self) -> None:
-        """End :meth:`run` or :meth:`events`."""
+        """End :meth:`run` or :meth:`events`, for good: from a signal's handler, say."""
         self._inbox.stop()
 
     async def _listen(self, names: Iterable[str]) -> None:
@@ -405,6 +407,17 @@ def _content(answer: Answer, kind: type[GatewayError]) -> Any:
         error = error_in(answer.body) or GatewayError(ErrorCode.INTERNAL.value, "the gateway said no more")
         raise kind(error.code, error.message)
     return answer.body if answer.status == Status.OK.value else None
+
+
+def _check_address(uri: str) -> None:
+    """Raises ValueError, whose text has nothing of the address: a password is in it."""
+    try:
+        parts = urlsplit(uri)
+        usable = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("the broker's address should be amqp://user:password@host:port/vhost, or amqps://…")
 
 
 def _checked(names: Iterable[str]) -> set[str]:
