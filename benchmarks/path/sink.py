@@ -3,16 +3,20 @@
 It counts ``basic.publish`` methods by their bytes (JSON has no control characters, so no body holds them) and
 confirms what a read brought with one ``basic.ack``. Nothing is routed or kept, nothing is ever delivered to
 consumers. A process of its own: ``python -m benchmarks.path.sink`` prints its port, then for each line of its
-standard input how many messages it has confirmed so far, and ends with it.
+standard input how many messages it has confirmed so far, and ends with it. With the argument ``trace`` it notes
+when each event came; the lines ``clear`` and ``tell`` are then as in ``benchmarks/rig/worker.py``.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import socket
 import struct
 import sys
+import time
 from typing import Final
 
 from pamqp import commands as spec
@@ -23,6 +27,7 @@ _PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
 _CLOSE: Final = b"\x00\x0a\x00\x32"
 _ACK: Final = struct.Struct(">BHIHHQBB")
 _HEAD: Final = struct.Struct(">BHI")
+_MESSAGE_ID: Final = re.compile(rb"[0-9a-f]{32}:(\d+):(\d+)\x00")
 # A read that may hold connection.close is as short as this.
 _SHORT: Final = 100
 
@@ -58,7 +63,9 @@ def _answer(method: object) -> Frame | None:
 class Client:
     """One connection: methods one by one until confirms are asked for, from then on only counted."""
 
-    def __init__(self, plug: socket.socket) -> None:
+    def __init__(self, plug: socket.socket, seen: list[tuple[int, int, int]] | None) -> None:
+        self.seen = seen
+        self.kept = b""
         plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.plug = plug
         self.inbox = b""
@@ -75,6 +82,8 @@ class Client:
         size = self.plug.recv_into(view[keep:])
         if not size:
             return False
+        if self.seen is not None:
+            self._note(bytes(view[keep : keep + size]))
         found = buffer.count(_PUBLISH, 0, keep + size)
         self.inbox = bytes(view[size : size + keep])
         if found:
@@ -83,6 +92,16 @@ class Client:
         elif size < _SHORT and _CLOSE in buffer[keep : keep + size]:
             self.plug.sendall(frame.marshal(spec.Connection.CloseOk(), 0))
         return True
+
+    def _note(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        assert self.seen is not None
+        data = self.kept + data
+        end = 0
+        for found in _MESSAGE_ID.finditer(data):
+            self.seen.append((int(found[1]), int(found[2]), now))
+            end = found.end()
+        self.kept = data[max(end, len(data) - 64) :]
 
     def _talk(self) -> bool:
         data = self.plug.recv(65536)
@@ -117,6 +136,7 @@ def main() -> None:
     view = memoryview(buffer)
     clients: dict[int, Client] = {}
     confirmed = 0
+    seen: list[tuple[int, int, int]] | None = [] if sys.argv[1:] == ["trace"] else None
     poll = select.epoll()
     poll.register(listener, select.EPOLLIN)
     poll.register(sys.stdin, select.EPOLLIN)
@@ -135,11 +155,18 @@ def main() -> None:
                     client.plug.close()
             elif number == listener.fileno():
                 plug, _ = listener.accept()
-                clients[plug.fileno()] = Client(plug)
+                clients[plug.fileno()] = Client(plug, seen)
                 poll.register(plug, select.EPOLLIN)
             else:
-                if not os.read(number, 100):
+                told = os.read(number, 100)
+                if not told:
                     return
+                word = told.strip()
+                if seen is not None and word:
+                    print(json.dumps(seen if word == b"tell" else []), flush=True)
+                    if word == b"clear":
+                        seen.clear()
+                    continue
                 print(confirmed + sum(each.tag for each in clients.values()), flush=True)
 
 

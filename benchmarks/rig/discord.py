@@ -67,8 +67,10 @@ class Peer:
 
 
 class Stage:
-    """Facts: ``{"port"}``, ``{"live": shards}``, ``{"sent", "seconds", "times"}``. Commands: ``{"do": "flood", "events"}``,
-    ``{"do": "pace", "rate", "seconds", "times"}``: events a second a shard, and whether to tell when each was sent.
+    """Facts: ``{"port"}``, ``{"live": shards}``, ``{"sent", "seconds", "times"}``.
+
+    Commands: ``{"do": "flood", "events"}``, ``{"do": "pace", "rate", "seconds", "times"}``: events a second a shard,
+    and whether to tell when each was sent.
     """
 
     def __init__(self, streams: list[Stream], compressions: list[str]) -> None:

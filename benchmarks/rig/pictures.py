@@ -14,9 +14,9 @@ def _plot() -> Any:
         print("no picture: matplotlib is not installed")
         return None
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    return pyplot
+    return plt
 
 
 def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: str) -> None:

@@ -1,0 +1,92 @@
+"""Does it stay as it is? Memory, lag and Discord's rules over minutes of traffic. ``python -m benchmarks.soak``
+
+Five minutes by default, an hour with ``--minutes 60``. Memory's slope comes with its standard error: flat is a slope
+that its error explains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+
+from benchmarks.rig import child, pictures
+from benchmarks.rig.results import Report, arguments
+from benchmarks.rig.stage import stage
+from rateway.simulator.options import SimulatorOptions
+from rateway.simulator.world_dispatch import WorldOptions
+
+EVERY = 2.0
+# The first part of a run fills caches and pools; it is no trend.
+WARM_UP = 0.2
+
+
+def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Least squares: rise per second, and its standard error."""
+    n = len(points)
+    if n < 3:
+        return 0.0, 0.0
+    x = statistics.fmean(at for at, _ in points)
+    y = statistics.fmean(value for _, value in points)
+    width = sum((at - x) ** 2 for at, _ in points)
+    rise = sum((at - x) * (value - y) for at, value in points) / width
+    rest = sum((value - y - rise * (at - x)) ** 2 for at, value in points)
+    return rise, (rest / (n - 2) / width) ** 0.5
+
+
+async def soak(minutes: float, rate: float, uri: str, report: Report) -> None:
+    """One run."""
+    world = WorldOptions(guilds=200, members_per_guild=50)
+    options = SimulatorOptions(world=world, shards=8, max_concurrency=8, recorded=True)
+    memory: list[tuple[float, float]] = []
+    lags: list[float] = []
+    async with stage(options, uri) as it:
+        await it.live()
+        it.sim.set_rate(rate, recorded=True)
+        began, cpu = time.monotonic(), it.cpu()
+        while time.monotonic() < began + 60 * minutes:
+            await asyncio.sleep(EVERY)
+            status = await it.status()
+            memory.append((time.monotonic() - began, it.pss() / 1e6))
+            lags += [each["publisher"]["lag_s"] for each in status.get("clusters", [])]
+        seconds = time.monotonic() - began
+        it.sim.set_rate(0)
+        status = await it.status()
+        events = sum(each["received"] for each in status["clusters"])
+        spent = it.cpu() - cpu
+        # What repeats of a recording are is known to the simulator's ledger: it judged all of them.
+        violations = len(it.sim.ledger.violations)
+    rise, error = slope(memory[int(len(memory) * WARM_UP) :])
+    report.row(
+        f"{minutes:g} min at {rate:g} events/s, 8 shards, cache on",
+        memory_mb=memory[-1][1],
+        slope_kb_a_minute=rise * 60 * 1000,
+        slope_error=error * 60 * 1000,
+        lag_most_s=max(lags, default=0.0),
+        us_an_event=spent * 1e6 / max(1, events),
+        events=events,
+        seconds=seconds,
+        violations=violations,
+    )
+    curve = ([at for at, _ in memory], [size for _, size in memory])
+    pictures.lines("soak", "Memory over the soak", {"proportional set size": curve}, "seconds", "MB")
+
+
+def main() -> None:
+    """Measure."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--minutes", type=float, default=5.0)
+        parser.add_argument("--rate", type=float, default=2000.0, help="events a second, all shards together")
+
+    options = arguments(__doc__, add)
+    report = Report("soak", "python -m benchmarks.soak")
+    report.see_load()
+    with child.sink() as (_, uri):
+        asyncio.run(soak(options.minutes, options.rate, uri, report))
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
