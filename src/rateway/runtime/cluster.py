@@ -92,6 +92,8 @@ class Cluster:
         self.events: Counter[str] = Counter()
         self.replayed = 0
         self.repeated = 0
+        # When entities may be counted again (monotonic seconds), and what was counted last.
+        self.cache_counts: tuple[float, dict[str, int]] | None = None
         self.filtered = 0
         self.gaps = 0
         self.oversize = 0

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S = 5.0
 DRAW_EVERY_S = 0.25
 LOOP_LAG_EVERY_S = 0.5
+# Counting entities takes at most a hundredth of the time, and so much of one look.
+COUNT_AGAIN = 100.0
+COUNTING_S = 0.02
 
 
 class LoopWatch:
@@ -186,7 +189,12 @@ def parts_of(
 ) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
     """What one process knows: its clusters, its shards, itself, and what a person should know."""
     now = asyncio.get_running_loop().time()
-    clusters = [_cluster(worker, cluster) for cluster in worker.clusters.values()]
+    deadline = time.monotonic() + COUNTING_S
+    # Those counted longest ago come first, so that each has its turn.
+    eldest = sorted(
+        worker.clusters.values(), key=lambda each: each.cache_counts[0] if each.cache_counts else 0.0
+    )
+    clusters = [_cluster(worker, cluster, deadline) for cluster in eldest]
     shards = [
         _shard(cluster, shard, now)
         for cluster in worker.clusters.values()
@@ -243,7 +251,7 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
     )
 
 
-def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
+def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus:
     responder = worker.responders.get(cluster.number)
     return ClusterStatus(
         cluster=cluster.number,
@@ -259,7 +267,7 @@ def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
         commands=dict(responder.commands) if responder else {},
         queries=dict(responder.queries) if responder else {},
         publisher=_publisher(cluster),
-        cache=_cache(cluster),
+        cache=_cache(cluster, deadline),
         store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
         repeated=cluster.repeated,
         oversize=cluster.oversize,
@@ -270,18 +278,29 @@ def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
     )
 
 
-def _cache(cluster: Cluster) -> dict[str, int] | None:
-    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable."""
+def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
+    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable.
+
+    Counting reads every guild's row. So it is done again only after a hundred times what it took, and past
+    ``deadline`` (monotonic seconds) not at all: a look at many large clusters must not hold the event loop up.
+    """
     store = cluster.store
     if store is None or not cluster.tools.settings.cache_enabled:
         return None
+    began = time.monotonic()
+    before = cluster.cache_counts
+    if before is not None and (began < before[0] or began > deadline):
+        return before[1]
     reader = store.reader()
     try:
         with reader.view() as view:
             counts = stats_of(view)
     except StoreUnreadable:
         return None
-    return {**counts, "disk_bytes": reader.disk_bytes()}
+    found = {**counts, "disk_bytes": reader.disk_bytes()}
+    ended = time.monotonic()
+    cluster.cache_counts = (ended + COUNT_AGAIN * (ended - began), found)
+    return found
 
 
 def _store_words(cluster: Cluster) -> str:
