@@ -80,6 +80,28 @@ def test_a_broker_outage_is_seen_and_its_end_too() -> None:
     run(scene())
 
 
+def test_shards_of_a_process_that_does_not_answer_stay_in_sight() -> None:
+    async def scene() -> None:
+        fleet = Fleet(32)
+        fleet.processes = 2
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=32)
+            fleet.silent = frozenset({2})
+            await page.until(f"{TILES.format('.silent')} === 16", within_s=4.0)
+            assert (
+                await page.run("document.querySelector('#verdict-words').innerText")
+                == "Worker 2 does not answer."
+            )
+            assert (
+                await page.run(f"{tile(31)}.getAttribute('aria-label')")
+                == "shard 31, no word from its process"
+            )
+            fleet.silent = frozenset()
+            await page.until(f"{TILES.format('.live')} === 32 && {VERDICT} === 'well'", within_s=4.0)
+
+    run(scene())
+
+
 def test_a_start_shows_how_far_it_is() -> None:
     async def scene() -> None:
         fleet = Fleet(64)

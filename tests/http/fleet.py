@@ -44,6 +44,8 @@ class Fleet:
         self.clusters: dict[int, dict[str, Any]] = {}
         self.processes = 1
         self.process: dict[str, Any] = {}
+        self.silent: frozenset[int] = frozenset()
+        """Workers, by number, that do not answer: what they run is missing from the status."""
         self.asked = 0
         self.hang: asyncio.Event | None = None
 
@@ -60,17 +62,26 @@ class Fleet:
         self._events += (now - self._counted_at) * self.rate
         self._counted_at = now
         numbers = range(1, -(-self.count // self.per_cluster) + 1)
+        processes = self._processes(list(numbers))
+        away = {number for process in processes if self._silent(process) for number in process.clusters}
         return GatewayStatus(
             version="0.3.0",
             state=self.state,
             uptime_s=now - self.began,
             shard_count=self.count,
-            clusters=[self._cluster(number) for number in numbers],
-            shards=[self._shard(shard, now) for shard in range(self.count)],
-            processes=self._processes(list(numbers)),
+            clusters=[self._cluster(number) for number in numbers if number not in away],
+            shards=[
+                self._shard(shard, now)
+                for shard in range(self.count)
+                if shard // self.per_cluster + 1 not in away
+            ],
+            processes=[process for process in processes if not self._silent(process)],
             budget=BudgetStatus(1000, 1000 - self.count, 40_000.0, 16, self.count),
             notes=[],
         )
+
+    def _silent(self, process: ProcessStatus) -> bool:
+        return process.role in {f"worker {number}" for number in self.silent}
 
     def _shard(self, shard: int, now: float) -> ShardStatus:
         received = int(34_000_000 / self.count + self._events / self.count) + shard

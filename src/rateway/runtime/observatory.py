@@ -143,6 +143,7 @@ class Observatory:
             health.progress(status),
             sample,
             happenings,
+            silent=bool(missing),
         )
         for queue in list(self._followers):
             if queue.qsize() >= MOST_WAITING:

@@ -19,6 +19,8 @@ __all__ = ["Panel"]
 
 # Reasons of a thousand shards would be a page of their own; the grid shows them.
 MOST_REASONS = 12
+# Not a state of a shard: nobody can say which it is in.
+SILENT = "silent"
 
 
 class ShardRow(msgspec.Struct, frozen=True):
@@ -82,11 +84,18 @@ class Panel:
         far: Progress,
         sample: Sample | None,
         happenings: list[Happening],
+        *,
+        silent: bool = False,
     ) -> bytes:
-        """One message for everybody who follows."""
+        """One message for everybody who follows. ``silent``: a process does not answer; its shards stay in sight."""
         shards = {row.shard: row for row in (self._row(shard, wall) for shard in status.shards)}
         pulses = {shard.shard: _pulse(shard) for shard in status.shards}
         clusters = {cluster.cluster: _cluster_row(cluster) for cluster in status.clusters}
+        if silent:
+            for number, row in self._shards.items():
+                if number not in shards:
+                    shards[number] = _silent(row, wall)
+            clusters = {**self._clusters, **clusters}
         changed = {
             "shards": [row for number, row in shards.items() if self._shards.get(number) is not row],
             "pulses": [pulse for number, pulse in pulses.items() if self._pulses.get(number) != pulse],
@@ -146,6 +155,17 @@ class Panel:
             bytes_in=shard.bytes_in,
             bytes_inflated=shard.bytes_inflated,
         )
+
+
+def _silent(row: ShardRow, wall: float) -> ShardRow:
+    """A shard of a process that does not answer: nobody knows how it is."""
+    if row.state == SILENT:
+        return row
+    since = round(wall)
+    why = "its process does not answer"
+    return msgspec.structs.replace(
+        row, state=SILENT, since=since, away_since=row.away_since or since, why=why
+    )
 
 
 def _pulse(shard: ShardStatus) -> Pulse:
