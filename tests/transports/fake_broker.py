@@ -52,7 +52,8 @@ class FakeBroker:
     largest: int | None = None
     # Answers go out in pieces of so many bytes.
     chop: int | None = None
-    # Called for every frame from the client, before anything else.
+    # It reads nothing while this is set.
+    asleep: bool = False
     received: list[Received] = field(default_factory=list)
     methods: list[Frame] = field(default_factory=list)
     heartbeats: int = 0
@@ -136,6 +137,10 @@ class FakeBroker:
             self._changed.clear()
             await self._changed.wait()
 
+    def wake(self) -> None:
+        self.asleep = False
+        self._changed.set()
+
     async def publishes(self, count: int) -> list[Received]:
         await self.until(lambda: len(self.received) >= count)
         return self.received
@@ -163,6 +168,8 @@ class FakeBroker:
             writer.close()
 
     async def _frame(self, reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+        if self.asleep:
+            await self.until(lambda: not self.asleep)
         head = await reader.readexactly(7)
         kind, channel, length = struct.unpack(">BHI", head)
         assert length <= self.frame_max - 8, "a frame larger than agreed"

@@ -50,15 +50,19 @@ class Overflow:
         """Events in the spool that are not written yet."""
         return self.spool.unread
 
-    def fill(self) -> None:
-        """Put everything unconfirmed that only memory has into the spool, as far as it takes it."""
+    def fill(self, most: int | None = None) -> None:
+        """Put what is unconfirmed and only memory has into the spool, oldest first, as far as it takes it.
+
+        About ``most`` bytes of it, so that the loop is not held up; by default everything.
+        """
         ledger = self._ledger
         written = [run for run in ledger.sent if run.left and run.records is None and run.origins is None]
         try:
             # Only what has been written already may lie behind the reader, and there is such only while the
             # reader is at the end: events are written from memory only once the spool has been written.
-            self._put(written, True)
-            self._put(list(ledger.waiting), False)
+            most = self._put(written, True, most)
+            if most is None or most > 0:
+                self._put(list(ledger.waiting), False, most)
         except SpoolFull as full:
             if self._trouble != str(full):
                 self._trouble = str(full)
@@ -70,10 +74,10 @@ class Overflow:
         else:
             self._trouble = ""
 
-    def _put(self, runs: list[Run], pass_over: bool) -> None:
+    def _put(self, runs: list[Run], pass_over: bool, most: int | None) -> int | None:
         ledger = self._ledger
         at = 0
-        while at < len(runs):
+        while at < len(runs) and (most is None or most > 0):
             batch: list[Run] = []
             messages: list[Publish] = []
             size = 0
@@ -94,6 +98,9 @@ class Overflow:
                 if run.told is not None:
                     told, run.told = run.told, None
                     told()
+            if most is not None:
+                most -= size
+        return most
 
     def read_back(self, room: int, now: float) -> tuple[Run, int] | None:
         """At most ``room`` events to be written next and their bytes, or ``None`` when enough of them is

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _FRAME_MAX: Final = 131_072
 # Bytes per write while there is more than one wake-up's worth to send.
 _CHUNK: Final = 512 * 1024
+# Bytes put into the spool at once while the loop has other things to do: a tenth of a second's work.
+_SPOOL_MOST: Final = 16 * 1024 * 1024
 # Events in one write from which on a write costs an event next to nothing.
 _MANY: Final = 16
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
@@ -173,6 +175,11 @@ class EventPublisher:
         (upper edge in seconds, events); the last edge is infinite.
         """
         return list(zip((*_EDGES, float("inf")), self._histogram, strict=True))
+
+    @property
+    def woken_at(self) -> float:
+        """When the first event of this wake-up was published, monotonic seconds; only during ``before_write``."""
+        return self._open[0][1].at
 
     # Publishing
 
@@ -463,12 +470,12 @@ class EventPublisher:
         self._write(b"".join(run.pieces))
         return True
 
-    def _to_spool(self) -> None:
-        """Put everything unconfirmed that only memory has into the spool, if there is one."""
+    def _to_spool(self, most: int | None = None) -> None:
+        """Put what is unconfirmed and only memory has into the spool, if there is one: about ``most`` bytes, or all."""
         overflow, ledger = self._overflow, self._ledger
         if overflow is None:
             return
-        overflow.fill()
+        overflow.fill(most)
         if overflow.unread:
             self._flowing = False
         if ledger.moved:
@@ -479,7 +486,7 @@ class EventPublisher:
 
     def _full(self) -> None:
         """A bound is reached."""
-        self._to_spool()
+        self._to_spool(_SPOOL_MOST)
         limits, ledger = self.limits, self._ledger
         if (ledger.events >= limits.events or ledger.bytes >= limits.bytes) and not self.paused:
             self.paused = True
@@ -501,7 +508,7 @@ class EventPublisher:
             oldest = self._oldest_in_memory()
             waited = oldest is not None and now - oldest >= self.limits.spool_after
             if waited or (self._draining is not None and not self._flowing):
-                self._to_spool()
+                self._to_spool(_SPOOL_MOST)
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
         if not self._flowing or ledger.waiting:
