@@ -1,4 +1,4 @@
-"""Ledger, spool and a broker in random histories: nothing is lost, settled never too high, first deliveries in order."""
+"""Ledger, spool and broker in random histories: nothing is lost, settled never too high, first deliveries in order."""
 
 from __future__ import annotations
 
