@@ -178,6 +178,24 @@ class _Reader:
         self.connection.data_received(ACKS)
 
 
+def answered(acks: Acks) -> float:
+    """µs an event of :meth:`Unconfirmed.acknowledge`, 20 acknowledgements a read, for 50 runs of :data:`EVENTS`."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        ledger, cursor = Unconfirmed(), Cursor(0)
+        for first in range(1, 50 * EVENTS, EVENTS):
+            run = Run(cursor, 0.0)
+            cursor.runs.append(run)
+            run.pieces, run.marks = list(PIECES), list(range(first, first + EVENTS))
+            ledger.add_written(run, 40_000)
+        began = time.process_time_ns()
+        for at in range(0, len(acks), 20):
+            ledger.acknowledge(acks[at : at + 20])
+        best = min(best, (time.process_time_ns() - began) / 1000 / (50 * EVENTS))
+        assert ledger.events == 0 and cursor.settled == 50 * EVENTS
+    return best
+
+
 def written(writes: str, batch: int) -> float:
     """µs an event of a uvloop transport that gets ``batch`` events at a time, joined or as pieces."""
     near, far = socket.socketpair()
@@ -219,6 +237,12 @@ PIECES = frames_by_struct()
 ACKS = b"".join(struct.pack(">11sQBB", ANSWER, tag, 0, 0xCE) for tag in range(1, EVENTS + 1))
 
 
+TAGS = 50 * EVENTS
+OUT_OF_ORDER: Acks = [
+    (tag, 0) for begin in range(1, TAGS, 200) for odd in (0, 1) for tag in range(begin + odd, begin + 200, 2)
+]
+
+
 def main() -> None:
     """Print the table."""
     assert (
@@ -237,6 +261,10 @@ def main() -> None:
         ("kept: runs (ours)", measure(kept_by_run)),
         ("confirms one by one: pamqp", measure(confirms_by_pamqp)),
         ("confirms one by one: by hand (ours)", measure(_Reader().read)),
+        ("answered: multiple, run by run", answered([(tag, 1) for tag in range(EVENTS, TAGS + 1, EVENTS)])),
+        ("answered: multiple, inside runs", answered([*((tag, 1) for tag in range(7, TAGS, 7)), (TAGS, 1)])),
+        ("answered: one by one", answered([(tag, 0) for tag in range(1, TAGS + 1)])),
+        ("answered: one by one, odd before even", answered(OUT_OF_ORDER)),
         ("join of the pieces", measure(lambda: b"".join(PIECES))),
     ]
     for batch in (1, 4, 40):
