@@ -134,6 +134,7 @@ def entities(storage: Any) -> int:
         Table.NUMBERS,
         Table.PAGES,
         Table.ROWS,
+        Table.PRESENCES,
         Table.PENDING,
         Table.USERS,
         Table.TIPS,

@@ -434,7 +434,6 @@ _WORDS = {
     Kind.EMOJI: "emojis",
     Kind.STICKER: "stickers",
     Kind.MEMBER: "members",
-    Kind.PRESENCE: "presences",
     Kind.VOICE_STATE: "voice_states",
     Kind.STAGE: "stage_instances",
     Kind.SCHEDULED_EVENT: "scheduled_events",
@@ -448,6 +447,7 @@ def stats_of(view: View) -> dict[str, int]:
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
     found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
+    found["presences"] = view.reading.entries(Table.PRESENCES)
     found["messages"] = counts.get(MESSAGES, 0)
     states = [state_of(value) for _, value in view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)]
     found["guilds"] = len(states)

@@ -52,6 +52,10 @@ MESSAGES = 100
 # What hardly changes and comes in bulk. The others are rows from the start.
 PAGED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI, Kind.STICKER, Kind.SOUND})
 
+# Presences change more than everything else together: they have a table of their own, which counts its entries, so
+# that a change is one write and no read.
+_TABLES: dict[int, Table] = {Kind.PRESENCE: Table.PRESENCES}
+
 # What is asked for, or named by an event, without its guild.
 INDEXED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI})
 
@@ -88,11 +92,11 @@ class ShelfReader:
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
         """One object's JSON."""
         key = _KEY.pack(number, kind, entity_id)
+        if kind not in PAGED:
+            return self._reading.get(_TABLES.get(kind, Table.ROWS), key)
         row = self._reading.get(Table.ROWS, key)
         if row is not None:
             return row or None
-        if kind not in PAGED:
-            return None
         page = self._page(kind, number, entity_id)
         return None if page is None else pages.find(page[1], entity_id)
 
@@ -112,12 +116,8 @@ class ShelfReader:
         start, stop = _bounds(kind, number)
         if after >= 0:
             start = _KEY.pack(number, kind, min(after + 1, 0xFFFF_FFFF_FFFF_FFFF))
-        rows = iter(
-            [
-                (int.from_bytes(key[5:], "big"), row)
-                for key, row in self._reading.scan(Table.ROWS, start, stop)
-            ]
-        )
+        scanned = self._rows(_TABLES.get(kind, Table.ROWS), start, stop)
+        rows = ((int.from_bytes(key[5:], "big"), row) for key, row in scanned)
         row = next(rows, None)
         if kind in PAGED:
             for _, page in self._reading.scan(Table.PAGES, start, stop):
@@ -134,6 +134,9 @@ class ShelfReader:
             if row[1]:
                 yield row
             row = next(rows, None)
+
+    def _rows(self, table: int, start: bytes, stop: bytes) -> Iterable[tuple[bytes, bytes]]:
+        return self._reading.scan(table, start, stop)
 
     def homes(self, kind: int, entity_id: int) -> list[int]:
         """The numbers of the guilds that hold an entity of an indexed kind."""
@@ -165,6 +168,10 @@ class Shelf(ShelfReader):
             self._waiting[key[0]].update(dict.fromkeys(numbers, int.from_bytes(key[1:], "big")))
         self._pending = sum(map(len, self._waiting.values()))
 
+    def _rows(self, table: int, start: bytes, stop: bytes) -> Iterable[tuple[bytes, bytes]]:
+        # Two scans at a time are for readers: the second one's start may write what waits.
+        return list(self._storage.scan(table, start, stop))
+
     def homes(self, kind: int, entity_id: int) -> list[int]:
         found = list(self._storage.homes(kind, entity_id))
         waiting = self._waiting[kind].get(entity_id)
@@ -173,8 +180,11 @@ class Shelf(ShelfReader):
         return found
 
     def put(self, number: int, kind: int, entity_id: int, raw: bytes) -> bool:
-        """Insert or replace one object; whether it is new."""
+        """Insert or replace one object; whether it is new (of presences nobody asks)."""
         key = _KEY.pack(number, kind, entity_id)
+        if kind == Kind.PRESENCE:
+            self._storage.put(Table.PRESENCES, key, raw)
+            return False
         row = self._storage.get(Table.ROWS, key)
         if row is not None:
             self._storage.put(Table.ROWS, key, raw)
@@ -197,11 +207,14 @@ class Shelf(ShelfReader):
             self._storage.put(Table.ROWS, key, raw)
             self._changed(number, kind, entity_id)
             return
-        self._storage.put(Table.ROWS, key, raw)
+        self._storage.put(_TABLES.get(kind, Table.ROWS), key, raw)
 
     def remove(self, number: int, kind: int, entity_id: int) -> bytes | None:
-        """Remove one object; what it was."""
+        """Remove one object; what it was (of presences nobody asks)."""
         key = _KEY.pack(number, kind, entity_id)
+        if kind == Kind.PRESENCE:
+            self._storage.delete(Table.PRESENCES, key)
+            return None
         was = self._storage.get(Table.ROWS, key)
         if was == b"":
             return None
@@ -236,10 +249,11 @@ class Shelf(ShelfReader):
         if kind in PAGED:
             self._write_pages(kind, number, pages.pack(ordered))
         else:
-            put, pack = self._storage.put, _KEY.pack
+            put, pack, table = self._storage.put, _KEY.pack, _TABLES.get(kind, Table.ROWS)
             for entity_id, raw in ordered:
-                put(Table.ROWS, pack(number, kind, entity_id), bytes(raw))
-        self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
+                put(table, pack(number, kind, entity_id), bytes(raw))
+        if kind != Kind.PRESENCE:
+            self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
         if kind in INDEXED:
             unindexed = ordered if not old else [item for item in ordered if item[0] not in old]
             self._wait_for_index(kind, number, [item[0] for item in unindexed])
@@ -247,16 +261,18 @@ class Shelf(ShelfReader):
     def wipe(self, number: int, kind: int, keep: Collection[int] = ()) -> set[int]:
         """Remove all of a guild's objects of a kind; the ids that there were. ``keep``: ids whose index entry stays."""
         start, stop = _bounds(kind, number)
-        rows = list(self._storage.scan(Table.ROWS, start, stop))
+        table = _TABLES.get(kind, Table.ROWS)
+        rows = list(self._storage.scan(table, start, stop))
         packed = list(self._storage.scan(Table.PAGES, start, stop)) if kind in PAGED else []
         if not rows and not packed:
             return set()
         ids = {entity_id for entity_id, _ in self.walk(number, kind)}
         for key, _ in rows:
-            self._storage.delete(Table.ROWS, key)
+            self._storage.delete(table, key)
         for key, _ in packed:
             self._storage.delete(Table.PAGES, key)
-        self.counts[kind] -= len(ids)
+        if kind != Kind.PRESENCE:
+            self.counts[kind] -= len(ids)
         if kind in INDEXED:
             gone = sorted(ids.difference(keep))
             if gone:

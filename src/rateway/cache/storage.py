@@ -24,6 +24,7 @@ class Table(IntEnum):
     MESSAGES = 8
     APPLIED = 9
     SESSIONS = 10
+    PRESENCES = 11
 
 
 class Reading(Protocol):
@@ -36,6 +37,9 @@ class Reading(Protocol):
 
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         """The first entry of a scan."""
+
+    def entries(self, table: int) -> int:
+        """How many entries a table has."""
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         """The guild numbers that an entity is indexed under, ascending."""
@@ -73,6 +77,9 @@ class MemoryStorage:
 
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         return next(self.scan(table, start, stop), None)
+
+    def entries(self, table: int) -> int:
+        return len(self.tables[table])
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         if key not in self.tables[table]:

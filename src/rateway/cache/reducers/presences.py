@@ -15,22 +15,23 @@ from rateway.cache.shelf import Kind
 __all__ = ["presence_update", "take_presence"]
 
 
+class _User(msgspec.Struct, gc=False):
+    id: int
+    username: msgspec.Raw = NULL
+    avatar: msgspec.Raw = NULL
+    global_name: msgspec.Raw = NULL
+    discriminator: msgspec.Raw = NULL
+    public_flags: msgspec.Raw = NULL
+
+
 class _Presence(msgspec.Struct, gc=False):
     guild_id: int
-    user: msgspec.Raw
+    user: _User
     status: msgspec.Raw = NULL
 
 
-class _Id(msgspec.Struct, gc=False):
-    id: int
-
-
 _presence = msgspec.json.Decoder(_Presence, strict=False).decode
-_id = msgspec.json.Decoder(_Id, strict=False).decode
 _OFFLINE = msgspec.Raw(b'"offline"')
-
-# A user object with nothing but its id is shorter than this.
-BARE_USER = 34
 
 
 def presence_update(book: Book, d: bytes) -> None:
@@ -39,7 +40,8 @@ def presence_update(book: Book, d: bytes) -> None:
     number = book.number_of(head.guild_id)
     if number is None:
         return
-    user_id = _id(head.user).id
+    user = head.user
+    user_id = user.id
     if "presences" in book.kept:
         if head.status == _OFFLINE:
             book.shelf.remove(number, Kind.PRESENCE, user_id)
@@ -47,8 +49,10 @@ def presence_update(book: Book, d: bytes) -> None:
             book.shelf.put(number, Kind.PRESENCE, user_id, bytes(d))
         else:
             _put(book, number, user_id, fields(d))
-    if len(bytes(head.user)) > BARE_USER:
-        merge_known(book, user_id, head.user)
+    # Nearly every presence names its user by id alone; the default object says that a field is absent.
+    named = user.username is not NULL or user.avatar is not NULL or user.global_name is not NULL
+    if named or user.discriminator is not NULL or user.public_flags is not NULL:
+        merge_known(book, user_id, fields(d)["user"])
 
 
 def _put(book: Book, number: int, user_id: int, found: Fields) -> None:

@@ -96,6 +96,9 @@ class LmdbReading:
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         return _first(self._txn.cursor(self._tables.rows[table]), start, stop)
 
+    def entries(self, table: int) -> int:
+        return int(self._txn.stat(self._tables.rows[table])["entries"])
+
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         return _homes(self._txn.cursor(self._tables.pairs), kind, entity_id)
 
@@ -144,6 +147,11 @@ class LmdbStorage:
         if self.waiting[table]:
             self._write(table)
         return _first(self._begin().cursor(self._tables.rows[table]), start, stop)
+
+    def entries(self, table: int) -> int:
+        if self.waiting[table]:
+            self._write(table)
+        return int(self._begin().stat(self._tables.rows[table])["entries"])
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
         return _homes(self._begin().cursor(self._tables.pairs), kind, entity_id)
