@@ -217,7 +217,20 @@ class FakeBroker:
 
 OPERATIONS = st.lists(
     st.sampled_from(
-        ["publish", "publish", "publish", "skip", "ack", "singles", "acks", "all", "nack", "retry", "lose", "pump"]
+        [
+            "publish",
+            "publish",
+            "publish",
+            "skip",
+            "ack",
+            "singles",
+            "acks",
+            "all",
+            "nack",
+            "retry",
+            "lose",
+            "pump",
+        ]
     ),
     max_size=60,
 )

@@ -389,6 +389,7 @@ def test_a_broker_that_reads_slowly_is_not_fed_into_the_sockets_memory() -> None
                     seq += 1
                     stream.publish("X", b"x" * 10_000, seq, False)
                 await asyncio.sleep(0)
+            publisher.flush()
             # 40 MB were published; what the kernel does not take waits with us, where it is counted.
             assert publisher.unconfirmed == seq and publisher.bytes_out < 20_000_000
             broker.wake()
