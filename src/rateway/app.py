@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -17,8 +15,7 @@ import uvloop
 from rateway import logs
 from rateway.config import ConfigurationError, Settings, load
 from rateway.runtime.caretaker import Caretaker
-from rateway.runtime.crew_member import first_words, member
-from rateway.runtime.crew_words import decode_settings
+from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.gateway import EX_CONFIG, Gateway
 from rateway.runtime.observatory import Observatory
 from rateway.runtime.reporter import Reporter
@@ -30,17 +27,13 @@ from rateway.transports.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
-# An event makes a handful of containers that all die with their confirm; the collector's first generation at its
-# default of 700 would run for every hundredth event and find nothing.
-GC_THRESHOLD = (50_000, 20, 100)
-
-__all__ = ["run", "work"]
+__all__ = ["run"]
 
 
 def run(settings: Settings) -> int:
     """Run the gateway until it is told to stop; the process's exit code (0, 1, or 78 for what a person must change)."""
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
-    _calm_the_collector()
+    calm_the_collector()
     # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -50,27 +43,6 @@ def run(settings: Settings) -> int:
         return EX_CONFIG
     except KeyboardInterrupt:
         return 130
-
-
-def work(descriptor: int) -> int:
-    """Run one worker process of a crew; ``descriptor`` is its end of the socket pair to the supervisor."""
-    end = socket.socket(fileno=descriptor)
-    # The supervisor alone decides; a stop reaches the worker over the line.
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)
-    return uvloop.run(_work(end))
-
-
-async def _work(end: socket.socket) -> int:
-    line, begin = await first_words(end)
-    if begin is None:
-        return 0
-    settings = decode_settings(begin.settings)
-    logs.configure(
-        settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
-    )
-    _calm_the_collector()
-    return await member(line, begin)
 
 
 async def _run(settings: Settings) -> int:
@@ -105,12 +77,6 @@ def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, 
         yield keep_informed(manager, observatory.condition)
 
 
-def _calm_the_collector() -> None:
-    """What is imported by now stays for good: no collection need look at it again."""
-    gc.set_threshold(*GC_THRESHOLD)
-    gc.freeze()
-
-
 async def _reload(gateway: Gateway, settings: Settings) -> None:
     """SIGHUP: read the file and the environment again."""
     try:
@@ -126,7 +92,3 @@ def _say_wait(settings: Settings, pid: int | None) -> None:
         settings.state_dir,
         extra={"action": "lock"},
     )
-
-
-if __name__ == "__main__":
-    sys.exit(work(int(sys.argv[1])))

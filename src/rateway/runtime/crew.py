@@ -183,7 +183,7 @@ class Crew:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "rateway.app",
+            "rateway.runtime.crew_member",
             str(end.fileno()),
             pass_fds=(end.fileno(), self._lock_file),
             stdin=asyncio.subprocess.DEVNULL,

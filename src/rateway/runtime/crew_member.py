@@ -1,14 +1,24 @@
-"""A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor."""
+"""A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor.
+
+It is a program of its own (``python -m rateway.runtime.crew_member``) and imports nothing that it does not need: its
+shards wait for it after every crash.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import signal
 import socket
+import sys
 import time
 
+import uvloop
+
+from rateway import logs
 from rateway.runtime import crew_words as words
+from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.crew_words import Line, ToWorker
 from rateway.runtime.permits import PermitOutcome, Refusal
 from rateway.runtime.reporter import LoopWatch, parts_of
@@ -20,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
 
-__all__ = ["RemotePermits", "first_words", "member"]
+__all__ = ["RemotePermits", "work"]
 
 
 class RemotePermits:
@@ -71,7 +81,28 @@ class RemotePermits:
             waiting.set_result(Refusal(record.refusal.kind, until, record.refusal.why))
 
 
-async def first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
+def work(descriptor: int) -> int:
+    """Run one worker process; ``descriptor`` is its end of the socket pair to the supervisor. The exit code."""
+    end = socket.socket(fileno=descriptor)
+    # The supervisor alone decides; a stop reaches the worker over the line.
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    return uvloop.run(_work(end))
+
+
+async def _work(end: socket.socket) -> int:
+    line, begin = await _first_words(end)
+    if begin is None:
+        return 0
+    settings = words.decode_settings(begin.settings)
+    logs.configure(
+        settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
+    )
+    calm_the_collector()
+    return await _run(line, begin)
+
+
+async def _first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
     """The line to the supervisor, and what it wants run; None when it is gone already."""
     line = await Line.open(end, ToWorker)
     async for record in line.records():
@@ -80,7 +111,7 @@ async def first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
     return line, None
 
 
-async def member(line: Line, begin: words.Begin) -> int:
+async def _run(line: Line, begin: words.Begin) -> int:
     """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
     settings = words.decode_settings(begin.settings)
     permits = RemotePermits(line)
@@ -152,3 +183,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 worker.reload(words.decode_settings(record.settings))
     log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})
     return False
+
+
+if __name__ == "__main__":
+    sys.exit(work(int(sys.argv[1])))

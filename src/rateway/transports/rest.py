@@ -10,14 +10,18 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from rateway import __version__
 from rateway.secret import Secret
+
+# aiohttp is imported with the first question: it takes as long to import as all the rest of a gateway together, and
+# neither a worker process nor a start with stored sessions asks any.
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
 
@@ -151,6 +155,8 @@ class DiscordRest:
         await self.close()
 
     async def _get(self, route: str) -> bytes | RestFailure:
+        import aiohttp
+
         if self._http is None:
             self._http = aiohttp.ClientSession(
                 headers={"User-Agent": self._user_agent, "Authorization": f"Bot {self._token.reveal()}"},
