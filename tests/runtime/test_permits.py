@@ -239,7 +239,8 @@ def test_shards_of_one_bucket_come_5_seconds_apart_however_they_ask(form: Form) 
     log = on(form, scenario, answer())
     assert [shard for shard, _ in log] == [0, 1, 2, 3]
     gaps = [later[1] - earlier[1] for earlier, later in pairwise(log)]
-    assert all(5.25 <= gap < 5.6 for gap in gaps), gaps
+    # The pad of 0.25 s is for what lies between the grant and the socket; some of it is in these times.
+    assert all(5.2 <= gap < 5.6 for gap in gaps), gaps
 
 
 @pytest.mark.checklist("D6")
