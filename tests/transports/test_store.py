@@ -269,6 +269,62 @@ def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tm
     store.close()
 
 
+def test_a_full_disk_ends_no_process_and_is_over_when_there_is_room(tmp_path: Path) -> None:
+    script = f"""
+import resource, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from tests.transports.test_store import *
+store = opened(Path({str(tmp_path)!r}))
+begin(store, 0, "one", encode(guild()))
+assert store.commit() is None
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, hard))
+seq, fault = 2, None
+while fault is None and seq < 3000:
+    seq += 1
+    noise = channel(seq, topic=os.urandom(400).hex())
+    store.apply(0, seq, "CHANNEL_CREATE", encode({{"guild_id": str(GUILD), **noise}}))
+    fault = store.commit()
+assert fault is not None, seq
+assert name_of(store.reader()) == "guild"
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+store.apply(0, seq + 1, "GUILD_UPDATE", encode({{"id": str(GUILD), "name": "there is room"}}))
+assert store.commit() is None
+assert name_of(store.reader()) == "there is room"
+store.close()
+print(fault.words)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, cwd=os.getcwd(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "store" in done.stdout
+
+
+def test_a_long_list_is_read_a_little_at_a_time_and_of_one_moment(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    people = [member(number << 30) for number in range(1, 101)]
+    begin(store, 0, "one", encode(guild(members=people, member_count=100)))
+    store.commit()
+    queries = Queries({1: store.reader()}, store.policy)
+    query = Query("GuildMembers", (GUILD,), limit=90)
+    steps = queries.steps(query)
+    assert next(steps) is None
+    store.apply(0, 3, "GUILD_DELETE", encode({"id": str(GUILD)}))
+    store.commit()
+    (*waits, answer) = steps
+    assert len(waits) == 3 and not any(waits)
+    assert getattr(answer, "status", None) == "ok"
+    assert len(msgspec.json.decode(getattr(answer, "body", b""))) == 90
+    left = queries.steps(query)
+    assert getattr(next(left), "status", None) == "not_found"
+    unwanted = Queries({1: store.reader()}, store.policy).steps(Query("Guilds", (), limit=5))
+    next(unwanted)
+    unwanted.close()
+    store.close()
+
+
 def test_a_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fault = Store.open(tmp_path / "file" / "store", cluster=1, policy=CachePolicy(), wall=WALL)

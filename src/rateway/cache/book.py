@@ -271,7 +271,7 @@ class Book(View):
 
     def _merge_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> msgspec.Raw | None:
         """The user inside the member as it is kept, if one is."""
-        known = self.shelf.get(number, Kind.MEMBER, user_id)
+        known, paged = self.shelf.fetch(number, Kind.MEMBER, user_id)
         if known is None:
             self.shelf.put(number, Kind.MEMBER, user_id, join(new))
             self.count_members(guild_id, 0, cached=+1)
@@ -280,7 +280,7 @@ class Book(View):
         old = fields(known)
         merged = {**old, **new}
         if merged != old:
-            self.shelf.replace(number, Kind.MEMBER, user_id, join(merged))
+            self.shelf.replace(number, Kind.MEMBER, user_id, join(merged), paged=paged)
             self.unlearn(guild_id, user_id)
         return old.get("user")
 

@@ -28,12 +28,14 @@ __all__ = [
     "ANSWERS",
     "Asked",
     "Found",
+    "Listing",
     "Missing",
     "Outcome",
     "Refusal",
     "Situation",
     "Stores",
     "answer",
+    "begin",
     "stats_of",
 ]
 
@@ -77,6 +79,24 @@ class Refusal:
 
 
 Outcome: TypeAlias = Found | Missing | Refusal
+
+# Entities of a list between two looks at the clock: about half a millisecond.
+STEP = 20
+
+
+class Listing:
+    """A list that is still to be read: :meth:`step` until it is done, so that nobody waits for a long one."""
+
+    def __init__(self, items: Iterator[bytes]) -> None:
+        self._items = items
+        self._taken: list[bytes] = []
+
+    def step(self, entities: int = STEP) -> Found | None:
+        """Read some more; the answer when there are none left."""
+        for item in islice(self._items, entities):
+            self._taken.append(item)
+            entities -= 1
+        return Found(b"[%b]" % b",".join(self._taken)) if entities else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +213,9 @@ class _Asking:
         names = self.asked.fields
         return found if names is None else {name: found[name] for name in names if name in found}
 
-    def array(self, items: Iterable[Fields]) -> Found:
+    def array(self, items: Iterable[Fields]) -> Listing:
         """A list, as many as were asked for."""
-        wanted = islice(items, self.asked.limit or LIMIT)
-        return Found(join_raws([msgspec.Raw(join(self.pick(item))) for item in wanted]))
+        return Listing(join(self.pick(item)) for item in islice(items, self.asked.limit or LIMIT))
 
     @property
     def after(self) -> int:
@@ -209,7 +228,7 @@ class _Asking:
         return None if place is None else place[0].child(place[1].number, kind, entity_id)
 
 
-_Answer: TypeAlias = Callable[[_Asking], Outcome]
+_Answer: TypeAlias = Callable[[_Asking], Outcome | Listing]
 
 
 def _current_user(asking: _Asking) -> Outcome:
@@ -357,7 +376,7 @@ def _voice_state(asking: _Asking) -> Outcome:
 
 
 def _children(word: str, kind: Kind) -> _Answer:
-    def find(asking: _Asking) -> Outcome:
+    def find(asking: _Asking) -> Outcome | Listing:
         asking.need(word)
         place = asking.guild(asking.asked.arguments[0], word)
         if place is None:
@@ -371,7 +390,7 @@ def _children(word: str, kind: Kind) -> _Answer:
     return find
 
 
-def _guilds(asking: _Asking) -> Outcome:
+def _guilds(asking: _Asking) -> Outcome | Listing:
     def of(view: View) -> Iterator[tuple[int, Fields]]:
         for guild_id, row in view.guild_rows(asking.after):
             if row.number or row.state is not GuildState.PENDING:
@@ -381,7 +400,7 @@ def _guilds(asking: _Asking) -> Outcome:
     return asking.array(item for _, item in merged)
 
 
-def _mutual_guilds(asking: _Asking) -> Outcome:
+def _mutual_guilds(asking: _Asking) -> Outcome | Listing:
     asking.need("members")
     user_id = asking.asked.arguments[0]
     found = sorted(
@@ -510,6 +529,16 @@ ANSWERS: Mapping[str, _Answer] = {
 
 def answer(asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float) -> Outcome:
     """Answer one query. ``wall`` is Unix seconds, for time-outs. Raises what the stores raise."""
+    outcome = begin(asked, stores, situation, policy, wall)
+    while isinstance(outcome, Listing):
+        outcome = outcome.step() or outcome
+    return outcome
+
+
+def begin(
+    asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
+) -> Outcome | Listing:
+    """Answer one query, or begin to: the stores must stay as they are until a :class:`Listing` is done."""
     if not policy.enabled and asked.type not in ("WhereIs", "Group"):
         return Refusal("cache_off", "the cache is switched off (CACHE_ENABLED)")
     try:

@@ -91,14 +91,18 @@ class ShelfReader:
 
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
         """One object's JSON."""
+        return self.fetch(number, kind, entity_id)[0]
+
+    def fetch(self, number: int, kind: int, entity_id: int) -> tuple[bytes | None, bool]:
+        """One object's JSON, and whether it stands in a page alone (no row hides it)."""
         key = _KEY.pack(number, kind, entity_id)
         if kind not in PAGED:
-            return self._reading.get(_TABLES.get(kind, Table.ROWS), key)
+            return self._reading.get(_TABLES.get(kind, Table.ROWS), key), False
         row = self._reading.get(Table.ROWS, key)
         if row is not None:
-            return row or None
+            return row or None, False
         page = self._page(kind, number, entity_id)
-        return None if page is None else pages.find(page[1], entity_id)
+        return (None, False) if page is None else (pages.find(page[1], entity_id), True)
 
     def _page(self, kind: int, number: int, entity_id: int) -> tuple[bytes, bytes] | None:
         """The page that holds an id, if any does: its key and its text."""
@@ -200,14 +204,16 @@ class Shelf(ShelfReader):
             self._changed(number, kind, entity_id)
         return not known
 
-    def replace(self, number: int, kind: int, entity_id: int, raw: bytes) -> None:
-        """Replace an object that is known to be there (the caller has just read it)."""
+    def replace(
+        self, number: int, kind: int, entity_id: int, raw: bytes, *, paged: bool | None = None
+    ) -> None:
+        """Replace an object that is known to be there; ``paged`` is what :meth:`fetch` said, for who has called it."""
         key = _KEY.pack(number, kind, entity_id)
-        if kind in PAGED and self._storage.get(Table.ROWS, key) is None:
-            self._storage.put(Table.ROWS, key, raw)
-            self._changed(number, kind, entity_id)
-            return
+        if paged is None:
+            paged = kind in PAGED and self._storage.get(Table.ROWS, key) is None
         self._storage.put(_TABLES.get(kind, Table.ROWS), key, raw)
+        if paged:
+            self._changed(number, kind, entity_id)
 
     def remove(self, number: int, kind: int, entity_id: int) -> bytes | None:
         """Remove one object; what it was (of presences nobody asks)."""

@@ -7,7 +7,7 @@ An answer is a dict of field name → raw JSON, complete: with ``guild_id``, wit
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -88,19 +88,36 @@ class View:
 
     def children(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, Fields]]:
         """A guild's entities of a kind, ascending by id."""
+        guild = self._guild_id(number)
+        removed = self.removed_roles(number) if kind == Kind.MEMBER else frozenset()
         for entity_id, raw in self.shelf.walk(number, kind, after):
-            yield entity_id, self.finish(number, kind, entity_id, raw)
+            yield entity_id, self._finish(number, kind, entity_id, raw, guild, removed)
+
+    def _guild_id(self, number: int) -> msgspec.Raw | None:
+        guild = self.guild_of(number) if number != DIRECT else None
+        return None if guild is None else text(guild[0])
 
     def finish(self, number: int, kind: int, entity_id: int, raw: bytes) -> Fields:
         """A stored object as it is answered."""
+        removed = self.removed_roles(number) if kind == Kind.MEMBER else frozenset()
+        return self._finish(number, kind, entity_id, raw, self._guild_id(number), removed)
+
+    def _finish(
+        self,
+        number: int,
+        kind: int,
+        entity_id: int,
+        raw: bytes,
+        guild: msgspec.Raw | None,
+        removed: Collection[int],
+    ) -> Fields:
         found = fields(raw)
-        guild = self.guild_of(number) if number != DIRECT else None
         if guild is not None:
-            found["guild_id"] = text(guild[0])
+            found["guild_id"] = guild
         if kind in CHANNELS:
             self._finish_channel(number, kind, entity_id, found)
         elif kind == Kind.MEMBER:
-            self._finish_member(number, entity_id, found)
+            self._finish_member(number, entity_id, found, removed)
         elif kind == Kind.PRESENCE:
             # A presence carries as much of its user as changed; the user has an entity of its own.
             found["user"] = msgspec.Raw(b'{"id":"%d"}' % entity_id)
@@ -121,11 +138,10 @@ class View:
             if own is not None:
                 found["member"] = msgspec.Raw(own)
 
-    def _finish_member(self, number: int, user_id: int, found: Fields) -> None:
+    def _finish_member(self, number: int, user_id: int, found: Fields, removed: Collection[int]) -> None:
         user = self.user(user_id, found.get("user"), number)
         if user is not None:
             found["user"] = msgspec.Raw(user[1])
-        removed = self.removed_roles(number)
         if removed and "roles" in found:
             kept = [role for role in raws(found["roles"]) if snowflake(role) not in removed]
             found["roles"] = msgspec.Raw(join_raws(kept))

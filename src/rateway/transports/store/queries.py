@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from rateway.cache.policy import CachePolicy
-from rateway.cache.queries import Found, Missing, Outcome, Situation, answer
+from rateway.cache.queries import Found, Listing, Missing, Outcome, Situation, begin
 from rateway.cache.view import View
 from rateway.contract.errors import ErrorCode, Fault, Status
 from rateway.contract.queries import Query
@@ -68,16 +68,31 @@ class Queries:
         self._wall = wall
 
     def answer(self, query: Query) -> Answer | Fault:
-        """Answer one query. Never raises; what a store cannot give is a :class:`Fault` that says why."""
+        """Answer one query at once. Never raises; what a store cannot give is a :class:`Fault` that says why."""
+        for found in self.steps(query):
+            if found is not None:
+                return found
+        raise AssertionError("steps end with an answer")
+
+    def steps(self, query: Query) -> Generator[Answer | Fault | None, None, None]:
+        """Answer one query a little at a time: None while a list is not done, some half a millisecond each, at last
+        the answer. All of it is one moment of the stores. Close it when the answer is not wanted any more."""
         try:
             with ExitStack() as stack:
                 moment = _Moment(self.readers, stack)
-                return _spoken(answer(query, moment, self._situation(), self._policy, self._wall()))
+                outcome = begin(query, moment, self._situation(), self._policy, self._wall())
+                while isinstance(outcome, Listing):
+                    found = outcome.step()
+                    if found is None:
+                        yield None
+                    else:
+                        outcome = found
+            yield _spoken(outcome)
         except StoreUnreadable as error:
-            return Fault(ErrorCode.UNAVAILABLE, error.fault.words)
+            yield Fault(ErrorCode.UNAVAILABLE, error.fault.words)
         # A row that cannot be read must not end the reader of a cluster: the worker is told, the log has the rest.
         except Exception as error:  # noqa: BLE001
-            return Fault(ErrorCode.INTERNAL, f"{query.type}: {type(error).__name__}: {error}")
+            yield Fault(ErrorCode.INTERNAL, f"{query.type}: {type(error).__name__}: {error}")
 
 
 def _spoken(outcome: Outcome) -> Answer | Fault:
