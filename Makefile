@@ -13,7 +13,7 @@ SEED    ?=
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"
 ARGS    ?=
 # The paths that linters read, as far as they exist.
-CODE    := $(wildcard src tests examples benchmarks tools)
+CODE    := $(wildcard src tests examples benchmarks tools/licences)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-tools broker demo test chaos pictures lint format check lock licences audit release clean

@@ -65,7 +65,10 @@ INTERACTION = (
     "context attachment_size_limit channel_id channel"
 )
 ENTITLEMENT = "id sku_id application_id type deleted starts_at ends_at consumed"
-SUBSCRIPTION = "id user_id sku_ids entitlement_ids renewal_sku_ids current_period_start current_period_end status canceled_at"
+SUBSCRIPTION = (
+    "id user_id sku_ids entitlement_ids renewal_sku_ids current_period_start current_period_end status "
+    "canceled_at"
+)
 AUTOMOD = (
     "id guild_id name creator_id event_type trigger_type trigger_metadata actions enabled exempt_roles "
     "exempt_channels"
