@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard src tests examples benchmarks tools/licences)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-tools broker demo test chaos pictures lint format check lock licences audit release clean
+.PHONY: help install install-tools broker demo bench bench-full profile test chaos pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,15 @@ install-tools:  ## what tests of the page and of deploy/ run: Chromium, promtool
 
 demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
 	@$(BIN)/rateway demo --seconds $(SECONDS) $(ARGS)
+
+bench: install  ## what the gateway costs: a part of every benchmark, within 15 minutes
+	@tools/bench
+
+bench-full: install  ## every benchmark, the whole matrix: some hours
+	@tools/bench --full
+
+profile: install  ## a flame graph of the hot path, and a table of µs by step
+	@PYTHONPATH=src:. $(BIN)/python -m benchmarks.profile $(ARGS)
 
 test: install install-tools  ## all tests; the last line is pytest's
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -15,7 +15,7 @@ KEEP = 50_000
 @contextmanager
 def rabbitmq() -> Iterator[tuple[Counter, str]]:
     """(how many publishes it has confirmed since the start, its address)."""
-    with PrivateBroker(settings={"collect_statistics_interval": "1000"}) as broker:
+    with PrivateBroker(settings={"collect_statistics_interval": "250"}) as broker:
 
         def confirmed() -> int:
             stats = broker.api("GET", "overview").get("message_stats", {})
