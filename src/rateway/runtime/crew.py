@@ -38,8 +38,10 @@ HANGS_AFTER_S = 20.0
 LOOK_EVERY_S = 1.0
 # Starting Python and reading the stores of a large cluster.
 STARTS_WITHIN_S = 60.0
-# A worker that died after less than this is restarted later and later.
-SOUND_AFTER_S = 60.0
+# A worker that has died sooner than this after its start, more than a few times in a row, is restarted later and
+# later. What kills it again and again takes less time than that; every second away costs Discord's small buffer.
+SOUND_AFTER_S = 5.0
+RESTARTS_AT_ONCE = 3
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 30.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
@@ -125,7 +127,7 @@ class Crew:
                 return
             lived = time.monotonic() - hand.began_at
             hand.failures = 1 if lived >= SOUND_AFTER_S else hand.failures + 1
-            delay = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** (hand.failures - 1))
+            delay = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** max(0, hand.failures - RESTARTS_AT_ONCE))
             hand.restarts += 1
             log.error(
                 "worker %d ended (%s); starting it again in %.1f s, its shards resume",
