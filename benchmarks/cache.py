@@ -40,7 +40,8 @@ def load(store: Store, creates: list[bytes]) -> float:
         store.apply(0, seq, "GUILD_CREATE", d)
         if seq % PER_WAKE_UP == 0:
             store.commit()
-    store.commit()
+    while store.dirty:  # the last ids move into the index over some commits
+        store.commit()
     return time.process_time() - started
 
 
@@ -142,6 +143,7 @@ def report(folder: Path, members: int, count: int, batch: int) -> None:
             store.apply(0, seq + number, "GUILD_CREATE", d)
             if number % PER_WAKE_UP == 0:
                 store.commit()
+    while store.dirty:
         store.commit()
     reader = store.reader()
     print(

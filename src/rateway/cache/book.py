@@ -17,8 +17,8 @@ from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
 __all__ = ["Book"]
 
 # Entries of each memory-only shortcut (known channels, users seen last); beyond it the shortcut starts anew. About
-# 15 MB a cluster at worst.
-SHORTCUTS = 65_536
+# 8 MB a cluster at worst.
+SHORTCUTS = 16_384
 
 # Different bytes that say the same about a user or member (events order fields differently, or carry fewer).
 SPELLINGS = 3
@@ -334,7 +334,6 @@ class Book(View):
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
-        self.shelf.tidy()
         tips, put = self._tips, self.storage.put
         for channel_id in self._fresh_tips:
             put(Table.TIPS, key8(channel_id), TIP.pack(*tips[channel_id]))

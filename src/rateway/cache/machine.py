@@ -125,7 +125,8 @@ class Cache:
         return Applied(cause=row.cause) if row.cause_seq == seq else Applied(cause="available")  # type: ignore[arg-type]
 
     def flush(self) -> None:
-        """Before a commit: write down what is kept in memory in between."""
+        """Before a commit: write down what is kept in memory in between, and tidy up a little."""
+        self.book.shelf.tidy()
         for shard_id in self._dirty:
             value = _POSITION.pack(self._positions[shard_id]) + self._sessions.get(shard_id, "").encode()
             self.storage.put(Table.APPLIED, _SHARD.pack(shard_id), value)
@@ -135,5 +136,5 @@ class Cache:
 
     @property
     def dirty(self) -> bool:
-        """Whether an event changed something, or could have, since the last :meth:`flush`."""
-        return bool(self._dirty)
+        """Whether an event changed something, or could have, since the last :meth:`flush`, or something is untidy."""
+        return bool(self._dirty) or self.book.shelf.untidy

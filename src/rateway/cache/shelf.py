@@ -320,6 +320,11 @@ class Shelf(ShelfReader):
             for waiting in self._waiting.values():
                 waiting.clear()
 
+    @property
+    def untidy(self) -> bool:
+        """Whether ids wait for the index."""
+        return self._pending > 0
+
     def tidy(self) -> None:
         """Ahead of a commit: when no guild has come since the last one, some of the ids that wait move on."""
         if self._pending and not self._loaded:
