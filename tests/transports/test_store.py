@@ -269,6 +269,31 @@ def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tm
     store.close()
 
 
+def test_a_reader_that_was_killed_does_not_keep_pages_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    store.commit()
+    script = f"""
+import os, signal, sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from tests.transports.test_store import *
+reader = StoreReader.open(Path({str(tmp_path)!r}))
+with reader.view() as view:
+    view.guild(GUILD)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, cwd=os.getcwd()).returncode == -9
+    assert len(store._tables.env.readers().splitlines()) > 1
+    monkeypatch.setattr("rateway.transports.store.writer.READER_CHECK_COMMITS", 1)
+    store.apply(0, 3, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "x"}))
+    store.commit()
+    assert "no active readers" in store._tables.env.readers()
+    store.close()
+
+
 def test_a_full_disk_ends_no_process_and_is_over_when_there_is_room(tmp_path: Path) -> None:
     script = f"""
 import resource, sys

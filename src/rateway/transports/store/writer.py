@@ -27,6 +27,10 @@ from rateway.transports.store.tables import LmdbStorage
 
 __all__ = ["Store"]
 
+# A reader's process that was killed leaves its slot behind, and LMDB keeps every page that it could still see: after
+# so many commits (a minute, say) the slots of the dead are freed.
+READER_CHECK_COMMITS = 4_096
+
 
 class Store:
     """The writer's side of one cluster's store."""
@@ -43,6 +47,7 @@ class Store:
         self._cache = Cache(self._storage, policy)
         self._broken = False
         self._begun = False
+        self._commits = 0
 
     @classmethod
     def open(
@@ -146,6 +151,9 @@ class Store:
             return self.fault
         self._broken = False
         self.fault = None
+        self._commits += 1
+        if self._commits % READER_CHECK_COMMITS == 0:
+            self._tables.env.reader_check()
         return None
 
     def _fail(self, fault: StoreFault) -> None:
