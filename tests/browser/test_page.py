@@ -259,7 +259,7 @@ def test_a_thousand_shards_stay_smooth() -> None:
             gaps = sorted(await page.run("gaps.slice(1)"))
             assert len(gaps) > 30
             assert gaps[len(gaps) // 2] < 50.0, "the usual frame, in milliseconds"
-            assert gaps[-1] < 600.0, "the longest frame: all rows of a hundred shards drawn anew"
+            assert gaps[-1] < 1500.0, "the longest frame: all rows of a hundred shards drawn anew"
             assert await page.run("document.documentElement.scrollWidth <= innerWidth")
 
     run(scene())
