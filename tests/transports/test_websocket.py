@@ -41,7 +41,7 @@ class Handler:
     def opened(self, socket: WebSocket) -> None:
         self.socket = socket
 
-    def message(self, data: memoryview | bytes, binary: bool, last: bool) -> None:
+    def message(self, data: bytes, binary: bool) -> None:
         assert self.socket is not None, "a message came before the opening"
         self.messages.append((bytes(data), binary))
 

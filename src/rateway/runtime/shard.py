@@ -80,7 +80,7 @@ class _Line:
         shard.conversation.opened(shard.clock())
         shard.carry_out()
 
-    def message(self, data: memoryview | bytes, binary: bool, last: bool) -> None:
+    def message(self, data: bytes, binary: bool) -> None:
         shard = self._shard
         if shard.line is not self:
             return
