@@ -34,5 +34,6 @@ class DeliveryLimits:
     # Seconds after which an event that the broker does not answer is reported.
     stalled_after: float = 30.0
     # Seconds that a write may wait for more events when few come at a time, but steadily: what costs then is the
-    # write and the confirm, not the event. uvloop's timers know milliseconds. 0: one write per wake-up.
-    linger: float = 0.001
+    # write and the confirm, not the event. uvloop's timers know milliseconds. 0: one write per wake-up, which is right
+    # in a whole gateway: there the loop itself gathers (runtime/gathering.py), reads and stores included.
+    linger: float = 0.0
