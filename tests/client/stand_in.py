@@ -57,3 +57,11 @@ async def bound(worker: Worker, exchange: AbstractExchange, key: str) -> None:
         except aio_pika.exceptions.DeliveryError:
             continue
         return
+
+
+async def left_in(broker: Broker, queue: str) -> int:
+    """How many messages a queue holds, when no consumer has any in its hands."""
+    async with await aio_pika.connect(broker.uri) as connection:
+        channel = await connection.channel()
+        found = await channel.declare_queue(queue, passive=True)
+        return found.declaration_result.message_count or 0

@@ -13,21 +13,13 @@ from aio_pika.abc import AbstractExchange
 from rateway.client import BrokerUnavailable, CommandError, ConnectionLost, Event, NoAnswer, Worker
 from rateway.contract import topology
 from tests.aio import run
-from tests.client.stand_in import event, gateway
+from tests.client.stand_in import event, gateway, left_in
 from tests.rabbitmq import Broker
 
 
 async def publish(exchange: AbstractExchange, *numbers: int, key: str = "MESSAGE_CREATE") -> None:
     for number in numbers:
         await exchange.publish(event(number), key)
-
-
-async def left_in(broker: Broker, queue: str) -> int:
-    """How many messages a queue holds, when no consumer has any in its hands."""
-    async with await aio_pika.connect(broker.uri) as connection:
-        channel = await connection.channel()
-        found = await channel.declare_queue(queue, passive=True)
-        return found.declaration_result.message_count or 0
 
 
 def worker_of(broker: Broker, **options: Any) -> Worker:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from rateway.client.cache import Cache, Id, Json, error_in, question
-from rateway.client.errors import CommandError, GatewayError, QueryError
+from rateway.client.errors import CommandError, ConnectionLost, GatewayError, NoAnswer, QueryError
 from rateway.client.event import Event
 from rateway.client.inbox import Inbox, QueueKind
 from rateway.client.line import Line
@@ -40,6 +40,8 @@ Handler: TypeAlias = Callable[[Event], Awaitable[None]]
 
 # A command's answer may come a moment after its deadline: "expired" says for certain that it was not sent.
 _GRACE_S: Final = 2.0
+# Between two attempts at an event whose handler got no answer from the gateway.
+_PASSING_S: Final = 1.0
 # How many events' failures are remembered.
 _FAILURES_KEPT: Final = 10_000
 
@@ -168,7 +170,8 @@ class Worker:
 
         An event is acknowledged when its handlers are done. A handler that raises gives it back to the broker until
         its attempts are used up; then it is dropped with a log line, to the queue's dead-letter exchange if it has
-        one. After :meth:`stop` the handlers under way come to their end.
+        one. What the gateway or the broker cannot serve just now (NoAnswer, ``loading`` …) uses up none. After
+        :meth:`stop` the handlers under way come to their end.
         """
         await self._listen(self._handlers)
         free = asyncio.Semaphore(concurrency)
@@ -221,8 +224,11 @@ class Worker:
             for handler in self._handlers.get(event.name, ()):
                 await handler(event)
         # Whatever a handler raises is the application's; the queue must go on.
-        except Exception:
-            last = self._failure(event) >= self._attempts
+        except Exception as error:
+            passing = isinstance(error, NoAnswer | ConnectionLost) or (
+                isinstance(error, GatewayError) and error.worth_trying_again
+            )
+            last = not passing and self._failure(event) >= self._attempts
             log.exception(
                 "a handler of %s failed (%s); %s",
                 event.name,
@@ -230,6 +236,9 @@ class Worker:
                 "the event is dropped" if last else "it comes again",
                 extra={"cluster": self.cluster, "action": "handler_failed"},
             )
+            if passing:
+                # The gateway or the broker is on its way back: asking at once and for ever would not help it.
+                await asyncio.sleep(_PASSING_S)
             await (event.drop() if last else event.give_back())
         else:
             await event.done()

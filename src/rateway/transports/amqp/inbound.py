@@ -114,7 +114,7 @@ class Inbound:
             try:
                 delay = await self._hold(connection)
             finally:
-                self._channel = None
+                self._drop()
                 await connection.close()
 
     async def _hold(self, connection: Connection) -> float:
@@ -122,20 +122,22 @@ class Inbound:
         while True:
             try:
                 channel = await connection.channel(CHANNEL)
+                # What waits in the queue is delivered with the broker's word that we consume, before we have read
+                # that: it is answered on this channel.
+                self._connection, self._channel = connection, channel
                 await self._consume(channel)
                 await self._ask(connection, spec.Queue.Declare(0, self._flag, exclusive=True))
             except ChannelClosed as closed:
+                self._drop()
                 ghost = _is_taken(closed) and await self._flag_stands(connection)
                 delay = self._refused(closed, ghost)
             except ConnectionLost as lost:
                 self._say("away", str(lost))
                 return 0.5
             else:
-                self._connection, self._channel = connection, channel
                 self._say("owned", "")
                 reason = await asyncio.shield(channel.closed)
-                self._channel = None
-                self._out.clear()
+                self._drop()
                 if isinstance(reason, ConnectionLost):
                     self._say("away", str(reason))
                     return 0.1
@@ -145,12 +147,17 @@ class Inbound:
                 self._say("away", connection.closed.result())
                 return 0.1
 
+    def _drop(self) -> None:
+        """The channel has ended: nothing can be answered on it any more."""
+        self._channel = None
+        self._out.clear()
+
     async def bind_again(self) -> None:
         """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
         then, and nobody tells the channel that consumes.
         """
         channel = self._channel
-        if channel is not None:
+        if channel is not None and self._said == ("owned", ""):
             # A channel that ends meanwhile is noticed, and replaced, where it is held.
             with contextlib.suppress(ChannelClosed, ConnectionLost):
                 await self._bind(channel)
