@@ -202,3 +202,28 @@ def test_ended_sessions_are_forgotten() -> None:
     sessions.write([(0, 5)], wall=1.0)
     sessions.forget_all()
     assert store.committed == {}
+
+
+def test_a_new_session_is_unwritten_until_a_commit_holds_it() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.started(1, "t", "wss://resume", ready_seq=1)
+    sessions.write([(0, 1), (1, 0)], wall=1.0)
+    assert sessions.has_unwritten
+    store.fault = StoreFault("full")
+    sessions.write([(0, 1), (1, 1)], wall=2.0)
+    assert sessions.has_unwritten
+    store.fault = None
+    sessions.write([(0, 1), (1, 1)], wall=3.0)
+    assert not sessions.has_unwritten
+
+
+def test_a_lost_or_ended_session_is_not_waited_for() -> None:
+    sessions = keeper(MemoryStore())
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.lost(0, gap_of(0), wall=1.0)
+    assert not sessions.has_unwritten
+    sessions.started(0, "t", "wss://resume", ready_seq=1)
+    sessions.forget_all()
+    assert not sessions.has_unwritten

@@ -46,6 +46,8 @@ class SessionKeeper:
         self._intents = intents
         self._token_hash = token_hash
         self._kept: dict[int, _Kept] = {}
+        # Shards whose session is not in the store yet; asked for with every confirm, hence no search.
+        self._unwritten: set[int] = set()
 
     def restore(self, record: SessionRecord) -> None:
         """A session that the store held at the start and that is being resumed."""
@@ -88,6 +90,7 @@ class SessionKeeper:
         )
         former = before.record.session_id or before.before if before else ""
         self._kept[shard_id] = _Kept(record, ready_seq, former, before.stored if before else None)
+        self._unwritten.add(shard_id)
 
     def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
         """The session is over and events may be missing: forget it and remember the gap, in one transaction.
@@ -132,11 +135,7 @@ class SessionKeeper:
     @property
     def has_unwritten(self) -> bool:
         """Whether a session is not in the store yet: until it is, a crash would lose it."""
-        return any(
-            kept.record.session_id
-            and (kept.stored is None or kept.stored.session_id != kept.record.session_id)
-            for kept in self._kept.values()
-        )
+        return bool(self._unwritten)
 
     def write(self, settled: Iterable[tuple[int, int]], wall: float) -> list[tuple[int, int]]:
         """Write what changed. ``settled``: (shard, settled sequence) as it is now.
@@ -160,6 +159,7 @@ class SessionKeeper:
             # Nothing of it is written: the next call puts it again.
             for shard_id, _ in written:
                 self._kept[shard_id].stored = None
+                self._unwritten.add(shard_id)
             return []
         return written
 
@@ -169,6 +169,7 @@ class SessionKeeper:
             if self._store is not None:
                 self._store.drop_session(shard_id)
         self._kept.clear()
+        self._unwritten.clear()
         self.commit()
 
     def commit(self) -> StoreFault | None:
@@ -178,6 +179,7 @@ class SessionKeeper:
         if self._store is not None:
             self._store.put_session(record)
         kept.stored = record
+        self._unwritten.discard(record.shard_id)
 
 
 def _join(gaps: bytes | None, gap: bytes) -> bytes:
