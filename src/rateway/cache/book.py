@@ -206,6 +206,28 @@ class Book(View):
         known = () if changed else self._spellings.get(key, ())
         self._spellings[key] = (spelling, *known[: SPELLINGS - 1])
 
+    def repeats(self, number: int, user_id: int, member: bytes, user: bytes | None) -> bool:
+        """Whether a member (its ``user`` inside, or beside it) says byte for byte what is kept. False proves nothing.
+
+        Most of what is said for the first time since the start is said in the words of the guild's snapshot: finding
+        these words in the kept object costs a tenth of decoding and comparing both.
+        """
+        known = self.shelf.get(number, Kind.MEMBER, user_id)
+        if known is None or member[1:-1] not in known or user_id == self.me:
+            return False
+        if user is None:
+            at = member.find(b'"user":{')
+            end = member.find(b"}", at)
+            # The user's own bytes, if no object is inside it; else the slow way decides.
+            user = member[at + 7 : end + 1] if at >= 0 and b"{" not in member[at + 8 : end] else None
+        if user is None:
+            return False
+        inside = user in known
+        if not inside and b'"user":{' in known:
+            return False
+        now = self.user(user_id, msgspec.Raw(user) if inside else None, number)
+        return now is not None and now[1] == user
+
     def unlearn(self, place: int, user_id: int) -> None:
         """What is known changed in another way."""
         self._spellings.pop((place, user_id), None)
@@ -233,8 +255,11 @@ class Book(View):
         """
         if self.same(0, user_id, raw):
             return
-        new = fields(raw)
         known = self.user(user_id, embedded, number)
+        if known is not None and known[1] == bytes(raw) and user_id != self.me:
+            self.learned(0, user_id, raw, changed=False)
+            return
+        new = fields(raw)
         if known is None:
             if "username" not in new:
                 return

@@ -14,7 +14,7 @@ from rateway.cache.shelf import Kind
 
 __all__ = [
     "interaction_create", "member_add", "member_remove", "member_update", "members_chunk", "take_carried",
-    "typing_start",
+    "take_whole_member", "typing_start",
 ]  # fmt: skip
 
 
@@ -133,12 +133,19 @@ def typing_start(book: Book, d: bytes) -> None:
     head = _carrying(d)
     if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
-    if book.same(head.guild_id, head.user_id, head.member):
+    take_whole_member(book, head.guild_id, head.user_id, head.member)
+
+
+def take_whole_member(book: Book, guild_id: int, user_id: int, member: msgspec.Raw) -> None:
+    """A whole member of another event, with its user, unless it says what was said before."""
+    if book.same(guild_id, user_id, member):
         return
-    number = book.number_of(head.guild_id)
-    if number is not None:
-        take_carried(book, head.guild_id, number, fields(head.member))
-        book.learned(head.guild_id, head.user_id, head.member, changed=False)
+    number = book.number_of(guild_id)
+    if number is None:
+        return
+    if not book.repeats(number, user_id, bytes(member), None):
+        take_carried(book, guild_id, number, fields(member))
+    book.learned(guild_id, user_id, member, changed=False)
 
 
 def interaction_create(book: Book, d: bytes) -> None:
