@@ -223,12 +223,14 @@ class Worker:
         try:
             for handler in self._handlers.get(event.name, ()):
                 await handler(event)
+        except (NoAnswer, ConnectionLost) as error:
+            await self._not_answered(event, error)
         # Whatever a handler raises is the application's; the queue must go on.
         except Exception as error:
-            passing = isinstance(error, NoAnswer | ConnectionLost) or (
-                isinstance(error, GatewayError) and error.worth_trying_again
-            )
-            last = not passing and self._failure(event) >= self._attempts
+            if isinstance(error, GatewayError) and error.worth_trying_again:
+                await self._not_answered(event, error)
+                return
+            last = self._failure(event) >= self._attempts
             log.exception(
                 "a handler of %s failed (%s); %s",
                 event.name,
@@ -236,12 +238,21 @@ class Worker:
                 "the event is dropped" if last else "it comes again",
                 extra={"cluster": self.cluster, "action": "handler_failed"},
             )
-            if passing:
-                # The gateway or the broker is on its way back: asking at once and for ever would not help it.
-                await asyncio.sleep(_PASSING_S)
             await (event.drop() if last else event.give_back())
         else:
             await event.done()
+
+    async def _not_answered(self, event: Event, error: Exception) -> None:
+        """The gateway or the broker is on its way back: asking at once and for ever would not help it."""
+        log.warning(
+            "a handler of %s (%s) got no answer, it comes again: %s",
+            event.name,
+            event.message_id or "no id",
+            error,
+            extra={"cluster": self.cluster, "action": "not_answered"},
+        )
+        await asyncio.sleep(_PASSING_S)
+        await event.give_back()
 
     def _failure(self, event: Event) -> int:
         """How often this event has failed, this time included."""
