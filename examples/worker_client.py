@@ -9,20 +9,22 @@ on each shard that starts a session.
 
 import asyncio
 import os
+import signal
 
-from rateway.client import Event, GatewayError, Worker
+from rateway.client import CommandError, Event, Worker
 
 CLUSTER = int(os.environ.get("CLUSTER", "1"))
 
 
 async def main() -> None:
     async with Worker(os.environ["AMQP_URI"], cluster=CLUSTER, queue=f"my-client-worker-{CLUSTER}") as worker:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
 
         @worker.on("MESSAGE_CREATE")
         async def message(event: Event) -> None:
             where = "a direct message"
             if "guild_id" in event.data:
-                guild = await worker.query("Guild", int(event.data["guild_id"]), fields=["name"])
+                guild = await worker.cache.guild(event.data["guild_id"], fields=["name"])
                 where = guild["name"] if guild else "a guild that is not known"
             print(f"{event.data['author']['username']} in {where}: {event.data['content']}", flush=True)
 
@@ -30,10 +32,9 @@ async def main() -> None:
         async def ready(event: Event) -> None:
             shard_id, count = event.data["shard"]
             activity = {"type": 0, "name": f"shard {shard_id} of {count}"}
-            presence = {"since": None, "activities": [activity], "status": "online", "afk": False}
             try:
-                await worker.command(3, presence, shard_id=shard_id)
-            except GatewayError as error:
+                await worker.update_presence(shard_id, activities=[activity])
+            except CommandError as error:
                 print(f"no presence on shard {shard_id}: {error.code}", flush=True)
 
         print("listening", flush=True)

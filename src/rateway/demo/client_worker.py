@@ -11,7 +11,7 @@ import signal
 
 import aiohttp
 
-from rateway.client import Event, GatewayError, NoAnswer, Worker
+from rateway.client import ClientError, Event, Worker
 
 
 async def reply(http: aiohttp.ClientSession, url: str, event: Event, content: str) -> None:
@@ -42,8 +42,8 @@ async def main() -> None:
             if event.data["content"] != "!ping" or event.data["author"].get("bot"):
                 return
             try:
-                guild = await worker.query("Guild", int(event.data["guild_id"]), fields=["name"])
-            except (GatewayError, NoAnswer):
+                guild = await worker.cache.guild(event.data["guild_id"], fields=["name"])
+            except ClientError:
                 # The gateway is on its way back; an answer is worth more than the name.
                 guild = None
             url = f"{api_url}/channels/{event.data['channel_id']}/messages"
@@ -53,10 +53,9 @@ async def main() -> None:
         async def ready(event: Event) -> None:
             shard_id = event.data["shard"][0]
             activity = {"type": 0, "name": f"on shard {shard_id}"}
-            presence = {"since": None, "activities": [activity], "status": "online", "afk": False}
             try:
-                await worker.command(3, presence, shard_id=shard_id)
-            except (GatewayError, NoAnswer) as error:
+                await worker.update_presence(shard_id, activities=[activity])
+            except ClientError as error:
                 print(f"presence of shard {shard_id} was not set: {error}", flush=True)
             else:
                 print(f"presence of shard {shard_id}", flush=True)
