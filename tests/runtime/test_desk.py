@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,27 +25,38 @@ class Asker:
     def __init__(self) -> None:
         self.answers: list[tuple[Any, Status, bytes]] = []
         self.faults: list[tuple[Any, ErrorCode]] = []
+        self.fault_came = asyncio.Event()
+        self.second_answer = asyncio.Event()
 
     def answer_query(self, message: Any, key: str | None, status: Status, body: bytes) -> None:
+        if message == "broken":
+            raise RuntimeError("a mistake of ours")
         self.answers.append((message, status, body))
+        if len(self.answers) == 2:
+            self.second_answer.set()
 
     def timed(self, kind: str, status: str, seconds: float) -> None:
         assert seconds >= 0
 
     def fail_query(self, message: Any, fault: Fault, key: str | None) -> None:
         self.faults.append((message, fault.code))
+        self.fault_came.set()
 
 
 def request(*names: str, batch: bool = False) -> QueryRequest:
     return QueryRequest(tuple(Query(name, ()) for name in names), batch, "key")
 
 
-def echo(query: Query) -> Said | Fault:
+def echo(query: Query) -> Generator[Said | Fault | None, None, None]:
+    if query.type == "long":
+        for _ in range(50):
+            yield None
     if query.type == "bad":
-        return Fault(ErrorCode.LOADING, "not yet")
-    if query.type == "none":
-        return Said(Status.NOT_FOUND, b"")
-    return Said(Status.OK, b'"%b"' % query.type.encode())
+        yield Fault(ErrorCode.LOADING, "not yet")
+    elif query.type == "none":
+        yield Said(Status.NOT_FOUND, b"")
+    else:
+        yield Said(Status.OK, b'"%b"' % query.type.encode())
 
 
 async def settle() -> None:
@@ -109,11 +121,11 @@ def test_a_large_batch_lets_the_loop_go_round() -> None:
     async def scenario() -> tuple[Asker, int]:
         loop = asyncio.get_running_loop()
 
-        def slow(query: Query) -> Said:
+        def slow(query: Query) -> Generator[Said | Fault | None, None, None]:
             end = loop.time() + 0.0005
             while loop.time() < end:
                 pass
-            return Said(Status.OK, b"1")
+            yield Said(Status.OK, b"1")
 
         desk, asker = QueryDesk(slow, limit=2), Asker()
         desk.ask(asker, 1, request(*["a"] * 40, batch=True), loop.time() + 60)  # type: ignore[arg-type]  # the asker is a fake
@@ -126,3 +138,61 @@ def test_a_large_batch_lets_the_loop_go_round() -> None:
     asker, rounds = run(scenario())
     assert asker.answers[0][2] == b"[" + b",".join([b"1"] * 40) + b"]"
     assert rounds >= 10
+
+
+def test_a_query_of_many_steps_is_dropped_at_its_deadline_and_frees_what_it_holds() -> None:
+    async def scenario() -> tuple[Asker, list[str]]:
+        loop = asyncio.get_running_loop()
+        freed: list[str] = []
+
+        def endless(query: Query) -> Generator[Said | Fault | None, None, None]:
+            try:
+                while True:
+                    yield None
+            finally:
+                freed.append(query.type)
+
+        desk, asker = QueryDesk(endless, limit=2), Asker()
+        desk.ask(asker, 1, request("list"), loop.time() + 0.02)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.fault_came.wait()
+        return asker, freed
+
+    asker, freed = run(scenario())
+    assert asker.faults == [(1, ErrorCode.EXPIRED)]
+    assert freed == ["list"]
+
+
+def test_an_urgent_query_overtakes_a_long_one_that_was_begun() -> None:
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+
+        def slow(query: Query) -> Generator[Said | Fault | None, None, None]:
+            for _ in range(20 if query.type == "long" else 0):
+                end = loop.time() + 0.0005
+                while loop.time() < end:
+                    pass
+                yield None
+            yield Said(Status.OK, b"1")
+
+        desk, asker = QueryDesk(slow, limit=5), Asker()
+        desk.ask(asker, "long", request("long"), loop.time() + 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        desk.ask(asker, "urgent", request("a"), loop.time() + 5)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.second_answer.wait()
+        return [message for message, _, _ in asker.answers]
+
+    assert run(scenario()) == ["urgent", "long"]
+
+
+def test_a_mistake_in_one_answer_leaves_the_others_their_turn() -> None:
+    async def scenario() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: None)
+        desk, asker = QueryDesk(echo, limit=5), Asker()
+        for message, patience in (("broken", 1.0), ("one", 2.0), ("two", 3.0)):
+            desk.ask(asker, message, request("a"), loop.time() + patience)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.second_answer.wait()
+        return [message for message, _, _ in asker.answers]
+
+    assert run(scenario()) == ["one", "two"]

@@ -1,8 +1,8 @@
 """Queries wait here for their turn, the most urgent first, so that they never hold up an event.
 
-All clusters of a process share one desk. It works for a millisecond, then lets the loop go round; a batch of a
-thousand is taken apart. What waits past its deadline, or finds the desk full, is answered with an error: the queue
-cannot grow beyond its bound (docs/queries.md, "Deadlines").
+All clusters of a process share one desk. It works for a millisecond, then lets the loop go round; a batch or a list
+of a thousand is taken apart. What waits past its deadline, or finds the desk full, is answered with an error: the
+queue cannot grow beyond its bound (docs/queries.md, "Deadlines").
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Protocol
 
 from rateway.contract.errors import ErrorCode, Fault, Status, error_body
@@ -33,10 +33,13 @@ class Answer(Protocol):
     def body(self) -> bytes: ...
 
 
-class _Waiting:
-    """One message's queries; ``parts`` are the answers so far."""
+Steps = Generator[Answer | Fault | None, None, None]
 
-    __slots__ = ("asked_at", "message", "parts", "request", "responder")
+
+class _Waiting:
+    """One message's queries: the answers so far, and the one that is being worked on."""
+
+    __slots__ = ("answers", "asked_at", "message", "request", "responder", "running")
 
     def __init__(
         self, responder: Responder, message: Message, request: QueryRequest, asked_at: float
@@ -45,7 +48,8 @@ class _Waiting:
         self.responder = responder
         self.message = message
         self.request = request
-        self.parts: list[bytes] = []
+        self.answers: list[Answer | Fault] = []
+        self.running: Steps | None = None
 
     def kind(self) -> str:
         """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
@@ -53,6 +57,44 @@ class _Waiting:
             return "batch"
         query = self.request.queries[0]
         return "invalid" if isinstance(query, Fault) else query.type
+
+    def work(self, steps: Callable[[Query], Steps], is_over: Callable[[], bool]) -> bool:
+        """Go on until all queries are answered or the turn is over; whether they are."""
+        queries = self.request.queries
+        while len(self.answers) < len(queries):
+            query = queries[len(self.answers)]
+            if isinstance(query, Fault):
+                self.answers.append(query)
+                continue
+            if self.running is None:
+                self.running = steps(query)
+            outcome = next(self.running)
+            if outcome is not None:
+                self.drop()
+                self.answers.append(outcome)
+            if is_over():
+                break
+        return len(self.answers) == len(queries)
+
+    def drop(self) -> None:
+        """Give up what is being worked on: its moment of the stores is freed."""
+        if self.running is not None:
+            self.running.close()
+            self.running = None
+
+    def finish(self) -> None:
+        """Send the answer: an array for a batch, with errors and nulls in their places."""
+        if self.request.batch:
+            parts = [
+                error_body(each) if isinstance(each, Fault) else each.body or b"null" for each in self.answers
+            ]
+            self.answer(Status.OK, b"[" + b",".join(parts) + b"]")
+            return
+        answer = self.answers[0]
+        if isinstance(answer, Fault):
+            self.fail(answer)
+        else:
+            self.answer(answer.status, answer.body)
 
     def fail(self, fault: Fault) -> None:
         self.responder.timed(self.kind(), fault.code.value, asyncio.get_running_loop().time() - self.asked_at)
@@ -64,10 +106,10 @@ class _Waiting:
 
 
 class QueryDesk:
-    """``answer`` must not wait; ``limit`` bounds how many messages may wait."""
+    """``steps(query)`` yields None while an answer takes longer, at last the answer; ``limit`` bounds who may wait."""
 
-    def __init__(self, answer: Callable[[Query], Answer | Fault], *, limit: int) -> None:
-        self._answer = answer
+    def __init__(self, steps: Callable[[Query], Steps], *, limit: int) -> None:
+        self._steps = steps
         self._limit = limit
         self._waiting: list[tuple[float, int, _Waiting]] = []
         self._order = itertools.count()
@@ -87,48 +129,23 @@ class QueryDesk:
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + TURN_S
-        while self._waiting:
-            now = loop.time()
-            if now >= end:
+        try:
+            self._work(lambda: loop.time() >= end)
+        finally:
+            # Also after a mistake of ours in one answer: the others still have their turn.
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
                 loop.call_soon(self._turn)
-                return
-            deadline, _, waiting = self._waiting[0]
-            if deadline < now:
-                heapq.heappop(self._waiting)
-                waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
-            elif waiting.request.batch:
-                if self._advance(waiting, end):
-                    self._remove(waiting)
-                    waiting.answer(Status.OK, b"[" + b",".join(waiting.parts) + b"]")
-            else:
-                heapq.heappop(self._waiting)
-                self._single(waiting)
-        self._scheduled = False
 
-    def _remove(self, waiting: _Waiting) -> None:
-        # It was the head when the turn began and nothing is pushed in between.
-        assert self._waiting[0][2] is waiting
-        heapq.heappop(self._waiting)
-
-    def _single(self, waiting: _Waiting) -> None:
-        query = waiting.request.queries[0]
-        answer = query if isinstance(query, Fault) else self._answer(query)
-        if isinstance(answer, Fault):
-            waiting.fail(answer)
-        else:
-            waiting.answer(answer.status, answer.body)
-
-    def _advance(self, waiting: _Waiting, end: float) -> bool:
-        """Answer as many of a batch's queries as fit into this turn; whether it is complete."""
+    def _work(self, is_over: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
-        queries = waiting.request.queries
-        while len(waiting.parts) < len(queries):
-            query = queries[len(waiting.parts)]
-            answer = query if isinstance(query, Fault) else self._answer(query)
-            if isinstance(answer, Fault):
-                waiting.parts.append(error_body(answer))
-            else:
-                waiting.parts.append(answer.body or b"null")
-            if loop.time() >= end:
-                break
-        return len(waiting.parts) == len(queries)
+        while self._waiting and not is_over():
+            # The head may change between turns: a more urgent one goes first, what was begun keeps what it has.
+            deadline, _, waiting = self._waiting[0]
+            if deadline < loop.time():
+                heapq.heappop(self._waiting)
+                waiting.drop()
+                waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
+            elif waiting.work(self._steps, is_over):
+                heapq.heappop(self._waiting)
+                waiting.finish()

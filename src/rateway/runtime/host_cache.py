@@ -12,16 +12,15 @@ from collections.abc import Iterable
 
 from rateway.cache.queries import Situation
 from rateway.config import Settings
-from rateway.contract.errors import Fault
 from rateway.contract.queries import Query
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster
-from rateway.runtime.desk import QueryDesk
+from rateway.runtime.desk import QueryDesk, Steps
 from rateway.runtime.start import clusters_of, policy_of, store_folder
 from rateway.session.orders import State
 from rateway.transports.state import StateDir
 from rateway.transports.store import StoreFault, StoreReader
-from rateway.transports.store.queries import Answer, Queries
+from rateway.transports.store.queries import Queries
 
 # A store of another process appears when that process starts.
 LOOK_EVERY_S = 0.5
@@ -44,7 +43,7 @@ class HostCache:
         }
         self._missing = [number for number in self._all if number not in own]
         self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
-        self.desk = QueryDesk(self._answer, limit=settings.query_queue)
+        self.desk = QueryDesk(self._steps, limit=settings.query_queue)
 
     def _situation(self) -> Situation:
         layout = self._choice.layout
@@ -66,10 +65,10 @@ class HostCache:
         """Which shards of other processes are not live."""
         self._loading_elsewhere = frozenset(shards)
 
-    def _answer(self, query: Query) -> Answer | Fault:
+    def _steps(self, query: Query) -> Steps:
         # Whoever asks may have an event in hand of a process whose store was not there when last looked for.
         self._open_missing()
-        return self._queries.answer(query)
+        return self._queries.steps(query)
 
     def _open_missing(self) -> None:
         for number in list(self._missing):
