@@ -273,8 +273,10 @@ class Cluster:
         """One event of Discord's, as it came, on its way to the exchange."""
         name = envelope.t
         seq = envelope.s
-        if name is None:
-            return  # op 0 without a name: no routing key to publish it under
+        if not name:
+            # Op 0 without a name: there is no routing key for it.
+            self._skip(shard, seq)
+            return
         self.events[name] += 1
         if replayed:
             self.replayed += 1
@@ -299,7 +301,6 @@ class Cluster:
     def _tell(self, shard: Shard, envelope: Envelope, applied: Applied, replayed: bool, repeat: int) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         name, seq = envelope.t, envelope.s
-        assert name is not None
         for guild_id in applied.left:
             left = messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id))
             message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
