@@ -301,6 +301,7 @@ class Cluster:
     def _tell(self, shard: Shard, envelope: Envelope, applied: Applied, replayed: bool, repeat: int) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         name, seq = envelope.t, envelope.s
+        assert name is not None
         for guild_id in applied.left:
             left = messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id))
             message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
