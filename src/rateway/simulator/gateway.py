@@ -154,7 +154,7 @@ class Gateway:
     def _upgrade(self, number: int, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         now = self.loop.time()
         self.ledger.count("dial")
-        if self.upgrades.retry_from < now < self.upgrades.retry_at:
+        if self.upgrades.retry_from <= now < self.upgrades.retry_at:
             self.ledger.violation(
                 "upgrade-before-retry-after", f"{self.upgrades.retry_at - now:.3f} s too early"
             )

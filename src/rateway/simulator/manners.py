@@ -72,7 +72,7 @@ class RestManners:
         token = request.headers.get("Authorization", "")
         if token and token in self._refused:
             self._ledger.violation("rest-after-401", request.path)
-        if self._retry[0] < now < self._retry[1]:
+        if self._retry[0] <= now < self._retry[1]:
             self._ledger.violation(
                 "rest-before-retry-after", f"{request.path}: {self._retry[1] - now:.3f} s too early"
             )
