@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import tomllib
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import aio_pika
-from aio_pika.abc import AbstractConnection, AbstractExchange
-from aio_pika.exceptions import ChannelClosed
+from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import ChannelClosed, DeliveryError
 from yarl import URL
 
 from rateway.contract import topology
@@ -115,3 +117,51 @@ async def cluster_exchange(connection: AbstractConnection, cluster: int) -> Abst
             ) from None
     channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
     return await channel.get_exchange(name, ensure=False)
+
+
+async def request(
+    options: argparse.Namespace,
+    key: str,
+    body: bytes,
+    *,
+    kind: str,
+    unread: str,
+    headers: dict[str, int] | None = None,
+    expiration: float | None = None,
+) -> AbstractIncomingMessage:
+    """Publish *body* under *key* of the cluster's exchange and wait `options.timeout` seconds for the answer.
+
+    *kind* (`queries`, `commands`) and *unread* (why no answer came) are words for :class:`Refused`.
+    """
+    connection = await connect(options)
+    async with connection:
+        exchange = await cluster_exchange(connection, options.cluster)
+        channel = await connection.channel()
+        answers = await channel.declare_queue(exclusive=True)
+        correlation = uuid.uuid4().hex
+        answer: asyncio.Future[AbstractIncomingMessage] = asyncio.get_running_loop().create_future()
+
+        async def on_answer(message: AbstractIncomingMessage) -> None:
+            if message.correlation_id == correlation and not answer.done():
+                answer.set_result(message)
+
+        await answers.consume(on_answer, no_ack=True)
+        message = aio_pika.Message(
+            body,
+            headers=dict(headers or {}),
+            correlation_id=correlation,
+            reply_to=answers.name,
+            content_type="application/json",
+            expiration=expiration,
+        )
+        try:
+            await exchange.publish(message, key, mandatory=True)
+        except DeliveryError:
+            words = (
+                f"no queue takes {kind} of {exchange.name}: no gateway has run cluster {options.cluster} here"
+            )
+            raise Refused(words) from None
+        try:
+            return await asyncio.wait_for(answer, options.timeout)
+        except TimeoutError:
+            raise Refused(f"no answer within {options.timeout:g} s: {unread}") from None

@@ -6,12 +6,8 @@ import argparse
 import asyncio
 import json
 import sys
-import uuid
 from typing import Any
 
-import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import DeliveryError
 from rich.console import Console
 from rich.table import Table
 
@@ -104,36 +100,14 @@ def question(options: argparse.Namespace) -> bytes:
 
 
 async def _ask(options: argparse.Namespace, body: bytes) -> int:
-    connection = await broker_access.connect(options)
-    async with connection:
-        exchange = await broker_access.cluster_exchange(connection, options.cluster)
-        channel = await connection.channel()
-        answers = await channel.declare_queue(exclusive=True)
-        correlation = uuid.uuid4().hex
-        answer: asyncio.Future[AbstractIncomingMessage] = asyncio.get_running_loop().create_future()
-
-        async def on_answer(message: AbstractIncomingMessage) -> None:
-            if message.correlation_id == correlation and not answer.done():
-                answer.set_result(message)
-
-        await answers.consume(on_answer, no_ack=True)
-        message = aio_pika.Message(
-            body,
-            correlation_id=correlation,
-            reply_to=answers.name,
-            content_type="application/json",
-            expiration=options.timeout,
-        )
-        try:
-            await exchange.publish(message, topology.CACHE_KEY, mandatory=True)
-        except DeliveryError:
-            words = f"no queue takes queries of {exchange.name}: no gateway has run cluster {options.cluster} here"
-            raise broker_access.Refused(words) from None
-        try:
-            found = await asyncio.wait_for(answer, options.timeout)
-        except TimeoutError:
-            words = f"no answer within {options.timeout:g} s: no gateway reads {topology.incoming(options.cluster)}"
-            raise broker_access.Refused(words) from None
+    found = await broker_access.request(
+        options,
+        topology.CACHE_KEY,
+        body,
+        kind="queries",
+        unread=f"no gateway reads {topology.incoming(options.cluster)}",
+        expiration=options.timeout,
+    )
     return report(str(found.headers.get("status", "ok")), found.body, as_json=options.json)
 
 

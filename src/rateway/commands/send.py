@@ -6,11 +6,8 @@ import argparse
 import asyncio
 import json
 import sys
-import uuid
 
-import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import DeliveryError
 
 from rateway.commands import broker_access
 from rateway.contract import topology
@@ -65,41 +62,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _send(options: argparse.Namespace, payload: bytes) -> int:
-    connection = await broker_access.connect(options)
-    async with connection:
-        exchange = await broker_access.cluster_exchange(connection, options.cluster)
-        channel = await connection.channel()
-        answers = await channel.declare_queue(exclusive=True)
-        correlation = uuid.uuid4().hex
-        answer: asyncio.Future[AbstractIncomingMessage] = asyncio.get_running_loop().create_future()
-
-        async def on_answer(message: AbstractIncomingMessage) -> None:
-            if message.correlation_id == correlation and not answer.done():
-                answer.set_result(message)
-
-        await answers.consume(on_answer, no_ack=True)
-        headers = {"shard_id": options.shard} if options.shard is not None else {"guild_id": options.guild}
-        message = aio_pika.Message(
-            payload,
-            headers=dict(headers),
-            correlation_id=correlation,
-            reply_to=answers.name,
-            content_type="application/json",
-        )
-        try:
-            await exchange.publish(message, topology.GATEWAY_KEY, mandatory=True)
-        except DeliveryError:
-            raise broker_access.Refused(
-                f"no queue takes commands of {exchange.name}: no gateway has run cluster {options.cluster} here"
-            ) from None
-        try:
-            found = await asyncio.wait_for(answer, options.timeout)
-        except TimeoutError:
-            raise broker_access.Refused(
-                f"no answer within {options.timeout:g} s: the command waits in "
-                f"{topology.incoming(options.cluster)}, and no gateway reads it"
-            ) from None
-        return _report(found, as_json=options.json)
+    found = await broker_access.request(
+        options,
+        topology.GATEWAY_KEY,
+        payload,
+        kind="commands",
+        unread=f"the command waits in {topology.incoming(options.cluster)}, and no gateway reads it",
+        headers={"shard_id": options.shard} if options.shard is not None else {"guild_id": options.guild},
+    )
+    return _report(found, as_json=options.json)
 
 
 def _report(message: AbstractIncomingMessage, *, as_json: bool) -> int:
