@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.connection import make_url
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
     AuthenticationError,
@@ -104,12 +105,21 @@ class Line:
 
     async def _hold(self) -> None:
         """One connection's life; returns when it is lost."""
-        connection = await aio_pika.connect(
-            self._uri,
-            timeout=_DIAL_S,
+        # Not `aio_pika.connect`: a dial that fails leaves an object there that nobody can close, and whichever thread
+        # collects it begins a `close` that nobody awaits.
+        connection = aio_pika.Connection(
+            make_url(self._uri),
             ssl_context=self._ssl_context,
             client_properties={"connection_name": self._name},
         )
+        try:
+            await connection.connect(timeout=_DIAL_S)
+            await self._live(connection)
+        finally:
+            await connection.close()
+
+    async def _live(self, connection: AbstractConnection) -> None:
+        """What happens between the broker's greeting and the connection's end."""
         ended = asyncio.Event()
         try:
             connection.close_callbacks.add(lambda *_facts: ended.set())
@@ -120,7 +130,6 @@ class Line:
             await ended.wait()
         finally:
             self._lost()
-            await connection.close()
 
 
 async def watched(connection: AbstractConnection, broken: Broken, *, confirms: bool) -> AbstractChannel:
