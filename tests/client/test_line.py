@@ -7,7 +7,7 @@ import gc
 import logging
 import socket
 import warnings
-from collections.abc import Awaitable
+from typing import NoReturn
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_dials_that_failed_leave_nothing_behind_whichever_thread_collects_them(
         nobody_listens.bind(("127.0.0.1", 0))
         port = nobody_listens.getsockname()[1]
 
-        def never(*_facts: object) -> Awaitable[None]:
+        def never(*_facts: object) -> NoReturn:
             raise AssertionError("there is no broker")
 
         async def main() -> None:

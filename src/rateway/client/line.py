@@ -23,10 +23,11 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ConnectionNotAllowed
+from yarl import URL
 
 from rateway.client.errors import BrokerUnavailable
 
-__all__ = ["FAILURES", "Broken", "Line", "watched"]
+__all__ = ["FAILURES", "Broken", "Line", "dialled", "watched"]
 
 log = logging.getLogger(__name__)
 
@@ -105,21 +106,7 @@ class Line:
 
     async def _hold(self) -> None:
         """One connection's life; returns when it is lost."""
-        # Not `aio_pika.connect`: a dial that fails leaves an object there that nobody can close, and whichever thread
-        # collects it begins a `close` that nobody awaits.
-        connection = aio_pika.Connection(
-            make_url(self._uri),
-            ssl_context=self._ssl_context,
-            client_properties={"connection_name": self._name},
-        )
-        try:
-            await connection.connect(timeout=_DIAL_S)
-            await self._live(connection)
-        finally:
-            await connection.close()
-
-    async def _live(self, connection: AbstractConnection) -> None:
-        """What happens between the broker's greeting and the connection's end."""
+        connection = await dialled(self._uri, timeout=_DIAL_S, name=self._name, ssl_context=self._ssl_context)
         ended = asyncio.Event()
         try:
             connection.close_callbacks.add(lambda *_facts: ended.set())
@@ -130,6 +117,28 @@ class Line:
             await ended.wait()
         finally:
             self._lost()
+            await connection.close()
+
+
+async def dialled(
+    url: str | URL, *, timeout: float, name: str | None = None, ssl_context: ssl.SSLContext | None = None
+) -> AbstractConnection:
+    """An open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
+
+    `aio_pika.connect` leaves an object of a failed dial behind that nobody can close: whichever thread collects it
+    begins a `close` that nobody awaits. *name* is what the broker's management page shows.
+    """
+    connection = aio_pika.Connection(
+        make_url(url),
+        ssl_context=ssl_context,
+        client_properties=None if name is None else {"connection_name": name},
+    )
+    try:
+        await connection.connect(timeout=timeout)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
 
 
 async def watched(connection: AbstractConnection, broken: Broken, *, confirms: bool) -> AbstractChannel:

@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingM
 from aio_pika.exceptions import ChannelClosed, DeliveryError
 from yarl import URL
 
+from rateway.client.line import dialled
 from rateway.contract import topology
 from rateway.secret import Secret
 from rateway.transports.amqp.uri import parse
@@ -96,7 +97,7 @@ async def connect(options: argparse.Namespace) -> AbstractConnection:
         query={"auth": "external"} if place.external else {},
     )
     try:
-        return await aio_pika.connect(url, timeout=10, ssl_context=context)
+        return await dialled(url, timeout=10, ssl_context=context)
     except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
         raise Refused(f"no connection to the broker at {place}: {type(error).__name__}: {error}") from None
 

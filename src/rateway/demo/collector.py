@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError
 
+from rateway.client.line import dialled
 from rateway.contract import topology
 from rateway.contract.messages import OWN_KEYS
 from rateway.demo.audit import Receipts
@@ -22,6 +22,8 @@ from rateway.discord.events import DOCUMENTED
 PREFETCH = 1000
 #: Between two attempts to connect, seconds.
 RETRY = 0.2
+# Seconds for the broker's greeting: one that boots takes connections and lets them wait.
+DIAL = 10.0
 
 
 class Collector:
@@ -66,7 +68,7 @@ class Collector:
             await asyncio.sleep(RETRY)
 
     async def _collect(self) -> None:
-        connection = await aio_pika.connect(self.uri)
+        connection = await dialled(self.uri, timeout=DIAL)
         async with connection:
             self.connections += 1
             ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -107,7 +109,7 @@ class Collector:
 
     async def _delete_queues(self) -> None:
         try:
-            async with await aio_pika.connect(self.uri) as connection, connection.channel() as channel:
+            async with await dialled(self.uri, timeout=DIAL) as connection, connection.channel() as channel:
                 for cluster in self.clusters:
                     await channel.queue_delete(self.queue_name(cluster))
         except (OSError, AMQPError):
