@@ -17,11 +17,9 @@ from rateway.config import ConfigurationError, Settings, load
 from rateway.runtime.caretaker import Caretaker
 from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.gateway import EX_CONFIG, Gateway
-from rateway.runtime.observatory import Observatory
 from rateway.runtime.reporter import Reporter
 from rateway.runtime.service import keep_informed
 from rateway.transports import control
-from rateway.transports.http import HttpServer
 from rateway.transports.state import StateDir, StateError
 from rateway.transports.systemd import Notifier
 
@@ -67,12 +65,18 @@ async def _run(settings: Settings) -> int:
 
 
 def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, Any, None]]:
-    """What shows the gateway to the outside: history, HTTP, the service manager."""
+    """What shows the gateway to the outside: history, HTTP, the service manager. Loaded only where it is wanted."""
+    manager = Notifier.of(os.environ)
+    if settings.http_address is None and manager is None:
+        return
+    from rateway.runtime.observatory import Observatory
+
     observatory = Observatory(reporter, patience_s=settings.resume_patience)
     if settings.http_address is not None:
+        from rateway.transports.http.server import HttpServer
+
         yield observatory.run()
         yield HttpServer(settings.http_address, settings.http_token, observatory.routes()).run()
-    manager = Notifier.of(os.environ)
     if manager is not None:
         yield keep_informed(manager, observatory.condition)
 

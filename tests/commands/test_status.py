@@ -47,7 +47,7 @@ def a_status(*states: str, notes: list[str] | None = None) -> GatewayStatus:
     )
     cluster = plain(
         ClusterStatus, cluster=1, exchange="rateway-1", owned=True, received=1234567, shards=len(states),
-        shards_ready=states.count("live"), publisher=publisher, store="ok",
+        shards_ready=states.count("live"), publisher=publisher, store="ok", events_per_s=4321.0,
     )  # fmt: skip
     shards = [
         plain(
@@ -62,7 +62,8 @@ def a_status(*states: str, notes: list[str] | None = None) -> GatewayStatus:
     ]
     status: GatewayStatus = plain(
         GatewayStatus, version="1.2.3", state="running", shard_count=len(states), clusters=[cluster], shards=shards,
-        processes=[plain(ProcessStatus, role="gateway", pid=42)], notes=notes or [],
+        processes=[plain(ProcessStatus, role="worker 1", pid=42, clusters=[1, 2, 3, 7], cpu_share=0.5)],
+        notes=notes or [],
         budget=BudgetStatus(1000, 984, 3600.0, 16, 16),
     )  # fmt: skip
     return status
@@ -85,9 +86,16 @@ def test_the_page_shows_totals_and_what_is_not_well() -> None:
         "1,234,567",
         "TYPING_START",
         "over 10 s",
-        "pid 42",
+        "4,321 a second",
     ):
         assert words in page
+    process = next(line for line in page.splitlines() if "worker 1" in line)
+    for words in ("42", "1-3, 7", "50 %"):
+        assert words in process
+
+
+def test_what_a_stranger_said_is_shown_once_and_without_its_control_characters() -> None:
+    page = shown(a_status("live", "backing_off", "live"))
     assert "cut\\e[2J [red]by a stranger" in page
     assert page.count("by a stranger") == 1, "shards that are live are counted, not listed"
     assert shown(a_status("live", "live"), every_shard=True).count("by a stranger") == 2
@@ -118,6 +126,8 @@ def test_the_exit_code_says_whether_every_shard_is_live(
     assert ask(tmp_path, a_status("live", "connecting")) == 1
     assert ask(tmp_path, a_status("live"), "--json") == 0
     assert ask(tmp_path, a_status("connecting"), "--json") == 1
+    # A start that does not know its shards yet, or a worker that does not answer.
+    assert ask(tmp_path, a_status()) == ask(tmp_path, a_status(), "--json") == 1
     assert cli.main(["status", "--state-dir", str(tmp_path)]) == 69
     said = capsys.readouterr()
     assert "no gateway answers" in said.err
@@ -133,3 +143,44 @@ def test_json_is_the_gateway_answer(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_answer_of_another_version_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(tmp_path, {"version": 3}) == 69
     assert "another version" in capsys.readouterr().err
+
+
+def test_watching_goes_on_over_a_restart_of_the_gateway(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pause between two looks lets the next thing happen, until the person has seen enough."""
+
+    async def handler(words: list[str]) -> object:
+        return a_status("live")
+
+    async def scenario() -> int:
+        loop = asyncio.get_running_loop()
+        pauses: asyncio.Queue[asyncio.Future[bool]] = asyncio.Queue()
+
+        def pause(seconds: float) -> None:
+            async def seen_enough() -> bool:
+                answer: asyncio.Future[bool] = loop.create_future()
+                await pauses.put(answer)
+                return await answer
+
+            if asyncio.run_coroutine_threadsafe(seen_enough(), loop).result():
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("rateway.commands.status.time.sleep", pause)
+        options = ["status", "--watch", "--json", "--state-dir", str(tmp_path)]
+        watching = asyncio.ensure_future(asyncio.to_thread(cli.main, options))
+        async with control.serve(tmp_path, handler):
+            enough = await pauses.get()
+        enough.set_result(False)
+        enough = await pauses.get()
+        async with control.serve(tmp_path, handler):
+            enough.set_result(False)
+            enough = await pauses.get()
+        enough.set_result(True)
+        return await watching
+
+    assert cli.main(["status", "--watch", "--state-dir", str(tmp_path)]) == 69, "nobody was ever there"
+    assert run(scenario()) == 130
+    said = capsys.readouterr()
+    assert [json.loads(line)["version"] for line in said.out.splitlines()] == ["1.2.3", "1.2.3"]
+    assert "no gateway answers" in said.err

@@ -21,7 +21,7 @@ from rateway.runtime.status import (
     ShardStatus,
 )
 from rateway.secret import Secret
-from rateway.transports.http import HttpServer, Limits
+from rateway.transports.http.server import HttpServer, Limits
 
 # How many of all events were confirmed within so many seconds.
 EDGES = {0.00025: 0.1, 0.0005: 0.5, 0.001: 0.8, 0.002: 0.95, 0.004: 0.994, 0.008: 0.999}

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from rateway.secret import Secret
-from rateway.transports.http import Answer, HttpServer, Limits, Route
+from rateway.transports.http.answers import Answer, Route
+from rateway.transports.http.server import HttpServer, Limits
 from tests.aio import run
 from tests.http.fleet import Fleet, get, served
 

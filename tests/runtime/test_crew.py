@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -144,3 +146,14 @@ def test_a_supervisor_that_stood_still_itself_holds_it_against_no_worker(
     with asyncio.Runner() as runner:
         runner.run(supervisor._watch(hand, victim))  # type: ignore[arg-type]  # what it uses of a process
     assert victim.killed_at == pytest.approx(100.0 + 3600.0 + crew.HANGS_AFTER_S, abs=2 * crew.LOOK_EVERY_S)
+
+
+def test_the_supervising_process_loads_nothing_of_what_moves_events_or_serves_http() -> None:
+    """It holds no cluster: what its workers and its optional server need would only cost it memory."""
+    look = "import sys, rateway.app; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "rateway.runtime.crew" in loaded
+    unwanted = {"aiohttp", "picows", "prometheus_client", "rich", "zlib_ng", "rateway.runtime.worker"}
+    assert unwanted.isdisjoint(loaded)

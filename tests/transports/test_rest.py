@@ -36,10 +36,7 @@ async def discord(handler: Handler, timeout: float = 5.0) -> AsyncIterator[Disco
     await site.start()
     port = runner.addresses[0][1]
     try:
-        async with DiscordRest(
-            f"http://127.0.0.1:{port}/api/v10/", Secret("tok.en"), timeout=timeout
-        ) as client:
-            yield client
+        yield DiscordRest(f"http://127.0.0.1:{port}/api/v10/", Secret("tok.en"), timeout=timeout)
     finally:
         await runner.cleanup()
 
@@ -202,10 +199,48 @@ def test_a_connection_that_breaks_may_be_asked_again() -> None:
     assert failure(handler).kind == "unavailable"
 
 
+def test_a_body_that_breaks_off_may_be_asked_for_again() -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "500"})
+        await response.prepare(request)
+        await response.write(b'{"url": ')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    answer = failure(handler)
+    assert answer.kind == "unavailable"
+    assert "broke off" in answer.text
+
+
+def test_a_redirection_is_not_followed_with_the_token() -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=302, headers={"Location": "/elsewhere"})
+
+    assert failure(handler).kind == "invalid"
+    assert asked == ["/api/v10/gateway/bot"]
+
+
+def test_the_environments_proxy_is_asked_in_discords_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.raw_path == "http://discord.invalid/api/v10/gateway/bot"
+        return web.json_response(GOOD)
+
+    async def asked() -> GatewayBot | RestFailure:
+        async with discord(handler) as beside:
+            monkeypatch.setenv("http_proxy", beside._api_url.removesuffix("/api/v10"))
+            monkeypatch.setenv("no_proxy", "")
+            return await DiscordRest("http://discord.invalid/api/v10", Secret("tok.en")).gateway_bot()
+
+    assert isinstance(run(asked()), GatewayBot)
+
+
 def test_nobody_there_is_told_with_the_address() -> None:
     async def asked() -> Any:
-        async with DiscordRest("http://127.0.0.1:1/api/v10", Secret("tok.en")) as client:
-            return await client.gateway_bot()
+        return await DiscordRest("http://127.0.0.1:1/api/v10", Secret("tok.en")).gateway_bot()
 
     answer = run(asked())
     assert answer.kind == "unavailable"

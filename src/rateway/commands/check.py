@@ -99,9 +99,9 @@ def _print_json(plan: Plan) -> None:
 
 async def check(settings: Settings) -> Plan:
     """Ask everybody, and make the plan."""
-    async with DiscordRest(settings.api_url, settings.token) as rest:
-        gateway = await rest.gateway_bot()
-        application = await rest.application()
+    rest = DiscordRest(settings.api_url, settings.token)
+    gateway = await rest.gateway_bot()
+    application = await rest.application()
     clusters = _clusters(settings, gateway if isinstance(gateway, GatewayBot) else None)
     broker = await _ask_broker(settings, clusters)
     machine = machine_memory()

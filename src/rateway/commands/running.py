@@ -24,13 +24,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", metavar="FOLDER", type=Path, help="the gateway's STATE_DIR")
 
 
-def request(options: argparse.Namespace, command: str, *arguments: object) -> int:
-    """Send ``command arguments`` to the gateway that *options* mean, print its answer; the exit code."""
+def request(
+    options: argparse.Namespace, command: str, *arguments: object, patience: float = control.PATIENCE_S
+) -> int:
+    """Send ``command arguments`` to the gateway that *options* mean, print its answer; the exit code.
+
+    ``patience`` is how many seconds it may take.
+    """
     folder = configuration.state_dir(options.config, options.state_dir)
     if folder is None:
         return configuration.EXIT_CONFIGURATION
     try:
-        answer = json.loads(asyncio.run(control.ask(folder, command, *map(str, arguments))))
+        answer = json.loads(
+            asyncio.run(control.ask(folder, command, *map(str, arguments), patience=patience))
+        )
     except control.ControlError as error:
         print(f"rateway {command}: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE

@@ -43,8 +43,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards", action="store_true", help="show every shard, not only those that are not live"
     )
-    parser.add_argument("--watch", action="store_true", help="draw it anew until interrupted")
-    parser.add_argument("--json", action="store_true", help="print the gateway's answer as one JSON object")
+    parser.add_argument(
+        "--watch", action="store_true", help="draw it anew until interrupted, over restarts of the gateway"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the gateway's answer as one JSON object (with --watch: one a line)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,10 +59,10 @@ def run(options: argparse.Namespace) -> int:
     if folder is None:
         return configuration.EXIT_CONFIGURATION
     try:
+        if options.watch:
+            return _watch(folder, every_shard=options.shards, as_json=options.json)
         if options.json:
             return _as_json(folder)
-        if options.watch:
-            return _watch(folder, every_shard=options.shards)
         from rateway.commands import status_page
 
         status = _ask(folder)
@@ -78,30 +84,34 @@ def _ask(folder: Path) -> GatewayStatus:
 def _as_json(folder: Path) -> int:
     answer = asyncio.run(control.ask(folder, "status"))
     print(msgspec.json.format(answer, indent=2).decode())
-    states = msgspec.json.decode(answer, type=dict[str, msgspec.Raw]).get("shards", msgspec.Raw(b"[]"))
-    return 0 if all(shard.get("state") == "live" for shard in msgspec.json.decode(states)) else 1
+    # Whatever version the gateway is of.
+    shards = msgspec.json.decode(answer).get("shards", [])
+    return 0 if shards and all(shard.get("state") == "live" for shard in shards) else 1
 
 
 def _code(status: GatewayStatus) -> int:
     return 0 if status.shards and all(shard.state == "live" for shard in status.shards) else 1
 
 
-def _watch(folder: Path, *, every_shard: bool) -> int:
+def _watch(folder: Path, *, every_shard: bool, as_json: bool) -> int:
+    """Until interrupted, over restarts of the gateway. Raises ControlError when none answers at first."""
+    asyncio.run(control.ask(folder, "status"))
+    if as_json:
+        while True:
+            try:
+                print(asyncio.run(control.ask(folder, "status")).decode().strip(), flush=True)
+            except control.ControlError as error:
+                print(f"rateway status: {error}", file=sys.stderr)
+            time.sleep(WATCH_EVERY_S)
     from rich.live import Live
 
     from rateway.commands import status_page
 
-    before: tuple[float, GatewayStatus] | None = None
     with Live(auto_refresh=False, screen=False) as live:
         while True:
-            status, now = _ask(folder), time.monotonic()
-            rate = None
-            if before is not None:
-                rate = (_received(status) - _received(before[1])) / (now - before[0])
-            before = now, status
-            live.update(status_page.page(status, every_shard=every_shard, rate=rate), refresh=True)
+            try:
+                shown = status_page.page(_ask(folder), every_shard=every_shard)
+            except control.ControlError as error:
+                shown = status_page.away(str(error))
+            live.update(shown, refresh=True)
             time.sleep(WATCH_EVERY_S)
-
-
-def _received(status: GatewayStatus) -> int:
-    return sum(cluster.received for cluster in status.clusters)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rateway import logs
-from rateway.runtime.status import ClusterStatus, GatewayStatus, ShardStatus
+from rateway.runtime.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 
-__all__ = ["page", "show"]
+__all__ = ["away", "page", "show"]
 
 # Shards that are not live, shown one by one; more are only counted.
 SHOWN_SHARDS = 20
@@ -24,10 +24,11 @@ def show(status: GatewayStatus, *, every_shard: bool = False, console: Console |
     (console or Console(highlight=False)).print(page(status, every_shard=every_shard))
 
 
-def page(status: GatewayStatus, *, every_shard: bool = False, rate: float | None = None) -> RenderableType:
-    """The page; *rate* is events a second, when it is known."""
-    parts: list[RenderableType] = [_head(status, rate)]
+def page(status: GatewayStatus, *, every_shard: bool = False) -> RenderableType:
+    """The page."""
+    parts: list[RenderableType] = [_head(status)]
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
+    parts.append(_processes(status.processes))
     parts.append(_clusters(status.clusters))
     shards = status.shards if every_shard else [shard for shard in status.shards if shard.state != "live"]
     if shards:
@@ -39,11 +40,16 @@ def page(status: GatewayStatus, *, every_shard: bool = False, rate: float | None
     return Group(*parts)
 
 
+def away(why: str) -> RenderableType:
+    """In place of the page while nobody answers."""
+    return Text.from_markup(f"[yellow]![/] {_text(why)}")
+
+
 def _text(text: str) -> str:
     return escape(logs.escape(logs.redact(text)))
 
 
-def _head(status: GatewayStatus, rate: float | None) -> Table:
+def _head(status: GatewayStatus) -> Table:
     table = Table(show_header=False, title=f"rateway {status.version}, {status.state}", title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -51,8 +57,8 @@ def _head(status: GatewayStatus, rate: float | None) -> Table:
     listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
     table.add_row("shards", f"{listed or 'none yet'} ({status.shard_count} in the whole bot)")
     received = sum(cluster.received for cluster in status.clusters)
-    each = f", {rate:,.0f} a second" if rate is not None else ""
-    table.add_row("events", f"{received:,} received{each}, up for {_span(status.uptime_s)}")
+    rate = sum(cluster.events_per_s for cluster in status.clusters)
+    table.add_row("events", f"{received:,} received, {rate:,.0f} a second, up for {_span(status.uptime_s)}")
     latencies = sorted(shard.latency_ms for shard in status.shards if shard.latency_ms is not None)
     if latencies:
         middle = latencies[len(latencies) // 2]
@@ -64,19 +70,41 @@ def _head(status: GatewayStatus, rate: float | None) -> Table:
             "identifies",
             f"{budget.remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
         )
-    for process in status.processes:
+    return table
+
+
+def _processes(processes: list[ProcessStatus]) -> Table:
+    table = Table(title="processes", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("process", "pid", "clusters", "CPU", "CPU time", "memory", "loop late"):
+        table.add_column(name, justify="left" if name in ("process", "clusters") else "right", no_wrap=True)
+    for process in processes:
         table.add_row(
-            process.role,
-            f"pid {process.pid}, {process.memory_bytes / 1e6:.0f} MB, {process.cpu_s:.1f} s of CPU, "
-            f"event loop {process.loop_lag_ms:.1f} ms late",
+            _text(process.role),
+            str(process.pid),
+            _runs(process.clusters) or "–",
+            f"{100 * process.cpu_share:.0f} %",
+            f"{process.cpu_s:,.1f} s",
+            f"{process.memory_bytes / 1e6:,.0f} MB",
+            _milliseconds(process.loop_lag_ms),
         )
     return table
+
+
+def _runs(numbers: list[int]) -> str:
+    """Numbers in short: ``1-4, 7``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _clusters(clusters: list[ClusterStatus]) -> Table:
     # Narrow enough for a terminal of 80 columns.
     table = Table(title="clusters", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("exchange", "live", "received", "waiting", "lag", "p50 / p99", "spool", "gaps"):
+    for name in ("exchange", "live", "received", "a second", "waiting", "lag", "p50 / p99", "spool", "gaps"):
         table.add_column(name, justify="left" if name == "exchange" else "right", no_wrap=True)
     for cluster in clusters:
         publisher = cluster.publisher
@@ -87,6 +115,7 @@ def _clusters(clusters: list[ClusterStatus]) -> Table:
             _text(cluster.exchange) + (f" [red]{state}[/]" if state else ""),
             f"{cluster.shards_ready}/{cluster.shards}",
             _count(cluster.received),
+            f"{cluster.events_per_s:,.0f}",
             _count(publisher.unconfirmed),
             f"{publisher.lag_s:.1f} s" if publisher.lag_s else "–",
             f"{_milliseconds(publisher.latency_p50_ms)} / {_milliseconds(publisher.latency_p99_ms)}",

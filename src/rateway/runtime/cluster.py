@@ -30,6 +30,7 @@ from rateway.fleet.layout import Layout
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.gathering import Gathering
 from rateway.runtime.keeper import SessionKeeper
+from rateway.runtime.loop_watch import Pace
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.shard import Shard
 from rateway.session.conversation import Conversation
@@ -90,6 +91,7 @@ class Cluster:
         self.shards: dict[int, Shard] = {}
         self.streams: dict[int, ShardStream] = {}
         self.events: Counter[str] = Counter()
+        self.pace = Pace()
         self.replayed = 0
         self.repeated = 0
         # When entities may be counted again (monotonic seconds), and what was counted last.

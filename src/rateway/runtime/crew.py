@@ -110,6 +110,8 @@ class Crew:
             hand.loading = self._shards_of(hand)
         self._calls = itertools.count(1)
         self._asked: dict[int, asyncio.Future[words.Parts]] = {}
+        # By cluster: how many of its events were left unconfirmed.
+        self._draining: dict[int, asyncio.Future[int]] = {}
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -178,6 +180,9 @@ class Crew:
             hand.loading = self._shards_of(hand)
             self._tell_loading()
             self._settle_permits(hand)
+            for cluster in hand.clusters:
+                # Its process died over it, and will be started without it.
+                self._end_drain(cluster, 0)
             await asyncio.wait([pumping], timeout=1.0)
             pumping.cancel()
 
@@ -252,9 +257,7 @@ class Crew:
                     if other is not hand and other.line is not None:
                         other.line.send(record)
             case words.Drained():
-                log.info(
-                    "cluster %d is given up for another gateway", record.cluster, extra={"action": "drained"}
-                )
+                self._end_drain(record.cluster, record.left)
 
     async def _acquire(self, hand: _Hand, line: Line, record: words.Acquire) -> None:
         refusal = await self._permits.acquire(record.shard, lost=record.lost)
@@ -347,21 +350,30 @@ class Crew:
                 hand.line.send(words.UseGateway(url))
 
     def restart_shard(self, shard_id: int) -> bool:
-        """Reconnect one shard; whether it runs here."""
+        """Reconnect one shard; whether it runs here. A worker that is down just now connects all of its shards."""
         number = self.choice.layout.cluster_of(shard_id)
-        return self._tell(number, words.RestartShard(shard_id))
+        self._tell(number, words.RestartShard(shard_id))
+        return self._hand_of(number) is not None
 
     def renew_shard(self, shard_id: int) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
         return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id))
 
-    def drain(self, cluster: int) -> bool:
-        """Settle and close a cluster, keeping its sessions, for another gateway to take; whether it runs here."""
-        told = self._tell(cluster, words.Drain(cluster))
-        if told:
-            # From now on: a worker that dies meanwhile is started again without it.
-            self.drained.add(cluster)
-        return told
+    async def drain(self, cluster: int) -> int | None:
+        """See ``Worker.drain``. A worker that dies meanwhile is started again without the cluster."""
+        if self._hand_of(cluster) is None:
+            return None
+        drained: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._draining[cluster] = drained
+        if not self._tell(cluster, words.Drain(cluster)):
+            self._end_drain(cluster, 0)
+        self.drained.add(cluster)
+        return await drained
+
+    def _end_drain(self, cluster: int, left: int) -> None:
+        draining = self._draining.pop(cluster, None)
+        if draining is not None and not draining.done():
+            draining.set_result(left)
 
     def reload(self, settings: Settings) -> None:
         """Hand changed settings to every worker."""
@@ -370,14 +382,18 @@ class Crew:
             if hand.line is not None:
                 hand.line.send(words.Reload(words.encode_settings(settings)))
 
-    def _tell(self, cluster: int, record: words.ToWorker) -> bool:
+    def _hand_of(self, cluster: int) -> _Hand | None:
+        """Whose the cluster is, whether that process is up or not."""
         if cluster in self.drained:
+            return None
+        return next((hand for hand in self._hands if cluster in hand.clusters), None)
+
+    def _tell(self, cluster: int, record: words.ToWorker) -> bool:
+        hand = self._hand_of(cluster)
+        if hand is None or hand.line is None:
             return False
-        for hand in self._hands:
-            if cluster in hand.clusters and hand.line is not None:
-                hand.line.send(record)
-                return True
-        return False
+        hand.line.send(record)
+        return True
 
     async def wind_down(self, *, end_sessions: bool) -> None:
         """Stop the workers in the reverse order of the start, all at once in time."""

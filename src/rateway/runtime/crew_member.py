@@ -20,8 +20,9 @@ from rateway import logs
 from rateway.runtime import crew_words as words
 from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.crew_words import Line, ToWorker
+from rateway.runtime.loop_watch import LoopWatch
+from rateway.runtime.parts import parts_of
 from rateway.runtime.permits import PermitOutcome, Refusal
-from rateway.runtime.reporter import LoopWatch, parts_of
 from rateway.runtime.worker import Worker
 from rateway.session.orders import Fatal, State
 from rateway.transports.state import StateDir
@@ -140,8 +141,7 @@ async def _run(line: Line, begin: words.Begin) -> int:
 
 
 async def _drain(line: Line, worker: Worker, number: int) -> None:
-    if await worker.drain(number):
-        line.send(words.Drained(number))
+    line.send(words.Drained(number, await worker.drain(number) or 0))
 
 
 async def _beat(line: Line, worker: Worker) -> None:

@@ -139,6 +139,8 @@ class Parts(msgspec.Struct, tag=True, frozen=True):
 
 class Drained(msgspec.Struct, tag=True, frozen=True):
     cluster: int
+    left: int
+    """Events that the broker has not confirmed: they stay in the spool."""
 
 
 ToWorker = (

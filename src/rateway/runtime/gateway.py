@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -19,10 +19,12 @@ from rateway.runtime.caretaker import Renewal
 from rateway.runtime.crew import Crew, cores
 from rateway.runtime.permits import LocalPermits
 from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout, remember_layout
-from rateway.runtime.worker import Worker
 from rateway.session.orders import Fatal
 from rateway.transports.rest import DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError
+
+if TYPE_CHECKING:
+    from rateway.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,6 @@ class Gateway:
         self._stop = asyncio.Event()
         self._end_sessions = False
         self._resharded = False
-        self._draining: asyncio.Future[bool] | None = None
 
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the planned stop; ``run`` returns when it is done."""
@@ -74,8 +75,6 @@ class Gateway:
                 pass
         except FatalEnd as end:
             self._fatal = end.record
-        finally:
-            await self._rest.close()
         if self._fatal is None:
             return 0
         self._remember(self._fatal)
@@ -119,6 +118,9 @@ class Gateway:
         settings, identity = self.settings, self._identity
         processes = min(settings.processes or cores(), len(mine))
         if processes <= 1:
+            # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
+            from rateway.runtime.worker import Worker
+
             return Worker(settings, self.state, identity, choice, mine, permits, self._on_fatal)
         log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
         lock_file = self.state.lock_file
@@ -152,14 +154,19 @@ class Gateway:
     def _renew_shard(self, shard_id: int) -> bool:
         return self.held is not None and self.held.renew_shard(shard_id)
 
-    def drain(self, cluster: int) -> bool:
-        """Begin to give a cluster up for another gateway; whether it runs here."""
-        if isinstance(self.held, Crew):
-            return self.held.drain(cluster)
-        if self.held is None or cluster not in self.held.clusters:
-            return False
-        self._draining = asyncio.ensure_future(self.held.drain(cluster))
-        return True
+    async def drain(self, cluster: int) -> int | None:
+        """Give a cluster up for another gateway: how many of its events stay here unconfirmed.
+
+        None when it does not run here.
+        """
+        return None if self.held is None else await self.held.drain(cluster)
+
+    def words_for_clusters(self) -> str:
+        """What runs here, for a person who asked for something else."""
+        if self.choice is None:
+            return "nothing runs yet"
+        layout = self.choice.layout
+        return f"the bot has {layout.shards} shards in {len(layout.clusters)} clusters"
 
     def reload(self, settings: Settings) -> None:
         """Take over what can change at run time, and say what cannot."""

@@ -24,7 +24,7 @@ from rateway.runtime.history import History
 from rateway.runtime.panel import Panel
 from rateway.runtime.service import Condition
 from rateway.runtime.status import GatewayStatus
-from rateway.transports.http import Answer, Route, Stream
+from rateway.transports.http.answers import Answer, Route, Stream
 
 __all__ = ["Observatory", "StatusSource"]
 

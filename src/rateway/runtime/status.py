@@ -97,6 +97,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """Query taken to answer given, cumulative counts by upper bound in seconds."""
     query_seconds: float = 0.0
     """The sum of all these times."""
+    events_per_s: float = 0.0
+    """Events received, over the last five seconds."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
@@ -109,6 +111,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     uptime_s: float
     silent_s: float = 0.0
     """How long ago its event loop last came round."""
+    cpu_share: float = 0.0
+    """Cores that it kept busy, over the last five seconds."""
 
 
 class BudgetStatus(msgspec.Struct, frozen=True):

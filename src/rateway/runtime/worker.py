@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable
 
 from rateway import logs
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Hello is the first thing that a healthy host says; the wait doubles with each one that does not come.
 HELLO_TIMEOUT_S = 5.0
+# Between two looks at how many events there were.
+PACE_EVERY_S = 1.0
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
@@ -145,6 +148,7 @@ class Worker:
     async def run(self) -> None:
         """Hold the clusters, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pace(), name="events a second")
             if self.cache is not None:
                 tasks.create_task(self.cache.run(), name="stores of other processes")
             for number, cluster in self.clusters.items():
@@ -152,6 +156,13 @@ class Worker:
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),
                     tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
                 )
+
+    async def _pace(self) -> None:
+        while True:
+            now = time.monotonic()
+            for cluster in self.clusters.values():
+                cluster.pace.note(now, cluster.events.total())
+            await asyncio.sleep(PACE_EVERY_S)
 
     def _owned(self, number: int, state: Ownership, why: str) -> None:
         """The broker's word on who owns a cluster. Only an owner connects its shards."""
@@ -205,11 +216,15 @@ class Worker:
         cluster.shards[shard_id].renew("the session reached SESSION_MAX_AGE")
         return True
 
-    async def drain(self, number: int) -> bool:
-        """Settle and close a cluster, keeping its sessions, and give up its queue; whether it ran here."""
+    async def drain(self, number: int) -> int | None:
+        """Settle and close a cluster, keeping its sessions, and give up its queue.
+
+        Returns how many of its events the broker has not confirmed, which stay in the spool; None when it does not
+        run here.
+        """
         cluster = self.clusters.pop(number, None)
         if cluster is None:
-            return False
+            return None
         left = await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
         tasks = self._tasks.pop(number, ())
         for task in tasks:
@@ -218,16 +233,16 @@ class Worker:
         if tasks:
             await asyncio.wait(tasks)
         spool = cluster.publisher.spool
-        if left or (spool is not None and spool.events):
-            log.warning(
-                "%d events of the cluster are not confirmed; they stay in the spool of this state folder",
-                max(left, spool.events if spool is not None else 0),
-                extra={"cluster": number, "action": "drain"},
-            )
+        left = max(left, spool.events if spool is not None else 0)
+        extra = {"cluster": number, "action": "drained"}
+        if left:
+            words = "%d events of the cluster are not confirmed; they stay in the spool of this state folder"
+            log.warning(words, left, extra=extra)
         cluster.close()
         self.ownership.pop(number, None)
         self.responders.pop(number, None)
-        return True
+        log.info("cluster %d is given up for another gateway", number, extra=extra)
+        return left
 
     def reload(self, settings: Settings) -> None:
         """Take over what can change at run time: log level, events, presence."""

@@ -21,7 +21,8 @@ SOCKET_NAME = "status.sock"
 MAX_REQUEST_BYTES = 4096
 # Answers grow with the shards: about 700 bytes each.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-# A client that connects and says nothing is dropped.
+# A client that connects and says nothing is dropped, and so is one that does not take its answer. How long the
+# gateway may think is the client's business: a drain takes as long as confirms do.
 PATIENCE_S = 10.0
 
 Handler = Callable[[list[str]], Awaitable[object]]
@@ -62,7 +63,9 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
-                reply = await _answer(reader, handler)
+                words = await _request(reader)
+            reply = msgspec.json.encode(words if isinstance(words, dict) else await handler(words)) + b"\n"
+            async with asyncio.timeout(PATIENCE_S):
                 writer.write(reply)
                 await writer.drain()
         writer.close()
@@ -76,22 +79,21 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
             path.unlink()
 
 
-async def _answer(reader: asyncio.StreamReader, handler: Handler) -> bytes:
+async def _request(reader: asyncio.StreamReader) -> list[str] | dict[str, str]:
+    """The words of a request, or the answer to one that is none."""
     try:
         line = await reader.readline()
     except ValueError:
-        return (
-            msgspec.json.encode({"error": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"})
-            + b"\n"
-        )
+        return {"error": f"a request is one line of at most {MAX_REQUEST_BYTES} bytes"}
     words = line.decode("utf-8", "replace").split()
-    if not words:
-        return msgspec.json.encode({"error": "an empty request; ask `status`"}) + b"\n"
-    return msgspec.json.encode(await handler(words)) + b"\n"
+    return words or {"error": "an empty request; ask `status`"}
 
 
-async def ask(state_dir: Path, *words: str) -> bytes:
-    """The running gateway's answer, one JSON document as bytes. Raises ControlError when there is none."""
+async def ask(state_dir: Path, *words: str, patience: float = PATIENCE_S) -> bytes:
+    """The running gateway's answer within ``patience`` seconds, one JSON document as bytes.
+
+    Raises ControlError when there is none.
+    """
     path = state_dir / SOCKET_NAME
     sock = _socket()
     try:
@@ -105,7 +107,7 @@ async def ask(state_dir: Path, *words: str) -> bytes:
             "and as this user?"
         ) from None
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience):
             writer.write(" ".join(words).encode() + b"\n")
             reply = await reader.readline()
     except (TimeoutError, ValueError, ConnectionError):

@@ -7,21 +7,20 @@ Every answer is a value: what the outside may do is never an exception. Rules: *
 from __future__ import annotations
 
 import asyncio
+import http.client
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from rateway import __version__
 from rateway.secret import Secret
-
-# aiohttp is imported with the first question: it takes as long to import as all the rest of a gateway together, and
-# neither a worker process nor a start with stored sessions asks any.
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
 
@@ -114,9 +113,13 @@ def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
 
 
 class DiscordRest:
-    """A client of the few REST routes that a gateway needs. Use it as an async context manager or ``close()`` it.
+    """A client of the few REST routes that a gateway needs: a question at its start, and a few a day.
 
     *api_url* is the base with the version (``https://discord.com/api/v10``), *timeout* the seconds for a whole answer.
+    The environment's proxies are used.
+
+    Each question is the standard library's, in a thread of its own: an asynchronous HTTP library would be a third of
+    the supervising process's memory for the sake of so little.
     """
 
     def __init__(
@@ -126,7 +129,6 @@ class DiscordRest:
         self._token = token
         self._user_agent = user_agent or USER_AGENT
         self._timeout = timeout
-        self._http: aiohttp.ClientSession | None = None
         # Requests with a token that Discord has refused lead to a ban of the address: after the first one it stays.
         self._unauthorized: RestFailure | None = None
 
@@ -140,50 +142,71 @@ class DiscordRest:
         body = await self._get("/applications/@me")
         return body if isinstance(body, RestFailure) else _application(body)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
     async def _get(self, route: str) -> bytes | RestFailure:
-        import aiohttp
-
-        if self._http is None:
-            self._http = aiohttp.ClientSession(
-                headers={"User-Agent": self._user_agent, "Authorization": f"Bot {self._token.reveal()}"},
-                trust_env=True,
-            )
         if self._unauthorized is not None:
             return self._unauthorized
         where = f"{self._api_url}{route}"
+        silence = RestFailure("unavailable", f"{where} did not answer within {self._timeout:g} s")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[bytes | RestFailure] = loop.create_future()
+
+        def tell(said: bytes | RestFailure) -> None:
+            if not answer.done():
+                answer.set_result(said)
+
+        def ask() -> None:
+            said = self._ask(where, silence)
+            try:
+                loop.call_soon_threadsafe(tell, said)
+            except RuntimeError:
+                pass  # the loop was closed meanwhile
+
+        # A daemon: a process that is told to stop must not stay for the thread, which may wait for a name server.
+        threading.Thread(target=ask, name="discord-rest", daemon=True).start()
         try:
-            async with asyncio.timeout(self._timeout), self._http.get(where, allow_redirects=False) as answer:
+            async with asyncio.timeout(self._timeout):
+                said = await answer
+        except TimeoutError:
+            return silence
+        if isinstance(said, RestFailure) and said.kind == "unauthorized":
+            self._unauthorized = said
+        return said
+
+    def _ask(self, where: str, silence: RestFailure) -> bytes | RestFailure:
+        """One request, in a thread; blocks at most as long as the timeout, the search for the host's address aside."""
+        deadline = time.monotonic() + self._timeout
+        request = urllib.request.Request(where, headers={"User-Agent": self._user_agent})
+        # Not for a proxy's eyes.
+        request.add_unredirected_header("Authorization", f"Bot {self._token.reveal()}")
+        try:
+            with _opener().open(request, timeout=self._timeout) as answer:
                 body = bytearray()
-                async for chunk in answer.content.iter_any():
+                while chunk := answer.read1(65536):
                     body += chunk
                     if len(body) > MAX_BODY:
-                        return RestFailure(
-                            "invalid", f"{where} answered more than {MAX_BODY} bytes", None, answer.status
-                        )
-                judged = _judge(where, answer.status, answer.headers, bytes(body))
-                if isinstance(judged, RestFailure) and judged.kind == "unauthorized":
-                    self._unauthorized = judged
-                return judged
+                        text = f"{where} answered more than {MAX_BODY} bytes"
+                        return RestFailure("invalid", text, None, answer.status)
+                    if time.monotonic() >= deadline:
+                        return silence
+                if answer.length:
+                    return RestFailure("unavailable", f"{where}: the answer broke off", None, answer.status)
+                return _judge(where, answer.status, answer.headers, bytes(body))
         except TimeoutError:
-            return RestFailure("unavailable", f"{where} did not answer within {self._timeout:g} s")
-        except aiohttp.ClientConnectorError as error:
-            return RestFailure("unavailable", f"no connection to {where}: {error.os_error}")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return silence
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                return silence
+            return RestFailure("unavailable", f"no connection to {where}: {error.reason}")
+        except (http.client.HTTPException, OSError, ValueError) as error:
             return RestFailure("unavailable", f"{where}: {type(error).__name__}: {error}")
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Every status is an answer, and no redirection is followed: the token is for one host."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+        opener.add_handler(handler())
+    return opener
 
 
 def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> bytes | RestFailure:

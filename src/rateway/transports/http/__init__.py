@@ -1,5 +1,4 @@
-"""What does the gateway serve over HTTP, and to whom? A small, guarded server; the answers come from above."""
+"""What does the gateway serve over HTTP, and to whom? A small, guarded server; the answers come from above.
 
-from rateway.transports.http.server import Answer, HttpServer, Limits, Route, Stream
-
-__all__ = ["Answer", "HttpServer", "Limits", "Route", "Stream"]
+Nothing is imported here: ``server`` brings aiohttp, which a gateway without HTTP does not load.
+"""

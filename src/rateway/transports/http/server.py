@@ -13,16 +13,16 @@ import hmac
 import ipaddress
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import http_exceptions, web
 
 from rateway.secret import Secret
+from rateway.transports.http.answers import Answer, Route, Stream
 from rateway.transports.http.door import Door, Limits, Pace
 
-__all__ = ["Answer", "HttpServer", "Limits", "Route", "Stream"]
+__all__ = ["HttpServer", "Limits"]
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ def _ours(record: logging.LogRecord) -> bool:
 _requests = logging.getLogger(f"{__name__}.requests")
 _requests.addFilter(_ours)
 
-TEXT: Final = "text/plain; charset=utf-8"
 # Another program may hold the port for a while: the gateway before this one, for instance.
 RETRY_S: Final = 5.0
 STREAM_WRITE_S: Final = 10.0
@@ -50,31 +49,6 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
-
-    body: bytes
-    content_type: str = TEXT
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """``answer(trusted)`` is called for each request; ``open``: also without the token, then ``trusted`` is false."""
-
-    answer: Callable[[bool], Awaitable[Answer]]
-    open: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Server-sent events: ``follow()`` yields them for as long as the visitor stays."""
-
-    follow: Callable[[], AsyncGenerator[bytes, None]]
 
 
 class HttpServer:

@@ -1,0 +1,204 @@
+"""What can one process tell of its clusters and shards? Its part of the status, read from counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rateway.cache.queries import stats_of
+from rateway.runtime.loop_watch import LoopWatch
+from rateway.runtime.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
+from rateway.session.orders import State
+from rateway.transports.store.reader import StoreUnreadable
+
+if TYPE_CHECKING:
+    from rateway.runtime.cluster import Cluster
+    from rateway.runtime.shard import Shard
+    from rateway.runtime.worker import Worker
+
+__all__ = ["parts_of"]
+
+# Counting entities takes at most a hundredth of the time, and so much of one look.
+COUNT_AGAIN = 100.0
+COUNTING_S = 0.02
+
+
+def parts_of(
+    worker: Worker, watch: LoopWatch, role: str
+) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
+    """What one process knows: its clusters, its shards, itself, and what a person should know."""
+    now = asyncio.get_running_loop().time()
+    deadline = time.monotonic() + COUNTING_S
+    # Those counted longest ago come first, so that each has its turn.
+    eldest = sorted(
+        worker.clusters.values(), key=lambda each: each.cache_counts[0] if each.cache_counts else 0.0
+    )
+    clusters = [_cluster(worker, cluster, deadline) for cluster in eldest]
+    shards = [
+        _shard(cluster, shard, now)
+        for cluster in worker.clusters.values()
+        for shard in cluster.shards.values()
+    ]
+    return clusters, shards, watch.process(role, list(worker.clusters)), _notes(worker)
+
+
+def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
+    conversation = shard.conversation
+    last = shard.last_close
+    return ShardStatus(
+        shard=shard.shard_id,
+        cluster=cluster.number,
+        state=conversation.state.value,
+        since_s=now - shard.state_since,
+        why=shard.state_why,
+        session=conversation.session_id,
+        received=conversation.received_seq,
+        settled=cluster.streams[shard.shard_id].settled,
+        latency_ms=None if conversation.latency is None else conversation.latency * 1000,
+        closes={"none" if code is None else str(code): count for code, count in shard.closes.items()},
+        last_close=None if last is None else f"{last[0] or 'TCP'} {last[1]}".strip(),
+        resumes_tried=shard.resumes_tried,
+        resumes_succeeded=shard.resumes_succeeded,
+        identifies=shard.identifies,
+        waiting_commands=conversation.waiting_commands,
+        session_s=now - shard.session_since,
+        away_s=0.0 if shard.away_since is None else now - shard.away_since,
+        bytes_in=conversation.bytes_in,
+        bytes_inflated=conversation.bytes_inflated,
+    )
+
+
+def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus:
+    responder = worker.responders.get(cluster.number)
+    return ClusterStatus(
+        cluster=cluster.number,
+        exchange=cluster.publisher.exchange,
+        owned=worker.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
+        shards=len(cluster.shards),
+        events=dict(cluster.events),
+        received=cluster.events.total(),
+        replayed=cluster.replayed,
+        filtered=cluster.filtered,
+        gaps=cluster.gaps,
+        commands=dict(responder.commands) if responder else {},
+        queries=dict(responder.queries) if responder else {},
+        publisher=_publisher(cluster),
+        cache=_cache(cluster, deadline),
+        store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
+        repeated=cluster.repeated,
+        oversize=cluster.oversize,
+        refused=cluster.refused,
+        query_kinds=dict(responder.query_kinds) if responder else {},
+        query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
+        query_seconds=responder.query_times.total if responder else 0.0,
+        events_per_s=cluster.pace.rate,
+    )
+
+
+def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
+    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable.
+
+    Counting reads every guild's row. So it is done again only after a hundred times what it took, and past
+    ``deadline`` (monotonic seconds) not at all: a look at many large clusters must not hold the event loop up.
+    """
+    store = cluster.store
+    if store is None or not cluster.tools.settings.cache_enabled:
+        return None
+    began = time.monotonic()
+    before = cluster.cache_counts
+    if before is not None and (began < before[0] or began > deadline):
+        return before[1]
+    reader = store.reader()
+    try:
+        with reader.view() as view:
+            counts = stats_of(view)
+    except StoreUnreadable:
+        return None
+    found = {**counts, "disk_bytes": reader.disk_bytes()}
+    ended = time.monotonic()
+    cluster.cache_counts = (ended + COUNT_AGAIN * (ended - began), found)
+    return found
+
+
+def _store_words(cluster: Cluster) -> str:
+    if cluster.store is not None and cluster.store.fault is not None:
+        return cluster.store.fault.words
+    return cluster.store_words
+
+
+def _publisher(cluster: Cluster) -> PublisherStatus:
+    publisher = cluster.publisher
+    oldest = publisher.oldest()
+    latencies = publisher.latencies()
+    spool = publisher.spool
+    return PublisherStatus(
+        connected=publisher.connected,
+        blocked=publisher.blocked,
+        why=cluster.broker_why,
+        paused=publisher.paused,
+        published=publisher.published,
+        confirmed=publisher.confirmed,
+        nacked=publisher.nacked,
+        republished=publisher.republished,
+        unconfirmed=publisher.unconfirmed,
+        unconfirmed_bytes=publisher.unconfirmed_bytes,
+        lag_s=oldest[0] if oldest else 0.0,
+        oldest=oldest[1] if oldest else None,
+        spool_events=spool.events if spool else 0,
+        spool_bytes=spool.bytes if spool else 0,
+        unrouted=sorted(publisher.unrouted),
+        bytes_out=publisher.bytes_out,
+        latency_p50_ms=_quantile(latencies, 0.5),
+        latency_p99_ms=_quantile(latencies, 0.99),
+        latency_buckets=_cumulative(latencies),
+        unrouted_events=publisher.unrouted_events.total(),
+    )
+
+
+def _quantile(buckets: Iterable[tuple[float, int]], share: float) -> float | None:
+    """The upper edge, in milliseconds, of the bucket that holds this share of all; None without any."""
+    buckets = list(buckets)
+    total = sum(count for _, count in buckets)
+    seen = 0
+    for edge, count in buckets:
+        seen += count
+        if total and seen >= share * total:
+            return edge * 1000
+    return None
+
+
+def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
+    counts, seen = {}, 0
+    for edge, count in buckets:
+        seen += count
+        counts["+Inf" if edge == float("inf") else f"{edge:g}"] = seen
+    return counts
+
+
+def _notes(worker: Worker) -> list[str]:
+    notes = []
+    for number, (state, why) in worker.ownership.items():
+        if state != "owned":
+            notes.append(f"cluster {number}: {why}")
+    for cluster in worker.clusters.values():
+        publisher = cluster.publisher
+        if publisher.paused:
+            notes.append(
+                f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
+            )
+        oldest = publisher.oldest()
+        if oldest is not None and oldest[0] > worker.settings.lag_warning:
+            notes.append(
+                f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
+            )
+        if publisher.unrouted:
+            notes.append(
+                f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}"
+            )
+        words = _store_words(cluster)
+        if words != "ok":
+            notes.append(f"cluster {cluster.number}: {words}")
+    return notes

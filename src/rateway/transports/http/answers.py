@@ -1,0 +1,36 @@
+"""What may be served under a path? An answer for each request, or a stream of events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["Answer", "Route", "Stream"]
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    body: bytes
+    content_type: str = TEXT
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """``answer(trusted)`` is called for each request; ``open``: also without the token, then ``trusted`` is false."""
+
+    answer: Callable[[bool], Awaitable[Answer]]
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Server-sent events: ``follow()`` yields them for as long as the visitor stays."""
+
+    follow: Callable[[], AsyncGenerator[bytes, None]]
