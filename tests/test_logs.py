@@ -152,6 +152,11 @@ def test_a_short_word_is_no_secret() -> None:
     assert logs.redact("amqp://guest:guest@localhost/") == "amqp://guest:***@localhost/"
 
 
+def test_an_at_sign_in_a_path_is_no_password() -> None:
+    address = "http://127.0.0.1:8080/api/v10/applications/@me"
+    assert logs.redact(f"no connection to {address}") == f"no connection to {address}"
+
+
 def test_levels_are_kept_and_can_be_changed_while_it_runs() -> None:
     with logging_to(level="warning") as out:
         log.info("not shown")

@@ -70,6 +70,20 @@ def test_the_start_takes_as_many_rounds_as_the_fullest_bucket_has_shards(
     assert start.seconds == pytest.approx(rounds * 5.25)
 
 
+def test_memory_counts_the_processes_that_would_run_and_their_supervisor() -> None:
+    def least(known: Known = KNOWN, **environ: str) -> int:
+        memory = plan(known, **environ).memory
+        assert memory is not None
+        return memory.least
+
+    alone = least()
+    process = least(PROCESSES="3") - alone
+    assert process > 0
+    assert least(replace(KNOWN, cores=2)) == alone + process * 2 // 3
+    # Never more processes than clusters.
+    assert least(replace(KNOWN, cores=64)) == alone + process
+
+
 def test_a_privileged_intent_that_is_not_switched_on_is_a_problem() -> None:
     wrong = plan(replace(KNOWN, application=Application(42, "bot", 0)))
     assert not wrong.ok

@@ -178,6 +178,17 @@ def test_nothing_set_names_the_three_that_are_required() -> None:
     assert [each.where for each in caught.value.problems] == ["DISCORD_TOKEN", "INTENTS", "AMQP_URI"]
 
 
+@pytest.mark.parametrize("content", [None, b'token = "a', b"\xff"])
+def test_a_file_that_cannot_be_read_is_the_only_mistake(tmp_path: Path, content: bytes | None) -> None:
+    """Whether the required settings are missing is not known then."""
+    file = tmp_path / "rateway.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, {})
+    assert [str(file) in each.where for each in caught.value.problems] == [True]
+
+
 def test_other_names_for_the_required_ones_are_recognised() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(None, {"BOT_TOKEN": "x", "AMQP_URL": "y", "INTENTS": "1"})

@@ -57,3 +57,17 @@ def test_the_whole_form_of_discord_is_taken() -> None:
 def test_what_discord_would_not_take_is_refused_in_words(wrong: Any) -> None:
     with pytest.raises(PresenceError, match=r"\w+ \w+"):
         parse_presence(wrong)
+
+
+def test_all_mistakes_of_a_presence_are_told_at_once() -> None:
+    wrong = {
+        "status": "onlin",
+        "mood": 1,
+        "afk": 0,
+        "activities": [{"type": "watch", "name": 3, "emoji": {}}, 5],
+    }
+    with pytest.raises(PresenceError) as caught:
+        parse_presence(wrong)
+    said = [word for word in ("mood", "onlin", "afk", "emoji", "watch", "name should", "or a table")
+            if any(word in each for each in caught.value.args)]  # fmt: skip
+    assert len(said) == len(caught.value.args) == 7

@@ -204,9 +204,15 @@ def test_faulty_commands_and_queries_leave_the_reader_alive(tmp_path: Path, brok
                     await worker.command(shard_id, body)
                 for text in (b"", b"{", b"[]", b'{"type":"Guild"}', b'{"type":"Member","arguments":[1]}'):
                     await worker.exchange.publish(aio_pika.Message(text), "cache")
+                for _ in range(60):
+                    await worker.command(7)
                 await worker.command(0)
                 await sent_to_discord(it, "presence_update")
                 assert it.count("command presence_update") == 1
+                # Each is counted, and told as long as that does not fill the log.
+                (cluster,) = (await it.ready())["clusters"]
+                assert cluster["commands"]["no_such_shard"] == 61
+                assert 10 < it.gateway.log.read_text().count("was refused") <= 20
                 guild_id = it.sim.world.guild_ids[0]
                 assert json.loads(await worker.query("Guild", guild_id))["id"] == str(guild_id)
 

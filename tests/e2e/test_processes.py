@@ -147,7 +147,8 @@ def test_commands_and_queries_reach_the_other_process(tmp_path: Path, broker: Br
                         assert (place["cluster"], place["shard"]) == (1 + shard // 2, shard)
                         request = {"op": 8, "d": {"guild_id": str(guild_id), "user_ids": ["1"], "limit": 0}}
                         for header in ({"shard_id": shard}, {"guild_id": guild_id}):
-                            assert (await worker.ask(cluster, "gateway", request, header))[0] == "ok"
+                            answer = await worker.ask(cluster, "gateway", request, header)
+                            assert answer == ("ok", {"shard_id": shard})
             await it.all_arrived()
             assert it.receipts.names["GUILD_MEMBERS_CHUNK"] == 4 * 2 * 2
 

@@ -122,7 +122,7 @@ class Plan(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out. ``machine`` is the memory that may be used, in bytes."""
+    """What was found out. ``machine`` is the memory that may be used, in bytes, ``cores`` those of this process."""
 
     gateway: GatewayBot | RestFailure
     application: Application | RestFailure
@@ -132,6 +132,7 @@ class Known:
     ledger: Ledger | None = None
     running_pid: int | None = None
     machine: int | None = None
+    cores: int = 1
     problems: tuple[Finding, ...] = field(default=())
 
 
@@ -220,7 +221,7 @@ def _shards(plan: Plan, settings: Settings, answer: GatewayBot, known: Known) ->
     plan.shards_here = len(shards)
     _buckets(plan, settings, answer, shards)
     _identifies(plan, settings, answer, shards, known)
-    _memory(plan, settings, len(shards), known.machine)
+    _memory(plan, settings, len(shards), known)
 
 
 def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
@@ -282,8 +283,11 @@ def _identifies(plan: Plan, settings: Settings, answer: GatewayBot, shards: list
     plan.start = StartPlan(rounds * SPACING, why)
 
 
-def _memory(plan: Plan, settings: Settings, shards: int, machine: int | None) -> None:
-    processes = min(settings.processes or 1, max(1, len([row for row in plan.clusters if row.here])))
+def _memory(plan: Plan, settings: Settings, shards: int, known: Known) -> None:
+    machine = known.machine
+    workers = min(settings.processes or known.cores, max(1, len([row for row in plan.clusters if row.here])))
+    # One process does everything itself; several have a supervisor beside them.
+    processes = workers if workers == 1 else workers + 1
     base = processes * PROCESS_BYTES + shards * SHARD_BYTES
     spans = {"zstd-stream": ZSTD_BYTES, "zlib-stream": (ZLIB_BYTES, ZLIB_BYTES), "none": (0, 0)}
     low, high = spans[settings.compression]

@@ -39,6 +39,8 @@ class _Reading:
     found: dict[str, object] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    unread: bool = False
+    """Whether the file could not be read: what it says is not known, so nothing can be missing in it."""
 
     def wrong(self, row: Row | None, where: str, error: Wrong | ManyWrong) -> None:
         if row is not None:
@@ -81,8 +83,10 @@ def _read_file(reading: _Reading, file: Path) -> None:
     try:
         text = file.read_text("utf-8")
     except UnicodeDecodeError:
+        reading.unread = True
         reading.problems.append(Problem(str(file), "it is not text in UTF-8", "save it as UTF-8"))
     except OSError as error:
+        reading.unread = True
         why = error.strerror or str(error)
         reading.problems.append(
             Problem(str(file), f"it cannot be read: {why}", "name a file that is there, in TOML")
@@ -91,6 +95,7 @@ def _read_file(reading: _Reading, file: Path) -> None:
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
+            reading.unread = True
             reading.problems.append(_syntax(file, text, str(error)))
         else:
             _read_table(reading, file, text, table)
@@ -244,6 +249,8 @@ def _fill_in(reading: _Reading, file: Path | None, environ: Mapping[str, str]) -
         if row.default is not REQUIRED:
             reading.found[row.name] = row.default(environ) if callable(row.default) else row.default
             reading.origins[row.name] = "default"
+            continue
+        if reading.unread:
             continue
         place = f"set {row.env}{f' (or {row.env}_FILE)' if row.secret else ''}, or {row.key} in "
         place += str(file) if file is not None else "a TOML file given with -c"

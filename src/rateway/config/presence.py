@@ -20,7 +20,7 @@ MAX_TEXT = 128
 
 
 class PresenceError(ValueError):
-    """A presence that Discord would not take. The message says which part of it and what it should be."""
+    """A presence that Discord would not take. Each argument says which part of it is wrong and what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +64,48 @@ def parse_presence(given: object) -> PresenceTemplate:
             raise PresenceError(f"it is not JSON ({error})") from None
     if not isinstance(given, dict):
         raise PresenceError("it should be a table (an object in JSON)")
-    unknown = sorted(set(given) - {"status", "activity", "activities", "since", "afk"})
-    if unknown:
-        raise PresenceError(
-            f"{unknown[0]!r} is not part of a presence: status, activity, activities, since, afk"
-        )
+    unknown = sorted(set(given) - {"status", "activity", "activities", "since", "afk"}, key=str)
+    wrong = [
+        f"{key!r} is not part of a presence: status, activity, activities, since, afk" for key in unknown
+    ]
     status = given.get("status", "online")
     if status not in STATUSES:
-        raise PresenceError(f"status is {status!r}, not one of {', '.join(STATUSES)}")
+        wrong.append(f"status is {status!r}, not one of {', '.join(STATUSES)}")
     since, afk = given.get("since"), given.get("afk", False)
     if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
-        raise PresenceError("since should be a number of milliseconds or null")
+        wrong.append("since should be a number of milliseconds or null")
     if not isinstance(afk, bool):
-        raise PresenceError("afk should be true or false")
+        wrong.append("afk should be true or false")
     if "activity" in given and "activities" in given:
-        raise PresenceError("it has both activity and activities: keep one")
+        wrong.append("it has both activity and activities: keep one")
     listed = [given["activity"]] if "activity" in given else given.get("activities", [])
     if not isinstance(listed, list):
-        raise PresenceError("activities should be a list")
-    activities = [_activity(item) for item in listed]
+        wrong.append("activities should be a list")
+        listed = []
+    activities = [_activity(item, wrong) for item in listed]
+    if wrong:
+        raise PresenceError(*wrong)
     presence = {"since": since, "activities": activities, "status": status, "afk": afk}
     return PresenceTemplate(json.dumps(presence, ensure_ascii=False))
 
 
-def _activity(given: object) -> dict[str, object]:
+def _activity(given: object, wrong: list[str]) -> dict[str, object]:
+    """One activity as Discord takes it; what is wrong with it is added to *wrong*."""
     if isinstance(given, str):
         given = {"name": "Custom Status", "type": 4, "state": given}
     if not isinstance(given, dict):
-        raise PresenceError("an activity should be a text or a table with name and type")
+        wrong.append("an activity should be a text or a table with name and type")
+        return {}
     # What a bot may set; anything else Discord ignores or refuses.
-    unknown = sorted(set(given) - {"name", "type", "state", "url"})
-    if unknown:
-        raise PresenceError(f"an activity of a bot has name, type, state and url, not {unknown[0]!r}")
+    unknown = sorted(set(given) - {"name", "type", "state", "url"}, key=str)
+    wrong += [f"an activity of a bot has name, type, state and url, not {key!r}" for key in unknown]
     kind = given.get("type", 0)
-    if isinstance(kind, str):
-        if kind.lower() not in ACTIVITY_TYPES:
-            raise PresenceError(f"the activity's type is {kind!r}, not one of {', '.join(ACTIVITY_TYPES)}")
+    if isinstance(kind, str) and kind.lower() not in ACTIVITY_TYPES:
+        wrong.append(f"the activity's type is {kind!r}, not one of {', '.join(ACTIVITY_TYPES)}")
+    elif isinstance(kind, str):
         kind = ACTIVITY_TYPES[kind.lower()]
-    if isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind <= 5:
-        raise PresenceError("the activity's type should be 0 to 5, or a word such as watching")
+    elif isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind <= 5:
+        wrong.append("the activity's type should be 0 to 5, or a word such as watching")
     activity: dict[str, object] = {
         "name": given.get("name", "Custom Status" if kind == 4 else None),
         "type": kind,
@@ -114,7 +117,7 @@ def _activity(given: object) -> dict[str, object]:
         if key == "type":
             continue
         if not isinstance(value, str) or not value:
-            raise PresenceError(f"the activity's {key} should be a text that is not empty")
-        if key != "url" and len(value) > MAX_TEXT:
-            raise PresenceError(f"the activity's {key} is longer than {MAX_TEXT} characters")
+            wrong.append(f"the activity's {key} should be a text that is not empty")
+        elif key != "url" and len(value) > MAX_TEXT:
+            wrong.append(f"the activity's {key} is longer than {MAX_TEXT} characters")
     return activity

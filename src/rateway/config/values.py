@@ -291,7 +291,7 @@ def presence(value: object) -> PresenceTemplate:
         example = (
             '{"status": "online", "activity": {"type": "watching", "name": "shard {shard} of {shards}"}}'
         )
-        raise Wrong(str(error), f"write one such as {example}") from None
+        raise ManyWrong([Wrong(wrong, f"write one such as {example}") for wrong in error.args]) from None
 
 
 def api_url(value: object) -> str:

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 HOPS = "rateway_hops"
 MOST_HOPS = 3
 
+# Enough to see what a worker does wrong; all are counted (docs/metrics.md). In a cluster, within so many seconds.
+COMPLAINTS = 20
+COMPLAINTS_S = 60.0
+
 _CODES: dict[str, ErrorCode] = {
     "superseded": ErrorCode.SUPERSEDED,
     "expired": ErrorCode.EXPIRED,
@@ -42,6 +46,34 @@ _WORDS: dict[str, str] = {
 }
 
 
+class _Complaints:
+    """Refused messages in the log, so many a minute: a worker that repeats a mistake must not fill it."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._said = 0
+        self._unsaid = 0
+
+    def say(self, message: Message, fault: Fault, cluster: int) -> None:
+        """One line, or one more for the next line to count."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._until:
+            self._until, self._said = now + COMPLAINTS_S, 0
+        if self._said >= COMPLAINTS:
+            self._unsaid += 1
+            return
+        before = f" ({self._unsaid} more were refused before it)" if self._unsaid else ""
+        self._said, self._unsaid = self._said + 1, 0
+        log.warning(
+            "a worker's message (key %s) was refused: %s: %s%s",
+            message.key,
+            fault.code.value,
+            fault.message,
+            before,
+            extra={"cluster": cluster, "action": "refused"},
+        )
+
+
 class Responder:
     """The reader of one cluster's inbound queue; ``message`` is called for each message and never waits or raises."""
 
@@ -54,6 +86,7 @@ class Responder:
         self.queries: Counter[str] = Counter()
         self.query_kinds: Counter[str] = Counter()
         self.query_times = Times()
+        self._complaints = _Complaints()
         cluster.on_command_done = self._done
 
     def message(self, message: Message) -> None:
@@ -83,7 +116,7 @@ class Responder:
             return
         now = asyncio.get_running_loop().time()
         patience = commands.deadline(message.expiration, self._worker.settings.command_deadline)
-        handle = (self, message)
+        handle = (self, message, request.shard_id)
         cluster.command(
             request.shard_id, Command(request.op, request.payload, request.guild_id, now + patience, handle)
         )
@@ -102,17 +135,15 @@ class Responder:
     def _done(self, order: CommandDone) -> None:
         handle = order.command.handle
         assert isinstance(handle, tuple)
-        responder, message = handle
-        responder.answer(message, order)
+        responder, message, shard_id = handle
+        responder.answer(message, shard_id, order)
 
-    def answer(self, message: Message, order: CommandDone) -> None:
+    def answer(self, message: Message, shard_id: int, order: CommandDone) -> None:
         """A command of ours has had its fate, on whichever shard of this process."""
         if order.outcome == "sent":
             self.commands["sent"] += 1
             if message.reply_to is not None:
-                shard_id = message.headers.get("shard_id")
-                body = commands.command_answer(shard_id) if isinstance(shard_id, int) else b"{}"
-                self._reply(message, body, errors.Status.OK)
+                self._reply(message, commands.command_answer(shard_id), errors.Status.OK)
             self.inbound.acknowledge(message)
             return
         words = order.detail or _WORDS.get(order.outcome, order.outcome)
@@ -170,13 +201,7 @@ class Responder:
         if message.reply_to is not None:
             self._reply(message, errors.error_body(fault), errors.Status.ERROR)
         elif fault.code is not ErrorCode.SUPERSEDED:
-            log.warning(
-                "a worker's message (key %s) was refused: %s: %s",
-                message.key,
-                fault.code.value,
-                fault.message,
-                extra={"cluster": self._cluster.number, "action": "refused"},
-            )
+            self._complaints.say(message, fault, self._cluster.number)
         self.inbound.acknowledge(message)
 
     def _reply(self, message: Message, body: bytes, status: errors.Status) -> None:
