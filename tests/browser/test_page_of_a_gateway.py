@@ -16,6 +16,7 @@ from tests.simulator.running import fault
 
 LIVE = "document.querySelectorAll('#clusters .tile.live').length"
 VERDICT = "document.querySelector('#verdict').className"
+REASONS = "document.querySelector('#reasons').innerText"
 TOLD = "document.querySelector('#happenings').innerText"
 
 
@@ -44,9 +45,16 @@ def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Br
             await page.until(f"/shards? 1/.test({TOLD}) && /(shards?|,|–) ?2/.test({TOLD})")
             await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'")
 
+            # Why a shard is away stays to be read while it tries again.
+            await it.sim.inject(fault("upgrade:status=503,seconds=5"))
+            await it.sim.inject(fault("cut:shards=1"))
+            await page.until(f"/shard 1: .*HTTP 503/.test({REASONS})")
+            await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'", within_s=30.0)
+
             await it.broker.stop()
             await page.until(f"{VERDICT} === 'trouble'", within_s=15.0)
             assert "roker is away" in await page.run("document.querySelector('#verdict').innerText")
+            await page.until(f"/the broker is away for cluster 1.* for \\d/.test({REASONS})")
             assert (await get(port, "/health/live"))[0] == 200
             assert (await get(port, "/health/ready"))[0] == 503
             await it.broker.start()

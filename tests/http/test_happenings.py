@@ -141,7 +141,7 @@ def test_confirms_are_judged_by_the_last_minute_alone() -> None:
 def test_a_start_is_no_trouble() -> None:
     fleet = Fleet(16)
     fleet.began = time.monotonic() - 3
-    new = {"session": None, "identifies": 0, "away_s": 2.0, "why": "starting"}
+    new = {"session": None, "identifies": 0, "away_s": 2.0}
     fleet.shards = {shard: {"state": "connecting", **new} for shard in range(8, 16)}
     fleet.publishers[2] = {"connected": False, "why": "not connected yet"}
     found = verdict(run(fleet.status()), 180.0, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -123,9 +124,34 @@ def test_probes_get_200_or_503_and_the_reasons() -> None:
             assert (await get(port, "/health/live"))[0] == 200
             status, body = await get(port, "/health/ready")
             assert status == 503
-            assert msgspec.json.decode(body)["reasons"] == [
-                {"text": "the broker is away for cluster 1: connection refused", "cluster": 1}
-            ]
+            (reason,) = msgspec.json.decode(body)["reasons"]
+            assert reason.pop("since_s") >= 0.0
+            text = "the broker is away for cluster 1: connection refused"
+            assert reason == {"kind": "broker_away", "text": text, "cluster": 1}
+
+    run(scene())
+
+
+def test_a_reason_keeps_its_age_while_its_words_change_and_begins_anew_after_it_was_over() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        async with served(fleet) as (port, observatory):
+
+            async def since() -> float | None:
+                observatory.forget_fresh()
+                reasons = msgspec.json.decode((await get(port, "/health/ready"))[1])["reasons"]
+                await observatory.condition()
+                return time.monotonic() - reasons[0]["since_s"] if reasons else None
+
+            fleet.publishers[1] = {"connected": False, "why": "connection refused"}
+            first = await since()
+            fleet.publishers[1] = {"connected": False, "why": "no route to host"}
+            assert await since() == pytest.approx(first, abs=0.01)
+            fleet.publishers = {}
+            assert await since() is None
+            fleet.publishers[1] = {"connected": False, "why": "no route to host"}
+            later = await since()
+            assert first is not None and later is not None and later > first + 0.001
 
     run(scene())
 

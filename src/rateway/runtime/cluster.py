@@ -364,16 +364,17 @@ class Cluster:
         )
 
     def session_resumed(self, shard: Shard) -> None:
-        log.info("resumed", extra={"cluster": self.number, "shard": shard.shard_id, "action": "resumed"})
+        log.debug("resumed", extra={"cluster": self.number, "shard": shard.shard_id, "action": "resumed"})
 
     def state_changed(self, shard: Shard, order: StateChanged) -> None:
-        level = logging.INFO if order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED) else logging.DEBUG
+        told = order.old is State.LIVE or order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED)
+        level = logging.INFO if told else logging.DEBUG
         log.log(
             level,
             "%s → %s%s",
             order.old.value,
             order.new.value,
-            f" ({order.why})" if order.why else "",
+            f" ({order.why})" if order.why not in ("", order.new.value) else "",
             extra={"cluster": self.number, "shard": shard.shard_id, "action": "state"},
         )
         body = messages.ShardStatus(

@@ -49,6 +49,14 @@ class Dialer:
         self._slots = asyncio.Semaphore(HANDSHAKES)
         self._closed_until = 0.0
         self._refusals = 0
+        self._refused_with = 0
+
+    def refusal(self) -> str:
+        """Why no shard of this host may dial now, in words; empty when they may."""
+        if asyncio.get_running_loop().time() >= self._closed_until:
+            return ""
+        answer = f" with HTTP {self._refused_with}" if self._refused_with else ""
+        return f"Discord refuses connections{answer}, so all shards of this host wait"
 
     async def dial(self, url: str, handler: MessageHandler, *, resuming: bool, failures: int) -> None:
         """Open ``url`` when this host may; ``handler.opened`` is told. Raises DialError.
@@ -87,6 +95,8 @@ class Dialer:
     def hold(self, seconds: float) -> None:
         """Another process of this host was refused: no dial for so long."""
         now = asyncio.get_running_loop().time()
+        if now >= self._closed_until:
+            self._refused_with = 0
         self._closed_until = max(self._closed_until, now + seconds)
 
     def _judge(self, error: DialError) -> None:
@@ -101,6 +111,7 @@ class Dialer:
         if delay is None:
             delay = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._refusals)
         self._refusals += 1
+        self._refused_with = status
         self._closed_until = now + delay
         self.on_refusal(delay)
         log.warning(

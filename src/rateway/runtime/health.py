@@ -35,8 +35,6 @@ LAG_NOTICE_S = 5.0
 IDENTIFY_EVERY_S = 5.25
 # A start takes so long until every cluster has its connections to the broker.
 CONNECTS_WITHIN_S = 20.0
-# What a shard says of itself on its way, which its state says as well.
-PLAIN = frozenset({"", "starting", "identify", "start"})
 # On their way to a resume. A shard without a session starts; it is not ready before it is live.
 RETURNING = frozenset({"idle", "connecting", "waiting_hello", "resuming", "backing_off"})
 STARTING = RETURNING | {"waiting_permit", "identifying"}
@@ -54,8 +52,12 @@ WORDS = {
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that is not as it should be. ``since_s`` counts back from now, for the first of the shards."""
+    """One thing that is not as it should be. ``since_s`` counts back from now, for the first of the shards.
 
+    ``kind`` says the same to a machine, and stays while the words change.
+    """
+
+    kind: str
     text: str
     cluster: int | None = None
     shards: list[int] = []
@@ -89,15 +91,15 @@ def judge_live(status: GatewayStatus | None, age_s: float, missing: dict[str, fl
     """``age_s``: how old the status is; ``missing``: processes that stopped answering, and since when (seconds)."""
     reasons = []
     if status is None or age_s > STANDS_STILL_S:
-        reasons.append(Reason("the gateway's processes do not answer", since_s=age_s))
+        reasons.append(Reason("processes", "the gateway's processes do not answer", since_s=age_s))
     for process in status.processes if status is not None else ():
         if process.silent_s > STANDS_STILL_S:
             text = f"the event loop of {process.role} (pid {process.pid}) stands still"
-            reasons.append(Reason(text, since_s=process.silent_s))
+            reasons.append(Reason("stands_still", text, since_s=process.silent_s))
     for role, since_s in missing.items():
         # A worker that died is started again within 30 s; one that stays away needs more than that.
         if since_s > 2 * STANDS_STILL_S:
-            reasons.append(Reason(f"{role} does not answer", since_s=since_s))
+            reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
     return Health(not reasons, reasons)
 
 
@@ -105,10 +107,11 @@ def judge_ready(status: GatewayStatus, patience_s: float, missing: dict[str, flo
     """``patience_s``: how long a shard may take to resume (RESUME_PATIENCE)."""
     reasons = []
     if status.state != "running":
-        reasons.append(Reason(f"the gateway is {status.state}"))
+        reasons.append(Reason("state", f"the gateway is {status.state}"))
     elif not status.shards:
-        reasons.append(Reason("no shard runs yet"))
-    reasons += [Reason(f"{role} does not answer", since_s=since_s) for role, since_s in missing.items()]
+        reasons.append(Reason("no_shards", "no shard runs yet"))
+    for role, since_s in missing.items():
+        reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
     for cluster in status.clusters:
         reasons += _broken(cluster)
     reasons += _away(shard for shard in status.shards if not _in_order(shard, patience_s))
@@ -130,9 +133,9 @@ def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
     for (state, why), group in alike.items():
         numbers = [shard.shard for shard in group]
         who = f"shard {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} shards ({ranges(numbers)})"
-        text = f"{who}: {WORDS.get(state, state)}{'' if why in PLAIN else ', ' + why}"
+        text = f"{who}: {WORDS.get(state, state)}{', ' + why if why else ''}"
         since_s = max(shard.away_s or shard.since_s for shard in group)
-        reasons.append(Reason(text, shards=numbers, since_s=since_s))
+        reasons.append(Reason("shards", text, shards=numbers, since_s=since_s))
     return reasons
 
 
@@ -151,17 +154,18 @@ def ranges(numbers: list[int], most: int = 6) -> str:
 def _broken(cluster: ClusterStatus) -> Iterator[Reason]:
     publisher, number = cluster.publisher, cluster.cluster
     if not cluster.owned:
-        yield Reason(f"cluster {number} is not held by this gateway yet", number)
+        yield Reason("not_owned", f"cluster {number} is not held by this gateway yet", number)
     if not publisher.connected:
         why = f": {publisher.why}" if publisher.why else ""
-        yield Reason(f"the broker is away for cluster {number}{why}", number)
+        yield Reason("broker_away", f"the broker is away for cluster {number}{why}", number)
     elif publisher.blocked:
-        yield Reason(f"the broker blocks publishers (memory or disk alarm) for cluster {number}", number)
+        text = f"the broker blocks publishers (memory or disk alarm) for cluster {number}"
+        yield Reason("broker_blocks", text, number)
     if publisher.paused:
-        yield Reason(f"reading from Discord is paused for cluster {number}", number)
+        yield Reason("paused", f"reading from Discord is paused for cluster {number}", number)
     if publisher.lag_s > LAG_S:
         text = f"{publisher.oldest or 'an event'} of cluster {number} waits for the broker's confirm"
-        yield Reason(text, number, since_s=publisher.lag_s)
+        yield Reason("lag", text, number, since_s=publisher.lag_s)
 
 
 def progress(status: GatewayStatus) -> Progress:
@@ -215,16 +219,15 @@ def _notices(status: GatewayStatus, patience_s: float) -> list[Reason]:
         publisher, number = cluster.publisher, cluster.cluster
         if LAG_NOTICE_S < publisher.lag_s <= LAG_S:
             text = f"{publisher.oldest or 'an event'} of cluster {number} waits for the broker's confirm"
-            found.append(Reason(text, number, since_s=publisher.lag_s))
+            found.append(Reason("lag", text, number, since_s=publisher.lag_s))
         if publisher.spool_events:
-            found.append(
-                Reason(f"{publisher.spool_events} events of cluster {number} wait in the spool", number)
-            )
+            text = f"{publisher.spool_events} events of cluster {number} wait in the spool"
+            found.append(Reason("spool", text, number))
         if cluster.store != "ok":
-            found.append(Reason(f"the store of cluster {number}: {cluster.store}", number))
+            found.append(Reason("store", f"the store of cluster {number}: {cluster.store}", number))
         if publisher.unrouted:
             names = ", ".join(publisher.unrouted[:3]) + (" …" if len(publisher.unrouted) > 3 else "")
-            found.append(Reason(f"no queue is bound for {names} (cluster {number})", number))
+            found.append(Reason("unrouted", f"no queue is bound for {names} (cluster {number})", number))
     return found
 
 

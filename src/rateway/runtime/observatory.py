@@ -64,6 +64,8 @@ class Observatory:
         self._began = time.monotonic()
         # Processes by pid and when they answered last.
         self._heard: dict[str, tuple[int, float]] = {}
+        # Reasons that do not know their age, by kind and cluster, and when they were first seen.
+        self._since: dict[tuple[str, int | None], float] = {}
         self._page, self._page_headers = _page()
 
     def routes(self) -> Mapping[str, Route | Stream]:
@@ -138,7 +140,7 @@ class Observatory:
         message = self._panel.changes(
             status,
             wall,
-            health.verdict(status, self._patience, missing),
+            self._verdict(status),
             health.judge_live(status, self._age(), missing),
             health.progress(status),
             sample,
@@ -151,6 +153,25 @@ class Observatory:
                 queue.put_nowait(None)
             else:
                 queue.put_nowait(message)
+
+    def _verdict(self, status: GatewayStatus) -> health.Verdict:
+        found = health.verdict(status, self._patience, self._missing())
+        # It has every reason that there is: what is not among them is over.
+        present = {(reason.kind, reason.cluster) for reason in found.reasons}
+        self._since = {key: at for key, at in self._since.items() if key in present}
+        return health.Verdict(found.level, found.words, self._dated(found.reasons))
+
+    def _dated(self, reasons: list[health.Reason]) -> list[health.Reason]:
+        """The reasons, each with how long it has been one."""
+        now = time.monotonic()
+        return [
+            reason
+            if reason.since_s is not None
+            else msgspec.structs.replace(
+                reason, since_s=now - self._since.setdefault((reason.kind, reason.cluster), now)
+            )
+            for reason in reasons
+        ]
 
     # Answers.
 
@@ -181,8 +202,10 @@ class Observatory:
 
     def _ready(self, status: GatewayStatus | None) -> health.Health:
         if status is None:
-            return health.Health(False, [health.Reason("the gateway's processes do not answer")])
-        return health.judge_ready(status, self._patience, self._missing())
+            words = "the gateway's processes do not answer"
+            return health.Health(False, [health.Reason("processes", words, since_s=self._age())])
+        found = health.judge_ready(status, self._patience, self._missing())
+        return health.Health(found.ok, self._dated(found.reasons))
 
     async def _answer_metrics(self, trusted: bool) -> Answer:
         status = await self._look(FRESH_S)
@@ -205,7 +228,7 @@ class Observatory:
         live = health.judge_live(status, self._age(), self._missing()).ok
         if status is None:
             return Condition(begun=False, stopping=False, live=live, words="no answer yet")
-        found = health.verdict(status, self._patience, self._missing())
+        found = self._verdict(status)
         words = found.words if not found.reasons else f"{found.words} {found.reasons[0].text}"
         return Condition(
             begun=status.state == "running" and any(shard.state != "idle" for shard in status.shards),

@@ -37,14 +37,14 @@ def parts_of(
     )
     clusters = [_cluster(worker, cluster, deadline) for cluster in eldest]
     shards = [
-        _shard(cluster, shard, now)
+        _shard(worker, cluster, shard, now)
         for cluster in worker.clusters.values()
         for shard in cluster.shards.values()
     ]
     return clusters, shards, watch.process(role, list(worker.clusters)), _notes(worker)
 
 
-def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
+def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
     conversation = shard.conversation
     last = shard.last_close
     return ShardStatus(
@@ -52,7 +52,7 @@ def _shard(cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
         cluster=cluster.number,
         state=conversation.state.value,
         since_s=now - shard.state_since,
-        why=shard.state_why,
+        why=(conversation.state is State.CONNECTING and worker.dialer.refusal()) or shard.why,
         session=conversation.session_id,
         received=conversation.received_seq,
         settled=cluster.streams[shard.shard_id].settled,

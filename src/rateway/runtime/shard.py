@@ -44,6 +44,9 @@ from rateway.transports.websocket import DialError, WebSocket
 
 log = logging.getLogger(__name__)
 
+# States that a shard enters because something happened, when it was not on its way back already.
+CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FATAL})
+
 
 class ShardOwner(Protocol):
     """What a shard's cluster does with what the shard finds out."""
@@ -138,7 +141,8 @@ class Shard:
         self.identifies = 0
         self.state_since = clock()
         self.away_since: float | None = self.state_since
-        self.state_why = ""
+        self.why = ""
+        """Why it is away, or was the last time: steps on its way back are no reasons."""
         self.session_since = clock()
         self.held = False
         self.done = asyncio.Event()
@@ -324,7 +328,9 @@ class Shard:
 
     def _state_changed(self, order: StateChanged) -> None:
         self.state_since = self.clock()
-        self.state_why = order.why
+        begins_anew = order.new is State.CONNECTING and order.old in (State.IDLE, State.BACKING_OFF)
+        if order.new in CAUSED and not begins_anew:
+            self.why = order.why
         if order.new is State.LIVE:
             self.away_since = None
         elif self.away_since is None:

@@ -16,6 +16,7 @@ class ShardStatus(msgspec.Struct, frozen=True):
     since_s: float
     """How long it has been in this state."""
     why: str
+    """Why it is away, or was the last time; empty when it never was."""
     session: str | None
     received: int
     settled: int
