@@ -75,7 +75,7 @@ def dashboard(path: Path) -> Checked:
 CHECKS: dict[str, tuple[Callable[[Path], Checked], str, str]] = {
     # file: (check, a text in it, what breaks it in its place)
     "Dockerfile": (hadolint, 'ENTRYPOINT ["python"', 'ENTRYPOINT python\nENTRYPOINT ["python"'),
-    "compose/compose.yaml": (compose, "restart: on-failure", "restart: [perhaps]"),
+    "compose/compose.yaml": (compose, "image: rateway", "image: [perhaps]"),
     "kubernetes/rateway.yaml": (
         kubernetes,
         "terminationGracePeriodSeconds: 30",
@@ -217,8 +217,15 @@ def test_containers_run_as_nobody_without_a_shell_between_and_never_two_on_one_s
     assert re.search(r"^USER 10001:10001$", dockerfile, re.MULTILINE)
     for word in ("ENTRYPOINT", "CMD"):
         assert re.findall(rf"{word} (\S)", dockerfile)[-1] == "["
-    gateway = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]["gateway"]
-    assert gateway["deploy"]["replicas"] == 1 and gateway["read_only"] and gateway["cap_drop"] == ["ALL"]
+    stack = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+    gateway = stack["services"]["gateway"]
+    assert gateway["deploy"]["replicas"] == 1 and gateway["cap_drop"] == ["ALL"]
+    for service in stack["services"].values():
+        # Another policy would leave it away after the machine was started anew.
+        assert service["restart"] == "unless-stopped"
+        # Compose cannot put a secret from the environment into a read-only root.
+        from_environment = any("environment" in stack["secrets"][name] for name in service.get("secrets", ()))
+        assert not (from_environment and service.get("read_only"))
     *_, stateful = yaml.safe_load_all((DEPLOY / "kubernetes/rateway.yaml").read_text())
     assert stateful["kind"] == "StatefulSet" and stateful["spec"]["replicas"] == 1
     assert stateful["spec"]["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
