@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from rateway.simulator.faults import Fault
 from tests.aio import run
-from tests.e2e.harness import stage
+from tests.e2e.harness import Json, stage
 from tests.rabbitmq import Broker
 
 
@@ -113,6 +113,37 @@ def test_a_broken_connection_is_resumed_and_nothing_is_lost(
             assert it.count("identify") == 2
 
     run(main(), timeout=90)
+
+
+@pytest.mark.checklist("H22")
+def test_a_refused_upgrade_holds_every_shard_of_the_host_and_costs_no_session(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """Also those of another process: the judge counts a dial before the Retry-After as a violation."""
+
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=4, per_cluster=2, guilds=40, PROCESSES="2") as it:
+            await it.ready()
+            await it.events(100)
+            await it.sim.inject(Fault(kind="upgrade", status=429, retry_after=8.0, count=1))
+            await it.sim.inject(Fault(kind="cut", shards="0"))
+            await it.gateway.logged("Discord answers connections with HTTP 429")
+            assert await it.sim.inject(Fault(kind="cut", shards="1-3")) == 3
+            await it.events(100)
+            await it.gateway.until(lambda status: all(map(is_held, status["shards"][1:])))
+            await it.gateway.until(lambda status: all(map(is_live, status["shards"])))
+            await it.all_arrived()
+            assert (it.count("upgrade 429"), it.count("identify"), it.count("resume")) == (1, 4, 4)
+
+    run(main(), timeout=90)
+
+
+def is_held(shard: Json) -> bool:
+    return "so all shards of this host wait" in shard["why"]
+
+
+def is_live(shard: Json) -> bool:
+    return bool(shard["state"] == "live")
 
 
 def test_a_broker_that_restarts_loses_nothing(tmp_path: Path, broker: Broker) -> None:

@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Self
 
+import aio_pika
 import pytest
 
 from rateway.demo.relay import Relay
@@ -50,6 +51,31 @@ def test_a_second_gateway_with_a_state_of_its_own_waits_and_takes_over_when_the_
                 await second.kill()
 
     run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H24")
+def test_a_queue_with_other_flags_keeps_one_cluster_away_until_it_is_deleted(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            stage(tmp_path, broker, shards=4, per_cluster=2, start=False) as it,
+            await aio_pika.connect(broker.uri) as connection,
+        ):
+            channel = await connection.channel()
+            await channel.declare_queue("rateway-incoming-1", durable=False)
+            await it.gateway.start()
+            line = await it.gateway.logged("rateway-incoming-1")
+            assert "delete" in line and " error " in line
+            status = await it.gateway.until(lambda status: status["clusters"][1]["shards_ready"] == 2)
+            assert [cluster["owned"] for cluster in status["clusters"]] == [False, True]
+            await channel.queue_delete("rateway-incoming-1")
+            await it.ready()
+            await it.all_arrived()
+            # Said once, however often it was tried.
+            assert it.gateway.log.read_text().count("error") == 1
+
+    run(main(), timeout=90)
 
 
 def test_a_cluster_whose_ownership_is_lost_gives_its_shards_up_and_takes_them_again(
