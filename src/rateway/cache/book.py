@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from rateway.cache.echoes import Echoes
 from rateway.cache.guild_row import GuildRow
 from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
@@ -14,15 +15,19 @@ from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
 from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
 
-__all__ = ["Book"]
+__all__ = ["Book", "split_member", "stands_in"]
 
 # Entries of each memory-only shortcut (known channels, users seen last); beyond it the shortcut starts anew. About
 # 8 MB a cluster at worst.
 SHORTCUTS = 16_384
 
-# Different bytes that say the same about a user or member (events order fields differently, or carry fewer).
-SPELLINGS = 3
 
+
+class _WithUser(msgspec.Struct, gc=False):
+    user: msgspec.Raw
+
+
+_with_user = msgspec.json.Decoder(_WithUser).decode
 _STAMP = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _NUMBERED = struct.Struct(">QQ")
@@ -54,7 +59,7 @@ class Book(View):
         self._channels: dict[int, tuple[int, int] | None] = {}
         self._tips: dict[int, tuple[int, int, int]] = {}
         self._fresh_tips: set[int] = set()
-        self._spellings: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.echoes = Echoes()
         self.rings: dict[int, list[int]] = {}
 
     def stamp(self) -> int:
@@ -190,92 +195,86 @@ class Book(View):
 
     # people
 
-    def same(self, place: int, user_id: int, raw: bytes | memoryview | msgspec.Raw) -> bool:
-        """Whether these bytes say what is known already; exact, because a change forgets all spellings.
+    def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
+        """A member, without its user, and its user, as another event says them beside its own news."""
+        pair = hash((guild_id, user_id, member, user))
+        if not self.echoes.known(user_id, pair):
+            self._hear(guild_id, user_id, member, user, pair)
 
-        ``place`` is the guild's id for a member, 0 for the user itself.
-        """
-        known = self._spellings.get((place, user_id))
-        return known is not None and hash(bytes(raw)) in known
+    def hear_whole(self, guild_id: int, user_id: int, member: bytes) -> None:
+        """A whole member, its user inside, as another event says it beside its own news."""
+        whole = hash((guild_id, user_id, member))
+        if not self.echoes.known(user_id, whole):
+            parts = split_member(member)
+            if parts is not None:
+                # The same words without the user are what messages say.
+                self._hear(guild_id, user_id, *parts, whole)
 
-    def learned(self, place: int, user_id: int, raw: bytes | memoryview | msgspec.Raw, changed: bool) -> None:
-        """These bytes say what is known now."""
-        key, spelling = (place, user_id), hash(bytes(raw))
-        if len(self._spellings) >= SHORTCUTS:
-            self._spellings.clear()
-        known = () if changed else self._spellings.get(key, ())
-        self._spellings[key] = (spelling, *known[: SPELLINGS - 1])
-
-    def repeats(self, number: int, user_id: int, member: bytes, user: bytes | None) -> bool:
-        """Whether a member (its ``user`` inside, or beside it) says byte for byte what is kept. False proves nothing.
+    def _hear(self, guild_id: int, user_id: int, member: bytes, user: bytes, both: int) -> None:
+        """What was not heard before in these words; ``both`` is the mark of all of them.
 
         Most of what is said for the first time since the start is said in the words of the guild's snapshot: finding
         these words in the kept object costs a tenth of decoding and comparing both.
         """
-        known = self.shelf.get(number, Kind.MEMBER, user_id)
-        if known is None or member[1:-1] not in known or user_id == self.me:
-            return False
-        if user is None:
-            at = member.find(b'"user":{')
-            end = member.find(b"}", at)
-            # The user's own bytes, if no object is inside it; else the slow way decides.
-            user = member[at + 7 : end + 1] if at >= 0 and b"{" not in member[at + 8 : end] else None
-        if user is None:
-            return False
-        inside = user in known
-        if not inside and b'"user":{' in known:
-            return False
-        now = self.user(user_id, msgspec.Raw(user) if inside else None, number)
-        return now is not None and now[1] == user
-
-    def unlearn(self, place: int, user_id: int) -> None:
-        """What is known changed in another way."""
-        self._spellings.pop((place, user_id), None)
-
-    def unlearn_all(self) -> None:
-        self._spellings.clear()
-
-    def forget_spellings(self, guild_id: int, ids: Iterable[int]) -> None:
-        """A snapshot brought these members and users anew."""
-        pop = self._spellings.pop
-        for user_id in ids if self._spellings else ():
-            pop((guild_id, user_id), None)
-            pop((0, user_id), None)
+        echoes = self.echoes
+        of_member, of_user = hash((guild_id, user_id, member)), hash((0, user_id, user))
+        if echoes.known(user_id, of_member):
+            if not echoes.known(user_id, of_user):
+                self._take_user(user_id, user, self.user(user_id))
+        else:
+            number = self._numbers.get(guild_id) or self.number_of(guild_id)
+            kept = self.shelf.get(number, Kind.MEMBER, user_id) if number is not None else None
+            if number is not None and kept is not None and stands_in(member, kept):
+                if not echoes.known(user_id, of_user):
+                    embedded = user if b'"user":%b' % user in kept else fields(kept).get("user")
+                    self._take_user(user_id, user, self.user(user_id, embedded, number))
+            else:
+                found = fields(member)
+                if number is None or "roles" not in found:
+                    if self.shelf.homes(Kind.MEMBER, user_id):
+                        self.take_user(user_id, user)
+                    return
+                found["user"] = msgspec.Raw(user)
+                self.take_member(guild_id, number, user_id, found)
+        echoes.learn(user_id, (both, of_member, of_user))
 
     def take_user(
         self,
         user_id: int,
         raw: msgspec.Raw | bytes,
-        embedded: msgspec.Raw | None = None,
+        embedded: msgspec.Raw | bytes | None = None,
         number: int | None = None,
     ) -> None:
         """A user as some event carries it, complete or not. Only users that share a guild are kept.
 
         ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
         """
-        if self.same(0, user_id, raw):
-            return
-        known = self.user(user_id, embedded, number)
-        if known is not None and known[1] == bytes(raw) and user_id != self.me:
-            self.learned(0, user_id, raw, changed=False)
-            return
-        new = fields(raw)
+        said = bytes(raw)
+        of_user = hash((0, user_id, said))
+        if not self.echoes.known(user_id, of_user) and self._take_user(
+            user_id, said, self.user(user_id, embedded, number)
+        ):
+            self.echoes.learn(user_id, (of_user,))
+
+    def _take_user(self, user_id: int, said: bytes, known: tuple[int, bytes] | None) -> bool:
+        """Whether these words say what is known now."""
+        if known is not None and known[1] == said and user_id != self.me:
+            return True
+        new = fields(said)
         if known is None:
             if "username" not in new:
-                return
+                return False
             self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + join(new))
-            self.learned(0, user_id, raw, changed=True)
+            self.echoes.forget(user_id)
         else:
             old = fields(known[1])
             merged = {**old, **new}
-            changed = merged != old
-            if changed:
+            if merged != old:
                 self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + join(merged))
-                for guild_id in self.mutual_guilds(user_id):  # members' spellings hold the user, too
-                    self.unlearn(guild_id, user_id)
-            self.learned(0, user_id, raw, changed)
+                self.echoes.forget(user_id)
         if user_id == self.me:
             self.take_current_user(new)
+        return True
 
     def take_current_user(self, new: Fields) -> None:
         """Merge into the bot's own user."""
@@ -300,13 +299,13 @@ class Book(View):
         if known is None:
             self.shelf.put(number, Kind.MEMBER, user_id, join(new))
             self.count_members(guild_id, 0, cached=+1)
-            self.unlearn(guild_id, user_id)
+            self.echoes.forget(user_id)
             return None
         old = fields(known)
         merged = {**old, **new}
         if merged != old:
             self.shelf.replace(number, Kind.MEMBER, user_id, join(merged), paged=paged)
-            self.unlearn(guild_id, user_id)
+            self.echoes.forget(user_id)
         return old.get("user")
 
     def remove_member(self, guild_id: int, number: int, user_id: int) -> bool:
@@ -315,7 +314,7 @@ class Book(View):
         was = self.shelf.remove(number, Kind.MEMBER, user_id)
         self.shelf.remove(number, Kind.PRESENCE, user_id)
         self.shelf.remove(number, Kind.VOICE_STATE, user_id)
-        self.unlearn(guild_id, user_id)
+        self.echoes.forget(user_id)
         self._left(user_id, user)
         if was is None:
             return False
@@ -333,7 +332,7 @@ class Book(View):
         self.shelf.remove_many(number, Kind.MEMBER, leaving)
         for user_id in leaving:
             self._left(user_id, users.get(user_id))
-        self.unlearn_all()
+        self.echoes.forget_all()
 
     def _only_here(self, number: int, user_id: int) -> bytes | None:
         """What is known of a user, if other guilds share it but this guild's snapshot is where it is known from."""
@@ -355,7 +354,7 @@ class Book(View):
             self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + user)
         elif not self.shelf.homes(Kind.MEMBER, user_id):
             self.storage.delete(Table.USERS, key8(user_id))
-            self.unlearn(0, user_id)
+            self.echoes.forget(user_id)
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
@@ -366,6 +365,26 @@ class Book(View):
         if len(tips) >= SHORTCUTS:
             tips.clear()
         self.storage.put(Table.META, b"counts", msgspec.msgpack.encode(self.counts))
+
+
+def split_member(member: bytes) -> tuple[bytes, bytes] | None:
+    """A whole member as its bytes without the user, and the user's; None when there is none."""
+    user = bytes(_with_user(member).user)
+    piece = b'"user":%b' % user
+    at = member.find(piece)
+    end = at + len(piece)
+    if at < 0:
+        return None
+    if member[end : end + 1] == b",":
+        return member[:at] + member[end + 1 :], user
+    return member[: max(at - 1, 1)] + member[end:], user
+
+
+def stands_in(part: bytes, whole: bytes) -> bool:
+    """Whether an object's fields stand in another object, word for word and side by side. False proves nothing."""
+    inner = part[1:-1]
+    at = whole.find(inner)
+    return at > 0 and whole[at - 1] in b"{," and whole[at + len(inner)] in b",}"
 
 
 def _read_int(value: bytes | None) -> int:

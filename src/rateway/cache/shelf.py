@@ -72,13 +72,15 @@ TIDY_IDS = 1_024
 # The guild's number comes first: all pages of a guild that is new are appended, which LMDB packs without gaps.
 _KEY = struct.Struct(">IBQ")
 _PAIR = struct.Struct(">QI")
+# After a place: beyond every id.
+_BEYOND = b"\xff" * 9
 _PLACE = struct.Struct(">IB")
 _PENDING = struct.Struct(">BI")
 _first = itemgetter(0)
 
 
 def _bounds(kind: int, number: int) -> tuple[bytes, bytes]:
-    return _KEY.pack(number, kind, 0), _PLACE.pack(number, kind) + b"\xff" * 9
+    return _KEY.pack(number, kind, 0), _PLACE.pack(number, kind) + _BEYOND
 
 
 class ShelfReader:
@@ -101,13 +103,12 @@ class ShelfReader:
         row = self._reading.get(Table.ROWS, key)
         if row is not None:
             return row or None, False
-        page = self._page(kind, number, entity_id)
+        page = self._page(key)
         return (None, False) if page is None else (pages.find(page[1], entity_id), True)
 
-    def _page(self, kind: int, number: int, entity_id: int) -> tuple[bytes, bytes] | None:
-        """The page that holds an id, if any does: its key and its text."""
-        stop = _bounds(kind, number)[1]
-        found = self._reading.first(Table.PAGES, _KEY.pack(number, kind, entity_id), stop)
+    def _page(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """The page that holds an object, if any does: its key and its text."""
+        found = self._reading.first(Table.PAGES, key, key[:5] + _BEYOND)
         if found is None:
             return None
         # The page read last is likely to be asked for again: a member, then its user.
@@ -225,7 +226,7 @@ class Shelf(ShelfReader):
         if was == b"":
             return None
         paged = None
-        if kind in PAGED and (page := self._page(kind, number, entity_id)) is not None:
+        if kind in PAGED and (page := self._page(key)) is not None:
             paged = pages.find(page[1], entity_id)
         if was is None and paged is None:
             return None
@@ -366,7 +367,7 @@ class Shelf(ShelfReader):
     def _fold(self, number: int, kind: int, entity_id: int) -> None:
         """Take the rows around an id into the page that holds it, or into new pages after the last."""
         start, stop = _bounds(kind, number)
-        page = self._page(kind, number, entity_id)
+        page = self._page(_KEY.pack(number, kind, entity_id))
         items = dict(pages.split(page[1])) if page is not None else {}
         if page is not None:
             low = _KEY.pack(number, kind, min(min(items), entity_id))

@@ -160,8 +160,9 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
         items = raws(raw)
         ids = [head.user.id for head in _of_users(raw)] if items and raw is not None else []
         count = snowflake(found.get("member_count"))
+        for user_id in ids if book.echoes.any else ():
+            book.echoes.forget(user_id)
         if not fresh:
-            book.forget_spellings(guild_id, ids)
             known = set(ids)
             if resync and (count is None or len(known) < count):
                 for user_id, member in book.shelf.walk(number, Kind.MEMBER):

@@ -14,7 +14,7 @@ from rateway.cache.shelf import Kind
 
 __all__ = [
     "interaction_create", "member_add", "member_remove", "member_update", "members_chunk", "take_carried",
-    "take_whole_member", "typing_start",
+    "typing_start",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def member_add(book: Book, d: bytes) -> None:
         if known is not None and "user" in (old := fields(known)):
             found["user"] = old["user"]
         new = book.shelf.put(number, Kind.MEMBER, head.user.id, join(found))
-        book.unlearn(head.guild_id, head.user.id)
+        book.echoes.forget(head.user.id)
         book.take_user(head.user.id, user)
     else:
         new = True
@@ -133,19 +133,7 @@ def typing_start(book: Book, d: bytes) -> None:
     head = _carrying(d)
     if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
-    take_whole_member(book, head.guild_id, head.user_id, head.member)
-
-
-def take_whole_member(book: Book, guild_id: int, user_id: int, member: msgspec.Raw) -> None:
-    """A whole member of another event, with its user, unless it says what was said before."""
-    if book.same(guild_id, user_id, member):
-        return
-    number = book.number_of(guild_id)
-    if number is None:
-        return
-    if not book.repeats(number, user_id, bytes(member), None):
-        take_carried(book, guild_id, number, fields(member))
-    book.learned(guild_id, user_id, member, changed=False)
+    book.hear_whole(head.guild_id, head.user_id, bytes(head.member))
 
 
 def interaction_create(book: Book, d: bytes) -> None:

@@ -11,7 +11,6 @@ import msgspec
 
 from rateway.cache.book import Book
 from rateway.cache.objects import FALSE, NULL, Fields, fields, integer, join, raws, snowflake, text, without
-from rateway.cache.reducers.members import take_carried, take_whole_member
 from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
 from rateway.cache.view import DIRECT, join_raws, key8
@@ -103,17 +102,9 @@ def _take_author(book: Book, head: _Message) -> None:
     if head.author == NULL or head.guild_id is None or head.webhook_id != NULL:
         return
     user_id = _id(head.author).id
-    if head.member != NULL and not book.same(head.guild_id, user_id, head.member):
-        number = book.number_of(head.guild_id)
-        if number is not None:
-            if book.repeats(number, user_id, bytes(head.member), bytes(head.author)):
-                book.learned(0, user_id, head.author, changed=False)
-            else:
-                take_carried(book, head.guild_id, number, fields(head.member), user_id)
-            book.learned(head.guild_id, user_id, head.member, changed=False)
-    if book.same(0, user_id, head.author) or "users" not in book.kept:
-        return
-    if book.shelf.homes(Kind.MEMBER, user_id):
+    if head.member != NULL:
+        book.hear(head.guild_id, user_id, bytes(head.member), bytes(head.author))
+    elif book.shelf.homes(Kind.MEMBER, user_id):
         book.take_user(user_id, head.author)
 
 
@@ -276,7 +267,7 @@ def reaction_add(book: Book, d: bytes) -> None:
     if book.policy.members_from_events and "members" in book.kept:
         head = _reaction_head(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
-            take_whole_member(book, head.guild_id, head.user_id, head.member)
+            book.hear_whole(head.guild_id, head.user_id, bytes(head.member))
     if "messages" in book.kept:
         _reaction(book, d, +1)
 

@@ -63,7 +63,7 @@ def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
 
 def merge_known(book: Book, user_id: int, user: msgspec.Raw) -> None:
     """A partial user into a user that is known."""
-    if "users" in book.kept and not book.same(0, user_id, user) and book.shelf.homes(Kind.MEMBER, user_id):
+    if "users" in book.kept and book.shelf.homes(Kind.MEMBER, user_id):
         book.take_user(user_id, user)
 
 

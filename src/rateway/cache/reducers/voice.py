@@ -40,10 +40,11 @@ def voice_state_update(book: Book, d: bytes) -> None:
             found.pop("guild_id", None)
             book.shelf.put(number, Kind.VOICE_STATE, head.user_id, join(found))
     if head.member != NULL and book.policy.members_from_events:
-        if book.same(head.guild_id, head.user_id, head.member):
-            return
-        take_carried(book, head.guild_id, number, _less_old(fields(head.member)))
-        book.learned(head.guild_id, head.user_id, head.member, changed=False)
+        said = bytes(head.member)
+        words = hash((head.guild_id, head.user_id, said))
+        if not book.echoes.known(head.user_id, words):
+            take_carried(book, head.guild_id, number, _less_old(fields(said)))
+            book.echoes.learn(head.user_id, (words,))
 
 
 def _less_old(member: Fields) -> Fields:

@@ -49,14 +49,18 @@ def sizes_of(tables: Tables) -> list[tuple[str, int, int]]:
     return found
 
 
+# The index beside the tables, for the cursors.
+_PAIRS = len(Table)
+_KINDS = [bytes((kind,)) for kind in range(256)]
+
+
 def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int) -> Sequence[int]:
     prefix = entity_id.to_bytes(8, "big")
     found: list[int] = []
-    if cursor.set_range_dup(bytes((kind,)), prefix):
-        for pair in cursor.iternext_dup():
-            if pair[:8] != prefix:
-                break
-            found.append(int.from_bytes(pair[8:], "big"))
+    there = cursor.set_range_dup(_KINDS[kind], prefix)
+    while there and (pair := cursor.value())[:8] == prefix:
+        found.append(int.from_bytes(pair[8:], "big"))
+        there = cursor.next_dup()
     return found
 
 
@@ -106,12 +110,13 @@ class LmdbReading:
 class LmdbStorage:
     """The writer's view: at most one write transaction, begun when first needed, and what waits to be written."""
 
-    __slots__ = ("_gets", "_tables", "_txn", "waiting")
+    __slots__ = ("_cursors", "_tables", "_txn", "waiting")
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._txn: lmdb.Transaction | None = None
-        self._gets: Callable[..., bytes | None] | None = None
+        # One cursor for each table, then one for the index: they live as long as the transaction.
+        self._cursors: dict[int, lmdb.Cursor] = {}
         self.waiting: list[dict[bytes, bytes | None]] = [{} for _ in Table]
 
     @property
@@ -124,12 +129,20 @@ class LmdbStorage:
             self._txn = self._tables.env.begin(write=True)
         return self._txn
 
+    def _cursor(self, table: int) -> lmdb.Cursor:
+        """A cursor for a moment: whoever asks next moves it."""
+        cursor = self._cursors.get(table)
+        if cursor is None:
+            db = self._tables.rows[table] if table < len(Table) else self._tables.pairs
+            cursor = self._cursors[table] = self._begin().cursor(db)
+        return cursor
+
     def get(self, table: int, key: bytes) -> bytes | None:
         waiting = self.waiting[table]
         if key in waiting:
             return waiting[key]
         txn = self._txn or self._begin()
-        found: bytes | None = txn.get(key, db=self._tables.rows[table])  # type: ignore[assignment]  # no buffers
+        found: bytes | None = txn.get(key, None, self._tables.rows[table])  # type: ignore[assignment]  # no buffers
         return found
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
@@ -146,7 +159,7 @@ class LmdbStorage:
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         if self.waiting[table]:
             self._write(table)
-        return _first(self._begin().cursor(self._tables.rows[table]), start, stop)
+        return _first(self._cursors.get(table) or self._cursor(table), start, stop)
 
     def entries(self, table: int) -> int:
         if self.waiting[table]:
@@ -154,11 +167,11 @@ class LmdbStorage:
         return int(self._begin().stat(self._tables.rows[table])["entries"])
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
-        return _homes(self._begin().cursor(self._tables.pairs), kind, entity_id)
+        return _homes(self._cursors.get(_PAIRS) or self._cursor(_PAIRS), kind, entity_id)
 
     def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key = bytes((kind,))
-        self._begin().cursor(self._tables.pairs).putmulti([(key, pair) for pair in pairs], dupdata=False)
+        self._cursor(_PAIRS).putmulti([(key, pair) for pair in pairs], dupdata=False)
 
     def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key, txn, db = bytes((kind,)), self._begin(), self._tables.pairs
@@ -172,6 +185,7 @@ class LmdbStorage:
                 self._write(table)
         if self._txn is not None:
             txn, self._txn = self._txn, None
+            self._cursors.clear()
             txn.commit()
 
     def abort(self) -> None:
@@ -180,6 +194,7 @@ class LmdbStorage:
             waiting.clear()
         if self._txn is not None:
             txn, self._txn = self._txn, None
+            self._cursors.clear()
             txn.abort()
 
     def _write(self, table: int) -> None:
@@ -197,7 +212,7 @@ class LmdbStorage:
         if len(puts) == 1:
             txn.put(*puts[0], db=db)
         elif puts:
-            cursor = txn.cursor(db)
+            cursor = self._cursor(table)
             # Beyond the last key LMDB fills its pages to the brim; anywhere else a full page is halved.
             beyond = not cursor.last() or bytes(cursor.key()) < puts[0][0]
             cursor.putmulti(puts, append=beyond)
