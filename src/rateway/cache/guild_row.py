@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from rateway.cache.pages import shrink, unshrink
 
-__all__ = ["GuildRow", "GuildState", "state_of"]
+__all__ = ["GuildRow", "GuildState", "recounted", "state_of"]
 
 
 class GuildState(IntEnum):
@@ -25,6 +25,7 @@ class GuildState(IntEnum):
 
 _CAUSES = (None, "start", "join", "available", "left", "outage")
 _HEAD = struct.Struct(">BBIIIQQqIB")
+_MEMBER_COUNT, _CACHED_MEMBERS = 7, 8
 _UNCOUNTED = -1
 
 
@@ -85,6 +86,15 @@ class GuildRow:
             joining=bool(joining),
             packed=value[_HEAD.size :],
         )
+
+
+def recounted(value: bytes, change: int, cached: int) -> bytes:
+    """A packed row with another ``member_count`` (if it has one, never below 0) and number of cached members."""
+    head = list(_HEAD.unpack_from(value))
+    if head[_MEMBER_COUNT] != _UNCOUNTED:
+        head[_MEMBER_COUNT] = max(0, head[_MEMBER_COUNT] + change)
+    head[_CACHED_MEMBERS] = max(0, head[_CACHED_MEMBERS] + cached)
+    return _HEAD.pack(*head) + value[_HEAD.size :]
 
 
 def state_of(value: bytes) -> GuildState:

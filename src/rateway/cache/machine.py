@@ -85,7 +85,8 @@ class Cache:
         self._dirty.add(shard_id)
         book = self.book
         book.shard_id, book.seq = shard_id, seq
-        if b"\n" in (raw := bytes(d)):
+        raw = bytes(d)
+        if 10 in raw:  # a line break, as a number: looking for bytes in bytes raises and catches within
             raw = msgspec.json.format(raw, indent=-1)
         try:
             if name in self._before:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol
 
-__all__ = ["MemoryStorage", "Reading", "Storage", "Table"]
+__all__ = ["MemoryStorage", "Reading", "Storage", "Table", "quick"]
+
+
+def quick(enumeration: type[Enum]) -> None:
+    """Let reading an enumeration's members cost what an attribute costs: 20 ns.
+
+    Python 3.11 finds each member by a descriptor written in Python, 330 ns, which was a tenth of an event's cost; later
+    versions do what is done here.
+    """
+    for member in enumeration:
+        type.__setattr__(enumeration, member.name, member)
 
 
 class Table(IntEnum):
@@ -25,6 +35,9 @@ class Table(IntEnum):
     APPLIED = 9
     SESSIONS = 10
     PRESENCES = 11
+
+
+quick(Table)
 
 
 class Reading(Protocol):

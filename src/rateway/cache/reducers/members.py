@@ -64,15 +64,16 @@ def member_add(book: Book, d: bytes) -> None:
 
 def member_update(book: Book, d: bytes) -> None:
     """Merged; an unknown member is inserted as far as it goes. The user inside may be what changed."""
-    head = _member(d)
-    number = book.number_of(head.guild_id)
-    if number is None:
-        return
     found = fields(d)
+    guild_id, user = snowflake(found.get("guild_id")), found["user"]
+    number = book.number_of(guild_id) if guild_id is not None else None
+    if guild_id is None or number is None:
+        return
+    user_id = _id(user).id
     if "members" in book.kept:
-        book.take_member(head.guild_id, number, head.user.id, found)
-    elif head.user.id == book.me:
-        book.take_current_user(fields(found["user"]))
+        book.take_member(guild_id, number, user_id, found)
+    elif user_id == book.me:
+        book.take_current_user(fields(user))
 
 
 def member_remove(book: Book, d: bytes) -> None:

@@ -44,9 +44,9 @@ def presence_update(book: Book, d: bytes) -> None:
     user_id = user.id
     if "presences" in book.kept:
         if head.status == _OFFLINE:
-            book.shelf.remove(number, Kind.PRESENCE, user_id)
+            book.shelf.remove_presence(number, user_id)
         elif book.policy.activities:
-            book.shelf.put(number, Kind.PRESENCE, user_id, bytes(d))
+            book.shelf.put_presence(number, user_id, d)
         else:
             _put(book, number, user_id, fields(d))
     # Nearly every presence names its user by id alone; the default object says that a field is absent.
@@ -58,7 +58,7 @@ def presence_update(book: Book, d: bytes) -> None:
 def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
     if not book.policy.activities:
         found.pop("activities", None)
-    book.shelf.put(number, Kind.PRESENCE, user_id, join(found))
+    book.shelf.put_presence(number, user_id, join(found))
 
 
 def merge_known(book: Book, user_id: int, user: msgspec.Raw) -> None:
@@ -74,6 +74,6 @@ def take_presence(book: Book, number: int, found: Fields) -> None:
     if user_id is None or "presences" not in book.kept:
         return
     if found.get("status") == _OFFLINE:
-        book.shelf.remove(number, Kind.PRESENCE, user_id)
+        book.shelf.remove_presence(number, user_id)
     else:
         _put(book, number, user_id, found)

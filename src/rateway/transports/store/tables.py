@@ -159,7 +159,11 @@ class LmdbStorage:
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         if self.waiting[table]:
             self._write(table)
-        return _first(self._cursors.get(table) or self._cursor(table), start, stop)
+        cursor = self._cursors.get(table) or self._cursor(table)
+        # Keys and values of a transaction without buffers are bytes of their own already.
+        if cursor.set_range(start) and (key := cursor.key()) < stop:
+            return key, cursor.value()  # type: ignore[return-value]
+        return None
 
     def entries(self, table: int) -> int:
         if self.waiting[table]:
