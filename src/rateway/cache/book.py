@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 
 import msgspec
 
@@ -20,7 +19,6 @@ __all__ = ["Book", "split_member", "stands_in"]
 # Entries of each memory-only shortcut (channels' places and newest messages), twice: when one is full it becomes the
 # elder, and what the elder still knows is found there. About 12 MB a cluster at worst.
 SHORTCUTS = 32_768
-
 
 
 class _WithUser(msgspec.Struct, gc=False):
@@ -47,6 +45,7 @@ class Book(View):
         self.kept = policy.kept()
         self.takes_authors = policy.members_from_events and "members" in self.kept
         counts = storage.get(Table.META, b"counts")
+        self._written_counts = counts
         self.counts: dict[int, int] = msgspec.msgpack.decode(counts, type=dict[int, int]) if counts else {}
         super().__init__(storage, Shelf(storage, self.counts))
         self.shelf = Shelf(storage, self.counts)
@@ -189,11 +188,7 @@ class Book(View):
         self._fresh_tips.add(channel_id)
 
     def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
-        return (
-            self._tips.get(channel_id)
-            or self._tips_before.get(channel_id)
-            or super().tip_of(channel_id)
-        )
+        return self._tips.get(channel_id) or self._tips_before.get(channel_id) or super().tip_of(channel_id)
 
     def settle_counters(self, channel_id: int) -> None:
         """A thread's own object came: what was added to its counters before is in them."""
@@ -235,7 +230,8 @@ class Book(View):
             kept = self.shelf.fetch(number, _MEMBER, user_id)[0] if number is not None else None
             if number is not None and kept is not None and stands_in(member, kept):
                 if not echoes.known(user_id, of_user):
-                    embedded = user if b'"user":%b' % user in kept else fields(kept).get("user")
+                    inside = b'"user":%b' % user in kept
+                    embedded = msgspec.Raw(user) if inside else fields(kept).get("user")
                     self._take_user(user_id, user, self.user(user_id, embedded, number))
             else:
                 found = fields(member)
@@ -248,7 +244,7 @@ class Book(View):
         echoes.learn(user_id, (both, of_member, of_user))
 
     def user(
-        self, user_id: int, embedded: msgspec.Raw | bytes | None = None, number: int | None = None
+        self, user_id: int, embedded: msgspec.Raw | None = None, number: int | None = None
     ) -> tuple[int, bytes] | None:
         """As :meth:`View.user`, with less ado about a user of one guild."""
         homes = self.shelf.homes(_MEMBER, user_id)
@@ -265,7 +261,7 @@ class Book(View):
         self,
         user_id: int,
         raw: msgspec.Raw | bytes,
-        embedded: msgspec.Raw | bytes | None = None,
+        embedded: msgspec.Raw | None = None,
         number: int | None = None,
     ) -> None:
         """A user as some event carries it, complete or not. Only users that share a guild are kept.
@@ -387,7 +383,10 @@ class Book(View):
         self._fresh_tips.clear()
         if len(tips) >= SHORTCUTS:
             self._tips, self._tips_before = {}, tips
-        self.storage.put(Table.META, b"counts", msgspec.msgpack.encode(self.counts))
+        counts = msgspec.msgpack.encode(self.counts)
+        if counts != self._written_counts:  # most commits count nothing, and need not touch one more page
+            self.storage.put(Table.META, b"counts", counts)
+            self._written_counts = counts
 
 
 def split_member(member: bytes) -> tuple[bytes, bytes] | None:

@@ -38,6 +38,11 @@ class Echoes:
 
     __slots__ = ("_former", "_learned", "_mask", "_prints", "any")
 
+    _former: array[int] | None
+    _prints: array[int]
+    any: bool
+    """Whether any words are known at all."""
+
     def __init__(self) -> None:
         self.forget_all()
 
@@ -93,8 +98,7 @@ class Echoes:
 
     def forget_all(self) -> None:
         self.any = False
-        """Whether any words are known at all."""
         self._prints = array("q", bytes(8 * _LEAST))
-        self._former: array[int] | None = None
+        self._former = None
         self._mask = _LEAST - _WAYS
         self._learned = 0

@@ -6,7 +6,7 @@ them: the same row changed a hundred times between two commits is written once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import lmdb
@@ -160,10 +160,11 @@ class LmdbStorage:
         if self.waiting[table]:
             self._write(table)
         cursor = self._cursors.get(table) or self._cursor(table)
+        if not cursor.set_range(start):
+            return None
         # Keys and values of a transaction without buffers are bytes of their own already.
-        if cursor.set_range(start) and (key := cursor.key()) < stop:
-            return key, cursor.value()  # type: ignore[return-value]
-        return None
+        key: bytes = cursor.key()  # type: ignore[assignment]
+        return (key, cursor.value()) if key < stop else None  # type: ignore[return-value]
 
     def entries(self, table: int) -> int:
         if self.waiting[table]:
