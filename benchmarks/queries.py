@@ -1,7 +1,10 @@
-"""How fast are questions answered, and do they delay events? ``python -m benchmarks.queries``
+"""How fast are queries answered, and do they delay events? ``python -m benchmarks.queries``
 
-Over RabbitMQ: one asker keeps a number of questions on their way and counts what comes back. CPU is the gateway's.
- *storm*: what a storm of questions does to the time that events take, from the gateway's own histogram.
+Over RabbitMQ, with plain AMQP as a worker would ask. *per core*: a hundred queries under way of each type; CPU is the
+gateway's, so that 1e6 / µs is what one core answers. *half of that*: the same queries at half of what a core answers,
+evenly, beside events at a rate; a query's time counts from the moment that it was due. *events*: how long events take
+from the socket to RabbitMQ's confirm, by the gateway's own histogram, alone and beside a storm of queries and beside
+answers of a megabyte.
 """
 
 from __future__ import annotations
@@ -10,134 +13,139 @@ import argparse
 import asyncio
 import json
 import time
-from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from pamqp import commands as spec
-from pamqp import frame
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
-
+from benchmarks.rig.child import Child, child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import Stage, stage
 from rateway.demo.broker import PrivateBroker
 from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.world_dispatch import WorldOptions
-from rateway.transports.amqp import uri
-from rateway.transports.amqp.connection import Channel, connect
 
-# The contract's exchange and key of queries for cluster 1.
-EXCHANGE, KEY, REPLIES = "rateway-1", "cache", "bench-replies"
+# What a core must answer (goal), and how long a rate is held for.
+GOAL = 15_000
+SECONDS = 5.0
+Found = dict[str, Any]
 
 
-class Asker:
-    """Keeps ``at_once`` questions under way on one channel."""
+async def ask(asker: Child, **said: Any) -> Found:
+    """One run of the asker."""
+    asker.say(json.dumps(said))
+    found: Found = json.loads(await asyncio.to_thread(asker.hear, 150.0))
+    if found["failed"]:
+        raise RuntimeError(f"queries failed: {found['failed']}")
+    return found
 
-    def __init__(self, channel: Channel, write: Any, bodies: list[bytes], at_once: int) -> None:
-        self.times: list[float] = []
-        self.failed = 0
-        self._channel, self._write, self._bodies = channel, write, bodies
-        self._turn = 0
-        self._left = 0
-        self._began: deque[float] = deque()
-        self._done = asyncio.Event()
-        self._at_once = at_once
-        channel.on_delivery = self._answered
 
-    async def ask(self, count: int) -> float:
-        """So many questions; seconds until the last answer."""
-        self.times, self._left = [], count
-        self._done.clear()
-        began = time.monotonic()
-        for _ in range(min(self._at_once, count)):
-            self._send()
-        async with asyncio.timeout(120):
-            await self._done.wait()
-        return time.monotonic() - began
-
-    def _send(self) -> None:
-        body = self._bodies[self._turn % len(self._bodies)]
-        self._turn += 1
-        self._left -= 1
-        properties = spec.Basic.Properties(reply_to=REPLIES, correlation_id=str(self._turn))
-        self._began.append(time.monotonic())
-        self._write(
-            frame.marshal(spec.Basic.Publish(0, EXCHANGE, KEY), 1)
-            + frame.marshal(ContentHeader(0, len(body), properties), 1)
-            + frame.marshal(ContentBody(body), 1)
-        )
-
-    def _answered(self, method: object, properties: spec.Basic.Properties, body: bytes) -> None:
-        self.times.append(time.monotonic() - self._began.popleft())
-        if (properties.headers or {}).get("status") not in (None, "ok"):
-            self.failed += 1
-        if self._left > 0:
-            self._send()
-        elif not self._began:
-            self._done.set()
+def questions(it: Stage) -> dict[str, list[str]]:
+    """Bodies of each type of query for single entities, about entities all over the world."""
+    world = it.sim.world
+    bodies: dict[str, list[str]] = {}
+    for guild_id in world.guild_ids[:50]:
+        state = world.state(["member", "channel", "role"], [guild_id])
+        user_ids = [each["user"]["id"] for each in list(state["member"].values())[:10]]
+        asked = {
+            "Guild": [[str(guild_id)]],
+            "Member": [[str(guild_id), user_id] for user_id in user_ids],
+            "User": [[user_id] for user_id in user_ids],
+            "GuildChannel": [[each["id"]] for each in list(state["channel"].values())[:5]],
+            "Role": [[each["id"]] for each in list(state["role"].values())[:5]],
+        }
+        for kind, listed in asked.items():
+            bodies.setdefault(kind, []).extend(
+                json.dumps({"type": kind, "arguments": each}) for each in listed
+            )
+    return bodies
 
 
 async def rounds(report: Report, address: str, runs: int, count: int, rate: float) -> None:
-    """Each kind of question in turns, then a storm beside events."""
+    """Each type in turns; then the paced run, the storm and the large answers beside events."""
     world = WorldOptions(guilds=200, members_per_guild=50)
     options = SimulatorOptions(world=world, shards=4, max_concurrency=4)
     async with stage(options, address) as it:
         await it.live()
-        guild_id = str(it.sim.world.guild_ids[0])
-        state = it.sim.world.state(["member"], [int(guild_id)])["member"]
-        user_id = next(iter(state.values()))["user"]["id"]
-        questions = {"Guild": [guild_id], "Member": [guild_id, user_id], "User": [user_id]}
-        connection = await connect(uri.parse(address), name="benchmark: queries")
-        channel = await connection.channel(1)
-        await channel.call(spec.Queue.Declare(0, REPLIES, exclusive=True), spec.Queue.DeclareOk)
-        await channel.call(spec.Basic.Consume(0, REPLIES, "", no_ack=True), spec.Basic.ConsumeOk)
-        found: dict[str, list[dict[str, float]]] = {kind: [] for kind in questions}
-        for _ in range(runs):
-            report.see_load()
-            for kind, arguments_ in questions.items():
-                body = json.dumps({"type": kind, "arguments": arguments_}).encode()
-                asker = Asker(channel, connection.write, [body], 100)
-                await asker.ask(count // 10)
-                cpu = it.cpu()
-                seconds = await asker.ask(count)
-                times = sorted(asker.times)
-                found[kind].append(
-                    {
-                        "per_s": count / seconds,
-                        "us": (it.cpu() - cpu) * 1e6 / count,
-                        "p50_ms": times[len(times) // 2] * 1000,
-                        "p99_ms": times[int(len(times) * 0.99)] * 1000,
-                        "failed": asker.failed,
-                    }
-                )
-        for kind, each in found.items():
-            report.row(f"{kind}, 100 at once", **{key: [one[key] for one in each] for key in each[0]})
-        await storm(report, it, Asker(channel, connection.write, [body], 100), rate)
-        await connection.close()
+        bodies = questions(it)
+        with child("benchmarks.rig.asker", address) as asker:
+            asker.fact("ready")
+            cost = await singles(report, it, asker, bodies, runs, count)
+            it.sim.set_rate(rate, recorded=True)
+            await asyncio.sleep(2)
+            await paced(report, it, asker, bodies, runs, 0.5e6 / cost)
+            await paced(report, it, asker, bodies, runs, GOAL / 2)
+            await beside(report, it, asker, bodies["Member"])
 
 
-async def storm(report: Report, it: Stage, asker: Asker, rate: float) -> None:
-    """Events at a rate, without and with questions beside them."""
-    it.sim.set_rate(rate, recorded=True)
-    await asyncio.sleep(2)
-    for label, asking in (("events alone", False), ("events beside a storm of questions", True)):
-        before = await _buckets(it)
-        deadline = time.monotonic() + 4
-        answered = 0
-        while time.monotonic() < deadline:
-            if asking:
-                await asker.ask(2000)
-                answered += 2000
-            else:
-                await asyncio.sleep(0.2)
-        after = await _buckets(it)
-        counts = {edge: after[edge] - before.get(edge, 0) for edge in after}
-        total = max(counts.values())
-        edges = {
-            name: next(edge for edge, seen in counts.items() if seen >= share * total)
-            for name, share in (("confirm_p50_s", 0.5), ("confirm_p99_s", 0.99))
-        }
-        report.row(label, events_per_s=total / 4, answered_per_s=answered / 4, **edges)
+async def singles(
+    report: Report, it: Stage, asker: Child, bodies: dict[str, list[str]], runs: int, count: int
+) -> float:
+    """µs of the gateway's CPU for each type; the mean of them all."""
+    found: dict[str, list[Found]] = {kind: [] for kind in bodies}
+    for kind in bodies:
+        await ask(asker, bodies=bodies[kind], count=count // 10, at_once=100)
+    for _ in range(runs):
+        report.see_load()
+        for kind in bodies:
+            cpu = it.cpu()
+            told = await ask(asker, bodies=bodies[kind], count=count, at_once=100)
+            us = (it.cpu() - cpu) * 1e6 / count
+            found[kind].append({"us": us, "per_core": 1e6 / us, "per_s": count / told["seconds"], **told})
+    keys = ("us", "per_core", "per_s", "p50_ms", "p99_ms")
+    for kind, each in found.items():
+        report.row(f"{kind}, 100 at once", **{key: [one[key] for one in each] for key in keys})
+    all_us: list[float] = [one["us"] for each in found.values() for one in each]
+    return sum(all_us) / len(all_us)
+
+
+async def paced(
+    report: Report, it: Stage, asker: Child, bodies: dict[str, list[str]], runs: int, rate: float
+) -> None:
+    """All types mixed, at a rate, beside the events."""
+    mixed = [body for listed in zip(*bodies.values(), strict=False) for body in listed]
+    found = []
+    for _ in range(runs):
+        async with events_beside(it) as events:
+            told = await ask(asker, bodies=mixed, count=int(rate * SECONDS), rate=rate)
+        found.append({**told, **events})
+    keys = ("p50_ms", "p99_ms", "events_per_s", "event_p50_ms", "event_p99_ms")
+    report.row(f"{rate:,.0f} queries a second", **{key: [one[key] for one in found] for key in keys})
+
+
+async def beside(report: Report, it: Stage, asker: Child, bodies: list[str]) -> None:
+    """The events' own time, alone, beside a storm, and beside answers of a megabyte."""
+    async with events_beside(it) as events:
+        await asyncio.sleep(SECONDS)
+    report.row("events alone", **events)
+    told: Found = {}
+    async with events_beside(it) as events:
+        told = await ask(asker, bodies=bodies, count=30_000, at_once=1_000)
+    report.row("events beside a storm of queries", answered_per_s=30_000 / told["seconds"], **events)
+    guild_ids = [str(guild_id) for guild_id in it.sim.world.guild_ids[:50]]
+    large = json.dumps(
+        {"queries": [{"type": "GuildMembers", "arguments": [each], "limit": 1000} for each in guild_ids]}
+    )
+    async with events_beside(it) as events:
+        told = await ask(asker, bodies=[large], count=50, at_once=2)
+    report.row("events beside answers of a megabyte", megabytes=told["bytes"] / 50e6, **events)
+
+
+@asynccontextmanager
+async def events_beside(it: Stage) -> AsyncIterator[Found]:
+    """What became of the events meanwhile: how many a second, and their time from the socket to the confirm (the
+    upper edges of the histogram's buckets).
+    """
+    found: Found = {}
+    before, began = await _buckets(it), time.monotonic()
+    yield found
+    seconds = time.monotonic() - began
+    after = await _buckets(it)
+    counts = {edge: after[edge] - before.get(edge, 0) for edge in after}
+    total = max(counts.values())
+    found["events_per_s"] = total / seconds
+    for name, share in (("event_p50_ms", 0.5), ("event_p99_ms", 0.99)):
+        edge = next(edge for edge, seen in counts.items() if seen >= share * total)
+        found[name] = float(edge) * 1000
 
 
 async def _buckets(it: Stage) -> dict[str, int]:
@@ -153,8 +161,8 @@ def main() -> None:
     """Measure."""
 
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--count", type=int, default=20_000, help="questions of a run")
-        parser.add_argument("--rate", type=float, default=2000.0, help="events a second beside the storm")
+        parser.add_argument("--count", type=int, default=20_000, help="queries of a run")
+        parser.add_argument("--rate", type=float, default=10_000.0, help="events a second beside the queries")
 
     options = arguments(__doc__, add)
     report = Report("queries", "python -m benchmarks.queries")

@@ -12,7 +12,17 @@ import pytest
 
 from rateway.cache.machine import Cache
 from rateway.cache.policy import KINDS, CachePolicy
-from rateway.cache.queries import ANSWERS, Found, Missing, Outcome, Refusal, Situation, answer
+from rateway.cache.prune import adopt_policy
+from rateway.cache.queries import (
+    ANSWERS,
+    Found,
+    Missing,
+    Outcome,
+    Refusal,
+    Situation,
+    answer,
+    incomplete_shards,
+)
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.view import View
 from rateway.contract.queries import QUERY_TYPES, Query
@@ -90,8 +100,8 @@ class Asker:
         assert isinstance(outcome, Found), outcome
         return msgspec.json.decode(outcome.body)
 
-    def refusal(self, kind: str, *arguments: int) -> str | None:
-        outcome = self.outcome(kind, *arguments)
+    def refusal(self, kind: str, *arguments: int, **options: Any) -> str | None:
+        outcome = self.outcome(kind, *arguments, **options)
         return outcome.code if isinstance(outcome, Refusal) else None
 
 
@@ -284,6 +294,86 @@ def test_a_guild_that_ready_named_and_that_has_not_come_is_loading() -> None:
     asker = Asker(built)
     assert asker.refusal("Guild", GUILD) == "loading"
     assert asker.ask("Guilds") == []
+
+
+def test_a_guild_that_has_been_in_an_outage_since_the_start_is_known_but_empty_of_answers() -> None:
+    built = Scene()
+    built.ready(GUILD)
+    built.tell("GUILD_CREATE", {"id": str(GUILD), "unavailable": True})
+    direct = {"id": "71", "channel_id": "500", "author": user(BEN, "ben"), "content": "hi", "channel_type": 1}
+    built.tell("MESSAGE_CREATE", direct)
+    asker = Asker(built)
+    assert asker.ask("Guild", GUILD) == {"id": str(GUILD), "unavailable": True}
+    for kind, arguments in (("GuildChannels", ()), ("GuildMembers", ()), ("Member", (ANN,))):
+        assert asker.refusal(kind, GUILD, *arguments) == "loading", (
+            "not the direct channels, which have no guild"
+        )
+
+
+def test_a_store_that_is_of_no_use_is_unavailable_and_what_others_hold_is_answered() -> None:
+    asker = two_clusters()
+    healthy = [guild_["id"] for guild_ in asker.ask("Guilds")]
+    assert len(healthy) == 2
+    asker.situation = replace(asker.situation, unreadable={2: "no room left"})
+    outcome = asker.outcome("Guilds")
+    assert outcome == Refusal("unavailable", "no room left")
+    assert asker.refusal("Role", 4711) == "unavailable"
+    assert asker.refusal("Guild", OTHER) == "unavailable"
+    assert asker.ask("Guild", GUILD)["id"] == str(GUILD)
+    assert asker.ask("GuildChannel", TEXT)["id"] == str(TEXT)
+
+
+def incomplete(*kinds: str) -> Asker:
+    """A host whose one guild came before some kinds were kept."""
+    old = CachePolicy(kinds=KINDS - set(kinds), messages_per_channel=5)
+    built = Scene(old)
+    adopt_policy(built.cache.book)
+    built.start(channels=[channel(TEXT), channel(VOICE, 2)], members=[member(BOT, "bot")])
+    built.cache = Cache(built.storage, CachePolicy(kinds=KINDS, messages_per_channel=5))
+    adopt_policy(built.cache.book)
+    built.cache.book.flush()
+    built.view = built.cache.book
+    return Asker(built)
+
+
+def test_what_came_without_a_kind_is_incomplete_whether_asked_with_its_guild_or_without() -> None:
+    asker = incomplete("roles", "emojis", "voice_states")
+    for kind, arguments in (
+        ("GuildRoles", (GUILD,)),
+        ("Role", (4711,)),
+        ("Emoji", (4711,)),
+        ("VoiceState", (ANN, GUILD)),
+        ("VoiceState", (ANN, VOICE)),
+        ("VoiceChannelStates", (VOICE,)),
+        ("MemberPermissions", (GUILD, BOT)),
+    ):
+        assert asker.refusal(kind, *arguments) == "incomplete", kind
+    assert asker.refusal("Guild", GUILD, fields=("id", "roles")) == "incomplete"
+    assert asker.ask("Guild", GUILD, fields=("id",)) == {"id": str(GUILD)}
+    assert asker.ask("Member", GUILD, BOT)["user"]["username"] == "bot"
+    assert isinstance(asker.outcome("GuildChannel", 4711), Missing)
+    assert incomplete_shards(asker.host.view(1), asker.policy)[0] > 0
+    asker.scene.tell("GUILD_CREATE", guild(roles=[role(GUILD)], members=[member(BOT, "bot")]))
+    assert incomplete_shards(asker.host.view(1), asker.policy) == {}
+    assert isinstance(asker.outcome("Role", 4711), Missing)
+    assert asker.ask("GuildRoles", GUILD)[0]["id"] == str(GUILD)
+
+
+def test_an_answer_over_the_bound_is_refused_with_what_to_do() -> None:
+    topic = "x" * 100_000
+    asker = Asker(Scene().start(channels=[channel(number, topic=topic) for number in range(20, 110)]))
+    refused = asker.outcome("Guild", GUILD, fields=("id", "channels"))
+    assert isinstance(refused, Refusal) and refused.code == "too_large" and "pages" in refused.words
+    assert len(asker.ask("GuildChannels", GUILD, limit=50)) == 50
+
+
+def test_a_user_who_is_not_in_a_known_channel_is_not_there_whoever_else_has_that_id() -> None:
+    count = 16
+    # As a guild's id the channel's would be of a shard that another gateway runs.
+    place = next(n << 22 for n in range(1, 99) if shard_of(n << 22, count) >= 8)
+    built = Scene().start(channels=[channel(place, 2)])
+    asker = Asker(built, Situation(shard_count=count, shards_per_cluster=8, clusters={1}))
+    assert isinstance(asker.outcome("VoiceState", ANN, place), Missing)
 
 
 def test_a_guild_in_an_outage_is_answered_as_it_was() -> None:

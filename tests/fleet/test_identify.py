@@ -159,6 +159,15 @@ def test_a_changed_max_concurrency_keeps_the_holds_and_the_spacing() -> None:
     assert granted(governor, 6.0) == [17]
 
 
+def test_who_waits_for_no_permit_can_ask_for_the_budget_once() -> None:
+    governor = IdentifyGovernor(shards=range(3))
+    assert not governor.needs_budget(0.0), "nobody waits"
+    governor.want_budget()
+    assert governor.needs_budget(0.0)
+    governor.budget(a_budget(), 1.0)
+    assert not governor.needs_budget(2.0)
+
+
 @pytest.mark.checklist("D9")
 def test_an_empty_budget_waits_reset_after_milliseconds_and_asks_again() -> None:
     governor = a_governor(budget=a_budget(remaining=0, reset_ms=90_000))

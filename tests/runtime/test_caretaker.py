@@ -22,15 +22,18 @@ def blank(kind: type[msgspec.Struct], **known: object) -> object:
     return kind(**fields, **known)
 
 
-def shard(number: int, received: int, *, age: float = 0.0) -> ShardStatus:
+def shard(
+    number: int, received: int, *, age: float = 0.0, incomplete: int = 0, state: str = "live"
+) -> ShardStatus:
     made = blank(
         ShardStatus,
         shard=number,
         cluster=1,
-        state="live",
+        state=state,
         session=f"session {number}",
         received=received,
         session_s=age,
+        incomplete_since=incomplete,
     )
     assert isinstance(made, ShardStatus)
     return made
@@ -78,7 +81,7 @@ def test_a_bot_without_guilds_is_never_called_quiet(caplog: pytest.LogCaptureFix
 def test_the_oldest_session_is_renewed_one_a_look() -> None:
     renewed: list[int] = []
 
-    def renew(shard_id: int) -> bool:
+    def renew(shard_id: int, why: str) -> bool:
         renewed.append(shard_id)
         return True
 
@@ -91,10 +94,41 @@ def test_the_oldest_session_is_renewed_one_a_look() -> None:
 def test_nothing_is_renewed_without_room_in_the_budget() -> None:
     renewed: list[int] = []
 
-    def renew(shard_id: int) -> bool:
+    def renew(shard_id: int, why: str) -> bool:
         renewed.append(shard_id)
         return True
 
     caretaker = Caretaker(never, Renewal(3600.0, lambda: False, renew))
     caretaker.look(status([shard(0, 1, age=9000)]))
     assert renewed == []
+
+
+def test_the_cache_is_filled_one_shard_at_a_time_and_once_for_each_incompleteness() -> None:
+    renewed: list[int] = []
+
+    def renew(shard_id: int, why: str) -> bool:
+        assert "CACHE_RENEW" in why
+        renewed.append(shard_id)
+        return True
+
+    caretaker = Caretaker(never, Renewal(None, lambda: True, renew, fills_cache=True))
+    caretaker.fill(status([shard(0, 1), shard(1, 1, incomplete=7), shard(2, 1, incomplete=7)]))
+    assert renewed == [1]
+    caretaker.fill(
+        status([shard(0, 1), shard(1, 1, incomplete=7, state="connecting"), shard(2, 1, incomplete=7)])
+    )
+    assert renewed == [1]
+    # A guild of shard 1 still has not come: another session would not bring it, either.
+    caretaker.fill(status([shard(0, 1), shard(1, 1, incomplete=7), shard(2, 1, incomplete=7)]))
+    caretaker.fill(status([shard(0, 1), shard(1, 1, incomplete=7), shard(2, 1)]))
+    assert renewed == [1, 2]
+    caretaker.fill(status([shard(0, 1), shard(1, 1, incomplete=9), shard(2, 1)]))
+    assert renewed == [1, 2, 1]
+
+
+def test_the_cache_is_not_filled_without_room_in_the_budget() -> None:
+    def renew(shard_id: int, why: str) -> bool:
+        raise AssertionError("there is no room for it")
+
+    caretaker = Caretaker(never, Renewal(None, lambda: False, renew, fills_cache=True))
+    caretaker.fill(status([shard(0, 1, incomplete=7)]))

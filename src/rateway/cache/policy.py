@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 
-__all__ = ["KINDS", "CachePolicy"]
+import msgspec
+
+from rateway.cache.storage import Reading, Table
+
+__all__ = ["KINDS", "CachePolicy", "WrittenPolicy", "written_policy"]
 
 # Every kind of entity that can be switched off by itself. Guilds and the bot's own user have no switch: without them
 # nothing else could be found.
@@ -66,3 +70,19 @@ class CachePolicy:
             value = getattr(self, field.name)
             parts.append(f"{field.name}={sorted(value) if isinstance(value, frozenset) else value}")
         return hashlib.blake2b(";".join(parts).encode(), digest_size=8).hexdigest()
+
+
+class WrittenPolicy(msgspec.Struct):
+    """The policy that a store was written under."""
+
+    fingerprint: str
+    kinds: list[str]
+    activities: bool
+    since: dict[str, int] = {}
+    """Kind → the stamp before which guilds came without it, or with less of it."""
+
+
+def written_policy(reading: Reading) -> WrittenPolicy | None:
+    """What a store says of the policy that it was written under; None when nothing was written yet."""
+    raw = reading.get(Table.META, b"policy")
+    return msgspec.msgpack.decode(raw, type=WrittenPolicy) if raw else None

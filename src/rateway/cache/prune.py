@@ -7,12 +7,12 @@ from collections.abc import Collection
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
 from rateway.cache.shelf import MESSAGES, Kind
-from rateway.cache.storage import Reading, Table
+from rateway.cache.storage import Table
 from rateway.discord.snowflake import shard_of
 
-__all__ = ["adopt_policy", "incomplete_since", "mark_incomplete", "prune"]
+__all__ = ["adopt_policy", "mark_incomplete", "prune"]
 
 _KINDS_OF = {
     "channels": (Kind.CHANNEL, Kind.SIDE),
@@ -31,34 +31,16 @@ _KINDS_OF = {
 }
 
 
-class _Written(msgspec.Struct):
-    fingerprint: str
-    kinds: list[str]
-    activities: bool
-    since: dict[str, int] = {}
-
-
 def _kept(policy: CachePolicy) -> list[str]:
     return sorted(kind for kind in KINDS if policy.keeps(kind))
 
 
-def _written(reading: Reading) -> _Written | None:
-    raw = reading.get(Table.META, b"policy")
-    return msgspec.msgpack.decode(raw, type=_Written) if raw else None
-
-
-def incomplete_since(reading: Reading) -> dict[str, int]:
-    """Kind → the stamp before which guilds came without it, or with less of it."""
-    written = _written(reading)
-    return written.since if written is not None else {}
-
-
 def adopt_policy(book: Book) -> tuple[str, ...]:
     """Make the store fit other settings: what is off now goes, what is on now is incomplete until guilds come anew."""
-    policy, old = book.policy, _written(book.reading)
+    policy, old = book.policy, written_policy(book.reading)
     kept = _kept(policy)
     if old is None:
-        _write(book, _Written(policy.fingerprint(), kept, policy.activities))
+        _write(book, WrittenPolicy(policy.fingerprint(), kept, policy.activities))
         return ()
     if old.fingerprint == policy.fingerprint():
         return ()
@@ -70,7 +52,7 @@ def adopt_policy(book: Book) -> tuple[str, ...]:
         _drop(book, kind)
     stamp = book.stamp()
     since = {kind: at for kind, at in old.since.items() if kind in kept} | dict.fromkeys(added, stamp)
-    _write(book, _Written(policy.fingerprint(), kept, policy.activities, since))
+    _write(book, WrittenPolicy(policy.fingerprint(), kept, policy.activities, since))
     words = []
     if removed:
         words.append(f"the cache keeps no {', '.join(sorted(removed))} any more; what there was is dropped")
@@ -81,7 +63,7 @@ def adopt_policy(book: Book) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _write(book: Book, written: _Written) -> None:
+def _write(book: Book, written: WrittenPolicy) -> None:
     book.storage.put(Table.META, b"policy", msgspec.msgpack.encode(written))
 
 
@@ -104,7 +86,7 @@ def _drop(book: Book, kind: str) -> None:
 
 def mark_incomplete(book: Book) -> None:
     """A write was lost: every kind is incomplete until the guilds come anew."""
-    written = _written(book.reading) or _Written(
+    written = written_policy(book.reading) or WrittenPolicy(
         book.policy.fingerprint(), _kept(book.policy), book.policy.activities
     )
     written.since = dict.fromkeys(_kept(book.policy), book.stamp())

@@ -7,7 +7,8 @@ question is answered from the stores as they are at this moment.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol, TypeAlias
@@ -18,10 +19,9 @@ from rateway.cache.guild_row import GuildRow, GuildState, state_of
 from rateway.cache.objects import Fields, integer, join, snowflake, text
 from rateway.cache.permissions import permissions
 from rateway.cache.policy import CachePolicy
-from rateway.cache.prune import incomplete_since
 from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
-from rateway.cache.view import CHANNELS, DIRECT, View, join_raws
+from rateway.cache.view import CHANNELS, DIRECT, View
 from rateway.discord.snowflake import shard_of
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Stores",
     "answer",
     "begin",
+    "incomplete_shards",
     "stats_of",
 ]
 
@@ -80,23 +81,46 @@ class Refusal:
 
 Outcome: TypeAlias = Found | Missing | Refusal
 
-# Entities of a list between two looks at the clock: about half a millisecond.
+# Parts of a long answer between two looks at the clock: about half a millisecond.
 STEP = 20
+
+# The most bytes of one answer: half of what a broker takes in one message (16 MiB, RabbitMQ 4.0), so that there is
+# room for others in the same batch. A message that is too large would cost the cluster its channel.
+MAX_ANSWER = 8 << 20
 
 
 class Listing:
-    """A list that is still to be read: :meth:`step` until it is done, so that nobody waits for a long one."""
+    """A long answer that is still to be read: :meth:`step` until it is done, so that nobody waits for it.
 
-    def __init__(self, items: Iterator[bytes]) -> None:
-        self._items = items
+    ``parts`` are the pieces of its JSON one after the other; an empty one says that there was work without a result.
+    """
+
+    def __init__(self, parts: Iterator[bytes], *, at_once: int = STEP) -> None:
+        self._parts = parts
+        self._at_once = at_once
         self._taken: list[bytes] = []
+        self._size = 0
 
-    def step(self, entities: int = STEP) -> Found | None:
+    def step(self) -> Found | Refusal | None:
         """Read some more; the answer when there are none left."""
-        for item in islice(self._items, entities):
-            self._taken.append(item)
-            entities -= 1
-        return Found(b"[%b]" % b",".join(self._taken)) if entities else None
+        taken = list(islice(self._parts, self._at_once))
+        self._taken += taken
+        self._size += sum(map(len, taken))
+        if self._size > MAX_ANSWER:
+            words = (
+                f"the answer has more than {MAX_ANSWER >> 20} MiB; ask for it in pages, or for fewer fields"
+            )
+            return Refusal("too_large", words)
+        return Found(b"".join(self._taken)) if len(taken) < self._at_once else None
+
+
+def _array(items: Iterable[bytes]) -> Iterator[bytes]:
+    """An array's JSON in parts."""
+    comma = b"["
+    for item in items:
+        yield comma + item
+        comma = b","
+    yield b"[]" if comma == b"[" else b"]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +133,8 @@ class Situation:
     clusters: Collection[int] = ()
     """Clusters of this host."""
     is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
 
     def place(self, guild_id: int) -> tuple[int, int] | None:
         """A guild's shard and cluster."""
@@ -154,18 +180,37 @@ class _Asking:
         if not self.policy.keeps(kind):
             raise _Refused("cache_off", f"the cache keeps no {kind.replace('_', ' ')} (see its settings)")
 
+    def need_of(self, view: View, guild_id: int, row: GuildRow, kind: str) -> None:
+        """That kind of entity must be kept, and have come with that guild."""
+        self.need(kind)
+        self._check(view, guild_id, row, kind)
+
+    def need_at(self, view: View, number: int, kind: str) -> None:
+        """The same for a guild by its number."""
+        guild = view.guild_of(number)
+        row = view.guild_row(guild[0]) if guild is not None else None
+        if guild is not None and row is not None:
+            self.need_of(view, guild[0], row, kind)
+
     def views(self) -> Iterator[View]:
-        return (self.stores.view(cluster) for cluster in self.stores.clusters)
+        """Every store; whoever comes to the end has not found it in those that can be read."""
+        unreadable = self.situation.unreadable
+        for cluster in self.stores.clusters:
+            if cluster not in unreadable:
+                yield self.stores.view(cluster)
+        for words in unreadable.values():
+            raise _Refused("unavailable", words)
 
     def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
         """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
         place = self.situation.place(guild_id)
+        if place is not None and place[1] in self.situation.unreadable:
+            raise _Refused("unavailable", self.situation.unreadable[place[1]])
         if place is not None and place[1] in self.stores.clusters:
-            clusters: Iterable[int] = (place[1],)
+            views: Iterable[View] = (self.stores.view(place[1]),)
         else:
-            clusters = self.stores.clusters
-        for cluster in clusters:
-            view = self.stores.view(cluster)
+            views = self.views()
+        for view in views:
             row = view.guild_row(guild_id)
             if row is not None:
                 self._check(view, guild_id, row, kind)
@@ -179,20 +224,26 @@ class _Asking:
         return None
 
     def _check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
-        if not row.number and row.state is GuildState.PENDING:
-            raise _Refused("loading", f"guild {guild_id} has not come from Discord yet")
-        if kind is not None and row.stamp < incomplete_since(view.reading).get(kind, 0):
+        if not row.number and (kind is not None or row.state is GuildState.PENDING):
+            outage = " (it is in an outage)" if row.state is GuildState.OUTAGE else ""
+            raise _Refused("loading", f"guild {guild_id} has not come from Discord yet{outage}")
+        if kind is not None and row.stamp < view.incomplete_since(kind):
             words = f"{kind.replace('_', ' ')} of guild {guild_id} are incomplete until Discord sends it anew"
             raise _Refused("incomplete", words)
 
-    def absent(self) -> Missing:
-        """What is in no store, and names no guild: while shards are starting that says nothing."""
+    def absent(self, kind: str | None = None) -> Missing:
+        """What is in no store, and names no guild: while shards are starting, or guilds came without what it is of,
+        that says nothing.
+        """
         count = self.situation.shard_count
         per_cluster = self.situation.shards_per_cluster
         for cluster in self.situation.clusters:
             shards = range((cluster - 1) * per_cluster, min(cluster * per_cluster, count or 0))
             if any(self.situation.is_loading(shard_id) for shard_id in shards):
                 raise _Refused("loading", f"shards of cluster {cluster} are still starting")
+        if kind is not None and not all(view.is_complete(kind) for view in self.views()):
+            words = f"{kind.replace('_', ' ')} of some guilds are incomplete until Discord sends these anew"
+            raise _Refused("incomplete", words)
         return Missing()
 
     def by_id(self, kind: Kind, entity_id: int) -> tuple[View, int] | None:
@@ -215,7 +266,7 @@ class _Asking:
 
     def array(self, items: Iterable[Fields]) -> Listing:
         """A list, as many as were asked for."""
-        return Listing(join(self.pick(item)) for item in islice(items, self.asked.limit or LIMIT))
+        return Listing(_array(join(self.pick(item)) for item in islice(items, self.asked.limit or LIMIT)))
 
     @property
     def after(self) -> int:
@@ -236,20 +287,29 @@ def _current_user(asking: _Asking) -> Outcome:
     return asking.object(_fields(max(known)[1])) if known else asking.absent()
 
 
-def _guild(asking: _Asking) -> Outcome:
+def _guild(asking: _Asking) -> Outcome | Listing:
     guild_id = asking.asked.arguments[0]
     place = asking.guild(guild_id)
     if place is None:
         return Missing()
     view, row = place
     found = view.guild_fields(guild_id, row)
-    for name in asking.asked.fields or ():
-        if name in _LISTS_OF_GUILD:
-            word, kind = _LISTS_OF_GUILD[name]
-            asking.need(word)
-            items = (msgspec.Raw(join(_plain(item))) for _, item in view.children(row.number, kind))
-            found[name] = msgspec.Raw(join_raws(list(items)))
-    return asking.object(found)
+    wanted = [name for name in asking.asked.fields or () if name in _LISTS_OF_GUILD]
+    if not wanted:
+        return asking.object(found)
+    for name in wanted:
+        asking.need_of(view, guild_id, row, _LISTS_OF_GUILD[name][0])
+    return Listing(_with_lists(asking.pick(found), view, row.number, dict.fromkeys(wanted)))
+
+
+def _with_lists(found: Fields, view: View, number: int, lists: Iterable[str]) -> Iterator[bytes]:
+    """A guild's own fields and then its lists, in parts."""
+    before = join(found)[:-1]
+    for name in lists:
+        yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
+        before = b""
+        yield from _array(join(_plain(item)) for _, item in view.children(number, _LISTS_OF_GUILD[name][1]))
+    yield b"}"
 
 
 def _plain(found: Fields) -> Fields:
@@ -284,7 +344,7 @@ def _guild_channel(asking: _Asking) -> Outcome:
             if found is not None and asking.asked.fields is not None:
                 found |= view.channel_details(number, channel_id)
             return asking.object(found)
-    return asking.absent()
+    return asking.absent("channels")
 
 
 def _private_channel(asking: _Asking) -> Outcome:
@@ -301,7 +361,9 @@ def _by_id(word: str, kind: Kind) -> _Answer:
         asking.need(word)
         entity_id = asking.asked.arguments[0]
         place = asking.by_id(kind, entity_id)
-        return asking.absent() if place is None else asking.object(place[0].child(place[1], kind, entity_id))
+        if place is None:
+            return asking.absent(word)
+        return asking.object(place[0].child(place[1], kind, entity_id))
 
     return find
 
@@ -342,24 +404,28 @@ def _user(asking: _Asking) -> Outcome:
             known.append(me)
         elif (user := view.user(user_id)) is not None:
             known.append(user)
-    return asking.object(_fields(max(known)[1])) if known else asking.absent()
+    return asking.object(_fields(max(known)[1])) if known else asking.absent("members")
 
 
-def _voice_channel_states(asking: _Asking) -> Outcome:
+def _voice_channel_states(asking: _Asking) -> Outcome | Listing:
     asking.need("voice_states")
     channel_id = asking.asked.arguments[0]
     place = asking.by_id(Kind.CHANNEL, channel_id)
     if place is None:
-        return asking.absent()
+        asking.need("channels")
+        return asking.absent("channels")
     view, number = place
-    states = []
+    asking.need_at(view, number, "voice_states")
+    return Listing(_array(_states_in(asking, view, number, channel_id)))
+
+
+def _states_in(asking: _Asking, view: View, number: int, channel_id: int) -> Iterator[bytes]:
     for user_id, state in view.children(number, Kind.VOICE_STATE):
         if snowflake(state.get("channel_id")) == channel_id:
             member = view.child(number, Kind.MEMBER, user_id)
             if member is not None:
                 state["member"] = msgspec.Raw(join(_plain(member)))
-            states.append(msgspec.Raw(join(asking.pick(state))))
-    return Found(join_raws(states))
+            yield join(asking.pick(state))
 
 
 def _voice_state(asking: _Asking) -> Outcome:
@@ -369,9 +435,13 @@ def _voice_state(asking: _Asking) -> Outcome:
     place = asking.by_id(Kind.CHANNEL, place_id)
     if place is not None:
         view, number = place
+        asking.need_at(view, number, "voice_states")
         state = view.child(number, Kind.VOICE_STATE, user_id)
         if state is not None and snowflake(state.get("channel_id")) == place_id:
             return asking.object(state)
+        # A guild may have the id of its first channel; else it is known that the user is not there.
+        if view.guild_row(place_id) is None:
+            return Missing()
     return asking.object(asking.child("voice_states", Kind.VOICE_STATE, place_id, user_id))
 
 
@@ -412,10 +482,10 @@ def _mutual_guilds(asking: _Asking) -> Outcome | Listing:
 
 
 def _member_permissions(asking: _Asking) -> Outcome:
-    for word in ("members", "roles"):
-        asking.need(word)
     guild_id, user_id, *rest = asking.asked.arguments
-    place = asking.guild(guild_id, "roles")
+    for word in ("members", "roles", *(("channels",) if rest else ())):
+        asking.need(word)
+        place = asking.guild(guild_id, word)
     channel_id = rest[0] if rest else None
     granted = (
         permissions(place[0], guild_id, user_id, channel_id, wall=asking.wall) if place is not None else None
@@ -461,30 +531,84 @@ _WORDS = {
 }
 
 
-def stats_of(view: View) -> dict[str, int]:
-    """How many entities of each kind a store holds."""
+# Guilds whose state is counted between two looks at the clock.
+COUNTED = 500
+
+
+def _counting(view: View) -> Generator[None, None, dict[str, int]]:
+    """How many entities of each kind a store holds, a little at a time: guilds are looked at one by one."""
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
     found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
     found["presences"] = view.reading.entries(Table.PRESENCES)
     found["messages"] = counts.get(MESSAGES, 0)
-    states = [state_of(value) for _, value in view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)]
-    found["guilds"] = len(states)
-    found["unavailable_guilds"] = sum(1 for state in states if state is GuildState.OUTAGE)
-    found["pending_guilds"] = sum(1 for state in states if state is GuildState.PENDING)
+    states: Counter[GuildState] = Counter()
+    rows = view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)
+    while some := [state_of(value) for _, value in islice(rows, COUNTED)]:
+        states.update(some)
+        yield
+    found["guilds"] = states.total()
+    found["unavailable_guilds"] = states[GuildState.OUTAGE]
+    found["pending_guilds"] = states[GuildState.PENDING]
     return found
 
 
-def _stats(asking: _Asking) -> Outcome:
+def stats_of(view: View) -> dict[str, int]:
+    """How many entities of each kind a store holds."""
+    counting = _counting(view)
+    while True:
+        try:
+            next(counting)
+        except StopIteration as done:
+            found: dict[str, int] = done.value
+            return found
+
+
+def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
+    """Shards with guilds that came before a kind was kept that is kept now: the newest stamp from which one is.
+
+    A guild in an outage is none of them: a new session would not bring it.
+    """
+    kinds = [kind for kind in policy.kept() if kind not in _WITHOUT_SNAPSHOT and not view.is_complete(kind)]
+    if not kinds:
+        return {}
+    since = max(view.incomplete_since(kind) for kind in kinds)
+    return {
+        row.shard_id: since
+        for _, row in view.guild_rows()
+        if row.stamp < since and row.state is not GuildState.OUTAGE
+    }
+
+
+# No GUILD_CREATE brings them, however new.
+_WITHOUT_SNAPSHOT = frozenset({"messages", "integrations"})
+
+
+def _stats(asking: _Asking) -> Listing:
+    return Listing(_stats_of_all(asking), at_once=1)
+
+
+def _stats_of_all(asking: _Asking) -> Iterator[bytes]:
     total: dict[str, int] = {}
     clusters = []
     for cluster in asking.stores.clusters:
-        counts = stats_of(asking.stores.view(cluster))
+        counting = _counting(asking.stores.view(cluster))
+        counts = yield from _silently(counting)
         clusters.append({"cluster": cluster, **counts})
         for name, count in counts.items():
             total[name] = total.get(name, 0) + count
-    body = msgspec.json.encode({**total, "clusters": clusters})
-    return asking.object(_fields(body))
+    yield join(asking.pick(_fields(msgspec.json.encode({**total, "clusters": clusters}))))
+
+
+def _silently(work: Generator[None, None, dict[str, int]]) -> Generator[bytes, None, dict[str, int]]:
+    """Work without a result yet, as parts of a listing."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: dict[str, int] = done.value
+            return found
+        yield b""
 
 
 def _group(asking: _Asking) -> Outcome:

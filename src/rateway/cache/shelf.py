@@ -97,6 +97,8 @@ class ShelfReader:
         self._reading = storage
         self._last: tuple[bytes, bytes] = (b"", b"")
         self._text = b""
+        # What waits for the index, by kind, as far as it was looked at in this moment.
+        self._unindexed: dict[int, list[tuple[bytes, bytes]]] = {}
 
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
         """One object's JSON."""
@@ -153,8 +155,14 @@ class ShelfReader:
     def homes(self, kind: int, entity_id: int) -> list[int]:
         """The numbers of the guilds that hold an entity of an indexed kind."""
         found = list(self._reading.homes(kind, entity_id))
+        pending = self._unindexed.get(kind)
+        if pending is None:
+            scan = self._reading.scan(Table.PENDING, bytes((kind,)), bytes((kind + 1,)))
+            pending = self._unindexed[kind] = list(scan)
+        if not pending:
+            return found
         wanted = entity_id.to_bytes(8, "big")
-        for key, ids in self._reading.scan(Table.PENDING, bytes((kind,)), bytes((kind + 1,))):
+        for key, ids in pending:
             at = ids.find(wanted)
             while at >= 0 and at % 8:
                 at = ids.find(wanted, at + 1)

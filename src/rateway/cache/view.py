@@ -13,6 +13,7 @@ import msgspec
 
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.objects import FALSE, Fields, fields, integer, join, raws, snowflake, text
+from rateway.cache.policy import written_policy
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.storage import Reading, Table
 
@@ -39,11 +40,47 @@ def key8(entity_id: int) -> bytes:
 
 
 class View:
-    """One store as it is at one moment."""
+    """One store as it is at one moment.
 
-    def __init__(self, reading: Reading, shelf: ShelfReader | None = None) -> None:
+    ``doubts`` outlives the moment: kind → the stamp that its incompleteness was looked at for, and a guild found to be
+    incomplete then (:meth:`is_complete`).
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        shelf: ShelfReader | None = None,
+        doubts: dict[str, tuple[int, int | None]] | None = None,
+    ) -> None:
         self.reading = reading
         self.shelf = ShelfReader(reading) if shelf is None else shelf
+        self._doubts = {} if doubts is None else doubts
+        self._since: dict[str, int] | None = None
+
+    # completeness
+
+    def incomplete_since(self, kind: str) -> int:
+        """The stamp before which guilds came without that kind, or with less of it; 0 when none did."""
+        if self._since is None:
+            written = written_policy(self.reading)
+            self._since = written.since if written is not None else {}
+        return self._since.get(kind, 0) if self._since else 0
+
+    def is_complete(self, kind: str) -> bool:
+        """Whether every guild came since that kind is kept. Guilds only become complete, hence the memory."""
+        since = self.incomplete_since(kind)
+        if not since:
+            return True
+        known = self._doubts.get(kind)
+        if known is not None and known[0] == since:
+            if known[1] is None:
+                return True
+            row = self.guild_row(known[1])
+            if row is not None and row.stamp < since:
+                return False
+        doubted = next((guild_id for guild_id, row in self.guild_rows() if row.stamp < since), None)
+        self._doubts[kind] = (since, doubted)
+        return doubted is None
 
     # guilds
 

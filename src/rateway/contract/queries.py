@@ -27,6 +27,8 @@ MAX_BODY = 1 << 20
 MAX_FIELDS = 100
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+# ``type`` and ``arguments``: with these and nothing else there is nothing else to be checked.
+_ESSENTIAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,7 @@ QUERY_TYPES: Mapping[str, QueryType] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """One thing that is asked for. ``limit`` is ``None`` for what is not a list; ``fields`` ``None`` means all."""
 
     type: str
@@ -99,8 +100,7 @@ class Query:
     after: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class QueryRequest:
+class QueryRequest(msgspec.Struct, frozen=True):
     """What one message asks for; a query in it that cannot be served is its :class:`Fault`.
 
     ``batch``: the answer is an array. ``return_routing_key`` is where an old worker waits, on the same exchange.
@@ -109,6 +109,9 @@ class QueryRequest:
     queries: tuple[Query | Fault, ...]
     batch: bool
     return_routing_key: str | None
+
+
+_decode = msgspec.json.Decoder().decode
 
 
 def key_fault(key: object) -> Fault | None:
@@ -141,7 +144,7 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
     if len(body) > MAX_BODY:
         return Fault(ErrorCode.TOO_LARGE, f"{len(body)} bytes; a query has at most {MAX_BODY}")
     try:
-        said = msgspec.json.decode(body)
+        said = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Fault(ErrorCode.BAD_JSON, f"the body is not JSON: {error}")
     if not isinstance(said, dict):
@@ -158,15 +161,16 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
         fault = key_fault(key)
         if fault is not None:
             return fault
-    batch = "queries" in said
-    listed = said["queries"] if batch else [said]
+    if "queries" not in said:
+        return QueryRequest((_query(said),), False, key)
+    listed = said["queries"]
     if not isinstance(listed, list):
         queries: tuple[Query | Fault, ...] = (Fault(ErrorCode.INVALID, "queries is no array"),)
         return QueryRequest(queries, False, key)
     if len(listed) > MAX_QUERIES:
         queries = (Fault(ErrorCode.TOO_LARGE, f"{len(listed)} queries at once; {MAX_QUERIES} are the most"),)
         return QueryRequest(queries, False, key)
-    return QueryRequest(tuple(_query(item) for item in listed), batch, key)
+    return QueryRequest(tuple([_query(item) for item in listed]), True, key)
 
 
 def _query(said: object) -> Query | Fault:
@@ -179,6 +183,8 @@ def _query(said: object) -> Query | Fault:
     arguments = _arguments(kind, said.get("arguments"))
     if isinstance(arguments, Fault):
         return arguments
+    if len(said) == _ESSENTIAL and "arguments" in said and not kind.lists:
+        return Query(kind.name, arguments)
     fields = _fields(said.get("fields"))
     if isinstance(fields, Fault):
         return fields

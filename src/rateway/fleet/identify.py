@@ -132,6 +132,7 @@ class IdentifyGovernor:
         self._reset_at = 0.0
         self._remaining = 0
         self._waiting: dict[int, bool] = {}
+        self._wanted = False
         self._granted: dict[int, float] = {}
         self._holds: dict[int, float] = {}
         self._spends: list[tuple[int, float]] = []
@@ -186,15 +187,20 @@ class IdentifyGovernor:
         """Take in what Discord says. *asked_at*: when the question was sent; identifies since then are not in it."""
         self._budget = budget
         self._known_at = now
+        self._wanted = False
         # A window that has not begun, or ends now, is no time to wait for: Discord is asked again a minute later.
         self._reset_at = now + (budget.reset_after_ms / 1000 or BUDGET_AGE_NEAR_RESERVE)
         since = now if asked_at is None else asked_at
         self._remaining = budget.remaining - sum(1 for _, at in self._spends if at >= since)
         self._mark(now)
 
+    def want_budget(self) -> None:
+        """Somebody would know it who waits for no permit: sessions were resumed, and nobody has asked Discord yet."""
+        self._wanted = True
+
     def needs_budget(self, now: float) -> bool:
-        """Whether somebody waits and what is known of the budget is too old to answer."""
-        if not self._waiting:
+        """Whether somebody waits, or asked, and what is known of the budget is too old to answer."""
+        if not self._waiting and not self._wanted:
             return False
         return self._budget is None or now >= self._old_at(now)
 

@@ -96,6 +96,8 @@ class Cluster:
         self.repeated = 0
         # When entities may be counted again (monotonic seconds), and what was counted last.
         self.cache_counts: tuple[float, dict[str, int]] | None = None
+        # Shards with guilds that came without a kind that is kept now: the store's stamp from which that is so.
+        self.incomplete: dict[int, int] = {}
         self.filtered = 0
         self.gaps = 0
         self.oversize = 0
@@ -392,6 +394,11 @@ class Cluster:
             self._settled_moved.clear()
             self._write_soon.clear()
             self._write_now()
+            if self._cache is not None and self._cache.dirty:
+                # Guilds have stopped coming, and perhaps all events with them: what waits for the index, which every
+                # lookup goes through until then, moves on by itself.
+                self._cache.commit()
+                self._settled_moved.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_EVERY_S):
                     await self._write_soon.wait()

@@ -355,9 +355,9 @@ class Crew:
         self._tell(number, words.RestartShard(shard_id))
         return self._hand_of(number) is not None
 
-    def renew_shard(self, shard_id: int) -> bool:
+    def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
-        return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id))
+        return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id, why))
 
     async def drain(self, cluster: int) -> int | None:
         """See ``Worker.drain``. A worker that dies meanwhile is started again without the cluster."""

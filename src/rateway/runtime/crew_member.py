@@ -175,7 +175,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
             case words.UseGateway():
                 worker.use_gateway(record.url)
             case words.RenewShard():
-                worker.renew_shard(record.shard)
+                worker.renew_shard(record.shard, record.why)
             case words.Drain():
                 # Beside this: permits and questions of the other clusters do not wait for it.
                 draining.add(asyncio.ensure_future(_drain(line, worker, record.cluster)))

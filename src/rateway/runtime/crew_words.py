@@ -49,6 +49,7 @@ class RestartShard(msgspec.Struct, tag=True, frozen=True):
 
 class RenewShard(msgspec.Struct, tag=True, frozen=True):
     shard: int
+    why: str
 
 
 class Drain(msgspec.Struct, tag=True, frozen=True):

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from rateway.cache.queries import MAX_ANSWER
 from rateway.contract.errors import ErrorCode, Fault, Status, error_body
 from rateway.contract.queries import Query, QueryRequest
 from rateway.transports.amqp.inbound import Message
+from rateway.transports.store.queries import Answer
 
 if TYPE_CHECKING:
     from rateway.runtime.responder import Responder
@@ -23,23 +26,27 @@ if TYPE_CHECKING:
 # One turn of work: short beside what an event's way takes in all, long beside one query.
 TURN_S = 0.001
 
-
-class Answer(Protocol):
-    """What the cache says to one query."""
-
-    @property
-    def status(self) -> Status: ...
-    @property
-    def body(self) -> bytes: ...
+_clock = time.monotonic
 
 
-Steps = Generator[Answer | Fault | None, None, None]
+class LongAnswer(Protocol):
+    """An answer that takes longer: None from each step but the last (``transports.store.queries.LongAnswer``)."""
+
+    def step(self) -> Answer | Fault | None: ...
+    def close(self) -> None: ...
+
+
+class Moment(Protocol):
+    """The cache as it is now (``transports.store.queries.Moment``)."""
+
+    def answer(self, query: Query) -> Answer | Fault | LongAnswer: ...
+    def close(self) -> None: ...
 
 
 class _Waiting:
     """One message's queries: the answers so far, and the one that is being worked on."""
 
-    __slots__ = ("answers", "asked_at", "message", "request", "responder", "running")
+    __slots__ = ("answers", "asked_at", "message", "request", "responder", "running", "size")
 
     def __init__(
         self, responder: Responder, message: Message, request: QueryRequest, asked_at: float
@@ -49,7 +56,8 @@ class _Waiting:
         self.message = message
         self.request = request
         self.answers: list[Answer | Fault] = []
-        self.running: Steps | None = None
+        self.running: LongAnswer | None = None
+        self.size = 0
 
     def kind(self) -> str:
         """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
@@ -58,23 +66,36 @@ class _Waiting:
         query = self.request.queries[0]
         return "invalid" if isinstance(query, Fault) else query.type
 
-    def work(self, steps: Callable[[Query], Steps], is_over: Callable[[], bool]) -> bool:
+    def work(self, moment: Moment, end: float) -> bool:
         """Go on until all queries are answered or the turn is over; whether they are."""
-        queries = self.request.queries
-        while len(self.answers) < len(queries):
-            query = queries[len(self.answers)]
+        queries, answers = self.request.queries, self.answers
+        count = len(queries)
+        while len(answers) < count:
+            query = queries[len(answers)]
             if isinstance(query, Fault):
-                self.answers.append(query)
+                answers.append(query)
                 continue
-            if self.running is None:
-                self.running = steps(query)
-            outcome = next(self.running)
-            if outcome is not None:
+            outcome = moment.answer(query) if self.running is None else self.running.step()
+            if isinstance(outcome, Answer | Fault):
                 self.drop()
-                self.answers.append(outcome)
-            if is_over():
-                break
-        return len(self.answers) == len(queries)
+                answers.append(self._bounded(outcome))
+            elif outcome is not None:
+                self.running = outcome
+            if len(answers) < count and _clock() >= end:
+                return False
+        return True
+
+    def _bounded(self, outcome: Answer | Fault) -> Answer | Fault:
+        """The answers of a batch are one message: beyond its bound the rest has to be asked for again."""
+        if isinstance(outcome, Answer):
+            self.size += len(outcome.body)
+            if self.size > MAX_ANSWER:
+                self.size -= len(outcome.body)
+                words = (
+                    f"the answers of this batch have more than {MAX_ANSWER >> 20} MiB; ask for less at once"
+                )
+                return Fault(ErrorCode.TOO_LARGE, words)
+        return outcome
 
     def drop(self) -> None:
         """Give up what is being worked on: its moment of the stores is freed."""
@@ -97,55 +118,77 @@ class _Waiting:
             self.answer(answer.status, answer.body)
 
     def fail(self, fault: Fault) -> None:
-        self.responder.timed(self.kind(), fault.code.value, asyncio.get_running_loop().time() - self.asked_at)
+        self.responder.timed(self.kind(), fault.code.value, _clock() - self.asked_at)
         self.responder.fail_query(self.message, fault, self.request.return_routing_key)
 
     def answer(self, status: Status, body: bytes) -> None:
-        self.responder.timed(self.kind(), status.value, asyncio.get_running_loop().time() - self.asked_at)
+        self.responder.timed(self.kind(), status, _clock() - self.asked_at)
         self.responder.answer_query(self.message, self.request.return_routing_key, status, body)
 
 
 class QueryDesk:
-    """``steps(query)`` yields None while an answer takes longer, at last the answer; ``limit`` bounds who may wait."""
+    """``moment`` opens the cache for one turn of work; ``limit`` bounds how many messages may wait."""
 
-    def __init__(self, steps: Callable[[Query], Steps], *, limit: int) -> None:
-        self._steps = steps
+    def __init__(self, moment: Callable[[], Moment], *, limit: int) -> None:
+        self._moment = moment
         self._limit = limit
         self._waiting: list[tuple[float, int, _Waiting]] = []
+        # Those whose broker does not take answers just now.
+        self._parked: list[tuple[float, int, _Waiting]] = []
         self._order = itertools.count()
         self._scheduled = False
 
-    def ask(self, responder: Responder, message: Message, request: QueryRequest, deadline: float) -> None:
-        """Take a message's queries in; the answer goes out through its responder."""
-        waiting = _Waiting(responder, message, request, asyncio.get_running_loop().time())
-        if len(self._waiting) >= self._limit:
+    def ask(self, responder: Responder, message: Message, request: QueryRequest, patience: float) -> None:
+        """Take a message's queries in, for ``patience`` seconds; the answer goes out through its responder."""
+        now = _clock()
+        waiting = _Waiting(responder, message, request, now)
+        if len(self._waiting) + len(self._parked) >= self._limit:
             waiting.fail(Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already"))
             return
-        heapq.heappush(self._waiting, (deadline, next(self._order), waiting))
+        heapq.heappush(self._waiting, (now + patience, next(self._order), waiting))
         if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            self._schedule()
+
+    def go_on(self) -> None:
+        """A broker takes answers again, or its connection is another one."""
+        for each in self._parked:
+            heapq.heappush(self._waiting, each)
+        self._parked.clear()
+        if self._waiting and not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + TURN_S
+        moment = self._moment()
         try:
-            self._work(lambda: loop.time() >= end)
+            self._work(moment)
         finally:
+            moment.close()
             # Also after a mistake of ours in one answer: the others still have their turn.
-            self._scheduled = bool(self._waiting)
-            if self._scheduled:
-                loop.call_soon(self._turn)
+            self._scheduled = False
+            if self._waiting:
+                self._schedule()
 
-    def _work(self, is_over: Callable[[], bool]) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting and not is_over():
+    def _work(self, moment: Moment) -> None:
+        heap = self._waiting
+        now = _clock()
+        end = now + TURN_S
+        while heap:
             # The head may change between turns: a more urgent one goes first, what was begun keeps what it has.
-            deadline, _, waiting = self._waiting[0]
-            if deadline < loop.time():
-                heapq.heappop(self._waiting)
+            entry = heap[0]
+            waiting = entry[2]
+            if entry[0] < now:
+                heapq.heappop(heap)
                 waiting.drop()
                 waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
-            elif waiting.work(self._steps, is_over):
-                heapq.heappop(self._waiting)
+            elif not waiting.responder.takes_answers:
+                self._parked.append(heapq.heappop(heap))
+            elif waiting.work(moment, end):
+                heapq.heappop(heap)
                 waiting.finish()
+            now = _clock()
+            if now >= end:
+                break

@@ -139,20 +139,27 @@ class Gateway:
         return self.held.restart_shard(shard_id)
 
     def renewal(self) -> Renewal | None:
-        """How sessions are renewed for their age, if they are."""
-        if self.settings.session_max_age is None:
+        """How sessions are renewed for their age or to fill the cache, if they are."""
+        settings = self.settings
+        if settings.session_max_age is None and not settings.cache_renew:
             return None
-        return Renewal(self.settings.session_max_age, self._may_renew, self._renew_shard)
+        return Renewal(
+            settings.session_max_age, self._may_renew, self._renew_shard, fills_cache=settings.cache_renew
+        )
 
     def _may_renew(self) -> bool:
         """Room in the day's budget beyond the reserve that lost sessions may need."""
         if self.permits is None:
             return False
         governor = self.permits.governor
-        return governor.total is not None and governor.available(self.permits.now()) > governor.reserve
+        if governor.total is None:
+            # All sessions were resumed, so nobody has asked yet. The next look knows it.
+            self.permits.want_budget()
+            return False
+        return governor.available(self.permits.now()) > governor.reserve
 
-    def _renew_shard(self, shard_id: int) -> bool:
-        return self.held is not None and self.held.renew_shard(shard_id)
+    def _renew_shard(self, shard_id: int, why: str) -> bool:
+        return self.held is not None and self.held.renew_shard(shard_id, why)
 
     async def drain(self, cluster: int) -> int | None:
         """Give a cluster up for another gateway: how many of its events stay here unconfirmed.

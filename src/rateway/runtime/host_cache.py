@@ -12,15 +12,14 @@ from collections.abc import Iterable
 
 from rateway.cache.queries import Situation
 from rateway.config import Settings
-from rateway.contract.queries import Query
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster
-from rateway.runtime.desk import QueryDesk, Steps
+from rateway.runtime.desk import QueryDesk
 from rateway.runtime.start import clusters_of, policy_of, store_folder
 from rateway.session.orders import State
 from rateway.transports.state import StateDir
 from rateway.transports.store import StoreFault, StoreReader
-from rateway.transports.store.queries import Queries
+from rateway.transports.store.queries import Moment, Queries
 
 # A store of another process appears when that process starts.
 LOOK_EVERY_S = 0.5
@@ -43,7 +42,7 @@ class HostCache:
         }
         self._missing = [number for number in self._all if number not in own]
         self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
-        self.desk = QueryDesk(self._steps, limit=settings.query_queue)
+        self.desk = QueryDesk(self._moment, limit=settings.query_queue)
 
     def _situation(self) -> Situation:
         layout = self._choice.layout
@@ -52,7 +51,18 @@ class HostCache:
             shards_per_cluster=layout.per_cluster,
             clusters=self._all,
             is_loading=self._is_loading,
+            unreadable=self._unreadable(),
         )
+
+    def _unreadable(self) -> dict[int, str]:
+        """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""
+        found = {}
+        for number, cluster in self._own.items():
+            if cluster.store is None:
+                found[number] = cluster.store_words
+            elif cluster.store.fault is not None:
+                found[number] = cluster.store.fault.words
+        return found
 
     def _is_loading(self, shard_id: int) -> bool:
         number = self._choice.layout.cluster_of(shard_id)
@@ -65,10 +75,11 @@ class HostCache:
         """Which shards of other processes are not live."""
         self._loading_elsewhere = frozenset(shards)
 
-    def _steps(self, query: Query) -> Steps:
+    def _moment(self) -> Moment:
         # Whoever asks may have an event in hand of a process whose store was not there when last looked for.
-        self._open_missing()
-        return self._queries.steps(query)
+        if self._missing:
+            self._open_missing()
+        return self._queries.moment()
 
     def _open_missing(self) -> None:
         for number in list(self._missing):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rateway.cache.queries import stats_of
+from rateway.cache.queries import incomplete_shards, stats_of
 from rateway.runtime.loop_watch import LoopWatch
 from rateway.runtime.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
 from rateway.session.orders import State
@@ -67,6 +67,7 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         away_s=0.0 if shard.away_since is None else now - shard.away_since,
         bytes_in=conversation.bytes_in,
         bytes_inflated=conversation.bytes_inflated,
+        incomplete_since=cluster.incomplete.get(shard.shard_id, 0),
     )
 
 
@@ -115,6 +116,7 @@ def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
     try:
         with reader.view() as view:
             counts = stats_of(view)
+            cluster.incomplete = incomplete_shards(view, store.policy)
     except StoreUnreadable:
         return None
     found = {**counts, "disk_bytes": reader.disk_bytes()}

@@ -200,6 +200,11 @@ class LocalPermits:
         self._governor.finished(shard_id, outcome, self.now())
         self._decide_soon()
 
+    def want_budget(self) -> None:
+        """Ask Discord for the budget soon, though no shard waits for a permit."""
+        self._governor.want_budget()
+        self._changed.set()
+
     def restart(self, shard_id: int) -> None:
         """A person asks for this shard: a crash loop is forgiven."""
         self._governor.restart(shard_id)

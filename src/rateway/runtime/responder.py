@@ -39,6 +39,7 @@ _CODES: dict[str, ErrorCode] = {
     "too_large": ErrorCode.TOO_LARGE,
     "invalid": ErrorCode.INVALID,
 }
+_STATUS = {status: {errors.STATUS_HEADER: status.value} for status in errors.Status}
 _WORDS: dict[str, str] = {
     "superseded": "a newer presence took its place",
     "expired": "it waited for longer than its deadline",
@@ -82,6 +83,7 @@ class Responder:
     def __init__(self, worker: Worker, cluster: Cluster) -> None:
         self._worker = worker
         self._cluster = cluster
+        self._exchange = topology.exchange(cluster.number)
         self.commands: Counter[str] = Counter()
         self.queries: Counter[str] = Counter()
         self.query_kinds: Counter[str] = Counter()
@@ -162,19 +164,22 @@ class Responder:
             words = "the cache is switched off (CACHE_ENABLED)"
             self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
             return
-        now = asyncio.get_running_loop().time()
         patience = commands.deadline(message.expiration, self._worker.settings.query_deadline)
-        cache.desk.ask(self, message, request, now + patience)
+        cache.desk.ask(self, message, request, patience)
+
+    @property
+    def takes_answers(self) -> bool:
+        """Whether the broker takes what is answered; where it does not, answers would pile up in memory."""
+        return self.inbound.writable
 
     def answer_query(self, message: Message, key: str | None, status: errors.Status, body: bytes) -> None:
         """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known."""
-        self.queries[status.value] += 1
-        headers = {errors.STATUS_HEADER: status.value}
+        headers = _STATUS[status]
+        self.queries[headers[errors.STATUS_HEADER]] += 1
         if message.reply_to is not None:
             self.inbound.publish(message, "", message.reply_to, body, headers, message.correlation_id)
         elif key is not None:
-            exchange = topology.exchange(self._cluster.number)
-            self.inbound.publish(message, exchange, key, body, headers, message.correlation_id)
+            self.inbound.publish(message, self._exchange, key, body, headers, message.correlation_id)
         self.inbound.acknowledge(message)
 
     def timed(self, kind: str, outcome: str, seconds: float) -> None:
@@ -188,10 +193,8 @@ class Responder:
 
     def _fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
         if message.reply_to is None and key is not None:
-            exchange = topology.exchange(self._cluster.number)
-            self.inbound.publish(
-                message, exchange, key, b"", errors.error_headers(fault), message.correlation_id
-            )
+            headers = errors.error_headers(fault)
+            self.inbound.publish(message, self._exchange, key, b"", headers, message.correlation_id)
         self._fail(message, fault, self.queries)
 
     # Both.
@@ -206,5 +209,4 @@ class Responder:
 
     def _reply(self, message: Message, body: bytes, status: errors.Status) -> None:
         assert message.reply_to is not None
-        headers = {errors.STATUS_HEADER: status.value}
-        self.inbound.publish(message, "", message.reply_to, body, headers, message.correlation_id)
+        self.inbound.publish(message, "", message.reply_to, body, _STATUS[status], message.correlation_id)

@@ -37,6 +37,9 @@ class ShardStatus(msgspec.Struct, frozen=True):
     """What Discord sent, as it came over the wire."""
     bytes_inflated: int = 0
     """The same, decompressed."""
+    incomplete_since: int = 0
+    """Guilds of this shard came before something that the cache keeps now was kept: from which stamp of the store on
+    (milliseconds); 0 when the cache is complete."""
 
 
 class PublisherStatus(msgspec.Struct, frozen=True):

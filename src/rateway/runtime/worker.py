@@ -82,11 +82,16 @@ class Worker:
                 keys=INBOUND_KEYS,
                 on_message=responder.message,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
+                on_writable=self._answers_go_on,
             )
             cluster.on_exchange = self._inbound[number].bind_again
 
         if settings.cache_enabled:
             self.cache = HostCache(settings, state, choice, self.clusters)
+
+    def _answers_go_on(self) -> None:
+        if self.cache is not None:
+            self.cache.desk.go_on()
 
     def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
         settings, layout = self.settings, self.choice.layout
@@ -208,12 +213,12 @@ class Worker:
         cluster.shards[shard_id].reconnect("asked for by an operator")
         return True
 
-    def renew_shard(self, shard_id: int) -> bool:
+    def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
         cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
         if cluster is None:
             return False
-        cluster.shards[shard_id].renew("the session reached SESSION_MAX_AGE")
+        cluster.shards[shard_id].renew(why)
         return True
 
     async def drain(self, number: int) -> int | None:

@@ -1,8 +1,8 @@
 """One connection to the broker: handshake, heartbeats, channels, and acknowledgements read in bulk.
 
 AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, ``basic.nack``, ``connection.blocked``). What comes
-for every event, ``basic.ack``, is read by hand; everything else is pamqp's. ``transports/amqp/publisher.py``
-writes its own frames through it.
+for every event, ``basic.ack``, and for every query, a delivery, is read by hand; everything else is pamqp's.
+``transports/amqp/publisher.py`` writes its own frames through it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import pamqp.commands as spec
-from pamqp import body as content
 from pamqp import frame as framing
-from pamqp import header as properties
 from pamqp.base import Frame
 
+from rateway.transports.amqp.deliveries import (
+    DELIVER,
+    Delivery,
+    Properties,
+    body_size_of,
+    delivery_of,
+    properties_of,
+)
 from rateway.transports.amqp.uri import AmqpAddress
 
 __all__ = [
@@ -47,6 +53,7 @@ _ACK_LENGTH: Final = 21
 _acks = struct.Struct(">11sQBB").iter_unpack
 _frame = struct.Struct(">BHI").unpack_from
 _FRAME_END: Final = 0xCE
+_METHOD, _HEADER, _BODY, _BEAT = 1, 2, 3, 8
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 # Above it the transport says stop; a broker that reads slowly is not fed into our own memory twice.
 _WRITE_HIGH: Final = 1024 * 1024
@@ -86,8 +93,8 @@ class Channel:
         self.on_nack: Callable[[int, bool], None] = lambda tag, multiple: None
         # (reply code, routing key, body size), called when the returned message has arrived in full.
         self.on_return: Callable[[int, str, int], None] = lambda code, key, size: None
-        self.on_delivery: Callable[[spec.Basic.Deliver, spec.Basic.Properties, bytes], None] = (
-            lambda method, header, body: None
+        self.on_delivery: Callable[[Delivery, Properties, bytes], None] = lambda delivery, properties, body: (
+            None
         )
         self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
         # Called at once when the channel has ended: nothing may be written on it from here on.
@@ -95,9 +102,10 @@ class Channel:
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
         self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
-        self._method: spec.Basic.Return | spec.Basic.Deliver | None = None
-        self._header: properties.ContentHeader | None = None
+        self._method: spec.Basic.Return | Delivery | None = None
+        self._properties: Properties | None = None
         self._body: list[bytes] = []
+        self._size = 0
         self._missing = 0
 
     async def call(self, method: Frame, reply: type[Reply]) -> Reply:
@@ -137,8 +145,8 @@ class Channel:
                 self.on_acks([(method.delivery_tag, int(method.multiple))])
             case spec.Basic.Nack():
                 self.on_nack(method.delivery_tag, bool(method.multiple))
-            case spec.Basic.Return() | spec.Basic.Deliver():
-                self._method, self._header, self._body = method, None, []
+            case spec.Basic.Return():
+                self._method, self._properties, self._body = method, None, []
             case spec.Basic.Cancel():
                 self.on_cancel(str(method.consumer_tag))
             case spec.Channel.Close():
@@ -155,30 +163,30 @@ class Channel:
                     if not answer.done():
                         answer.set_result(method)
 
-    def take_header(self, header: properties.ContentHeader) -> None:
-        """The header of a returned or delivered message has come."""
-        self._header, self._missing = header, header.body_size
-        if not self._missing:
-            self._complete()
+    def take_content(self, kind: int, frame: bytes) -> None:
+        """A ``basic.deliver``, or the header or a piece of the body of a returned or delivered message has come."""
+        if kind == _BODY:
+            part = frame[7:-1]
+            self._missing -= len(part)
+            # The body of a returned message is ours already.
+            if isinstance(self._method, Delivery):
+                self._body.append(part)
+        elif kind == _HEADER:
+            self._size = self._missing = body_size_of(frame)
+            self._properties = properties_of(frame)
+        else:
+            self._method, self._properties, self._body = delivery_of(frame), None, []
 
-    def take_body(self, part: bytes) -> None:
-        """A piece of a returned or delivered message has come."""
-        self._missing -= len(part)
-        # The body of a returned message is ours already.
-        if isinstance(self._method, spec.Basic.Deliver):
-            self._body.append(part)
-        if self._missing <= 0:
-            self._complete()
-
-    def _complete(self) -> None:
-        method, header, body = self._method, self._header, b"".join(self._body)
-        self._method, self._header, self._body = None, None, []
-        if header is None:
+    def complete(self) -> None:
+        """Tell the owner of a message that is there in full, if one is."""
+        method, told, parts = self._method, self._properties, self._body
+        if told is None or self._missing > 0:
             return
-        if isinstance(method, spec.Basic.Return):
-            self.on_return(method.reply_code or 0, str(method.routing_key), header.body_size)
-        elif isinstance(method, spec.Basic.Deliver):
-            self.on_delivery(method, header.properties, body)
+        self._method, self._properties, self._body = None, None, []
+        if isinstance(method, Delivery):
+            self.on_delivery(method, told, parts[0] if len(parts) == 1 else b"".join(parts))
+        elif method is not None:
+            self.on_return(method.reply_code or 0, str(method.routing_key), self._size)
 
 
 class Connection(asyncio.Protocol):
@@ -323,25 +331,27 @@ class Connection(asyncio.Protocol):
     # What came
 
     def _take(self, kind: int, number: int, data: bytes) -> None:
-        if kind == 8:
+        if kind == _BEAT:
             return
+        channel = self._channels.get(number)
+        is_content = number > 0 and (kind != _METHOD or data.startswith(DELIVER, 7))
+        frame = None
         try:
-            _, _, frame = framing.unmarshal(data)
+            if not is_content:
+                _, _, frame = framing.unmarshal(data)
+            elif channel is not None:
+                channel.take_content(kind, data)
         except Exception as error:  # noqa: BLE001  # pamqp raises its own, struct's, and what a malformed table leads to
             self._broken(f"a frame that cannot be read ({type(error).__name__})")
             return
-        if number == 0:
-            if isinstance(frame, Frame):
-                self._control(frame)
+        if is_content:
+            if channel is not None:
+                channel.complete()
+        elif not isinstance(frame, Frame):
             return
-        channel = self._channels.get(number)
-        if channel is None:
-            return
-        if isinstance(frame, properties.ContentHeader):
-            channel.take_header(frame)
-        elif isinstance(frame, content.ContentBody):
-            channel.take_body(frame.value)
-        elif isinstance(frame, Frame):
+        elif number == 0:
+            self._control(frame)
+        elif channel is not None:
             channel.take(frame)
             if channel.closed.done() and self._channels.get(number) is channel:
                 del self._channels[number]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import secrets
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
 import pamqp.commands as spec
 from pamqp import frame as framing
 from pamqp.body import ContentBody
@@ -30,7 +31,8 @@ from rateway.transports.amqp.connection import (
     ConnectionLost,
     connect,
 )
-from rateway.transports.amqp.frames import CHANNEL, Publish, pieces, short
+from rateway.transports.amqp.deliveries import Delivery, Properties
+from rateway.transports.amqp.frames import CHANNEL, END, short
 from rateway.transports.amqp.uri import AmqpAddress
 
 __all__ = ["Inbound", "Message", "Ownership"]
@@ -46,13 +48,22 @@ RECONNECT_MOST_S: Final = 10.0
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
 
 _CORRELATION_ID, _CONTENT_TYPE, _HEADERS = 0x0400, 0x8000, 0x2000
+# Frames of answers: a method (basic.publish), a content header (class basic), a piece of the body, basic.ack.
+_METHOD: Final = struct.Struct(">BHI6s")
+_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+_HEADER: Final = struct.Struct(">BHIIQH")
+_CLASS_BASIC: Final = 60 << 16
+_BODY: Final = struct.Struct(">BHI")
+_ACK: Final = struct.Struct(">BHIHHQ?B")
+_JSON: Final = b"\x10application/json"
+# Places that answers go to, whose frames are remembered: one or a few for each worker.
+PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
 _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 405, 406
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A query or a command as it came. ``expiration`` is AMQP's own (milliseconds as text)."""
 
     tag: int
@@ -79,8 +90,11 @@ class Inbound:
         keys: tuple[str, ...],
         on_message: Callable[[Message], None],
         on_ownership: Callable[[Ownership, str], None],
+        on_writable: Callable[[], None] = lambda: None,
     ) -> None:
-        """``on_ownership(state, why)`` is called when the state changes; ``on_message`` must not wait or raise."""
+        """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
+        become true or a new connection begins; ``on_message`` must not wait or raise.
+        """
         self._address = address
         self._name = name
         self._exchange = exchange
@@ -90,10 +104,17 @@ class Inbound:
         self._keys = keys
         self._on_message = on_message
         self._on_ownership = on_ownership
+        self._on_writable = on_writable
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._said: tuple[Ownership, str] | None = None
         self._out: list[bytes] = []
+        # Frames that say where to, by exchange and key.
+        self._places: dict[tuple[str, str], bytes] = {}
+        # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
+        self._done: list[int] = []
+        self._early: set[int] = set()
+        self._all_up_to = 0
 
     async def run(self) -> None:
         """Own the queue, or wait until that is possible, until cancelled."""
@@ -125,6 +146,7 @@ class Inbound:
                 # What waits in the queue is delivered with the broker's word that we consume, before we have read
                 # that: it is answered on this channel.
                 self._connection, self._channel = connection, channel
+                connection.on_writable = self._on_writable
                 await self._consume(channel)
                 await self._ask(connection, spec.Queue.Declare(0, self._flag, exclusive=True))
             except ChannelClosed as closed:
@@ -151,6 +173,10 @@ class Inbound:
         """The channel has ended: nothing can be answered on it any more."""
         self._channel = None
         self._out.clear()
+        self._done.clear()
+        self._early.clear()
+        self._all_up_to = 0
+        self._on_writable()
 
     async def bind_again(self) -> None:
         """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
@@ -167,7 +193,7 @@ class Inbound:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
 
     async def _consume(self, channel: Channel) -> None:
-        channel.on_delivery = lambda method, header, body: self._deliver(channel, method, header, body)
+        channel.on_delivery = lambda method, told, body: self._deliver(channel, method, told, body)
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
         await channel.call(
@@ -223,28 +249,33 @@ class Inbound:
             self._said = (state, why)
             self._on_ownership(state, why)
 
-    def _deliver(
-        self, channel: Channel, method: spec.Basic.Deliver, header: spec.Basic.Properties, body: bytes
-    ) -> None:
+    def _deliver(self, channel: Channel, delivery: Delivery, told: Properties, body: bytes) -> None:
         self._on_message(
             Message(
-                tag=method.delivery_tag or 0,
-                key=str(method.routing_key),
-                body=body,
-                headers=header.headers or {},
-                reply_to=header.reply_to or None,
-                correlation_id=header.correlation_id or None,
-                expiration=header.expiration or None,
-                redelivered=bool(method.redelivered),
-                channel=channel,
+                delivery.tag,
+                delivery.key,
+                body,
+                told.headers,
+                told.reply_to,
+                told.correlation_id,
+                told.expiration,
+                delivery.redelivered,
+                channel,
             )
         )
+
+    @property
+    def writable(self) -> bool:
+        """Whether the broker takes what is written. Of a connection that is gone nothing is in the way."""
+        return self._connection is None or self._connection.writable
 
     # Answers. They are written once per wake-up, and never when the connection that asked is gone.
 
     def acknowledge(self, message: Message) -> None:
         """The message is dealt with; after its connection ended the broker delivers it again."""
-        self._put(message, struct.pack(">BHIHHQB", 1, CHANNEL, 13, 60, 80, message.tag, 0) + b"\xce")
+        if message.channel is self._channel:
+            self._write_soon()
+            self._done.append(message.tag)
 
     def publish(
         self,
@@ -256,29 +287,49 @@ class Inbound:
         correlation_id: str | None,
     ) -> None:
         """Send an answer on the connection that the question came on. ``key`` and ids are at most 255 bytes."""
+        if message.channel is not self._channel:
+            return
         assert self._connection is not None
-        flags, fields = _HEADERS, b""
+        self._write_soon()
+        flags = _HEADERS
+        properties = _table(tuple(headers.items()))
         if body:
             flags |= _CONTENT_TYPE
+            properties = _JSON + properties
         if correlation_id is not None:
             flags |= _CORRELATION_ID
-        for name, value in headers.items():
-            fields += short(name.encode()) + _field(value)
-        properties = b"".join(
-            (
-                struct.pack(">H", flags),
-                short(b"application/json") if body else b"",
-                struct.pack(">I", len(fields)),
-                fields,
-                short(correlation_id.encode()) if correlation_id is not None else b"",
+            properties += short(correlation_id.encode())
+        out, size = self._out, len(body)
+        out.append(self._place(exchange, key))
+        out.append(_HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags))
+        room = self._connection.frame_max - 8
+        if size <= room:
+            out.append(
+                b"%b\xce%b%b\xce" % (properties, _BODY.pack(3, CHANNEL, size), body)
+                if body
+                else properties + END
             )
-        )
-        publish = Publish(key.encode(), properties, body)
-        begin, content, end = pieces(exchange.encode(), publish, self._connection.frame_max)
-        self._put(message, begin + content + end)
+            return
+        out.append(properties + END)
+        for start in range(0, size, room):
+            part = body[start : start + room]
+            out += (_BODY.pack(3, CHANNEL, len(part)), part, END)
+
+    def _place(self, exchange: str, key: str) -> bytes:
+        """The frame of a ``basic.publish`` to there."""
+        frame = self._places.get((exchange, key))
+        if frame is None:
+            where = short(exchange.encode()) + short(key.encode()) + b"\0"
+            frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
+            if len(self._places) >= PLACES:
+                self._places.clear()
+            self._places[exchange, key] = frame
+        return frame
 
     def forward(self, message: Message, exchange: str, headers: Mapping[str, Any]) -> None:
         """Publish the message again, as it is but for its headers, to the same key of another exchange."""
+        if message.channel is not self._channel:
+            return
         assert self._connection is not None
         about = spec.Basic.Properties(
             headers=dict(headers),
@@ -293,24 +344,49 @@ class Inbound:
             framing.marshal(ContentBody(message.body[start : start + room]), CHANNEL)
             for start in range(0, len(message.body), room)
         ]
-        self._put(message, b"".join(parts))
+        self._write_soon()
+        self._out += parts
 
-    def _put(self, message: Message, data: bytes) -> None:
-        if message.channel is not self._channel:
-            return
-        if not self._out:
+    def _write_soon(self) -> None:
+        if not self._out and not self._done:
             asyncio.get_running_loop().call_soon(self._write)
-        self._out.append(data)
 
     def _write(self) -> None:
         out, self._out = self._out, []
-        if out and self._channel is not None and self._connection is not None:
+        if self._channel is None or self._connection is None:
+            return
+        if self._done:
+            out.append(self._acknowledgements())
+        if out:
             self._connection.write(b"".join(out))
+
+    def _acknowledgements(self) -> bytes:
+        """One frame for all messages that are dealt with and have none before them that is not, and one for each
+        other. A frame for many names the highest of *these*: the broker knows no tag that it was told of already."""
+        done, self._done = self._done, []
+        early, up_to = self._early, self._all_up_to
+        early.update(done)
+        while up_to + 1 in early:
+            up_to += 1
+            early.remove(up_to)
+        self._all_up_to = up_to
+        below = [tag for tag in done if tag <= up_to]
+        frames = [_ACK.pack(1, CHANNEL, 13, 60, 80, tag, 0, 0xCE) for tag in done if tag > up_to]
+        if below:
+            frames.append(_ACK.pack(1, CHANNEL, 13, 60, 80, max(below), len(below) > 1, 0xCE))
+        return b"".join(frames)
 
 
 def _is_taken(closed: ChannelClosed) -> bool:
     """Whether a consumer was refused because another one is exclusive."""
     return closed.code in (_ACCESS_REFUSED, _RESOURCE_LOCKED) and "exclusive" in closed.text
+
+
+@functools.lru_cache(64)
+def _table(headers: tuple[tuple[str, str | int], ...]) -> bytes:
+    """AMQP's table of an answer's headers; most say ``status`` = ``ok``."""
+    fields = b"".join([short(name.encode()) + _field(value) for name, value in headers])
+    return struct.pack(">I", len(fields)) + fields
 
 
 def _field(value: str | int) -> bytes:

@@ -22,13 +22,15 @@ Nothing here raises for a full or broken disk: such faults are values, and :attr
 
 from rateway.cache.applied import Applied, SessionRecord
 from rateway.transports.store.opening import StoreFault
-from rateway.transports.store.queries import Answer, Queries
+from rateway.transports.store.queries import Answer, LongAnswer, Moment, Queries
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
 from rateway.transports.store.writer import Store
 
 __all__ = [
     "Answer",
     "Applied",
+    "LongAnswer",
+    "Moment",
     "Queries",
     "SessionRecord",
     "Store",

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+
+import lmdb
+import msgspec
 
 from rateway.cache.policy import CachePolicy
-from rateway.cache.queries import Found, Listing, Missing, Outcome, Situation, begin
+from rateway.cache.queries import Found, Listing, Missing, Refusal, Situation, begin
 from rateway.cache.view import View
 from rateway.contract.errors import ErrorCode, Fault, Status
 from rateway.contract.queries import Query
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
 
-__all__ = ["Answer", "Queries"]
+__all__ = ["Answer", "LongAnswer", "Moment", "Queries"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What the cache says: ``body`` is JSON, empty with :attr:`Status.NOT_FOUND`."""
 
     status: Status
@@ -28,29 +28,87 @@ class Answer:
 _MISSING = Answer(Status.NOT_FOUND, b"")
 
 
-class _Moment:
-    """The stores during one answer: a read transaction for each that is looked at."""
+class Moment:
+    """The stores as they are now, for as many queries as are answered together: a read transaction for each store
+    that is looked at. They end with :meth:`close`, or later with the last :class:`LongAnswer` that needs them.
+    """
 
-    def __init__(self, readers: Mapping[int, StoreReader], stack: ExitStack) -> None:
+    def __init__(
+        self, readers: Mapping[int, StoreReader], situation: Situation, policy: CachePolicy, wall: float
+    ) -> None:
         self._readers = readers
-        self._stack = stack
+        self.clusters: Sequence[int] = tuple(readers)
+        self._situation = situation
+        self._policy = policy
+        self._wall = wall
         self._views: dict[int, View] = {}
-
-    @property
-    def clusters(self) -> Sequence[int]:
-        return list(self._readers)
+        self._transactions: list[lmdb.Transaction] = []
+        self._holders = 1
 
     def view(self, cluster: int) -> View:
+        """A cluster's store. Raises StoreUnreadable."""
         view = self._views.get(cluster)
         if view is None:
-            view = self._views[cluster] = self._stack.enter_context(self._readers[cluster].view())
+            view, txn = self._readers[cluster].begin()
+            self._views[cluster] = view
+            self._transactions.append(txn)
         return view
+
+    def answer(self, query: Query) -> Answer | Fault | LongAnswer:
+        """Answer one query, or begin to. Never raises; what a store cannot give is a :class:`Fault` that says why."""
+        try:
+            outcome = begin(query, self, self._situation, self._policy, self._wall)
+            if isinstance(outcome, Listing):
+                listing, found = outcome, outcome.step()
+                if found is None:
+                    return LongAnswer(self, query, listing)
+                outcome = found
+        # A row that cannot be read must not end the reader of a cluster: the worker is told, the log has the rest.
+        except Exception as error:  # noqa: BLE001
+            return _fault_of(query, error)
+        return _spoken(outcome)
+
+    def hold(self) -> None:
+        """Somebody needs this moment for longer."""
+        self._holders += 1
+
+    def close(self) -> None:
+        """It is not needed any more by whoever made it, or by one who holds it."""
+        self._holders -= 1
+        if not self._holders:
+            for txn in self._transactions:
+                txn.abort()
+            self._transactions.clear()
+
+
+class LongAnswer:
+    """An answer that is read a little at a time, some half a millisecond each, all of one moment."""
+
+    def __init__(self, moment: Moment, query: Query, listing: Listing) -> None:
+        moment.hold()
+        self._moment: Moment | None = moment
+        self._query = query
+        self._listing = listing
+
+    def step(self) -> Answer | Fault | None:
+        """Go on; None while it is not done."""
+        try:
+            found = self._listing.step()
+        except Exception as error:  # noqa: BLE001  # as above
+            return _fault_of(self._query, error)
+        return None if found is None else _spoken(found)
+
+    def close(self) -> None:
+        """It is done, or not wanted any more."""
+        if self._moment is not None:
+            self._moment.close()
+            self._moment = None
 
 
 class Queries:
     """Answers for every entity of the host, whichever cluster holds it.
 
-    ``readers``: cluster → its store; may change while this lives. ``situation`` is asked anew for each query.
+    ``readers``: cluster → its store; may change while this lives. ``situation`` is asked anew for each moment.
     ``wall`` is Unix seconds, for time-outs of members.
     """
 
@@ -67,35 +125,33 @@ class Queries:
         self._situation = situation
         self._wall = wall
 
+    def moment(self) -> Moment:
+        """The stores as they are now, to be closed."""
+        return Moment(self.readers, self._situation(), self._policy, self._wall())
+
     def answer(self, query: Query) -> Answer | Fault:
         """Answer one query at once. Never raises; what a store cannot give is a :class:`Fault` that says why."""
-        for found in self.steps(query):
-            if found is not None:
-                return found
-        raise AssertionError("steps end with an answer")
-
-    def steps(self, query: Query) -> Generator[Answer | Fault | None, None, None]:
-        """Answer one query a little at a time: None while a list is not done, some half a millisecond each, at last
-        the answer. All of it is one moment of the stores. Close it when the answer is not wanted any more."""
-        try:
-            with ExitStack() as stack:
-                moment = _Moment(self.readers, stack)
-                outcome = begin(query, moment, self._situation(), self._policy, self._wall())
-                while isinstance(outcome, Listing):
-                    found = outcome.step()
-                    if found is None:
-                        yield None
-                    else:
-                        outcome = found
-            yield _spoken(outcome)
-        except StoreUnreadable as error:
-            yield Fault(ErrorCode.UNAVAILABLE, error.fault.words)
-        # A row that cannot be read must not end the reader of a cluster: the worker is told, the log has the rest.
-        except Exception as error:  # noqa: BLE001
-            yield Fault(ErrorCode.INTERNAL, f"{query.type}: {type(error).__name__}: {error}")
+        moment = self.moment()
+        found = moment.answer(query)
+        if isinstance(found, LongAnswer):
+            long, answer = found, None
+            while answer is None:
+                answer = long.step()
+            long.close()
+            found = answer
+        moment.close()
+        return found
 
 
-def _spoken(outcome: Outcome) -> Answer | Fault:
+def _fault_of(query: Query, error: Exception) -> Fault:
+    if isinstance(error, StoreUnreadable):
+        return Fault(ErrorCode.UNAVAILABLE, error.fault.words)
+    if isinstance(error, lmdb.Error):
+        return Fault(ErrorCode.UNAVAILABLE, f"the store cannot be read: {error}")
+    return Fault(ErrorCode.INTERNAL, f"{query.type}: {type(error).__name__}: {error}")
+
+
+def _spoken(outcome: Found | Missing | Refusal) -> Answer | Fault:
     if isinstance(outcome, Found):
         return Answer(Status.OK, outcome.body)
     if isinstance(outcome, Missing):

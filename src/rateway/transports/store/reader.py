@@ -24,6 +24,8 @@ class StoreReader:
         self._tables = tables
         self._own = own
         self._inode = _inode(path)
+        # Kinds whose completeness was looked at: View.is_complete.
+        self._doubts: dict[str, tuple[int, int | None]] = {}
 
     @classmethod
     def of(cls, path: Path, tables: Tables) -> StoreReader:
@@ -36,9 +38,8 @@ class StoreReader:
         tables = open_for_reading(path)
         return tables if isinstance(tables, StoreFault) else cls(path, tables, own=True)
 
-    @contextmanager
-    def view(self) -> Iterator[View]:
-        """One moment of the store, for one query or batch. Raises :class:`StoreUnreadable` alone."""
+    def begin(self) -> tuple[View, lmdb.Transaction]:
+        """One moment of the store: it stays as it is until the transaction is aborted. Raises StoreUnreadable."""
         if self._own:
             self._follow()
         if self._tables is None:
@@ -47,8 +48,14 @@ class StoreReader:
             txn = self._tables.env.begin()
         except lmdb.Error as error:
             raise StoreUnreadable(fault_of(error, self.path)) from None
+        return View(LmdbReading(self._tables, txn), doubts=self._doubts), txn
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """One moment of the store. Raises :class:`StoreUnreadable` alone."""
+        view, txn = self.begin()
         try:
-            yield View(LmdbReading(self._tables, txn))
+            yield view
         except lmdb.Error as error:
             raise StoreUnreadable(fault_of(error, self.path)) from None
         finally:
@@ -77,6 +84,7 @@ class StoreReader:
             return
         self.close()
         self._inode = inode
+        self._doubts = {}
         tables = open_for_reading(self.path)
         self._tables = None if isinstance(tables, StoreFault) else tables
 

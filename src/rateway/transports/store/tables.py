@@ -84,27 +84,38 @@ def _first(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> tuple[bytes, bytes
 class LmdbReading:
     """A read transaction as the cache's :class:`~rateway.cache.storage.Reading`."""
 
-    __slots__ = ("_tables", "_txn")
+    __slots__ = ("_cursors", "_get", "_pairs", "_rows", "_tables", "_txn")
 
     def __init__(self, tables: Tables, txn: lmdb.Transaction) -> None:
         self._tables = tables
         self._txn = txn
+        self._get = txn.get
+        self._rows = tables.rows
+        # For looks that are over when they return; a scan has a cursor of its own.
+        self._cursors: dict[int, lmdb.Cursor] = {}
+        self._pairs: lmdb.Cursor | None = None
 
     def get(self, table: int, key: bytes) -> bytes | None:
-        found: bytes | None = self._txn.get(key, db=self._tables.rows[table])  # type: ignore[assignment]  # no buffers
+        found: bytes | None = self._get(key, None, self._rows[table])  # type: ignore[assignment]  # no buffers
         return found
 
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return _scan(self._txn.cursor(self._tables.rows[table]), start, stop)
+        return _scan(self._txn.cursor(self._rows[table]), start, stop)
 
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
-        return _first(self._txn.cursor(self._tables.rows[table]), start, stop)
+        cursor = self._cursors.get(table)
+        if cursor is None:
+            cursor = self._cursors[table] = self._txn.cursor(self._rows[table])
+        return _first(cursor, start, stop)
 
     def entries(self, table: int) -> int:
-        return int(self._txn.stat(self._tables.rows[table])["entries"])
+        return int(self._txn.stat(self._rows[table])["entries"])
 
     def homes(self, kind: int, entity_id: int) -> Sequence[int]:
-        return _homes(self._txn.cursor(self._tables.pairs), kind, entity_id)
+        cursor = self._pairs
+        if cursor is None:
+            cursor = self._pairs = self._txn.cursor(self._tables.pairs)
+        return _homes(cursor, kind, entity_id)
 
 
 class LmdbStorage:

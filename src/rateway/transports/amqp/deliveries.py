@@ -1,0 +1,100 @@
+"""What does the broker say of a message that it delivers? Read by hand, for queries come by the ten thousand.
+
+``basic.deliver`` (AMQP 0-9-1, 1.8.3.14) and the content header's properties (4.2.6.1). Of these only what the gateway
+answers by is taken out; the rest is stepped over.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from pamqp import decode
+
+__all__ = ["DELIVER", "Delivery", "Properties", "body_size_of", "delivery_of", "properties_of"]
+
+# Class and method of basic.deliver, where a method frame's payload begins.
+DELIVER: Final = b"\x00\x3c\x00\x3c"
+# A frame's payload begins after type, channel and size; its last byte is the frame's end.
+_PAYLOAD: Final = 7
+# In a content header: class and weight, then the body's size, then the flags.
+_SIZE_AT: Final = _PAYLOAD + 4
+_FLAGS_AT: Final = _SIZE_AT + 8
+
+_u64 = struct.Struct(">Q").unpack_from
+_u32 = struct.Struct(">I").unpack_from
+_u16 = struct.Struct(">H").unpack_from
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """What ``basic.deliver`` says."""
+
+    tag: int
+    redelivered: bool
+    key: str
+
+
+class Properties(msgspec.Struct, frozen=True, gc=False):
+    """What is needed of a message's properties; ``expiration`` is milliseconds as text."""
+
+    headers: Mapping[str, Any]
+    correlation_id: str | None
+    reply_to: str | None
+    expiration: str | None
+
+
+_NO_HEADERS: Mapping[str, Any] = {}
+_NOTHING = Properties(_NO_HEADERS, None, None, None)
+
+
+def delivery_of(frame: bytes) -> Delivery:
+    """The whole frame of a ``basic.deliver``. Raises IndexError, ValueError or struct.error when it is torn."""
+    at = _PAYLOAD + len(DELIVER)
+    at += 1 + frame[at]  # the consumer's tag
+    (tag,) = _u64(frame, at)
+    redelivered = bool(frame[at + 8])
+    at += 9
+    at += 1 + frame[at]  # the exchange
+    return Delivery(tag, redelivered, frame[at + 1 : at + 1 + frame[at]].decode())
+
+
+def body_size_of(frame: bytes) -> int:
+    """How many bytes of body follow a content header."""
+    size: int = _u64(frame, _SIZE_AT)[0]
+    return size
+
+
+def properties_of(frame: bytes) -> Properties:
+    """The properties in a whole frame of a content header. Raises what :func:`delivery_of` raises."""
+    (flags,) = _u16(frame, _FLAGS_AT)
+    if not flags:
+        return _NOTHING
+    at = _FLAGS_AT + 2
+    if flags & 0x8000:  # content type
+        at += 1 + frame[at]
+    if flags & 0x4000:  # content encoding
+        at += 1 + frame[at]
+    headers = _NO_HEADERS
+    if flags & 0x2000:
+        (size,) = _u32(frame, at)
+        if size:
+            headers = decode.field_table(frame[at : at + 4 + size])[1]
+        at += 4 + size
+    if flags & 0x1000:  # delivery mode
+        at += 1
+    if flags & 0x0800:  # priority
+        at += 1
+    correlation_id = reply_to = expiration = None
+    if flags & 0x0400:
+        end = at + 1 + frame[at]
+        correlation_id = frame[at + 1 : end].decode() or None
+        at = end
+    if flags & 0x0200:
+        end = at + 1 + frame[at]
+        reply_to = frame[at + 1 : end].decode() or None
+        at = end
+    if flags & 0x0100:
+        expiration = frame[at + 1 : at + 1 + frame[at]].decode() or None
+    return Properties(headers, correlation_id, reply_to, expiration)
