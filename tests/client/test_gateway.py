@@ -64,6 +64,7 @@ async def ask_everything(it: Stage, worker: Worker, guild_id: str) -> None:
     assert where is not None and where["shard_count"] == 4
     assert (await cache.stats())["guilds"] == 8
     assert guild_id in [each["id"] async for each in cache.mutual_guilds(user_id, fields=["name"])]
+    await other_processes_are_live(worker)
     for unknown in (cache.private_channel(1), cache.group(1), cache.emoji(1), cache.presence(guild_id, 1)):
         assert await unknown is None
     assert await cache.voice_state(1, guild_id) is None
@@ -80,6 +81,18 @@ async def ask_everything(it: Stage, worker: Worker, guild_id: str) -> None:
         kind = "".join(word.capitalize() for word in each.__name__.split("_"))
         # Pages of one find the same: each list is ordered by what the client pages it by.
         assert [item async for item in cache.pages(kind, guild_id, page=1)] == whole
+
+
+async def other_processes_are_live(worker: Worker) -> None:
+    """Until a process has heard that the shards of the others are live, what nobody knows may be theirs."""
+    while True:
+        try:
+            await worker.cache.emoji(1)
+        except QueryError as error:
+            assert error.code == "loading"
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 def test_queries_and_commands_reach_the_gateway_and_members_come_whole(
