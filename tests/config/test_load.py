@@ -412,3 +412,20 @@ def test_any_file_is_read_or_told_as_mistakes(tmp_path: Path, text: str) -> None
         tomllib.loads(file.read_text("utf-8"))
     except tomllib.TOMLDecodeError:
         assert "not TOML" in found[0].wrong
+
+
+def test_fields_of_the_cache_are_kept_or_left_out_by_variable_or_file(tmp_path: Path) -> None:
+    file = tmp_path / "rateway.toml"
+    file.write_text('[cache]\nmembers_fields = ["-banner", "-avatar"]\n')
+    settings = load(file, REQUIRED | {"CACHE_USERS_FIELDS": "avatar,global_name"})
+    assert settings.cache_members_fields == frozenset({"-banner", "-avatar"})
+    assert settings.cache_users_fields == frozenset({"avatar", "global_name"})
+    assert settings.cache_messages_fields is None
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [("nick,-avatar", "with a -"), ("-roles", "always kept"), ("Nick!", "no field's name")],
+)
+def test_a_choice_of_fields_that_cannot_be_is_told(written: str, words: str) -> None:
+    assert words in problem(CACHE_MEMBERS_FIELDS=written).wrong

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
+from rateway.cache.slim import EVERYTHING, Choice, FieldChoices, Slim, slim_of
 from rateway.cache.storage import Reading, Table
 
-__all__ = ["KINDS", "CachePolicy", "WrittenPolicy", "written_policy"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy"]
 
 # Every kind of entity that can be switched off by itself. Guilds and the bot's own user have no switch: without them
 # nothing else could be found.
@@ -22,7 +23,7 @@ KINDS = frozenset(
 
 # Off unless asked for: presences cost the most of all, integrations have no snapshot in GUILD_CREATE and are partial
 # by nature (https://docs.discord.com/developers/events/gateway-events#guilds).
-_DEFAULT_KINDS = KINDS - {"integrations"}
+DEFAULT_KINDS = KINDS - {"integrations"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class CachePolicy:
     """What the cache keeps and says. Another policy is another fingerprint: kinds switched on are then incomplete."""
 
     enabled: bool = True
-    kinds: frozenset[str] = _DEFAULT_KINDS
+    kinds: frozenset[str] = DEFAULT_KINDS
     """Names out of :data:`KINDS`; messages are kept only with ``messages_per_channel`` > 0 as well."""
     messages_per_channel: int = 0
     activities: bool = True
@@ -39,6 +40,8 @@ class CachePolicy:
     """Whether members and users that come inside messages, typing, reactions … are taken."""
     before: frozenset[str] = frozenset()
     """Event names for which the entity as it was is wanted (:attr:`Applied.before`)."""
+    fields: FieldChoices = ()
+    """Which fields of guilds, members, users, presences and messages are kept; of what is not named here, all."""
     message_content: bool = True
     """Whether the MESSAGE_CONTENT intent is on; without it an empty content in MESSAGE_UPDATE erases nothing."""
 
@@ -61,6 +64,15 @@ class CachePolicy:
         """The kinds that are kept."""
         return frozenset(kind for kind in KINDS if self.keeps(kind))
 
+    @property
+    def slim(self) -> Slim | None:
+        """What takes fields out; None when all are kept."""
+        return slim_of(self.fields)
+
+    def choice(self, kind: str) -> Choice:
+        """Which fields of a kind are kept."""
+        return self.slim.choices.get(kind, EVERYTHING) if self.slim is not None else EVERYTHING
+
     def fingerprint(self) -> str:
         """A short text that differs whenever something that decides what is kept differs."""
         parts = []
@@ -68,6 +80,8 @@ class CachePolicy:
             if field.name in ("before", "members_from_events"):
                 continue  # they change what is said or how fresh a row is, not what is kept
             value = getattr(self, field.name)
+            if field.name == "fields":
+                value = sorted((kind, sorted(names)) for kind, names in value)
             parts.append(f"{field.name}={sorted(value) if isinstance(value, frozenset) else value}")
         return hashlib.blake2b(";".join(parts).encode(), digest_size=8).hexdigest()
 
@@ -78,8 +92,22 @@ class WrittenPolicy(msgspec.Struct):
     fingerprint: str
     kinds: list[str]
     activities: bool
+    fields: dict[str, list[str]] = {}
+    """Fields chosen of a kind, as :attr:`CachePolicy.fields` has them."""
     since: dict[str, int] = {}
     """Kind → the stamp before which guilds came without it, or with less of it."""
+
+    def choice(self, kind: str) -> Choice:
+        """Which fields of a kind were kept."""
+        return Choice.of(kind, frozenset(self.fields.get(kind, ())))
+
+    @classmethod
+    def of(cls, policy: CachePolicy, since: dict[str, int] | None = None) -> WrittenPolicy:
+        """What is written of a policy."""
+        chosen = {kind: sorted(names) for kind, names in policy.fields}
+        return cls(
+            policy.fingerprint(), sorted(policy.kept()), policy.activities, fields=chosen, since=since or {}
+        )
 
 
 def written_policy(reading: Reading) -> WrittenPolicy | None:

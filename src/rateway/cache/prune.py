@@ -9,6 +9,7 @@ import msgspec
 from rateway.cache.book import Book
 from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
 from rateway.cache.shelf import MESSAGES, Kind
+from rateway.cache.slim import ALWAYS
 from rateway.cache.storage import Table
 from rateway.discord.snowflake import shard_of
 
@@ -40,25 +41,34 @@ def adopt_policy(book: Book) -> tuple[str, ...]:
     policy, old = book.policy, written_policy(book.reading)
     kept = _kept(policy)
     if old is None:
-        _write(book, WrittenPolicy(policy.fingerprint(), kept, policy.activities))
+        _write(book, WrittenPolicy.of(policy))
         return ()
     if old.fingerprint == policy.fingerprint():
         return ()
     added = set(kept) - set(old.kinds)
     if policy.activities and not old.activities and "presences" in kept:
         added.add("presences")
+    for kind in ALWAYS:
+        if policy.choice(kind).outgrows(old.choice(kind)):
+            added.add("members" if kind == "users" else kind)
     removed = set(old.kinds) - set(kept)
     for kind in sorted(removed):
         _drop(book, kind)
     stamp = book.stamp()
-    since = {kind: at for kind, at in old.since.items() if kind in kept} | dict.fromkeys(added, stamp)
-    _write(book, WrittenPolicy(policy.fingerprint(), kept, policy.activities, since))
+    added &= {*kept, "guilds"}
+    if "messages" in added:
+        # No snapshot brings them anew: those from now on are whole.
+        added.remove("messages")
+        _drop(book, "messages")
+    lasting = {kind: at for kind, at in old.since.items() if kind in kept or kind == "guilds"}
+    _write(book, WrittenPolicy.of(policy, lasting | dict.fromkeys(added, stamp)))
     words = []
     if removed:
         words.append(f"the cache keeps no {', '.join(sorted(removed))} any more; what there was is dropped")
     if added:
         words.append(
-            f"the cache keeps {', '.join(sorted(added))} from now on; incomplete until each guild comes anew"
+            f"the cache keeps {', '.join(sorted(added))}, or more of them, from now on; incomplete until each guild "
+            "comes anew"
         )
     return tuple(words)
 
@@ -86,10 +96,8 @@ def _drop(book: Book, kind: str) -> None:
 
 def mark_incomplete(book: Book) -> None:
     """A write was lost: every kind is incomplete until the guilds come anew."""
-    written = written_policy(book.reading) or WrittenPolicy(
-        book.policy.fingerprint(), _kept(book.policy), book.policy.activities
-    )
-    written.since = dict.fromkeys(_kept(book.policy), book.stamp())
+    written = written_policy(book.reading) or WrittenPolicy.of(book.policy)
+    written.since = dict.fromkeys((*_kept(book.policy), "guilds"), book.stamp())
     _write(book, written)
 
 

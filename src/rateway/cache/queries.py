@@ -20,6 +20,7 @@ from rateway.cache.objects import Fields, integer, join, snowflake, text
 from rateway.cache.permissions import permissions
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind
+from rateway.cache.slim import ALWAYS
 from rateway.cache.storage import Table
 from rateway.cache.view import CHANNELS, DIRECT, View
 from rateway.discord.snowflake import shard_of
@@ -172,6 +173,8 @@ class _Asking:
         self.situation = situation
         self.policy = policy
         self.wall = wall
+        slim = policy.slim
+        self._slim = slim if slim is not None and asked.type in _SLIMMED else None
 
     # Where things are.
 
@@ -183,7 +186,7 @@ class _Asking:
     def need_of(self, view: View, guild_id: int, row: GuildRow, kind: str) -> None:
         """That kind of entity must be kept, and have come with that guild."""
         self.need(kind)
-        self._check(view, guild_id, row, kind)
+        self.check(view, guild_id, row, kind)
 
     def need_at(self, view: View, number: int, kind: str) -> None:
         """The same for a guild by its number."""
@@ -213,7 +216,7 @@ class _Asking:
         for view in views:
             row = view.guild_row(guild_id)
             if row is not None:
-                self._check(view, guild_id, row, kind)
+                self.check(view, guild_id, row, kind)
                 return view, row
         if place is not None and place[1] not in self.situation.clusters:
             raise _Refused(
@@ -221,9 +224,11 @@ class _Asking:
             )
         if place is not None and self.situation.is_loading(place[0]):
             raise _Refused("loading", f"shard {place[0]} of guild {guild_id} is still starting")
+        # A write that was lost may have been the one that brought this guild.
+        self.absent("guilds", loading=False)
         return None
 
-    def _check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
+    def check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
         if not row.number and (kind is not None or row.state is GuildState.PENDING):
             outage = " (it is in an outage)" if row.state is GuildState.OUTAGE else ""
             raise _Refused("loading", f"guild {guild_id} has not come from Discord yet{outage}")
@@ -231,13 +236,13 @@ class _Asking:
             words = f"{kind.replace('_', ' ')} of guild {guild_id} are incomplete until Discord sends it anew"
             raise _Refused("incomplete", words)
 
-    def absent(self, kind: str | None = None) -> Missing:
+    def absent(self, kind: str | None = None, *, loading: bool = True) -> Missing:
         """What is in no store, and names no guild: while shards are starting, or guilds came without what it is of,
         that says nothing.
         """
         count = self.situation.shard_count
         per_cluster = self.situation.shards_per_cluster
-        for cluster in self.situation.clusters:
+        for cluster in self.situation.clusters if loading else ():
             shards = range((cluster - 1) * per_cluster, min(cluster * per_cluster, count or 0))
             if any(self.situation.is_loading(shard_id) for shard_id in shards):
                 raise _Refused("loading", f"shards of cluster {cluster} are still starting")
@@ -261,6 +266,9 @@ class _Asking:
         return Missing() if found is None else Found(join(self.pick(found)))
 
     def pick(self, found: Fields) -> Fields:
+        if self._slim is not None:
+            # What an earlier setting kept is not kept current any more.
+            self._slim.answer(_SLIMMED[self.asked.type], found)
         names = self.asked.fields
         return found if names is None else {name: found[name] for name in names if name in found}
 
@@ -278,6 +286,24 @@ class _Asking:
         place = self.guild(guild_id, word)
         return None if place is None else place[0].child(place[1].number, kind, entity_id)
 
+    def slimmed(self, kind: str, found: Fields) -> Fields:
+        """An entity inside the answer, as far as it is kept."""
+        slim = self.policy.slim
+        return found if slim is None or kind not in ALWAYS else slim.answer(kind, found)
+
+
+# Types whose entities may be kept in part, and what they are.
+_SLIMMED = {
+    "Guild": "guilds",
+    "Guilds": "guilds",
+    "MutualGuilds": "guilds",
+    "Member": "members",
+    "GuildMembers": "members",
+    "User": "users",
+    "Presence": "presences",
+    "GuildPresences": "presences",
+    "Message": "messages",
+}
 
 _Answer: TypeAlias = Callable[[_Asking], Outcome | Listing]
 
@@ -293,22 +319,28 @@ def _guild(asking: _Asking) -> Outcome | Listing:
     if place is None:
         return Missing()
     view, row = place
+    if row.number:
+        asking.check(view, guild_id, row, "guilds")
     found = view.guild_fields(guild_id, row)
     wanted = [name for name in asking.asked.fields or () if name in _LISTS_OF_GUILD]
     if not wanted:
         return asking.object(found)
     for name in wanted:
         asking.need_of(view, guild_id, row, _LISTS_OF_GUILD[name][0])
-    return Listing(_with_lists(asking.pick(found), view, row.number, dict.fromkeys(wanted)))
+    return Listing(_with_lists(asking, asking.pick(found), view, row.number, dict.fromkeys(wanted)))
 
 
-def _with_lists(found: Fields, view: View, number: int, lists: Iterable[str]) -> Iterator[bytes]:
+def _with_lists(
+    asking: _Asking, found: Fields, view: View, number: int, lists: Iterable[str]
+) -> Iterator[bytes]:
     """A guild's own fields and then its lists, in parts."""
     before = join(found)[:-1]
     for name in lists:
         yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
         before = b""
-        yield from _array(join(_plain(item)) for _, item in view.children(number, _LISTS_OF_GUILD[name][1]))
+        word, kind = _LISTS_OF_GUILD[name]
+        items = view.children(number, kind)
+        yield from _array(join(asking.slimmed(word, _plain(item))) for _, item in items)
     yield b"}"
 
 
@@ -424,7 +456,7 @@ def _states_in(asking: _Asking, view: View, number: int, channel_id: int) -> Ite
         if snowflake(state.get("channel_id")) == channel_id:
             member = view.child(number, Kind.MEMBER, user_id)
             if member is not None:
-                state["member"] = msgspec.Raw(join(_plain(member)))
+                state["member"] = msgspec.Raw(join(asking.slimmed("members", _plain(member))))
             yield join(asking.pick(state))
 
 
@@ -569,7 +601,11 @@ def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
 
     A guild in an outage is none of them: a new session would not bring it.
     """
-    kinds = [kind for kind in policy.kept() if kind not in _WITHOUT_SNAPSHOT and not view.is_complete(kind)]
+    kinds = [
+        kind
+        for kind in (*policy.kept(), "guilds")
+        if kind not in _WITHOUT_SNAPSHOT and not view.is_complete(kind)
+    ]
     if not kinds:
         return {}
     since = max(view.incomplete_since(kind) for kind in kinds)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rateway.cache.policy import KINDS
+from rateway.cache.slim import ALWAYS
 from rateway.config import values
 from rateway.config.values import Reader
 
@@ -158,6 +159,11 @@ ROWS: tuple[Row, ...] = (
         f"Keep these kinds of entities only: {', '.join(sorted(KINDS))}.", CACHE, "all"),
     Row("cache_activities", "CACHE_ACTIVITIES", "cache.activities", values.boolean, "`true` or `false`", True,
         "Keep presences with their activities.", CACHE),
+    *(
+        Row(f"cache_{kind}_fields", f"CACHE_{kind.upper()}_FIELDS", f"cache.{kind}_fields", values.fields(kind),
+            "names", None, f"Keep these fields of {kind} only, or all but these: `-name`.", CACHE, "all")
+        for kind in sorted(ALWAYS)
+    ),
     Row("cache_members_from_events", "CACHE_MEMBERS_FROM_EVENTS", "cache.members_from_events", values.boolean,
         "`true` or `false`", True,
         "Keep members and users also from messages, reactions, typing, interactions and voice states.", CACHE),
