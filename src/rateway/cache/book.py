@@ -7,7 +7,7 @@ import struct
 import msgspec
 
 from rateway.cache.echoes import Echoes
-from rateway.cache.guild_row import GuildRow, recounted
+from rateway.cache.guild_row import GuildRow, counted, recounted
 from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
@@ -130,6 +130,11 @@ class Book(View):
             return False
         self.storage.put(Table.META, b"dead-guilds", (told + key)[-800:])
         return True
+
+    def members_counted(self, guild_id: int) -> tuple[int | None, int]:
+        """A guild's ``member_count``, None when it has none, and how many of its members are cached."""
+        value = self.storage.get(_GUILDS, key8(guild_id))
+        return (None, 0) if value is None else counted(value)
 
     def count_members(self, guild_id: int, change: int, *, cached: int = 0) -> None:
         """Change a guild's ``member_count`` (if it has one, never below 0) and how many members are cached."""
@@ -327,18 +332,24 @@ class Book(View):
             self.echoes.forget(user_id)
         return old.get("user")
 
-    def remove_member(self, guild_id: int, number: int, user_id: int) -> bool:
-        """A member and what goes with it; whether it was known. Its user stays while another guild shares it."""
-        user = self._only_here(number, user_id)
-        was = self.shelf.remove(number, Kind.MEMBER, user_id)
-        self.shelf.remove_presence(number, user_id)
-        self.shelf.remove(number, Kind.VOICE_STATE, user_id)
+    def remove_member(self, number: int, user_id: int, last_words: msgspec.Raw) -> bool:
+        """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
+        event says it; who is the caller to count it."""
+        shelf = self.shelf
+        shared = any(home != number for home in shelf.homes(_MEMBER, user_id))
+        user = None
+        if shared:
+            self.take_user(user_id, last_words)
+            user = self._only_here(number, user_id)
+        was = shelf.remove(number, _MEMBER, user_id)
+        shelf.remove_presence(number, user_id)
+        shelf.remove(number, Kind.VOICE_STATE, user_id)
         self.echoes.forget(user_id)
-        self._left(user_id, user)
-        if was is None:
-            return False
-        self.count_members(guild_id, 0, cached=-1)
-        return True
+        if user is not None:
+            self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + user)
+        elif not shared:
+            self.storage.delete(_USERS, key8(user_id))
+        return was is not None
 
     def drop_members(self, number: int, keep: frozenset[int] | set[int]) -> None:
         """All members of a guild whose ids are not in ``keep`` lose this guild: users that no other shares go."""

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from rateway.cache.pages import shrink, unshrink
 
-__all__ = ["GuildRow", "GuildState", "recounted", "state_of"]
+__all__ = ["GuildRow", "GuildState", "counted", "recounted", "state_of"]
 
 
 class GuildState(IntEnum):
@@ -86,6 +86,13 @@ class GuildRow:
             joining=bool(joining),
             packed=value[_HEAD.size :],
         )
+
+
+def counted(value: bytes) -> tuple[int | None, int]:
+    """A packed row's ``member_count`` and number of cached members, without unpacking the rest."""
+    head = _HEAD.unpack_from(value)
+    count = head[_MEMBER_COUNT]
+    return None if count == _UNCOUNTED else count, head[_CACHED_MEMBERS]
 
 
 def recounted(value: bytes, change: int, cached: int) -> bytes:

@@ -50,10 +50,14 @@ def member_add(book: Book, d: bytes) -> None:
         user = found["user"]
         found.pop("guild_id", None)
         found.pop("user", None)
-        known = book.shelf.get(number, Kind.MEMBER, head.user.id)
-        if known is not None and "user" in (old := fields(known)):
-            found["user"] = old["user"]
-        new = book.shelf.put(number, Kind.MEMBER, head.user.id, join(found))
+        known, paged = book.shelf.fetch(number, Kind.MEMBER, head.user.id)
+        new = known is None
+        if known is None:
+            book.shelf.put(number, Kind.MEMBER, head.user.id, join(found))
+        else:
+            if "user" in (old := fields(known)):
+                found["user"] = old["user"]
+            book.shelf.replace(number, Kind.MEMBER, head.user.id, join(found), paged=paged)
         book.echoes.forget(head.user.id)
         book.take_user(head.user.id, user)
     else:
@@ -81,16 +85,16 @@ def member_remove(book: Book, d: bytes) -> None:
     member cache is partial, where its absence proves nothing."""
     head = _member(d)
     number = book.number_of(head.guild_id)
-    row = book.guild_row(head.guild_id)
-    if number is None or row is None:
+    if number is None:
         return
     if "members" not in book.kept:
         book.count_members(head.guild_id, -1)
         return
-    partial = row.member_count is None or row.cached_members < row.member_count
-    book.take_user(head.user.id, fields(d)["user"])
-    if book.remove_member(head.guild_id, number, head.user.id) or partial:
-        book.count_members(head.guild_id, -1)
+    count, cached = book.members_counted(head.guild_id)
+    partial = count is None or cached < count
+    known = book.remove_member(number, head.user.id, fields(d)["user"])
+    if known or partial:
+        book.count_members(head.guild_id, -1, cached=-int(known))
 
 
 def members_chunk(book: Book, d: bytes) -> None:
