@@ -12,7 +12,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from benchmarks.cache_data import Maker
 from rateway.cache.policy import CachePolicy
@@ -24,6 +27,22 @@ from rateway.transports.store.reader import StoreReader
 PER_GUILD = 100
 # GUILD_CREATEs in one wake-up of the loop: 256 KiB of them.
 PER_WAKE_UP = 6
+# Events that carry a member beside their own news.
+CARRIERS = frozenset({"MESSAGE_CREATE", "TYPING_START", "MESSAGE_REACTION_ADD", "VOICE_STATE_UPDATE"})
+
+
+class Id(msgspec.Struct):
+    id: str
+
+
+class Member(msgspec.Struct):
+    user: Id | None = None
+
+
+class Carrying(msgspec.Struct):
+    guild_id: str
+    member: Member | None = None
+    author: Id | None = None
 
 
 def opened(path: Path, policy: CachePolicy) -> Store:
@@ -45,17 +64,24 @@ def load(store: Store, creates: list[bytes]) -> float:
     return time.process_time() - started
 
 
-def events(store: Store, maker: Maker, count: int, batch: int) -> tuple[float, float]:
-    """µs an event of decoding envelopes, and what the cache adds."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some events cost, µs each: decoding their envelopes, and what the cache adds."""
+
+    envelope: float
+    added: float
+
+
+def events(store: Store, stream: list[tuple[str, bytes]], batch: int) -> list[Cost]:
+    """The costs of the first tenth of a stream, and of its last three."""
     seq = store.applied(0)
-    frames = []
-    for name, d in maker.events(count):
-        seq += 1
-        frames.append(b'{"t":"%b","s":%d,"op":0,"d":%b}' % (name.encode(), seq, d))
+    frames = [
+        b'{"t":"%b","s":%d,"op":0,"d":%b}' % (name.encode(), seq + at, d)
+        for at, (name, d) in enumerate(stream, 1)
+    ]
     gc.collect()
     gc.freeze()
-    floor = full = 0.0
-    measured = 0
+    spent = [[0.0, 0.0] for _ in range(10)]
     for at in range(0, len(frames), batch):
         part = frames[at : at + batch]
         for frame in part:  # once for the caches of the processor
@@ -69,9 +95,37 @@ def events(store: Store, maker: Maker, count: int, batch: int) -> tuple[float, f
             store.apply(0, envelope.s or 0, envelope.t or "", envelope.d)
         store.commit()
         third = time.process_time()
-        if at >= len(frames) // 2:
-            floor, full, measured = floor + second - first, full + third - second, measured + len(part)
-    return floor / measured * 1e6, (full - floor) / measured * 1e6
+        tenth = spent[at * 10 // len(frames)]
+        tenth[0] += second - first
+        tenth[1] += third - second - (second - first)
+    scale = 1e6 / len(frames)
+    return [
+        Cost(
+            sum(tenth[0] for tenth in some) / len(some) * 10 * scale,
+            sum(tenth[1] for tenth in some) / len(some) * 10 * scale,
+        )
+        for some in (spent[:1], spent[7:])
+    ]
+
+
+def people(stream: list[tuple[str, bytes]]) -> list[tuple[int, float]]:
+    """For the same parts: how many members events carry, and the share of events whose member was carried before."""
+    before: set[tuple[str, str]] = set()
+    tenth = len(stream) // 10
+    found = []
+    for some in (stream[:tenth], stream[tenth : 7 * tenth], stream[7 * tenth :]):
+        speakers, known, all_of_them = set(), 0, 0
+        for name, d in some:
+            if name in CARRIERS:
+                event = msgspec.json.decode(d, type=Carrying)
+                user = event.author or (event.member.user if event.member is not None else None)
+                who = (event.guild_id, user.id if user is not None else "")
+                all_of_them += 1
+                known += who in before
+                before.add(who)
+                speakers.add(who)
+        found.append((len(speakers), known / all_of_them))
+    return [found[0], found[2]]
 
 
 def rate(ask: Callable[[], object], seconds: float = 0.5) -> float:
@@ -118,8 +172,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--members", type=int, default=100_000, help="in guilds of 100 (default 100,000)")
-    parser.add_argument("--events", type=int, default=60_000, help="events of the mix (default 60,000)")
-    parser.add_argument("--batch", type=int, default=100, help="events in one transaction (default 100)")
+    parser.add_argument("--events", type=int, default=100_000, help="events of the mix (default 100,000)")
+    parser.add_argument("--batch", type=int, default=1000, help="events in one transaction (default 1,000)")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="rateway-cache-"))
     try:
@@ -161,11 +215,16 @@ def report(folder: Path, members: int, count: int, batch: int) -> None:
     for taken in (False, True):
         store.close()
         store = opened(folder / "store", CachePolicy(members_from_events=taken))
-        floor, added = events(store, maker, count, batch)
-        words = "with members from all events" if taken else "members by their own events"
-        print(
-            f"events    {added:10.2f} µs added to {floor:.2f} ({added / floor + 1:.1f} ×), {words}, {batch} a commit"
-        )
+        stream = maker.events(count)
+        words = "members from all events" if taken else "members by their own events"
+        print(f"events    {words}; {len(maker.guilds):,} guilds, {count:,} events, {batch:,} a commit")
+        for part, cost, (who, known) in zip(
+            ("the first tenth", "the last three"), events(store, stream, batch), people(stream), strict=True
+        ):
+            print(
+                f"          {cost.added:10.2f} µs added to {cost.envelope:.2f} ({cost.added / cost.envelope:.1f} ×), "
+                f"{part}: {who:,} members speak, {known:.0%} of the time they have before"
+            )
     store.close()
 
 
