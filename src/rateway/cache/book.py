@@ -8,7 +8,7 @@ import msgspec
 
 from rateway.cache.echoes import Echoes
 from rateway.cache.guild_row import GuildRow, counted, recounted
-from rateway.cache.objects import Fields, fields, join, snowflake
+from rateway.cache.objects import Fields, fields, join, snowflake, without
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
@@ -313,24 +313,36 @@ class Book(View):
         """Merge a member, complete or not, and its user, if that comes along."""
         user = new.pop("user", None)
         new.pop("guild_id", None)
-        embedded = self._merge_member(guild_id, number, user_id, new)
-        if user is not None:
-            self.take_user(user_id, user, embedded, number)
-
-    def _merge_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> msgspec.Raw | None:
-        """The user inside the member as it is kept, if one is."""
         known, paged = self.shelf.fetch(number, _MEMBER, user_id)
         if known is None:
-            self.shelf.put(number, Kind.MEMBER, user_id, join(new))
+            kept, embedded, changed = new, None, True
+            self.shelf.put(number, _MEMBER, user_id, join(new))
             self.count_members(guild_id, 0, cached=+1)
+        else:
+            old = fields(known)
+            embedded = old.get("user")
+            kept = {**old, **new}
+            raw = join(kept)
+            changed = raw != known
+            if changed:
+                self.shelf.replace(number, _MEMBER, user_id, raw, paged=paged)
+        if changed:
             self.echoes.forget(user_id)
-            return None
-        old = fields(known)
-        merged = {**old, **new}
-        if merged != old:
-            self.shelf.replace(number, _MEMBER, user_id, join(merged), paged=paged)
-            self.echoes.forget(user_id)
-        return old.get("user")
+        if user is not None:
+            self.take_user(user_id, user, embedded, number)
+            if changed and self.takes_authors:
+                self._foretell(guild_id, user_id, kept, user)
+
+    def _foretell(self, guild_id: int, user_id: int, kept: Fields, user: msgspec.Raw) -> None:
+        """Who has just changed is likely to be heard soon, most likely in the order in which its fields are kept."""
+        whole = join({**kept, "user": user})
+        member = join(without(kept, ("user",)))
+        marks = (
+            hash((guild_id, user_id, member)),
+            hash((guild_id, user_id, member, bytes(user))),
+            hash((guild_id, user_id, whole)),
+        )
+        self.echoes.learn(user_id, marks)
 
     def remove_member(self, number: int, user_id: int, last_words: msgspec.Raw) -> bool:
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
