@@ -326,23 +326,26 @@ class Book(View):
             changed = raw != known
             if changed:
                 self.shelf.replace(number, _MEMBER, user_id, raw, paged=paged)
+        echoes = self.echoes
+        if user is None:
+            if changed:
+                echoes.forget(user_id)
+            return
+        said = bytes(user)
+        of_user = hash((0, user_id, said))
+        knew_user = knows_user = echoes.known(user_id, of_user)
         if changed:
-            self.echoes.forget(user_id)
-        if user is not None:
-            self.take_user(user_id, user, embedded, number)
-            if changed and self.takes_authors:
-                self._foretell(guild_id, user_id, kept, user)
-
-    def _foretell(self, guild_id: int, user_id: int, kept: Fields, user: msgspec.Raw) -> None:
-        """Who has just changed is likely to be heard soon, most likely in the order in which its fields are kept."""
-        whole = join({**kept, "user": user})
-        member = join(without(kept, ("user",)))
-        marks = (
-            hash((guild_id, user_id, member)),
-            hash((guild_id, user_id, member, bytes(user))),
-            hash((guild_id, user_id, whole)),
-        )
-        self.echoes.learn(user_id, marks)
+            echoes.forget(user_id)
+        if not knew_user:
+            knows_user = self._take_user(user_id, said, self.user(user_id, embedded, number))
+        if changed and self.takes_authors:
+            # Who has just changed is likely to be heard soon, most likely in the order in which its fields are kept.
+            whole = join({**kept, "user": user})
+            member = join(without(kept, ("user",)))
+            of_member, pair = hash((guild_id, user_id, member)), hash((guild_id, user_id, member, said))
+            echoes.learn(user_id, (pair, hash((guild_id, user_id, whole)), of_member))
+        if knows_user and (changed or not knew_user):
+            echoes.learn(user_id, (of_user,))
 
     def remove_member(self, number: int, user_id: int, last_words: msgspec.Raw) -> bool:
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
