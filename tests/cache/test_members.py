@@ -133,6 +133,56 @@ def test_the_member_inside_a_voice_state_says_nothing_of_mute_and_deaf() -> None
     assert scene.child(Kind.VOICE_STATE, ANN) == {**voice, **IN_GUILD}
 
 
+def test_words_that_were_stale_in_a_voice_state_are_news_in_another_event() -> None:
+    scene = with_ann(mute=True)
+    said = member(ANN, mute=False)
+    voice = {"user_id": str(ANN), "channel_id": str(VOICE), "session_id": "x", "mute": True, "deaf": False}
+    typing = {"user_id": str(ANN), "channel_id": str(TEXT), "timestamp": 1}
+    for heard in (True, False, False):
+        scene.tell("VOICE_STATE_UPDATE", {**voice, "member": said, **IN_GUILD})
+        found = scene.child(Kind.MEMBER, ANN)
+        assert found is not None and found["mute"] is heard
+        scene.tell("TYPING_START", {**typing, "member": said, **IN_GUILD})
+        found = scene.child(Kind.MEMBER, ANN)
+        assert found is not None and found["mute"] is False
+
+
+def test_a_user_that_changes_and_changes_back_is_followed_though_the_words_are_known() -> None:
+    scene = with_ann()
+    typing = {"user_id": str(ANN), "channel_id": str(TEXT), "timestamp": 1}
+    for name in ("ann", "anna", "ann", "anna"):
+        scene.tell("TYPING_START", {**typing, "member": member(ANN, name), **IN_GUILD})
+        assert (scene.user(ANN) or {})["username"] == name
+        scene.tell("MESSAGE_CREATE", message(1 << 50, author=user(ANN, name), member={"roles": []}))
+        assert (scene.user(ANN) or {})["username"] == name
+
+
+def test_a_guild_that_comes_later_brings_its_own_words_of_a_user() -> None:
+    scene = with_ann()
+    typing = {"user_id": str(ANN), "channel_id": str(TEXT), "timestamp": 1}
+    scene.tell("TYPING_START", {**typing, "member": member(ANN), **IN_GUILD})
+    other = GUILD + (1 << 30)
+    scene.tell("GUILD_CREATE", guild(other, members=[member(BOT), member(ANN, "anna")], member_count=2))
+    assert (scene.user(ANN) or {})["username"] == "anna"
+    scene.tell("TYPING_START", {**typing, "member": member(ANN), **IN_GUILD})
+    assert (scene.user(ANN) or {})["username"] == "ann"
+
+
+def test_a_member_whose_last_field_only_begins_alike_has_changed() -> None:
+    scene = with_ann()
+    scene.tell("GUILD_MEMBER_UPDATE", {"user": user(ANN), "roles": [], "flags": 12, **IN_GUILD})
+    said: dict[str, Any] = {
+        "roles": [],
+        "nick": None,
+        "joined_at": "2020-01-01T00:00:00+00:00",
+        "deaf": False,
+        "mute": False,
+    }
+    scene.tell("MESSAGE_CREATE", message(1 << 50, member={**said, "flags": 1}))
+    found = scene.child(Kind.MEMBER, ANN)
+    assert found is not None and found["flags"] == 1
+
+
 @pytest.mark.checklist("G8")
 def test_who_leaves_while_in_voice_is_in_voice_no_more() -> None:
     scene = with_ann()

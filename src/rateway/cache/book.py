@@ -219,6 +219,21 @@ class Book(View):
                 # The same words without the user are what messages say.
                 self._hear(guild_id, user_id, *parts, whole)
 
+    def hears_what_is_kept(self, guild_id: int, number: int, user_id: int, member: bytes) -> bool:
+        """Whether a whole member repeats what is kept; its user is taken then, else nothing. False proves nothing."""
+        whole = hash((guild_id, user_id, member))
+        if self.echoes.known(user_id, whole):
+            return True
+        parts = split_member(member)
+        if parts is None:
+            return False
+        if not self.echoes.known(user_id, hash((guild_id, user_id, parts[0]))):
+            kept = self.shelf.get(number, _MEMBER, user_id)
+            if kept is None or not stands_in(parts[0], kept):
+                return False
+        self._hear(guild_id, user_id, *parts, whole)
+        return True
+
     def _hear(self, guild_id: int, user_id: int, member: bytes, user: bytes, both: int) -> None:
         """What was not heard before in these words; ``both`` is the mark of all of them.
 

@@ -39,12 +39,15 @@ def voice_state_update(book: Book, d: bytes) -> None:
             found.pop("member", None)
             found.pop("guild_id", None)
             book.shelf.put(number, Kind.VOICE_STATE, head.user_id, join(found))
-    if head.member != NULL and book.policy.members_from_events:
+    if head.member != NULL and book.takes_authors:
         said = bytes(head.member)
-        words = hash((head.guild_id, head.user_id, said))
-        if not book.echoes.known(head.user_id, words):
+        # A mark of their own: in another event the same words would be news.
+        words = hash((head.guild_id, head.user_id, said, "voice"))
+        if book.echoes.known(head.user_id, words):
+            return
+        if not book.hears_what_is_kept(head.guild_id, number, head.user_id, said):
             take_carried(book, head.guild_id, number, _less_old(fields(said)))
-            book.echoes.learn(head.user_id, (words,))
+        book.echoes.learn(head.user_id, (words,))
 
 
 def _less_old(member: Fields) -> Fields:
