@@ -149,7 +149,7 @@ async def events_beside(it: Stage) -> AsyncIterator[Found]:
 
 
 async def _buckets(it: Stage) -> dict[str, int]:
-    status = await it.status()
+    status = await it.until(lambda status: True)
     found: dict[str, int] = {}
     for each in status["clusters"]:
         for edge, seen in each["publisher"]["latency_buckets"].items():

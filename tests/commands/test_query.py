@@ -26,7 +26,7 @@ from tests.rabbitmq import Broker
 
 
 def options(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
     query.configure(parser)
     return parser.parse_args(words)
 
@@ -117,6 +117,22 @@ def test_every_type_is_in_the_help() -> None:
     assert all(
         f"  {name} " in query.DESCRIPTION or f"  {name}\n" in query.DESCRIPTION for name in QUERY_TYPES
     )
+
+
+@pytest.mark.parametrize("name", sorted(QUERY_TYPES))
+def test_each_type_has_a_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options(name, "--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    kind = QUERY_TYPES[name]
+    usage, about = shown.split("positional arguments")[0].split("\n\n", 1)
+    assert usage.startswith(f"usage: rateway query {name}")
+    assert all(argument.upper() in usage and argument.upper() in about for argument in kind.arguments)
+    assert ("--after" in " ".join(usage.split())) is kind.lists
+    # The example can be pasted.
+    line = next(each for each in shown.splitlines() if each.startswith("  rateway query"))
+    assert query.question(options(*line.split()[2:]))
 
 
 def test_a_table_shows_what_a_person_looks_for_first() -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from rateway.commands import broker_access
 from rateway.contract import topology
 from rateway.contract.errors import Fault
-from rateway.contract.queries import QUERY_TYPES, parse_query
+from rateway.contract.queries import QUERY_TYPES, QueryType, parse_query
 
 SUMMARY = "ask the running gateway's cache"
 
@@ -47,14 +48,74 @@ exit codes: 0 answered, 1 refused by the gateway, 2 wrong type or arguments, 3 n
 """
 EXIT_NOT_FOUND = 3
 
+PAGES = "A list: 100 entries, or --limit (at most 1000). The next page: --after with the last id of this one."
+
+# What the arguments of the types are, and ids for examples.
+MEANINGS = {
+    "guild": "a guild's id",
+    "user": "a user's id",
+    "channel": "a channel's or thread's id",
+    "message": "a message's id",
+    "role": "a role's id",
+    "emoji": "an emoji's id",
+    "group": "a group's id",
+    "place": "the id of the voice channel or of the guild",
+}
+EXAMPLES = {
+    "guild": "290926798626357250",
+    "user": "80351110224678912",
+    "channel": "41771983423143937",
+    "message": "155117677105512449",
+    "role": "41771983423143936",
+    "emoji": "41771983429993937",
+    "group": "319674150115610528",
+    "place": "157733188964188161",
+}
+
 # A table of more columns than these is unreadable in a terminal.
 COLUMNS = 8
+
+
+class _Type(argparse.Action):
+    """Remembers the type; `rateway query Member --help` then tells of that one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        kind = QUERY_TYPES.get(str(values))
+        if kind is not None:
+            parser.usage, parser.description, parser.epilog = about(kind)
+
+
+def about(kind: QueryType) -> tuple[str, str, str]:
+    """One type's usage, what it and its arguments are, and an example."""
+    names = [
+        name.upper() if at < kind.required else f"[{name.upper()}]" for at, name in enumerate(kind.arguments)
+    ]
+    paging = " [--limit N] [--after ID]" if kind.lists else ""
+    usage = f"rateway query {' '.join([kind.name, *names])} [--fields A,B]{paging} [--json]"
+    lines = [f"{kind.help[0].upper()}{kind.help[1:]}."]
+    lines += [f"  {name.upper():10} {MEANINGS[name]}" for name in kind.arguments]
+    if kind.lists:
+        lines.append(PAGES)
+    words = [kind.name, *(EXAMPLES[name] for name in kind.arguments), *(["--limit 10"] if kind.lists else [])]
+    example = (
+        f"example:\n  rateway query {' '.join(words)}\n\nThe answer: docs/queries.md#{kind.name.lower()}\n"
+    )
+    return usage, "\n".join(lines) + "\n", example
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of `rateway query`."""
     broker_access.add_options(parser)
-    parser.add_argument("type", help="what is asked for (see above)")
+    parser.add_argument(
+        "type", action=_Type, help="what is asked for (see above); with --help after it: more about it"
+    )
     parser.add_argument("arguments", nargs="*", metavar="ID", help="the type's arguments")
     parser.add_argument("--fields", metavar="A,B", help="only these fields")
     parser.add_argument(

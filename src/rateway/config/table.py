@@ -142,7 +142,7 @@ ROWS: tuple[Row, ...] = (
     Row("query_deadline", "QUERY_DEADLINE", "query_deadline", values.duration(0.05, 600), "time", 5.0,
         "How long a query may wait, unless its `expiration` says otherwise.", BROKER, "5s"),
     Row("query_queue", "QUERY_QUEUE", "query_queue", values.integer(1), "number", 10_000,
-        "Queries that may wait in a cluster.", BROKER),
+        "Queries that may wait in one process; more are answered `queue_full`.", BROKER),
 
     Row("events", "EVENTS", "events", values.events, "names", None,
         "Publish these events only. What is filtered still feeds the cache.", EVENTS, "all"),

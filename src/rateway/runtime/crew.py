@@ -77,6 +77,7 @@ class _Hand:
     restarts: int = 0
     failures: int = 0
     loading: list[int] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
     permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
@@ -229,8 +230,8 @@ class Crew:
         hand.heard, hand.heard_at = True, time.monotonic()
         match record:
             case words.Beat():
-                if record.loading != hand.loading:
-                    hand.loading = record.loading
+                if (record.loading, record.unreadable) != (hand.loading, hand.unreadable):
+                    hand.loading, hand.unreadable = record.loading, record.unreadable
                     self._tell_loading()
             case words.Acquire():
                 assert self._tasks is not None
@@ -326,7 +327,10 @@ class Crew:
         return [shard for number in running for shard in layout.shards_of(number)]
 
     def _tell_loading(self) -> None:
-        loading = words.Loading([shard for hand in self._hands for shard in hand.loading])
+        loading = words.Loading(
+            [shard for hand in self._hands for shard in hand.loading],
+            {number: why for hand in self._hands for number, why in hand.unreadable.items()},
+        )
         for hand in self._hands:
             if hand.line is not None:
                 hand.line.send(loading)

@@ -147,9 +147,8 @@ async def _drain(line: Line, worker: Worker, number: int) -> None:
 async def _beat(line: Line, worker: Worker) -> None:
     while True:
         shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
-        line.send(
-            words.Beat([shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE])
-        )
+        loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
+        line.send(words.Beat(loading, worker.cache.unreadable() if worker.cache is not None else {}))
         await asyncio.sleep(BEAT_EVERY_S)
 
 
@@ -169,7 +168,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 worker.restart_shard(record.shard)
             case words.Loading():
                 if worker.cache is not None:
-                    worker.cache.learn_loading(record.shards)
+                    worker.cache.learn(record.shards, record.unreadable)
             case words.DialsRefused():
                 worker.dialer.hold(record.seconds)
             case words.UseGateway():

@@ -107,6 +107,8 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
 
     loading: list[int]
     """Shards that are not live."""
+    unreadable: dict[int, str] = {}
+    """Clusters whose store is of no use to queries now, and why."""
 
 
 class DialsRefused(msgspec.Struct, tag=True, frozen=True):
@@ -116,9 +118,12 @@ class DialsRefused(msgspec.Struct, tag=True, frozen=True):
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True):
-    """To a worker: shards of all processes that are not live, for queries about their guilds."""
+    """To a worker: shards of all processes that are not live, for queries about their guilds; and clusters whose
+    store is of no use to queries now, and why.
+    """
 
     shards: list[int]
+    unreadable: dict[int, str] = {}
 
 
 class FatalWords(msgspec.Struct, tag=True, frozen=True):

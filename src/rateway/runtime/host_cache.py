@@ -37,6 +37,7 @@ class HostCache:
         self._own = own
         self._all = clusters_of(settings, choice.layout)
         self._loading_elsewhere: frozenset[int] = frozenset()
+        self._unreadable_elsewhere: dict[int, str] = {}
         self._readers: dict[int, StoreReader] = {
             number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
         }
@@ -51,10 +52,10 @@ class HostCache:
             shards_per_cluster=layout.per_cluster,
             clusters=self._all,
             is_loading=self._is_loading,
-            unreadable=self._unreadable(),
+            unreadable=self._unreadable_elsewhere | self.unreadable(),
         )
 
-    def _unreadable(self) -> dict[int, str]:
+    def unreadable(self) -> dict[int, str]:
         """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""
         found = {}
         for number, cluster in self._own.items():
@@ -71,9 +72,11 @@ class HostCache:
             return number not in self._readers or shard_id in self._loading_elsewhere
         return cluster.shards[shard_id].conversation.state is not State.LIVE
 
-    def learn_loading(self, shards: Iterable[int]) -> None:
-        """Which shards of other processes are not live."""
-        self._loading_elsewhere = frozenset(shards)
+    def learn(self, loading: Iterable[int], unreadable: dict[int, str]) -> None:
+        """Which shards of other processes are not live, and which clusters' stores are of no use, and why."""
+        self._loading_elsewhere = frozenset(loading)
+        own = self._own
+        self._unreadable_elsewhere = {number: why for number, why in unreadable.items() if number not in own}
 
     def _moment(self) -> Moment:
         # Whoever asks may have an event in hand of a process whose store was not there when last looked for.

@@ -1,4 +1,4 @@
-"""A kind of entity that is kept from now on: with CACHE_RENEW shards take new sessions for it, one by one."""
+"""A cache that lacks something: shards take new sessions for it by setting, and queries say what is the matter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aio_pika
 import msgspec
+import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from rateway.client import QueryError, Worker
@@ -80,3 +81,42 @@ def test_shards_take_new_sessions_for_what_the_cache_lacks_one_by_one_and_tell_o
             assert second - first >= 5
 
     run(main(), timeout=150)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_store_that_cannot_be_opened_stops_no_event_and_is_said_to_whoever_asks(
+    tmp_path: Path, broker: Broker, processes: str
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "2").write_text("a file where the folder of cluster 2 should be")
+
+    async def main() -> None:
+        async with stage(
+            tmp_path, broker, shards=2, per_cluster=1, guilds=8, CACHE_PATH=str(cache), PROCESSES=processes
+        ) as it:
+            await it.ready()
+            await it.events(200)
+            await it.all_arrived()
+            clusters = {guild_id: (guild_id >> 22) % 2 + 1 for guild_id in it.sim.world.guild_ids}
+            assert set(clusters.values()) == {1, 2}
+            async with Worker(it.broker.uri, cluster=1) as worker:
+                # What is wrong in another process is known here a moment later.
+                code = None
+                while code != "unavailable":
+                    try:
+                        assert await worker.cache.emoji(1) is None
+                    except QueryError as error:
+                        code = error.code
+                        if code not in ("unavailable", "loading"):
+                            raise
+                for guild_id, cluster in clusters.items():
+                    if cluster == 1:
+                        assert (await worker.cache.guild(guild_id) or {})["id"] == str(guild_id)
+                        continue
+                    with pytest.raises(QueryError) as refused:
+                        await worker.cache.guild(guild_id)
+                    assert refused.value.code == "unavailable"
+                    assert str(cache / "2") in refused.value.message
+
+    run(main(), timeout=100)
