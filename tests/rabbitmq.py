@@ -45,6 +45,11 @@ class Broker:
         """SIGKILL; `start` brings the node back with what was on disk."""
         await asyncio.to_thread(self.node.kill)
 
+    async def write_down(self) -> None:
+        """Have the node write down which queues there are. It holds that back for some seconds (Mnesia's log; the
+        table in which quorum queues find their files), and a node that is killed meanwhile has forgotten them."""
+        await self.ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
+
     async def restart(self) -> None:
         await asyncio.to_thread(self.node.restart)
 

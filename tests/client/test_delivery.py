@@ -173,11 +173,12 @@ def test_a_query_is_asked_again_after_a_broken_connection_and_a_command_tells_th
 ) -> None:
     async def main() -> None:
         async with Worker(broker.uri) as worker:
-            asked = asyncio.Event()
-            async with gateway(broker, lambda message: asked.set()) as _:
-                query = asyncio.create_task(worker.cache.guild(1, fields=["name"]))
+            asked = asyncio.Semaphore(0)
+            async with gateway(broker, lambda message: asked.release()):
+                query = asyncio.create_task(worker.query("Guild", 1, fields=["name"], timeout=60))
                 command = asyncio.create_task(worker.update_presence(0))
-                await asked.wait()
+                for _ in (query, command):
+                    await asked.acquire()
                 await broker.close_connections()
             with pytest.raises(ConnectionLost, match="may have been sent or not"):
                 await command

@@ -48,6 +48,7 @@ def test_a_durable_queue_survives_a_kill_of_the_node(broker: Broker) -> None:
         await channel.declare_queue("kept", durable=True)
         await channel.default_exchange.publish(aio_pika.Message(b"1", delivery_mode=2), "kept")
         await connection.close()
+        await broker.write_down()
         await broker.kill()
         await broker.start()
         async with await aio_pika.connect(broker.uri) as again:

@@ -53,9 +53,7 @@ def test_what_was_confirmed_survives_the_brokers_death_in_order(broker: Broker, 
         async with publishing(broker.uri) as (publisher, listener):
             async with await aio_pika.connect(broker.uri) as connection:
                 await declared(await connection.channel(), x_queue_type=kind)
-            # RabbitMQ writes down within half a second where a new quorum queue has its files (Ra's directory is a
-            # DETS table with auto_save): one that is killed earlier does not find them again.
-            await asyncio.sleep(1.5)
+            await broker.write_down()
             stream = begun(publisher.stream(0, 1))
             publish_some(stream, 1, 500)
             assert await publisher.drain(30) == 0 and stream.settled == 500

@@ -46,20 +46,30 @@ async def run(options: Options, console: Console) -> int:
             return 1
         try:
             with show.running():
-                await _course(scene, show)
-                await _drain(scene, show)
+                await _shown(scene, show)
         except ClientError as error:
             # Its end may be a moment away from being known.
             await asyncio.sleep(FRAME)
             scene.check_simulator()
             raise SimulatorGone(f"the simulated Discord does not answer: {error}") from error
+        return await _result(scene, show)
+
+
+async def _shown(scene: Scene, show: Show) -> None:
+    """The course and the wait for what is under way at its end, in moving pictures."""
+    frames = asyncio.create_task(_frames(scene, show, time.monotonic()))
+    try:
+        try:
+            await _course(scene, show, frames)
         except asyncio.CancelledError:
-            # Ctrl-C ends the course, not the audit.
+            # Ctrl-C ends the course, not the audit; the next one ends that as well.
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            await _drain(scene, show)
-        return await _result(scene, show)
+        await _drain(scene, show)
+    finally:
+        frames.cancel()
+        await asyncio.gather(frames, return_exceptions=True)
 
 
 async def _first_event(scene: Scene) -> None:
@@ -69,26 +79,22 @@ async def _first_event(scene: Scene) -> None:
     await scene.steering.rate(scene.options.rate)
 
 
-async def _course(scene: Scene, show: Show) -> None:
-    started = time.monotonic()
+async def _course(scene: Scene, show: Show, frames: asyncio.Task[None]) -> None:
     seconds = scene.options.seconds
     duties = [
-        asyncio.create_task(_frames(scene, show, started)),
         asyncio.create_task(_pings(scene)),
         asyncio.create_task(_watch(scene, show)),
     ]
     if scene.options.faults:
         duties.append(asyncio.create_task(_faults(scene, show)))
     try:
-        if seconds:
-            # A duty that fails ends the course at once.
-            done, _ = await asyncio.wait(duties[:3], timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-            if scene.options.faults:
-                await duties[3]
-        else:
-            await asyncio.gather(*duties)
+        # A duty that fails ends the course at once; only faults have an end of their own.
+        endless = [frames, *(duties[:2] if seconds else duties)]
+        done, _ = await asyncio.wait(endless, timeout=seconds or None, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        if scene.options.faults:
+            await duties[2]
     finally:
         for task in duties:
             task.cancel()
@@ -174,7 +180,7 @@ async def _faults(scene: Scene, show: Show) -> None:
 
 async def _drain(scene: Scene, show: Show) -> None:
     """Stop the source and wait until everything sent has arrived, or nothing more comes."""
-    show.say("the source stops; waiting for what is under way")
+    show.say("the source stops; waiting for what is under way (Ctrl-C: no longer)")
     await scene.steering.rate(0)
     receipts, arrival = scene.collector.receipts, scene.collector.arrival
     while receipts.distinct < int((await scene.steering.ledger())["events"]):
@@ -202,7 +208,7 @@ async def _result(scene: Scene, show: Show) -> int:
     facts = {
         "sessions (identifies)": f"{ledger['sessions']:,} ({counts.get('identify', 0)})",
         "resumes": str(counts.get("resume", 0)),
-        "gateway started": f"{scene.gateway.starts} times",
+        "gateway started": "once" if scene.gateway.starts == 1 else f"{scene.gateway.starts} times",
     } | facts
     show.console.print(summary_of(result, len(broken), receipts.redelivered, facts))
     for words in result.examples:
@@ -224,9 +230,7 @@ async def _facts(scene: Scene) -> dict[str, str]:
     caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
     members, size = (sum(cache[name] for cache in caches) for name in ("members", "disk_bytes"))
     if members:
-        facts["cache"] = (
-            f"{size / MIB:.1f} MiB, {members:,} members: {size / members:,.0f} bytes each, all told"
-        )
+        facts["cache"] = f"{size / MIB:.1f} MiB for {members:,} members and all that is around them"
         facts |= await _questions(scene)
     return facts
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +20,18 @@ RECENT = 10
 #: Seconds between two plain lines.
 PLAIN_EVERY = 2.0
 MIB = 1 << 20
+#: The live table's columns and their least widths: a table that changes its shape cannot be read.
+COLUMNS = {
+    "cluster": 12,
+    "shards": 6,
+    "received": 9,
+    "confirmed": 9,
+    "waiting": 7,
+    "spooled": 7,
+    "p50": 6,
+    "p99": 6,
+    "broker": 9,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,7 @@ class Show:
     _live: Live | None = None
     _last_plain: float = -PLAIN_EVERY
     _elapsed: float | None = None
+    _frame: Frame | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -53,8 +66,10 @@ class Show:
             yield
             return
         with Live(console=self.console, auto_refresh=False) as self._live:
-            yield
-        self._live = None
+            try:
+                yield
+            finally:
+                self._live = None
 
     def say(self, words: str) -> None:
         """Something happened."""
@@ -62,6 +77,8 @@ class Show:
         self.happenings.append(line)
         if self._live is None:
             self.line(line)
+        elif self._frame is not None:
+            self._draw(self._frame)
 
     def line(self, words: str) -> None:
         """A line as it is, however long."""
@@ -69,12 +86,16 @@ class Show:
 
     def frame(self, frame: Frame) -> None:
         """Show a moment."""
-        self._elapsed = frame.elapsed
+        self._elapsed, self._frame = frame.elapsed, frame
         if self._live is not None:
-            self._live.update(Group(table_of(frame), Text("\n".join(self.happenings))), refresh=True)
+            self._draw(frame)
         elif frame.elapsed - self._last_plain >= PLAIN_EVERY:
             self._last_plain = frame.elapsed
             self.line(line_of(frame))
+
+    def _draw(self, frame: Frame) -> None:
+        assert self._live is not None
+        self._live.update(Group(table_of(frame), Text("\n".join(self.happenings))), refresh=True)
 
 
 def clusters_of(status: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -93,7 +114,9 @@ def latency(status: dict[str, Any] | None, name: str) -> float | None:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} ms"
+    if value is None:
+        return "-"
+    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.1f} s"
 
 
 def line_of(frame: Frame) -> str:
@@ -120,18 +143,9 @@ def table_of(frame: Frame) -> Table:
     left = "" if not frame.seconds else f" of {frame.seconds:.0f} s"
     title = f"rateway demo   {frame.elapsed:.0f} s{left}"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    for column in (
-        "cluster",
-        "shards",
-        "received",
-        "confirmed",
-        "waiting",
-        "spooled",
-        "p50",
-        "p99",
-        "broker",
-    ):
-        table.add_column(column, justify="left" if column in ("cluster", "broker") else "right")
+    for column, width in COLUMNS.items():
+        justify: Literal["left", "right"] = "left" if column in ("cluster", "broker") else "right"
+        table.add_column(column, justify=justify, min_width=width, no_wrap=True)
     for cluster in clusters_of(frame.status):
         publisher = cluster["publisher"]
         broker = "blocked" if publisher["blocked"] else "connected" if publisher["connected"] else "away"
@@ -147,7 +161,7 @@ def table_of(frame: Frame) -> Table:
             broker,
         )
     if frame.status is None:
-        table.add_row("[red]the gateway is away[/red]", *[""] * 8)
+        table.add_row("[red]gateway away[/red]", *[""] * 8)
     table.caption = (
         f"{frame.arriving:,.0f} events/s   sent {frame.sent:,}   delivered {frame.delivered:,}   "
         f"violations {frame.violations}   gateway {frame.gateway_memory / MIB:.0f} MiB"
