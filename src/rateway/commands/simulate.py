@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from rateway.discord import intents
 from rateway.simulator import control, faults, ledger, patches
 from rateway.simulator.certificate import NoCryptography
 from rateway.simulator.faults import FaultError, Scheduled
+from rateway.simulator.mix import Mix
 from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.rules import RULES
 from rateway.simulator.server import Simulator
@@ -62,6 +64,9 @@ EPILOG += "".join(
 LIVE_S = 1.0
 # Violations shown in full; the rest is counted.
 SHOWN_VIOLATIONS = 20
+# Fields that count what has to be there; all other numbers may be 0.
+AT_LEAST_ONE = frozenset({"shards", "max_concurrency", "shards_multiple", "heartbeat_interval_ms"})
+MOST_PORT = 65535
 
 _Row = tuple[str, str, Any, str]
 
@@ -144,9 +149,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 group.add_argument(flag, dest=field, action="store_true", help=text)
             else:
                 shown = text if default is None else f"{text} (default: {default})"
-                group.add_argument(
-                    flag, dest=field, type=kind, default=default, help=shown, metavar=kind.__name__.upper()
-                )
+                # All floats are seconds.
+                word = {int: "N", float: "S"}.get(kind, flag[2:].upper())
+                group.add_argument(flag, dest=field, type=kind, default=default, help=shown, metavar=word)
     parser.add_argument(
         "--rate",
         default="0",
@@ -196,7 +201,14 @@ def run(options: argparse.Namespace) -> int:
 
 def settings_of(options: argparse.Namespace) -> SimulatorOptions:
     """The simulator's options from the parsed arguments. Raises FaultError, ValueError or OSError."""
-    values = {field: getattr(options, field) for rows in _FLAGS.values() for _, field, _, _ in rows}
+    values: dict[str, Any] = {}
+    for flag, field, _, _ in itertools.chain.from_iterable(_FLAGS.values()):
+        value = values[field] = getattr(options, field)
+        least = 1 if field in AT_LEAST_ONE else 0
+        if isinstance(value, int | float) and value < least:
+            raise ValueError(f"{flag} {value:g}: it must be at least {least}")
+        if field in ("port", "api_port") and value > MOST_PORT:
+            raise ValueError(f"{flag} {value}: it must be at most {MOST_PORT}")
     world = {field[6:]: value for field, value in values.items() if field.startswith("world.")}
     plain = {field: value for field, value in values.items() if not field.startswith("world.")}
     scenario: list[Scheduled] = [faults.parse_word(word) for word in options.fault]
@@ -209,9 +221,7 @@ def settings_of(options: argparse.Namespace) -> SimulatorOptions:
         privileged_intents=_privileged(options.privileged),
         scenario=tuple(scenario),
     )
-    for name in ("shards", "max_concurrency", "shards_multiple", "heartbeat_interval_ms"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1")
+    Mix(settings.world.mix)  # raises for an event that cannot happen
     return settings
 
 
