@@ -45,7 +45,8 @@ def test_a_second_gateway_with_a_state_of_its_own_waits_and_takes_over_when_the_
                 await second.until(lambda status: status["clusters"][0]["owned"])
                 taken = await second.until(all_live)
                 assert not set(sessions_of(taken).values()) & set(first.values())
-                assert second.log.read_text().count(WAITS) == 1
+                said = second.log.read_text()
+                assert (said.count(WAITS), said.count("0 of 2 shards are live")) in {(1, 0), (1, 1)}
                 await second.stop()
             finally:
                 await second.kill()

@@ -105,11 +105,14 @@ class Reporter:
             watcher.cancel()
 
     async def _write_lines(self) -> None:
+        said = None
         while True:
             await asyncio.sleep(LOG_EVERY_S)
-            ready, total, left = self._progress()
-            if not total:
+            ready, total, left = now = self._progress()
+            # Nothing moves while another gateway has the clusters: that is said once.
+            if not total or now == said:
                 continue
+            said = now
             if ready == total:
                 log.info("all %d shards are live", total, extra={"action": "start"})
                 return
