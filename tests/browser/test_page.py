@@ -325,12 +325,14 @@ def test_pictures_of_a_healthy_moment_and_of_a_fault(tmp_path: Path) -> None:
             await page.picture(folder / "page-well.png")
             fleet.publishers[2] = AWAY
             fleet.shards[5] = {
-                "state": "backing_off", "since_s": 4.0, "away_s": 12.0, "why": "close code 4000", "closes": {"4000": 1},
+                "state": "backing_off", "since_s": 4.0, "away_s": 12.0,
+                "why": "closed with 4000: Discord is not sure what went wrong", "closes": {"4000": 1},
                 "last_close": "4000 Unknown error", "resumes_tried": 1,
             }  # fmt: skip
             for shard in range(24, 32):
                 fleet.shards[shard] = {"state": "resuming", "since_s": 1.0, "away_s": 2.0, "closes": {"1001": 1},
-                                       "last_close": "1001 Discord restarts", "resumes_tried": 1}  # fmt: skip
+                                       "last_close": "1001 Discord restarts", "resumes_tried": 1,
+                                       "why": "closed with 1001"}  # fmt: skip
             await page.until(f"{TILES.format('.resuming')} === 8 && {VERDICT} === 'trouble'")
             await page.run(f"{tile(5)}.click()")
             await page.until("document.getAnimations().every((each) => each.playState === 'finished')")
