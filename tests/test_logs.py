@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -163,6 +164,23 @@ def test_levels_are_kept_and_can_be_changed_while_it_runs() -> None:
         logs.set_level("info")
         log.info("shown")
     assert "not shown" not in out.getvalue() and "shown" in out.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("form", "erased"), [("text", True), ("json", False)])
+def test_a_line_on_a_terminal_takes_the_place_of_the_starts_progress(
+    form: Literal["text", "json"], erased: bool
+) -> None:
+    out = Terminal()
+    with logging_to():
+        handler = logs.configure("info", form, stream=out)
+        log.info("a line")
+        logging.getLogger().removeHandler(handler)
+    assert out.getvalue().startswith("\r\x1b[2K") is erased
 
 
 def test_configuring_twice_writes_each_line_once() -> None:

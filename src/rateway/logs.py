@@ -22,11 +22,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rateway.secret import Secret
 
-__all__ = ["FIELDS", "configure", "escape", "hide", "redact", "set_level"]
+__all__ = ["FIELDS", "configure", "escape", "hide", "line_start", "redact", "set_level"]
 
 # Fields that lines carry beside the message, in this order.
 FIELDS = ("process", "cluster", "shard", "action")
 HIDDEN = "***"
+# To the beginning of the line, and nothing on it (ECMA-48).
+ERASE_LINE = "\r\x1b[2K"
 # A shorter password is a word that stands in messages by chance; it is hidden within addresses only.
 LEAST_SECRET = 6
 
@@ -180,6 +182,21 @@ class JsonFormatter(_Formatter):
         return redact(json.dumps(line, default=str, ensure_ascii=True))
 
 
+def line_start(stream: IO[str], format: str) -> str:  # noqa: A002 (the word of the setting)
+    """What a line in *stream* begins with. On a terminal it erases where it starts: the start's progress stands
+    there, and is drawn again below."""
+    return ERASE_LINE if format == "text" and stream.isatty() else ""
+
+
+class _Handler(logging.StreamHandler[IO[str]]):
+    def __init__(self, stream: IO[str], before: str) -> None:
+        super().__init__(stream)
+        self._before = before
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._before + super().format(record)
+
+
 def configure(
     level: str = "info",
     format: Literal["text", "json"] = "text",  # noqa: A002 (the word of the setting)
@@ -194,7 +211,8 @@ def configure(
     """
     hide(*secrets)
     logging.setLogRecordFactory(Record)
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    target = stream if stream is not None else sys.stderr
+    handler = _Handler(target, line_start(target, format))
     handler.setFormatter(JsonFormatter(process) if format == "json" else TextFormatter(process))
     root = logging.getLogger()
     for old in list(root.handlers):

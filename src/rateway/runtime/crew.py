@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime import crew_words as words
@@ -164,7 +165,8 @@ class Crew:
         clusters = [number for number in hand.clusters if number not in self.drained]
         line.send(words.Begin(settings, self._identity, self.choice, clusters, hand.number))
         assert process.stderr is not None
-        pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer))
+        before = logs.line_start(sys.stderr, self.settings.log_format).encode()
+        pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer, before))
         watching = asyncio.create_task(self._watch(hand, process))
         try:
             async for record in line.records():
@@ -436,8 +438,8 @@ def _how(code: int | None) -> str:
     return f"exit code {code}"
 
 
-async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO) -> None:
-    """A worker's log into ours, whole lines only."""
+async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
+    """A worker's log into ours, whole lines only, each with *before* ahead of it."""
     while True:
         try:
             line = await reader.readline()
@@ -446,7 +448,7 @@ async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO) -> None:
         if not line:
             return
         with contextlib.suppress(OSError, ValueError):
-            out.write(line if line.endswith(b"\n") else line + b"\n")
+            out.write(before + (line if line.endswith(b"\n") else line + b"\n"))
             out.flush()
 
 
