@@ -89,7 +89,8 @@ class Run:
         self.bytes += len(body)
         status = str(told.headers.get("status"))
         if status != "ok":
-            self.failed[status] = self.failed.get(status, 0) + 1
+            why = json.loads(body)["error"]["code"] if body else status
+            self.failed[why] = self.failed.get(why, 0) + 1
         if len(self.times) == self._count:
             self._done.set()
         elif self._at_once is not None and self._sent < self._count:

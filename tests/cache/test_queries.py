@@ -24,7 +24,7 @@ from rateway.cache.queries import (
     incomplete_shards,
 )
 from rateway.cache.shelf import Kind, ShelfReader
-from rateway.cache.view import View
+from rateway.cache.view import MOST_SNAPSHOTS, View
 from rateway.contract.queries import QUERY_TYPES, Query
 from rateway.discord.snowflake import shard_of
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
@@ -426,3 +426,29 @@ def test_encoding_in_stores_keeps_ids_of_any_size() -> None:
     assert asker.ask("Member", top, top)["user"]["id"] == str(top)
     assert asker.ask("Role", top)["id"] == str(top)
     assert asker.ask("GuildMembers", top, after=top) == []
+
+
+def test_a_user_in_very_many_guilds_is_found_without_looking_at_all_of_them() -> None:
+    built = Scene()
+    built.ready()
+    people = [member(BOT, "bot"), member(ANN)]
+    for number in range(1, MOST_SNAPSHOTS + 20):
+        built.cache.book.wall_ms = number * 1000
+        built.tell("GUILD_CREATE", guild(GUILD + (number << 22), members=people))
+    last = GUILD + ((MOST_SNAPSHOTS + 19) << 22)
+    built.tell("GUILD_CREATE", guild(last, members=[member(BOT, "bot"), member(ANN, "newer")]))
+    asker, looked = Asker(built), 0
+    view = asker.host.view(1)
+    guild_of = view.guild_of
+
+    def counted(number: int) -> tuple[int, int] | None:
+        nonlocal looked
+        looked += 1
+        return guild_of(number)
+
+    view.guild_of = counted  # type: ignore[method-assign]  # counts looks
+    found = view.user(ANN)
+    assert found is not None and looked == MOST_SNAPSHOTS
+    # What the guild itself says of its member is never passed over.
+    assert asker.ask("Member", last, ANN)["user"]["username"] == "newer"
+    assert len(asker.ask("MutualGuilds", ANN)) == MOST_SNAPSHOTS + 19

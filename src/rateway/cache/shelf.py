@@ -152,14 +152,14 @@ class ShelfReader:
     def _rows(self, table: int, start: bytes, stop: bytes) -> Iterable[tuple[bytes, bytes]]:
         return self._reading.scan(table, start, stop)
 
-    def homes(self, kind: int, entity_id: int) -> list[int]:
-        """The numbers of the guilds that hold an entity of an indexed kind."""
-        found = list(self._reading.homes(kind, entity_id))
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
+        """The numbers of the guilds that hold an entity of an indexed kind; ``most``: so many are enough."""
+        found = list(self._reading.homes(kind, entity_id, most))
         pending = self._unindexed.get(kind)
         if pending is None:
             scan = self._reading.scan(Table.PENDING, bytes((kind,)), bytes((kind + 1,)))
             pending = self._unindexed[kind] = list(scan)
-        if not pending:
+        if not pending or len(found) == most:
             return found
         wanted = entity_id.to_bytes(8, "big")
         for key, ids in pending:
@@ -192,8 +192,8 @@ class Shelf(ShelfReader):
         # Two scans at a time are for readers: the second one's start may write what waits.
         return list(self._storage.scan(table, start, stop))
 
-    def homes(self, kind: int, entity_id: int) -> list[int]:
-        found = list(self._storage.homes(kind, entity_id))
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
+        found = list(self._storage.homes(kind, entity_id, most))
         waiting = self._waiting[kind].get(entity_id)
         if waiting is not None and waiting not in found:
             found.append(waiting)

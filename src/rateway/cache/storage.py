@@ -54,8 +54,8 @@ class Reading(Protocol):
     def entries(self, table: int) -> int:
         """How many entries a table has."""
 
-    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
-        """The guild numbers that an entity is indexed under, ascending."""
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> Sequence[int]:
+        """The guild numbers that an entity is indexed under, ascending; no more than ``most``."""
 
 
 class Storage(Reading, Protocol):
@@ -103,7 +103,7 @@ class MemoryStorage:
         if self.tables[table].pop(key, None) is not None:
             self._keys[table].remove(key)
 
-    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> Sequence[int]:
         prefix = entity_id.to_bytes(8, "big")
         pairs = self.pairs.get(kind, [])
         found = []
@@ -111,7 +111,7 @@ class MemoryStorage:
             if pairs[at][:8] != prefix:
                 break
             found.append(int.from_bytes(pairs[at][8:], "big"))
-        return found
+        return found[:most]
 
     def add_homes(self, kind: int, pairs: Iterable[bytes]) -> None:
         self.pairs[kind] = sorted({*self.pairs.get(kind, ()), *pairs})

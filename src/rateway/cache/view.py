@@ -26,6 +26,10 @@ CHANNELS = (Kind.CHANNEL, Kind.THREAD)
 # https://docs.discord.com/developers/resources/channel#channel-object-channel-types
 THREAD_TYPES = frozenset({10, 11, 12})
 
+# A bot may share ten thousand guilds with ours, and looking for the newest of so many snapshots of it would take
+# milliseconds. What changed while we listened is known from events; these are for what changed before.
+MOST_SNAPSHOTS = 32
+
 # Newest message, then what message events added to a thread's counters since its object came.
 TIP = struct.Struct(">Qii")
 _STAMPED = struct.Struct(">Q")
@@ -224,7 +228,7 @@ class View:
         """
         value = self.reading.get(Table.USERS, key8(user_id))
         own = (0, b"") if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
-        for stamp, home in self.snapshots_of(user_id, newer_than=own[0]):
+        for stamp, home in self.snapshots_of(user_id, own[0], MOST_SNAPSHOTS, number):
             if home == number:
                 raw = embedded
             else:
@@ -234,10 +238,18 @@ class View:
                 return stamp, bytes(raw)
         return own if own[1] else None
 
-    def snapshots_of(self, user_id: int, newer_than: int = 0) -> list[tuple[int, int]]:
-        """The guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest first."""
+    def snapshots_of(
+        self, user_id: int, newer_than: int = 0, most: int | None = None, here: int | None = None
+    ) -> list[tuple[int, int]]:
+        """The guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest first.
+
+        With ``most`` no more than so many are looked at, ``here`` always among them.
+        """
         found = []
-        for home in self.shelf.homes(Kind.MEMBER, user_id):
+        homes = self.shelf.homes(Kind.MEMBER, user_id, most)
+        if len(homes) == most and here is not None and here not in homes:
+            homes.append(here)
+        for home in homes:
             guild = self.guild_of(home)
             if guild is not None and guild[1] > newer_than:
                 found.append((guild[1], home))

@@ -54,12 +54,14 @@ _PAIRS = len(Table)
 _KINDS = [bytes((kind,)) for kind in range(256)]
 
 
-def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int) -> Sequence[int]:
+def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int, most: int | None) -> Sequence[int]:
     prefix = entity_id.to_bytes(8, "big")
     found: list[int] = []
     there = cursor.set_range_dup(_KINDS[kind], prefix)
     while there and (pair := cursor.value())[:8] == prefix:
         found.append(int.from_bytes(pair[8:], "big"))
+        if len(found) == most:
+            break
         there = cursor.next_dup()
     return found
 
@@ -111,11 +113,11 @@ class LmdbReading:
     def entries(self, table: int) -> int:
         return int(self._txn.stat(self._rows[table])["entries"])
 
-    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> Sequence[int]:
         cursor = self._pairs
         if cursor is None:
             cursor = self._pairs = self._txn.cursor(self._tables.pairs)
-        return _homes(cursor, kind, entity_id)
+        return _homes(cursor, kind, entity_id, most)
 
 
 class LmdbStorage:
@@ -182,8 +184,8 @@ class LmdbStorage:
             self._write(table)
         return int(self._begin().stat(self._tables.rows[table])["entries"])
 
-    def homes(self, kind: int, entity_id: int) -> Sequence[int]:
-        return _homes(self._cursors.get(_PAIRS) or self._cursor(_PAIRS), kind, entity_id)
+    def homes(self, kind: int, entity_id: int, most: int | None = None) -> Sequence[int]:
+        return _homes(self._cursors.get(_PAIRS) or self._cursor(_PAIRS), kind, entity_id, most)
 
     def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key = bytes((kind,))
