@@ -116,20 +116,24 @@ class Unconfirmed:
 
     def add(self, run: Run, size: int) -> None:
         """A run of ``size`` bytes is to be written, after all others."""
-        self._count(run, size)
+        run.bytes = size
+        count = run.left = len(run.marks)
+        self.events += count
+        self.bytes += size
+        self.added += count
         self.waiting.append(run)
 
     def add_written(self, run: Run, size: int) -> None:
-        """A run of ``size`` bytes has been written at once (nothing waits)."""
-        self._count(run, size)
-        self.written(run)
-
-    def _count(self, run: Run, size: int) -> None:
+        """A run of ``size`` bytes has been written at once (nothing waits): :meth:`add` and :meth:`written`."""
         run.bytes = size
-        run.left = len(run.marks)
-        self.events += run.left
+        count = run.left = len(run.marks)
+        self.events += count
         self.bytes += size
-        self.added += run.left
+        self.added += count
+        tag = run.tag = self._next_tag
+        self._next_tag = tag + count
+        self._tags.append(tag)
+        self.sent.append(run)
 
     def take(self, most: int) -> list[Run]:
         """The next waiting runs, of about ``most`` bytes, now written."""
@@ -372,6 +376,24 @@ class Unconfirmed:
 
     def _finish(self, run: Run, finished: list[Run]) -> None:
         """All that was left of a run is answered for."""
+        if run.origins is None and run.records is None and not run.window:
+            # As nearly every run ends.
+            self.confirmed += run.left
+            self.events -= run.left
+            self.bytes -= run.bytes
+        else:
+            self._finish_rarely(run, finished)
+        run.left = 0
+        run.front = len(run.marks)
+        run.pieces = []
+        self._done += 1
+        finished.append(run)
+        cursor = run.cursor
+        if cursor is not None and cursor.runs[0] is run:
+            self._settle(cursor)
+
+    def _finish_rarely(self, run: Run, finished: list[Run]) -> None:
+        """A retry, or what the spool has."""
         if run.origins is not None:
             for index, (origin, there) in enumerate(run.origins):
                 if run.pieces[STRIDE * index] is not None:
@@ -382,14 +404,6 @@ class Unconfirmed:
                 number for index, number in enumerate(run.records) if pieces[STRIDE * index] is not None
             ]
         self._count_answered(run, run.left, run.bytes)
-        run.left = 0
-        run.front = len(run.marks)
-        run.pieces = []
-        self._done += 1
-        finished.append(run)
-        cursor = run.cursor
-        if cursor is not None and cursor.runs[0] is run:
-            self._settle(cursor)
 
     def _settle(self, cursor: Cursor) -> None:
         """Move a cursor over everything at its front that is answered for or in the spool."""

@@ -112,6 +112,7 @@ class Cluster:
             intents=tools.settings.intents,
             token_hash=tools.token_hash,
         )
+        self._gathering = tools.gathering
         self._publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._write_soon = asyncio.Event()
@@ -321,7 +322,7 @@ class Cluster:
     def _end_of_wake_up(self) -> None:
         if self._cache is not None:
             self._cache.commit()
-        self.tools.gathering.worked(self.publisher.woken_at)
+        self._gathering.worked(self.publisher.woken_at)
 
     # Sessions.
 

@@ -41,6 +41,7 @@ class Gathering:
         """How often the loop has waited."""
         self._clock = clock
         self._sleep = sleep
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._since = 0.0
         self._last = 0.0
@@ -51,7 +52,9 @@ class Gathering:
             self._scheduled = True
             self._since = since
             # In the loop's next turn: by then what this one wrote is on its way.
-            asyncio.get_running_loop().call_soon(self._gather)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._gather)
 
     def _gather(self) -> None:
         self._scheduled = False

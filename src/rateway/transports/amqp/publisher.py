@@ -77,6 +77,9 @@ class EventPublisher:
         self.persistent = persistent
         self.spool = spool
         self.frame_max = _FRAME_MAX
+        # Of this wake-up's first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
+        self.woken_at = 0.0
+        self.stamp = bytes(8)
         # Called before the events of a wake-up are written: what workers may see must be in the store by then.
         self.before_write: Callable[[], None] | None = None
         self.nacked = 0
@@ -98,7 +101,6 @@ class EventPublisher:
         self._few = False
         self._flushed = 0.0
         self._second = -1
-        self._stamp = bytes(8)
         self._connection: Connection | None = None
         self._flowing = False
         self._asked_at = 0.0
@@ -176,11 +178,6 @@ class EventPublisher:
         """
         return list(zip((*_EDGES, float("inf")), self._histogram, strict=True))
 
-    @property
-    def woken_at(self) -> float:
-        """When the first event of this wake-up was published, monotonic seconds; only during ``before_write``."""
-        return self._open[0][1].at
-
     # Publishing
 
     def stream(self, shard_id: int, shard_count: int) -> ShardStream:
@@ -202,7 +199,14 @@ class EventPublisher:
         ``on_confirmed`` is called once the broker has it, or the spool. :class:`ValueError` when ``key`` or
         ``message_id`` are over 255 bytes.
         """
-        run = self._begin(None, Cursor(-1))
+        # In order with all that was published before it: those runs end here.
+        for owner, opened in self._open:
+            if owner is not None:
+                owner.end(opened)
+        if not self._scheduled:
+            self._begin()
+        run = Run(Cursor(-1), self.woken_at)
+        self._open.append((None, run))
         assert run.cursor is not None
         run.cursor.runs.append(run)
         run.told = on_confirmed
@@ -222,33 +226,26 @@ class EventPublisher:
 
     def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
         """A stream's new run; see :class:`rateway.transports.amqp.stream.Hub`."""
-        return self._begin(stream, cursor)
-
-    def _begin(self, stream: ShardStream | None, cursor: Cursor) -> Run:
-        if stream is None:
-            # In order with all that was published before it: those runs end here.
-            for owner, opened in self._open:
-                if owner is not None:
-                    owner.end(opened)
-        now = self._clock.monotonic()
-        run = Run(cursor, now)
-        self._open.append((stream, run))
         if not self._scheduled:
-            self._scheduled = True
-            if self._loop is None:
-                self._loop = asyncio.get_running_loop()
-            if self._few and now - self._flushed < self._linger:
-                self._loop.call_later(self._linger, self.flush)
-            else:
-                self._loop.call_soon(self.flush)
+            self._begin()
+        run = Run(cursor, self.woken_at)
+        self._open.append((stream, run))
         return run
 
-    def stamp(self) -> bytes:
-        """See :class:`rateway.transports.amqp.stream.Hub`."""
+    def _begin(self) -> None:
+        """The first event of a wake-up: the clocks are read for all of its events, and its end is planned."""
+        self._scheduled = True
+        now = self.woken_at = self._clock.monotonic()
         second = int(self._clock.time())
         if second != self._second:
-            self._second, self._stamp = second, struct.pack(">Q", second)
-        return self._stamp
+            self._second, self.stamp = second, struct.pack(">Q", second)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if self._few and now - self._flushed < self._linger:
+            loop.call_later(self._linger, self.flush)
+        else:
+            loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what has been published since the last flush. Scheduled by itself at the end of each wake-up."""
@@ -322,9 +319,13 @@ class EventPublisher:
         if finished:
             now = self._clock.monotonic()
             histogram = self._histogram
+            at, bar = -1.0, 0
             for run in finished:
                 if run.records is None and run.origins is None:
-                    histogram[bisect_left(_EDGES, now - run.at)] += len(run.marks)
+                    if run.at != at:
+                        at = run.at
+                        bar = bisect_left(_EDGES, now - at)
+                    histogram[bar] += len(run.marks)
                 if run.probes is not None:
                     self._listeners.confirmed(run.probes)
                 if run.told is not None:

@@ -26,6 +26,8 @@ class Hub(Protocol):
     exchange_name: bytes
     persistent: bool
     frame_max: int
+    stamp: bytes
+    """The wall clock in whole seconds, as AMQP writes it."""
 
     @property
     def body_max(self) -> int | None:
@@ -33,9 +35,6 @@ class Hub(Protocol):
 
     def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
         """A new run for this stream; it is written at the end of the wake-up."""
-
-    def stamp(self) -> bytes:
-        """The wall clock in whole seconds, as AMQP writes it."""
 
     def probe(self, name: str, run: Run, size: int) -> bool:
         """Whether this publish of ``name`` shall be mandatory."""
@@ -97,7 +96,8 @@ class ShardStream:
         # Room for the largest sequence and a suffix. No session of Discord's comes near.
         self._id_prefix = prefix if len(prefix) <= MAX_SHORT - 40 else None
         self._cursor = Cursor(self.shard_id, settled)
-        self._end_run()
+        if self._run is not None:
+            self.end(self._run)
         self.forget()
 
     def forget(self) -> None:
@@ -150,19 +150,16 @@ class ShardStream:
     def end(self, run: Run) -> None:
         """The publisher's: this run is to be written; what comes next begins another."""
         if self._run is run:
-            self._end_run()
+            self._run = None
+            self._head = self._mark = _never
 
     def _open(self) -> Run:
         run = self._run = self._hub.opened(self, self._cursor)
         self._cursor.runs.append(run)
         self._head = run.pieces.append
         self._mark = run.marks.append
-        self._stamp = self._hub.stamp()
+        self._stamp = self._hub.stamp
         return run
-
-    def _end_run(self) -> None:
-        self._run = None
-        self._head = self._mark = _never
 
     def _last(self) -> int:
         for run in reversed(self._cursor.runs):
