@@ -130,7 +130,9 @@ def standing(variant: Variant, recipe: Recipe, folder: Path, broker: str) -> Ite
         else:
             told = json.dumps({"api": api, "port": port, "broker": broker, "shards": variant.shards})
             log = folder / "naive.log"
-            gateway = stack.enter_context(child.child("benchmarks.path.naive", variant.who, told, log=log))
+            gateway = stack.enter_context(
+                child.child("benchmarks.path.naive", variant.who, told, log=log, cores=machine.MEASURED)
+            )
         try:
             discord.fact("live")
         except child.Hung as hung:
@@ -184,7 +186,8 @@ def round_of(variant: Variant, events: int, counter: Counter, address: str) -> d
 def floor_of(variant: Variant, events: int) -> float:
     """The floor for a variant's frames, µs an event."""
     told = json.dumps(asdict(recipe_of(variant, events)))
-    with child.child("benchmarks.path.floor", told, variant.compression, "3") as found:
+    measured = machine.MEASURED
+    with child.child("benchmarks.path.floor", told, variant.compression, "3", cores=measured) as found:
         return float(statistics.median(json.loads(found.hear())))
 
 
@@ -268,6 +271,7 @@ def main() -> None:
         and all(word in each.label for word in options.only.split())
     ]
     os.chdir(child.ROOT)
+    machine.keep_away()
     report = Report("path", "python -m benchmarks.path" + (" --full" if options.full else ""))
     measure(report, variants, options.runs, options.events)
     report.write()

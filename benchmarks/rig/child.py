@@ -33,7 +33,7 @@ class Hung(RuntimeError):
 
 
 class Child:
-    """One process: ``python -m MODULE ARGUMENTS``."""
+    """One process: ``python -m MODULE ARGUMENTS``, on some of the cores when they are given."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Child:
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        cores: set[int] | None = None,
     ) -> None:
         self.module = module
         self.log = log
@@ -53,6 +54,7 @@ class Child:
             stdout=subprocess.PIPE if output is None else output,
             stderr=output,
             text=True,
+            preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         )
         if output is not None:
             output.close()
@@ -114,10 +116,14 @@ class Child:
 
 @contextmanager
 def child(
-    module: str, *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    cores: set[int] | None = None,
 ) -> Iterator[Child]:
     """A child that ends with the block."""
-    found = Child(module, *arguments, environment=environment, log=log)
+    found = Child(module, *arguments, environment=environment, log=log, cores=cores)
     try:
         yield found
     finally:
@@ -157,9 +163,10 @@ def settings(api_url: str, broker: str, folder: Path, shards: int, **more: str) 
 
 @contextmanager
 def gateway(folder: Path, api_url: str, broker: str, shards: int, **more: str) -> Iterator[Child]:
-    """The gateway itself."""
+    """The gateway itself, on its core; one of several processes has them all."""
     environment = settings(api_url, broker, folder, shards, **more)
-    with child("rateway", environment=environment, log=folder / "gateway.log") as found:
+    cores = machine.MEASURED if environment["PROCESSES"] == "1" else machine.MEASURED | machine.AROUND
+    with child("rateway", environment=environment, log=folder / "gateway.log", cores=cores) as found:
         yield found
 
 

@@ -7,6 +7,7 @@ since the last such question.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import socket
@@ -116,6 +117,8 @@ class Worker:
 
 def main() -> None:
     """Answer until the input ends."""
+    # A collection over all that was noted would look like a slow gateway.
+    gc.disable()
     worker = Worker(sys.argv[1])
     for work in (worker.read, worker.ask):
         threading.Thread(target=work, daemon=True).start()
