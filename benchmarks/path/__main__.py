@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Variant:
     """One way to run the gateway. ``rate`` is events a second a shard, None as fast as it goes.
 
     ``known``: as many events have gone by before, so that most people have been heard of; else nobody has.
+    ``queues`` is what the broker does with events: unbound, bound (a worker reads them), slow (one that does not keep
+    up). ``size``: the least bytes that an event has.
     """
 
     compression: str = "zstd"
@@ -48,6 +50,8 @@ class Variant:
     broker: str = "sink"
     who: str = "rateway"
     known: bool = False
+    queues: str = "unbound"
+    size: int = 0
     settings: dict[str, str] = field(default_factory=dict, hash=False)
 
     @property
@@ -56,6 +60,10 @@ class Variant:
         more = "".join(f" {key}={value}" for key, value in self.settings.items())
         what = f" cache {self.cache}" if self.who == "rateway" else ""
         more += " known" if self.known else ""
+        if self.queues != "unbound":
+            more += f", queues {self.queues}"
+        if self.size:
+            more += f", {self.size // 1024} KB events"
         return f"{self.who} {self.compression}{what}, {self.shards} × {load}, {self.broker}{more}"
 
 
@@ -74,6 +82,9 @@ SUBSET = [
     Variant(broker="rabbitmq", cache="all"),
     Variant(who="hikari", broker="rabbitmq"),
     Variant(who="discord.py", broker="rabbitmq"),
+    Variant(rate=400, broker="rabbitmq"),
+    Variant(who="hikari", rate=400, broker="rabbitmq"),
+    Variant(who="discord.py", rate=400, broker="rabbitmq"),
 ]
 
 
@@ -94,35 +105,65 @@ def matrix() -> list[Variant]:
             Variant(shards=64, rate=50, cache=cache, broker="rabbitmq"),
             Variant(cache=cache, settings={"PROCESSES": "2", "SHARDS_PER_CLUSTER": "2"}),
         ]
-    for who in ("hikari", "discord.py"):
-        found.append(Variant(who=who, rate=50, broker="rabbitmq"))
     return list(dict.fromkeys(found))
 
 
 def recipe_of(variant: Variant, events: int) -> Recipe:
     """Streams long enough for the flood of one round, or for its seconds at a rate."""
     shards = variant.shards
-    guilds = 50 if shards <= 8 else 8
+    guilds = 50 if shards <= 8 else 8 if shards <= 64 else 1
     each = (
         max(400, events // shards)
         if variant.rate is None
-        else int(variant.rate * PACED_SECONDS * 1.5) + 50 + WARM_UP
+        else int(variant.rate * PACED_SECONDS * 1.5) + 50 + warm_up(variant)
     )
-    return Recipe(shards=shards, guilds=guilds, members=100, events=each * (2 if variant.known else 1))
+    each *= 2 if variant.known else 1
+    return Recipe(
+        shards=shards, guilds=guilds, members=100 if guilds > 1 else 10, events=each, size=variant.size
+    )
+
+
+def warm_up(variant: Variant) -> int:
+    """Events a shard before a rate is held: its numbers keep their digits for weeks, and its names are known."""
+    return 150 if variant.shards <= 64 else 10
 
 
 # How long a rate is held in one round.
 PACED_SECONDS = 5.0
-# Events a shard before a rate is held: sequences then have three digits.
-WARM_UP = 150
 # A gateway that rests still looks after its timers: 5 ms in 0.2 s would be 2.5 % of a core.
 QUIET_MS = 3.0
 
 
+class Stands:
+    """What rounds of the same streams share: the stand-in for Discord and the floor, each started once."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._discords: dict[tuple[Recipe, str], tuple[Child, int]] = {}
+        self._floors: dict[tuple[Recipe, str], Child] = {}
+
+    def discord(self, recipe: Recipe, compression: str) -> tuple[Child, int]:
+        """The stand-in and its port."""
+        key = (recipe, compression)
+        if key not in self._discords:
+            self._discords[key] = self._stack.enter_context(child.discord(recipe, compression))
+        return self._discords[key]
+
+    def floor(self, recipe: Recipe, compression: str) -> float:
+        """What an event costs at least, µs: the median of three rounds just now."""
+        key = (recipe, compression)
+        if key not in self._floors:
+            told = json.dumps(asdict(recipe))
+            found = child.child("benchmarks.path.floor", told, compression, cores=machine.MEASURED)
+            self._floors[key] = self._stack.enter_context(found)
+        self._floors[key].say("3")
+        return float(statistics.median(json.loads(self._floors[key].hear())))
+
+
 @contextmanager
-def standing(variant: Variant, recipe: Recipe, folder: Path, broker: str) -> Iterator[tuple[Child, Child]]:
-    """(Discord, gateway), all shards live and quiet."""
-    with child.discord(recipe, variant.compression) as (discord, port), ExitStack() as stack:
+def standing(variant: Variant, discord: Child, port: int, folder: Path, broker: str) -> Iterator[Child]:
+    """The gateway, all shards live and quiet."""
+    with ExitStack() as stack:
         api = f"http://127.0.0.1:{port}/api/v10"
         if variant.who == "rateway":
             more = {"COMPRESSION": NAMES[variant.compression]} | CACHES[variant.cache] | variant.settings
@@ -138,23 +179,26 @@ def standing(variant: Variant, recipe: Recipe, folder: Path, broker: str) -> Ite
         except child.Hung as hung:
             raise child.Hung(f"{hung}{gateway.tail()}") from None
         child.until_quiet(machine.tree(gateway.pid))
-        yield discord, gateway
+        yield gateway
 
 
 NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream", "none": "none"}
 
 
-def round_of(variant: Variant, events: int, counter: Counter, address: str) -> dict[str, float]:
+def round_of(
+    variant: Variant, recipe: Recipe, stands: Stands, counter: Counter, address: str
+) -> dict[str, float]:
     """One round: a fresh gateway, a fresh store, one load; what an event cost."""
-    recipe = recipe_of(variant, events)
+    discord, port = stands.discord(recipe, variant.compression)
+    discord.forget()
     with (
         tempfile.TemporaryDirectory() as name,
-        standing(variant, recipe, Path(name), address) as (discord, gateway),
+        _readers(variant, address),
+        standing(variant, discord, port, Path(name), address) as gateway,
     ):
         pids = machine.tree(gateway.pid)
         if variant.rate is not None:
-            # A shard's numbers have as many digits for weeks, and its names are known.
-            discord.say(json.dumps({"do": "flood", "events": WARM_UP}))
+            discord.say(json.dumps({"do": "flood", "events": warm_up(variant)}))
             discord.fact("sent")
             child.until_quiet(pids)
         flooded = recipe.events
@@ -183,12 +227,15 @@ def round_of(variant: Variant, events: int, counter: Counter, address: str) -> d
         }
 
 
-def floor_of(variant: Variant, events: int) -> float:
-    """The floor for a variant's frames, µs an event."""
-    told = json.dumps(asdict(recipe_of(variant, events)))
-    measured = machine.MEASURED
-    with child.child("benchmarks.path.floor", told, variant.compression, "3", cores=measured) as found:
-        return float(statistics.median(json.loads(found.hear())))
+@contextmanager
+def _readers(variant: Variant, address: str) -> Iterator[None]:
+    if variant.queues == "unbound":
+        yield
+        return
+    slow = ["slow"] if variant.queues == "slow" else []
+    with child.child("benchmarks.rig.worker", address, *slow) as worker:
+        worker.hear()
+        yield
 
 
 def measure(report: Report, variants: list[Variant], runs: int, events: int) -> None:
@@ -198,6 +245,7 @@ def measure(report: Report, variants: list[Variant], runs: int, events: int) -> 
     brokers = {variant.broker for variant in variants}
     with ExitStack() as stack:
         address: dict[str, tuple[Counter, str]] = {}
+        stands = Stands(stack)
         if "sink" in brokers:
             process, uri = stack.enter_context(child.sink())
             address["sink"] = (_ask(process), uri)
@@ -206,13 +254,13 @@ def measure(report: Report, variants: list[Variant], runs: int, events: int) -> 
         for turn in range(runs):
             for variant in variants:
                 load = report.see_load()
-                few = events // 8 if variant.who != "rateway" else events
+                recipe = recipe_of(variant, events // 8 if variant.who != "rateway" else events)
                 try:
-                    result = round_of(variant, few, *address[variant.broker])
+                    result = round_of(variant, recipe, stands, *address[variant.broker])
                 except child.Hung as hung:
                     print(f"{variant.label}: {hung}")
                     continue
-                floor = floor_of(replace(variant, who="rateway"), few)
+                floor = stands.floor(recipe, variant.compression)
                 found[variant].append(result)
                 floors[variant].append(floor)
                 print(

@@ -1,7 +1,8 @@
 """The floor: the same frames inflated and their envelopes decoded in one loop of one process, nothing else.
 
-A process of its own: ``python -m benchmarks.path.floor RECIPE COMPRESSION ROUNDS`` prints a JSON list of µs of
-CPU an event, one a round. Shards take turns by what one read of a socket brings, as they do in the gateway.
+A process of its own: ``python -m benchmarks.path.floor RECIPE COMPRESSION`` prints, for each line of its input that
+names a number of rounds, a JSON list of µs of CPU an event, one a round. Shards take turns by what one read of a
+socket brings, as they do in the gateway.
 """
 
 from __future__ import annotations
@@ -81,11 +82,12 @@ def round_of(shards: list[tuple[list[bytes], list[bytes]]], compression: str) ->
 
 
 def main() -> None:
-    """Print the rounds."""
-    recipe, compression, rounds = Recipe(**json.loads(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    """Take rounds until the input ends."""
+    recipe, compression = Recipe(**json.loads(sys.argv[1])), sys.argv[2]
     shards = [packed(stream, compression) for stream in recorded(recipe)]
     gc.freeze()
-    print(json.dumps([round_of(shards, compression) for _ in range(rounds)]))
+    for line in sys.stdin:
+        print(json.dumps([round_of(shards, compression) for _ in range(int(line))]), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,11 @@ class Child:
         except queue.Empty:
             raise Hung(f"{self.module} said nothing for {patience:.0f} s{self.tail()}") from None
 
+    def forget(self) -> None:
+        """What it has said so far is of no interest."""
+        while not self._lines.empty():
+            self._lines.get_nowait()
+
     def fact(self, name: str, patience: float = PATIENCE) -> Any:
         """The next line of JSON that holds ``name``; the whole of it."""
         while True:

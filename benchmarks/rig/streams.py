@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,13 +37,16 @@ STEADY = {"GUILD_CREATE": 0.0, "GUILD_DELETE": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Equal recipes give equal streams. ``guilds`` and ``events`` are those of one shard."""
+    """Equal recipes give equal streams. ``guilds`` and ``events`` are those of one shard; ``size`` makes every event
+    at least so many bytes long.
+    """
 
     shards: int = 4
     guilds: int = 50
     members: int = 100
     events: int = 20_000
     seed: int = 1
+    size: int = 0
 
 
 # One shard: READY, GUILD_CREATEs and events as JSON, numbered from 1.
@@ -82,15 +87,31 @@ def _record(recipe: Recipe) -> list[Stream]:
         for guild_id in guilds:
             begin.append(message(b"GUILD_CREATE", len(begin) + 1, encode(world.guild_create(guild_id))))
         events: list[bytes] = []
+        # Bodies of events before it: what makes an event long compresses like events.
+        filler: deque[bytes] = deque(maxlen=1 + recipe.size // 300)
         seq = len(begin)
         while len(events) < recipe.events:
             dispatch = world.step(chance, None, chance.choice(guilds))
             if dispatch.guild_id is None or (dispatch.guild_id >> 22) % shards == shard:
                 seq += 1
-                events.append(message(dispatch.name.encode(), seq, encode(dispatch.d)))
+                data = encode(dispatch.d)
+                if recipe.size and len(data) > 2:
+                    filler.append(data)
+                    data = _lengthened(data, filler, recipe.size)
+                events.append(message(dispatch.name.encode(), seq, data))
         world.drain()
         streams.append((begin, events))
     return streams
+
+
+def _lengthened(data: bytes, filler: Iterable[bytes], size: int) -> bytes:
+    more: list[bytes] = []
+    room = size - len(data)
+    for each in filler:
+        if room > 0:
+            more.append(each)
+            room -= len(each) + 1
+    return b'{"more":[%b],%b' % (b",".join(more), data[1:])
 
 
 def _ready(world: World, shard: int, shards: int, guilds: list[int]) -> bytes:

@@ -1,8 +1,8 @@
 """A worker that notes when it got what, and asks RabbitMQ beside it how long a confirm takes.
 
-A process of its own: ``python -m benchmarks.rig.worker AMQP_URI``. It prints ``ready``; then for each line of its
-input: ``clear`` forgets, ``tell`` prints [[shard, seq, ns], …], ``confirms`` prints its own confirms' times in ms
-since the last such question.
+A process of its own: ``python -m benchmarks.rig.worker AMQP_URI [slow]``. It prints ``ready``; then for each line
+of its input: ``clear`` forgets, ``tell`` prints [[shard, seq, ns], …], ``confirms`` prints its own confirms' times
+in ms since the last such question. A *slow* one takes a hundred messages a second and asks nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ from rateway.discord.events import DOCUMENTED
 MESSAGE_ID = re.compile(rb"[0-9a-f]{32}:(\d+):(\d+)")
 # Between two messages of its own.
 EVERY_S = 0.005
+# A slow worker acknowledges so many at a time, and then thinks.
+SLOW_MOST = 10
+SLOW_S = 0.1
+# The method basic.deliver; JSON has no control characters.
+DELIVER = b"\x00\x3c\x00\x3c"
 BODY = b'{"filler":"' + bytes(b"x" * 680) + b'"}'
 
 
@@ -41,14 +46,15 @@ class Line:
         self.plug.sendall(b"AMQP\x00\x00\x09\x01")
         self._next()
         response = f"\0{parts.username}\0{parts.password}"
-        self._say(spec.Connection.StartOk({}, "PLAIN", response, "en_US"), 0)
+        self.say(spec.Connection.StartOk({}, "PLAIN", response, "en_US"), 0)
         tune: Any = self._next()
-        self._say(spec.Connection.TuneOk(tune.channel_max, tune.frame_max, 0), 0)
-        self._say(spec.Connection.Open("/"), 0)
+        self.say(spec.Connection.TuneOk(tune.channel_max, tune.frame_max, 0), 0)
+        self.say(spec.Connection.Open("/"), 0)
         self._next()
         self.call(spec.Channel.Open())
 
-    def _say(self, method: Any, channel: int = 1) -> None:
+    def say(self, method: Any, channel: int = 1) -> None:
+        """A method."""
         self.plug.sendall(frame.marshal(method, channel))
 
     def _next(self) -> Any:
@@ -58,7 +64,7 @@ class Line:
 
     def call(self, method: Any) -> Any:
         """A method and its reply."""
-        self._say(method)
+        self.say(method)
         return self._next()
 
     def confirmed(self, key: str) -> float:
@@ -78,7 +84,7 @@ class Line:
 class Worker:
     """One queue bound to everything, read without acknowledgements."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, slow: bool) -> None:
         self.seen: list[tuple[int, int, int]] = []
         self.confirms: list[float] = []
         line = Line(uri)
@@ -88,7 +94,9 @@ class Worker:
             line.call(spec.Queue.Bind(0, "bench", "rateway-1", name))
         line.call(spec.Queue.Declare(0, "bench-own", durable=True, arguments={"x-max-length": 1000}))
         line.call(spec.Queue.Bind(0, "bench-own", "rateway-1", "BENCH"))
-        line.call(spec.Basic.Consume(0, "bench", "", no_ack=True))
+        if slow:
+            line.call(spec.Basic.Qos(0, SLOW_MOST))
+        line.call(spec.Basic.Consume(0, "bench", "", no_ack=not slow))
         self._line = line
         self._publisher = Line(uri)
         self._publisher.call(spec.Confirm.Select())
@@ -108,6 +116,17 @@ class Worker:
                 end = found.end()
             kept = data[max(end, len(data) - 64) :]
 
+    def think(self) -> None:
+        """Take a few messages, then nothing for a while, for ever."""
+        taken, kept = 0, b""
+        while data := self._line.plug.recv(1 << 20):
+            data = kept + data
+            taken += data.count(DELIVER)
+            kept = data[-len(DELIVER) + 1 :]
+            time.sleep(SLOW_S)
+            if taken:
+                self._line.say(spec.Basic.Ack(taken, multiple=True))
+
     def ask(self) -> None:
         """Publish and wait, over and over."""
         while True:
@@ -119,8 +138,9 @@ def main() -> None:
     """Answer until the input ends."""
     # A collection over all that was noted would look like a slow gateway.
     gc.disable()
-    worker = Worker(sys.argv[1])
-    for work in (worker.read, worker.ask):
+    slow = sys.argv[2:] == ["slow"]
+    worker = Worker(sys.argv[1], slow)
+    for work in (worker.think,) if slow else (worker.read, worker.ask):
         threading.Thread(target=work, daemon=True).start()
     print("ready", flush=True)
     for line in sys.stdin:
