@@ -11,7 +11,7 @@ import os
 import statistics
 
 from benchmarks.path.__main__ import Variant, measure
-from benchmarks.rig import child, machine
+from benchmarks.rig import child
 from benchmarks.rig.results import Report, arguments
 
 # Events a second, all shards together; those of 64 KB would be a network of their own at the first.
@@ -56,7 +56,6 @@ def main() -> None:
 
     options = arguments(__doc__, add)
     os.chdir(child.ROOT)
-    machine.keep_away()
     variants: list[Variant] = []
     for plain, others in SHAPES.items():
         wanted = [each for each in others if all(word in each.label for word in options.only.split())]

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.rig import child, machine, pictures
+from benchmarks.rig import child, pictures
 from benchmarks.rig.child import Child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import Recipe
@@ -104,7 +104,6 @@ def main() -> None:
         parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
 
     options = arguments(__doc__, add)
-    machine.keep_away()
     report = Report("latency", "python -m benchmarks.latency")
     samples: dict[str, list[float]] = {}
     with child.child("benchmarks.path.sink", "trace") as tap:

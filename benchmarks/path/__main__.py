@@ -319,7 +319,6 @@ def main() -> None:
         and all(word in each.label for word in options.only.split())
     ]
     os.chdir(child.ROOT)
-    machine.keep_away()
     report = Report("path", "python -m benchmarks.path" + (" --full" if options.full else ""))
     measure(report, variants, options.runs, options.events)
     report.write()

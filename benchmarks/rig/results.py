@@ -85,7 +85,11 @@ def _short(value: Any) -> str:
 def arguments(
     about: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The command line that all benchmarks share: how many runs, and the subset or the whole."""
+    """The command line that all benchmarks share: how many runs, and the subset or the whole.
+
+    From here on this process and what it starts keep away from the gateway's core.
+    """
+    machine.keep_away()
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
     parser.add_argument("--full", action="store_true", help="the whole matrix instead of the subset")
