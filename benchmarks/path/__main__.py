@@ -149,14 +149,16 @@ class Stands:
             self._discords[key] = self._stack.enter_context(child.discord(recipe, compression))
         return self._discords[key]
 
-    def floor(self, recipe: Recipe, compression: str) -> float:
-        """What an event costs at least, µs: the median of three rounds just now."""
+    def floor(self, recipe: Recipe, compression: str, per_s: float | None = None) -> float:
+        """What an event costs at least, µs: the median of three rounds just now. With ``per_s`` (events a second, all
+        shards together) it is one round at that rate, with sleeps between.
+        """
         key = (recipe, compression)
         if key not in self._floors:
             told = json.dumps(asdict(recipe))
             found = child.child("benchmarks.path.floor", told, compression, cores=machine.MEASURED)
             self._floors[key] = self._stack.enter_context(found)
-        self._floors[key].say("3")
+        self._floors[key].say("3" if per_s is None else f"1 {per_s}")
         return float(statistics.median(json.loads(self._floors[key].hear())))
 
 
@@ -261,6 +263,9 @@ def measure(report: Report, variants: list[Variant], runs: int, events: int) -> 
                     print(f"{variant.label}: {hung}")
                     continue
                 floor = stands.floor(recipe, variant.compression)
+                if variant.rate is not None:
+                    per_s = variant.rate * variant.shards
+                    result["paced_floor_us"] = stands.floor(recipe, variant.compression, per_s)
                 found[variant].append(result)
                 floors[variant].append(floor)
                 print(
@@ -272,6 +277,9 @@ def measure(report: Report, variants: list[Variant], runs: int, events: int) -> 
     for variant in variants:
         results = found[variant]
         if results:
+            # What sleeping between events costs anyway, on this machine and at this rate.
+            paced = [each["paced_floor_us"] for each in results if "paced_floor_us" in each]
+            more = {"paced_floor_us": paced} if paced else {}
             report.row(
                 variant.label,
                 us=[each["us"] for each in results],
@@ -279,6 +287,7 @@ def measure(report: Report, variants: list[Variant], runs: int, events: int) -> 
                 ratio=[each["us"] / floor for each, floor in zip(results, floors[variant], strict=True)],
                 events_per_s=[each["per_s"] for each in results],
                 wakeups=[each["wakeups"] for each in results],
+                **more,
                 variant=asdict(variant),
             )
 

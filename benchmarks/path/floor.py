@@ -2,7 +2,9 @@
 
 A process of its own: ``python -m benchmarks.path.floor RECIPE COMPRESSION`` prints, for each line of its input that
 names a number of rounds, a JSON list of µs of CPU an event, one a round. Shards take turns by what one read of a
-socket brings, as they do in the gateway.
+socket brings, as they do in the gateway. With events a second after that number it is the floor at that rate: a loop
+that sleeps for most of a millisecond and then inflates what has come meanwhile, one event of each shard in turn. What
+a sleep costs, and caches that others have filled meanwhile, is in it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from zlib_ng import zlib_ng
 
 from benchmarks.rig.streams import Recipe, Stream, recorded
 from rateway.discord.envelope import decode_fast
+from rateway.runtime.gathering import GATHER_S
 from rateway.simulator import wire
 
 # Bytes that one read of a socket brings when there is more: as in picows.
 READ = 64 * 1024
+PACED_SECONDS = 1.0
 NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream", "none": "none"}
 
 
@@ -81,13 +85,40 @@ def round_of(shards: list[tuple[list[bytes], list[bytes]]], compression: str) ->
     return spent / 1000 / sum(len(events) for _, events in shards)
 
 
+def paced_of(shards: list[tuple[list[bytes], list[bytes]]], compression: str, per_s: float) -> float:
+    """µs of CPU an event when it has to be slept between them."""
+    work = []
+    for begin, events in shards:
+        inflate = inflater(compression)
+        for each in begin:
+            inflate(each)
+        work.append([(inflate, event) for event in events])
+    turns = [each for turn in zip(*work, strict=False) for each in turn][: int(per_s * PACED_SECONDS)]
+    decode, sleep, clock = decode_fast, time.sleep, time.monotonic
+    done, began = 0, time.monotonic()
+    spent = time.process_time_ns()
+    while done < len(turns):
+        sleep(GATHER_S)
+        due = min(len(turns), int((clock() - began) * per_s))
+        while done < due:
+            inflate, event = turns[done]
+            decode(inflate(event))
+            done += 1
+    return (time.process_time_ns() - spent) / 1000 / len(turns)
+
+
 def main() -> None:
     """Take rounds until the input ends."""
     recipe, compression = Recipe(**json.loads(sys.argv[1])), sys.argv[2]
     shards = [packed(stream, compression) for stream in recorded(recipe)]
     gc.freeze()
     for line in sys.stdin:
-        print(json.dumps([round_of(shards, compression) for _ in range(int(line))]), flush=True)
+        rounds, *rate = line.split()
+        if rate:
+            found = [paced_of(shards, compression, float(rate[0])) for _ in range(int(rounds))]
+        else:
+            found = [round_of(shards, compression) for _ in range(int(rounds))]
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Final
 __all__ = ["GATHER_S", "Gathering"]
 
 # Nothing that is done for batching may add more than a millisecond; the kernel's timers are up to 0.1 ms late.
-GATHER_S: Final = 0.0008
+GATHER_S: Final = 0.0009
 # Events are steady while one wake-up follows another within so long: in a shorter time than that a sleep would
 # gather less than one event more.
 _STEADY_S: Final = 2 * GATHER_S
