@@ -35,41 +35,54 @@ Arrivals = dict[tuple[int, int], int]
 
 
 @contextmanager
-def gateway(recipe: Recipe, broker: str) -> Iterator[tuple[Child, Child]]:
-    """(Discord, gateway), live and warm."""
-    with tempfile.TemporaryDirectory() as name, child.discord(recipe, "zstd") as (discord, port):
-        api = f"http://127.0.0.1:{port}/api/v10"
-        with child.gateway(Path(name), api, broker, SHARDS, CACHE_ENABLED="false") as found:
-            discord.fact("live")
-            discord.say(json.dumps({"do": "flood", "events": WARM_UP}))
-            discord.fact("sent")
-            child.until_quiet([found.pid])
-            yield discord, found
+def gateway(discord: Child, port: int, broker: str) -> Iterator[Child]:
+    """The gateway, live and warm."""
+    discord.forget()
+    api = f"http://127.0.0.1:{port}/api/v10"
+    with (
+        tempfile.TemporaryDirectory() as name,
+        child.gateway(Path(name), api, broker, SHARDS, CACHE_ENABLED="false") as found,
+    ):
+        discord.fact("live")
+        discord.say(json.dumps({"do": "flood", "events": WARM_UP}))
+        discord.fact("sent")
+        child.until_quiet([found.pid])
+        yield found
 
 
-def capacity(uri: str) -> float:
-    """Events a second flat out."""
+def capacity(uri: str, runs: int) -> float:
+    """Events a second flat out, the median of some runs."""
     recipe = Recipe(shards=SHARDS, guilds=GUILDS, events=WARM_UP + 20_000)
-    with gateway(recipe, uri) as (discord, found):
-        began = time.monotonic()
-        discord.say(json.dumps({"do": "flood", "events": 20_000}))
-        sent = discord.fact("sent")["sent"]
-        _, ended = child.until_quiet([found.pid])
-        return float(sent) / (ended - began)
+    speeds = []
+    with child.discord(recipe, "zstd") as (discord, port):
+        for _ in range(runs):
+            with gateway(discord, port, uri) as found:
+                began = time.monotonic()
+                discord.say(json.dumps({"do": "flood", "events": 20_000}))
+                sent = discord.fact("sent")["sent"]
+                _, ended = child.until_quiet([found.pid])
+                speeds.append(float(sent) / (ended - began))
+    return statistics.median(speeds)
 
 
-def at_rate(rate: float, seconds: float, uri: str, tap: Child) -> list[float]:
-    """Milliseconds of each event; ``tap`` tells when it saw which."""
+def at_rate(rate: float, seconds: float, uri: str, tap: Child, runs: int) -> Iterator[list[float]]:
+    """Of each run: milliseconds of each event; ``tap`` tells when it saw which."""
     recipe = Recipe(shards=SHARDS, guilds=GUILDS, events=WARM_UP + int(rate / SHARDS * seconds * 1.3) + 100)
-    with gateway(recipe, uri) as (discord, found):
-        tap.say("clear")
-        tap.hear()
-        discord.say(json.dumps({"do": "pace", "rate": rate / SHARDS, "seconds": seconds, "times": True}))
-        times = discord.fact("times")["times"]
-        child.until_quiet([found.pid], quiet_ms=5.0)
-        tap.say("tell")
-        seen: Arrivals = {(shard, seq): at for shard, seq, at in json.loads(tap.hear())}
-    found_ms = []
+    with child.discord(recipe, "zstd") as (discord, port):
+        for _ in range(runs):
+            with gateway(discord, port, uri) as found:
+                tap.say("clear")
+                tap.hear()
+                pace = {"do": "pace", "rate": rate / SHARDS, "seconds": seconds, "times": True}
+                discord.say(json.dumps(pace))
+                times = discord.fact("times")["times"]
+                child.until_quiet([found.pid], quiet_ms=5.0)
+                tap.say("tell")
+                seen: Arrivals = {(shard, seq): at for shard, seq, at in json.loads(tap.hear())}
+            yield list(_between(times, seen))
+
+
+def _between(times: dict[str, list[int]], seen: Arrivals) -> Iterator[float]:
     for shard, sent in times.items():
         first = GUILDS + 2 + WARM_UP
         # READY, the guilds, and what warmed up had the numbers before.
@@ -77,8 +90,7 @@ def at_rate(rate: float, seconds: float, uri: str, tap: Child) -> list[float]:
         for place, at in enumerate(sent):
             arrived = seen.get((int(shard), base + place))
             if arrived is not None:
-                found_ms.append((arrived - at) / 1e6)
-    return found_ms
+                yield (arrived - at) / 1e6
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -108,13 +120,13 @@ def main() -> None:
     samples: dict[str, list[float]] = {}
     with child.child("benchmarks.path.sink", "trace") as tap:
         uri = f"amqp://guest:guest@127.0.0.1:{int(tap.hear())}/"
-        most = statistics.median(capacity(uri) for _ in range(3))
+        most = capacity(uri, 3)
         report.row("capacity, sink that notes each event", events_per_s=round(most))
         for share in SHARES:
             runs = []
-            for _ in range(options.runs):
+            for run in at_rate(most * share, options.seconds, uri, tap, options.runs):
                 report.see_load()
-                runs.append(at_rate(most * share, options.seconds, uri, tap))
+                runs.append(run)
             row(report, f"socket → sink at {share:.0%}", runs, most * share)
             samples[f"sink, {share:.0%}"] = list(chain.from_iterable(runs))
     with (
@@ -122,13 +134,13 @@ def main() -> None:
         child.child("benchmarks.rig.worker", broker.uri) as worker,
     ):
         worker.hear()
-        most = statistics.median(capacity(broker.uri) for _ in range(3))
+        most = capacity(broker.uri, 3)
         report.row("capacity, RabbitMQ and a worker", events_per_s=round(most))
         for share in SHARES:
             runs, own = [], []
-            for _ in range(options.runs):
+            for run in at_rate(most * share, options.seconds, broker.uri, worker, options.runs):
                 report.see_load()
-                runs.append(at_rate(most * share, options.seconds, broker.uri, worker))
+                runs.append(run)
                 worker.say("confirms")
                 own.append(json.loads(worker.hear()))
             row(report, f"socket → worker over RabbitMQ at {share:.0%}", runs, most * share)
