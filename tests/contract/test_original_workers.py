@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 import uuid
 from pathlib import Path
 from typing import Any
 
 import aio_pika
+import pamqp.encode
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
@@ -17,6 +19,7 @@ from rateway.demo.steering import Steering
 from rateway.discord.snowflake import shard_of
 from tests.aio import run
 from tests.e2e.harness import LOOK, Json, Stage, stage
+from tests.e2e.witness import witness
 from tests.rabbitmq import Broker
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "worker_aio_pika.py"
@@ -184,6 +187,34 @@ def test_a_command_goes_out_on_the_shard_of_its_header(tmp_path: Path, broker: B
             await it.all_arrived()
             asked = {each.shard for each in it.sim.ledger.log() if each.event == "GUILD_MEMBERS_CHUNK"}
             assert asked == {0, 1, 2, 3}
+
+    run(main(), timeout=60)
+
+
+# How AMQP writes an integer of a header, as RabbitMQ reads it (AMQP 0-9-1 errata, section 3), and for struct.
+WIDTHS = {b"b": ">b", b"B": ">B", b"s": ">h", b"u": ">H", b"I": ">i", b"i": ">I", b"l": ">q"}
+
+
+def test_a_shard_may_be_named_by_an_integer_of_any_width(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each client library has its own favourite; aio-pika's is the smallest that the number fits in."""
+
+    async def main() -> None:
+        async with (
+            stage(tmp_path, broker, shards=2, guilds=8) as it,
+            witness(broker, 1, names=frozenset()) as worker,
+        ):
+            await it.ready()
+            guild_id = next(each for each in it.sim.world.guild_ids if shard_of(each, 2) == 1)
+            request = {"op": 8, "d": {"guild_id": str(guild_id), "user_ids": ["1"], "limit": 0}}
+            for code, form in WIDTHS.items():
+                monkeypatch.setattr(
+                    pamqp.encode, "table_integer", lambda value, c=code, f=form: c + struct.pack(f, value)
+                )
+                answer = await worker.ask(1, "gateway", request, {"shard_id": 1})
+                assert answer == ("ok", {"shard_id": 1}), code
+            assert it.count("command request_guild_members") == len(WIDTHS)
 
     run(main(), timeout=60)
 
