@@ -70,6 +70,14 @@ def test_the_start_takes_as_many_rounds_as_the_fullest_bucket_has_shards(
     assert start.seconds == pytest.approx(rounds * 5.25)
 
 
+def test_a_certificate_that_is_not_trusted_gets_its_own_advice() -> None:
+    failure = RestFailure(
+        "unavailable", "no connection: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate"
+    )
+    (problem,) = plan(replace(KNOWN, gateway=failure)).problems
+    assert "SSL_CERT_FILE" in problem.do
+
+
 def test_memory_counts_the_processes_that_would_run_and_their_supervisor() -> None:
     def least(known: Known = KNOWN, **environ: str) -> int:
         memory = plan(known, **environ).memory

@@ -147,6 +147,8 @@ def make_plan(settings: Settings, known: Known) -> Plan:
             "unauthorized": "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)",
             "invalid": "see what stands between this machine and Discord, and whether DISCORD_API_URL is right",
         }.get(known.gateway.kind, "try again later; a gateway that runs waits for it by itself")
+        if "CERTIFICATE_VERIFY_FAILED" in known.gateway.text:
+            do = "see who stands between this machine and Discord; SSL_CERT_FILE names an authority to trust"
         plan.problems.append(Finding("Discord", known.gateway.text, do))
     else:
         plan.gateway_url = known.gateway.url

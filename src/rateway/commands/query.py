@@ -24,7 +24,7 @@ def _types() -> str:
     lines = []
     for kind in QUERY_TYPES.values():
         names = [name if at < kind.required else f"[{name}]" for at, name in enumerate(kind.arguments)]
-        lines.append(f"  {' '.join([kind.name, *names]):34} {kind.help}{' *' if kind.lists else ''}")
+        lines.append(f"  {' '.join([kind.name, *names]):38} {kind.help}{' *' if kind.lists else ''}")
     return "\n".join(lines)
 
 

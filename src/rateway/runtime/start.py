@@ -89,7 +89,8 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
             per_cluster=settings.shards_per_cluster,
             gateway_url=answer.url,
         )
-    log.info("%s, %d clusters", choice.words, len(choice.layout.clusters), extra={"action": "layout"})
+    count = len(choice.layout.clusters)
+    log.info("%s, in %d cluster%s", choice.words, count, "s" * (count > 1), extra={"action": "layout"})
     remember_layout(state, choice)
     return choice
 
