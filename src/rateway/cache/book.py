@@ -227,15 +227,25 @@ class Book(View):
         parts = split_member(member)
         if parts is None:
             return False
+        kept = None
         if not self.echoes.known(user_id, hash((guild_id, user_id, parts[0]))):
             kept = self.shelf.get(number, _MEMBER, user_id)
             if kept is None or not stands_in(parts[0], kept):
                 return False
-        self._hear(guild_id, user_id, *parts, whole)
+        self._hear(guild_id, user_id, *parts, whole, kept)
         return True
 
-    def _hear(self, guild_id: int, user_id: int, member: bytes, user: bytes, both: int) -> None:
-        """What was not heard before in these words; ``both`` is the mark of all of them.
+    def _hear(
+        self,
+        guild_id: int,
+        user_id: int,
+        member: bytes,
+        user: bytes,
+        both: int,
+        kept: bytes | None = None,
+    ) -> None:
+        """What was not heard before in these words; ``both`` is the mark of all of them, ``kept`` the member as it is
+        kept, for a caller who has just read it.
 
         Most of what is said for the first time since the start is said in the words of the guild's snapshot: finding
         these words in the kept object costs a tenth of decoding and comparing both.
@@ -247,7 +257,8 @@ class Book(View):
                 self._take_user(user_id, user, self.user(user_id))
         else:
             number = self._numbers.get(guild_id) or self.number_of(guild_id)
-            kept = self.shelf.fetch(number, _MEMBER, user_id)[0] if number is not None else None
+            if kept is None and number is not None:
+                kept = self.shelf.fetch(number, _MEMBER, user_id)[0]
             if number is not None and kept is not None and stands_in(member, kept):
                 if not echoes.known(user_id, of_user):
                     inside = b'"user":%b' % user in kept
