@@ -325,15 +325,16 @@ class Shelf(ShelfReader):
         if not self._pending:
             return
         by_kind: dict[int, list[bytes]] = {}
-        moved = 0
+        moved, everything = 0, most >= self._pending
         for key, ids in self._storage.scan(Table.PENDING, b"", b"\xff"):
             tail = key[1:]
             pairs = by_kind.setdefault(key[0], [])
             pairs += [ids[at : at + 8] + tail for at in range(0, len(ids), 8)]
             moved += len(ids) // 8
-            waiting = self._waiting[key[0]]
-            for entity_id in struct.unpack(f">{len(ids) // 8}Q", ids):
-                waiting.pop(entity_id, None)
+            if not everything:
+                waiting = self._waiting[key[0]]
+                for entity_id in struct.unpack(f">{len(ids) // 8}Q", ids):
+                    waiting.pop(entity_id, None)
             self._storage.delete(Table.PENDING, key)
             if moved >= most:
                 break
