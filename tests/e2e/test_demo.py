@@ -91,3 +91,10 @@ def test_without_rabbitmq_it_says_what_to_run() -> None:
     )
     assert done.returncode == 69
     assert "apt-get install rabbitmq-server" in done.stderr and "AMQP_URI=" in done.stderr
+
+
+def test_a_broker_that_was_given_and_is_not_there_is_told_at_once() -> None:
+    done = demo("--seconds", "5", AMQP_URI="amqp://user:sw0rdfish@127.0.0.1:1/")
+    assert done.returncode == 69
+    assert "127.0.0.1:1" in done.stderr and "cannot be reached" in done.stderr
+    assert "sw0rdfish" not in done.stdout + done.stderr

@@ -19,13 +19,15 @@ import msgspec
 from aiohttp import ClientError, ClientResponseError, ClientSession
 from yarl import URL
 
-from rateway.demo.broker import PrivateBroker, free_ports
+from rateway.demo.broker import BrokerUnavailable, PrivateBroker, free_ports
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.demo.relay import Relay
 from rateway.demo.steering import Steering
 from rateway.secret import Secret
 from rateway.transports import control
+from rateway.transports.amqp import connection as amqp
+from rateway.transports.amqp.uri import parse
 
 #: How long the simulated Discord may take to listen, seconds: it grows its world first.
 SIMULATOR_PATIENCE = 60.0
@@ -162,7 +164,12 @@ class Scene:
 
 @asynccontextmanager
 async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[Scene]:
-    """Start everything but the gateway's events; all of it has ended when this is left."""
+    """Start everything but the gateway's events; all of it has ended when this is left.
+
+    Raises BrokerUnavailable and SimulatorGone.
+    """
+    if options.amqp_uri is not None:
+        await _try_broker(options.amqp_uri)
     async with AsyncExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="rateway-demo-")))
         logs = options.keep or folder
@@ -221,6 +228,15 @@ async def _start_simulator(simulator: Child) -> dict[str, str]:
     except (TimeoutError, ValueError, KeyError):
         raise SimulatorGone(f"the simulated Discord did not start:\n{simulator.tail()}") from None
     return found
+
+
+async def _try_broker(given: Secret) -> None:
+    """A gateway and its workers would wait for it for ever; whoever wants to see something would not."""
+    try:
+        connection = await amqp.connect(parse(given.reveal()), name="rateway demo")
+    except (ValueError, amqp.BrokerUnavailable, amqp.BrokerRefused) as error:
+        raise BrokerUnavailable(f"AMQP_URI: {error}") from None
+    await connection.close()
 
 
 async def _reach_broker(
