@@ -33,7 +33,10 @@ class Hung(RuntimeError):
 
 
 class Child:
-    """One process: ``python -m MODULE ARGUMENTS``, on some of the cores when they are given."""
+    """One process: ``python -m MODULE ARGUMENTS``, on some of the cores when they are given.
+
+    The gateway is on the core that is measured, or on all when it is several processes.
+    """
 
     def __init__(
         self,
@@ -44,6 +47,9 @@ class Child:
         cores: set[int] | None = None,
     ) -> None:
         self.module = module
+        if module == "rateway" and cores is None:
+            alone = (environment or {}).get("PROCESSES") == "1"
+            cores = machine.MEASURED if alone else machine.MEASURED | machine.AROUND
         self.log = log
         output = log.open("ab") if log is not None else None
         self.process = subprocess.Popen(
@@ -168,10 +174,9 @@ def settings(api_url: str, broker: str, folder: Path, shards: int, **more: str) 
 
 @contextmanager
 def gateway(folder: Path, api_url: str, broker: str, shards: int, **more: str) -> Iterator[Child]:
-    """The gateway itself, on its core; one of several processes has them all."""
+    """The gateway itself."""
     environment = settings(api_url, broker, folder, shards, **more)
-    cores = machine.MEASURED if environment["PROCESSES"] == "1" else machine.MEASURED | machine.AROUND
-    with child("rateway", environment=environment, log=folder / "gateway.log", cores=cores) as found:
+    with child("rateway", environment=environment, log=folder / "gateway.log") as found:
         yield found
 
 
