@@ -83,6 +83,30 @@ def test_fragments_are_joined_and_the_peers_close_code_is_told() -> None:
     assert ended == (4000, "unknown error")
 
 
+@pytest.mark.parametrize("size", [124, 125, 126, 4000])
+@pytest.mark.parametrize("begin", [b"{", b"[", b" {", b"4", b"\x04", b"\x00", b"\xef\xbb\xbf{"])
+def test_long_or_short_and_whatever_it_begins_with_a_message_is_told_with_its_kind(
+    begin: bytes, size: int
+) -> None:
+    payload = begin.ljust(size, b"1")
+
+    def both(transport: WSTransport) -> None:
+        transport.send(WSMsgType.BINARY, payload)
+        if begin > b"\x08":
+            transport.send(WSMsgType.TEXT, payload)
+        transport.send(WSMsgType.BINARY, payload[:5], fin=False)
+        transport.send(WSMsgType.CONTINUATION, payload[5:], fin=True)
+        transport.send(WSMsgType.CLOSE, struct.pack(">H", 4000))
+
+    async def scenario() -> list[tuple[bytes, bool]]:
+        handler, _ = await connected(both)
+        await handler.ended
+        return handler.messages
+
+    told = [True, False, True] if begin > b"\x08" else [True, True]
+    assert run(scenario()) == [(payload, binary) for binary in told]
+
+
 def test_tcp_that_ends_without_a_close_frame_has_no_code() -> None:
     async def scenario() -> tuple[int | None, str]:
         handler, _ = await connected(lambda transport: transport.disconnect(graceful=False))

@@ -80,7 +80,7 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.events),
-        received=cluster.events.total(),
+        received=sum(cluster.events.values()),
         replayed=cluster.replayed,
         filtered=cluster.filtered,
         gaps=cluster.gaps,

@@ -166,7 +166,7 @@ class Worker:
         while True:
             now = time.monotonic()
             for cluster in self.clusters.values():
-                cluster.pace.note(now, cluster.events.total())
+                cluster.pace.note(now, sum(cluster.events.values()))
             await asyncio.sleep(PACE_EVERY_S)
 
     def _owned(self, number: int, state: Ownership, why: str) -> None:

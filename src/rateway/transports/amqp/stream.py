@@ -138,7 +138,8 @@ class ShardStream:
             self._open()
         pack, begin, middle, identity, end = template
         append = self._head
-        append(pack(begin, size, middle, seq, identity, b"%d" % seq, self._stamp, end, size))
+        # Text, then bytes: half of what formatting bytes costs.
+        append(pack(begin, size, middle, seq, identity, f"{seq}".encode(), self._stamp, end, size))
         append(body)
         append(END)
         self._mark(seq)
