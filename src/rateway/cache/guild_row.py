@@ -26,7 +26,9 @@ class GuildState(IntEnum):
 _CAUSES = (None, "start", "join", "available", "left", "outage")
 _HEAD = struct.Struct(">BBIIIQQqIB")
 _MEMBER_COUNT, _CACHED_MEMBERS = 7, 8
+_HEAD_SIZE = _HEAD.size
 _UNCOUNTED = -1
+_STATES = {state.value: state for state in GuildState}
 
 
 @dataclass(slots=True)
@@ -73,18 +75,19 @@ class GuildRow:
         state, cause, number, shard_id, shard_count, stamp, cause_seq, count, cached, joining = (
             _HEAD.unpack_from(value)
         )
+        # By place: every query for something of a guild reads its row.
         return cls(
-            state=GuildState(state),
-            number=number,
-            shard_id=shard_id,
-            shard_count=shard_count,
-            stamp=stamp,
-            cause_seq=cause_seq,
-            member_count=None if count == _UNCOUNTED else count,
-            cached_members=cached,
-            cause=_CAUSES[cause],
-            joining=bool(joining),
-            packed=value[_HEAD.size :],
+            _STATES[state],
+            number,
+            shard_id,
+            shard_count,
+            stamp,
+            cause_seq,
+            None if count == _UNCOUNTED else count,
+            cached,
+            _CAUSES[cause],
+            bool(joining),
+            value[_HEAD_SIZE:],
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from rateway.cache.slim import EVERYTHING, Choice, FieldChoices, Slim, slim_of
 from rateway.cache.storage import Reading, Table
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy"]
+__all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy", "written_since"]
 
 # Every kind of entity that can be switched off by itself. Guilds and the bot's own user have no switch: without them
 # nothing else could be found.
@@ -108,6 +110,16 @@ class WrittenPolicy(msgspec.Struct):
         return cls(
             policy.fingerprint(), sorted(policy.kept()), policy.activities, fields=chosen, since=since or {}
         )
+
+
+@functools.lru_cache(64)
+def _since(raw: bytes | None) -> Mapping[str, int]:
+    return msgspec.msgpack.decode(raw, type=WrittenPolicy).since if raw else {}
+
+
+def written_since(reading: Reading) -> Mapping[str, int]:
+    """:attr:`WrittenPolicy.since` of a store; asked for with every query, so it is decoded once."""
+    return _since(reading.get(Table.META, b"policy"))
 
 
 def written_policy(reading: Reading) -> WrittenPolicy | None:

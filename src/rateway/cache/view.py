@@ -7,13 +7,13 @@ An answer is a dict of field name → raw JSON, complete: with ``guild_id``, wit
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.objects import FALSE, Fields, fields, integer, join, raws, snowflake, text
-from rateway.cache.policy import written_policy
+from rateway.cache.policy import written_since
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.storage import Reading, Table
 
@@ -59,16 +59,15 @@ class View:
         self.reading = reading
         self.shelf = ShelfReader(reading) if shelf is None else shelf
         self._doubts = {} if doubts is None else doubts
-        self._since: dict[str, int] | None = None
+        self._since: Mapping[str, int] | None = None
 
     # completeness
 
     def incomplete_since(self, kind: str) -> int:
         """The stamp before which guilds came without that kind, or with less of it; 0 when none did."""
         if self._since is None:
-            written = written_policy(self.reading)
-            self._since = written.since if written is not None else {}
-        return self._since.get(kind, 0) if self._since else 0
+            self._since = written_since(self.reading)
+        return self._since.get(kind, 0)
 
     def is_complete(self, kind: str) -> bool:
         """Whether every guild came since that kind is kept. Guilds only become complete, hence the memory."""
