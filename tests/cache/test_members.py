@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from rateway.cache.book import split_member
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reducers import IGNORED, REDUCERS
 from rateway.cache.shelf import Kind
 from rateway.discord.events import DOCUMENTED, EVENTS
-from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
-from tests.cache.world_feed import entities, state
+from tests.cache.scene import BOT, GUILD, Scene, channel, decode_raw, guild, member, role, thread, user
+from tests.cache.world_feed import encode, entities, state
 
 ANN, BEN = 11 << 40, 12 << 40
 TEXT, VOICE = 20, 21
@@ -131,6 +134,30 @@ def test_the_member_inside_a_voice_state_says_nothing_of_mute_and_deaf() -> None
     found = scene.child(Kind.MEMBER, ANN)
     assert found is not None and (found["mute"], found["deaf"], found["nick"]) == (False, False, "new")
     assert scene.child(Kind.VOICE_STATE, ANN) == {**voice, **IN_GUILD}
+
+
+@pytest.mark.parametrize("odd", [None, {}, {"roles": []}])
+def test_a_member_without_a_user_inside_another_event_says_nothing(odd: Any) -> None:
+    scene = with_ann()
+    before = scene.child(Kind.MEMBER, ANN)
+    where = {"user_id": str(ANN), "channel_id": str(TEXT), "member": odd, **IN_GUILD}
+    scene.tell("TYPING_START", {**where, "timestamp": 1})
+    scene.tell("MESSAGE_REACTION_ADD", {**where, "message_id": "5", "emoji": {"id": None, "name": "x"}})
+    scene.tell("VOICE_STATE_UPDATE", {**where, "session_id": "x"})
+    assert scene.child(Kind.MEMBER, ANN) == before
+
+
+@given(
+    st.dictionaries(st.sampled_from(["roles", "nick", "joined_at", "flags"]), st.sampled_from([0, "a", []])),
+    st.integers(0, 4),
+)
+def test_a_member_and_its_user_are_parted_and_joined_again(fields: dict[str, Any], at: int) -> None:
+    inside = user(ANN) | {"avatar_decoration_data": {"sku_id": "1"}}
+    names = [*list(fields)[:at], "user", *list(fields)[at:]]
+    whole = {name: inside if name == "user" else fields[name] for name in names}
+    parts = split_member(encode(whole))
+    assert parts is not None
+    assert (decode_raw(parts[0]), decode_raw(parts[1])) == (fields, inside)
 
 
 def test_words_that_were_stale_in_a_voice_state_are_news_in_another_event() -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from rateway.cache.echoes import Echoes
 from rateway.cache.guild_row import GuildRow, counted, recounted
-from rateway.cache.objects import Fields, fields, join, snowflake, without
+from rateway.cache.objects import NULL, Fields, fields, join, snowflake, without
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
@@ -22,7 +22,7 @@ SHORTCUTS = 32_768
 
 
 class _WithUser(msgspec.Struct, gc=False):
-    user: msgspec.Raw
+    user: msgspec.Raw = NULL
 
 
 _with_user = msgspec.json.Decoder(_WithUser).decode
@@ -444,6 +444,8 @@ class Book(View):
 def split_member(member: bytes) -> tuple[bytes, bytes] | None:
     """A whole member as its bytes without the user, and the user's; None when there is none."""
     user = bytes(_with_user(member).user)
+    if user == b"null":
+        return None
     piece = b'"user":%b' % user
     at = member.find(piece)
     end = at + len(piece)
