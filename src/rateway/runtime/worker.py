@@ -20,6 +20,7 @@ from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
 from rateway.runtime.start import Identity, open_store
+from rateway.runtime.trimming import Trimmer
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.session.orders import Fatal, State
 from rateway.transports.amqp import uri
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 
 # Hello is the first thing that a healthy host says; the wait doubles with each one that does not come.
 HELLO_TIMEOUT_S = 5.0
-# Between two looks at how many events there were.
-PACE_EVERY_S = 1.0
+# Between two looks at how many events there were, and whether memory can be given back.
+LOOK_EVERY_S = 1.0
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
@@ -153,7 +154,7 @@ class Worker:
     async def run(self) -> None:
         """Hold the clusters, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pace(), name="events a second")
+            tasks.create_task(self._look_often(), name="events a second, memory")
             if self.cache is not None:
                 tasks.create_task(self.cache.run(), name="stores of other processes")
             for number, cluster in self.clusters.items():
@@ -162,12 +163,16 @@ class Worker:
                     tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
                 )
 
-    async def _pace(self) -> None:
+    async def _look_often(self) -> None:
+        trimmer = Trimmer()
+        looked = time.monotonic()
         while True:
+            await asyncio.sleep(LOOK_EVERY_S)
             now = time.monotonic()
             for cluster in self.clusters.values():
                 cluster.pace.note(now, sum(cluster.events.values()))
-            await asyncio.sleep(PACE_EVERY_S)
+            trimmer.look(now - looked)
+            looked = now
 
     def _owned(self, number: int, state: Ownership, why: str) -> None:
         """The broker's word on who owns a cluster. Only an owner connects its shards."""
