@@ -157,3 +157,29 @@ def test_the_supervising_process_loads_nothing_of_what_moves_events_or_serves_ht
     assert "rateway.runtime.crew" in loaded
     unwanted = {"aiohttp", "picows", "prometheus_client", "rich", "zlib_ng", "rateway.runtime.worker"}
     assert unwanted.isdisjoint(loaded)
+
+
+HANGING = """
+import asyncio, time
+from rateway.runtime import crew_member
+
+class Nothing:
+    clusters = {}
+    cache = None
+    def send(self, record): print("beat", flush=True)
+
+async def main():
+    crew_member.ENDS_ITSELF_AFTER_S = 0.5
+    beating = asyncio.ensure_future(crew_member._beat(Nothing(), Nothing()))
+    await asyncio.sleep(0)
+    time.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
+    """Else the lock of the state folder would stay with an orphan, and no gateway could start."""
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "beat\n"
+    assert (ended.returncode, ended.stderr) == (1, "")

@@ -7,8 +7,10 @@ shards wait for it after every crash.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import itertools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -30,6 +32,9 @@ from rateway.transports.state import StateDir
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
+# A supervisor replaces a worker whose loop stands still for 20 s. Without one nobody does, and the lock of the state
+# folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
+ENDS_ITSELF_AFTER_S = 40.0
 
 __all__ = ["RemotePermits", "work"]
 
@@ -137,6 +142,7 @@ async def _run(line: Line, begin: words.Begin) -> int:
                 task.cancel()
     finally:
         worker.close()
+        faulthandler.cancel_dump_traceback_later()
     return 0
 
 
@@ -145,7 +151,10 @@ async def _drain(line: Line, worker: Worker, number: int) -> None:
 
 
 async def _beat(line: Line, worker: Worker) -> None:
+    # Where it stood is no line of a log, and not written.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     while True:
+        faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
         shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
         loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
         line.send(words.Beat(loading, worker.cache.unreadable() if worker.cache is not None else {}))
