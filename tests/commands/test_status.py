@@ -126,6 +126,10 @@ def test_the_exit_code_says_whether_every_shard_is_live(
     assert ask(tmp_path, a_status("live", "connecting")) == 1
     assert ask(tmp_path, a_status("live"), "--json") == 0
     assert ask(tmp_path, a_status("connecting"), "--json") == 1
+    # A process does not answer: nobody knows how its shard is.
+    hidden = msgspec.structs.replace(a_status("live"), shards_here=2)
+    assert ask(tmp_path, hidden) == ask(tmp_path, hidden, "--json") == 1
+    assert "1 of which nothing is known" in shown(hidden)
     # A start that does not know its shards yet, or a worker that does not answer.
     assert ask(tmp_path, a_status()) == ask(tmp_path, a_status(), "--json") == 1
     assert cli.main(["status", "--state-dir", str(tmp_path)]) == 69

@@ -54,7 +54,11 @@ def _head(status: GatewayStatus) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     states = Counter(shard.state for shard in status.shards)
-    listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    unseen = status.shards_here - len(status.shards)
+    listed = ", ".join(
+        [f"{count} {state}" for state, count in states.most_common()]
+        + ([f"{unseen} of which nothing is known"] if unseen > 0 else [])
+    )
     table.add_row("shards", f"{listed or 'none yet'} ({status.shard_count} in the whole bot)")
     received = sum(cluster.received for cluster in status.clusters)
     rate = sum(cluster.events_per_s for cluster in status.clusters)

@@ -137,6 +137,8 @@ class LocalPermits:
         self._others: dict[str, Ledger] = {}
         self._marks = 0
         self._written = 0
+        self.identifies = 0
+        """Written down since the start: each went out, or may have."""
         self._restore()
 
     @property
@@ -190,6 +192,7 @@ class LocalPermits:
             if now - marked_at <= RESTORED_ALLOWANCE:
                 # On disk it is a little earlier than it is; a restart adds as much.
                 self._governor.spent(shard_id, now)
+                self.identifies += 1
                 self._tell_alerts()
                 return None
         why = "the state folder's disk takes more than a second to write an identify down"

@@ -84,11 +84,12 @@ class Reporter:
             version=__version__,
             state=gateway.phase,
             uptime_s=time.monotonic() - gateway.started_at,
+            shards_here=gateway.progress()[1],
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
             clusters=sorted(clusters, key=lambda cluster: cluster.cluster),
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
-            budget=_budget(gateway, sum(shard.identifies for shard in shards)),
+            budget=_budget(gateway),
             notes=notes,
         )
 
@@ -161,10 +162,15 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _budget(gateway: Gateway, spent: int) -> BudgetStatus:
-    if gateway.permits is None:
-        return BudgetStatus(None, None, None, None, spent)
-    governor, now = gateway.permits.governor, gateway.permits.now()
+def _budget(gateway: Gateway) -> BudgetStatus:
+    permits = gateway.permits
+    if permits is None:
+        return BudgetStatus(None, None, None, None, 0)
+    governor, now = permits.governor, permits.now()
     return BudgetStatus(
-        governor.total, governor.available(now), governor.reset_in(now), governor.max_concurrency, spent
+        governor.total,
+        governor.available(now),
+        governor.reset_in(now),
+        governor.max_concurrency,
+        permits.identifies,
     )

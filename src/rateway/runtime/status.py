@@ -141,3 +141,5 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     budget: BudgetStatus
     notes: list[str]
     """What a person should know now, most important first."""
+    shards_here: int = 0
+    """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
