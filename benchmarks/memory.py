@@ -10,23 +10,37 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
+import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.path.floor import inflater, packed
 from benchmarks.rig import child, machine
+from benchmarks.rig.child import Child, Hung
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
-from benchmarks.rig.streams import Recipe
+from benchmarks.rig.streams import Recipe, recorded
 from rateway.demo.broker import free_ports
+from rateway.runtime.trimming import give_back
 from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.world_dispatch import WorldOptions
 
 NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream"}
 # Inflated bytes that pass each shard before it is weighed once more.
 TRAFFIC = 5_000_000
+# And of a flood, which fills all buffers there are.
+FLOOD = 1_000_000
 # Bytes of one event of the mix, about.
 EVENT = 700
+# Events of each shard that come at a time as long as it is no flood.
+PORTION = 25
+# Five gigabytes take a minute, or a few beside others.
+PATIENCE_S = 400.0
+# The gateway looks once a second whether it is calm.
+CALM_S = 4.0
 
 
 async def processes(report: Report, uri: str) -> None:
@@ -40,41 +54,84 @@ async def processes(report: Report, uri: str) -> None:
             supervisor_mb=machine.pss(supervisor) / 1e6,
             worker_mb=[machine.pss(pid) / 1e6 for pid in workers],
         )
+    http = f"127.0.0.1:{free_ports(1)[0]}"
+    async with stage(options, uri, SHARDS_PER_CLUSTER="1", PROCESSES="2", HTTP_ADDRESS=http) as it:
+        await it.live()
+        for path in ("/metrics", "/health/ready"):
+            await asyncio.to_thread(ask, f"http://{http}{path}")
+        report.row("processes, with HTTP", supervisor_mb=machine.pss(it.pids[0]) / 1e6)
     async with stage(options, uri, HTTP_ADDRESS=f"127.0.0.1:{free_ports(1)[0]}") as it:
         await it.live()
         report.row("one process that does all", process_mb=it.pss() / 1e6)
 
 
+def ask(url: str) -> None:
+    """Have the page's server answer once."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        answer.read()
+
+
 def shards(report: Report, uri: str, count: int, compression: str, traffic: int) -> None:
-    """So many shards, idle and after traffic; the stand-in replays, so that it can feed a thousand."""
-    events = max(200, traffic // EVENT)
-    # The streams of 1,000 shards with 5 MB each would be 5 GB: shards beyond the eighth get less, and it is said.
-    each = events if count <= 8 else max(200, min(events, 800_000 // count))
-    recipe = Recipe(shards=count, guilds=2, members=10, events=each)
+    """So many shards: idle, after traffic, and after a flood of all of them at once. They are sent the same."""
+    events = max(PORTION, traffic // EVENT // PORTION * PORTION)
+    recipe = Recipe(shards=count, guilds=2, members=10, events=events + FLOOD // EVENT, alike=True)
     more = {
         "COMPRESSION": NAMES[compression],
         "CACHE_ENABLED": "false",
         "SHARDS_PER_CLUSTER": str(min(count, 64)),
     }
     with ExitStack() as stack:
-        name = stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         discord, port = stack.enter_context(child.discord(recipe, compression))
         api = f"http://127.0.0.1:{port}/api/v10"
-        gateway = stack.enter_context(child.gateway(Path(name), api, uri, count, **more))
+        gateway = stack.enter_context(child.gateway(folder, api, uri, count, **more))
         discord.fact("live")
-        child.until_quiet([gateway.pid], quiet_ms=20.0)
-        idle = machine.pss(gateway.pid)
-        discord.say(json.dumps({"do": "flood", "events": each}))
-        discord.fact("sent")
-        child.until_quiet([gateway.pid], quiet_ms=20.0)
-        used = machine.pss(gateway.pid)
+        idle = rested(gateway, folder)
+        for _ in range(events // PORTION):
+            discord.say(json.dumps({"do": "flood", "events": PORTION}))
+            discord.fact("sent", PATIENCE_S)
+        used = rested(gateway, folder)
+        discord.say(json.dumps({"do": "flood", "events": FLOOD // EVENT}))
+        discord.fact("sent", PATIENCE_S)
+        flooded = rested(gateway, folder)
+    each = decompressor(recipe, compression)
     report.row(
         f"{count:,} shards, {compression}",
         idle_mb=idle / 1e6,
         used_mb=used / 1e6,
-        used_kb_a_shard=used / 1e3 / count,
-        inflated_mb_a_shard=each * EVENT / 1e6,
+        used_kb_a_shard=(used - idle) / 1e3 / count,
+        flooded_kb_a_shard=(flooded - idle) / 1e3 / count,
+        decompressor_kb=each / 1e3,
+        inflated_mb_a_shard=events * EVENT / 1e6,
     )
+
+
+def rested(gateway: Child, folder: Path) -> int:
+    """The gateway's size once everything is confirmed and it had a calm moment to give memory back, bytes."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        child.until_quiet([gateway.pid], quiet_ms=20.0, patience=PATIENCE_S)
+        status = child.status(folder)
+        if status and not sum(each["publisher"]["unconfirmed"] for each in status["clusters"]):
+            time.sleep(CALM_S)
+            return machine.pss(gateway.pid)
+    raise Hung(f"the gateway has unconfirmed events after {PATIENCE_S:.0f} s{gateway.tail()}")
+
+
+def decompressor(recipe: Recipe, compression: str) -> float:
+    """Bytes of one decompressor that has inflated the same, from the size of a hundred."""
+    begin, events = packed(recorded(recipe)[0], compression)
+    # The first of them warms up what is there once.
+    few = [inflater(compression) for _ in range(101)]
+    before = 0
+    for inflate in few:
+        for message in (*begin, *events):
+            inflate(message)
+        if not before:
+            give_back()
+            before = machine.pss(os.getpid())
+    give_back()
+    return (machine.pss(os.getpid()) - before) / (len(few) - 1)
 
 
 async def members(report: Report, uri: str, guilds: int, each: int) -> None:

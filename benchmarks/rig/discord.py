@@ -79,9 +79,7 @@ class Stage:
         self.listener.setblocking(False)
         self.port: int = self.listener.getsockname()[1]
         self.url = f"ws://127.0.0.1:{self.port}"
-        self.packed = {
-            name: [pack(stream, COMPRESSIONS[name], self.url) for stream in streams] for name in compressions
-        }
+        self.packed = {name: self._pack(streams, COMPRESSIONS[name]) for name in compressions}
         self.poll = select.poll()
         self.peers: dict[int, Peer] = {}
         self.live: dict[int, Peer] = {}
@@ -89,6 +87,13 @@ class Stage:
         self.commands = b""
         self.poll.register(self.listener, select.POLLIN)
         self.poll.register(sys.stdin, select.POLLIN)
+
+    def _pack(self, streams: list[Stream], compression: str) -> list[Packed]:
+        made: dict[int, Packed] = {}
+        for stream in streams:
+            if id(stream) not in made:
+                made[id(stream)] = pack(stream, compression, self.url)
+        return [made[id(stream)] for stream in streams]
 
     def run(self) -> None:
         """Serve until standard input ends."""
@@ -230,12 +235,16 @@ class Stage:
     def flood(self, events: int) -> None:
         """So many events of each shard, as fast as they are read."""
         waiting: dict[int, tuple[Peer, memoryview]] = {}
+        joined: dict[tuple[int, int], memoryview] = {}
         sent = 0
         for shard, peer in self.live.items():
-            some = self._stream(shard).events[self.at[shard] : self.at[shard] + events]
-            self.at[shard] += len(some)
-            sent += len(some)
-            waiting[peer.plug.fileno()] = (peer, memoryview(b"".join(some)))
+            stream, at = self._stream(shard), self.at[shard]
+            count = len(stream.events[at : at + events])
+            if (id(stream), at) not in joined:
+                joined[id(stream), at] = memoryview(b"".join(stream.events[at : at + count]))
+            self.at[shard] += count
+            sent += count
+            waiting[peer.plug.fileno()] = (peer, joined[id(stream), at])
         began = time.monotonic()
         poll = select.poll()
         for number in waiting:

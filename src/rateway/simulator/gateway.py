@@ -117,6 +117,8 @@ class Gateway:
         self.deliveries = 0
         self.stream_work = asyncio.Event()
         # Set when a session or connection came, went, or can take more.
+        # By how many seconds the latest of all heartbeats was later than its interval.
+        self.latest_beat = -float("inf")
         self.changed = asyncio.Event()
         self._attached: dict[str, Connection] = {}
         self._layouts: dict[int, dict[int, list[Session]]] = {}

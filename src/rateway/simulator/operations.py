@@ -65,6 +65,7 @@ def _heartbeat(gateway: Gateway, connection: Connection, d: Any, now: float) -> 
         return
     interval = gateway.options.heartbeat_interval_ms / 1000
     since = now - (connection.hello_at if connection.beat_at is None else connection.beat_at)
+    gateway.latest_beat = max(gateway.latest_beat, since - interval)
     if since > interval + gateway.options.heartbeat_tolerance:
         gateway.violation(connection, "heartbeat-late", f"after {since:.3f} s, interval {interval:g} s")
     connection.beat_at = now
