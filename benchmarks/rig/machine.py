@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import time
 from importlib import metadata
@@ -12,8 +13,8 @@ from typing import Any
 
 # Whose versions decide a figure.
 PARTS = ("backports.zstd", "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard")
-# A run that began with more running processes per core than this had to share.
-NOISY_LOAD_PER_CORE = 0.75
+# A benchmark beside which others used more than this share of all cores was disturbed.
+NOISY_SHARE = 0.1
 # A process that others push off its core pays for what they left in its caches, so the one that is measured has a core
 # to itself where there are two.
 _CORES = sorted(os.sched_getaffinity(0))
@@ -79,9 +80,31 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
-def noisy(load_before: float) -> bool:
-    """Whether others were using the machine before a run began."""
-    return load_before > NOISY_LOAD_PER_CORE * (os.cpu_count() or 1)
+def busy_s() -> float:
+    """CPU seconds that the whole machine has worked since it started."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = map(
+        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    )
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def ours_s() -> float:
+    """CPU seconds of this process and of all that it has started, also of what has ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu_ns(tree(os.getpid())) / 1e9 + ended.ru_utime + ended.ru_stime
+
+
+class Others:
+    """Which share of all cores do other programs use meanwhile?"""
+
+    def __init__(self) -> None:
+        self._since = (time.monotonic(), busy_s(), ours_s())
+
+    def share(self) -> float:
+        """Since it was asked for the last time."""
+        before, self._since = self._since, (time.monotonic(), busy_s(), ours_s())
+        passed, busy, ours = (now - then for now, then in zip(self._since, before, strict=True))
+        return max(0.0, busy - ours) / max(0.01, passed) / (os.cpu_count() or 1)
 
 
 def facts() -> dict[str, Any]:

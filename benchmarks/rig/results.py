@@ -38,10 +38,18 @@ class Report:
         self.name = name
         self.began = time.time()
         self.rows: list[dict[str, Any]] = []
-        self.facts: dict[str, Any] = {"command": command, "machine": machine.facts(), "load": []}
+        self.facts: dict[str, Any] = {
+            "command": command,
+            "machine": machine.facts(),
+            "load": [],
+            "others": [],
+        }
+        self._others = machine.Others()
 
     def see_load(self) -> float:
-        """Note the load before a run."""
+        """Note the load before a run, and what others have used of the cores since the last one."""
+        if self.facts["load"]:
+            self.facts["others"].append(round(self._others.share(), 3))
         load = machine.load()
         self.facts["load"].append(round(load, 2))
         return load
@@ -60,7 +68,9 @@ class Report:
         """Into ``results.json`` (or the file that RESULTS names)."""
         path = Path(os.environ.get("RESULTS", FILE))
         every = json.loads(path.read_text()) if path.exists() else {}
-        noisy = any(machine.noisy(load) for load in self.facts["load"])
+        self.facts["others"].append(round(self._others.share(), 3))
+        most = max(self.facts["others"])
+        noisy = most > machine.NOISY_SHARE
         every[self.name] = self.facts | {
             "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.began)),
             "seconds": round(time.time() - self.began, 1),
@@ -69,9 +79,7 @@ class Report:
         }
         path.write_text(json.dumps(every, indent=1) + "\n")
         if noisy:
-            print(
-                f"NOISY: others used the machine (load up to {max(self.facts['load'])}); take ratios, not figures"
-            )
+            print(f"NOISY: others used up to {most:.0%} of the cores; take ratios, not figures")
 
 
 def _short(value: Any) -> str:
