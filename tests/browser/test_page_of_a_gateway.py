@@ -52,17 +52,17 @@ def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Br
             await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'", within_s=30.0)
 
             await it.broker.stop()
-            await page.until(f"{VERDICT} === 'trouble'", within_s=15.0)
+            await page.until(f"{VERDICT} === 'trouble'", within_s=30.0)
             assert "roker is away" in await page.run("document.querySelector('#verdict').innerText")
             await page.until(f"/the broker is away for cluster 1.* for \\d/.test({REASONS})")
             assert (await get(port, "/health/live"))[0] == 200
             assert (await get(port, "/health/ready"))[0] == 503
             await it.broker.start()
-            await page.until(f"{VERDICT} === 'well' && {TOLD}.includes('the broker is back')", within_s=25.0)
+            await page.until(f"{VERDICT} === 'well' && {TOLD}.includes('the broker is back')", within_s=60.0)
             assert (await get(port, "/health/ready"))[0] == 200
             assert page.said == []
 
-    run(main(), timeout=100)
+    run(main(), timeout=240)
 
 
 def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -> None:

@@ -168,7 +168,8 @@ def test_the_inbound_queue_is_durable_and_takes_both_keys(tmp_path: Path, broker
                 }
                 assert keys == {"cache", "gateway"}
 
-    run(main(), timeout=60)
+    # rabbitmqctl takes its time to start on a busy machine.
+    run(main(), timeout=120)
 
 
 def test_a_command_goes_out_on_the_shard_of_its_header(tmp_path: Path, broker: Broker) -> None:
