@@ -24,6 +24,8 @@ PING = 0.5
 START_PATIENCE = 90.0
 #: At the end, so long without a new arrival means that nothing more comes, seconds.
 SILENCE = 20.0
+#: Workers that have replied to nobody for so long have replied to all that they heard, seconds.
+REPLIES = 2.0
 #: Without an end, the faults come again in rounds of so many seconds.
 ROUND = 60.0
 
@@ -182,6 +184,17 @@ async def _drain(scene: Scene, show: Show) -> None:
     """Stop the source and wait until everything sent has arrived, or nothing more comes."""
     show.say("the source stops; waiting for what is under way (Ctrl-C: no longer)")
     await scene.steering.rate(0)
+    await _arrive(scene, show)
+    # Each reply of a worker is one more event: before the last ones are counted, no worker may write any more.
+    before = -1
+    while before < (replied := _replied(scene)) < scene.pings:
+        before = replied
+        await asyncio.sleep(REPLIES)
+    await asyncio.gather(*(worker.terminate() for worker in scene.workers))
+    await _arrive(scene, show)
+
+
+async def _arrive(scene: Scene, show: Show) -> None:
     receipts, arrival = scene.collector.receipts, scene.collector.arrival
     while receipts.distinct < int((await scene.steering.ledger())["events"]):
         arrival.clear()
@@ -222,9 +235,8 @@ async def _result(scene: Scene, show: Show) -> int:
 
 async def _facts(scene: Scene) -> dict[str, str]:
     """What the running gateway and the workers' logs have to say at the end."""
-    replies = [_count(worker.log.read_text(errors="replace"), "replied with 200") for worker in scene.workers]
     facts = {
-        "!ping said, replies by workers": f"{scene.pings}, {sum(replies)}",
+        "!ping said, replies by workers": f"{scene.pings}, {_replied(scene)}",
         "health": await scene.health(),
     }
     caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
@@ -248,5 +260,7 @@ async def _questions(scene: Scene) -> dict[str, str]:
     return {"queries": told, "slowest answer": f"{max(found.ms for found in answers):.1f} ms"}
 
 
-def _count(text: str, beginning: str) -> int:
-    return sum(line.startswith(beginning) for line in text.splitlines())
+def _replied(scene: Scene) -> int:
+    """How many replies Discord has taken from the workers."""
+    lines = [line for worker in scene.workers for line in worker.log.read_text(errors="replace").splitlines()]
+    return sum(line.startswith("replied with 200") for line in lines)
