@@ -121,13 +121,15 @@ def rested(gateway: Child, folder: Path) -> int:
 def decompressor(recipe: Recipe, compression: str) -> float:
     """Bytes of one decompressor that has inflated the same, from the size of a hundred."""
     begin, events = packed(recorded(recipe)[0], compression)
-    # The first of them warms up what is there once.
-    few = [inflater(compression) for _ in range(101)]
+    few = []
     before = 0
-    for inflate in few:
+    for _ in range(101):
+        inflate = inflater(compression)
         for message in (*begin, *events):
             inflate(message)
+        few.append(inflate)
         if not before:
+            # The first one warms up what is there once.
             give_back()
             before = machine.pss(os.getpid())
     give_back()

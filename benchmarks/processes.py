@@ -7,7 +7,7 @@ the clock on the wall says; ``carries_per_s`` is events by the CPU seconds of th
 gateway carries once each of its processes has a core. There are three pairs:
 
 *flat out*: as much as the machine gives. On two cores two busy workers leave nothing for source and sink; ``allowed``
-is what the cores divided by the CPU of all three an event would give, as a multiple of one process.
+is what the cores divided by the CPU of all three an event would give, as a multiple of one process on one core.
 *half speed*: each worker is let run for half of the time, the two in turns (SIGSTOP and SIGCONT every 10 ms), as if
 it had a core of half the speed of its own. So two of them have room beside source and sink, and what is measured is
 what the gateway itself loses by being two.
@@ -176,12 +176,10 @@ def measure(report: Report, pairs: list[tuple[Variant, Variant]], runs: int, eve
             key: [b[key] / a[key] for a, b in zip(found[one], found[two], strict=True)]
             for key in ("per_s", "carries_per_s", "us")
         }
-        more: dict[str, float] = {}
-        if not one.half_speed:
-            all_us = statistics.median(run["us"] + run["beside_us"] for run in found[two])
-            alone = statistics.median(run["per_s"] for run in found[one])
-            more["allowed"] = (os.cpu_count() or 1) * 1e6 / all_us / alone
-        report.row(f"  two of one: {two.label.partition(', ')[2]}", **ratios, **more)
+        # At the most, if all of the machine's cores did nothing else.
+        all_us = statistics.median(run["us"] + run["beside_us"] for run in found[two])
+        allowed = (os.cpu_count() or 1) * statistics.median(run["us"] for run in found[one]) / all_us
+        report.row(f"  two of one: {two.label.partition(', ')[2]}", **ratios, allowed=allowed)
 
 
 def main() -> None:
