@@ -193,6 +193,30 @@ def test_a_host_that_accepts_and_says_nothing_is_left_in_time() -> None:
     assert "within 0.2 s" in run(scenario())
 
 
+@pytest.mark.checklist("A2")
+@pytest.mark.parametrize("how", ["at once", "after the request", "reset", "in the middle of its answer"])
+def test_a_host_that_hangs_up_before_the_upgrade_is_a_dial_error(how: str) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if how != "at once":
+            await reader.readuntil(b"\r\n\r\n")
+        if how == "in the middle of its answer":
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: webs")
+        if how == "reset":
+            writer.transport.abort()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        handler = Handler()
+        with pytest.raises(DialError) as caught:
+            await dial(f"ws://127.0.0.1:{port}/", handler, timeout=5, max_message_bytes=1, headers={})
+        assert not caught.value.silent
+        assert handler.socket is None and not handler.ended.done()
+
+    run(scenario())
+
+
 def test_nobody_there_is_a_dial_error() -> None:
     async def scenario() -> None:
         with pytest.raises(DialError, match="Refused"):

@@ -95,9 +95,11 @@ class _Listener(WSListener):
         self._fragments_binary = False
         self._close_code: int | None = None
         self._close_reason = ""
+        self.connected = False
         self.silenced = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
+        self.connected = True
         plug = transport.underlying_transport.get_extra_info("socket")
         if plug is not None:
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
@@ -214,10 +216,11 @@ async def dial(
     permessage-deflate is not offered: Discord compresses by itself (Discord documentation, "Gateway":
     "Encoding and Compression").
     """
+    listener = _Listener(handler, max_message_bytes)
     try:
         async with asyncio.timeout(timeout):
             await ws_connect(
-                lambda: _Listener(handler, max_message_bytes),
+                lambda: listener,
                 url,
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=timeout,
@@ -240,6 +243,9 @@ async def dial(
         raise DialError(f"the host's certificate is not trusted: {str(error).rpartition(': ')[2]}") from None
     except (WSError, OSError, ssl.SSLError) as error:
         raise DialError(f"{type(error).__name__}: {error}") from None
+    if not listener.connected:
+        # picows returns all the same when TCP ends first.
+        raise DialError("the host closed the connection before it answered the upgrade")
 
 
 def _seconds(text: str | None) -> float | None:
