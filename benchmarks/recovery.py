@@ -124,7 +124,9 @@ async def rounds(runs: int, seconds: float, rate: float, uri: str, pid: int, rep
             curve: list[tuple[float, float]] = []
             found.append(await outage(it, pid, seconds, curve))
             curves[f"outage {turn + 1}"] = ([at for at, _ in curve], [left for _, left in curve])
-            print(f"outage {turn + 1}:", {key: round(value, 1) for key, value in found[-1].items()}, flush=True)
+            print(
+                f"outage {turn + 1}:", {key: round(value, 1) for key, value in found[-1].items()}, flush=True
+            )
         it.sim.set_rate(0)
         await it.settled()
         gaps = sum(each["gaps"] for each in (await it.status())["clusters"])

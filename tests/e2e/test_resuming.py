@@ -163,35 +163,120 @@ def test_a_session_lost_in_the_middle_of_its_replay_is_told_between_its_last_eve
 
 
 @pytest.mark.checklist("H14")
-def test_a_gap_is_told_over_a_kill_between_the_new_ready_and_its_confirm(
+def test_a_gap_and_the_guilds_that_left_are_told_over_a_kill_between_the_new_ready_and_its_confirm(
     tmp_path: Path, broker: Broker
 ) -> None:
     async def main() -> None:
         async with (
             relayed(broker) as (relay, uri),
             witness(broker) as worker,
-            stage(tmp_path, broker, shards=1, guilds=3, members=3, amqp_uri=uri) as it,
+            stage(tmp_path, broker, shards=1, guilds=3, members=3, amqp_uri=uri, SPOOL_BYTES="0") as it,
         ):
             old = sessions_of(await it.ready())[0]
             await it.all_arrived()
             relay.stall(True)
+            gone = it.sim.world.guild_ids[0]
             await it.sim.inject(Fault(kind="op9"))
+            it.sim.world.leave(gone)
             status = await it.gateway.until(
                 lambda status: all_live(status) and sessions_of(status)[0] not in (None, old)
             )
             assert status["shards"][0]["settled"] == 0
             await it.gateway.kill()
-            assert set(written_down(it.gateway.state_dir)) == {""}
+            left = written_down(it.gateway.state_dir)
+            assert set(left) == {""} and left[""].pending_left == ((old, gone),)
             relay.cut()
             relay.stall(False)
             await it.gateway.start()
             last = sessions_of(await it.ready())[0]
             await worker.until(lambda worker: f"{last}:0:1" in worker.ids("READY"))
             assert set(worker.ids("RATEWAY_GAP")) == {f"gap:{old}:0"}
+            assert set(worker.ids("RATEWAY_GUILD_LEFT")) == {f"left:{old}:{gone}"}
             order = [str(message.message_id) for message in worker.heard]
-            assert order.index(f"gap:{old}:0") < order.index(f"{last}:0:1")
+            told = [order.index(each) for each in (f"gap:{old}:0", f"left:{old}:{gone}", f"{last}:0:1")]
+            assert told == sorted(told)
             await it.gateway.stop()
-            assert written_down(it.gateway.state_dir)[last].pending_gap is None
+            record = written_down(it.gateway.state_dir)[last]
+            assert (record.pending_gap, record.pending_left) == (None, ())
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("H14")
+def test_what_a_worker_has_not_heard_of_a_lost_session_is_told_by_the_next_start_that_resumes(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        own = ["RATEWAY_GAP", "RATEWAY_GUILD_LEFT"]
+        async with (
+            witness(broker) as worker,
+            stage(tmp_path, broker, shards=1, guilds=3, members=3, SPOOL_BYTES="0") as it,
+        ):
+            old = sessions_of(await it.ready())[0]
+            await it.all_arrived()
+            # The broker refuses both for a queue's sake, and takes READY.
+            await broker.api("PUT", f"queues/{broker.vhost}/full", {"durable": True, "arguments": full})
+            for name in own:
+                await broker.api("POST", f"bindings/{broker.vhost}/e/rateway-1/q/full", {"routing_key": name})
+            gone = it.sim.world.guild_ids[0]
+            await it.sim.inject(Fault(kind="op9"))
+            it.sim.world.leave(gone)
+            new = sessions_of(
+                await it.gateway.until(lambda status: all_live(status) and sessions_of(status)[0] != old)
+            )[0]
+            await it.gateway.until(lambda status: status["shards"][0]["settled"] >= 1)
+            while new not in written_down(it.gateway.state_dir):
+                await it.gateway.until(all_live)
+            await it.gateway.kill()
+            record = written_down(it.gateway.state_dir)[new]
+            assert record.pending_gap is not None and record.pending_left == ((old, gone),)
+            await broker.api("DELETE", f"queues/{broker.vhost}/full")
+            heard = len(worker.heard)
+            await it.gateway.start()
+            assert sessions_of(await it.ready())[0] == new
+            await worker.until(
+                lambda worker: (
+                    {f"gap:{old}:0", f"left:{old}:{gone}"}
+                    <= {str(message.message_id) for message in worker.heard[heard:]}
+                )
+            )
+            await it.all_arrived()
+            await it.gateway.stop()
+            record = written_down(it.gateway.state_dir)[new]
+            assert (record.pending_gap, record.pending_left) == (None, ())
+            assert it.count("identify") == 2
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("B22", "H11")
+def test_a_session_lost_while_the_broker_is_away_loses_nothing_that_came_and_costs_one_identify_over_a_kill(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            relayed(broker) as (relay, uri),
+            stage(tmp_path, broker, shards=1, guilds=10, members=3, amqp_uri=uri) as it,
+        ):
+            old = sessions_of(await it.ready())[0]
+            await it.all_arrived()
+            relay.refuse(True)
+            await it.gateway.until(lambda status: not status["clusters"][0]["publisher"]["connected"])
+            await it.events(300)
+            await it.sim.inject(Fault(kind="op9"))
+            new = sessions_of(
+                await it.gateway.until(lambda status: all_live(status) and sessions_of(status)[0] != old)
+            )[0]
+            while new not in written_down(it.gateway.state_dir):
+                await it.gateway.until(all_live)
+            await it.gateway.kill()
+            await it.gateway.start()
+            assert sessions_of(await it.gateway.until(all_live))[0] == new
+            relay.refuse(False)
+            await it.all_arrived()
+            assert [msgspec.json.decode(gap)["old_session"] for gap in it.receipts.gaps] == [old]
+            assert it.count("identify") == 2
 
     run(main(), timeout=60)
 

@@ -159,6 +159,48 @@ def test_the_session_before_is_known_for_what_must_be_told_of_it() -> None:
     assert sessions.before(0) == "old"
 
 
+@pytest.mark.checklist("H14")
+def test_a_guild_that_vanished_stays_to_be_told_over_a_crash_until_that_is_confirmed() -> None:
+    store = MemoryStore()
+    before = keeper(store)
+    before.started(3, "old", "wss://resume", ready_seq=1)
+    before.write([(3, 7)], wall=1.0)
+    before.lost(3, gap_of(3), wall=2.0)
+    before.started(3, "second", "wss://resume", ready_seq=1)
+    before.leaving(3, (41, 42))
+    assert store.committed[3].pending_left == ()
+    store.commit()
+    # Not the second session: its READY is not confirmed. What the store held before stays.
+    assert (store.committed[3].session_id, store.committed[3].pending_gap) == ("", gap_of(3))
+    assert store.committed[3].pending_left == (("old", 41), ("old", 42))
+
+    after = keeper(store)
+    after.restore(store.committed[3])
+    assert after.before(3) == "old"
+    after.started(3, "third", "wss://resume", ready_seq=1)
+    assert after.pending_left(3) == (("old", 41), ("old", 42))
+    after.left_confirmed(3, "old", 41)
+    after.write([(3, 1)], wall=3.0)
+    assert (store.committed[3].session_id, store.committed[3].pending_left) == ("third", (("old", 42),))
+    after.left_confirmed(3, "old", 42)
+    after.write([(3, 1)], wall=4.0)
+    assert store.committed[3].pending_left == ()
+
+
+@pytest.mark.checklist("H14")
+def test_what_is_to_be_told_of_one_lost_session_outlives_the_loss_of_the_next() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(3, "old", "wss://resume", ready_seq=1)
+    sessions.lost(3, gap_of(3), wall=1.0)
+    sessions.started(3, "second", "wss://resume", ready_seq=1)
+    sessions.leaving(3, (41,))
+    sessions.lost(3, gap_of(3), wall=2.0)
+    assert store.committed[3].pending_left == (("old", 41),)
+    sessions.started(3, "third", "wss://resume", ready_seq=1)
+    assert sessions.pending_left(3) == (("old", 41),)
+
+
 @pytest.mark.checklist("B22")
 @pytest.mark.parametrize(
     "change",

@@ -68,14 +68,14 @@ def name_of(reader: StoreReader) -> str | None:
 def test_sessions_and_cache_survive_a_close(tmp_path: Path) -> None:
     store = opened(tmp_path)
     begin(store, 0, "one", encode(guild()))
-    store.put_session(record(pending_gap=b"{}", pending_left=(5,)))
+    store.put_session(record(pending_gap=b"{}", pending_left=(("old", 5),)))
     store.put_session(record(7, "seven"))
     assert store.commit() is None
     store.drop_session(7)
     store.close()
     again = opened(tmp_path, boot_id="boot 2")  # closed in order: another boot is no matter
     assert again.words == ()
-    assert again.sessions() == [record(applied=2, pending_gap=b"{}", pending_left=(5,))]
+    assert again.sessions() == [record(applied=2, pending_gap=b"{}", pending_left=(("old", 5),))]
     assert again.applied(0) == 2
     assert name_of(again.reader()) == "guild"
     again.close()

@@ -40,7 +40,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     pending_gap: bytes | None = None
     """Bodies of RATEWAY_GAP that are not confirmed yet, one a line."""
-    pending_left: tuple[int, ...] = ()
-    """Guilds whose RATEWAY_GUILD_LEFT is not confirmed yet."""
+    pending_left: tuple[tuple[str, int], ...] = ()
+    """Guilds whose RATEWAY_GUILD_LEFT is not confirmed yet, each with the session that still had it."""
     compression: str = ""
     """What the session was begun with and has to be resumed with; empty: not known."""

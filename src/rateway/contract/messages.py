@@ -12,7 +12,7 @@ import msgspec
 
 __all__ = [
     "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "encode", "gap_id", "guild_left_id",
-    "with_new_session",
+    "lost_session", "with_new_session",
 ]  # fmt: skip
 
 
@@ -95,6 +95,11 @@ def gap_id(gap: bytes | Gap) -> str:
     """The ``message_id`` of a gap: the same each time that it is told. Takes the body that :func:`encode` made."""
     known = _gap.decode(gap) if isinstance(gap, bytes) else gap
     return f"gap:{known.old_session}:{known.shard}"
+
+
+def lost_session(gap: bytes) -> str:
+    """The session that a gap tells of."""
+    return _gap.decode(gap).old_session
 
 
 def with_new_session(gap: bytes, new_session: str) -> bytes:

@@ -222,6 +222,8 @@ class Cluster:
         ):
             if self.publisher.paused:
                 shard.pause()
+            if shard.conversation.session_id is not None:
+                self._tell_pending(shard.shard_id)
             shard.start()
 
     def yield_shards(self) -> None:
@@ -310,10 +312,11 @@ class Cluster:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         name, seq = envelope.t, envelope.s
         assert name is not None
-        for guild_id in applied.left:
-            left = messages.GuildLeft(shard=shard.shard_id, guild_id=str(guild_id))
-            message_id = messages.guild_left_id(self._keeper.before(shard.shard_id), guild_id)
-            self.publisher.publish_own(left.key, messages.encode(left), message_id)
+        if applied.left:
+            self._keeper.leaving(shard.shard_id, applied.left)
+            before = self._keeper.before(shard.shard_id)
+            for guild_id in applied.left:
+                self._tell_left(shard.shard_id, before, guild_id)
         if self._publishes is not None and not self._publishes(name):
             self._skip(shard, seq)
             return
@@ -337,20 +340,48 @@ class Cluster:
             messages.with_new_session(gap, order.session_id) for gap in self._keeper.pending_gaps(shard_id)
         ]
         self._keeper.remember_gaps(shard_id, gaps)
-        for gap in gaps:
+        self._tell_pending(shard_id)
+        # After this message has been handled, and so READY with it.
+        asyncio.get_running_loop().call_soon(self._keep_ready)
+
+    def _keep_ready(self) -> None:
+        """Without a broker READY is confirmed by the spool, at once: until then a crash would cost an identify."""
+        if not self.publisher.connected:
+            self.publisher.spool_now()
+
+    def _tell_pending(self, shard_id: int) -> None:
+        """What happened to former sessions and a worker has not surely heard."""
+        for gap in self._keeper.pending_gaps(shard_id):
             self.publisher.publish_own(
                 messages.Gap.key,
                 gap,
                 messages.gap_id(gap),
                 on_confirmed=functools.partial(self._gap_confirmed, shard_id, gap),
             )
+        for session, guild_id in self._keeper.pending_left(shard_id):
+            self._tell_left(shard_id, session, guild_id)
+
+    def _tell_left(self, shard_id: int, session: str, guild_id: int) -> None:
+        left = messages.GuildLeft(shard=shard_id, guild_id=str(guild_id))
+        self.publisher.publish_own(
+            left.key,
+            messages.encode(left),
+            messages.guild_left_id(session, guild_id),
+            on_confirmed=functools.partial(self._left_confirmed, shard_id, session, guild_id),
+        )
 
     def _gap_confirmed(self, shard_id: int, gap: bytes) -> None:
         self._keeper.gap_confirmed(shard_id, gap)
         self._settled_moved.set()
 
+    def _left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:
+        self._keeper.left_confirmed(shard_id, session, guild_id)
+        self._settled_moved.set()
+
     def session_lost(self, shard: Shard, order: SessionLost) -> None:
         self.gaps += 1
+        # Discord will not send again what only memory has of that session.
+        self.publisher.spool_now()
         wall = time.time()
         gap = messages.Gap(
             shard=shard.shard_id,

@@ -1,8 +1,9 @@
 """What of this cluster's sessions is written down, and when? (docs/delivery.md, "What is written down")
 
 Only the *settled* sequence is: a session is stored as soon as its READY is confirmed, rewritten within a second of
-every change, and dropped when it is lost, in one transaction with the gap that must then be told. A heartbeat's ``d``
-is what was written here, so that Discord is never told more than a restart would know.
+every change, and dropped when it is lost, in one transaction with the gap that must then be told. Guilds that a new
+session no longer has leave the cache in one transaction with the note that this is still to be told. A heartbeat's
+``d`` is what was written here, so that Discord is never told more than a restart would know.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from rateway.contract import messages
 from rateway.transports.store import SessionRecord, StoreFault
 
 
@@ -50,8 +52,10 @@ class SessionKeeper:
         self._unwritten: set[int] = set()
 
     def restore(self, record: SessionRecord) -> None:
-        """A session that the store held at the start and that is being resumed."""
-        self._kept[record.shard_id] = _Kept(record, ready_seq=0, stored=record)
+        """What the store held at the start: a session that is being resumed, or what is to be told of a lost one."""
+        gaps = (record.pending_gap or b"").splitlines()
+        before = messages.lost_session(gaps[-1]) if gaps and not record.session_id else ""
+        self._kept[record.shard_id] = _Kept(record, ready_seq=0, before=before, stored=record)
 
     def fits(self, record: SessionRecord) -> bool:
         """Whether a stored session belongs to this bot, these intents and this number of shards."""
@@ -75,17 +79,10 @@ class SessionKeeper:
     ) -> None:
         """READY came: a new session. What must still be told of those before stays with the shard."""
         before = self._kept.get(shard_id)
-        gap = before.record.pending_gap if before else None
-        record = SessionRecord(
-            shard_id=shard_id,
-            shard_count=self._shard_count,
+        record = _replaced(
+            self._blank(shard_id, before.record if before else None),
             session_id=session_id,
             resume_url=resume_url,
-            settled=0,
-            intents=self._intents,
-            token_hash=self._token_hash,
-            wall=0.0,
-            pending_gap=gap,
             compression=compression,
         )
         former = before.record.session_id or before.before if before else ""
@@ -98,17 +95,8 @@ class SessionKeeper:
         Gaps of sessions before it that are not confirmed yet stay remembered as well.
         """
         known = self._kept.get(shard_id)
-        blank = SessionRecord(
-            shard_id=shard_id,
-            shard_count=self._shard_count,
-            session_id="",
-            resume_url="",
-            settled=0,
-            intents=self._intents,
-            token_hash=self._token_hash,
-            wall=wall,
-            pending_gap=_join(known.record.pending_gap if known else None, gap),
-        )
+        former = self._blank(shard_id, known.record if known else None)
+        blank = _replaced(former, wall=wall, pending_gap=_join(former.pending_gap, gap))
         self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.session_id if known else "")
         self._put(self._kept[shard_id], blank)
         self.commit()
@@ -125,12 +113,36 @@ class SessionKeeper:
 
     def remember_gaps(self, shard_id: int, gaps: list[bytes]) -> None:
         """The bodies are complete (they name the new session); written with the next :meth:`write`."""
-        kept = self._kept[shard_id]
-        kept.record = _replaced(kept.record, pending_gap=b"\n".join(gaps) or None)
+        kept = self._kept.get(shard_id)
+        if kept is not None:
+            kept.record = _replaced(kept.record, pending_gap=b"\n".join(gaps) or None)
 
     def gap_confirmed(self, shard_id: int, gap: bytes) -> None:
         """The broker has this one, or the spool; another session may have been lost meanwhile."""
         self.remember_gaps(shard_id, [each for each in self.pending_gaps(shard_id) if each != gap])
+
+    def leaving(self, shard_id: int, guild_ids: Iterable[int]) -> None:
+        """READY of the present session no longer lists these: that they must be told goes into the transaction that
+        takes them out of the cache, which the caller commits. What else the store holds of the shard stays.
+        """
+        kept = self._kept[shard_id]
+        pending = kept.record.pending_left + tuple((kept.before, guild_id) for guild_id in guild_ids)
+        kept.record = _replaced(kept.record, pending_left=pending)
+        kept.stored = _replaced(kept.stored or self._blank(shard_id, kept.record), pending_left=pending)
+        if self._store is not None:
+            self._store.put_session(kept.stored)
+
+    def pending_left(self, shard_id: int) -> tuple[tuple[str, int], ...]:
+        """(Session that had it, guild) of each RATEWAY_GUILD_LEFT that the worker has not surely heard."""
+        kept = self._kept.get(shard_id)
+        return kept.record.pending_left if kept else ()
+
+    def left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:
+        """The broker has this one, or the spool; written with the next :meth:`write`."""
+        kept = self._kept.get(shard_id)
+        if kept is not None:
+            left = tuple(each for each in kept.record.pending_left if each != (session, guild_id))
+            kept.record = _replaced(kept.record, pending_left=left)
 
     @property
     def has_unwritten(self) -> bool:
@@ -174,6 +186,21 @@ class SessionKeeper:
 
     def commit(self) -> StoreFault | None:
         return self._store.commit() if self._store is not None else StoreFault("there is no store")
+
+    def _blank(self, shard_id: int, former: SessionRecord | None) -> SessionRecord:
+        """No session, and what is still to be told of former ones."""
+        return SessionRecord(
+            shard_id=shard_id,
+            shard_count=self._shard_count,
+            session_id="",
+            resume_url="",
+            settled=0,
+            intents=self._intents,
+            token_hash=self._token_hash,
+            wall=0.0,
+            pending_gap=former.pending_gap if former else None,
+            pending_left=former.pending_left if former else (),
+        )
 
     def _put(self, kept: _Kept, record: SessionRecord) -> None:
         if self._store is not None:

@@ -556,6 +556,11 @@ class EventPublisher:
             self.flush()
             self._to_spool()
 
+    def spool_now(self) -> None:
+        """Do not wait: what is unconfirmed and only memory has goes into the spool, as far as it takes it."""
+        self.flush()
+        self._to_spool()
+
     def stop(self) -> None:
         """End :meth:`run`.
 
