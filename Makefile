@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 PYTHON  ?=
 # How long the demo runs after the first event, seconds; 0 stays on until Ctrl-C.
 SECONDS ?= 30
-# Faults of a chaos run, and its seed when one is to be repeated.
+# Faults of a chaos run, and its seed when one is to be repeated (ARGS="--processes 2" for one lane instead of two).
 N       ?= 1000
 SEED    ?=
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"

@@ -17,9 +17,10 @@ _numbers = itertools.count(1)
 
 
 @contextmanager
-def private_rabbitmq(**settings: str) -> Iterator[PrivateBroker]:
+def private_rabbitmq(*, management: bool = True, **settings: str) -> Iterator[PrivateBroker]:
     """A private node for one test that needs its own; *settings* are lines of rabbitmq.conf (`a__b` is `a.b`)."""
-    with PrivateBroker(settings={key.replace("__", "."): value for key, value in settings.items()}) as node:
+    lines = {key.replace("__", "."): value for key, value in settings.items()}
+    with PrivateBroker(settings=lines, management=management) as node:
         yield node
 
 

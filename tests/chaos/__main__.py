@@ -1,20 +1,23 @@
-"""``python -m tests.chaos --faults 1000 --seed 7 --processes 2``: a long chaos run with its report."""
+"""``python -m tests.chaos --faults 1000 --seed 7``: a long chaos run with its report. Two lanes, side by side."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from tests.aio import run
-from tests.chaos.plan import KINDS, plan
+from tests.chaos.lanes import run_lanes
+from tests.chaos.plan import KINDS
 from tests.chaos.report import draw, show, write_json
-from tests.chaos.runner import chaos
-from tests.rabbitmq import fresh_vhost, private_rabbitmq
+from tests.chaos.runner import Result, chaos
+from tests.rabbitmq import Broker, private_rabbitmq
 
 
 def main() -> int:
@@ -22,32 +25,57 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same faults")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--processes", default="2,1", help="gateway processes of each lane (default 2,1: two lanes)"
+    )
     parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for picture and JSON")
+    parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
-    kinds = {kind: KINDS[kind] for kind in options.kinds.split(",")} if options.kinds else KINDS
-    console = Console()
-    console.print(f"{options.faults} faults, seed {seed}, {options.processes} processes")
-    with tempfile.TemporaryDirectory() as folder, private_rabbitmq() as node, fresh_vhost(node) as broker:
-        result = run(
+    if options.lane:
+        result = one_lane(options.faults, seed, int(options.processes), options.kinds)
+        (options.out / "result.json").write_bytes(msgspec.json.encode(result))
+        return 0 if result.clean else 1
+    processes = tuple(int(number) for number in options.processes.split(","))
+    console = Console(width=max(110, Console().width))
+    console.print(f"{options.faults} faults, seed {seed}, --processes {options.processes}", highlight=False)
+    results = asyncio.run(
+        run_lanes(
+            options.out,
+            options.faults,
+            seed,
+            processes,
+            kinds=options.kinds,
+            say=lambda words: console.print(words, highlight=False, markup=False),
+        )
+    )
+    write_json(results, options.out / "result.json")
+    draw(results, options.out / "timeline.png")
+    show(results, console)
+    console.print(f"picture and JSON in {options.out}", highlight=False)
+    return 0 if all(result.clean for result in results) else 1
+
+
+def one_lane(faults: int, seed: int, processes: int, kinds: str) -> Result:
+    """One run in this process, with a broker of its own."""
+    chosen = {kind: KINDS[kind] for kind in kinds.split(",")} if kinds else None
+    with (
+        tempfile.TemporaryDirectory(prefix="rateway-chaos-") as folder,
+        private_rabbitmq(management=False) as node,
+    ):
+        return run(
             chaos(
                 Path(folder),
-                broker,
-                plan(seed, options.faults, kinds=kinds),
+                Broker(node, "/", node.uri),
+                faults,
                 seed=seed,
-                processes=options.processes,
-                say=lambda words: console.print(words, highlight=False),
+                processes=processes,
+                kinds=chosen,
+                say=lambda words: print(words, flush=True),
             ),
-            timeout=60.0 * options.faults + 600.0,
+            timeout=120.0 * faults + 600.0,
         )
-    options.out.mkdir(parents=True, exist_ok=True)
-    draw(result, options.out / "timeline.png")
-    write_json(result, options.out / "result.json")
-    show(result, console)
-    console.print(f"picture and JSON in {options.out}")
-    return 0 if result.clean else 1
 
 
 if __name__ == "__main__":

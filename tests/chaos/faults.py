@@ -5,47 +5,37 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aio_pika
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from rateway.contract import topology
 from rateway.demo.relay import Relay
 from rateway.simulator.faults import Fault
-from tests.chaos.plan import Step
-from tests.e2e.harness import Stage
+from tests.chaos.ground import BUFFER, RATE, SHARDS, Ground, send
+from tests.chaos.machine import disk_full, immutable
+from tests.chaos.plan import CODES, LOSING_CODES, Step
+from tests.e2e.witness import all_live, all_settled
 
-__all__ = ["FAULTS", "Ground"]
+__all__ = ["FAULTS"]
 
-# Away for longer than the simulated Discord's buffer holds (docs of the run: BUFFER events at RATE a shard).
-LONG_S = 24.0
+# Between two looks at the broker.
+LOOK_S = 0.05
+EX_CONFIG = 78
+# Of the wall clock, seconds: set right by a little, wrong by a time zone, by days.
+JUMPS = (-0.9, 3600.0, -3 * 86_400.0, 7.0, -3600.0, 400 * 86_400.0)
+
+Make = Callable[[Ground, Step], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Ground:
-    """What faults act on, and what they have cost so far."""
-
-    stage: Stage
-    relay: Relay
-    processes: int
-    lost_sessions: int = 0
-    """Sessions that a fault took away for good: each may cost one identify and a gap."""
-
-    async def workers(self) -> list[int]:
-        """Pids of the worker processes; empty with one process."""
-        status = await self.stage.gateway.status()
-        if status is None:
-            return []
-        return [process["pid"] for process in status["processes"] if process["role"].startswith("worker")]
-
-    async def again(self) -> None:
-        """Start the gateway once the one before has given up the state folder (the next waits for that by itself)."""
-        await self.stage.gateway.start()
+# Processes
 
 
 async def kill_gateway(ground: Ground, step: Step) -> None:
-    for pid in await ground.workers():
-        _signal(pid, signal.SIGKILL)
-    await ground.stage.gateway.kill()
+    await ground.kill()
     await ground.again()
 
 
@@ -56,25 +46,35 @@ async def kill_supervisor(ground: Ground, step: Step) -> None:
 
 
 async def kill_worker(ground: Ground, step: Step) -> None:
-    workers = await ground.workers()
-    if not workers:
-        await kill_gateway(ground, step)
+    workers = ground.workers
+    if workers:
+        send(workers[int(step.size * len(workers))], signal.SIGKILL)
     else:
-        _signal(workers[int(step.size * len(workers))], signal.SIGKILL)
+        await kill_gateway(ground, step)
 
 
 async def stop_gateway(ground: Ground, step: Step) -> None:
-    await ground.stage.gateway.stop()
+    await _stop(ground)
     await ground.again()
 
 
+async def _stop(ground: Ground) -> None:
+    """SIGTERM. It may strike in the middle of a start, before there is anything to close in order."""
+    code = await ground.stage.gateway.terminate(patience=60.0)
+    assert code in (0, 130, -signal.SIGTERM), f"the gateway ended with {code}"
+
+
 async def freeze(ground: Ground, step: Step) -> None:
-    pids = [*await ground.workers(), ground.stage.gateway.pid]
+    """Everything stands still, or one worker alone."""
+    pids = ground.processes if step.turn % 2 else ground.processes[:1]
     for pid in pids:
-        _signal(pid, signal.SIGSTOP)
-    await asyncio.sleep(1.0 + 2.0 * step.size)
+        send(pid, signal.SIGSTOP)
+    await asyncio.sleep(0.5 + 2.5 * step.size)
     for pid in pids:
-        _signal(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
+
+
+# The broker
 
 
 async def broker_killed(ground: Ground, step: Step) -> None:
@@ -86,12 +86,17 @@ async def broker_restarted(ground: Ground, step: Step) -> None:
     await ground.stage.broker.restart()
 
 
-async def broker_away_and_gateway_killed(ground: Ground, step: Step) -> None:
-    """Longer than Discord's buffer, and the gateway dies in the middle: only its spool can know."""
+async def long_outage_and_gateway_killed(ground: Ground, step: Step) -> None:
+    """More events than Discord's buffer holds, and the gateway dies in the middle: only its spool can know."""
+    it = ground.stage
     ground.relay.refuse(True)
-    await asyncio.sleep(LONG_S / 2)
-    await kill_gateway(ground, step)
-    await asyncio.sleep(LONG_S / 2)
+    for half in (1, 2):
+        await it.gateway.until(all_live)
+        await it.events(int(0.6 * BUFFER * SHARDS), rate=3000)
+        await it.gateway.until(all_settled)
+        it.sim.set_rate(RATE)
+        if half == 1:
+            await kill_gateway(ground, step)
     ground.relay.refuse(False)
 
 
@@ -102,41 +107,166 @@ async def broker_connections_closed(ground: Ground, step: Step) -> None:
 async def broker_blocks(ground: Ground, step: Step) -> None:
     """The memory alarm: publishers are blocked, consumers are not."""
     await ground.stage.broker.ctl("set_vm_memory_high_watermark", "0.000001")
-    await asyncio.sleep(0.5 + 2.0 * step.size)
+    await asyncio.sleep(2.0 * step.size)
     await ground.stage.broker.ctl("set_vm_memory_high_watermark", "0.4")
 
 
-async def broker_network_cut(ground: Ground, step: Step) -> None:
-    ground.relay.cut()
-
-
-async def broker_network_away(ground: Ground, step: Step) -> None:
-    ground.relay.refuse(True)
-    await asyncio.sleep(0.5 + 4.0 * step.size)
-    ground.relay.refuse(False)
-
-
-async def broker_network_stalls(ground: Ground, step: Step) -> None:
-    ground.relay.stall(True)
-    await asyncio.sleep(0.5 + 3.0 * step.size)
-    ground.relay.stall(False)
+@asynccontextmanager
+async def _at_broker(ground: Ground) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+    """A connection of our own, past the relay."""
+    async with await aio_pika.connect(ground.stage.broker.uri) as connection:
+        yield connection
 
 
 async def a_queue_rejects(ground: Ground, step: Step) -> None:
     """A second queue that is full and rejects: the broker refuses every event, until the queue is gone."""
-    broker, names = ground.stage.broker, ground.stage.collector.names
-    vhost, queue = broker.vhost, "rateway-chaos-full"
-    arguments = {"x-max-length": 0, "x-overflow": "reject-publish"}
-    await broker.api("PUT", f"queues/{vhost}/{queue}", {"durable": True, "arguments": arguments})
-    for name in [*names[:: max(1, len(names) // 8)], "PRESENCE_UPDATE", "MESSAGE_CREATE"]:
-        await broker.api("POST", f"bindings/{vhost}/e/rateway-1/q/{queue}", {"routing_key": name})
-    await asyncio.sleep(0.5 + 2.0 * step.size)
-    await broker.api("DELETE", f"queues/{vhost}/{queue}")
+    names = ground.stage.collector.names
+    exchange = topology.exchange(1 + step.turn % 2)
+    async with _at_broker(ground) as connection, connection.channel() as channel:
+        queue = await channel.declare_queue(
+            "rateway-chaos-full", durable=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+        )
+        for name in [*names[:: max(1, len(names) // 8)], "PRESENCE_UPDATE", "MESSAGE_CREATE"]:
+            await queue.bind(exchange, name)
+        await asyncio.sleep(0.5 + 2.0 * step.size)
+        await queue.delete(if_unused=False, if_empty=False)
+
+
+async def exchange_deleted(ground: Ground, step: Step) -> None:
+    """The workers' bindings go with it, so nothing happens until ours are there again, and no shard gets through to
+    Discord: no event is published to nobody. What the gateway says of its shards meets the missing exchange.
+    """
+    it = ground.stage
+    it.sim.set_rate(0)
+    await it.settled()
+    async with _at_broker(ground) as connection:
+        async with connection.channel() as channel:
+            for cluster in it.layout.clusters:
+                await channel.exchange_delete(topology.exchange(cluster))
+        await it.sim.inject(Fault(kind="upgrade", status=503, seconds=600.0))
+        await it.sim.inject(Fault(kind="op9", resumable=True))
+        for cluster in it.layout.clusters:
+            await _bind_again(connection, ground, cluster)
+    it.sim.gateway.upgrades.status = 0
+    it.sim.set_rate(RATE)
+
+
+async def _bind_again(connection: aio_pika.abc.AbstractConnection, ground: Ground, cluster: int) -> None:
+    collector, exchange = ground.stage.collector, topology.exchange(cluster)
+    while not await _is_there(connection, exchange):  # noqa: ASYNC110  # the broker announces it nowhere
+        await asyncio.sleep(LOOK_S)
+    async with connection.channel() as channel:
+        queue = await channel.get_queue(collector.queue_name(cluster))
+        for name in collector.names:
+            await queue.bind(exchange, name)
+
+
+async def _is_there(connection: aio_pika.abc.AbstractConnection, exchange: str) -> bool:
+    async with connection.channel() as channel:
+        try:
+            await channel.get_exchange(exchange)
+        except ChannelNotFoundEntity:
+            return False
+    return True
+
+
+# The network
+
+
+def cut(where: Callable[[Ground], Iterable[Relay]]) -> Make:
+    async def make(ground: Ground, step: Step) -> None:
+        for relay in where(ground):
+            relay.cut()
+
+    return make
+
+
+def away(where: Callable[[Ground], Iterable[Relay]]) -> Make:
+    async def make(ground: Ground, step: Step) -> None:
+        for relay in where(ground):
+            relay.refuse(True)
+        await asyncio.sleep(0.5 + 3.0 * step.size)
+        for relay in where(ground):
+            relay.refuse(False)
+
+    return make
+
+
+def stalls(where: Callable[[Ground], Iterable[Relay]]) -> Make:
+    """Nothing passes and nothing is closed."""
+
+    async def make(ground: Ground, step: Step) -> None:
+        for relay in where(ground):
+            relay.stall(True)
+        await asyncio.sleep(0.5 + 3.0 * step.size)
+        for relay in where(ground):
+            relay.stall(False)
+
+    return make
+
+
+def delayed(where: Callable[[Ground], Iterable[Relay]]) -> Make:
+    async def make(ground: Ground, step: Step) -> None:
+        for relay in where(ground):
+            relay.delay(0.02 + 0.3 * step.size)
+        await asyncio.sleep(2.0)
+        for relay in where(ground):
+            relay.delay(0.0)
+
+    return make
+
+
+def to_broker(ground: Ground) -> Iterable[Relay]:
+    return (ground.relay,)
+
+
+def to_discord(ground: Ground) -> Iterable[Relay]:
+    return ground.discord
+
+
+# Discord
+
+
+def discord(**fault: object) -> Make:
+    """A fault of the simulated Discord's own, on one shard or all."""
+
+    async def make(ground: Ground, step: Step) -> None:
+        shards = "all" if step.size > 0.7 else "random:1"
+        await ground.stage.sim.inject(Fault(**{"shards": shards, **fault}))  # type: ignore[arg-type]  # a table of keywords
+
+    return make
+
+
+async def close(ground: Ground, step: Step) -> None:
+    """Each shard with a code of its own, so that every code has its turn soon."""
+    for shard in range(SHARDS):
+        code = CODES[(step.turn * SHARDS + shard) % len(CODES)]
+        await ground.stage.sim.inject(Fault(kind="close", code=code, shards=str(shard)))
+
+
+async def close_lost(ground: Ground, step: Step) -> None:
+    code = LOSING_CODES[step.turn % len(LOSING_CODES)]
+    await ground.stage.sim.inject(Fault(kind="close", code=code, shards="random:1"))
+
+
+async def silence(ground: Ground, step: Step) -> None:
+    """Sends nothing and acknowledges nothing for a while."""
+    await ground.stage.sim.inject(Fault(kind="silence", seconds=0.5 + 2.5 * step.size))
+
+
+def dialling(**fault: object) -> Make:
+    """A fault of dialling, and then every connection is cut so that it is met."""
+
+    async def make(ground: Ground, step: Step) -> None:
+        await ground.stage.sim.inject(Fault(**fault))  # type: ignore[arg-type]  # a table of keywords
+        await ground.stage.sim.inject(Fault(kind="cut"))
+
+    return make
 
 
 async def rest_away_at_start(ground: Ground, step: Step) -> None:
     """A restart needs no answer from REST."""
-    await ground.stage.sim.inject(Fault(kind="rest", status=503 if step.size < 0.5 else 0, seconds=4.0))
+    await ground.stage.sim.inject(Fault(kind="rest", status=503 if step.turn % 2 else 0, seconds=4.0))
     await kill_gateway(ground, step)
 
 
@@ -146,29 +276,52 @@ async def another_recommendation(ground: Ground, step: Step) -> None:
     await stop_gateway(ground, step)
 
 
+# The machine
+
+
+async def full_disk(ground: Ground, step: Step) -> None:
+    """No file may grow: alone, with a broker that is away (the spool takes nothing), or with a kill in the middle."""
+    disk_full(ground.processes, (0, 4096, 65_536)[int(3 * step.size)])
+    if step.turn % 3 == 1:
+        ground.relay.refuse(True)
+    await asyncio.sleep(1.0 + 2.5 * step.size)
+    if step.turn % 3 == 2:
+        await kill_gateway(ground, step)
+    ground.relay.refuse(False)
+    disk_full(ground.processes, None)
+
+
+async def state_read_only(ground: Ground, step: Step) -> None:
+    """Meanwhile the gateway runs, with or without a broker; or it is started on it, and refuses."""
+    gateway = ground.stage.gateway
+    if step.turn % 3 == 0:
+        await _stop(ground)
+        with immutable(gateway.state_dir):
+            await gateway.start()
+            assert await gateway.exited() == EX_CONFIG, gateway.tail()
+        await ground.again()
+        return
+    with immutable(gateway.state_dir):
+        ground.relay.refuse(step.turn % 3 == 1)
+        await asyncio.sleep(1.0 + 2.5 * step.size)
+    ground.relay.refuse(False)
+
+
 async def torn_store(ground: Ground, step: Step) -> None:
     """Everything is delivered, the gateway is killed, its store is torn: sessions are gone, and that is said."""
     stage = ground.stage
-    rate = stage.sim.source.rate
     stage.sim.set_rate(0)
     await stage.settled()
     # Without sessions the recommendation counts again.
-    await stage.sim.inject(Fault(kind="shards", value=stage.layout.shards))
-    await kill_processes(ground)
+    await stage.sim.inject(Fault(kind="shards", value=SHARDS))
+    await ground.kill()
     for store in stage.gateway.state_dir.glob("clusters/*/store/data.mdb"):
         _tear(store)
     # Nobody will resume them: what the simulator would still keep for them is not to be counted as sent.
     await stage.sim.inject(Fault(kind="forget"))
-    ground.lost_sessions += stage.layout.shards
     await ground.again()
     await stage.ready()
-    stage.sim.set_rate(rate)
-
-
-async def kill_processes(ground: Ground) -> None:
-    for pid in await ground.workers():
-        _signal(pid, signal.SIGKILL)
-    await ground.stage.gateway.kill()
+    stage.sim.set_rate(RATE)
 
 
 def _tear(store: Path) -> None:
@@ -176,45 +329,14 @@ def _tear(store: Path) -> None:
         file.write(os.urandom(8192))
 
 
-async def op9_lost(ground: Ground, step: Step) -> None:
-    ground.lost_sessions += await ground.stage.sim.inject(Fault(kind="op9", shards="random:1"))
+async def clock_jumps(ground: Ground, step: Step) -> None:
+    """The wall clock is set anew, and stays so until the next jump; now and then a restart finds another time."""
+    ground.clock.move(JUMPS[step.turn % len(JUMPS)] * (0.5 + step.size))
+    if step.turn % 2:
+        await kill_gateway(ground, step)
 
 
-def discord(**fault: object) -> Callable[[Ground, Step], Awaitable[None]]:
-    """A fault of the simulated Discord's own, on one shard or all."""
-
-    async def inject(ground: Ground, step: Step) -> None:
-        shards = "all" if step.size > 0.7 else "random:1"
-        await ground.stage.sim.inject(Fault(**{"shards": shards, **fault}))  # type: ignore[arg-type]  # a table of keywords
-
-    return inject
-
-
-async def close(ground: Ground, step: Step) -> None:
-    shards = "all" if step.size > 0.7 else "random:1"
-    await ground.stage.sim.inject(Fault(kind="close", code=step.code(), shards=shards))
-
-
-def dialling(**fault: object) -> Callable[[Ground, Step], Awaitable[None]]:
-    """A fault of dialling, and then every connection is cut so that it is met."""
-
-    async def inject(ground: Ground, step: Step) -> None:
-        await ground.stage.sim.inject(Fault(**fault))  # type: ignore[arg-type]  # a table of keywords
-        await ground.stage.sim.inject(Fault(kind="cut"))
-
-    return inject
-
-
-def _signal(pid: int | None, number: signal.Signals) -> None:
-    if pid is None:
-        return
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-FAULTS: dict[str, Callable[[Ground, Step], Awaitable[None]]] = {
+FAULTS: dict[str, Make] = {
     "kill_gateway": kill_gateway,
     "kill_worker": kill_worker,
     "kill_supervisor": kill_supervisor,
@@ -222,19 +344,27 @@ FAULTS: dict[str, Callable[[Ground, Step], Awaitable[None]]] = {
     "freeze": freeze,
     "broker_killed": broker_killed,
     "broker_restarted": broker_restarted,
-    "broker_away_and_gateway_killed": broker_away_and_gateway_killed,
+    "long_outage_and_gateway_killed": (long_outage_and_gateway_killed),
     "broker_connections_closed": broker_connections_closed,
     "broker_blocks": broker_blocks,
-    "broker_network_cut": broker_network_cut,
-    "broker_network_away": broker_network_away,
-    "broker_network_stalls": broker_network_stalls,
     "a_queue_rejects": a_queue_rejects,
+    "exchange_deleted": exchange_deleted,
+    "broker_network_cut": cut(to_broker),
+    "broker_network_away": away(to_broker),
+    "broker_network_stalls": stalls(to_broker),
+    "broker_network_delayed": delayed(to_broker),
+    "discord_network_cut": cut(to_discord),
+    "discord_network_away": away(to_discord),
+    "discord_network_stalls": stalls(to_discord),
+    "discord_network_delayed": delayed(to_discord),
     "cut": discord(kind="cut"),
     "op7": discord(kind="op7"),
     "op9_resumable": discord(kind="op9", resumable=True),
-    "op9_lost": op9_lost,
+    "op9_lost": discord(kind="op9", shards="random:1"),
     "close": close,
+    "close_lost": close_lost,
     "corrupt": discord(kind="corrupt"),
+    "silence": silence,
     "dead_resume_hosts": dialling(kind="dead_host", seconds=2.0),
     "refusing_resume_hosts": dialling(kind="refusing_host", status=503, seconds=2.0),
     "silent_resume_hosts": dialling(kind="silent_host", seconds=3.0),
@@ -243,5 +373,8 @@ FAULTS: dict[str, Callable[[Ground, Step], Awaitable[None]]] = {
     "op7_for_hello": dialling(kind="op7_hello", count=2),
     "rest_away_at_start": rest_away_at_start,
     "another_recommendation": another_recommendation,
+    "disk_full": full_disk,
+    "state_read_only": state_read_only,
     "torn_store": torn_store,
+    "clock_jumps": clock_jumps,
 }

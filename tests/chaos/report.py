@@ -1,114 +1,137 @@
-"""A chaos run for people (a table, a picture) and machines (JSON)."""
+"""Chaos runs for people (a table, a picture) and machines (JSON)."""
 
 from __future__ import annotations
 
-import json
 import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.plan import NOT_RUN
 from tests.chaos.runner import Result
 
-__all__ = ["draw", "show", "write_json"]
+__all__ = ["draw", "show", "summary", "times", "write_json"]
+
+# Events a second are shown over so many samples.
+SMOOTHED = 4
 
 
-def show(result: Result, console: Console) -> None:
+def times(results: Sequence[Result]) -> list[tuple[str, int, list[float], list[float]]]:
+    """(Kind, how often in all, how long each alone lasted, how long each alone took to recover from), and what came
+    close together below.
+    """
+    struck: dict[str, int] = {}
+    alone: dict[str, tuple[list[float], list[float]]] = {}
+    together: dict[str, tuple[list[float], list[float]]] = {}
+    for each in (recovery for result in results for recovery in result.recoveries):
+        for kind in each.kinds:
+            struck[kind] = struck.get(kind, 0) + 1
+        if len(each.kinds) == 1:
+            lasted, recovered = alone.setdefault(each.kinds[0], ([], []))
+        else:
+            count = "2 close together" if len(each.kinds) == 2 else "3 or more close together"
+            lasted, recovered = together.setdefault(count, ([], []))
+        lasted.append(each.lasted)
+        recovered.append(each.recovered)
+    rows = [(kind, count, *alone.get(kind, ([], []))) for kind, count in sorted(struck.items())]
+    return rows + [(name, len(values[0]), *values) for name, values in sorted(together.items())]
+
+
+def summary(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """The audit of all runs together."""
+
+    def total(name: str) -> int:
+        return sum(int(getattr(result, name)) for result in results)
+
+    violations = sum(len(result.violations) for result in results)
+    return [
+        ("faults", f"{total('faults'):,} of {total('planned'):,}"),
+        ("events sent", f"{total('sent'):,}"),
+        ("lost", f"{total('lost'):,}"),
+        ("forgotten by Discord, and told", f"{total('forgotten'):,}"),
+        ("doubled (same message_id)", f"{total('doubled'):,}"),
+        ("changed", f"{total('changed'):,}"),
+        ("out of order", f"{total('out_of_order'):,}"),
+        ("rules of Discord's broken", f"{violations:,}"),
+        ("sessions that Discord ended", f"{total('lost_sessions'):,}"),
+        ("of these, its buffer exceeded", f"{total('overrun_sessions'):,}"),
+        ("gaps told", f"{total('gaps'):,}"),
+        ("identifies (required)", f"{total('identifies'):,} ({total('identifies_allowed'):,})"),
+    ]
+
+
+def show(results: Sequence[Result], console: Console) -> None:
     """The recovery times by kind, and the audit."""
-    table = Table(title=f"time to recover, seconds (seed {result.seed}, {result.processes} processes)")
+    seeds = ", ".join(f"seed {result.seed} with {result.processes} processes" for result in results)
+    table = Table(title=f"seconds to recover, faults that came alone ({seeds})")
     for name in ("fault", "times", "lasted p50", "recovered p50", "recovered max"):
-        table.add_column(name, justify="left" if name == "fault" else "right")
-    kinds: dict[str, list[tuple[float, float]]] = {}
-    for each in result.recoveries:
-        kinds.setdefault(each.step.kind, []).append((each.made, each.recovered))
-    for kind, times in sorted(kinds.items()):
-        made, recovered = [time[0] for time in times], [time[1] for time in times]
-        table.add_row(
-            kind,
-            str(len(times)),
-            f"{statistics.median(made):.2f}",
-            f"{statistics.median(recovered):.2f}",
-            f"{max(recovered):.2f}",
+        table.add_column(name, justify="left" if name == "fault" else "right", no_wrap=True)
+    for kind, count, lasted, recovered in times(results):
+        figures = (
+            [
+                f"{statistics.median(lasted):.2f}",
+                f"{statistics.median(recovered):.2f}",
+                f"{max(recovered):.2f}",
+            ]
+            if recovered
+            else ["–"] * 3
         )
+        table.add_row(kind, str(count), *figures)
     console.print(table)
-    for kind, why in NOT_RUN.items():
-        console.print(f"not run: {kind} ({why})", highlight=False)
-    audit = result.audit
-    assert audit is not None
-    summary = Table(title="audit against the simulator's ledger", show_header=False)
-    for name, value in (
-        ("faults", len(result.recoveries)),
-        ("sent", audit.sent),
-        ("delivered", audit.delivered),
-        ("lost", result.lost),
-        ("forgotten by Discord, and told", result.forgotten),
-        ("doubled (same message_id)", audit.doubled),
-        ("changed", audit.changed),
-        ("out of order", audit.out_of_order),
-        ("gaps told", result.gaps),
-        ("violations", len(result.violations)),
-        ("identifies (allowed)", f"{result.identifies} ({result.identifies_allowed})"),
-    ):
-        summary.add_row(name, f"{value:,}" if isinstance(value, int) else value)
-    console.print(summary)
-    for line in (*audit.examples, *result.violations[:20]):
-        console.print(line, markup=False)
+    for kind, why in {pair for result in results for pair in result.not_run.items()}:
+        console.print(f"not run: {kind}: {why}", highlight=False)
+    audit = Table(title="audit against the simulated Discord's ledger", show_header=False)
+    for name, value in summary(results):
+        audit.add_row(name, value)
+    console.print(audit)
+    for result in results:
+        for line in (*result.violations[:20], *result.notes):
+            console.print(f"seed {result.seed}: {line}", markup=False, highlight=False)
 
 
-def write_json(result: Result, path: Path) -> None:
-    audit = result.audit
-    assert audit is not None
-    path.write_text(
-        json.dumps(
-            {
-                "seed": result.seed,
-                "processes": result.processes,
-                "sent": audit.sent,
-                "lost": result.lost,
-                "forgotten_and_told": result.forgotten,
-                "doubled": audit.doubled,
-                "out_of_order": audit.out_of_order,
-                "gaps": result.gaps,
-                "violations": result.violations,
-                "identifies": result.identifies,
-                "identifies_allowed": result.identifies_allowed,
-                "faults": [
-                    {"kind": each.step.kind, "at": each.at, "lasted": each.made, "recovered": each.recovered}
-                    for each in result.recoveries
-                ],
-                "not_run": NOT_RUN,
-            },
-            indent=1,
-        )
-    )
+def write_json(results: Iterable[Result], path: Path) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(list(results)), indent=1))
 
 
-def draw(result: Result, path: Path) -> None:
-    """A timeline: events a second sent and arrived, the lag between them, and where faults struck."""
+def draw(results: Sequence[Result], path: Path) -> None:
+    """A timeline of each run: events a second sent and arrived, the lag between them, and where faults struck."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    times = [sample[0] for sample in result.samples]
-    lag = [sent - arrived for _, sent, arrived in result.samples]
-    figure, (rates, lags) = plt.subplots(2, 1, sharex=True, figsize=(14, 7), layout="constrained")
-    for index, name in ((1, "sent"), (2, "arrived")):
-        points = [
-            (later[0], (later[index] - earlier[index]) / max(1e-6, later[0] - earlier[0]))
-            for earlier, later in zip(result.samples, result.samples[4:], strict=False)
-        ]
-        rates.plot([point[0] for point in points], [point[1] for point in points], label=name, linewidth=0.9)
-    lags.plot(times, lag, color="tab:red", linewidth=0.9)
-    for each in result.recoveries:
-        for axes in (rates, lags):
-            axes.axvspan(each.at, each.at + each.made + each.recovered, color="grey", alpha=0.15, linewidth=0)
-    rates.set_ylabel("events a second")
-    rates.legend(loc="upper right")
-    lags.set_ylabel("sent − arrived (events)")
-    lags.set_xlabel("seconds; grey: from a fault to its recovery")
-    rates.set_title(f"{len(result.recoveries)} faults, seed {result.seed}, {result.processes} processes")
-    figure.savefig(path, dpi=110)
+    count = 2 * len(results)
+    figure, every = plt.subplots(count, 1, figsize=(16, 3.2 * count), layout="constrained")
+    for place, result in enumerate(results):
+        rates, lags = every[2 * place], every[2 * place + 1]
+        samples = result.samples
+        for index, name in ((1, "sent"), (2, "arrived")):
+            points = [
+                (later[0], (later[index] - earlier[index]) / max(1e-6, later[0] - earlier[0]))
+                for earlier, later in zip(samples, samples[SMOOTHED:], strict=False)
+            ]
+            rates.plot(
+                [point[0] for point in points], [point[1] for point in points], label=name, linewidth=0.7
+            )
+        lags.plot(
+            [sample[0] for sample in samples],
+            [max(0, sample[1] - sample[2]) for sample in samples],
+            color="tab:red",
+            linewidth=0.7,
+        )
+        for each in result.recoveries:
+            for axes in (rates, lags):
+                axes.axvspan(
+                    each.at, each.at + each.lasted + each.recovered, color="grey", alpha=0.2, linewidth=0
+                )
+        rates.set_ylim(bottom=0)
+        lags.set_ylim(bottom=0)
+        rates.set_ylabel("events a second")
+        rates.legend(loc="upper right")
+        lags.set_ylabel("sent − arrived")
+        lags.set_xlabel("seconds; grey: from a fault to its recovery")
+        rates.set_title(f"{result.faults} faults, seed {result.seed}, {result.processes} processes")
+    figure.savefig(path, dpi=90)
     plt.close(figure)

@@ -6,74 +6,93 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from rateway.contract.messages import Gap
-from rateway.demo.audit import Audit
-from rateway.demo.relay import Relay
-from tests.chaos.faults import FAULTS, Ground
-from tests.chaos.plan import Step
-from tests.e2e.harness import Stage, stage
+from rateway.simulator.ledger import SessionRecord
+from rateway.simulator.operations import ENDED_BY_CLIENT
+from tests.chaos.faults import FAULTS
+from tests.chaos.ground import SHARDS, Ground, ground
+from tests.chaos.machine import cannot_be_read_only
+from tests.chaos.plan import KINDS, Step, plan
+from tests.e2e.harness import Stage
 from tests.rabbitmq import Broker
 
-__all__ = ["Result", "chaos"]
+__all__ = ["Recovery", "Result", "chaos"]
 
-SHARDS = 4
-GUILDS = 160
-# Events that the simulated Discord keeps for a resume, per shard: at RATE it covers twenty seconds.
-BUFFER = 800
-RATE = 160.0
-# So long a fault may take to recover from before the run is given up.
-PATIENCE_S = 60.0
-SAMPLE_EVERY_S = 0.25
+# So long a fault may take to recover from before the run is given up: a machine that others use has bad minutes.
+PATIENCE_S = 120.0
+SAMPLE_EVERY_S = 0.5
+# Missing events that are described one by one.
+EXAMPLES = 20
 
 decode_gap = msgspec.json.Decoder(Gap).decode
 
 
-@dataclass(slots=True)
-class Recovery:
-    """One fault: when it began, how long it lasted and how long until all was well again, in seconds."""
+class Recovery(msgspec.Struct, frozen=True):
+    """One or more faults close together: when the first struck, how long they lasted, and how long it was from the
+    end of the last until all was well again, in seconds.
+    """
 
-    step: Step
+    kinds: tuple[str, ...]
     at: float
-    made: float
+    lasted: float
     recovered: float
 
 
-@dataclass(slots=True)
-class Result:
-    """What a run found."""
+class Result(msgspec.Struct):
+    """What a run found. Plain, so that a run in a process of its own can hand it over."""
 
     seed: int
     processes: int
-    recoveries: list[Recovery] = field(default_factory=list)
-    samples: list[tuple[float, int, int]] = field(default_factory=list)
+    planned: int
+    seconds: float = 0.0
+    recoveries: list[Recovery] = []
+    samples: list[tuple[float, int, int]] = []
     """(seconds, sent so far, arrived so far)"""
-    audit: Audit | None = None
+    sent: int = 0
+    doubled: int = 0
+    missing: int = 0
     forgotten: int = 0
-    """Of the lost: what Discord itself had forgotten before a resume came, and a RATEWAY_GAP told of it."""
+    """Of the missing: what Discord itself had forgotten before a resume came, and a RATEWAY_GAP told of it."""
+    changed: int = 0
+    unknown: int = 0
+    out_of_order: int = 0
     gaps: int = 0
-    violations: list[str] = field(default_factory=list)
+    violations: list[str] = []
     identifies: int = 0
-    identifies_allowed: int = 0
+    lost_sessions: int = 0
+    """Sessions that Discord ended, on purpose or because its buffer was exceeded. Each requires one identify."""
+    overrun_sessions: int = 0
+    """Of these: those that ended because Discord's buffer was exceeded or nobody came in time."""
+    not_run: dict[str, str] = {}
+    notes: list[str] = []
+    """What went wrong, for people."""
+
+    @property
+    def faults(self) -> int:
+        return sum(len(each.kinds) for each in self.recoveries)
 
     @property
     def lost(self) -> int:
         """Events that are missing and that nobody was told of."""
-        return self.audit.lost - self.forgotten if self.audit is not None else 0
+        return self.missing - self.forgotten
+
+    @property
+    def identifies_allowed(self) -> int:
+        return SHARDS + self.lost_sessions
 
     @property
     def clean(self) -> bool:
-        """Nothing lost in silence, changed or out of order; no rule broken; no identify without a lost session."""
-        audit = self.audit
+        """Every fault recovered from; nothing lost in silence, changed or out of order; no rule broken; no identify
+        without a lost session.
+        """
         return (
-            audit is not None
+            self.faults == self.planned
             and self.lost == 0
-            and not (audit.changed or audit.unknown or audit.out_of_order)
+            and not (self.changed or self.unknown or self.out_of_order)
             and not self.violations
             and self.identifies <= self.identifies_allowed
         )
@@ -82,93 +101,144 @@ class Result:
 async def chaos(
     folder: Path,
     broker: Broker,
-    steps: list[Step],
+    faults: int,
     *,
     seed: int,
     processes: int,
+    kinds: dict[str, int] | None = None,
     say: Callable[[str], None] = lambda words: None,
 ) -> Result:
-    """Run the steps against a gateway of so many processes. Nothing is asserted here; the result says all."""
-    result = Result(seed, processes)
+    """Run a plan of so many faults against a gateway of so many processes. Nothing is asserted; the result says all."""
+    result = Result(seed, processes, faults)
     # It says so on standard error for every attempt while the broker is away, which is most of the time here.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
-    address = urlsplit(broker.uri)
-    assert address.hostname is not None
-    async with Relay(address.hostname, broker.port) as relay:
-        uri = broker.uri.replace(f":{broker.port}/", f":{relay.port}/")
-        async with stage(
-            folder,
-            broker,
-            shards=SHARDS,
-            per_cluster=2,
-            guilds=GUILDS,
-            members=5,
-            simulator={"replay_events": BUFFER, "resume_hosts": 2},
-            amqp_uri=uri,
-            PROCESSES=str(processes),
-            STOP_TIMEOUT="5",
-            # Sessions are taken away young, again and again, on purpose.
-            CRASH_LOOP_IDENTIFIES="0",
-            expect=frozenset({"*"}),
-        ) as it:
-            ground = Ground(it, relay, processes)
-            began = time.monotonic()
-            sampling = asyncio.create_task(_sample(it, result, began))
-            await it.ready()
-            it.sim.set_rate(RATE)
-            for step in steps:
-                await asyncio.sleep(step.pause)
-                say(f"{step.number}/{len(steps)} {step.kind}")
-                at = time.monotonic() - began
-                await FAULTS[step.kind](ground, step)
-                made = time.monotonic() - began
-                await _recovered(it, step)
-                result.recoveries.append(Recovery(step, at, made - at, time.monotonic() - began - made))
-            it.sim.set_rate(0)
-            result.audit = await it.settled()
+    chosen = dict(kinds if kinds is not None else KINDS)
+    impossible = cannot_be_read_only(folder)
+    if impossible and chosen.pop("state_read_only", 0):
+        result.not_run["state_read_only"] = impossible
+    began = time.monotonic()
+    async with ground(folder, broker, processes) as it:
+        sampling = asyncio.create_task(_sample(it.stage, result, began))
+        try:
+            await _strike(it, plan(seed, faults, kinds=chosen), result, began, say)
+        except (AssertionError, TimeoutError) as error:
+            result.notes.append(f"{type(error).__name__}: {error}")
+        finally:
             sampling.cancel()
-            told, result.forgotten = _forgotten(it)
-            result.gaps = len(it.receipts.gaps)
-            result.violations = [f"{each.rule}: {each.detail}" for each in it.sim.ledger.violations]
-            result.identifies = it.count("identify")
-            result.identifies_allowed = SHARDS + ground.lost_sessions + told
+        it.stage.sim.set_rate(0)
+        if not it.stage.gateway.running:
+            # The run was given up in the middle of a fault: what Discord still holds is not lost.
+            await it.again()
+        await _audit(it.stage, result)
+        result.seconds = time.monotonic() - began
+        if not result.clean:
+            result.notes.append(it.stage.gateway.tail(80))
     return result
 
 
-async def _recovered(it: Stage, step: Step) -> None:
+async def _strike(
+    it: Ground, steps: list[Step], result: Result, began: float, say: Callable[[str], None]
+) -> None:
+    kinds: list[str] = []
+    at = 0.0
+    for step in steps:
+        await asyncio.sleep(step.pause)
+        if not kinds:
+            at = time.monotonic() - began
+        kinds.append(step.kind)
+        await FAULTS[step.kind](it, step)
+        if step.together:
+            continue
+        ended = time.monotonic() - began
+        await _recovered(it.stage, f"fault {step.number} of seed {result.seed} ({' + '.join(kinds)})")
+        recovered = time.monotonic() - began - ended
+        result.recoveries.append(Recovery(tuple(kinds), at, ended - at, recovered))
+        left = (time.monotonic() - began) / step.number * (len(steps) - step.number)
+        say(
+            f"{step.number}/{len(steps)} {' + '.join(kinds)}: well again after {recovered:.1f} s"
+            f"   ({time.monotonic() - began:.0f} s, about {left:.0f} s left)"
+        )
+        kinds.clear()
+
+
+async def _recovered(it: Stage, what: str) -> None:
     """All shards live, the broker confirming, and what was sent before the fault's end arrived."""
     sent = it.sim.ledger.events
     try:
         async with asyncio.timeout(PATIENCE_S):
             await it.ready()
-            told = forgotten = 0
+            told = -1
+            forgotten = 0
             while it.receipts.distinct < sent - forgotten:
                 if len(it.receipts.gaps) != told:
                     told = len(it.receipts.gaps)
-                    forgotten = _forgotten(it)[1]
+                    forgotten = sum(map(len, _forgotten(it).values()))
                     continue
                 it.collector.arrival.clear()
                 await it.collector.arrival.wait()
     except TimeoutError:
         status = await it.gateway.status()
         raise AssertionError(
-            f"no recovery from {step} within {PATIENCE_S:.0f} s: sent {sent}, arrived {it.receipts.distinct}\n"
-            f"{status}\n{it.gateway.tail(60)}"
+            f"no recovery from {what} within {PATIENCE_S:.0f} s: sent {sent}, arrived {it.receipts.distinct}\n{status}"
         ) from None
 
 
-def _forgotten(it: Stage) -> tuple[int, int]:
-    """(Sessions, events) that Discord had forgotten before a resume came, as RATEWAY_GAP tells of them."""
-    sessions = events = 0
+def _missing(it: Stage, record: SessionRecord, above: int = 0) -> list[int]:
+    times = it.receipts.times
+    return [seq for seq in range(above + 1, record.sent + 1) if not times(record.session, seq)]
+
+
+def _forgotten(it: Stage) -> dict[str, list[int]]:
+    """Session → what of it never arrived and could not: Discord holds the session no more, and RATEWAY_GAP tells
+    that nothing after ``received`` had come.
+    """
+    found = {}
     for gap in {gap.old_session: gap for gap in map(decode_gap, it.receipts.gaps)}.values():
-        missing = sum(
-            1
-            for sent in it.sim.ledger.log(session=gap.old_session)
-            if sent.seq > gap.received and not it.receipts.times(sent.session, sent.seq)
-        )
-        sessions += bool(missing)
-        events += missing
-    return sessions, events
+        record = it.sim.ledger.sessions.get(gap.old_session)
+        if record is not None and _ended_by_discord(record):
+            found[gap.old_session] = _missing(it, record, gap.received)
+    return found
+
+
+def _ended_by_discord(record: SessionRecord) -> bool:
+    return record.ended is not None and record.ended != ENDED_BY_CLIENT
+
+
+def _overrun(record: SessionRecord) -> bool:
+    ended = record.ended or ""
+    return ended.startswith("resumed from") or ended in ("expired", "nobody resumed it in time")
+
+
+async def _audit(it: Stage, result: Result) -> None:
+    audit = await it.settled()
+    ledger = it.sim.ledger
+    forgotten = _forgotten(it)
+    result.sent, result.doubled, result.missing = audit.sent, audit.doubled, audit.lost
+    result.changed, result.unknown, result.out_of_order = audit.changed, audit.unknown, audit.out_of_order
+    result.forgotten = sum(map(len, forgotten.values()))
+    result.gaps = len(set(it.receipts.gaps))
+    result.violations = [f"{each.rule}: {each.detail}" for each in ledger.violations]
+    result.identifies = it.count("identify")
+    ended = [record for record in ledger.sessions.values() if _ended_by_discord(record)]
+    result.lost_sessions = len(ended)
+    result.overrun_sessions = sum(map(_overrun, ended))
+    result.notes += [f"session {record.session}: {record.ended}" for record in ended if _overrun(record)]
+    result.notes += [words for words in audit.examples if not words.startswith("lost")]
+    for record in ledger.sessions.values():
+        gone = _missing(it, record)
+        if len(gone) > len(forgotten.get(record.session, ())):
+            result.notes.append(
+                f"LOST: session {record.session} of shard {record.shard}: {len(gone)} of {record.sent} events, "
+                f"{gone[0]} to {gone[-1]}; ended: {record.ended}; heartbeats named {record.named}"
+            )
+            result.notes += [
+                f"    {entry.time:.3f} {entry.what} {entry.detail}"
+                for entry in ledger.journal
+                if entry.session == record.session
+            ][-EXAMPLES:]
+            result.notes += [
+                f"    {gap}" for gap in map(decode_gap, it.receipts.gaps) if gap.old_session == record.session
+            ]
 
 
 async def _sample(it: Stage, result: Result, began: float) -> None:

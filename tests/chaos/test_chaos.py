@@ -8,11 +8,10 @@ import pytest
 
 from tests.aio import run
 from tests.chaos.faults import FAULTS
-from tests.chaos.plan import KINDS, plan
-from tests.chaos.runner import chaos
-from tests.rabbitmq import Broker
+from tests.chaos.lanes import run_lanes
+from tests.chaos.plan import KINDS, LAST, plan
 
-FAULTS_IN_SHORT = len(KINDS) + 6
+FAULTS_IN_SHORT = 100
 
 
 def test_a_seed_gives_the_same_faults_and_every_kind_comes() -> None:
@@ -20,16 +19,16 @@ def test_a_seed_gives_the_same_faults_and_every_kind_comes() -> None:
     assert steps == plan(7, 100)
     assert steps != plan(8, 100)
     assert {step.kind for step in steps} == set(KINDS) == set(FAULTS)
+    assert not any(step.together for step in steps if step.kind in LAST)
+    assert not steps[-1].together
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("seed", "processes"), [(1, 1), (2, 2)])
-def test_nothing_is_lost_and_nothing_spent_whatever_fails(
-    tmp_path: Path, broker: Broker, seed: int, processes: int
-) -> None:
-    steps = plan(seed, FAULTS_IN_SHORT)
-    result = run(chaos(tmp_path, broker, steps, seed=seed, processes=processes, say=print), timeout=880)
-    assert result.lost == 0, result.audit
-    assert result.violations == []
-    assert result.identifies <= result.identifies_allowed
-    assert result.clean, result.audit
+@pytest.mark.timeout(1500)
+def test_nothing_is_lost_and_nothing_spent_whatever_fails(tmp_path: Path) -> None:
+    results = run(run_lanes(tmp_path, FAULTS_IN_SHORT, 1, (2, 1), say=print), timeout=1480)
+    assert sum(result.faults for result in results) == FAULTS_IN_SHORT, [result.notes for result in results]
+    for result in results:
+        assert result.lost == 0, result.notes
+        assert result.violations == [], result.notes
+        assert result.identifies <= result.identifies_allowed, result.notes
+        assert result.clean, result.notes

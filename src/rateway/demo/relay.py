@@ -1,4 +1,4 @@
-"""A relay on loopback between a client and a server, whose connections can be cut."""
+"""A relay on loopback between a client and a server, whose connections can be cut, held up and delayed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Relay:
         self._refusing = False
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._delay = 0.0
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -54,6 +55,10 @@ class Relay:
         else:
             self._flowing.set()
 
+    def delay(self, seconds: float) -> None:
+        """From now on whatever is read is passed on so many seconds later, in each direction; 0: at once."""
+        self._delay = seconds
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
             writer.transport.abort()
@@ -78,6 +83,8 @@ class Relay:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while chunk := await reader.read(CHUNK):
+                if self._delay:
+                    await asyncio.sleep(self._delay)
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()

@@ -43,6 +43,8 @@ class Host:
         self.number = number
         self.address = address
         self.port = 0
+        # The port that clients are told, where a proxy stands in front; 0: our own.
+        self.announced = 0
         self.mode = Mode.OPEN
         self.status = 503
         self._upgrade = upgrade
@@ -55,7 +57,7 @@ class Host:
     @property
     def url(self) -> str:
         """Bare, as Discord gives it."""
-        return f"{'wss' if self._ssl else 'ws'}://{self.address}:{self.port}"
+        return f"{'wss' if self._ssl else 'ws'}://{self.address}:{self.announced or self.port}"
 
     async def start(self, port: int) -> None:
         """Listen; port 0 takes a free one. Raises OSError when the port is taken."""

@@ -1,0 +1,105 @@
+"""What faults act on: the gateway's processes, the broker, the simulated Discord, and the network between them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rateway.demo.relay import Relay
+from tests.chaos.machine import Clock, children
+from tests.e2e.harness import Stage, stage
+from tests.rabbitmq import Broker
+
+__all__ = ["BUFFER", "RATE", "SHARDS", "Ground", "ground"]
+
+SHARDS = 4
+GUILDS = 160
+# Events that the simulated Discord keeps for a resume, per shard: less than a third of what Discord itself would for
+# so many guilds. At RATE it covers twenty seconds.
+BUFFER = 800
+RATE = 160.0
+# Soon after each other, so that Discord forgets what they name: the buffer alone would forgive too much.
+HEARTBEAT_MS = 5000
+
+
+@dataclass(slots=True)
+class Ground:
+    """A stage whose connections all pass through relays, but for those to one of Discord's hosts."""
+
+    stage: Stage
+    relay: Relay
+    """Between gateway and broker."""
+    discord: tuple[Relay, Relay]
+    """Between gateway and Discord: one of its resume hosts, and REST."""
+    clock: Clock
+
+    @property
+    def workers(self) -> list[int]:
+        """Pids of the worker processes; empty with one process."""
+        return children(self.stage.gateway.pid)
+
+    @property
+    def processes(self) -> list[int]:
+        """All of the gateway's, the supervising one last."""
+        pid = self.stage.gateway.pid
+        return [*self.workers, *([] if pid is None else [pid])]
+
+    async def kill(self) -> None:
+        """SIGKILL for all of them."""
+        for pid in self.workers:
+            send(pid, signal.SIGKILL)
+        await self.stage.gateway.kill()
+
+    async def again(self) -> None:
+        """Start the gateway once the one before has given up the state folder (the next waits for that by itself)."""
+        await self.stage.gateway.start()
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+@asynccontextmanager
+async def ground(folder: Path, broker: Broker, processes: int) -> AsyncIterator[Ground]:
+    """A gateway of so many processes under a live load, started."""
+    address = urlsplit(broker.uri)
+    assert address.hostname is not None
+    clock = Clock(folder / "clock")
+    async with (
+        Relay(address.hostname, broker.port) as relay,
+        Relay("127.0.0.1", 0) as resume_host,
+        Relay("127.0.0.1", 0) as rest,
+        stage(
+            folder,
+            broker,
+            shards=SHARDS,
+            per_cluster=2,
+            guilds=GUILDS,
+            members=5,
+            simulator={"replay_events": BUFFER, "resume_hosts": 2, "heartbeat_interval_ms": HEARTBEAT_MS},
+            amqp_uri=broker.uri.replace(f":{broker.port}/", f":{relay.port}/"),
+            start=False,
+            expect=frozenset({"*"}),
+            PROCESSES=str(processes),
+            STOP_TIMEOUT="5",
+            # Sessions are taken away young, again and again, on purpose.
+            CRASH_LOOP_IDENTIFIES="0",
+            **clock.environment,
+        ) as it,
+    ):
+        host, api = it.sim.gateway.resume_host(1), urlsplit(it.sim.api_url)
+        assert api.port is not None
+        resume_host.target, host.announced = host.port, resume_host.port
+        rest.target = api.port
+        it.gateway.environment["DISCORD_API_URL"] = it.sim.api_url.replace(f":{api.port}", f":{rest.port}")
+        await it.gateway.start()
+        await it.ready()
+        it.sim.set_rate(RATE)
+        yield Ground(it, relay, (resume_host, rest), clock)
