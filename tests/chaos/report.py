@@ -57,6 +57,7 @@ def summary(results: Sequence[Result]) -> list[tuple[str, str]]:
         ("rules of Discord's broken", f"{violations:,}"),
         ("sessions that Discord ended", f"{total('lost_sessions'):,}"),
         ("of these, its buffer exceeded", f"{total('overrun_sessions'):,}"),
+        ("tracebacks in the log", f"{total('tracebacks'):,}"),
         ("gaps told", f"{total('gaps'):,}"),
         ("identifies (required)", f"{total('identifies'):,} ({total('identifies_allowed'):,})"),
     ]

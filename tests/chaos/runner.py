@@ -67,6 +67,8 @@ class Result(msgspec.Struct):
     """Sessions that Discord ended, on purpose or because its buffer was exceeded. Each requires one identify."""
     overrun_sessions: int = 0
     """Of these: those that ended because Discord's buffer was exceeded or nobody came in time."""
+    tracebacks: int = 0
+    """In the gateway's log: nothing that happens here is a mistake in the program."""
     not_run: dict[str, str] = {}
     notes: list[str] = []
     """What went wrong, for people."""
@@ -87,13 +89,14 @@ class Result(msgspec.Struct):
     @property
     def clean(self) -> bool:
         """Every fault recovered from; nothing lost in silence, changed or out of order; no rule broken; no identify
-        without a lost session.
+        without a lost session; no traceback.
         """
         return (
             self.faults == self.planned
             and self.lost == 0
             and not (self.changed or self.unknown or self.out_of_order)
             and not self.violations
+            and not self.tracebacks
             and self.identifies <= self.identifies_allowed
         )
 
@@ -131,6 +134,7 @@ async def chaos(
             await it.again()
         await _audit(it.stage, result)
         result.seconds = time.monotonic() - began
+        _read_log(it.stage, result)
         if not result.clean:
             result.notes.append(it.stage.gateway.tail(80))
     return result
@@ -239,6 +243,14 @@ async def _audit(it: Stage, result: Result) -> None:
             result.notes += [
                 f"    {gap}" for gap in map(decode_gap, it.receipts.gaps) if gap.old_session == record.session
             ]
+
+
+def _read_log(it: Stage, result: Result) -> None:
+    lines = it.gateway.log.read_text(errors="replace").splitlines()
+    found = [number for number, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    result.tracebacks = len(found)
+    for number in found[:3]:
+        result.notes += lines[max(0, number - 2) : number + 30]
 
 
 async def _sample(it: Stage, result: Result, began: float) -> None:

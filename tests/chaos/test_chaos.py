@@ -31,4 +31,5 @@ def test_nothing_is_lost_and_nothing_spent_whatever_fails(tmp_path: Path) -> Non
         assert result.lost == 0, result.notes
         assert result.violations == [], result.notes
         assert result.identifies <= result.identifies_allowed, result.notes
+        assert result.tracebacks == 0, result.notes
         assert result.clean, result.notes
