@@ -292,13 +292,24 @@ async def full_disk(ground: Ground, step: Step) -> None:
 
 
 async def state_read_only(ground: Ground, step: Step) -> None:
-    """The gateway is started on a folder that it may not write, and refuses."""
+    """The gateway is started on a folder that it may not write, and refuses; or the folder becomes so under it, with a
+    broker or without one.
+    """
     gateway = ground.stage.gateway
-    await _stop(ground)
-    with immutable(gateway.state_dir):
-        await gateway.start()
-        assert await gateway.exited() == EX_CONFIG, gateway.tail()
-    await ground.again()
+    if step.turn % 3 == 0:
+        await _stop(ground)
+        with immutable(gateway.state_dir):
+            await gateway.start()
+            assert await gateway.exited() == EX_CONFIG, gateway.tail()
+    else:
+        with immutable(gateway.state_dir):
+            ground.relay.refuse(step.turn % 3 == 1)
+            await asyncio.sleep(1.0 + 2.5 * step.size)
+        ground.relay.refuse(False)
+        # LMDB ends a process that cannot write the lock it shares with readers (SIGBUS). A worker is replaced, a
+        # gateway that is one process is started again by whoever looks after it.
+    if not gateway.running:
+        await ground.again()
 
 
 async def torn_store(ground: Ground, step: Step) -> None:

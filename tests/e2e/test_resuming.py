@@ -281,6 +281,46 @@ def test_a_session_lost_while_the_broker_is_away_loses_nothing_that_came_and_cos
     run(main(), timeout=60)
 
 
+@pytest.mark.checklist("B22")
+def test_a_store_that_cannot_be_written_is_resumed_from_and_written_again_once_that_is_mended(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, shards=1, guilds=10, members=3) as it:
+            sessions = sessions_of(await it.ready())
+            await it.all_arrived()
+            await it.gateway.stop()
+            # Nobody can open it for writing like this, root neither.
+            lock = it.gateway.state_dir / "clusters" / "1" / "store" / "lock.mdb"
+            lock.unlink()
+            lock.mkdir()
+            await it.events(100)
+            await it.gateway.start()
+            status = await it.ready()
+            assert sessions_of(status) == sessions and status["clusters"][0]["store"] != "ok"
+            await it.events(100)
+            await it.all_arrived()
+            lock.rmdir()
+            await it.gateway.until(lambda status: status["clusters"][0]["store"] == "ok")
+            await it.events(100)
+            await it.gateway.until(all_settled)
+            stored = written_down(it.gateway.state_dir)[str(sessions[0])]
+            await it.gateway.until(
+                lambda status: (
+                    written_down(it.gateway.state_dir)[stored.session_id].settled
+                    == status["shards"][0]["settled"]
+                )
+            )
+            await it.gateway.kill()
+            await it.gateway.start()
+            assert sessions_of(await it.ready()) == sessions
+            result = await it.all_arrived()
+            assert result.doubled == 0
+            assert (it.count("identify"), it.receipts.gaps) == (1, [])
+
+    run(main(), timeout=60)
+
+
 @pytest.mark.checklist("H16")
 def test_a_changed_recommendation_changes_nothing_until_it_is_asked_for(
     tmp_path: Path, broker: Broker

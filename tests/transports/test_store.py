@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.prune import incomplete_since
 from rateway.cache.shelf import Kind
 from rateway.contract.queries import Query
 from rateway.transports.store import (
@@ -24,6 +25,7 @@ from rateway.transports.store import (
     StoreFault,
     StoreReader,
     StoreUnreadable,
+    read_sessions,
 )
 from tests.cache.scene import BOT, GUILD, channel, guild, member, user
 from tests.cache.world_feed import differences, encode, expected, state, stream
@@ -104,6 +106,51 @@ os.kill(os.getpid(), signal.SIGKILL)
     store.close()
 
 
+@pytest.mark.parametrize("ended", ["in order", "killed"])
+def test_a_store_that_cannot_be_written_still_tells_its_sessions(tmp_path: Path, ended: str) -> None:
+    path = tmp_path / "store"
+    assert read_sessions(path, cluster=1) == []
+    store = opened(path)
+    begin(store, 0, "one", encode(guild()))
+    store.put_session(record())
+    store.commit()
+    if ended == "in order":
+        store.close()
+    else:
+        store._tables.env.close()
+    # Nobody can open this one for writing, root neither.
+    (path / "lock.mdb").unlink()
+    (path / "lock.mdb").mkdir()
+    before = (path / "data.mdb").read_bytes()
+    assert isinstance(
+        Store.open(path, cluster=1, policy=CachePolicy(), wall=WALL, boot_id="boot 1"), StoreFault
+    )
+    assert read_sessions(path, cluster=1, boot_id="boot 1") == [record()]
+    assert (path / "data.mdb").read_bytes() == before
+    (path / "lock.mdb").rmdir()
+    again = opened(path)
+    assert again.sessions() == [record(applied=2)]
+    again.close()
+
+
+def test_a_store_that_events_passed_by_counts_from_where_its_shards_are_and_says_what_it_lacks(
+    tmp_path: Path,
+) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    begin(store, 1, "two")
+    store.commit()
+    store.take_over({0: "three", 1: "two"})
+    store.put_session(record(0, "three"))
+    assert store.commit() is None
+    assert (store.applied(0), store.applied(1)) == (0, 1)
+    store.apply(0, 2, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "later"}))
+    assert store.commit() is None
+    assert store.applied(0) == 2 and name_of(store.reader()) == "later"
+    assert set(incomplete_since(store._cache.book.reading)) >= {"channels", "members"}
+    store.close()
+
+
 @pytest.mark.parametrize("change", ["boot", "format", "cluster", "torn mark", "torn file", "foreign"])
 def test_a_store_that_cannot_be_trusted_is_thrown_away_with_a_word(tmp_path: Path, change: str) -> None:
     path = tmp_path / "store"
@@ -135,6 +182,7 @@ def test_a_store_that_cannot_be_trusted_is_thrown_away_with_a_word(tmp_path: Pat
             assert mark in raw
             txn.put(b"mark", raw.replace(mark, new), db=tables.rows[0])
         tables.env.close()
+    assert read_sessions(path, cluster=1, boot_id="boot 1") == []
     again = opened(path)
     assert len(again.words) == 1 and "thrown away" in again.words[0]
     assert again.sessions() == [] and name_of(again.reader()) is None

@@ -14,7 +14,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -81,8 +81,15 @@ class Cluster:
     """Implements shard.ShardOwner and amqp.PublisherObserver."""
 
     def __init__(
-        self, number: int, tools: ClusterTools, store: Store | None, store_words: str, spool: Spool | None
+        self,
+        number: int,
+        tools: ClusterTools,
+        store: Store | None,
+        store_words: str,
+        spool: Spool | None,
+        leftover: Sequence[SessionRecord] = (),
     ) -> None:
+        """``leftover`` are the sessions of a store that cannot be opened for writing just now."""
         self.number = number
         self.tools = tools
         self.store = store
@@ -113,6 +120,7 @@ class Cluster:
             token_hash=tools.token_hash,
         )
         self._gathering = tools.gathering
+        self._leftover = leftover
         self._publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._write_soon = asyncio.Event()
@@ -137,9 +145,8 @@ class Cluster:
         self._make_shards()
 
     def _make_shards(self) -> None:
-        records = (
-            {record.shard_id: record for record in self.store.sessions()} if self.store is not None else {}
-        )
+        found = self.store.sessions() if self.store is not None else self._leftover
+        records = {record.shard_id: record for record in found}
         for shard_id in self.tools.layout.shards_of(self.number):
             self._make_shard(shard_id, records.get(shard_id))
 
@@ -202,6 +209,16 @@ class Cluster:
     def resumable(self) -> int:
         """Shards that hold a session to resume."""
         return sum(1 for shard in self.shards.values() if shard.conversation.session_id is not None)
+
+    def take_store(self, store: Store) -> None:
+        """The store can be opened by now: from here on sessions are written down again, and events kept for queries."""
+        self.store, self.store_words = store, "ok"
+        if self.tools.settings.cache_enabled:
+            self._cache = store
+        sessions = {number: shard.conversation.session_id for number, shard in self.shards.items()}
+        store.take_over({number: session for number, session in sessions.items() if session is not None})
+        self._keeper.take_store(store)
+        self._settled_moved.set()
 
     # Life.
 

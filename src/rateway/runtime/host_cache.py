@@ -45,6 +45,10 @@ class HostCache:
         self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
         self.desk = QueryDesk(self._moment, limit=settings.query_queue)
 
+    def take(self, number: int, reader: StoreReader) -> None:
+        """A store of this process that could not be opened at the start."""
+        self._readers[number] = reader
+
     def _situation(self) -> Situation:
         layout = self._choice.layout
         return Situation(

@@ -57,6 +57,10 @@ class SessionKeeper:
         before = messages.lost_session(gaps[-1]) if gaps and not record.session_id else ""
         self._kept[record.shard_id] = _Kept(record, ready_seq=0, before=before, stored=record)
 
+    def take_store(self, store: SessionStore) -> None:
+        """There was none that could be written; what it should hold by now goes into it with the next :meth:`write`."""
+        self._store = store
+
     def fits(self, record: SessionRecord) -> bool:
         """Whether a stored session belongs to this bot, these intents and this number of shards."""
         return (
@@ -99,7 +103,8 @@ class SessionKeeper:
         blank = _replaced(former, wall=wall, pending_gap=_join(former.pending_gap, gap))
         self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.session_id if known else "")
         self._put(self._kept[shard_id], blank)
-        self.commit()
+        if self.commit() is not None:
+            self._kept[shard_id].stored = None
 
     def pending_gaps(self, shard_id: int) -> list[bytes]:
         """Bodies of RATEWAY_GAP that the shard's worker has not surely heard, oldest first."""

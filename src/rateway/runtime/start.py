@@ -17,7 +17,7 @@ from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recomme
 from rateway.fleet.layout import Layout
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
-from rateway.transports.store import Store, StoreFault
+from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ __all__ = [
     "forget_layout",
     "open_store",
     "remember_layout",
+    "store_folder",
+    "stored_sessions",
     "unauthorized",
 ]
 
@@ -120,16 +122,12 @@ def _count_resumable(stored: StoredLayout, settings: Settings, state: StateDir, 
     """Sessions of the stored layout that fit this bot and these intents. Says what does not carry over."""
     resumable, foreign = 0, 0
     for number in clusters_of(settings, Layout(stored.shards, stored.per_cluster)):
-        store = open_store(settings, state, number)
-        if isinstance(store, StoreFault):
-            continue
-        for record in store.sessions():
+        for record in stored_sessions(settings, state, number):
             if record.session_id and record.shard_count == stored.shards:
                 if record.intents == settings.intents and record.token_hash == identity.bot:
                     resumable += 1
                 else:
                     foreign += 1
-        store.close()
     if foreign:
         log.warning(
             "%d stored sessions belong to other intents or another token and cannot be resumed: "
@@ -203,6 +201,16 @@ def policy_of(settings: Settings) -> CachePolicy:
         message_content=bool(settings.intents & Intents.MESSAGE_CONTENT),
         kinds=settings.cache_kinds if settings.cache_kinds is not None else DEFAULT_KINDS,
     )
+
+
+def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
+    """What the store of a cluster holds, even if it cannot be written just now."""
+    store = open_store(settings, state, number)
+    if isinstance(store, StoreFault):
+        return read_sessions(store_folder(settings, state, number), cluster=number)
+    found = store.sessions()
+    store.close()
+    return found
 
 
 def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:

@@ -19,7 +19,7 @@ from rateway.runtime.gathering import Gathering
 from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
-from rateway.runtime.start import Identity, open_store
+from rateway.runtime.start import Identity, open_store, store_folder
 from rateway.runtime.trimming import Trimmer
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.session.orders import Fatal, State
@@ -28,7 +28,7 @@ from rateway.transports.amqp.inbound import Inbound, Ownership
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
-from rateway.transports.store import StoreFault
+from rateway.transports.store import SessionRecord, StoreFault, read_sessions
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 5.0
 # Between two looks at how many events there were, and whether memory can be given back.
 LOOK_EVERY_S = 1.0
+# Between two tries of a store that could not be opened: somebody makes room, or mounts the disk for writing again.
+OPEN_AGAIN_S = 2.0
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
@@ -133,10 +135,17 @@ class Worker:
         extra = {"cluster": number, "action": "store"}
         store = open_store(self.settings, self.state, number)
         words = "ok"
+        leftover: list[SessionRecord] = []
         if isinstance(store, StoreFault):
             words = store.words
+            leftover = read_sessions(store_folder(self.settings, self.state, number), cluster=number)
             log.error(
-                "the store cannot be used: %s. Events flow on; a restart will not resume", words, extra=extra
+                "the store cannot be used: %s. Events flow on, %d sessions are resumed from what it holds; it is tried "
+                "again every %.0f s, until then a restart may lose what happens from now on",
+                words,
+                sum(1 for record in leftover if record.session_id),
+                OPEN_AGAIN_S,
+                extra=extra,
             )
         else:
             for line in store.words:
@@ -149,7 +158,27 @@ class Worker:
                 )
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
-        return Cluster(number, tools, None if isinstance(store, StoreFault) else store, words, spool)
+        opened = None if isinstance(store, StoreFault) else store
+        return Cluster(number, tools, opened, words, spool, leftover)
+
+    async def _open_later(self, number: int) -> None:
+        """Try the store of a cluster again until it opens."""
+        while number in self.clusters:
+            await asyncio.sleep(OPEN_AGAIN_S)
+            store = open_store(self.settings, self.state, number)
+            if isinstance(store, StoreFault):
+                continue
+            if number not in self.clusters:
+                store.close()
+                return
+            self.clusters[number].take_store(store)
+            if self.cache is not None:
+                self.cache.take(number, store.reader())
+            log.info(
+                "the store can be used again: sessions are written down, the cache fills up",
+                extra={"cluster": number, "action": "store"},
+            )
+            return
 
     async def run(self) -> None:
         """Hold the clusters, until cancelled."""
@@ -162,6 +191,8 @@ class Worker:
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),
                     tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
                 )
+                if cluster.store is None:
+                    tasks.create_task(self._open_later(number), name=f"store {number}")
 
     async def _look_often(self) -> None:
         trimmer = Trimmer()

@@ -10,6 +10,7 @@ fsynced: the promise holds for a crash of the process, not of the machine (``doc
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -74,6 +75,8 @@ class Spool:
         self.trouble = ""
         self.torn = 0
         self._segments: deque[_Segment] = deque()
+        # Confirmed in full, and could not be removed yet.
+        self._done_with: list[Path] = []
         self._segment_most = max(_SEGMENT_LEAST, min(_SEGMENT_MOST, limit // 8))
         self._tail = -1
         self._next = 1
@@ -311,7 +314,19 @@ class Spool:
         if self._place.segment == segment.first and not self._ready:
             self._forget_place()
         self.bytes -= segment.size
-        segment.path.unlink(missing_ok=True)
+        self._remove(segment.path)
+
+    def _remove(self, path: Path) -> None:
+        """Give a file's disk back; where that is refused just now, together with the next one's."""
+        self._done_with.append(path)
+        kept: list[Path] = []
+        for each in self._done_with:
+            try:
+                each.unlink(missing_ok=True)
+            except OSError as error:
+                self.trouble = error.strerror or str(error)
+                kept.append(each)
+        self._done_with = kept
 
     def _remember(self) -> None:
         """Only a hint: without it more is published twice after a crash, nothing is lost."""
@@ -334,9 +349,11 @@ class Spool:
             count, size = _measure(path) if last else (firsts[index + 1] - first, path.stat().st_size)
             if last and size < path.stat().st_size:
                 self.torn += 1
-                os.truncate(path, max(size, len(_SIGNATURE)))
+                # Where nothing can be written, it stays behind the last whole record and is passed over.
+                with contextlib.suppress(OSError):
+                    os.truncate(path, max(size, len(_SIGNATURE)))
             if count <= 0:
-                path.unlink(missing_ok=True)
+                self._remove(path)
                 continue
             self._segments.append(_Segment(path, first, count, size))
             self.bytes += size

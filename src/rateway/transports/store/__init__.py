@@ -3,7 +3,7 @@
 For the runtime::
 
     store = Store.open(path, cluster=1, policy=CachePolicy(), wall=time.time())
-    if isinstance(store, StoreFault): ...       # say `store.words`; events flow on without cache and sessions
+    if isinstance(store, StoreFault): ...       # say `store.words`; `read_sessions(path)`, and try again later
     for line in store.words: log.info(line)     # thrown away after a crash of the machine, incomplete kinds, ...
     for record in store.sessions(): ...
 
@@ -21,6 +21,7 @@ Nothing here raises for a full or broken disk: such faults are values, and :attr
 """
 
 from rateway.cache.applied import Applied, SessionRecord
+from rateway.transports.store.leftover import read_sessions
 from rateway.transports.store.opening import StoreFault
 from rateway.transports.store.queries import Answer, LongAnswer, Moment, Queries
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
@@ -37,4 +38,5 @@ __all__ = [
     "StoreFault",
     "StoreReader",
     "StoreUnreadable",
+    "read_sessions",
 ]

@@ -18,7 +18,15 @@ from rateway.cache.pages import DICTIONARY_HASH
 from rateway.cache.storage import Table
 from rateway.transports.store.tables import MAX_DATABASES, Tables, open_tables
 
-__all__ = ["MAP_SIZE", "Opened", "StoreFault", "fault_of", "open_for_reading", "open_for_writing"]
+__all__ = [
+    "MAP_SIZE",
+    "Opened",
+    "StoreFault",
+    "fault_of",
+    "open_as_it_is",
+    "open_for_reading",
+    "open_for_writing",
+]
 
 # The bound of a store's size. It is address space, not disk: the file grows as needed.
 MAP_SIZE = 64 << 30
@@ -75,8 +83,7 @@ def boot_id_of_this_machine() -> str:
 
 def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size: int) -> Opened | StoreFault:
     """Open or make a store; what cannot be trusted is thrown away first, and the words say why."""
-    boot_id = boot_id_of_this_machine() if boot_id is None else boot_id
-    mark = {"format": FORMAT, "cluster": cluster, "boot": boot_id, "clean": False}
+    mark = _mark(cluster, boot_id)
     why: str | None = None
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -104,6 +111,30 @@ def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size:
     except (lmdb.Error, OSError) as error:
         return fault_of(error, path)
     return StoreFault(f"the store {path} cannot be made: {why}")
+
+
+def _mark(cluster: int, boot_id: str | None) -> dict[str, object]:
+    boot_id = boot_id_of_this_machine() if boot_id is None else boot_id
+    return {"format": FORMAT, "cluster": cluster, "boot": boot_id, "clean": False}
+
+
+def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: int) -> Tables | StoreFault:
+    """A store that cannot be written, for reading; nobody else may use it meanwhile."""
+    try:
+        env = lmdb.open(
+            str(path), map_size=map_size, max_dbs=MAX_DATABASES, readonly=True, create=False, lock=False
+        )
+    except (lmdb.Error, OSError) as error:
+        return fault_of(error, path)
+    try:
+        tables = open_tables(env, create=False)
+        distrust = _distrust(tables, _mark(cluster, boot_id))
+    except lmdb.Error as error:
+        distrust = f"it is torn ({error})"
+    if distrust is not None:
+        env.close()
+        return StoreFault(f"the store {path} cannot be used: {distrust}")
+    return tables
 
 
 def _open(path: Path, map_size: int) -> Tables:

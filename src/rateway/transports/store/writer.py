@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import lmdb
@@ -99,6 +99,15 @@ class Store:
     def drop_session(self, shard_id: int) -> None:
         """Forget a shard's session with the next commit (it ended in order, or cannot be resumed)."""
         self._storage.delete(Table.SESSIONS, shard_id.to_bytes(4, "big"))
+
+    def take_over(self, sessions: Mapping[int, str]) -> None:
+        """These are the shards' sessions now, and events passed this store by while it could not be opened.
+
+        What it knows is incomplete from the next commit on, until the guilds come anew.
+        """
+        for shard_id, session_id in sessions.items():
+            self._cache.position_in(shard_id, session_id)
+        self._broken = True
 
     # events
 
