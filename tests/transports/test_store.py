@@ -12,8 +12,7 @@ import lmdb
 import msgspec
 import pytest
 
-from rateway.cache.policy import KINDS, CachePolicy
-from rateway.cache.prune import incomplete_since
+from rateway.cache.policy import KINDS, CachePolicy, written_policy
 from rateway.cache.shelf import Kind
 from rateway.contract.queries import Query
 from rateway.transports.store import (
@@ -147,7 +146,8 @@ def test_a_store_that_events_passed_by_counts_from_where_its_shards_are_and_says
     store.apply(0, 2, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "later"}))
     assert store.commit() is None
     assert store.applied(0) == 2 and name_of(store.reader()) == "later"
-    assert set(incomplete_since(store._cache.book.reading)) >= {"channels", "members"}
+    written = written_policy(store._cache.book.reading)
+    assert written is not None and set(written.since) >= {"channels", "members"}
     store.close()
 
 
