@@ -322,28 +322,36 @@ def test_a_store_that_cannot_be_written_is_resumed_from_and_written_again_once_t
 
 
 @pytest.mark.checklist("H16")
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2)])
 def test_a_changed_recommendation_changes_nothing_until_it_is_asked_for(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path, broker: Broker, before: int, after: int
 ) -> None:
     async def main() -> None:
-        async with stage(tmp_path, broker, guilds=10, members=3) as it:
+        async with stage(tmp_path, broker, shards=before, guilds=10, members=3) as it:
             old = sessions_of(await it.ready())
             await it.gateway.stop()
-            await it.sim.inject(Fault(kind="shards", value=3))
+            await it.sim.inject(Fault(kind="shards", value=after))
             await it.gateway.start()
             assert sessions_of(await it.ready()) == old
-            assert (it.count("identify"), it.count("resume")) == (2, 2)
+            assert (it.count("identify"), it.count("resume")) == (before, before)
             await it.gateway.stop()
             it.gateway.environment["RESHARD"] = "1"
             await it.gateway.start()
             line = await it.gateway.logged("RESHARD is set")
-            assert "2 sessions are given up" in line
-            await it.gateway.until(lambda status: len(status["shards"]) == 3 and all_live(status))
-            await it.gateway.until(lambda status: len(it.receipts.gaps) == 2)
+            assert f"{before} sessions are given up" in line
+            await it.gateway.until(lambda status: len(status["shards"]) == after and all_live(status))
+            await it.gateway.until(lambda status: len(it.receipts.gaps) == before)
             gaps = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
             assert {gap["old_session"] for gap in gaps} == set(old.values())
-            assert {gap["reason"] for gap in gaps} == {"the number of shards changed from 2 to 3"}
-            assert it.count("identify") == 5
+            assert {gap["reason"] for gap in gaps} == {
+                f"the number of shards changed from {before} to {after}"
+            }
+            assert it.count("identify") == before + after
+            await it.gateway.until(all_settled)
+            await it.gateway.stop()
+            left = written_down(it.gateway.state_dir)
+            assert sorted(record.shard_id for record in left.values()) == list(range(after))
+            assert {record.pending_gap for record in left.values()} == {None}
 
     run(main(), timeout=60)
 

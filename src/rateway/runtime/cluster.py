@@ -121,6 +121,8 @@ class Cluster:
         )
         self._gathering = tools.gathering
         self._leftover = leftover
+        # Shards that are none of ours in this layout, and of which something may be left to tell.
+        self._former: list[int] = []
         self._publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._write_soon = asyncio.Event()
@@ -148,7 +150,11 @@ class Cluster:
         found = self.store.sessions() if self.store is not None else self._leftover
         records = {record.shard_id: record for record in found}
         for shard_id in self.tools.layout.shards_of(self.number):
-            self._make_shard(shard_id, records.get(shard_id))
+            self._make_shard(shard_id, records.pop(shard_id, None))
+        for record in records.values():
+            if record.session_id and record.token_hash == self.tools.token_hash:
+                self._give_up(record)
+        self._former = list(records)
 
     def _make_shard(self, shard_id: int, record: SessionRecord | None) -> None:
         tools = self.tools
@@ -234,6 +240,8 @@ class Cluster:
         if self._started:
             return
         self._started = True
+        for shard_id in self._former:
+            self._tell_pending(shard_id)
         for shard in sorted(
             self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)
         ):
@@ -389,6 +397,8 @@ class Cluster:
 
     def _gap_confirmed(self, shard_id: int, gap: bytes) -> None:
         self._keeper.gap_confirmed(shard_id, gap)
+        if shard_id in self._former and not self._keeper.pending_gaps(shard_id):
+            self._keeper.forget(shard_id)
         self._settled_moved.set()
 
     def _left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:

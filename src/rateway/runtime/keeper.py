@@ -180,6 +180,11 @@ class SessionKeeper:
             return []
         return written
 
+    def forget(self, shard_id: int) -> None:
+        """A shard that is none of ours in this layout, and of which nothing is left to tell."""
+        if self._kept.pop(shard_id, None) is not None and self._store is not None:
+            self._store.drop_session(shard_id)
+
     def forget_all(self) -> None:
         """The sessions were ended on purpose: nothing is left to resume."""
         for shard_id in self._kept:
