@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,3 +92,19 @@ def test_a_session_without_a_connection_expires() -> None:
     assert not session.expired(1000.0)
     session.detached_at = 5.0
     assert not session.expired(15.0) and session.expired(15.1)
+
+
+@given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=60), st.floats(0.0, 5.0))
+def test_what_is_younger_than_the_buffer_keeps_is_there_and_what_is_older_goes(
+    gaps: list[float], later: float
+) -> None:
+    session = _session(keep_seconds=5.0)
+    times = list(accumulate(gaps))
+    for number, at in enumerate(times, 1):
+        session.append((b"E", b"%d" % number), at)
+        session.age(at)
+    now = times[-1] + later
+    session.age(now)
+    # A fifth of a second on either side: ages are known in steps.
+    assert session.forgotten <= sum(1 for at in times if now - at >= 4.8)
+    assert session.forgotten >= sum(1 for at in times if now - at > 5.2)

@@ -113,8 +113,8 @@ class Session:
             marks.popleft()
             self._forget(marks[0][0] - 1)
         if marks and marks[0][1] <= limit - AGE_STEP_S:
-            self._forget(self.seq)
-            marks.clear()
+            marks.popleft()
+            self._forget(marks[0][0] - 1 if marks else self.seq)
 
     def expired(self, now: float) -> bool:
         """Whether the session has been without a connection for too long."""
