@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from rateway.contract import topology
 from rateway.demo.relay import Relay
 from rateway.simulator.faults import Fault
-from tests.chaos.ground import BUFFER, RATE, SHARDS, Ground, send
+from tests.chaos.ground import BUFFER, RATE, SHARDS, Ground, arrived, send
 from tests.chaos.machine import disk_full, immutable
 from tests.chaos.plan import CODES, LOSING_CODES, Step
 from tests.e2e.witness import all_live, all_settled
@@ -138,7 +138,7 @@ async def exchange_deleted(ground: Ground, step: Step) -> None:
     """
     it = ground.stage
     it.sim.set_rate(0)
-    await it.settled()
+    await arrived(it)
     async with _at_broker(ground) as connection:
         async with connection.channel() as channel:
             for cluster in it.layout.clusters:
@@ -316,7 +316,7 @@ async def torn_store(ground: Ground, step: Step) -> None:
     """Everything is delivered, the gateway is killed, its store is torn: sessions are gone, and that is said."""
     stage = ground.stage
     stage.sim.set_rate(0)
-    await stage.settled()
+    await arrived(stage)
     # Without sessions the recommendation counts again.
     await stage.sim.inject(Fault(kind="shards", value=SHARDS))
     await ground.kill()

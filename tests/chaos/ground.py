@@ -11,12 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
+from rateway.contract.messages import Gap
 from rateway.demo.relay import Relay
+from rateway.simulator.ledger import SessionRecord
+from rateway.simulator.operations import ENDED_BY_CLIENT
 from tests.chaos.machine import Clock, children
 from tests.e2e.harness import Stage, stage
 from tests.rabbitmq import Broker
 
-__all__ = ["BUFFER", "RATE", "SHARDS", "Ground", "ground"]
+__all__ = [
+    "BUFFER",
+    "RATE",
+    "SHARDS",
+    "Ground",
+    "arrived",
+    "decode_gap",
+    "ended_by_discord",
+    "ground",
+    "send",
+]
 
 SHARDS = 4
 GUILDS = 160
@@ -26,6 +41,8 @@ BUFFER = 800
 RATE = 160.0
 # Soon after each other, so that Discord forgets what they name: the buffer alone would forgive too much.
 HEARTBEAT_MS = 5000
+
+decode_gap = msgspec.json.Decoder(Gap).decode
 
 
 @dataclass(slots=True)
@@ -59,6 +76,28 @@ class Ground:
     async def again(self) -> None:
         """Start the gateway once the one before has given up the state folder (the next waits for that by itself)."""
         await self.stage.gateway.start()
+
+
+async def arrived(it: Stage) -> None:
+    """Wait until the last event so far of every session has arrived, or a gap has told that it never will."""
+    waiting = {record.session: record.sent for record in it.sim.ledger.sessions.values()}
+    while waiting := {each: seq for each, seq in waiting.items() if not _arrived_or_told(it, each, seq)}:
+        it.collector.arrival.clear()
+        await it.collector.arrival.wait()
+
+
+def _arrived_or_told(it: Stage, session: str, seq: int) -> bool:
+    receipt = it.receipts.sessions.get(session)
+    if receipt is not None and receipt.highest >= seq:
+        return True
+    if not ended_by_discord(it.sim.ledger.sessions[session]):
+        return False
+    return any(decode_gap(gap).old_session == session for gap in it.receipts.gaps)
+
+
+def ended_by_discord(record: SessionRecord) -> bool:
+    """Whether Discord holds that session no more, and not because we said so."""
+    return record.ended is not None and record.ended != ENDED_BY_CLIENT
 
 
 def send(pid: int, number: signal.Signals) -> None:

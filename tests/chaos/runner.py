@@ -10,11 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from rateway.contract.messages import Gap
 from rateway.simulator.ledger import SessionRecord
-from rateway.simulator.operations import ENDED_BY_CLIENT
 from tests.chaos.faults import FAULTS
-from tests.chaos.ground import SHARDS, Ground, ground
+from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_discord, ground
 from tests.chaos.machine import cannot_be_read_only
 from tests.chaos.plan import KINDS, Step, plan
 from tests.e2e.harness import Stage
@@ -27,8 +25,6 @@ PATIENCE_S = 120.0
 SAMPLE_EVERY_S = 0.5
 # Missing events that are described one by one.
 EXAMPLES = 20
-
-decode_gap = msgspec.json.Decoder(Gap).decode
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -167,31 +163,13 @@ async def _strike(
 
 async def _recovered(it: Stage, what: str) -> None:
     """All shards live, the broker confirming, and the last event before the fault's end arrived of every session."""
-    waiting = {
-        record.session: record.sent for record in it.sim.ledger.sessions.values() if record.ended is None
-    }
     try:
         async with asyncio.timeout(PATIENCE_S):
             await it.ready()
-            while waiting := {
-                session: seq for session, seq in waiting.items() if not _arrived_or_told(it, session, seq)
-            }:
-                it.collector.arrival.clear()
-                await it.collector.arrival.wait()
+            await arrived(it)
     except TimeoutError:
         status = await it.gateway.status()
-        raise AssertionError(
-            f"no recovery from {what} within {PATIENCE_S:.0f} s: still to come {waiting}\n{status}"
-        ) from None
-
-
-def _arrived_or_told(it: Stage, session: str, seq: int) -> bool:
-    receipt = it.receipts.sessions.get(session)
-    if receipt is not None and receipt.highest >= seq:
-        return True
-    if not _ended_by_discord(it.sim.ledger.sessions[session]):
-        return False
-    return any(decode_gap(gap).old_session == session for gap in it.receipts.gaps)
+        raise AssertionError(f"no recovery from {what} within {PATIENCE_S:.0f} s\n{status}") from None
 
 
 def _missing(it: Stage, record: SessionRecord, above: int = 0) -> list[int]:
@@ -206,13 +184,9 @@ def _forgotten(it: Stage) -> dict[str, list[int]]:
     found = {}
     for gap in {gap.old_session: gap for gap in map(decode_gap, it.receipts.gaps)}.values():
         record = it.sim.ledger.sessions.get(gap.old_session)
-        if record is not None and _ended_by_discord(record):
+        if record is not None and ended_by_discord(record):
             found[gap.old_session] = _missing(it, record, gap.received)
     return found
-
-
-def _ended_by_discord(record: SessionRecord) -> bool:
-    return record.ended is not None and record.ended != ENDED_BY_CLIENT
 
 
 def _overrun(record: SessionRecord) -> bool:
@@ -230,7 +204,7 @@ async def _audit(it: Stage, result: Result) -> None:
     result.gaps = len(set(it.receipts.gaps))
     result.violations = [f"{each.rule}: {each.detail}" for each in ledger.violations]
     result.identifies = it.count("identify")
-    ended = [record for record in ledger.sessions.values() if _ended_by_discord(record)]
+    ended = [record for record in ledger.sessions.values() if ended_by_discord(record)]
     result.lost_sessions = len(ended)
     result.overrun_sessions = sum(map(_overrun, ended))
     result.notes += [f"session {record.session}: {record.ended}" for record in ended if _overrun(record)]
