@@ -96,7 +96,7 @@ def test_a_flood_at_the_port_disturbs_no_shard(tmp_path: Path, broker: Broker) -
             log = it.gateway.log.read_text()
             assert " ERROR " not in log and "Traceback" not in log
 
-    run(main(), timeout=60)
+    run(main(), timeout=150)
 
 
 async def flood(port: int, kind: int) -> None:

@@ -81,7 +81,7 @@ def test_the_node_ends_with_a_process_that_is_killed() -> None:
     node = psutil.Process(int(owner.stdout.readline()))
     owner.kill()
     owner.wait()
-    gone, alive = psutil.wait_procs([node], timeout=20)
+    gone, alive = psutil.wait_procs([node], timeout=60)
     owner.stdin.close()
     owner.stdout.close()
     assert (len(gone), alive) == (1, [])

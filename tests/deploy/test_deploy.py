@@ -33,7 +33,7 @@ def call(*words: str | Path, cwd: Path = ROOT) -> Checked:
         text=True,
         check=False,
         cwd=cwd,
-        timeout=60,
+        timeout=300,
         env=environment,
     )
     return done.returncode, done.stdout + done.stderr

@@ -45,7 +45,7 @@ def test_a_bill_of_materials_names_all_that_runs(tmp_path: Path) -> None:
     out = tmp_path / "bom.json"
     program = Path(sys.executable).parent / "cyclonedx-py"
     words = ["environment", "--of", "JSON", "--pyproject", "pyproject.toml", "-o", str(out), sys.executable]
-    subprocess.run([program, *words], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run([program, *words], cwd=ROOT, check=True, capture_output=True, timeout=300)
     listed = {
         re.sub(r"[._]", "-", each["name"].lower()): each for each in json.loads(out.read_text())["components"]
     }
@@ -80,7 +80,7 @@ def test_no_tracked_file_names_an_index_or_a_mirror() -> None:
     )
     words = [each for host in hosts for each in ("-e", host)]
     done = subprocess.run(
-        ["git", "grep", "-lIF", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        ["git", "grep", "-lIF", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
     # 1: nothing found; a source without its history has nothing to ask.
     assert (ROOT / ".git").exists() and (done.returncode, done.stdout) == (1, "")

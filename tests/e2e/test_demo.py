@@ -24,7 +24,7 @@ def environment(**variables: str) -> dict[str, str]:
 def demo(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rateway", "demo", "--rate", "300", "--guilds", "160", *words]
     return subprocess.run(
-        command, env=environment(**variables), capture_output=True, text=True, timeout=100, check=False
+        command, env=environment(**variables), capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -72,7 +72,7 @@ def test_an_interrupt_ends_the_demo_with_its_audit_and_leaves_no_process(broker:
         said += process.stdout.read()
         assert process.wait(60) == 0, said
     assert row(said, "lost") == "0"
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_without_rabbitmq_it_says_what_to_run() -> None:
@@ -86,7 +86,7 @@ def test_without_rabbitmq_it_says_what_to_run() -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 69
