@@ -289,6 +289,7 @@ async def full_disk(ground: Ground, step: Step) -> None:
         await kill_gateway(ground, step)
     ground.relay.refuse(False)
     disk_full(ground.processes, None)
+    await _looked_after(ground)
 
 
 async def state_read_only(ground: Ground, step: Step) -> None:
@@ -306,8 +307,17 @@ async def state_read_only(ground: Ground, step: Step) -> None:
             ground.relay.refuse(step.turn % 3 == 1)
             await asyncio.sleep(1.0 + 2.5 * step.size)
         ground.relay.refuse(False)
-        # LMDB ends a process that cannot write the lock it shares with readers (SIGBUS). A worker is replaced, a
-        # gateway that is one process is started again by whoever looks after it.
+    # LMDB ends a process that cannot write the lock it shares with readers (SIGBUS). A worker is replaced.
+    await _looked_after(ground)
+
+
+async def _looked_after(ground: Ground) -> None:
+    """What cannot write its folder ends: at its start, where it says so, or under way, if it is one process. Whoever
+    looks after it starts it again.
+    """
+    gateway = ground.stage.gateway
+    while gateway.running and await gateway.status() is None:  # noqa: ASYNC110  # a start announces itself nowhere
+        await asyncio.sleep(LOOK_S)
     if not gateway.running:
         await ground.again()
 

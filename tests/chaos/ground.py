@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import lmdb
 import msgspec
 
 from rateway.contract.messages import Gap
@@ -18,7 +19,8 @@ from rateway.demo.relay import Relay
 from rateway.simulator.ledger import SessionRecord
 from rateway.simulator.operations import ENDED_BY_CLIENT
 from tests.chaos.machine import Clock, children
-from tests.e2e.harness import Stage, stage
+from tests.e2e.harness import Json, Stage, stage
+from tests.e2e.witness import sessions_of, written_down
 from tests.rabbitmq import Broker
 
 __all__ = [
@@ -84,6 +86,24 @@ async def arrived(it: Stage) -> None:
     while waiting := {each: seq for each, seq in waiting.items() if not _arrived_or_told(it, each, seq)}:
         it.collector.arrival.clear()
         await it.collector.arrival.wait()
+
+
+async def stored(it: Stage) -> None:
+    """Wait until each shard's session is written down: until then a kill costs another identify
+    (docs/delivery.md, "Where it ends").
+    """
+
+    def fact(status: Json) -> bool:
+        try:
+            found = {
+                each for number in it.layout.clusters for each in written_down(it.gateway.state_dir, number)
+            }
+        except lmdb.Error:
+            # It is read without a lock, while the gateway writes.
+            return False
+        return found >= set(sessions_of(status).values())
+
+    await it.gateway.until(fact)
 
 
 def _arrived_or_told(it: Stage, session: str, seq: int) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 
 from rateway.simulator.ledger import SessionRecord
 from tests.chaos.faults import FAULTS
-from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_discord, ground
+from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_discord, ground, stored
 from tests.chaos.machine import cannot_be_read_only
 from tests.chaos.plan import KINDS, Step, plan
 from tests.e2e.harness import Stage
@@ -162,11 +162,12 @@ async def _strike(
 
 
 async def _recovered(it: Stage, what: str) -> None:
-    """All shards live, the broker confirming, and the last event before the fault's end arrived of every session."""
+    """All shards live, the last event of every session arrived, and the sessions written down."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             await it.ready()
             await arrived(it)
+            await stored(it)
     except TimeoutError:
         status = await it.gateway.status()
         raise AssertionError(f"no recovery from {what} within {PATIENCE_S:.0f} s\n{status}") from None
