@@ -215,6 +215,36 @@ def test_while_the_broker_is_away_events_go_to_the_spool_and_come_first_and_in_o
     run(scenario())
 
 
+def test_a_spool_goes_out_in_a_window_that_widens_the_longer_it_takes_and_is_narrow_again_for_the_next(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        spool = Spool.open(tmp_path, 10_000_000)
+        limits = replace(QUICK, drain_window=50, drain_grows_after=0.1, drain_window_most=150)
+        async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits, spool) as cluster:
+            stream = cluster.publisher.stream(0, 1)
+            stream.begin("s")
+            for last in (400, 800):
+                await broker.stop_listening()
+                await cluster.until(lambda: not cluster.publisher.connected)
+                broker.received.clear()
+                for seq in range(last - 399, last + 1):
+                    stream.publish("X", b"{}", seq, False)
+                await cluster.until(lambda last=last: stream.settled == last)
+                await broker.listen()
+                # Nothing is confirmed: as much as may be unanswered is written, and no more.
+                received = await broker.publishes(150)
+                assert seqs(received) == list(range(last - 399, last - 249))
+                broker.confirm = True
+                broker.ack(0, True)
+                await broker.publishes(400)
+                await cluster.until(lambda: cluster.publisher.unconfirmed == 0)
+                await cluster.until(lambda: cluster.publisher._drain_window == 50)
+                broker.confirm = False
+
+    run(scenario())
+
+
 def test_what_a_former_process_left_in_the_spool_comes_before_anything_new(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker:

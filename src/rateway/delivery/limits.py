@@ -24,6 +24,10 @@ class DeliveryLimits:
     # Events read back from the spool that may be unconfirmed at once: leaves a broker that has just come back
     # room for others.
     drain_window: int = 2_000
+    # That many at first: after so many seconds of it twice as many, and so on, up to a bound. What a broker confirms in
+    # a second depends on how much it may write at once; ten minutes' events are not to take an hour.
+    drain_grows_after: float = 5.0
+    drain_window_most: int = 16_000
     # Seconds between tries of an event that the broker refuses (basic.nack); doubled each time.
     nack_delay: float = 0.25
     nack_delay_most: float = 15.0

@@ -92,6 +92,9 @@ class EventPublisher:
         self._ledger = Unconfirmed()
         self._patience = Patience(limits.nack_delay, limits.nack_delay_most, limits.nack_patience)
         self._cautious: set[Run] = set()
+        # Of the spool, how much may be unanswered now, and since when it is so much.
+        self._drain_window = limits.drain_window
+        self._drain_window_since = 0.0
         self._streams: list[ShardStream] = []
         # Of this wake-up.
         self._open: list[tuple[ShardStream | None, Run]] = []
@@ -460,7 +463,7 @@ class EventPublisher:
 
     def _read_back(self, overflow: Overflow, window: int | None) -> bool:
         """Write some of the spool; false when its window is full."""
-        most = self.limits.drain_window
+        most = self._drain_window
         found = overflow.read_back(most if window is None else min(most, window), self._clock.monotonic())
         if found is None:
             return False
@@ -512,11 +515,23 @@ class EventPublisher:
                 self._to_spool(_SPOOL_MOST)
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
+        self._widen_drain(now)
         if not self._flowing or ledger.waiting:
             self._pump()
         if self.paused:
             self._room_again()
         self._say_stalled()
+
+    def _widen_drain(self, now: float) -> None:
+        """More of the spool at once, the longer the broker takes it; as little as ever for one that has come back."""
+        limits = self.limits
+        if not self.connected or self._overflow is None or not self._overflow.unread:
+            self._drain_window, self._drain_window_since = limits.drain_window, now
+        elif now - self._drain_window_since >= limits.drain_grows_after:
+            self._drain_window = max(
+                limits.drain_window, min(2 * self._drain_window, limits.drain_window_most)
+            )
+            self._drain_window_since = now
 
     def _oldest_in_memory(self) -> float | None:
         for runs in (self._ledger.sent, self._ledger.waiting):
