@@ -27,9 +27,15 @@ log = logging.getLogger(__name__)
 
 __all__ = ["run"]
 
+# sysexits.h, EX_TEMPFAIL: a restarter should try again.
+EX_TEMPFAIL = 75
+
 
 def run(settings: Settings) -> int:
-    """Run the gateway until it is told to stop; the process's exit code (0, 1, or 78 for what a person must change)."""
+    """Run the gateway until it is told to stop; the process's exit code.
+
+    0, 75 when another start may succeed (the disk is full), or 78 for what a person must change.
+    """
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
     calm_the_collector()
     # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
@@ -38,7 +44,7 @@ def run(settings: Settings) -> int:
         return uvloop.run(_run(settings))
     except StateError as error:
         log.critical("%s", error, extra={"action": "state"})
-        return EX_CONFIG
+        return EX_TEMPFAIL if error.passing else EX_CONFIG
     except KeyboardInterrupt:
         return 130
 

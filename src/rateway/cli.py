@@ -59,6 +59,7 @@ exit codes:
   0    stopped as it was told to
   1    an error that nobody expected
   2    the command line is wrong
+  75   the state folder's disk is full: another start may succeed
   78   the configuration has to be changed (a mistake in it, or Discord refuses token or intents): starting again
        with the same settings would end the same way, and sends nothing to Discord
   130  interrupted while it waited for another gateway to leave

@@ -193,5 +193,18 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: p
         StateDir.open(tmp_path)
 
 
+@pytest.mark.parametrize(("number", "passing"), [(28, True), (122, True), (13, False), (30, False)])
+def test_only_a_full_disk_may_pass_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passing: bool
+) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(StateError) as caught:
+        StateDir.open(tmp_path)
+    assert caught.value.passing is passing
+
+
 def test_the_boot_has_a_name() -> None:
     assert boot_id() == boot_id()

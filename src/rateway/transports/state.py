@@ -30,8 +30,19 @@ END_SESSIONS = "end-sessions"
 MAX_FATAL = 16
 
 
+# A disk that is full today may have room tomorrow, without anybody changing the configuration.
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class StateError(Exception):
-    """The state folder cannot be used; the message says what is wrong and what to do."""
+    """The state folder cannot be used; the message says what is wrong and what to do.
+
+    ``passing``: another start with the same settings may well succeed.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ class StateDir:
                 os.close(lock_file)
                 raise
         except OSError as error:
-            raise StateError(_what_to_do(path, error)) from None
+            raise _fault(path, error) from None
         return cls(path, lock_file)
 
     @staticmethod
@@ -165,7 +176,7 @@ class StateDir:
             raise
         except OSError as error:
             os.close(descriptor)
-            raise StateError(_what_to_do(self.path, error)) from None
+            raise _fault(self.path, error) from None
         os.close(self._lock_file)
         self._lock_file = descriptor
         self._own()
@@ -237,7 +248,7 @@ class StateDir:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise StateError(_what_to_do(self.path, error)) from None
+            raise _fault(self.path, error) from None
         return True
 
     def _fatal(self) -> dict[str, FatalRecord]:
@@ -292,7 +303,7 @@ class StateDir:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise StateError(_what_to_do(self.path, error)) from None
+            raise _fault(self.path, error) from None
 
     def close(self) -> None:
         """Give up the lock."""
@@ -313,7 +324,7 @@ class StateDir:
         self.close()
 
 
-def _what_to_do(path: Path, error: OSError) -> str:
+def _fault(path: Path, error: OSError) -> StateError:
     name = error.strerror or str(error)
     advice = {
         errno.EACCES: "give it to the user that runs the gateway, or set STATE_DIR to a folder that it may write",
@@ -327,4 +338,6 @@ def _what_to_do(path: Path, error: OSError) -> str:
         error.errno or 0,
         "the gateway keeps there what a restart must know: set STATE_DIR to a folder that works",
     )
-    return f"the state folder {path} cannot be used ({name}); {advice}"
+    return StateError(
+        f"the state folder {path} cannot be used ({name}); {advice}", passing=error.errno in PASSING
+    )
