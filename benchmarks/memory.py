@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,9 +67,12 @@ async def processes(report: Report, uri: str) -> None:
 
 
 def ask(url: str) -> None:
-    """Have the page's server answer once."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        answer.read()
+    """Have the page's server answer once; that it is not ready just then is an answer, too."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        error.read()
 
 
 def shards(report: Report, uri: str, count: int, compression: str, traffic: int) -> None:
