@@ -63,8 +63,6 @@ def profile(cache: bool, events: int, folder: Path) -> tuple[float, Counter[str]
                 f"--pid {gateway.pid} --duration 60".split(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # Whoever starts this in the background of a script hands an ignored SIGINT down.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             before = machine.cpu_ns([gateway.pid])
             discord.say(json.dumps({"do": "flood", "events": events}))
