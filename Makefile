@@ -13,19 +13,23 @@ SEED    ?=
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"
 ARGS    ?=
 # The paths that linters read, as far as they exist.
-CODE    := $(wildcard src tests examples benchmarks tools/licences)
+CODE    := $(wildcard src tests examples benchmarks tools/licences hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-tools broker demo bench bench-full profile test chaos pictures lint format check lock licences audit release clean
+.PHONY: help install compiled install-tools broker demo bench bench-full profile test chaos pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: $(VENV)/.installed broker  ## .venv with everything pinned, and RabbitMQ when there is none
+install: compiled broker  ## .venv with everything pinned, and RabbitMQ when there is none
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml tools/install-python
 	@PYTHON="$(PYTHON)" tools/install-python $(VENV)
 	@touch $@
+
+# Only what is older than its source.
+compiled: $(VENV)/.installed
+	@$(BIN)/python hatch_build.py
 
 broker:
 	@tools/install-rabbitmq
@@ -68,12 +72,13 @@ check: lint test  ## what CI runs
 
 # Hashes are listed for every wheel of a version, so that one file serves each Python and each machine; no
 # address of an index is written down.
-COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 
 lock: $(VENV)/.installed  ## pin the newest versions that pyproject.toml allows
-	$(COMPILE) --upgrade --group dev -o requirements/dev.txt
-	$(COMPILE) --upgrade -c requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 
 licences: $(VENV)/.installed  ## docs/licences.md from what is pinned and installed
 	@$(BIN)/python tools/licences

@@ -10,6 +10,7 @@ import pytest
 
 from rateway import __version__, app, cli
 from rateway.config import Settings
+from rateway.form import form
 
 SAMPLE = 'token = "token"\nintents = 19553\namqp = "amqp://guest:guest@localhost/"\n'
 
@@ -108,7 +109,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"rateway {__version__}\n"
+    assert capsys.readouterr().out == f"rateway {__version__} ({form()})\n"
     with pytest.raises(SystemExit) as ended:
         cli.main(["--help"])
     assert ended.value.code == 0

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from rateway.form import form
+
 # Whose versions decide a figure.
 PARTS = ("backports.zstd", "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard")
 # A benchmark beside which others used more than this share of all cores was disturbed.
@@ -116,6 +118,7 @@ def facts() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "form": form(),
         "versions": {name: metadata.version(name) for name in PARTS},
         "commit": _git("rev-parse", "--short=12", "HEAD"),
         "changed": bool(_git("status", "--porcelain", "--", "src")),

@@ -12,8 +12,9 @@ from typing import Any
 
 import uvloop
 
-from rateway import logs
+from rateway import __version__, logs
 from rateway.config import ConfigurationError, Settings, load
+from rateway.form import form
 from rateway.runtime.caretaker import Caretaker
 from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.gateway import EX_CONFIG, Gateway
@@ -37,6 +38,7 @@ def run(settings: Settings) -> int:
     0, 75 when another start may succeed (the disk is full), or 78 for what a person must change.
     """
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    log.info("rateway %s, %s", __version__, form(), extra={"action": "start"})
     calm_the_collector()
     # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from rateway import __version__
+from rateway.form import form
 
 __all__ = ["COMMANDS", "main"]
 
@@ -131,7 +132,7 @@ def _run_gateway(words: list[str]) -> int:
     )
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from this TOML file")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the same, without -c")
-    parser.add_argument("--version", action="version", version=f"rateway {__version__}")
+    parser.add_argument("--version", action="version", version=f"rateway {__version__} ({form()})")
     options = parser.parse_args(words)
     if options.file is not None:
         if options.config is not None:

@@ -24,6 +24,7 @@ KNOWN = Known(
     application=Application(42, "bot", 2),
     broker=BrokerSaid("amqp://guest@localhost:5672/", True, "RabbitMQ 3.10.8"),
     moment=Moment(1000.0, 1000.0, "boot"),
+    form="compiled",
     machine=8_000_000_000,
 )
 

@@ -6,30 +6,34 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = ("requirements/runtime.txt", "requirements/dev.txt")
+# How many packages each names at the least.
+FILES = {"requirements/runtime.txt": 20, "requirements/dev.txt": 60, "requirements/build.txt": 4}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_requirement_is_pinned_and_hashed(name: str) -> None:
     text = (ROOT / name).read_text()
     pinned = re.split(r"\n(?=\S)", text.strip())
-    assert len(pinned) > 20
+    assert len(pinned) >= FILES[name]
     for each in pinned:
         assert re.match(r"[\w.-]+==\S+", each), each[:80]
         assert "--hash=sha256:" in each, each[:80]
     assert "://" not in text
 
 
-def test_what_runs_is_the_same_in_both_lists() -> None:
-    runtime, dev = (
+def test_what_runs_and_what_builds_it_are_the_same_in_all_lists() -> None:
+    runtime, dev, build = (
         dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)) for name in FILES
     )
-    assert {name: dev.get(name) for name in runtime} == runtime
+    assert {name: dev.get(name) for name in runtime | build} == runtime | build
+    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert {re.split(r"\W", each)[0].lower() for each in backend} <= set(build)
 
 
 def test_every_licence_is_listed_and_none_is_unknown() -> None:

@@ -22,6 +22,7 @@ from rateway.contract import topology
 from rateway.discord.intents import PRIVILEGED
 from rateway.fleet.choice import StoredLayout
 from rateway.fleet.identify import Ledger
+from rateway.form import form
 from rateway.runtime.crew import cores
 from rateway.runtime.permits import SystemClock
 from rateway.runtime.start import Identity
@@ -106,7 +107,9 @@ async def check(settings: Settings) -> Plan:
     clusters = _clusters(settings, gateway if isinstance(gateway, GatewayBot) else None)
     broker = await _ask_broker(settings, clusters)
     machine = machine_memory()
-    known = Known(gateway, application, broker, SystemClock().moment(), machine=machine, cores=cores())
+    known = Known(
+        gateway, application, broker, SystemClock().moment(), form(), machine=machine, cores=cores()
+    )
     return make_plan(settings, _with_state(settings, known))
 
 

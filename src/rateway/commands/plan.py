@@ -118,16 +118,19 @@ class Plan(msgspec.Struct):
     broker: BrokerSaid | None = None
     state_dir: str = ""
     running_pid: int | None = None
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out. ``machine`` is the memory that may be used, in bytes, ``cores`` those of this process."""
+    """What was found out. ``machine`` is the memory that may be used, in bytes, ``cores`` those of this process,
+    ``form`` how this installation runs."""
 
     gateway: GatewayBot | RestFailure
     application: Application | RestFailure
     broker: BrokerSaid
     moment: Moment
+    form: str
     stored: StoredLayout | None = None
     ledger: Ledger | None = None
     running_pid: int | None = None
@@ -138,7 +141,8 @@ class Known:
 
 def make_plan(settings: Settings, known: Known) -> Plan:
     """The plan of a start with *settings*. Never raises for anything that is *known*."""
-    plan = Plan(state_dir=str(settings.state_dir), running_pid=known.running_pid, broker=known.broker)
+    plan = Plan(state_dir=str(settings.state_dir), form=known.form)
+    plan.running_pid, plan.broker = known.running_pid, known.broker
     plan.problems = list(known.problems)
     _broker(plan, known.broker)
     _intents(plan, settings, known.application)

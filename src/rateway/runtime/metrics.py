@@ -46,7 +46,7 @@ def _row(name: str, labels: str, text: str, kind: Kind | None = None) -> Row:
 
 
 METRICS: tuple[Row, ...] = (
-    _row("build_info", "version python", "Always 1; what runs."),
+    _row("build_info", "version python form", "Always 1; what runs, `compiled` or in `plain Python`."),
     _row("up_seconds", "", "Seconds since this gateway started."),
     _row("state", "state", "1 for the state that the gateway is in: starting, running, waiting, stopping."),
     _row("ready", "", "1 while /health/ready says 200."),
@@ -150,11 +150,12 @@ def _families(values: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
 
 def _gateway(status: GatewayStatus, ready: bool) -> dict[str, list[Sample]]:
     from rateway import __version__
+    from rateway.form import form
 
     budget = status.budget
     states = ("starting", "running", "waiting", "stopping")
     return {
-        "rateway_build_info": [((__version__, platform.python_version()), 1)],
+        "rateway_build_info": [((__version__, platform.python_version(), form()), 1)],
         "rateway_up_seconds": [((), status.uptime_s)],
         "rateway_state": [((state,), float(state == status.state)) for state in states],
         "rateway_ready": [((), float(ready))],

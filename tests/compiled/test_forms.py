@@ -1,0 +1,79 @@
+"""Compiled where this machine can, and the same in plain Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from importlib.machinery import ExtensionFileLoader, SourceFileLoader
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import hatch_build
+from rateway import form
+
+ROOT = Path(__file__).parents[2]
+SUFFIX = str(sysconfig.get_config_var("EXT_SUFFIX"))
+# Runs the tests named by the arguments in plain Python, and only then.
+PLAIN_TESTS = """
+import sys, pytest
+from rateway.form import form
+assert form() == "plain Python"
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def test_what_can_be_compiled_here_is_in_use() -> None:
+    """Fails? `make install`, and look at what it says."""
+    sources = hatch_build.sources(ROOT)
+    compiles = bool(sources) and hatch_build.lacking() is None
+    assert form.form() == ("compiled" if compiles else "plain Python")
+    if not compiles:
+        return
+    for source in sources:
+        spec = find_spec(".".join(source.relative_to(ROOT / "src").with_suffix("").parts))
+        assert spec is not None and isinstance(spec.loader, ExtensionFileLoader)
+        assert hatch_build.fresh(Path(spec.loader.path), source, ROOT)
+
+
+def test_the_cache_passes_its_tests_in_plain_python_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_TESTS, "tests/cache"],
+        cwd=ROOT,
+        env=os.environ | {"RATEWAY_PLAIN": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
+@pytest.mark.parametrize(("wish", "plain"), [("1", True), ("yes", True), ("0", False), ("", False)])
+def test_the_wish_for_plain_python_is_heeded(wish: str, plain: bool) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rateway", "--version"],
+        env=os.environ | {"RATEWAY_PLAIN": wish},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    as_here = "plain Python" if hatch_build.lacking() or not hatch_build.sources(ROOT) else "compiled"
+    assert done.stdout.endswith(f" ({'plain Python' if plain else as_here})\n")
+
+
+def test_a_module_that_was_compiled_as_it_stands_is_then_read_from_its_source(tmp_path: Path) -> None:
+    for name in (f"both{SUFFIX}", "both.py", f"native{SUFFIX}", "other.py"):
+        (tmp_path / name).touch()
+    folder = [str(tmp_path)]
+    for name in ("both", "other"):
+        spec = form.Plain.find_spec(f"rateway.{name}", folder)
+        assert spec is not None and isinstance(spec.loader, SourceFileLoader)
+        assert spec.origin == str(tmp_path / f"{name}.py")
+    with pytest.raises(ModuleNotFoundError, match=r"rateway\.native is compiled only"):
+        form.Plain.find_spec("rateway.native", folder)
+    assert form.Plain.find_spec("rateway.absent", folder) is None
+    assert form.Plain.find_spec("elsewhere.both", folder) is None
