@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rateway.cache.book import split_member
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reducers import IGNORED, REDUCERS
 from rateway.cache.shelf import Kind
 from rateway.discord.events import DOCUMENTED, EVENTS
-from tests.cache.scene import BOT, GUILD, Scene, channel, decode_raw, guild, member, role, thread, user
-from tests.cache.world_feed import encode, entities, state
+from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
+from tests.cache.world_feed import entities, state
 
 ANN, BEN = 11 << 40, 12 << 40
 TEXT, VOICE = 20, 21
@@ -145,19 +142,6 @@ def test_a_member_without_a_user_inside_another_event_says_nothing(odd: Any) -> 
     scene.tell("MESSAGE_REACTION_ADD", {**where, "message_id": "5", "emoji": {"id": None, "name": "x"}})
     scene.tell("VOICE_STATE_UPDATE", {**where, "session_id": "x"})
     assert scene.child(Kind.MEMBER, ANN) == before
-
-
-@given(
-    st.dictionaries(st.sampled_from(["roles", "nick", "joined_at", "flags"]), st.sampled_from([0, "a", []])),
-    st.integers(0, 4),
-)
-def test_a_member_and_its_user_are_parted_and_joined_again(fields: dict[str, Any], at: int) -> None:
-    inside = user(ANN) | {"avatar_decoration_data": {"sku_id": "1"}}
-    names = [*list(fields)[:at], "user", *list(fields)[at:]]
-    whole = {name: inside if name == "user" else fields[name] for name in names}
-    parts = split_member(encode(whole))
-    assert parts is not None
-    assert (decode_raw(parts[0]), decode_raw(parts[1])) == (fields, inside)
 
 
 def test_words_that_were_stale_in_a_voice_state_are_news_in_another_event() -> None:

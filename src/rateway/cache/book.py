@@ -6,26 +6,21 @@ import struct
 
 import msgspec
 
-from rateway.cache.echoes import Echoes
 from rateway.cache.guild_row import GuildRow, counted, recounted
-from rateway.cache.objects import NULL, Fields, fields, join, snowflake, without
+from rateway.cache.hot import Echoes, field, merge, parted, says
+from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
 from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
 
-__all__ = ["Book", "split_member", "stands_in"]
+__all__ = ["Book"]
 
 # Entries of each memory-only shortcut (channels' places and newest messages), twice: when one is full it becomes the
 # elder, and what the elder still knows is found there. About 12 MB a cluster at worst.
 SHORTCUTS = 32_768
 
 
-class _WithUser(msgspec.Struct, gc=False):
-    user: msgspec.Raw = NULL
-
-
-_with_user = msgspec.json.Decoder(_WithUser).decode
 # Plain numbers: reading an enumeration's member takes 0.1 µs.
 _GUILDS, _USERS, _TIPS, _MEMBER = int(Table.GUILDS), int(Table.USERS), int(Table.TIPS), int(Kind.MEMBER)
 
@@ -204,81 +199,39 @@ class Book(View):
 
     # people
 
-    def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
-        """A member, without its user, and its user, as another event says them beside its own news."""
-        pair = hash((guild_id, user_id, member, user))
-        if not self.echoes.known(user_id, pair):
-            self._hear(guild_id, user_id, member, user, pair)
-
     def hear_whole(self, guild_id: int, user_id: int, member: bytes) -> None:
         """A whole member, its user inside, as another event says it beside its own news."""
-        whole = hash((guild_id, user_id, member))
-        if not self.echoes.known(user_id, whole):
-            parts = split_member(member)
-            if parts is not None:
-                # The same words without the user are what messages say.
-                self._hear(guild_id, user_id, *parts, whole)
+        rest, user = parted(member, b"user")
+        if user is not None and user != b"null":
+            self.hear(guild_id, user_id, rest, user)
 
-    def hears_what_is_kept(self, guild_id: int, number: int, user_id: int, member: bytes) -> bool:
-        """Whether a whole member repeats what is kept; its user is taken then, else nothing. False proves nothing."""
-        whole = hash((guild_id, user_id, member))
-        if self.echoes.known(user_id, whole):
-            return True
-        parts = split_member(member)
-        if parts is None:
-            return False
-        kept = None
-        if not self.echoes.known(user_id, hash((guild_id, user_id, parts[0]))):
-            kept = self.shelf.get(number, _MEMBER, user_id)
-            if kept is None or not stands_in(parts[0], kept):
-                return False
-        self._hear(guild_id, user_id, *parts, whole, kept)
-        return True
-
-    def _hear(
-        self,
-        guild_id: int,
-        user_id: int,
-        member: bytes,
-        user: bytes,
-        both: int,
-        kept: bytes | None = None,
-    ) -> None:
-        """What was not heard before in these words; ``both`` is the mark of all of them, ``kept`` the member as it is
-        kept, for a caller who has just read it.
-
-        Most of what is said for the first time since the start is said in the words of the guild's snapshot: finding
-        these words in the kept object costs a tenth of decoding and comparing both.
-        """
+    def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
+        """A member, without its user, and its user, as another event says them beside its own news."""
         echoes = self.echoes
-        of_member, of_user = hash((guild_id, user_id, member)), hash((0, user_id, user))
-        if echoes.known(user_id, of_member):
-            if not echoes.known(user_id, of_user):
-                self._take_user(user_id, user, self.user(user_id))
-        else:
-            number = self._numbers.get(guild_id) or self.number_of(guild_id)
-            if kept is None and number is not None:
+        number = self._numbers.get(guild_id) or self.number_of(guild_id)
+        kept = None
+        if not echoes.knows_member(guild_id, user_id, member):
+            if number is not None:
                 kept = self.shelf.fetch(number, _MEMBER, user_id)[0]
-            if number is not None and kept is not None and stands_in(member, kept):
-                if not echoes.known(user_id, of_user):
-                    inside = b'"user":%b' % user in kept
-                    embedded = msgspec.Raw(user) if inside else fields(kept).get("user")
-                    self._take_user(user_id, user, self.user(user_id, embedded, number))
-            else:
-                found = fields(member)
-                if number is None or "roles" not in found:
-                    if self.shelf.homes(Kind.MEMBER, user_id):
+            if number is None or kept is None or not says(member, kept):
+                if number is None or field(member, b"roles") is None:
+                    if self.shelf.homes(_MEMBER, user_id, 1):
                         self.take_user(user_id, user)
                     return
-                found["user"] = msgspec.Raw(user)
-                self.take_member(guild_id, number, user_id, found)
-        echoes.learn(user_id, (both, of_member, of_user))
+                self.take_member(guild_id, number, user_id, member, user)
+                echoes.learn_member(guild_id, user_id, member)
+                return
+        if not echoes.knows_user(user_id, user):
+            known = self.user(user_id) if kept is None else self.user(user_id, field(kept, b"user"), number)
+            if self._take_user(user_id, user, known):
+                echoes.learn_user(user_id, user)
+        echoes.learn_member(guild_id, user_id, member)
 
     def user(
-        self, user_id: int, embedded: msgspec.Raw | None = None, number: int | None = None
+        self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
     ) -> tuple[int, bytes] | None:
         """As :meth:`View.user`, with less ado about a user of one guild."""
-        homes = self.shelf.homes(_MEMBER, user_id)
+        homes = self.shelf.homes(_MEMBER, user_id, 2)
         if len(homes) != 1 or homes[0] != number or embedded is None:
             return super().user(user_id, embedded, number)
         value = self.storage.get(_USERS, key8(user_id))
@@ -289,42 +242,34 @@ class Book(View):
         return (stamp, value[8:]) if guild is None or guild[1] <= stamp else (guild[1], bytes(embedded))
 
     def take_user(
-        self,
-        user_id: int,
-        raw: msgspec.Raw | bytes,
-        embedded: msgspec.Raw | None = None,
-        number: int | None = None,
+        self, user_id: int, said: bytes, embedded: bytes | None = None, number: int | None = None
     ) -> None:
         """A user as some event carries it, complete or not. Only users that share a guild are kept.
 
         ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
         """
-        said = bytes(raw)
-        of_user = hash((0, user_id, said))
-        if not self.echoes.known(user_id, of_user) and self._take_user(
+        if not self.echoes.knows_user(user_id, said) and self._take_user(
             user_id, said, self.user(user_id, embedded, number)
         ):
-            self.echoes.learn(user_id, (of_user,))
+            self.echoes.learn_user(user_id, said)
 
     def _take_user(self, user_id: int, said: bytes, known: tuple[int, bytes] | None) -> bool:
         """Whether these words say what is known now."""
-        if known is not None and known[1] == said and user_id != self.me:
-            return True
-        new = fields(said)
-        if known is None:
-            if "username" not in new:
-                return False
-            self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + join(new))
-            self.echoes.forget(user_id)
+        if known is not None:
+            kept = merge(known[1], said)
+            if kept is not known[1]:
+                self._put_user(user_id, kept)
+        elif field(said, b"username") is None:
+            return False
         else:
-            old = fields(known[1])
-            merged = {**old, **new}
-            if merged != old:
-                self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + join(merged))
-                self.echoes.forget(user_id)
+            self._put_user(user_id, said)
         if user_id == self.me:
-            self.take_current_user(new)
+            self.take_current_user(fields(said))
         return True
+
+    def _put_user(self, user_id: int, raw: bytes) -> None:
+        self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + raw)
+        self.echoes.forget(user_id)
 
     def take_current_user(self, new: Fields) -> None:
         """Merge into the bot's own user."""
@@ -335,45 +280,37 @@ class Book(View):
             self.storage.put(Table.META, b"me", _STAMP.pack(self.stamp()) + join(merged))
             self.me = snowflake(merged.get("id"))
 
-    def take_member(self, guild_id: int, number: int, user_id: int, new: Fields) -> None:
-        """Merge a member, complete or not, and its user, if that comes along."""
-        user = new.pop("user", None)
-        new.pop("guild_id", None)
+    def take_member(self, guild_id: int, number: int, user_id: int, new: bytes, user: bytes | None) -> None:
+        """Merge a member, complete or not, and its user, if that comes along. ``new`` has neither ``user`` nor
+        ``guild_id``.
+        """
         known, paged = self.shelf.fetch(number, _MEMBER, user_id)
         if known is None:
             kept, embedded, changed = new, None, True
-            self.shelf.put(number, _MEMBER, user_id, join(new))
+            self.shelf.put(number, _MEMBER, user_id, new)
             self.count_members(guild_id, 0, cached=+1)
         else:
-            old = fields(known)
-            embedded = old.get("user")
-            kept = {**old, **new}
-            raw = join(kept)
-            changed = raw != known
+            kept, embedded = merge(known, new), field(known, b"user")
+            changed = kept is not known
             if changed:
-                self.shelf.replace(number, _MEMBER, user_id, raw, paged=paged)
+                self.shelf.replace(number, _MEMBER, user_id, kept, paged=paged)
         echoes = self.echoes
         if user is None:
             if changed:
                 echoes.forget(user_id)
             return
-        said = bytes(user)
-        of_user = hash((0, user_id, said))
-        knew_user = knows_user = echoes.known(user_id, of_user)
+        knew_user = knows_user = echoes.knows_user(user_id, user)
         if changed:
             echoes.forget(user_id)
         if not knew_user:
-            knows_user = self._take_user(user_id, said, self.user(user_id, embedded, number))
+            knows_user = self._take_user(user_id, user, self.user(user_id, embedded, number))
         if changed and self.takes_authors:
-            # Who has just changed is likely to be heard soon, most likely in the order in which its fields are kept.
-            whole = join({**kept, "user": user})
-            member = join(without(kept, ("user",)))
-            of_member, pair = hash((guild_id, user_id, member)), hash((guild_id, user_id, member, said))
-            echoes.learn(user_id, (pair, hash((guild_id, user_id, whole)), of_member))
+            # Who has just changed is likely to be heard soon.
+            echoes.learn_member(guild_id, user_id, kept)
         if knows_user and (changed or not knew_user):
-            echoes.learn(user_id, (of_user,))
+            echoes.learn_user(user_id, user)
 
-    def remove_member(self, number: int, user_id: int, last_words: msgspec.Raw) -> bool:
+    def remove_member(self, number: int, user_id: int, last_words: bytes) -> bool:
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
         event says it; who is the caller to count it."""
         shelf = self.shelf
@@ -414,9 +351,9 @@ class Book(View):
             user_id, newer_than=0 if value is None else _STAMP.unpack_from(value)[0]
         ):
             member = self.shelf.get(home, Kind.MEMBER, user_id)
-            user = fields(member).get("user") if member is not None else None
+            user = field(member, b"user") if member is not None else None
             if user is not None:
-                return bytes(user) if home == number else None
+                return user if home == number else None
         return None
 
     def _left(self, user_id: int, user: bytes | None) -> None:
@@ -439,28 +376,6 @@ class Book(View):
         if counts != self._written_counts:  # most commits count nothing, and need not touch one more page
             self.storage.put(Table.META, b"counts", counts)
             self._written_counts = counts
-
-
-def split_member(member: bytes) -> tuple[bytes, bytes] | None:
-    """A whole member as its bytes without the user, and the user's; None when there is none."""
-    user = bytes(_with_user(member).user)
-    if user == b"null":
-        return None
-    piece = b'"user":%b' % user
-    at = member.find(piece)
-    end = at + len(piece)
-    if at < 0:
-        return None
-    if member[end : end + 1] == b",":
-        return member[:at] + member[end + 1 :], user
-    return member[: max(at - 1, 1)] + member[end:], user
-
-
-def stands_in(part: bytes, whole: bytes) -> bool:
-    """Whether an object's fields stand in another object, word for word and side by side. False proves nothing."""
-    inner = part[1:-1]
-    at = whole.find(inner)
-    return at > 0 and whole[at - 1] in b"{," and whole[at + len(inner)] in b",}"
 
 
 def _read_int(value: bytes | None) -> int:

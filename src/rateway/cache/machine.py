@@ -96,7 +96,7 @@ class Cache:
                     return replace(result or Applied(), before=join(before))
                 return result
             return reducer(book, raw)
-        except (msgspec.DecodeError, KeyError, ValueError, TypeError):
+        except (msgspec.DecodeError, KeyError, ValueError, TypeError, OverflowError):
             self.failures[name] = self.failures.get(name, 0) + 1
             return None
 

@@ -19,7 +19,6 @@ __all__ = [
     "PAGE_ITEMS",
     "Buffer",
     "compact",
-    "find",
     "pack",
     "shrink",
     "split",
@@ -99,15 +98,6 @@ def _halve(chunk: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
 def unpack(page: bytes) -> bytes:
     """A page's text."""
     return _decompress(page)
-
-
-def find(text: bytes, entity_id: int) -> bytes | None:
-    """One object of a page's text."""
-    prefix = b"\n%d{" % entity_id
-    at = text.find(prefix)
-    if at < 0:
-        return None
-    return text[at + len(prefix) - 1 : text.index(b"\n", at + 1)]
 
 
 def split(text: bytes) -> list[tuple[int, bytes]]:

@@ -19,6 +19,7 @@ from enum import IntEnum
 from operator import itemgetter
 
 from rateway.cache import pages
+from rateway.cache.hot import find
 from rateway.cache.pages import Buffer
 from rateway.cache.storage import Reading, Storage, Table, quick
 
@@ -113,7 +114,7 @@ class ShelfReader:
         if row is not None:
             return row or None, False
         page = self._page(key)
-        return (None, False) if page is None else (pages.find(page[1], entity_id), True)
+        return (None, False) if page is None else (find(page[1], entity_id), True)
 
     def _page(self, key: bytes) -> tuple[bytes, bytes] | None:
         """The page that holds an object, if any does: its key and its text."""
@@ -221,7 +222,7 @@ class Shelf(ShelfReader):
             self._added(number, kind, entity_id)
             return True
         page = self._page(key) if kind in PAGED else None
-        known = page is not None and pages.find(page[1], entity_id) is not None
+        known = page is not None and find(page[1], entity_id) is not None
         self._storage.put(_ROWS, key, raw)
         if not known:
             self._added(number, kind, entity_id)
@@ -251,7 +252,7 @@ class Shelf(ShelfReader):
             return None
         paged = None
         if kind in PAGED and (page := self._page(key)) is not None:
-            paged = pages.find(page[1], entity_id)
+            paged = find(page[1], entity_id)
         if was is None and paged is None:
             return None
         if paged is None:

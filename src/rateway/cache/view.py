@@ -219,7 +219,7 @@ class View:
     # people
 
     def user(
-        self, user_id: int, embedded: msgspec.Raw | None = None, number: int | None = None
+        self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
     ) -> tuple[int, bytes] | None:
         """A user and the stamp of what is known about it: the newest of its own row and its guilds' snapshots.
 

@@ -12,7 +12,8 @@ import msgspec
 from rateway.cache.applied import Applied, Cause
 from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.objects import Fields, fields, join, merge, raws, snowflake, text, without
+from rateway.cache.hot import field, merge
+from rateway.cache.objects import Fields, fields, join, raws, snowflake, text, without
 from rateway.cache.shelf import Kind
 from rateway.cache.view import CHANNELS
 
@@ -160,19 +161,24 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
         items = raws(raw)
         ids = [head.user.id for head in _of_users(raw)] if items and raw is not None else []
         count = snowflake(found.get("member_count"))
-        for user_id in ids if book.echoes.any else ():
-            book.echoes.forget(user_id)
+        said, told = list(ids), list(items)
         if not fresh:
             known = set(ids)
             if resync and (count is None or len(known) < count):
                 for user_id, member in book.shelf.walk(number, Kind.MEMBER):
                     if user_id not in known:
                         ids.append(user_id)
-                        items.append(msgspec.Raw(member))
+                        items.append(msgspec.Raw(_with_user_of_now(book, number, user_id, member)))
             else:
                 book.drop_members(number, known)
         book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
         cached = len(set(ids))
+        if book.takes_authors:
+            once = len(set(said)) == len(said)
+            book.echoes.learn_members(guild_id, said, told, fresh=fresh and once)
+        elif book.echoes.any:
+            for user_id in said:
+                book.echoes.forget(user_id)
     if "presences" in book.kept:
         items = [item for item in raws(found.get("presences")) if b'"offline"' not in bytes(item)]
         if not book.policy.activities:
@@ -180,6 +186,12 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
         ids = [head.user.id for head in _of_users(b"[%b]" % b",".join(items))]
         book.shelf.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
     return cached
+
+
+def _with_user_of_now(book: Book, number: int, user_id: int, member: bytes) -> bytes:
+    """A member that a new snapshot does not name: what was heard of its user since goes into that snapshot."""
+    user = book.user(user_id, field(member, b"user"), number)
+    return member if user is None else merge(member, b'{"user":%b}' % user[1])
 
 
 def guild_update(book: Book, d: bytes) -> None:
@@ -193,7 +205,9 @@ def guild_update(book: Book, d: bytes) -> None:
         kind, word = CHILD_LISTS[name]
         if name in found and word in book.kept:
             load_expressions(book, row.number, kind, found[name])
-    row.body = merge(row.body, without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")))
+    row.body = merge(
+        row.body, join(without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")))
+    )
     book.save(guild_id, row)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import NULL, Fields, fields, join, raws, snowflake
+from rateway.cache.hot import field, less, merge, parted
+from rateway.cache.objects import NULL, fields, raws, snowflake
 from rateway.cache.reducers.presences import take_presence
 from rateway.cache.shelf import Kind
 
@@ -22,9 +23,9 @@ class _Id(msgspec.Struct, gc=False):
     id: int
 
 
-class _Member(msgspec.Struct, gc=False):
+class _Whole(msgspec.Struct, gc=False):
     guild_id: int
-    user: _Id
+    user: msgspec.Raw
 
 
 class _Carrying(msgspec.Struct, gc=False):
@@ -33,49 +34,53 @@ class _Carrying(msgspec.Struct, gc=False):
     member: msgspec.Raw = NULL
 
 
-_member = msgspec.json.Decoder(_Member, strict=False).decode
+_whole = msgspec.json.Decoder(_Whole, strict=False).decode
 _carrying = msgspec.json.Decoder(_Carrying, strict=False).decode
 _id = msgspec.json.Decoder(_Id, strict=False).decode
+
+# Of a member: its user is kept as such, its guild is where it stands; permissions are those of the event's channel
+# (https://docs.discord.com/developers/resources/guild#guild-member-object).
+_NOT_KEPT = (b"user", b"guild_id")
+_NOT_KEPT_OF_CARRIED = (b"user", b"guild_id", b"permissions")
 
 
 def member_add(book: Book, d: bytes) -> None:
     """Counts only who was not known: Discord sends it again for members that are there. Who comes back comes without
     the roles of before (a removal that was missed)."""
-    head = _member(d)
+    head = _whole(d)
     number = book.number_of(head.guild_id)
     if number is None:
         return
-    found = fields(d)
     if "members" in book.kept:
-        user = found["user"]
-        found.pop("guild_id", None)
-        found.pop("user", None)
-        known, paged = book.shelf.fetch(number, Kind.MEMBER, head.user.id)
-        new = known is None
+        user = bytes(head.user)
+        user_id = _id(user).id
+        new = less(d, _NOT_KEPT)
+        known, paged = book.shelf.fetch(number, Kind.MEMBER, user_id)
+        arrived = known is None
         if known is None:
-            book.shelf.put(number, Kind.MEMBER, head.user.id, join(found))
+            book.shelf.put(number, Kind.MEMBER, user_id, new)
         else:
-            if "user" in (old := fields(known)):
-                found["user"] = old["user"]
-            book.shelf.replace(number, Kind.MEMBER, head.user.id, join(found), paged=paged)
-        book.echoes.forget(head.user.id)
-        book.take_user(head.user.id, user)
+            if (embedded := field(known, b"user")) is not None:
+                new = merge(new, b'{"user":%b}' % embedded)
+            book.shelf.replace(number, Kind.MEMBER, user_id, new, paged=paged)
+        book.echoes.forget(user_id)
+        book.take_user(user_id, user)
     else:
-        new = True
-    if new:
+        arrived = True
+    if arrived:
         book.count_members(head.guild_id, +1, cached=int("members" in book.kept))
 
 
 def member_update(book: Book, d: bytes) -> None:
     """Merged; an unknown member is inserted as far as it goes. The user inside may be what changed."""
-    found = fields(d)
-    guild_id, user = snowflake(found.get("guild_id")), found["user"]
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if guild_id is None or number is None:
+    head = _whole(d)
+    number = book.number_of(head.guild_id)
+    if number is None:
         return
+    user = bytes(head.user)
     user_id = _id(user).id
     if "members" in book.kept:
-        book.take_member(guild_id, number, user_id, found)
+        book.take_member(head.guild_id, number, user_id, less(d, _NOT_KEPT), user)
     elif user_id == book.me:
         book.take_current_user(fields(user))
 
@@ -83,7 +88,7 @@ def member_update(book: Book, d: bytes) -> None:
 def member_remove(book: Book, d: bytes) -> None:
     """Presence, voice state and (its last guild) the user go with it. An unknown member is counted only when the
     member cache is partial, where its absence proves nothing."""
-    head = _member(d)
+    head = _whole(d)
     number = book.number_of(head.guild_id)
     if number is None:
         return
@@ -92,7 +97,8 @@ def member_remove(book: Book, d: bytes) -> None:
         return
     count, cached = book.members_counted(head.guild_id)
     partial = count is None or cached < count
-    known = book.remove_member(number, head.user.id, fields(d)["user"])
+    user = bytes(head.user)
+    known = book.remove_member(number, _id(user).id, user)
     if known or partial:
         book.count_members(head.guild_id, -1, cached=-int(known))
 
@@ -106,35 +112,31 @@ def members_chunk(book: Book, d: bytes) -> None:
         return
     if "members" in book.kept:
         for raw in raws(found.get("members")):
-            _take_whole(book, guild_id, number, fields(raw))
+            _take_whole(book, guild_id, number, bytes(raw))
     for raw in raws(found.get("presences")):
         take_presence(book, number, fields(raw))
 
 
-def _take_whole(book: Book, guild_id: int, number: int, member: Fields) -> None:
-    user = member.get("user")
+def _take_whole(book: Book, guild_id: int, number: int, member: bytes) -> None:
+    rest, user = parted(member, b"user")
     user_id = snowflake(fields(user).get("id")) if user is not None else None
-    if user is None or user_id is None:
-        return
-    book.take_member(guild_id, number, user_id, member)
+    if user_id is not None:
+        book.take_member(guild_id, number, user_id, rest, user)
 
 
-def take_carried(book: Book, guild_id: int, number: int, member: Fields, user_id: int | None = None) -> None:
-    """A member inside another event, with its ``user`` or (``user_id`` given) without."""
+def take_carried(book: Book, guild_id: int, member: bytes) -> None:
+    """A whole member inside another event."""
     if "members" not in book.kept or not book.policy.members_from_events:
         return
-    user = member.get("user")
-    if user is not None:
-        user_id = _id(user).id
-    if user_id is None or "roles" not in member:
-        return
-    # Computed for the channel of the event: https://docs.discord.com/developers/resources/guild#guild-member-object
-    member.pop("permissions", None)
-    book.take_member(guild_id, number, user_id, member)
+    user = field(member, b"user")
+    if user is not None and field(member, b"roles") is not None:
+        book.hear(guild_id, _id(user).id, less(member, _NOT_KEPT_OF_CARRIED), user)
 
 
 def typing_start(book: Book, d: bytes) -> None:
     """Its member is complete. What says the same as the last time is not looked at."""
+    if book.echoes.carried(d):
+        return
     head = _carrying(d)
     if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
@@ -146,6 +148,5 @@ def interaction_create(book: Book, d: bytes) -> None:
     head = _carrying(d)
     if head.member == NULL or head.guild_id is None:
         return
-    number = book.number_of(head.guild_id)
-    if number is not None:
-        take_carried(book, head.guild_id, number, fields(head.member))
+    if book.number_of(head.guild_id) is not None:
+        take_carried(book, head.guild_id, bytes(head.member))

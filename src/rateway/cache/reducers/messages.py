@@ -61,22 +61,28 @@ def message_create(book: Book, d: bytes) -> None:
         brief = _placed(d)
         place = book.place_of(brief.channel_id)
         if place is not None:
-            counts = int(place[1] == Kind.THREAD and brief.id != brief.channel_id)
-            book.tip(brief.channel_id, brief.id, counts, counts)
+            _tip(book, brief.channel_id, brief.id, place)
             return
+    if book.takes_authors and "messages" not in book.kept and (heard := book.echoes.message(d)) is not None:
+        _tip(book, *heard, book.place_of(heard[0]))
+        return
     head = _message(d)
     place = book.place_of(head.channel_id)
     if place is None and head.guild_id is None:
         place = _new_direct_channel(book, head)
-    if place is not None:
-        # The message that began a thread has the thread's id and does not count.
-        counts = int(place[1] == Kind.THREAD and head.id != head.channel_id)
-        book.tip(head.channel_id, head.id, counts, counts)
+    _tip(book, head.channel_id, head.id, place)
     if book.takes_authors:
         _take_author(book, head)
     if "messages" in book.kept and (place is not None or head.guild_id is None):
         # What only the event has: https://docs.discord.com/developers/events/gateway-events#message-create
         _keep(book, head.channel_id, head.id, join(without(fields(d), ("member", "channel_type"))))
+
+
+def _tip(book: Book, channel_id: int, message_id: int, place: tuple[int, int] | None) -> None:
+    if place is not None:
+        # The message that began a thread has the thread's id and does not count.
+        counts = int(place[1] == Kind.THREAD and message_id != channel_id)
+        book.tip(channel_id, message_id, counts, counts)
 
 
 def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
@@ -104,8 +110,8 @@ def _take_author(book: Book, head: _Message) -> None:
     user_id = _id(head.author).id
     if head.member != NULL:
         book.hear(head.guild_id, user_id, bytes(head.member), bytes(head.author))
-    elif book.shelf.homes(Kind.MEMBER, user_id):
-        book.take_user(user_id, head.author)
+    elif book.shelf.homes(Kind.MEMBER, user_id, 1):
+        book.take_user(user_id, bytes(head.author))
 
 
 def _keep(book: Book, channel_id: int, message_id: int, raw: bytes) -> None:
@@ -264,7 +270,7 @@ _reaction_head = msgspec.json.Decoder(_Reaction, strict=False).decode
 
 def reaction_add(book: Book, d: bytes) -> None:
     """One more; in guilds with the whole member of who reacted."""
-    if book.policy.members_from_events and "members" in book.kept:
+    if book.takes_authors and not book.echoes.carried(d):
         head = _reaction_head(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
             book.hear_whole(head.guild_id, head.user_id, bytes(head.member))

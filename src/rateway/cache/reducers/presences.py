@@ -9,50 +9,33 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import NULL, Fields, fields, join, snowflake
+from rateway.cache.hot import field, presence
+from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.shelf import Kind
 
 __all__ = ["presence_update", "take_presence"]
 
 
-class _User(msgspec.Struct, gc=False):
-    id: int
-    username: msgspec.Raw = NULL
-    avatar: msgspec.Raw = NULL
-    global_name: msgspec.Raw = NULL
-    discriminator: msgspec.Raw = NULL
-    public_flags: msgspec.Raw = NULL
-
-
-class _Presence(msgspec.Struct, gc=False):
-    guild_id: int
-    user: _User
-    status: msgspec.Raw = NULL
-
-
-_presence = msgspec.json.Decoder(_Presence, strict=False).decode
+_MEMBER = int(Kind.MEMBER)
 _OFFLINE = msgspec.Raw(b'"offline"')
 
 
 def presence_update(book: Book, d: bytes) -> None:
     """Replaces; its bytes are kept as they came. It never makes a member, and its user only changes a known one."""
-    head = _presence(d)
-    number = book.number_of(head.guild_id)
+    guild_id, user_id, offline, named = presence(d)
+    number = book.number_of(guild_id)
     if number is None:
         return
-    user = head.user
-    user_id = user.id
     if "presences" in book.kept:
-        if head.status == _OFFLINE:
+        if offline:
             book.shelf.remove_presence(number, user_id)
         elif book.policy.activities:
             book.shelf.put_presence(number, user_id, d)
         else:
             _put(book, number, user_id, fields(d))
-    # Nearly every presence names its user by id alone; the default object says that a field is absent.
-    named = user.username is not NULL or user.avatar is not NULL or user.global_name is not NULL
-    if named or user.discriminator is not NULL or user.public_flags is not NULL:
-        merge_known(book, user_id, fields(d)["user"])
+    # Nearly every presence names its user by id alone.
+    if named:
+        merge_known(book, user_id, field(d, b"user") or b"{}")
 
 
 def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
@@ -61,9 +44,13 @@ def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
     book.shelf.put_presence(number, user_id, join(found))
 
 
-def merge_known(book: Book, user_id: int, user: msgspec.Raw) -> None:
+def merge_known(book: Book, user_id: int, user: bytes) -> None:
     """A partial user into a user that is known."""
-    if "users" in book.kept and book.shelf.homes(Kind.MEMBER, user_id):
+    if (
+        "users" in book.kept
+        and not book.echoes.knows_user(user_id, user)
+        and book.shelf.homes(_MEMBER, user_id, 1)
+    ):
         book.take_user(user_id, user)
 
 

@@ -169,6 +169,6 @@ def _added(book: Book, guild_id: int, number: int, thread_id: int, added: Fields
     if user_id is not None and user_id == book.me:
         _own(book, number, msgspec.Raw(join(added)))
     if member is not None and member != msgspec.Raw(b"null"):
-        take_carried(book, guild_id, number, fields(member))
+        take_carried(book, guild_id, bytes(member))
     if presence is not None and presence != msgspec.Raw(b"null"):
         take_presence(book, number, fields(presence))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import NULL, Fields, fields, join
-from rateway.cache.reducers.members import take_carried
+from rateway.cache.hot import less
+from rateway.cache.objects import NULL
 from rateway.cache.shelf import Kind
 
 __all__ = ["voice_state_update"]
@@ -35,22 +35,7 @@ def voice_state_update(book: Book, d: bytes) -> None:
         if head.channel_id is None:
             book.shelf.remove(number, Kind.VOICE_STATE, head.user_id)
         else:
-            found = fields(d)
-            found.pop("member", None)
-            found.pop("guild_id", None)
-            book.shelf.put(number, Kind.VOICE_STATE, head.user_id, join(found))
-    if head.member != NULL and book.takes_authors:
-        said = bytes(head.member)
-        # A mark of their own: in another event the same words would be news.
-        words = hash((head.guild_id, head.user_id, said, "voice"))
-        if book.echoes.known(head.user_id, words):
-            return
-        if not book.hears_what_is_kept(head.guild_id, number, head.user_id, said):
-            take_carried(book, head.guild_id, number, _less_old(fields(said)))
-        book.echoes.learn(head.user_id, (words,))
-
-
-def _less_old(member: Fields) -> Fields:
-    member.pop("mute", None)
-    member.pop("deaf", None)
-    return member
+            raw = less(d, (b"member", b"guild_id"))
+            book.shelf.put(number, Kind.VOICE_STATE, head.user_id, raw)
+    if book.takes_authors and head.member != NULL and not book.echoes.carried(d, stale=True):
+        book.hear_whole(head.guild_id, head.user_id, less(bytes(head.member), (b"mute", b"deaf")))

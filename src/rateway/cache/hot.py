@@ -1,0 +1,18 @@
+"""Is the compiled form of what every event needs there? It is used then, and the plain one (``plain.py``) otherwise.
+
+Both say the same about any bytes; tests hold them together. ``RATEWAY_PLAIN=1`` in the environment leaves the compiled
+one aside.
+"""
+
+from __future__ import annotations
+
+try:
+    from rateway.cache.native import Echoes, field, find, less, merge, parted, presence, says
+
+    COMPILED = True
+except ImportError:
+    from rateway.cache.plain import Echoes, field, find, less, merge, parted, presence, says
+
+    COMPILED = False
+
+__all__ = ["COMPILED", "Echoes", "field", "find", "less", "merge", "parted", "presence", "says"]

@@ -1,0 +1,664 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The functions of ``plain.py`` that every event needs, compiled. What each one does stands there.
+
+Objects are Discord's own compact JSON. Whatever else comes (space between tokens, escapes in a name, more fields than
+:data:`MOST`) is handed to the plain form, so that both always agree; nothing here reads beyond the bytes it was given.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject_Hash
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from rateway.cache import plain
+
+# Fields of one object that fit on the stack; guilds have the most, about fifty.
+cdef enum:
+    MOST = 96
+
+
+cdef struct Field:
+    const char *name
+    Py_ssize_t name_size
+    const char *value
+    Py_ssize_t value_size
+
+
+cdef const char *past_string(const char *at, const char *end) noexcept nogil:
+    """Beyond a string's closing quote; ``at`` is beyond the opening one. NULL when it never closes."""
+    while at < end:
+        if at[0] == c'"':
+            return at + 1
+        if at[0] == c'\\':
+            at += 1
+        at += 1
+    return NULL
+
+
+cdef const char *past_value(const char *at, const char *end) noexcept nogil:
+    """Beyond a value. NULL when there is none."""
+    cdef const char *start = at
+    cdef int depth = 0
+    if at >= end:
+        return NULL
+    if at[0] == c'"':
+        return past_string(at + 1, end)
+    if at[0] == c'{' or at[0] == c'[':
+        while at < end:
+            if at[0] == c'"':
+                at = past_string(at + 1, end)
+                if at == NULL:
+                    return NULL
+                continue
+            if at[0] == c'{' or at[0] == c'[':
+                depth += 1
+            elif at[0] == c'}' or at[0] == c']':
+                depth -= 1
+                if depth == 0:
+                    return at + 1
+            at += 1
+        return NULL
+    while at < end and at[0] != c',' and at[0] != c'}':
+        if <unsigned char>at[0] <= 32 or at[0] == c'"':
+            return NULL
+        at += 1
+    return at if at > start else NULL
+
+
+cdef inline int fields_of(bytes raw, Field *found) noexcept:
+    return fields_in(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), found)
+
+
+cdef int fields_in(const char *at, Py_ssize_t size, Field *found) noexcept nogil:
+    """The fields of an object as it stands; -1 when the plain form should look at it."""
+    cdef const char *end = at + size
+    cdef int count = 0
+    if end - at < 2 or at[0] != c'{':
+        return -1
+    at += 1
+    if at[0] == c'}':
+        return 0 if at + 1 == end else -1
+    while count < MOST:
+        if at >= end or at[0] != c'"':
+            return -1
+        at += 1
+        found[count].name = at
+        while at < end and at[0] != c'"':
+            if at[0] == c'\\':
+                return -1
+            at += 1
+        found[count].name_size = at - found[count].name
+        if end - at < 2 or at[1] != c':':
+            return -1
+        at += 2
+        found[count].value = at
+        at = past_value(at, end)
+        if at == NULL or at >= end:
+            return -1
+        found[count].value_size = at - found[count].value
+        count += 1
+        if at[0] == c',':
+            at += 1
+        elif at[0] == c'}':
+            return count if at + 1 == end else -1
+        else:
+            return -1
+    return -1
+
+
+cdef inline bint same_name(const Field *one, const Field *other) noexcept nogil:
+    return one.name_size == other.name_size and memcmp(one.name, other.name, one.name_size) == 0
+
+
+cdef inline int position(const Field *wanted, const Field *found, int count, int guess) noexcept nogil:
+    """Where the last field of that name stands; -1 when none does. Most objects keep one order, hence the guess."""
+    cdef int at
+    if guess < count and same_name(wanted, &found[guess]):
+        return guess
+    for at in range(count - 1, -1, -1):
+        if same_name(wanted, &found[at]):
+            return at
+    return -1
+
+
+cdef inline bint repeats(const Field *found, int count) noexcept nogil:
+    """Whether a name stands twice: never in what Discord sends, and the plain form knows what it means."""
+    cdef int at, other
+    for at in range(1, count):
+        for other in range(at):
+            if found[at].name_size == found[other].name_size and same_name(&found[at], &found[other]):
+                return True
+    return False
+
+
+cdef inline bint same_value(const Field *one, const Field *other) noexcept nogil:
+    return one.value_size == other.value_size and memcmp(one.value, other.value, one.value_size) == 0
+
+
+def says(bytes part not None, bytes whole not None):
+    cdef Field said[MOST]
+    cdef Field kept[MOST]
+    cdef int count = fields_of(part, said), among, at, where, guess = 0
+    if count < 0:
+        return plain.says(part, whole)
+    among = fields_of(whole, kept)
+    if among < 0 or repeats(said, count) or repeats(kept, among):
+        return plain.says(part, whole)
+    for at in range(count):
+        where = position(&said[at], kept, among, guess)
+        if where < 0 or not same_value(&said[at], &kept[where]):
+            return False
+        guess = where + 1
+    return True
+
+
+
+
+cdef inline char *put(char *out, const Field *field, bint first) noexcept nogil:
+    if not first:
+        out[0] = c','
+        out += 1
+    out[0] = c'"'
+    memcpy(out + 1, field.name, field.name_size)
+    out += 1 + field.name_size
+    out[0] = c'"'
+    out[1] = c':'
+    memcpy(out + 2, field.value, field.value_size)
+    return out + 2 + field.value_size
+
+
+def merge(bytes old not None, bytes new not None):
+    cdef Field kept[MOST]
+    cdef Field said[MOST]
+    cdef int where[MOST]
+    cdef int count = fields_of(old, kept), more, at, place, guess = 0
+    cdef bint changed = False
+    if count < 0:
+        return plain.merge(old, new)
+    more = fields_of(new, said)
+    if more < 0 or repeats(kept, count) or repeats(said, more):
+        return plain.merge(old, new)
+    for at in range(more):
+        place = where[at] = position(&said[at], kept, count, guess)
+        if place < 0 or not same_value(&said[at], &kept[place]):
+            changed = True
+        guess = place + 1 if place >= 0 else guess
+    if not changed:
+        return old
+    for at in range(more):
+        if where[at] >= 0:
+            kept[where[at]] = said[at]
+    cdef Py_ssize_t size = 2
+    for at in range(count):
+        size += kept[at].name_size + kept[at].value_size + 4
+    for at in range(more):
+        if where[at] < 0:
+            size += said[at].name_size + said[at].value_size + 4
+    size -= 1 if size > 2 else 0
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+    cdef char *out = PyBytes_AS_STRING(result)
+    cdef bint first = True
+    out[0] = c'{'
+    out += 1
+    for at in range(count):
+        out = put(out, &kept[at], first)
+        first = False
+    for at in range(more):
+        if where[at] < 0:
+            out = put(out, &said[at], first)
+            first = False
+    out[0] = c'}'
+    return result
+
+
+cdef inline bint is_named(const Field *field, bytes name) noexcept:
+    return (
+        field.name_size == PyBytes_GET_SIZE(name)
+        and memcmp(field.name, PyBytes_AS_STRING(name), field.name_size) == 0
+    )
+
+
+cdef bytes joined(const Field *found, int count, const char *left_out, Py_ssize_t room):
+    """An object of the fields that are not left out, ``room`` bytes long at most."""
+    cdef bytes result
+    cdef char *start
+    cdef char *out
+    cdef bint first = True
+    cdef int at
+    result = PyBytes_FromStringAndSize(NULL, room)
+    start = out = PyBytes_AS_STRING(result)
+    out[0] = c'{'
+    out += 1
+    for at in range(count):
+        if not left_out[at]:
+            out = put(out, &found[at], first)
+            first = False
+    out[0] = c'}'
+    return result
+
+
+def less(bytes raw not None, tuple names not None):
+    cdef Field found[MOST]
+    cdef char left_out[MOST]
+    cdef int count = fields_of(raw, found), at, kept = 0
+    cdef Py_ssize_t size = 1
+    cdef bytes name
+    if count < 0:
+        return plain.less(raw, names)
+    for at in range(count):
+        left_out[at] = 0
+        for name in names:
+            if is_named(&found[at], name):
+                left_out[at] = 1
+                break
+        if not left_out[at]:
+            size += found[at].name_size + found[at].value_size + 4
+            kept += 1
+    if kept == count:
+        return raw
+    return joined(found, count, left_out, size if kept else 2)
+
+
+def field(bytes raw not None, bytes name not None):
+    cdef Field found[MOST]
+    cdef int count = fields_of(raw, found), at
+    if count < 0:
+        return plain.field(raw, name)
+    for at in range(count - 1, -1, -1):
+        if is_named(&found[at], name):
+            return PyBytes_FromStringAndSize(found[at].value, found[at].value_size)
+    return None
+
+
+def parted(bytes raw not None, bytes name not None):
+    cdef Field found[MOST]
+    cdef char left_out[MOST]
+    cdef int count = fields_of(raw, found), at, wanted = -1
+    cdef Py_ssize_t size = 1
+    if count < 0:
+        return plain.parted(raw, name)
+    for at in range(count):
+        left_out[at] = is_named(&found[at], name)
+        if left_out[at]:
+            wanted = at
+        else:
+            size += found[at].name_size + found[at].value_size + 4
+    if wanted < 0:
+        return raw, None
+    value = PyBytes_FromStringAndSize(found[wanted].value, found[wanted].value_size)
+    return joined(found, count, left_out, size if size > 1 else 2), value
+
+
+cdef extern from "string.h" nogil:
+    void *memmem(const void *haystack, size_t size, const void *needle, size_t length)
+
+
+def find(bytes text not None, uint64_t entity_id):
+    cdef char digits[24]
+    cdef int at = 24, size
+    cdef const char *start = PyBytes_AS_STRING(text)
+    cdef const char *end = start + PyBytes_GET_SIZE(text)
+    cdef const char *line
+    cdef const char *last
+    at -= 1
+    digits[at] = c'{'
+    while True:
+        at -= 1
+        digits[at] = <char>(c'0' + entity_id % 10)
+        entity_id //= 10
+        if not entity_id:
+            break
+    at -= 1
+    digits[at] = c'\n'
+    size = 24 - at
+    line = <const char *>memmem(start, end - start, digits + at, size)
+    if line == NULL:
+        return None
+    line += size - 1
+    last = <const char *>memchr(line, c'\n', end - line)
+    return None if last == NULL else PyBytes_FromStringAndSize(line, last - line)
+
+
+
+# What follows recognises words by a keyed hash: the key is drawn for each process, so that nobody outside can make two
+# texts share a mark. Fields count in any order.
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    static uint64_t key_a, key_b, key_c;
+    static inline uint64_t folded(uint64_t a, uint64_t b) {
+    #ifdef __SIZEOF_INT128__
+        __uint128_t product = (__uint128_t)a * b;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    #else
+        uint64_t high = (a >> 32) * (b >> 32), low = (a & 0xffffffffu) * (b & 0xffffffffu);
+        uint64_t one = (a >> 32) * (b & 0xffffffffu), other = (a & 0xffffffffu) * (b >> 32);
+        uint64_t middle = (low >> 32) + (one & 0xffffffffu) + (other & 0xffffffffu);
+        return ((low & 0xffffffffu) | middle << 32) ^ (high + (one >> 32) + (other >> 32) + (middle >> 32));
+    #endif
+    }
+    static inline uint64_t eight(const char *at) { uint64_t found; memcpy(&found, at, 8); return found; }
+    static inline uint64_t four(const char *at) { uint32_t found; memcpy(&found, at, 4); return found; }
+    static inline uint64_t hashed(const char *at, size_t size) {
+        uint64_t found = key_a ^ size, one = 0, other = 0;
+        size_t left = size;
+        for (; left >= 16; at += 16, left -= 16)
+            found = folded(eight(at) ^ key_b, eight(at + 8) ^ found);
+        if (left >= 8) { one = eight(at); other = eight(at + left - 8); }
+        else if (left >= 4) { one = four(at) << 32 | four(at + left - 4); }
+        else if (left) { one = (uint64_t)(unsigned char)at[0] << 16 | (unsigned char)at[left >> 1] << 8
+                               | (unsigned char)at[left - 1]; }
+        return folded(folded(one ^ key_b, other ^ found) ^ key_c, size ^ key_a);
+    }
+    """
+    uint64_t key_a, key_b, key_c
+    uint64_t folded(uint64_t a, uint64_t b) noexcept nogil
+    uint64_t hashed(const char *at, size_t size) noexcept nogil
+
+
+key_a = <uint64_t>PyObject_Hash(b"rateway a") | 1
+key_b = <uint64_t>PyObject_Hash(b"rateway b") | 1
+key_c = <uint64_t>PyObject_Hash(b"rateway c") | 1
+
+
+cdef inline bint is_called(const Field *field, const char *name, Py_ssize_t size) noexcept nogil:
+    return field.name_size == size and memcmp(field.name, name, size) == 0
+
+
+cdef inline uint64_t hash_of(const Field *field) noexcept nogil:
+    # A field's name, colon and value stand side by side.
+    return hashed(field.name, field.value + field.value_size - field.name)
+
+
+cdef inline uint64_t words_of(const Field *found, int count, bint with_user) noexcept nogil:
+    """What some fields say, in whatever order."""
+    cdef uint64_t total = 0
+    cdef int at
+    for at in range(count):
+        if with_user or not is_called(&found[at], b"user", 4):
+            total += hash_of(&found[at])
+    return total
+
+
+cdef inline bint is_null(const Field *field) noexcept nogil:
+    return field.value_size == 4 and memcmp(field.value, b"null", 4) == 0
+
+
+cdef inline uint64_t id_in(const Field *field) noexcept nogil:
+    """An id as Discord writes them, in quotes; 0 when it is none."""
+    cdef uint64_t found = 0
+    cdef Py_ssize_t at
+    if field.value_size < 3 or field.value_size > 21 or field.value[0] != c'"':
+        return 0
+    for at in range(1, field.value_size - 1):
+        if field.value[at] < c'0' or field.value[at] > c'9':
+            return 0
+        found = found * 10 + <uint64_t>(field.value[at] - c'0')
+    return found
+
+
+cdef inline uint64_t id_of(const Field *found, int count) noexcept nogil:
+    cdef int at
+    for at in range(count):
+        if is_called(&found[at], b"id", 2):
+            return id_in(&found[at])
+    return 0
+
+
+def presence(bytes d not None):
+    cdef Field found[MOST]
+    cdef Field user[MOST]
+    cdef int count = fields_of(d, found), at, inside = 0
+    cdef uint64_t guild_id = 0, user_id = 0
+    cdef bint offline = False
+    for at in range(count):
+        if is_called(&found[at], b"guild_id", 8):
+            guild_id = id_in(&found[at])
+        elif is_called(&found[at], b"status", 6):
+            offline = found[at].value_size == 9 and memcmp(found[at].value, b'"offline"', 9) == 0
+        elif is_called(&found[at], b"user", 4):
+            inside = fields_in(found[at].value, found[at].value_size, user)
+            user_id = id_of(user, inside)
+    if not guild_id or not user_id:
+        return plain.presence(d)
+    return guild_id, user_id, offline, inside > 1
+
+
+cdef enum:
+    WAYS = 16
+    SHIFT = 18
+    CROWDED = 8
+    OF_USER = 0
+    WHOLE_USER = 1
+
+
+cdef inline uint64_t tag_of(uint64_t user_id) noexcept nogil:
+    """The top byte of all marks of a user, by which they are forgotten: never 0, which is an empty place."""
+    return user_id * 0x9E3779B97F4A7C15u >> 56 | 1
+
+
+cdef inline uint64_t marked(uint64_t place, uint64_t user_id, uint64_t words) noexcept nogil:
+    """What stands for words in the table."""
+    return folded(words ^ place * 0x9E3779B97F4A7C15u, user_id ^ key_b) >> 8 | tag_of(user_id) << 56
+
+
+cdef inline void forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
+    cdef int at
+    for at in range(WAYS):
+        if ways[at] >> 56 == tag:
+            ways[at] = 0
+
+
+cdef class Echoes:
+    cdef uint64_t *_prints
+    cdef uint64_t *_former
+    cdef uint64_t _mask, _former_mask
+    cdef uint64_t _learned
+    cdef readonly bint any
+
+    def __cinit__(self):
+        self._prints = self._former = NULL
+
+    def __init__(self):
+        self.forget_all()
+
+    def __dealloc__(self):
+        PyMem_Free(self._prints)
+        PyMem_Free(self._former)
+
+    @property
+    def places(self):
+        return self._mask + WAYS
+
+    # one mark
+
+    cdef bint _known(self, uint64_t user_id, uint64_t mark) noexcept:
+        cdef uint64_t *ways = self._prints + (user_id >> SHIFT & self._mask)
+        if ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark:
+            return True
+        if self._former != NULL:
+            ways = self._former + (user_id >> SHIFT & self._former_mask)
+            if ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark:
+                self._learn(user_id, mark)
+                self._learned += 1
+                return True
+        return False
+
+    cdef void _learn(self, uint64_t user_id, uint64_t mark) noexcept:
+        cdef uint64_t *ways = self._prints + (user_id >> SHIFT & self._mask)
+        cdef uint64_t *first = ways + (mark & 15)
+        cdef uint64_t *second = ways + (mark >> 4 & 15)
+        if first[0] == mark or second[0] == mark:
+            return
+        # In a free place, else in either of the two.
+        if first[0] != 0 and (second[0] == 0 or mark & 256):
+            second[0] = mark
+        else:
+            first[0] = mark
+        self.any = True
+
+    cdef int _count(self) except -1:
+        cdef uint64_t *larger
+        cdef uint64_t places = self._mask + WAYS
+        self._learned += 1
+        if self._learned <= places // CROWDED:
+            return 0
+        PyMem_Free(self._former)
+        self._former = NULL
+        if places < <uint64_t>plain.MOST_PRINTS:
+            # A larger table, empty; what the smaller one knows moves when it is heard again.
+            larger = <uint64_t *>PyMem_Calloc(4 * places, sizeof(uint64_t))
+            if larger == NULL:
+                raise MemoryError
+            self._learned = 0
+            self._former, self._former_mask = self._prints, self._mask
+            self._prints, self._mask = larger, 4 * places - WAYS
+        return 0
+
+    # words of an event
+
+    def message(self, bytes d not None):
+        cdef Field found[MOST]
+        cdef Field author[MOST]
+        cdef Field member[MOST]
+        cdef int count = fields_of(d, found), at, in_author = -1, in_member = -1
+        cdef uint64_t message_id = 0, channel_id = 0, guild_id = 0, user_id
+        cdef const Field *field
+        for at in range(count):
+            field = &found[at]
+            if is_called(field, b"id", 2):
+                message_id = id_in(field)
+            elif is_called(field, b"channel_id", 10):
+                channel_id = id_in(field)
+            elif is_called(field, b"guild_id", 8):
+                guild_id = id_in(field)
+            elif is_called(field, b"author", 6):
+                in_author = fields_in(field.value, field.value_size, author)
+            elif is_called(field, b"member", 6):
+                in_member = fields_in(field.value, field.value_size, member)
+            elif is_called(field, b"webhook_id", 10) and not is_null(field):
+                return None
+        if not message_id or not channel_id or not guild_id or in_author < 0 or in_member < 0:
+            return None
+        user_id = id_of(author, in_author)
+        if (
+            not user_id
+            or not self._known(user_id, marked(guild_id, user_id, words_of(member, in_member, False)))
+            or not self._known(user_id, marked(OF_USER, user_id, words_of(author, in_author, True)))
+        ):
+            return None
+        return channel_id, message_id
+
+    def carried(self, bytes d not None, bint stale=False):
+        cdef Field found[MOST]
+        cdef Field member[MOST]
+        cdef Field user[MOST]
+        cdef int count = fields_of(d, found), at, in_member = -1, in_user = -1
+        cdef uint64_t guild_id = 0, user_id = 0
+        for at in range(count):
+            if is_called(&found[at], b"guild_id", 8):
+                guild_id = id_in(&found[at])
+            elif is_called(&found[at], b"user_id", 7):
+                user_id = id_in(&found[at])
+            elif is_called(&found[at], b"member", 6):
+                in_member = fields_in(found[at].value, found[at].value_size, member)
+        for at in range(in_member):
+            if is_called(&member[at], b"user", 4):
+                in_user = fields_in(member[at].value, member[at].value_size, user)
+        if not guild_id or not user_id or in_user < 0:
+            return False
+        if not self._known(user_id, marked(OF_USER, user_id, words_of(user, in_user, True))):
+            return False
+        cdef uint64_t words = words_of(member, in_member, False)
+        if not stale:
+            return self._known(user_id, marked(guild_id, user_id, words))
+        # Whatever is kept of these two, the other fields are known when all are known with any of their values.
+        for at in range(in_member):
+            if is_called(&member[at], b"mute", 4) or is_called(&member[at], b"deaf", 4):
+                words -= hash_of(&member[at])
+        cdef uint64_t muted[2]
+        cdef uint64_t deafened[2]
+        muted[0], muted[1] = hashed(b'mute":false', 11), hashed(b'mute":true', 10)
+        deafened[0], deafened[1] = hashed(b'deaf":false', 11), hashed(b'deaf":true', 10)
+        for at in range(4):
+            if self._known(user_id, marked(guild_id, user_id, words + muted[at & 1] + deafened[at >> 1])):
+                return True
+        return self._known(user_id, marked(guild_id, user_id, words))
+
+    # words of one member or user
+
+    def knows_member(self, uint64_t guild_id, uint64_t user_id, bytes member not None):
+        cdef Field found[MOST]
+        cdef int count = fields_of(member, found)
+        return count >= 0 and self._known(user_id, marked(guild_id, user_id, words_of(found, count, False)))
+
+    def knows_user(self, uint64_t user_id, bytes user not None):
+        cdef Field found[MOST]
+        cdef int count = fields_of(user, found)
+        return count >= 0 and self._known(user_id, marked(OF_USER, user_id, words_of(found, count, True)))
+
+    def learn_member(self, uint64_t guild_id, uint64_t user_id, bytes member not None):
+        cdef Field found[MOST]
+        cdef int count = fields_of(member, found)
+        if count >= 0:
+            self._learn(user_id, marked(guild_id, user_id, words_of(found, count, False)))
+            self._count()
+
+    def learn_user(self, uint64_t user_id, bytes user not None):
+        cdef Field found[MOST]
+        cdef int count = fields_of(user, found)
+        if count >= 0:
+            self._learn(user_id, marked(OF_USER, user_id, words_of(found, count, True)))
+
+    def learn_members(self, uint64_t guild_id, list ids not None, list raws not None, bint fresh):
+        cdef Field found[MOST]
+        cdef Field user[MOST]
+        cdef int count, inside, at
+        cdef uint64_t user_id, words
+        cdef Py_buffer view
+        cdef bint learns
+        for number in range(len(ids)):
+            user_id = ids[number]
+            learns = self._learned <= (self._mask + WAYS) // CROWDED
+            if not learns and not self.any:
+                continue
+            inside = -1
+            PyObject_GetBuffer(raws[number], &view, PyBUF_SIMPLE)
+            try:
+                count = fields_in(<const char *>view.buf, view.len, found)
+                for at in range(count):
+                    if is_called(&found[at], b"user", 4):
+                        inside = fields_in(found[at].value, found[at].value_size, user)
+                words = words_of(user, inside, True)
+                if not fresh or inside < 0 or not self._known(user_id, marked(WHOLE_USER, user_id, words)):
+                    self._forget(user_id)
+                if learns and inside >= 0:
+                    self._learn(user_id, marked(guild_id, user_id, words_of(found, count, False)))
+                    self._learn(user_id, marked(OF_USER, user_id, words))
+                    self._learn(user_id, marked(WHOLE_USER, user_id, words))
+                    self._count()
+            finally:
+                PyBuffer_Release(&view)
+
+    def forget(self, uint64_t user_id):
+        self._forget(user_id)
+
+    cdef void _forget(self, uint64_t user_id) noexcept:
+        forget_in(self._prints + (user_id >> SHIFT & self._mask), tag_of(user_id))
+        if self._former != NULL:
+            forget_in(self._former + (user_id >> SHIFT & self._former_mask), tag_of(user_id))
+
+    def forget_all(self):
+        cdef uint64_t places = plain.LEAST_PRINTS
+        PyMem_Free(self._prints)
+        PyMem_Free(self._former)
+        self._former = NULL
+        self._prints = <uint64_t *>PyMem_Calloc(places, sizeof(uint64_t))
+        if self._prints == NULL:
+            raise MemoryError
+        self._mask = places - WAYS
+        self._learned = 0
+        self.any = False

@@ -1,0 +1,292 @@
+"""What every event needs, compiled and plain: both say the same, and words are known only while they hold."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rateway.cache import hot, plain
+
+FORMS = [pytest.param(form, id=form.__name__.rpartition(".")[2]) for form in (plain, hot)]
+form = pytest.mark.parametrize("form", FORMS)
+
+encode = msgspec.json.encode
+NAMES = st.sampled_from(["id", "user", "nick", "roles", "bot", "x", "ü", 'a"b', "user_id", ""])
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 1 << 62),
+    st.text(max_size=6),
+    st.sampled_from(['"', "\\", "}", "{,", "ü"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(NAMES, VALUES, max_size=7)
+
+
+def raws(found: dict[str, Any]) -> bytes:
+    return encode(found)
+
+
+# objects
+
+
+@given(OBJECTS, OBJECTS)
+def test_both_forms_compare_and_merge_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
+    old, new = raws(one), raws(other)
+    assert hot.says(new, old) == plain.says(new, old)
+    merged = hot.merge(old, new)
+    assert merged == plain.merge(old, new)
+    assert msgspec.json.decode(merged) == {**one, **other}
+    assert hot.says(new, merged) is True
+    assert (merged is old) == (hot.says(new, old))
+
+
+@given(OBJECTS, st.lists(NAMES, max_size=3))
+def test_both_forms_take_apart_alike(found: dict[str, Any], names: list[str]) -> None:
+    raw, left = raws(found), tuple(name.encode() for name in names)
+    assert hot.less(raw, left) == plain.less(raw, left)
+    assert msgspec.json.decode(hot.less(raw, left)) == {k: v for k, v in found.items() if k not in names}
+    for name in left:
+        assert hot.field(raw, name) == plain.field(raw, name)
+        assert hot.parted(raw, name) == plain.parted(raw, name)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"}",
+        b"[]",
+        b"null",
+        b'{"a":1',
+        b'{"a"}',
+        b'{"a":}',
+        b'{"a":1,}',
+        b'{"a":"x}',
+        b'{"a":[1}',
+        b'{"a\\',
+        b'{"a":1}x',
+    ],
+)
+def test_what_is_no_object_is_refused_by_both(raw: bytes) -> None:
+    for one in (plain, hot):
+        for call in (
+            partial(one.says, raw, b"{}"),
+            partial(one.merge, b"{}", raw),
+            partial(one.less, raw, (b"a",)),
+            partial(one.field, raw, b"a"),
+            partial(one.parted, raw, b"a"),
+        ):
+            with pytest.raises(msgspec.DecodeError):
+                call()
+
+
+@given(st.binary(max_size=40), OBJECTS, st.integers(0, 60), st.integers(0, 60))
+def test_torn_bytes_are_read_by_neither_or_by_both(
+    junk: bytes, found: dict[str, Any], start: int, end: int
+) -> None:
+    whole = raws(found)
+    for raw in (junk, whole[start:], whole[:end], whole[:start] + junk + whole[start:]):
+        outcomes: list[tuple[bytes, bytes | None] | None] = []
+        for one in (plain, hot):
+            try:
+                outcomes.append((one.less(raw, (b"user",)), one.field(raw, b"id")))
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                outcomes.append(None)
+        # The compiled form looks at no value more closely than it must: what it takes, it leaves as it stands.
+        assert outcomes[0] is None or outcomes[0] == outcomes[1]
+
+
+def test_space_escapes_repeated_and_many_fields_are_the_plain_form_s_business() -> None:
+    assert hot.field(b'{ "id" : 1 }', b"id") == b"1"
+    assert hot.field(b'{"\\u0069d":1}', b"id") == b"1"
+    assert hot.merge(b'{"a":1,"a":2}', b'{"b":3}') == b'{"a":2,"b":3}'
+    many = {f"f{number}": number for number in range(300)}
+    assert hot.merge(raws(many), b'{"f7":0}') == plain.merge(raws(many), b'{"f7":0}')
+    assert hot.field(raws(many), b"f299") == b"299"
+
+
+@given(st.dictionaries(st.integers(0, 1 << 63), OBJECTS, max_size=8), st.integers(0, 1 << 63))
+def test_an_object_is_found_in_its_page_s_text(objects: dict[int, dict[str, Any]], other: int) -> None:
+    text = b"\n" + b"".join(b"%d%b\n" % (number, raws(objects[number])) for number in sorted(objects))
+    for number in (*objects, other):
+        found = hot.find(text, number)
+        assert found == plain.find(text, number)
+        assert found == (raws(objects[number]) if number in objects else None)
+
+
+# events
+
+
+def presences() -> list[dict[str, Any]]:
+    user = {"id": "80351110224678912"}
+    return [
+        {"user": user, "guild_id": "7", "status": "online", "activities": [{"name": '"status":"offline"'}]},
+        {"status": "offline", "guild_id": "7", "user": user},
+        {"guild_id": "7", "user": {**user, "username": "x"}, "status": None},
+        {"guild_id": 7, "user": {"id": 9}},
+    ]
+
+
+@pytest.mark.parametrize("event", presences())
+def test_both_forms_read_presences_alike(event: dict[str, Any]) -> None:
+    assert hot.presence(encode(event)) == plain.presence(encode(event))
+
+
+@form
+def test_a_presence_of_nobody_is_refused(form: ModuleType) -> None:
+    for event in (
+        {"guild_id": "7"},
+        {"user": {"id": "1"}},
+        {"guild_id": "7", "user": {}},
+        {"guild_id": "x", "user": 1},
+    ):
+        with pytest.raises(msgspec.DecodeError):
+            form.presence(encode(event))
+
+
+GUILD, USER = 41771983423143937, 80351110224678912
+PERSON = {"id": str(USER), "username": "ann", "bot": False}
+MEMBER = {"nick": None, "roles": ["1"], "mute": False, "deaf": False, "joined_at": "2026-01-01"}
+
+
+def told(form: ModuleType) -> Any:
+    echoes = form.Echoes()
+    echoes.learn_members(GUILD, [USER], [msgspec.Raw(encode({"user": PERSON, **MEMBER}))], True)
+    return echoes
+
+
+def message(author: dict[str, Any], member: dict[str, Any], **more: Any) -> bytes:
+    return encode(
+        {"id": "5", "channel_id": "6", "author": author, "guild_id": str(GUILD), "member": member, **more}
+    )
+
+
+def typing(user: dict[str, Any], member: dict[str, Any], **more: Any) -> bytes:
+    return encode({"user_id": str(USER), "guild_id": str(GUILD), "member": {**member, "user": user}, **more})
+
+
+@form
+def test_what_a_snapshot_said_is_known_in_messages_typing_and_voice(form: ModuleType) -> None:
+    echoes = told(form)
+    assert echoes.message(message(PERSON, MEMBER)) == (6, 5)
+    assert echoes.carried(typing(PERSON, MEMBER))
+    without_two = {name: MEMBER[name] for name in MEMBER if name not in ("mute", "deaf")}
+    echoes.learn_member(GUILD, USER, encode(without_two))
+    assert echoes.carried(typing(PERSON, {**MEMBER, "mute": True, "deaf": True}), stale=True)
+
+
+@form
+def test_news_is_not_known(form: ModuleType) -> None:
+    echoes = told(form)
+    assert echoes.message(message({**PERSON, "username": "bob"}, MEMBER)) is None
+    assert echoes.message(message(PERSON, {**MEMBER, "nick": "x"})) is None
+    assert echoes.message(message(PERSON, MEMBER, webhook_id="3")) is None
+    assert echoes.message(message(PERSON, MEMBER, guild_id=None)) is None
+    assert not echoes.carried(typing({**PERSON, "bot": True}, MEMBER))
+    assert not echoes.carried(typing(PERSON, {**MEMBER, "roles": []}))
+    assert not echoes.carried(typing(PERSON, {**MEMBER, "mute": True}))
+    assert not echoes.carried(typing(PERSON, {**MEMBER, "roles": []}), stale=True)
+    assert not echoes.carried(typing(PERSON, MEMBER, guild_id=str(GUILD + 1)))
+    assert not echoes.carried(encode({"user_id": str(USER), "guild_id": str(GUILD)}))
+
+
+@form
+def test_a_second_guild_s_snapshot_keeps_what_is_known_only_if_it_says_the_same_of_the_user(
+    form: ModuleType,
+) -> None:
+    for said, known in ((PERSON, True), ({**PERSON, "avatar": "x"}, False)):
+        echoes = told(form)
+        echoes.learn_members(GUILD + 1, [USER], [msgspec.Raw(encode({"user": said, **MEMBER}))], True)
+        assert (echoes.message(message(PERSON, MEMBER)) is not None) is known
+    echoes = told(form)
+    echoes.learn_members(GUILD, [USER], [msgspec.Raw(encode({"user": PERSON, **MEMBER, "nick": "x"}))], False)
+    assert echoes.message(message(PERSON, MEMBER)) is None
+
+
+PEOPLE = st.integers(1, 40).map(lambda number: number << 22)
+WORDS = st.integers(0, 6).map(lambda number: b'{"x":%d}' % number)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["user", "member", "forget", "all", "ask"]), PEOPLE, WORDS), max_size=300
+)
+
+
+@form
+@given(steps=STEPS)
+def test_what_is_known_was_learned_and_not_forgotten_since(
+    form: ModuleType, steps: list[tuple[str, int, bytes]]
+) -> None:
+    echoes, true = form.Echoes(), set[tuple[str, int, bytes]]()
+    for step, user_id, words in steps:
+        if step == "user":
+            echoes.learn_user(user_id, words)
+        elif step == "member":
+            echoes.learn_member(GUILD, user_id, words)
+        elif step == "forget":
+            echoes.forget(user_id)
+            true = {known for known in true if known[1] != user_id}
+        elif step == "all":
+            echoes.forget_all()
+            true.clear()
+        if step in ("user", "member"):
+            true.add((step, user_id, words))
+        assert not echoes.knows_user(user_id, words) or ("user", user_id, words) in true
+        assert not echoes.knows_member(GUILD, user_id, words) or ("member", user_id, words) in true
+        assert step != "user" or echoes.knows_user(user_id, words)
+
+
+@form
+def test_most_of_what_many_people_say_stays_known_while_the_table_grows(form: ModuleType) -> None:
+    chance = random.Random(7)
+    echoes = form.Echoes()
+    people = [chance.randrange(1 << 58, 1 << 60) for _ in range(20_000)]
+    for _ in range(3):
+        known = 0
+        for user_id in people:
+            for place in (GUILD, GUILD + 1):
+                if echoes.knows_member(place, user_id, b'{"x":1}'):
+                    known += 1
+                else:
+                    echoes.learn_member(place, user_id, b'{"x":1}')
+    assert known > 0.9 * 2 * len(people)
+
+
+@form
+def test_most_of_a_large_snapshot_is_known(form: ModuleType) -> None:
+    chance = random.Random(9)
+    echoes = form.Echoes()
+    people = [chance.randrange(1 << 58, 1 << 60) for _ in range(30_000)]
+    said = [msgspec.Raw(b'{"nick":null,"user":{"id":"%d"}}' % user_id) for user_id in people]
+    for at in range(0, len(people), 1000):
+        echoes.learn_members(GUILD + at, people[at : at + 1000], said[at : at + 1000], True)
+    known = sum(
+        echoes.knows_member(GUILD + at // 1000 * 1000, user_id, bytes(said[at]))
+        for at, user_id in enumerate(people)
+    )
+    assert known > 0.85 * len(people)
+
+
+@form
+def test_the_table_is_bounded_however_much_is_said(form: ModuleType) -> None:
+    chance = random.Random(8)
+    echoes = form.Echoes()
+    for _ in range(400_000):
+        echoes.learn_member(GUILD, chance.randrange(1 << 62), b"{}")
+    assert echoes.places == plain.MOST_PRINTS
+    user_id = chance.randrange(1 << 62)
+    echoes.learn_user(user_id, b"{}")
+    assert echoes.knows_user(user_id, b"{}")
+    echoes.forget(user_id)
+    assert not echoes.knows_user(user_id, b"{}")
