@@ -234,9 +234,12 @@ def test_what_is_known_was_learned_and_not_forgotten_since(
             echoes.learn_user(user_id, words)
         elif step == "member":
             echoes.learn_member(GUILD, user_id, words)
-        elif step == "forget":
-            echoes.forget(user_id)
-            true = {known for known in true if known[1] != user_id}
+        elif step.startswith("not "):
+            if step == "not user":
+                echoes.forget_user(user_id)
+            else:
+                echoes.forget_member(GUILD, user_id)
+            true = {known for known in true if known[:2] != (step[4:], user_id)}
         elif step == "all":
             echoes.forget_all()
             true.clear()
@@ -288,5 +291,5 @@ def test_the_table_is_bounded_however_much_is_said(form: ModuleType) -> None:
     user_id = chance.randrange(1 << 62)
     echoes.learn_user(user_id, b"{}")
     assert echoes.knows_user(user_id, b"{}")
-    echoes.forget(user_id)
+    echoes.forget_user(user_id)
     assert not echoes.knows_user(user_id, b"{}")

@@ -269,7 +269,7 @@ class Book(View):
 
     def _put_user(self, user_id: int, raw: bytes) -> None:
         self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + raw)
-        self.echoes.forget(user_id)
+        self.echoes.forget_user(user_id)
 
     def take_current_user(self, new: Fields) -> None:
         """Merge into the bot's own user."""
@@ -294,23 +294,15 @@ class Book(View):
             changed = kept is not known
             if changed:
                 self.shelf.replace(number, _MEMBER, user_id, kept, paged=paged)
-        echoes = self.echoes
-        if user is None:
-            if changed:
-                echoes.forget(user_id)
-            return
-        knew_user = knows_user = echoes.knows_user(user_id, user)
         if changed:
-            echoes.forget(user_id)
-        if not knew_user:
-            knows_user = self._take_user(user_id, user, self.user(user_id, embedded, number))
-        if changed and self.takes_authors:
-            # Who has just changed is likely to be heard soon.
-            echoes.learn_member(guild_id, user_id, kept)
-        if knows_user and (changed or not knew_user):
-            echoes.learn_user(user_id, user)
+            self.echoes.forget_member(guild_id, user_id)
+            if self.takes_authors:
+                # Who has just changed is likely to be heard soon.
+                self.echoes.learn_member(guild_id, user_id, kept)
+        if user is not None:
+            self.take_user(user_id, user, embedded, number)
 
-    def remove_member(self, number: int, user_id: int, last_words: bytes) -> bool:
+    def remove_member(self, guild_id: int, number: int, user_id: int, last_words: bytes) -> bool:
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
         event says it; who is the caller to count it."""
         shelf = self.shelf
@@ -322,11 +314,12 @@ class Book(View):
         was = shelf.remove(number, _MEMBER, user_id)
         shelf.remove_presence(number, user_id)
         shelf.remove(number, Kind.VOICE_STATE, user_id)
-        self.echoes.forget(user_id)
+        self.echoes.forget_member(guild_id, user_id)
         if user is not None:
-            self.storage.put(_USERS, key8(user_id), _STAMP.pack(self.stamp()) + user)
+            self._put_user(user_id, user)
         elif not shared:
             self.storage.delete(_USERS, key8(user_id))
+            self.echoes.forget_user(user_id)
         return was is not None
 
     def drop_members(self, number: int, keep: frozenset[int] | set[int]) -> None:
@@ -338,9 +331,11 @@ class Book(View):
             user_id: user for user_id in leaving if (user := self._only_here(number, user_id)) is not None
         }
         self.shelf.remove_many(number, Kind.MEMBER, leaving)
+        guild = self.guild_of(number)
         for user_id in leaving:
             self._left(user_id, users.get(user_id))
-        self.echoes.forget_all()
+            if guild is not None:
+                self.echoes.forget_member(guild[0], user_id)
 
     def _only_here(self, number: int, user_id: int) -> bytes | None:
         """What is known of a user, if other guilds share it but this guild's snapshot is where it is known from."""
@@ -359,10 +354,10 @@ class Book(View):
     def _left(self, user_id: int, user: bytes | None) -> None:
         """A user lost a guild. ``user``: what must be written down because that guild's snapshot had it."""
         if user is not None:
-            self.storage.put(Table.USERS, key8(user_id), _STAMP.pack(self.stamp()) + user)
-        elif not self.shelf.homes(Kind.MEMBER, user_id):
+            self._put_user(user_id, user)
+        elif not self.shelf.homes(_MEMBER, user_id, 1):
             self.storage.delete(Table.USERS, key8(user_id))
-            self.echoes.forget(user_id)
+            self.echoes.forget_user(user_id)
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""

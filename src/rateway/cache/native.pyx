@@ -429,20 +429,32 @@ def presence(bytes d not None):
 
 cdef enum:
     WAYS = 16
-    SHIFT = 18
     CROWDED = 8
     OF_USER = 0
     WHOLE_USER = 1
 
 
-cdef inline uint64_t tag_of(uint64_t user_id) noexcept nogil:
-    """The top byte of all marks of a user, by which they are forgotten: never 0, which is an empty place."""
-    return user_id * 0x9E3779B97F4A7C15u >> 56 | 1
+cdef inline uint64_t home_of(uint64_t place, uint64_t user_id) noexcept nogil:
+    """What a member's marks, or a user's, have in common: the low bits choose their ways, the top byte is their tag."""
+    return folded(place ^ key_a, user_id ^ key_b)
 
 
-cdef inline uint64_t marked(uint64_t place, uint64_t user_id, uint64_t words) noexcept nogil:
+cdef inline uint64_t tag_of(uint64_t home) noexcept nogil:
+    """Never 0: an empty place has no tag."""
+    return home >> 56 | 1
+
+
+cdef inline uint64_t marked(uint64_t home, uint64_t words) noexcept nogil:
     """What stands for words in the table."""
-    return folded(words ^ place * 0x9E3779B97F4A7C15u, user_id ^ key_b) >> 8 | tag_of(user_id) << 56
+    return folded(words ^ key_c, home) >> 8 | tag_of(home) << 56
+
+
+cdef inline uint64_t *ways_of(uint64_t *prints, uint64_t mask, uint64_t home) noexcept nogil:
+    return prints + (home & mask)
+
+
+cdef inline bint stands_in(const uint64_t *ways, uint64_t mark) noexcept nogil:
+    return ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark
 
 
 cdef inline void forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
@@ -475,20 +487,19 @@ cdef class Echoes:
 
     # one mark
 
-    cdef bint _known(self, uint64_t user_id, uint64_t mark) noexcept:
-        cdef uint64_t *ways = self._prints + (user_id >> SHIFT & self._mask)
-        if ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark:
+    cdef bint _known(self, uint64_t home, uint64_t words) noexcept:
+        cdef uint64_t mark = marked(home, words)
+        if stands_in(ways_of(self._prints, self._mask, home), mark):
             return True
-        if self._former != NULL:
-            ways = self._former + (user_id >> SHIFT & self._former_mask)
-            if ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark:
-                self._learn(user_id, mark)
-                self._learned += 1
-                return True
+        if self._former != NULL and stands_in(ways_of(self._former, self._former_mask, home), mark):
+            self._learn(home, words)
+            self._learned += 1
+            return True
         return False
 
-    cdef void _learn(self, uint64_t user_id, uint64_t mark) noexcept:
-        cdef uint64_t *ways = self._prints + (user_id >> SHIFT & self._mask)
+    cdef void _learn(self, uint64_t home, uint64_t words) noexcept:
+        cdef uint64_t mark = marked(home, words)
+        cdef uint64_t *ways = ways_of(self._prints, self._mask, home)
         cdef uint64_t *first = ways + (mark & 15)
         cdef uint64_t *second = ways + (mark >> 4 & 15)
         if first[0] == mark or second[0] == mark:
@@ -499,6 +510,11 @@ cdef class Echoes:
         else:
             first[0] = mark
         self.any = True
+
+    cdef void _forget(self, uint64_t home) noexcept:
+        forget_in(ways_of(self._prints, self._mask, home), tag_of(home))
+        if self._former != NULL:
+            forget_in(ways_of(self._former, self._former_mask, home), tag_of(home))
 
     cdef int _count(self) except -1:
         cdef uint64_t *larger
@@ -546,8 +562,8 @@ cdef class Echoes:
         user_id = id_of(author, in_author)
         if (
             not user_id
-            or not self._known(user_id, marked(guild_id, user_id, words_of(member, in_member, False)))
-            or not self._known(user_id, marked(OF_USER, user_id, words_of(author, in_author, True)))
+            or not self._known(home_of(guild_id, user_id), words_of(member, in_member, False))
+            or not self._known(home_of(OF_USER, user_id), words_of(author, in_author, True))
         ):
             return None
         return channel_id, message_id
@@ -570,11 +586,12 @@ cdef class Echoes:
                 in_user = fields_in(member[at].value, member[at].value_size, user)
         if not guild_id or not user_id or in_user < 0:
             return False
-        if not self._known(user_id, marked(OF_USER, user_id, words_of(user, in_user, True))):
+        if not self._known(home_of(OF_USER, user_id), words_of(user, in_user, True)):
             return False
+        cdef uint64_t home = home_of(guild_id, user_id)
         cdef uint64_t words = words_of(member, in_member, False)
         if not stale:
-            return self._known(user_id, marked(guild_id, user_id, words))
+            return self._known(home, words)
         # Whatever is kept of these two, the other fields are known when all are known with any of their values.
         for at in range(in_member):
             if is_called(&member[at], b"mute", 4) or is_called(&member[at], b"deaf", 4):
@@ -584,34 +601,35 @@ cdef class Echoes:
         muted[0], muted[1] = hashed(b'mute":false', 11), hashed(b'mute":true', 10)
         deafened[0], deafened[1] = hashed(b'deaf":false', 11), hashed(b'deaf":true', 10)
         for at in range(4):
-            if self._known(user_id, marked(guild_id, user_id, words + muted[at & 1] + deafened[at >> 1])):
+            if self._known(home, words + muted[at & 1] + deafened[at >> 1]):
                 return True
-        return self._known(user_id, marked(guild_id, user_id, words))
+        return self._known(home, words)
 
     # words of one member or user
 
     def knows_member(self, uint64_t guild_id, uint64_t user_id, bytes member not None):
         cdef Field found[MOST]
         cdef int count = fields_of(member, found)
-        return count >= 0 and self._known(user_id, marked(guild_id, user_id, words_of(found, count, False)))
+        return count >= 0 and self._known(home_of(guild_id, user_id), words_of(found, count, False))
 
     def knows_user(self, uint64_t user_id, bytes user not None):
         cdef Field found[MOST]
         cdef int count = fields_of(user, found)
-        return count >= 0 and self._known(user_id, marked(OF_USER, user_id, words_of(found, count, True)))
+        return count >= 0 and self._known(home_of(OF_USER, user_id), words_of(found, count, True))
 
     def learn_member(self, uint64_t guild_id, uint64_t user_id, bytes member not None):
         cdef Field found[MOST]
         cdef int count = fields_of(member, found)
         if count >= 0:
-            self._learn(user_id, marked(guild_id, user_id, words_of(found, count, False)))
+            self._learn(home_of(guild_id, user_id), words_of(found, count, False))
             self._count()
 
     def learn_user(self, uint64_t user_id, bytes user not None):
         cdef Field found[MOST]
         cdef int count = fields_of(user, found)
         if count >= 0:
-            self._learn(user_id, marked(OF_USER, user_id, words_of(found, count, True)))
+            self._learn(home_of(OF_USER, user_id), words_of(found, count, True))
+            self._count()
 
     def learn_members(self, uint64_t guild_id, list ids not None, list raws not None, bint fresh):
         cdef Field found[MOST]
@@ -625,6 +643,8 @@ cdef class Echoes:
             learns = self._learned <= (self._mask + WAYS) // CROWDED
             if not learns and not self.any:
                 continue
+            if not fresh:
+                self._forget(home_of(guild_id, user_id))
             inside = -1
             PyObject_GetBuffer(raws[number], &view, PyBUF_SIMPLE)
             try:
@@ -633,23 +653,24 @@ cdef class Echoes:
                     if is_called(&found[at], b"user", 4):
                         inside = fields_in(found[at].value, found[at].value_size, user)
                 words = words_of(user, inside, True)
-                if not fresh or inside < 0 or not self._known(user_id, marked(WHOLE_USER, user_id, words)):
-                    self._forget(user_id)
+                if inside < 0 or not self._known(home_of(WHOLE_USER, user_id), words):
+                    self._forget(home_of(OF_USER, user_id))
+                    self._forget(home_of(WHOLE_USER, user_id))
+                    if learns and inside >= 0:
+                        self._learn(home_of(OF_USER, user_id), words)
+                        self._learn(home_of(WHOLE_USER, user_id), words)
                 if learns and inside >= 0:
-                    self._learn(user_id, marked(guild_id, user_id, words_of(found, count, False)))
-                    self._learn(user_id, marked(OF_USER, user_id, words))
-                    self._learn(user_id, marked(WHOLE_USER, user_id, words))
+                    self._learn(home_of(guild_id, user_id), words_of(found, count, False))
                     self._count()
             finally:
                 PyBuffer_Release(&view)
 
-    def forget(self, uint64_t user_id):
-        self._forget(user_id)
+    def forget_member(self, uint64_t guild_id, uint64_t user_id):
+        self._forget(home_of(guild_id, user_id))
 
-    cdef void _forget(self, uint64_t user_id) noexcept:
-        forget_in(self._prints + (user_id >> SHIFT & self._mask), tag_of(user_id))
-        if self._former != NULL:
-            forget_in(self._former + (user_id >> SHIFT & self._former_mask), tag_of(user_id))
+    def forget_user(self, uint64_t user_id):
+        self._forget(home_of(OF_USER, user_id))
+        self._forget(home_of(WHOLE_USER, user_id))
 
     def forget_all(self):
         cdef uint64_t places = plain.LEAST_PRINTS

@@ -111,8 +111,7 @@ def presence(d: bytes) -> tuple[int, int, bool, bool]:
     return head.guild_id, _user(user).id, bytes(head.status) == b'"offline"', len(fields(user)) > 1
 
 
-# Fingerprints that a user's words have room for, shared with few others: two cache lines. With eight
-# places instead a tenth more of what 100,000 people say is forgotten too early.
+# Fingerprints that the words about one member, or one user, have room for, shared with few others: two cache lines.
 _WAYS = 16
 
 # The table grows fourfold from 512 KiB up to 8 MiB as it fills: a million marks, of which a user has two and one more
@@ -120,13 +119,10 @@ _WAYS = 16
 LEAST_PRINTS = 1 << 16
 MOST_PRINTS = 1 << 20
 
-# A snowflake's time begins at bit 22; the bits that choose among a user's ways lie below it.
-_SHIFT = 18
-
-# So many ways for each time that something was learned.
+# So many places for each time that something was learned.
 _CROWDED = 8
 
-# Places of marks that no guild has: words about a user, and words that are all that is kept of a user.
+# Places that no guild has: words about a user, and words that are all that is kept of a user.
 _OF_USER, _WHOLE_USER = 0, 1
 
 
@@ -136,13 +132,13 @@ class Echoes:
     Messages, typing, reactions and voice states carry their member and user again and again, mostly in the words of
     the guild's snapshot or of the last time. A table of 64-bit fingerprints recognises such words ahead of any
     decoding, for some 200,000 people in 8 MB. It forgets now and then (then the words are compared with what is kept
-    once more), and is never wrong: whatever changes a user or a member forgets all words about that user. The hash is
+    once more), and is never wrong: whatever changes a user forgets all words about it, so with a member. The hash is
     keyed anew in each process: nobody outside can make two texts share a fingerprint.
 
     A member's words are those of its own fields; a ``user`` among them does not count.
     """
 
-    __slots__ = ("_former", "_learned", "_mask", "_prints", "any")
+    __slots__ = ("_former", "_learned", "_prints", "any")
 
     _former: array[int] | None
     _learned: int
@@ -193,20 +189,21 @@ class Echoes:
 
     def knows_member(self, guild_id: int, user_id: int, member: bytes) -> bool:
         """Whether these words about a member say what is kept. False proves nothing."""
-        return self._known(user_id, _mark(guild_id, user_id, less(member, (b"user",))))
+        return self._known(_home(guild_id, user_id), less(member, (b"user",)))
 
     def knows_user(self, user_id: int, user: bytes) -> bool:
         """Whether these words about a user say what is kept. False proves nothing."""
-        return self._known(user_id, _mark(_OF_USER, user_id, user))
+        return self._known(_home(_OF_USER, user_id), user)
 
     def learn_member(self, guild_id: int, user_id: int, member: bytes) -> None:
         """These words about a member say what is kept now."""
-        self._learn(user_id, _mark(guild_id, user_id, less(member, (b"user",))))
+        self._learn(_home(guild_id, user_id), less(member, (b"user",)))
         self._count()
 
     def learn_user(self, user_id: int, user: bytes) -> None:
         """These words about a user say what is kept now."""
-        self._learn(user_id, _mark(_OF_USER, user_id, user))
+        self._learn(_home(_OF_USER, user_id), user)
+        self._count()
 
     def learn_members(self, guild_id: int, ids: list[int], raws: list[Any], fresh: bool) -> None:
         """A guild's snapshot says all of this of its members and their users, and it is what is kept now.
@@ -219,35 +216,36 @@ class Echoes:
             learns = self._learned <= len(self._prints) // _CROWDED
             if not learns and not self.any:
                 continue
+            if not fresh:
+                self.forget_member(guild_id, user_id)
             member, user = parted(bytes(raw), b"user")
-            exact = None if user is None else _mark(_WHOLE_USER, user_id, user)
-            if not fresh or exact is None or not self._known(user_id, exact):
-                self.forget(user_id)
-            if learns and user is not None and exact is not None:
-                self._learn(user_id, _mark(guild_id, user_id, member))
-                self._learn(user_id, _mark(_OF_USER, user_id, user))
-                self._learn(user_id, exact)
+            if user is None or not self._known(_home(_WHOLE_USER, user_id), user):
+                self.forget_user(user_id)
+                if learns and user is not None:
+                    self._learn(_home(_OF_USER, user_id), user)
+                    self._learn(_home(_WHOLE_USER, user_id), user)
+            if learns and user is not None:
+                self._learn(_home(guild_id, user_id), member)
                 self._count()
 
     # marks
 
-    def _known(self, user_id: int, mark: int) -> bool:
-        at = user_id >> _SHIFT & self._mask
-        prints = self._prints
-        if prints[at | mark & 15] == mark or prints[at | mark >> 4 & 15] == mark:
-            return True
-        former = self._former
-        if former is not None:
-            at &= len(former) - _WAYS
-            if former[at | mark & 15] == mark or former[at | mark >> 4 & 15] == mark:
-                self._learn(user_id, mark)
-                self._learned += 1
+    def _known(self, home: int, words: bytes) -> bool:
+        mark = _mark(home, words)
+        for prints in (self._prints, self._former):
+            if prints is None:
+                break
+            at = home & len(prints) - _WAYS
+            if prints[at | mark & 15] == mark or prints[at | mark >> 4 & 15] == mark:
+                if prints is self._former:
+                    self._learn(home, words)
+                    self._learned += 1
                 return True
         return False
 
-    def _learn(self, user_id: int, mark: int) -> None:
-        at = user_id >> _SHIFT & self._mask
-        prints = self._prints
+    def _learn(self, home: int, words: bytes) -> None:
+        mark, prints = _mark(home, words), self._prints
+        at = home & len(prints) - _WAYS
         first, second = at | mark & 15, at | mark >> 4 & 15
         one, other = prints[first], prints[second]
         if one != mark and other != mark:
@@ -264,15 +262,22 @@ class Echoes:
             # A larger table, empty; what the smaller one knows moves when it is heard again.
             self._learned = 0
             self._former, self._prints = self._prints, array("Q", bytes(8 * 4 * len(self._prints)))
-            self._mask = len(self._prints) - _WAYS
 
-    def forget(self, user_id: int) -> None:
-        """Something about this user, or one of its members, changed."""
+    def forget_member(self, guild_id: int, user_id: int) -> None:
+        """Something about this member changed."""
+        self._forget(_home(guild_id, user_id))
+
+    def forget_user(self, user_id: int) -> None:
+        """Something about this user changed."""
+        self._forget(_home(_OF_USER, user_id))
+        self._forget(_home(_WHOLE_USER, user_id))
+
+    def _forget(self, home: int) -> None:
         for prints in (self._prints, self._former):
             if prints is not None:
-                start, tag = user_id >> _SHIFT & len(prints) - _WAYS, _tag(user_id)
+                start = home & len(prints) - _WAYS
                 for at in range(start, start + _WAYS):
-                    if prints[at] >> 56 == tag:
+                    if prints[at] >> 56 == _tag(home):
                         prints[at] = 0
 
     def forget_all(self) -> None:
@@ -280,15 +285,19 @@ class Echoes:
         self.any = False
         self._prints = array("Q", bytes(8 * LEAST_PRINTS))
         self._former = None
-        self._mask = LEAST_PRINTS - _WAYS
         self._learned = 0
 
 
-def _tag(user_id: int) -> int:
-    """The top byte of all marks of a user, by which they are forgotten: never 0, which is an empty place."""
-    return user_id * 0x9E37_79B9_7F4A_7C15 >> 56 & 255 | 1
+def _home(place: int, user_id: int) -> int:
+    """What a member's marks, or a user's, have in common: the low bits choose their ways, the top byte is their tag."""
+    return hash((place, user_id)) & (1 << 64) - 1
 
 
-def _mark(place: int, user_id: int, words: bytes) -> int:
+def _tag(home: int) -> int:
+    """Never 0: an empty place has no tag."""
+    return home >> 56 | 1
+
+
+def _mark(home: int, words: bytes) -> int:
     """What stands for words in the table."""
-    return hash((place, user_id, words)) & (1 << 56) - 1 | _tag(user_id) << 56
+    return hash((home, words)) & (1 << 56) - 1 | _tag(home) << 56

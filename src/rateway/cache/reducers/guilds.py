@@ -178,7 +178,8 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
             book.echoes.learn_members(guild_id, said, told, fresh=fresh and once)
         elif book.echoes.any:
             for user_id in said:
-                book.echoes.forget(user_id)
+                book.echoes.forget_member(guild_id, user_id)
+                book.echoes.forget_user(user_id)
     if "presences" in book.kept:
         items = [item for item in raws(found.get("presences")) if b'"offline"' not in bytes(item)]
         if not book.policy.activities:

@@ -63,7 +63,9 @@ def member_add(book: Book, d: bytes) -> None:
             if (embedded := field(known, b"user")) is not None:
                 new = merge(new, b'{"user":%b}' % embedded)
             book.shelf.replace(number, Kind.MEMBER, user_id, new, paged=paged)
-        book.echoes.forget(user_id)
+        book.echoes.forget_member(head.guild_id, user_id)
+        if book.takes_authors:
+            book.echoes.learn_member(head.guild_id, user_id, new)
         book.take_user(user_id, user)
     else:
         arrived = True
@@ -98,7 +100,7 @@ def member_remove(book: Book, d: bytes) -> None:
     count, cached = book.members_counted(head.guild_id)
     partial = count is None or cached < count
     user = bytes(head.user)
-    known = book.remove_member(number, _id(user).id, user)
+    known = book.remove_member(head.guild_id, number, _id(user).id, user)
     if known or partial:
         book.count_members(head.guild_id, -1, cached=-int(known))
 
