@@ -8,7 +8,7 @@ import pytest
 
 from rateway.cache.shelf import Kind
 from rateway.discord.snowflake import shard_of
-from tests.cache.scene import BOT, GUILD, Scene, channel, member, role, thread, user
+from tests.cache.scene import BOT, GUILD, Scene, channel, decode_raw, member, role, thread, user
 
 ANN = 11 << 40
 TEXT, VOICE, FORUM, NEWS = 20, 21, 22, 23
@@ -267,11 +267,7 @@ def test_statuses_of_voice_channels_stand_beside_the_channel() -> None:
     assert scene.child(Kind.CHANNEL, VOICE) == before
     number = scene.view.number_of(GUILD)
     assert number is not None
-    details = scene.view.channel_details(number, VOICE)
-    assert {name: bytes(raw) for name, raw in details.items()} == {
-        "status": b'"music"',
-        "voice_start_time": b"5",
-    }
+    assert decode_raw(scene.view.channel_details(number, VOICE)) == {"status": "music", "voice_start_time": 5}
 
 
 def test_soundboard_sounds_are_added_by_their_events_and_replaced_by_a_whole_list() -> None:

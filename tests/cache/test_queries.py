@@ -10,19 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from rateway.cache.asking import Found, Missing, Outcome, Refusal, Situation
+from rateway.cache.census import incomplete_shards
 from rateway.cache.machine import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.prune import adopt_policy
-from rateway.cache.queries import (
-    ANSWERS,
-    Found,
-    Missing,
-    Outcome,
-    Refusal,
-    Situation,
-    answer,
-    incomplete_shards,
-)
+from rateway.cache.queries import ANSWERS, answer
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.view import MOST_SNAPSHOTS, View
 from rateway.contract.queries import QUERY_TYPES, Query

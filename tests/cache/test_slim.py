@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rateway.cache.asking import Found, Missing, Refusal, Situation
 from rateway.cache.machine import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.prune import adopt_policy
-from rateway.cache.queries import Found, Missing, Refusal, Situation, answer
+from rateway.cache.queries import answer
 from rateway.cache.reducers import REDUCERS, reducers
 from rateway.cache.shelf import ShelfReader
 from rateway.cache.slim import ALWAYS, PLACES, Choice, FieldChoices

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any
 
-from rateway.cache.queries import MAX_ANSWER
+from rateway.cache.asking import MAX_ANSWER
 from rateway.contract.errors import ErrorCode, Fault, Status
 from rateway.contract.queries import Query, QueryRequest
 from rateway.runtime.desk import QueryDesk

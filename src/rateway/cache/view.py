@@ -1,7 +1,7 @@
 """What does the cache say about one entity? Reading: rows, pages and side tables put together to Discord's own objects.
 
-An answer is a dict of field name → raw JSON, complete: with ``guild_id``, with what is tracked beside the object
-(``last_message_id``, counters, the bot's own thread membership).
+What is told is complete: with ``guild_id``, with what is tracked beside the object (``last_message_id``, counters, the
+bot's own thread membership). It is JSON, mostly the stored bytes and one field more, or a dict of its raw fields.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.objects import FALSE, Fields, fields, integer, join, raws, snowflake, text
+from rateway.cache.hot import field, merge
+from rateway.cache.objects import Fields, fields, raws, snowflake
 from rateway.cache.policy import written_since
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.storage import Reading, Table
@@ -35,7 +36,9 @@ TIP = struct.Struct(">Qii")
 _STAMPED = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _NUMBERED = struct.Struct(">QQ")
-_TRUE = msgspec.Raw(b"true")
+_MEMBER = int(Kind.MEMBER)
+_NO_ROLES: Collection[int] = frozenset()
+_EMPTY = b"{}"
 
 
 def key8(entity_id: int) -> bytes:
@@ -111,80 +114,101 @@ class View:
         return None if row is None else self.guild_fields(guild_id, row)
 
     def guild_fields(self, guild_id: int, row: GuildRow) -> Fields:
-        found = fields(row.body) if row.packed else {"id": text(guild_id)}
-        if row.member_count is not None:
-            found["member_count"] = integer(row.member_count)
+        return fields(self.guild_told(guild_id, row))
+
+    def guild_told(self, guild_id: int, row: GuildRow) -> bytes:
+        """:meth:`guild` as JSON. A row's body has neither ``member_count`` nor ``unavailable``."""
+        body = row.body if row.packed else b'{"id":"%d"}' % guild_id
         # After a new session a guild's rows are readable, if old, until its GUILD_CREATE replaces them.
         readable = row.state is GuildState.AVAILABLE or (row.state is GuildState.PENDING and row.packed)
-        found["unavailable"] = FALSE if readable else _TRUE
-        return found
+        outage = b"false" if readable else b"true"
+        if row.member_count is None:
+            return b'%b,"unavailable":%b}' % (body[:-1], outage)
+        return b'%b,"member_count":%d,"unavailable":%b}' % (body[:-1], row.member_count, outage)
 
     # children of every kind
 
     def child(self, number: int, kind: int, entity_id: int) -> Fields | None:
         """An entity of a guild, with ``guild_id``."""
-        raw = self.shelf.get(number, kind, entity_id)
-        return None if raw is None else self.finish(number, kind, entity_id, raw)
+        told = self.told(number, kind, entity_id)
+        return None if told is None else fields(told)
 
     def children(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, Fields]]:
         """A guild's entities of a kind, ascending by id."""
-        guild = self._guild_id(number)
-        removed = self.removed_roles(number) if kind == Kind.MEMBER else frozenset()
-        for entity_id, raw in self.shelf.walk(number, kind, after):
-            yield entity_id, self._finish(number, kind, entity_id, raw, guild, removed)
+        for entity_id, told in self.all_told(number, kind, after):
+            yield entity_id, fields(told)
 
-    def _guild_id(self, number: int) -> msgspec.Raw | None:
+    def told(self, number: int, kind: int, entity_id: int, guild_id: int | None = None) -> bytes | None:
+        """An entity of a guild as JSON, with ``guild_id``, which a caller may know already."""
+        raw = self.shelf.get(number, kind, entity_id)
+        if raw is None:
+            return None
+        if guild_id is None and number != DIRECT:
+            guild = self.guild_of(number)
+            guild_id = guild[0] if guild is not None else None
+        removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
+        return self._told(number, kind, entity_id, raw, guild_id, removed)
+
+    def all_told(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, bytes]]:
+        """A guild's entities of a kind as JSON, ascending by id."""
         guild = self.guild_of(number) if number != DIRECT else None
-        return None if guild is None else text(guild[0])
+        guild_id = guild[0] if guild is not None else None
+        removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
+        for entity_id, raw in self.shelf.walk(number, kind, after):
+            yield entity_id, self._told(number, kind, entity_id, raw, guild_id, removed)
 
-    def finish(self, number: int, kind: int, entity_id: int, raw: bytes) -> Fields:
-        """A stored object as it is answered."""
-        removed = self.removed_roles(number) if kind == Kind.MEMBER else frozenset()
-        return self._finish(number, kind, entity_id, raw, self._guild_id(number), removed)
-
-    def _finish(
+    def _told(
         self,
         number: int,
         kind: int,
         entity_id: int,
         raw: bytes,
-        guild: msgspec.Raw | None,
+        guild_id: int | None,
         removed: Collection[int],
-    ) -> Fields:
-        found = fields(raw)
-        if guild is not None:
-            found["guild_id"] = guild
-        if kind in CHANNELS:
-            self._finish_channel(number, kind, entity_id, found)
-        elif kind == Kind.MEMBER:
-            self._finish_member(number, entity_id, found, removed)
+    ) -> bytes:
+        """A stored object as it is answered: mostly its own bytes and one field more."""
+        if kind == _MEMBER:
+            raw = self._member(number, entity_id, raw, removed)
+        elif kind in CHANNELS:
+            raw = self._channel(number, kind, entity_id, raw)
         elif kind == Kind.PRESENCE:
             # A presence carries as much of its user as changed; the user has an entity of its own.
-            found["user"] = msgspec.Raw(b'{"id":"%d"}' % entity_id)
-        return found
+            raw = merge(raw, b'{"user":{"id":"%d"}}' % entity_id)
+        if guild_id is None:
+            return raw
+        if b'"guild_id":' in raw or len(raw) <= len(_EMPTY):
+            return merge(raw, b'{"guild_id":"%d"}' % guild_id)
+        return b'%b,"guild_id":"%d"}' % (raw[:-1], guild_id)
 
-    def _finish_channel(self, number: int, kind: int, channel_id: int, found: Fields) -> None:
+    def _channel(self, number: int, kind: int, channel_id: int, raw: bytes) -> bytes:
         tip = self.tip_of(channel_id)
         if tip is not None:
             newest, messages, sent = tip
-            if newest > (snowflake(found.get("last_message_id")) or 0):
-                found["last_message_id"] = text(newest)
+            if newest > _number_in(raw, b"last_message_id"):
+                raw = merge(raw, b'{"last_message_id":"%d"}' % newest)
             if kind == Kind.THREAD:
-                for name, change in (("message_count", messages), ("total_message_sent", sent)):
-                    if change and name in found:
-                        found[name] = integer(max(0, (snowflake(found[name]) or 0) + change))
+                for name, change in ((b"message_count", messages), (b"total_message_sent", sent)):
+                    if change and field(raw, name) is not None:
+                        raw = merge(raw, b'{"%b":%d}' % (name, max(0, _number_in(raw, name) + change)))
         if kind == Kind.THREAD:
             own = self.shelf.get(number, Kind.THREAD_MEMBER, channel_id)
             if own is not None:
-                found["member"] = msgspec.Raw(own)
+                raw = merge(raw, b'{"member":%b}' % own)
+        return raw
 
-    def _finish_member(self, number: int, user_id: int, found: Fields, removed: Collection[int]) -> None:
-        user = self.user(user_id, found.get("user"), number)
-        if user is not None:
-            found["user"] = msgspec.Raw(user[1])
-        if removed and "roles" in found:
-            kept = [role for role in raws(found["roles"]) if snowflake(role) not in removed]
-            found["roles"] = msgspec.Raw(join_raws(kept))
+    def _member(self, number: int, user_id: int, raw: bytes, removed: Collection[int]) -> bytes:
+        # Of most users nothing is known but what stands in the member of the one guild that they share with the bot.
+        if self.reading.get(Table.USERS, key8(user_id)) is not None or self.shelf.homes(
+            _MEMBER, user_id, 2
+        ) != [number]:
+            embedded = field(raw, b"user")
+            user = self.user(user_id, None if embedded is None else msgspec.Raw(embedded), number)
+            if user is not None and user[1] != embedded:
+                raw = merge(raw, b'{"user":%b}' % user[1])
+        if removed and (roles := field(raw, b"roles")) is not None:
+            kept = [role for role in raws(roles) if snowflake(role) not in removed]
+            raw = merge(raw, b'{"roles":%b}' % join_raws(kept))
+        return raw
 
     def removed_roles(self, number: int) -> frozenset[int]:
         """Roles deleted since, whose ids members may still carry."""
@@ -211,10 +235,9 @@ class View:
         tip = self.reading.get(Table.TIPS, key8(channel_id))
         return None if tip is None else TIP.unpack(tip)
 
-    def channel_details(self, number: int, channel_id: int) -> Fields:
+    def channel_details(self, number: int, channel_id: int) -> bytes:
         """A voice channel's ``status`` and ``voice_start_time``, as far as told; no fields of the channel object."""
-        side = self.shelf.get(number, Kind.SIDE, channel_id)
-        return {} if side is None else fields(side)
+        return self.shelf.get(number, Kind.SIDE, channel_id) or _EMPTY
 
     # people
 
@@ -228,11 +251,10 @@ class View:
         value = self.reading.get(Table.USERS, key8(user_id))
         own = (0, b"") if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
         for stamp, home in self.snapshots_of(user_id, own[0], MOST_SNAPSHOTS, number):
-            if home == number:
-                raw = embedded
-            else:
+            raw: bytes | msgspec.Raw | None = embedded
+            if home != number:
                 member = self.shelf.get(home, Kind.MEMBER, user_id)
-                raw = fields(member).get("user") if member is not None else None
+                raw = field(member, b"user") if member is not None else None
             if raw is not None:
                 return stamp, bytes(raw)
         return own if own[1] else None
@@ -268,8 +290,12 @@ class View:
     # messages
 
     def message(self, channel_id: int, message_id: int) -> Fields | None:
-        raw = self.reading.get(Table.MESSAGES, key8(channel_id) + key8(message_id))
-        return None if raw is None else fields(raw)
+        told = self.message_told(channel_id, message_id)
+        return None if told is None else fields(told)
+
+    def message_told(self, channel_id: int, message_id: int) -> bytes | None:
+        """A message as JSON."""
+        return self.reading.get(Table.MESSAGES, key8(channel_id) + key8(message_id))
 
 
 def join_raws(items: list[msgspec.Raw]) -> bytes:
@@ -277,6 +303,7 @@ def join_raws(items: list[msgspec.Raw]) -> bytes:
     return b"[%b]" % b",".join(items)
 
 
-def encode(found: Fields) -> bytes:
-    """An answer's JSON."""
-    return join(found)
+def _number_in(raw: bytes, name: bytes) -> int:
+    """An id or a count in an object; 0 when there is none."""
+    value = field(raw, name)
+    return 0 if value is None else snowflake(msgspec.Raw(value)) or 0

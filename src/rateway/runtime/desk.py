@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from rateway.cache.queries import MAX_ANSWER
+from rateway.cache.asking import MAX_ANSWER
 from rateway.contract.errors import ErrorCode, Fault, Status, error_body
 from rateway.contract.queries import Query, QueryRequest
 from rateway.transports.amqp.inbound import Message

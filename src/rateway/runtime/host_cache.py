@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from rateway.cache.queries import Situation
+from rateway.cache.asking import Situation
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rateway.cache.queries import incomplete_shards, stats_of
+from rateway.cache.census import incomplete_shards, stats_of
 from rateway.runtime.loop_watch import LoopWatch
 from rateway.runtime.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
 from rateway.session.orders import State

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import lmdb
 import msgspec
 
+from rateway.cache.asking import Found, Listing, Missing, Refusal, Situation
 from rateway.cache.policy import CachePolicy
-from rateway.cache.queries import Found, Listing, Missing, Refusal, Situation, begin
+from rateway.cache.queries import begin
 from rateway.cache.view import View
 from rateway.contract.errors import ErrorCode, Fault, Status
 from rateway.contract.queries import Query
