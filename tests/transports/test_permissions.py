@@ -37,8 +37,8 @@ def test_the_documented_permissions_are_enough_for_events_questions_and_answers(
         owned = asyncio.Event()
 
         def answer(message: Message) -> None:
-            inbound.publish(message, "", message.reply_to or "", b'"answer"', {"status": "ok"}, "7")
-            inbound.publish(message, "rateway-1", "by-routing-key", b'"answer"', {}, None)
+            inbound.publish(message, "", message.reply_to or "", b'"answer"', (("status", "ok"),), "7")
+            inbound.publish(message, "rateway-1", "by-routing-key", b'"answer"', (), None)
             inbound.acknowledge(message)
 
         inbound = Inbound(

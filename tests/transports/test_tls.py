@@ -192,7 +192,7 @@ def test_the_inbound_side_owns_its_queue_over_tls_and_answers(secured: TlsBroker
         owned = asyncio.Event()
 
         def answer(message: Message) -> None:
-            inbound.publish(message, "", message.reply_to or "", b'"answer"', {"status": "ok"}, "7")
+            inbound.publish(message, "", message.reply_to or "", b'"answer"', (("status", "ok"),), "7")
             inbound.acknowledge(message)
 
         inbound = Inbound(

@@ -33,6 +33,8 @@ OWN = {1: "heartbeats", 2: "identifying", 6: "resuming"}
 # Above this a body is not even parsed: no payload for Discord is near it.
 MAX_BODY = 64 * 1024
 MAX_ID = (1 << 64) - 1
+# Kept: making a union of types takes longer than asking.
+_BYTES = (bytes, bytearray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +109,25 @@ def _target(headers: Mapping[str, object], shard_count: int) -> tuple[int, int |
 
 def identifier(value: object) -> int | None:
     """An id from an integer or a decimal string, ``None`` for anything else."""
-    if isinstance(value, bytes | bytearray):
-        value = bytes(value).decode("ascii", "replace")
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 20:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_ID:
+    if isinstance(value, _BYTES):
+        value = value.decode("ascii", "replace")
+    if isinstance(value, str):
+        if not (value.isdecimal() and value.isascii() and len(value) <= 20):
+            return None
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    else:
         return None
-    return value
+    return number if 0 <= number <= MAX_ID else None
 
 
 def deadline(expiration: object, default: float) -> float:
     """Seconds that a message may wait: its ``expiration`` (milliseconds, a decimal string) or *default*."""
-    if isinstance(expiration, bytes | bytearray):
-        expiration = bytes(expiration).decode("ascii", "replace")
+    if expiration is None:
+        return default
+    if isinstance(expiration, _BYTES):
+        expiration = expiration.decode("ascii", "replace")
     if (
         isinstance(expiration, str)
         and expiration.isascii()

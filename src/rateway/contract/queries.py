@@ -213,13 +213,11 @@ def _arguments(kind: QueryType, given: object) -> tuple[int, ...] | Fault:
         return Fault(
             ErrorCode.INVALID, f"{kind.name} takes these arguments: {wanted}; {len(given)} were given"
         )
-    numbers: list[int] = []
-    for name, value in zip(kind.arguments, given, strict=False):
-        number = identifier(value)
-        if number is None:
-            return Fault(ErrorCode.INVALID, f"the argument {name} is no id (an integer or a decimal string)")
-        numbers.append(number)
-    return tuple(numbers)
+    numbers = tuple(map(identifier, given))
+    if None in numbers:
+        name = kind.arguments[numbers.index(None)]
+        return Fault(ErrorCode.INVALID, f"the argument {name} is no id (an integer or a decimal string)")
+    return numbers  # type: ignore[return-value]  # no None among them
 
 
 def _fields(given: object) -> tuple[str, ...] | Fault | None:

@@ -8,6 +8,7 @@ with a message is its own sender's affair: it is answered or logged, counted, an
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -39,12 +40,18 @@ _CODES: dict[str, ErrorCode] = {
     "too_large": ErrorCode.TOO_LARGE,
     "invalid": ErrorCode.INVALID,
 }
-_STATUS = {status: {errors.STATUS_HEADER: status.value} for status in errors.Status}
+_STATUS = {status: ((errors.STATUS_HEADER, status.value),) for status in errors.Status}
 _WORDS: dict[str, str] = {
     "superseded": "a newer presence took its place",
     "expired": "it waited for longer than its deadline",
     "queue_full": "too many commands wait for this shard",
 }
+
+
+@functools.cache
+def _label(kind: str, outcome: str) -> str:
+    """Types and outcomes are few."""
+    return f"{kind} {outcome}"
 
 
 class _Complaints:
@@ -175,7 +182,7 @@ class Responder:
     def answer_query(self, message: Message, key: str | None, status: errors.Status, body: bytes) -> None:
         """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known."""
         headers = _STATUS[status]
-        self.queries[headers[errors.STATUS_HEADER]] += 1
+        self.queries[status.value] += 1
         if message.reply_to is not None:
             self.inbound.publish(message, "", message.reply_to, body, headers, message.correlation_id)
         elif key is not None:
@@ -184,7 +191,7 @@ class Responder:
 
     def timed(self, kind: str, outcome: str, seconds: float) -> None:
         """A query was taken this long ago and has been answered now."""
-        self.query_kinds[f"{kind} {outcome}"] += 1
+        self.query_kinds[_label(kind, outcome)] += 1
         self.query_times.add(seconds)
 
     def fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
@@ -193,7 +200,7 @@ class Responder:
 
     def _fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
         if message.reply_to is None and key is not None:
-            headers = errors.error_headers(fault)
+            headers = tuple(errors.error_headers(fault).items())
             self.inbound.publish(message, self._exchange, key, b"", headers, message.correlation_id)
         self._fail(message, fault, self.queries)
 

@@ -26,6 +26,7 @@ from rateway.transports.amqp.deliveries import (
     Delivery,
     Properties,
     body_size_of,
+    delivered,
     delivery_of,
     properties_of,
 )
@@ -309,6 +310,18 @@ class Connection(asyncio.Protocol):
                 # What it did may have ended the channel.
                 one = self._one
                 continue
+            if one is not None and data.startswith(DELIVER, at + 7):
+                try:
+                    message = delivered(data, at, 1, self.frame_max)
+                except Exception:  # noqa: BLE001  # below it is read frame by frame, and said which one is wrong
+                    message = None
+                if message is not None:
+                    method, told, body, at = message
+                    one.on_delivery(method, told, body)
+                    if self._transport is None:
+                        return
+                    one = self._one
+                    continue
             kind, number, length = _frame(data, at)
             if length > self.frame_max:
                 if data.startswith(b"AMQP", at):

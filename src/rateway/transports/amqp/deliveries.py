@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from pamqp import decode
 
-__all__ = ["DELIVER", "Delivery", "Properties", "body_size_of", "delivery_of", "properties_of"]
+__all__ = ["DELIVER", "Delivery", "Properties", "body_size_of", "delivered", "delivery_of", "properties_of"]
 
 # Class and method of basic.deliver, where a method frame's payload begins.
 DELIVER: Final = b"\x00\x3c\x00\x3c"
@@ -23,6 +23,11 @@ _PAYLOAD: Final = 7
 _SIZE_AT: Final = _PAYLOAD + 4
 _FLAGS_AT: Final = _SIZE_AT + 8
 
+_METHOD, _HEADER, _BODY, _END = 1, 2, 3, 0xCE
+
+_frame = struct.Struct(">BHI").unpack_from
+# A content header's frame up to the flags: type, channel, size of the payload; class and weight, the body's size.
+_header = struct.Struct(">BHIIQ").unpack_from
 _u64 = struct.Struct(">Q").unpack_from
 _u32 = struct.Struct(">I").unpack_from
 _u16 = struct.Struct(">H").unpack_from
@@ -49,9 +54,9 @@ _NO_HEADERS: Mapping[str, Any] = {}
 _NOTHING = Properties(_NO_HEADERS, None, None, None)
 
 
-def delivery_of(frame: bytes) -> Delivery:
+def delivery_of(frame: bytes, at: int = 0) -> Delivery:
     """The whole frame of a ``basic.deliver``. Raises IndexError, ValueError or struct.error when it is torn."""
-    at = _PAYLOAD + len(DELIVER)
+    at += _PAYLOAD + len(DELIVER)
     at += 1 + frame[at]  # the consumer's tag
     (tag,) = _u64(frame, at)
     redelivered = bool(frame[at + 8])
@@ -66,12 +71,40 @@ def body_size_of(frame: bytes) -> int:
     return size
 
 
-def properties_of(frame: bytes) -> Properties:
+def delivered(
+    data: bytes, at: int, channel: int, room: int
+) -> tuple[Delivery, Properties, bytes, int] | None:
+    """A message whose three frames are all there, and where the next frame begins; None when the frames have to be
+    looked at one by one: one is missing, or is not as it should be, or the body is in several pieces.
+
+    A ``basic.deliver`` begins at ``at``; ``room`` is the most bytes that a frame's payload may have.
+    """
+    size = len(data)
+    kind, number, length = _frame(data, at)
+    header_at = at + length + 8
+    if kind != _METHOD or number != channel or size < header_at + _FLAGS_AT or data[header_at - 1] != _END:
+        return None
+    kind, number, header_length, _, body_size = _header(data, header_at)
+    body_at = header_at + header_length + 8
+    end = body_at + body_size + 8
+    if kind != _HEADER or number != channel or size < end or length > room or header_length > room:
+        return None
+    kind, number, length = _frame(data, body_at)
+    if (
+        kind != _BODY or number != channel or length != body_size or length > room
+        or data[body_at - 1] != _END or data[end - 1] != _END
+    ):  # fmt: skip
+        return None
+    return delivery_of(data, at), properties_of(data, header_at), data[body_at + _PAYLOAD : end - 1], end
+
+
+def properties_of(frame: bytes, at: int = 0) -> Properties:
     """The properties in a whole frame of a content header. Raises what :func:`delivery_of` raises."""
-    (flags,) = _u16(frame, _FLAGS_AT)
+    at += _FLAGS_AT
+    (flags,) = _u16(frame, at)
     if not flags:
         return _NOTHING
-    at = _FLAGS_AT + 2
+    at += 2
     if flags & 0x8000:  # content type
         at += 1 + frame[at]
     if flags & 0x4000:  # content encoding

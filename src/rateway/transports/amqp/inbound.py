@@ -14,7 +14,7 @@ import random
 import secrets
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import pamqp.commands as spec
@@ -61,6 +61,10 @@ PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
 _ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 405, 406
+
+
+Headers: TypeAlias = tuple[tuple[str, str | int], ...]
+"""An answer's headers, which many answers share."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -193,7 +197,7 @@ class Inbound:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
 
     async def _consume(self, channel: Channel) -> None:
-        channel.on_delivery = lambda method, told, body: self._deliver(channel, method, told, body)
+        channel.on_delivery = functools.partial(self._deliver, channel)
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
         await channel.call(
@@ -283,47 +287,41 @@ class Inbound:
         exchange: str,
         key: str,
         body: bytes,
-        headers: Mapping[str, str | int],
+        headers: Headers,
         correlation_id: str | None,
     ) -> None:
         """Send an answer on the connection that the question came on. ``key`` and ids are at most 255 bytes."""
-        if message.channel is not self._channel:
+        connection = self._connection
+        if message.channel is not self._channel or connection is None:
             return
-        assert self._connection is not None
-        self._write_soon()
-        flags = _HEADERS
-        properties = _table(tuple(headers.items()))
+        out, size = self._out, len(body)
+        if not out:
+            self._write_soon()
+        flags, properties = _HEADERS, _table(headers)
         if body:
             flags |= _CONTENT_TYPE
             properties = _JSON + properties
         if correlation_id is not None:
             flags |= _CORRELATION_ID
             properties += short(correlation_id.encode())
-        out, size = self._out, len(body)
-        out.append(self._place(exchange, key))
-        out.append(_HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags))
-        room = self._connection.frame_max - 8
-        if size <= room:
-            out.append(
-                b"%b\xce%b%b\xce" % (properties, _BODY.pack(3, CHANNEL, size), body)
-                if body
-                else properties + END
-            )
+        where = self._places.get((exchange, key)) or self._place(exchange, key)
+        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
+        room = connection.frame_max - 8
+        if size <= room and body:
+            out += (where, head, properties, END, _BODY.pack(3, CHANNEL, size), body, END)
             return
-        out.append(properties + END)
+        out += (where, head, properties, END)
         for start in range(0, size, room):
             part = body[start : start + room]
             out += (_BODY.pack(3, CHANNEL, len(part)), part, END)
 
     def _place(self, exchange: str, key: str) -> bytes:
         """The frame of a ``basic.publish`` to there."""
-        frame = self._places.get((exchange, key))
-        if frame is None:
-            where = short(exchange.encode()) + short(key.encode()) + b"\0"
-            frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
-            if len(self._places) >= PLACES:
-                self._places.clear()
-            self._places[exchange, key] = frame
+        where = short(exchange.encode()) + short(key.encode()) + b"\0"
+        frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
+        if len(self._places) >= PLACES:
+            self._places.clear()
+        self._places[exchange, key] = frame
         return frame
 
     def forward(self, message: Message, exchange: str, headers: Mapping[str, Any]) -> None:
@@ -365,6 +363,9 @@ class Inbound:
         other. A frame for many names the highest of *these*: the broker knows no tag that it was told of already."""
         done, self._done = self._done, []
         early, up_to = self._early, self._all_up_to
+        if not early and max(done) == up_to + len(done):  # in order, as nearly always
+            self._all_up_to = up_to = up_to + len(done)
+            return _ACK.pack(1, CHANNEL, 13, 60, 80, up_to, len(done) > 1, 0xCE)
         early.update(done)
         while up_to + 1 in early:
             up_to += 1
@@ -383,7 +384,7 @@ def _is_taken(closed: ChannelClosed) -> bool:
 
 
 @functools.lru_cache(64)
-def _table(headers: tuple[tuple[str, str | int], ...]) -> bytes:
+def _table(headers: Headers) -> bytes:
     """AMQP's table of an answer's headers; most say ``status`` = ``ok``."""
     fields = b"".join([short(name.encode()) + _field(value) for name, value in headers])
     return struct.pack(">I", len(fields)) + fields

@@ -6,6 +6,7 @@ them: the same row changed a hundred times between two commits is written once, 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -52,14 +53,16 @@ def sizes_of(tables: Tables) -> list[tuple[str, int, int]]:
 # The index beside the tables, for the cursors.
 _PAIRS = len(Table)
 _KINDS = [bytes((kind,)) for kind in range(256)]
+_number = struct.Struct(">I").unpack_from
 
 
 def _homes(cursor: lmdb.Cursor, kind: int, entity_id: int, most: int | None) -> Sequence[int]:
     prefix = entity_id.to_bytes(8, "big")
     found: list[int] = []
     there = cursor.set_range_dup(_KINDS[kind], prefix)
-    while there and (pair := cursor.value())[:8] == prefix:
-        found.append(int.from_bytes(pair[8:], "big"))
+    # Values of a transaction without buffers are bytes.
+    while there and (pair := cursor.value()).startswith(prefix):  # type: ignore[union-attr]  # as said
+        found.append(_number(pair, 8)[0])
         if len(found) == most:
             break
         there = cursor.next_dup()
@@ -79,8 +82,9 @@ def _scan(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> Iterator[tuple[byte
 def _first(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
     if not cursor.set_range(start):
         return None
-    key = bytes(cursor.key())
-    return (key, bytes(cursor.value())) if key < stop else None
+    # Keys and values of a transaction without buffers are bytes of their own already.
+    found: tuple[bytes, bytes] = cursor.item()  # type: ignore[assignment]
+    return found if found[0] < stop else None
 
 
 class LmdbReading:
@@ -172,12 +176,7 @@ class LmdbStorage:
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         if self.waiting[table]:
             self._write(table)
-        cursor = self._cursors.get(table) or self._cursor(table)
-        if not cursor.set_range(start):
-            return None
-        # Keys and values of a transaction without buffers are bytes of their own already.
-        key: bytes = cursor.key()  # type: ignore[assignment]
-        return (key, cursor.value()) if key < stop else None  # type: ignore[return-value]
+        return _first(self._cursors.get(table) or self._cursor(table), start, stop)
 
     def entries(self, table: int) -> int:
         if self.waiting[table]:
