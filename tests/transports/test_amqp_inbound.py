@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands as spec
 from pamqp import frame
+from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
+from rateway.transports.amqp.connection import Channel, Connection
 from rateway.transports.amqp.deliveries import (
     DELIVER,
     Delivery,
     Properties,
     body_size_of,
+    delivered,
     delivery_of,
     properties_of,
 )
@@ -67,6 +70,75 @@ def test_properties_are_read_as_pamqp_reads_them(size: int, data: st.DataObject)
     assert properties_of(found) == Properties(
         told.headers or {}, told.correlation_id, told.reply_to, told.expiration
     )
+
+
+def message(tag: int, body: bytes, pieces: int = 1, channel: int = 1) -> bytes:
+    """A delivered message's frames."""
+    told = spec.Basic.Properties(correlation_id=f"c{tag}", reply_to="answers", headers={"a": 1})
+    size = -(-len(body) // pieces) or 1
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(
+        [
+            frame.marshal(spec.Basic.Deliver("me", tag, False, "rateway-1", "cache"), channel),
+            frame.marshal(ContentHeader(0, len(body), told), channel),
+            *(frame.marshal(ContentBody(part), channel) for part in parts),
+        ]
+    )
+
+
+@given(st.integers(1, 2**40), st.binary(min_size=1, max_size=200), st.binary(max_size=60), st.data())
+def test_a_message_is_read_at_once_when_it_is_there_whole_and_left_alone_otherwise(
+    tag: int, body: bytes, behind: bytes, data: st.DataObject
+) -> None:
+    whole = message(tag, body)
+    before = data.draw(st.binary(max_size=20))
+    told = Properties({"a": 1}, f"c{tag}", "answers", None)
+    wanted = (Delivery(tag, False, "cache"), told, body, len(before) + len(whole))
+    assert delivered(before + whole + behind, len(before), 1, 131_072) == wanted
+    cut = data.draw(st.integers(8, len(whole) - 1))
+    assert delivered(before + whole[:cut], len(before), 1, 131_072) is None
+    assert delivered(whole, 0, 2, 131_072) is None
+    assert delivered(whole, 0, 1, len(body) - 1) is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [message(7, b"", 1), message(7, b"ab", 2), message(7, b"x")[:-1] + b"\0", b"\2" + message(7, b"x")[1:]],
+)
+def test_a_message_without_a_body_or_in_pieces_or_without_its_end_is_left_to_who_reads_frames(
+    odd: bytes,
+) -> None:
+    assert delivered(odd + message(8, b"x"), 0, 1, 131_072) is None
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.integers(1, 3)), max_size=6), st.data())
+def test_messages_arrive_in_order_however_the_stream_is_cut(
+    bodies: list[tuple[bytes, int]], data: st.DataObject
+) -> None:
+    stream = b"".join(message(tag, body, pieces) for tag, (body, pieces) in enumerate(bodies, 1))
+
+    async def scenario() -> list[tuple[int, bytes]]:
+        connection = Connection(parse("amqp://127.0.0.1"), "test", asyncio.get_running_loop())
+        connection._transport = NowhereTransport()
+        channel = Channel(connection, 1)
+        connection._channels[1] = connection._one = channel
+        seen: list[tuple[int, bytes]] = []
+        channel.on_delivery = lambda delivery, told, body: seen.append((delivery.tag, body))
+        rest = stream
+        while rest:
+            some = data.draw(st.integers(1, len(rest)))
+            connection.data_received(rest[:some])
+            rest = rest[some:]
+        return seen
+
+    assert run(scenario()) == [(tag, body) for tag, (body, _) in enumerate(bodies, 1)]
+
+
+class NowhereTransport(asyncio.Transport):
+    """A connection that is open and leads nowhere."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError(f"nothing was to be said: {bytes(data)!r}")
 
 
 @given(st.binary(min_size=8, max_size=60))
