@@ -29,7 +29,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 def test_what_can_be_compiled_here_is_in_use() -> None:
     """Fails? `make install`, and look at what it says."""
     sources = hatch_build.sources(ROOT)
-    compiles = bool(sources) and hatch_build.lacking() is None
+    compiles = hatch_build.lacking() is None
     assert form.form() == ("compiled" if compiles else "plain Python")
     if not compiles:
         return
@@ -39,9 +39,9 @@ def test_what_can_be_compiled_here_is_in_use() -> None:
         assert hatch_build.fresh(Path(spec.loader.path), source, ROOT)
 
 
-def test_the_cache_passes_its_tests_in_plain_python_too() -> None:
+def test_the_cache_and_its_store_pass_their_tests_in_plain_python_too() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PLAIN_TESTS, "tests/cache"],
+        [sys.executable, "-c", PLAIN_TESTS, "tests/cache", "tests/transports/test_store.py"],
         cwd=ROOT,
         env=os.environ | {"RATEWAY_PLAIN": "1"},
         stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def test_the_wish_for_plain_python_is_heeded(wish: str, plain: bool) -> None:
         text=True,
         check=True,
     )
-    as_here = "plain Python" if hatch_build.lacking() or not hatch_build.sources(ROOT) else "compiled"
+    as_here = "plain Python" if hatch_build.lacking() else "compiled"
     assert done.stdout.endswith(f" ({'plain Python' if plain else as_here})\n")
 
 
