@@ -12,7 +12,7 @@ from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
-from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
+from rateway.cache.view import CHANNELS, DIRECT, MOST_SNAPSHOTS, NOTHING, TIP, View, key8
 
 __all__ = ["Book"]
 
@@ -231,15 +231,15 @@ class Book(View):
         self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
     ) -> tuple[int, bytes] | None:
         """As :meth:`View.user`, with less ado about a user of one guild."""
-        homes = self.shelf.homes(_MEMBER, user_id, 2)
-        if len(homes) != 1 or homes[0] != number or embedded is None:
-            return super().user(user_id, embedded, number)
+        homes = self.shelf.homes(_MEMBER, user_id, MOST_SNAPSHOTS)
         value = self.storage.get(_USERS, key8(user_id))
+        own = NOTHING if value is None else (int.from_bytes(value[:8], "big"), value[8:])
+        if len(homes) != 1 or homes[0] != number or embedded is None:
+            return self._user(user_id, own, self._newest(homes, own[0], number), embedded, number)
         guild = self._places.get(number) or self.guild_of(number)
-        if value is None:
-            return None if guild is None else (guild[1], bytes(embedded))
-        stamp = int.from_bytes(value[:8], "big")
-        return (stamp, value[8:]) if guild is None or guild[1] <= stamp else (guild[1], bytes(embedded))
+        if guild is None or guild[1] <= own[0]:
+            return own if own[1] else None
+        return guild[1], bytes(embedded)
 
     def take_user(
         self, user_id: int, said: bytes, embedded: bytes | None = None, number: int | None = None
@@ -287,7 +287,7 @@ class Book(View):
         known, paged = self.shelf.fetch(number, _MEMBER, user_id)
         if known is None:
             kept, embedded, changed = new, None, True
-            self.shelf.put(number, _MEMBER, user_id, new)
+            self.shelf.insert(number, _MEMBER, user_id, new)
             self.count_members(guild_id, 0, cached=+1)
         else:
             kept, embedded = merge(known, new), field(known, b"user")
@@ -306,11 +306,12 @@ class Book(View):
         """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
         event says it; who is the caller to count it."""
         shelf = self.shelf
-        shared = any(home != number for home in shelf.homes(_MEMBER, user_id))
+        homes = shelf.homes(_MEMBER, user_id)
+        shared = len(homes) > (number in homes)
         user = None
         if shared:
             self.take_user(user_id, last_words)
-            user = self._only_here(number, user_id)
+            user = self._only_here(number, user_id, homes)
         was = shelf.remove(number, _MEMBER, user_id)
         shelf.remove_presence(number, user_id)
         shelf.remove(number, Kind.VOICE_STATE, user_id)
@@ -328,7 +329,9 @@ class Book(View):
         if not leaving:
             return
         users = {
-            user_id: user for user_id in leaving if (user := self._only_here(number, user_id)) is not None
+            user_id: user
+            for user_id in leaving
+            if (user := self._only_here(number, user_id, self.shelf.homes(_MEMBER, user_id))) is not None
         }
         self.shelf.remove_many(number, Kind.MEMBER, leaving)
         guild = self.guild_of(number)
@@ -337,15 +340,14 @@ class Book(View):
             if guild is not None:
                 self.echoes.forget_member(guild[0], user_id)
 
-    def _only_here(self, number: int, user_id: int) -> bytes | None:
+    def _only_here(self, number: int, user_id: int, homes: list[int]) -> bytes | None:
         """What is known of a user, if other guilds share it but this guild's snapshot is where it is known from."""
-        if len(self.shelf.homes(Kind.MEMBER, user_id)) < 2:
+        if len(homes) < 2:
             return None
-        value = self.storage.get(Table.USERS, key8(user_id))
-        for _, home in self.snapshots_of(
-            user_id, newer_than=0 if value is None else _STAMP.unpack_from(value)[0]
-        ):
-            member = self.shelf.get(home, Kind.MEMBER, user_id)
+        value = self.storage.get(_USERS, key8(user_id))
+        newest = 0 if value is None else _STAMP.unpack_from(value)[0]
+        for _, home in self._newest(homes, newest, None, None):
+            member = self.shelf.get(home, _MEMBER, user_id)
             user = field(member, b"user") if member is not None else None
             if user is not None:
                 return user if home == number else None

@@ -230,6 +230,13 @@ class Shelf(ShelfReader):
             self._changed(number, kind, entity_id)
         return not known
 
+    def insert(self, number: int, kind: int, entity_id: int, raw: bytes) -> None:
+        """Put an object of which :meth:`fetch` has just said that it is not there."""
+        self._storage.put(_ROWS, _KEY.pack(number, kind, entity_id), raw)
+        self._added(number, kind, entity_id)
+        if kind in PAGED:
+            self._changed(number, kind, entity_id)
+
     def replace(
         self, number: int, kind: int, entity_id: int, raw: bytes, *, paged: bool | None = None
     ) -> None:

@@ -58,7 +58,7 @@ def member_add(book: Book, d: bytes) -> None:
         known, paged = book.shelf.fetch(number, Kind.MEMBER, user_id)
         arrived = known is None
         if known is None:
-            book.shelf.put(number, Kind.MEMBER, user_id, new)
+            book.shelf.insert(number, Kind.MEMBER, user_id, new)
         else:
             if (embedded := field(known, b"user")) is not None:
                 new = merge(new, b'{"user":%b}' % embedded)
