@@ -26,6 +26,7 @@ from rateway.delivery.limits import DeliveryLimits
 from rateway.discord.envelope import Envelope
 from rateway.discord.opcodes import Opcode
 from rateway.fleet.layout import Layout
+from rateway.lane import Passage
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.gathering import Gathering
 from rateway.runtime.keeper import SessionKeeper
@@ -96,8 +97,7 @@ class Cluster:
         self.store_words = store_words
         self.shards: dict[int, Shard] = {}
         self.streams: dict[int, ShardStream] = {}
-        # By name. A Counter's item costs three times as much, and each event asks for one.
-        self.events: dict[str, int] = {}
+        self.passage = Passage()
         self.pace = Pace()
         self.replayed = 0
         self.repeated = 0
@@ -112,7 +112,9 @@ class Cluster:
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
         # The worker's: bind the inbound queue to an exchange that may be a new one.
         self.on_exchange: Callable[[], Coroutine[Any, Any, None]]
-        self._cache = store if store is not None and tools.settings.cache_enabled else None
+        self._cache: Store | None = None
+        if store is not None and tools.settings.cache_enabled:
+            self._keep_in(store)
         self._keeper = SessionKeeper(
             store,
             shard_count=tools.layout.shards,
@@ -123,7 +125,7 @@ class Cluster:
         self._leftover = leftover
         # Shards that are none of ours in this layout, and of which something may be left to tell.
         self._former: list[int] = []
-        self._publishes = _filter(tools.settings)
+        self.passage.publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._write_soon = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -220,11 +222,15 @@ class Cluster:
         """The store can be opened by now: from here on sessions are written down again, and events kept for queries."""
         self.store, self.store_words = store, "ok"
         if self.tools.settings.cache_enabled:
-            self._cache = store
+            self._keep_in(store)
         sessions = {number: shard.conversation.session_id for number, shard in self.shards.items()}
         store.take_over({number: session for number, session in sessions.items() if session is not None})
         self._keeper.take_store(store)
         self._settled_moved.set()
+
+    def _keep_in(self, store: Store) -> None:
+        self._cache = store
+        self.passage.apply = store.apply
 
     # Life.
 
@@ -280,7 +286,7 @@ class Cluster:
 
     def reload(self, settings: Settings) -> None:
         """Other events are published from now on; another presence is sent on every shard."""
-        before, self._publishes = self._presence, _filter(settings)
+        before, self.passage.publishes = self._presence, _filter(settings)
         self._presence = settings.presence
         if settings.presence is not None and settings.presence != before:
             deadline = asyncio.get_running_loop().time() + settings.command_deadline
@@ -302,53 +308,62 @@ class Cluster:
     # Events: the hot path.
 
     def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
-        """One event of Discord's, as it came, on its way to the exchange."""
+        """One event of Discord's, as it came, on its way to the exchange. A usual one takes the shard's lane."""
         name = envelope.t
         seq = envelope.s
         if not name:
             # Op 0 without a name: there is no routing key for it.
-            self._skip(shard, seq)
+            self.skip(shard, seq)
             return
+        passage = self.passage
         try:
-            self.events[name] += 1
+            passage.events[name] += 1
         except KeyError:
-            self.events[name] = 1
+            passage.events[name] = 1
         if replayed:
             self.replayed += 1
         if repeat:
             self.repeated += 1
         applied = None
-        if self._cache is not None and seq is not None:
-            applied = self._cache.apply(shard.shard_id, seq, name, envelope.d)
+        if passage.apply is not None and seq is not None:
+            applied = passage.apply(shard.shard_id, seq, name, envelope.d)
         if applied is not None:
-            self._tell(shard, envelope, applied, replayed, repeat)
-        elif self._publishes is None or self._publishes(name):
+            self.tell(shard, name, envelope.d, seq, applied, replayed, repeat)
+        elif passage.publishes is None or passage.publishes(name):
             shard.stream.publish(name, envelope.d, seq, replayed, repeat)
         else:
-            self._skip(shard, seq)
+            self.skip(shard, seq)
 
-    def _skip(self, shard: Shard, seq: int | None) -> None:
+    def skip(self, shard: Shard, seq: int | None) -> None:
         """Filtered on purpose: it is settled once all before it are."""
         self.filtered += 1
         if seq is not None:
             shard.stream.skip(seq)
 
-    def _tell(self, shard: Shard, envelope: Envelope, applied: Applied, replayed: bool, repeat: int) -> None:
+    def tell(
+        self,
+        shard: Shard,
+        name: str,
+        body: bytes | msgspec.Raw,
+        seq: int | None,
+        applied: Applied,
+        replayed: bool = False,
+        repeat: int = 0,
+    ) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
-        name, seq = envelope.t, envelope.s
-        assert name is not None
         if applied.left:
             self._keeper.leaving(shard.shard_id, applied.left)
             before = self._keeper.before(shard.shard_id)
             for guild_id in applied.left:
                 self._tell_left(shard.shard_id, before, guild_id)
-        if self._publishes is not None and not self._publishes(name):
-            self._skip(shard, seq)
+        publishes = self.passage.publishes
+        if publishes is not None and not publishes(name):
+            self.skip(shard, seq)
             return
         if applied.before is not None:
             message_id = f"{shard.conversation.session_id}:{shard.shard_id}:{seq}:before"
             self.publisher.publish_own(f"{name}.before", applied.before, message_id)
-        shard.stream.publish(name, envelope.d, seq, replayed, repeat, applied.cause)
+        shard.stream.publish(name, body, seq, replayed, repeat, applied.cause)
 
     def _end_of_wake_up(self) -> None:
         if self._cache is not None:

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from rateway.discord.close_codes import KEEP_SESSION
 from rateway.discord.envelope import Envelope
+from rateway.lane import Lane, Passage
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.permits import IdentifyPermits, Refusal
 from rateway.session.conversation import Conversation
+from rateway.session.inflate import InflateError
 from rateway.session.orders import (
     Command,
     CommandDone,
@@ -40,6 +42,7 @@ from rateway.session.orders import (
     StateChanged,
 )
 from rateway.transports.amqp.stream import ShardStream
+from rateway.transports.store import Applied
 from rateway.transports.websocket import DialError, WebSocket
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,16 @@ CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FA
 class ShardOwner(Protocol):
     """What a shard's cluster does with what the shard finds out."""
 
+    passage: Passage
+
     def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
-        """An event, in order; called for every event."""
+        """An event, in order; called for every event that is not usual (see ``rateway.lane``)."""
+
+    def tell(self, shard: Shard, name: str, body: Any, seq: int, applied: Applied) -> None:
+        """A usual event, of which the cache knows more."""
+
+    def skip(self, shard: Shard, seq: int | None) -> None:
+        """A usual event that is not published."""
 
     def session_started(self, shard: Shard, order: SessionStarted) -> None: ...
     def session_lost(self, shard: Shard, order: SessionLost) -> None: ...
@@ -62,12 +73,13 @@ class ShardOwner(Protocol):
     def fatal(self, shard: Shard, order: Fatal) -> None: ...
 
 
-class _Line:
-    """One connection of a shard, from dial to end. Implements websocket.MessageHandler."""
+class _Line(Lane):
+    """One connection of a shard, from dial to end. Implements websocket.MessageHandler; ``message`` is the lane's."""
 
     __slots__ = ("_shard", "dialling", "socket")
 
     def __init__(self, shard: Shard) -> None:
+        super().__init__(shard.conversation, shard.stream, shard.owner.passage, shard.shard_id, shard.clock)
         self._shard = shard
         self.socket: WebSocket | None = None
         self.dialling: asyncio.Task[None] | None = None
@@ -78,17 +90,39 @@ class _Line:
             socket.close(KEEP_SESSION)
             return
         self.socket = socket
+        self.open = True
         if shard.held:
             socket.pause_reading()
         shard.conversation.opened(shard.clock())
         shard.carry_out()
 
-    def message(self, data: bytes, binary: bool) -> None:
+    def take(self, data: bytes, binary: bool) -> None:
         shard = self._shard
-        if shard.line is not self:
-            return
+        if shard.line is self:
+            self._took(shard.conversation.received(data, binary, shard.clock()))
+
+    def take_document(self, document: bytes | memoryview) -> None:
+        shard = self._shard
+        self._took(shard.conversation.read(document, shard.clock()))
+
+    def take_fault(self, error: ValueError) -> None:
+        if not isinstance(error, InflateError):
+            raise error
+        shard = self._shard
+        shard.conversation.spoilt(error, shard.clock())
+        self._took(None)
+
+    def take_applied(self, name: str, body: Any, seq: int, applied: Applied) -> None:
+        shard = self._shard
+        shard.owner.tell(shard, name, body, seq, applied)
+
+    def leave_out(self, seq: int) -> None:
+        shard = self._shard
+        shard.owner.skip(shard, seq)
+
+    def _took(self, envelope: Envelope | None) -> None:
+        shard = self._shard
         conversation = shard.conversation
-        envelope = conversation.received(data, binary, shard.clock())
         # Orders first: they arose before the envelope that was returned.
         if conversation.orders or conversation.wake_at is not shard.timer_at:
             shard.carry_out()
@@ -96,6 +130,7 @@ class _Line:
             shard.owner.dispatch(shard, envelope, conversation.replaying, conversation.repeat)
 
     def closed(self, code: int | None, reason: str) -> None:
+        self.open = False
         shard = self._shard
         if shard.line is not self:
             return
@@ -106,6 +141,7 @@ class _Line:
         shard.carry_out()
 
     def hang_up(self, code: int) -> None:
+        self.open = False
         if self.dialling is not None:
             self.dialling.cancel()
         if self.socket is not None:

@@ -25,6 +25,7 @@ from rateway.discord.envelope import (
     decode_fast,
 )
 from rateway.discord.opcodes import Opcode
+from rateway.lane import Intake
 from rateway.session import orders
 from rateway.session.allowance import Allowance
 from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
@@ -68,7 +69,7 @@ def _nothing(message: bytes | memoryview, binary: bool) -> None:
     """Takes what still comes on a connection that is over."""
 
 
-class Conversation:
+class Conversation(Intake):
     """One shard. Times are monotonic seconds; facts must come in the order in which they happened.
 
     Read by the shell: ``state``; ``session_id``, ``resume_url`` and ``received_seq`` (the highest sequence of the
@@ -82,11 +83,10 @@ class Conversation:
     """
 
     __slots__ = (
-        "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_feed",
-        "_heart", "_hosts", "_last", "_live_since", "_lost", "_missed_hellos", "_noted", "_numbering", "_options",
-        "_patience", "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_smooth",
-        "_watch_until", "bytes_in", "bytes_inflated", "gateway_url", "heard_at", "ignored", "latency", "orders",
-        "received_seq", "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+        "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_heart",
+        "_hosts", "_live_since", "_lost", "_missed_hellos", "_noted", "_numbering", "_options", "_patience",
+        "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_watch_until", "gateway_url",
+        "ignored", "latency", "orders", "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -122,11 +122,11 @@ class Conversation:
         self._preferred: Compression = options.compression
         self._compression: Compression = (session and session.compression) or options.compression
         self._connection = 0
-        self._feed: Callable[[bytes | memoryview, bool], bytes | memoryview | None] = _nothing
+        self._feed = _nothing
         self._heart: Heartbeat | None = None
         self._smooth = False
         self._numbering = Numbering()
-        self._last: Envelope | None = None
+        self._last = None
         self._settled: int | None = session.settled if session and session.settled > 0 else None
         self._allowance = Allowance(
             intents=options.intents,
@@ -248,18 +248,20 @@ class Conversation:
         """
         self.heard_at = now
         self.bytes_in += len(message)
-        document: bytes | memoryview | None = None
         try:
             document = self._feed(message, binary)
-            if document is None:
-                return None
-            self.bytes_inflated += len(document)
-            envelope = decode_fast(document)
         except InflateError as error:
-            self._corrupt(str(error), now)
+            self.spoilt(error, now)
             return None
+        return None if document is None else self.read(document, now)
+
+    def read(self, document: bytes | memoryview, now: float) -> Envelope | None:
+        """What a WebSocket message held, inflated: the second half of ``received``."""
+        self.bytes_inflated += len(document)
+        try:
+            envelope = decode_fast(document)
         except FAILURES:
-            self._received_oddly(document or b"", now)
+            self._received_oddly(document, now)
             return None
         # The hot path: the next dispatch in line of a live session.
         s = envelope.s
@@ -293,6 +295,10 @@ class Conversation:
                 envelope = self._received(each, now)
                 if envelope is not None:
                     self._deliver(envelope)
+
+    def spoilt(self, error: InflateError, now: float) -> None:
+        """A WebSocket message could not be inflated."""
+        self._corrupt(str(error), now)
 
     def _corrupt(self, why: str, now: float) -> None:
         """The stream cannot be read any further: what comes next would be garbage, so nothing is skipped."""
@@ -333,10 +339,10 @@ class Conversation:
         return envelope
 
     def _number(self, envelope: Envelope, now: float) -> None:
-        before = self.received_seq
-        self.received_seq, self.repeat, remark = self._numbering.count(
-            envelope, before, self._last, self.replaying
-        )
+        before, last = self.received_seq, self._last
+        if isinstance(last, bytes):
+            last = decode_fast(last)
+        self.received_seq, self.repeat, remark = self._numbering.count(envelope, before, last, self.replaying)
         if envelope.s == self.received_seq:
             self._last = envelope
         if remark is not None:

@@ -9,10 +9,11 @@ Everything but size, sequence and time is prepared once.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from rateway.delivery.message import Publish
+from rateway.lane import Template
 
 __all__ = [
     "CHANNEL", "END", "MAX_SHORT", "Publish", "Template", "body_of", "event_of", "event_properties", "head", "key_of",
@@ -41,10 +42,6 @@ _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = (
     0x0020,
 )
 _REPUBLISHED = b"\x0brepublishedt\x01"
-
-# (pack, up to the body's size, from there to seq, from there to the sequence's digits, from the time to the
-# body's length)
-Template = tuple[Callable[..., bytes], bytes, bytes, bytes, bytes]
 
 
 def short(text: bytes) -> bytes:
@@ -171,10 +168,7 @@ def template(
     replayed: bool,
     persistent: bool,
 ) -> Template:
-    """What the frames of this shard's events of this name have in common while ``seq`` has so many decimal digits.
-
-    ``pack(begin, size, middle, seq, identity, b"%d" % seq, timestamp as 8 bytes, end, size)`` is the head then.
-    """
+    """What the heads of this shard's events of this name have in common while ``seq`` has so many decimal digits."""
     key = short(name)
     properties = event_properties(
         name, shard_id, shard_count, 0, id_prefix + b"0" * digits, 0, replayed, persistent
@@ -190,8 +184,7 @@ def template(
         + _HEADER_START
     )
     end = key + END + _BODY_START
-    pack = struct.Struct(f">{len(begin)}sQ{len(middle)}sq{len(identity)}s{digits}s8s{len(end)}sI").pack
-    return pack, begin, middle, identity, end
+    return Template(begin, middle, identity, digits, end)
 
 
 def publish_of(head: bytes, body: bytes) -> Publish:

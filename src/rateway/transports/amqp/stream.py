@@ -1,7 +1,7 @@
 """One shard's dispatches on their way to the exchange: the hot path.
 
-An event here is one ``struct.pack`` over what was prepared for its name and three appends; all else happens
-per run, that is per shard and wake-up (``docs/performance.md``, *Publishing*).
+An event here is a head made of what was prepared for its name, and three appends; all else happens per run, that is
+per shard and wake-up (``docs/performance.md``, *Publishing*).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import msgspec
 
 from rateway.delivery.ledger import Cursor, Run
 from rateway.delivery.message import Publish
+from rateway.lane import Outlet, Template
 from rateway.transports.amqp import frames
-from rateway.transports.amqp.frames import END, MAX_SHORT, Template
+from rateway.transports.amqp.frames import END, MAX_SHORT
 
 __all__ = ["Hub", "ShardStream"]
 
@@ -48,12 +49,11 @@ class Hub(Protocol):
         """What goes out in place of an event whose name is no routing key."""
 
 
-class ShardStream:
+class ShardStream(Outlet):
     """One shard's events. Made by ``EventPublisher.stream``; one for each shard, for the life of the process."""
 
     __slots__ = (
-        "_body", "_cursor", "_end", "_head", "_heads", "_high", "_hub", "_id_prefix", "_low", "_mark",
-        "_replayed_heads", "_room", "_run", "_stamp", "shard_count", "shard_id",
+        "_cursor", "_head", "_hub", "_id_prefix", "_mark", "_replayed_heads", "shard_count", "shard_id",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, shard_id: int, shard_count: int) -> None:
@@ -62,14 +62,13 @@ class ShardStream:
         self._hub = hub
         self._cursor = Cursor(shard_id)
         self._id_prefix: bytes | None = None
-        # Prepared by event name, for sequences of as many digits as the bounds have.
-        self._heads: dict[str, Template] = {}
+        self._heads = {}
         self._replayed_heads: dict[str, Template] = {}
         self._low = 1
         self._high = 10
         self._room = hub.frame_max - 8
         self._stamp = b""
-        self._run: Run | None = None
+        self._run = None
         # The open run's own appends.
         self._head: Callable[[Any], None] = _never
         self._mark: Callable[[int], None] = _never
@@ -136,10 +135,8 @@ class ShardStream:
             return
         if self._run is None:
             self._open()
-        pack, begin, middle, identity, end = template
         append = self._head
-        # Text, then bytes: half of what formatting bytes costs.
-        append(pack(begin, size, middle, seq, identity, f"{seq}".encode(), self._stamp, end, size))
+        append(template.head(size, seq, self._stamp))
         append(body)
         append(END)
         self._mark(seq)
@@ -204,7 +201,7 @@ class ShardStream:
             mandatory = hub.probe(name, run, len(body))
             if known is not None and seq is not None and seq > 0:
                 self._prepare(name, key, seq, replayed)
-        run.pieces += frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory)
+        run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
 
     def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:

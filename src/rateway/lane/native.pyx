@@ -1,0 +1,429 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A lane, compiled: the short cut of the usual event. ``plain.py`` says what everything is; ``json.h`` reads JSON."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Append
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+import msgspec
+
+cdef object Raw = msgspec.Raw
+cdef bytes END = b"\xce"
+# A longer body is not copied out of its message.
+cdef Py_ssize_t COPIED = 4096
+
+cdef extern from *:
+    """
+    #define rateway_little (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+    #define rateway_big64(n) (rateway_little ? __builtin_bswap64(n) : (n))
+    #define rateway_big32(n) (rateway_little ? __builtin_bswap32(n) : (n))
+    """
+    const bint little "rateway_little"
+    uint64_t big64 "rateway_big64"(uint64_t) noexcept nogil
+    uint32_t big32 "rateway_big32"(uint32_t) noexcept nogil
+    int trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
+
+ctypedef const unsigned char* text
+
+# JSON (RFC 8259). Each function is given the place where something begins, and answers with the byte after it; NULL when
+# it is not sound JSON, or so unusual that somebody else has to look. Nothing at or beyond *end* is read.
+
+cdef enum:
+    # A byte in each of eight.
+    ONES = 0x0101010101010101
+    # Containers in containers; the kinds of those that are open are bits of a word.
+    DEEPEST = 60
+
+
+cdef inline text after_space(text at, text end) noexcept nogil:
+    while at < end and (at[0] == c' ' or at[0] == c'\n' or at[0] == c'\r' or at[0] == c'\t'):
+        at += 1
+    return at
+
+
+cdef inline bint is_digit(text at, text end) noexcept nogil:
+    return at < end and c'0' <= at[0] <= c'9'
+
+
+cdef inline bint is_hex(unsigned char byte) noexcept nogil:
+    return c'0' <= byte <= c'9' or c'a' <= (byte | 0x20) <= c'f'
+
+
+cdef text after_string(text at, text end) noexcept nogil:
+    """*at*: after the opening quote."""
+    cdef uint64_t word, quotes, slashes, found
+    while True:
+        # Eight bytes at once, as long as none of them is a quote, a backslash or below a space. (Of the bits that are
+        # set only the lowest is sure to be one: a borrow may have set those above it.)
+        while end - at >= 8:
+            memcpy(&word, at, 8)
+            quotes = word ^ (<uint64_t>ONES * c'"')
+            slashes = word ^ (<uint64_t>ONES * c'\\')
+            found = (
+                ((quotes - <uint64_t>ONES) & ~quotes)
+                | ((slashes - <uint64_t>ONES) & ~slashes)
+                | ((word - <uint64_t>ONES * 0x20) & ~word)
+            ) & (<uint64_t>ONES << 7)
+            if found:
+                if little:
+                    at += trailing_zeros(found) >> 3
+                break
+            at += 8
+        while at < end and at[0] != c'"' and at[0] != c'\\' and at[0] >= 0x20:
+            at += 1
+        if at >= end:
+            return NULL
+        if at[0] == c'"':
+            return at + 1
+        if at[0] != c'\\' or end - at < 2:
+            return NULL
+        if at[1] == c'u':
+            if end - at < 6 or not (is_hex(at[2]) and is_hex(at[3]) and is_hex(at[4]) and is_hex(at[5])):
+                return NULL
+            at += 6
+        elif at[1] in (c'"', c'\\', c'/', c'b', c'f', c'n', c'r', c't'):
+            at += 2
+        else:
+            return NULL
+
+
+cdef text after_number(text at, text end) noexcept nogil:
+    if at < end and at[0] == c'-':
+        at += 1
+    if not is_digit(at, end):
+        return NULL
+    if at[0] == c'0':
+        at += 1
+    else:
+        while is_digit(at, end):
+            at += 1
+    if at < end and at[0] == c'.':
+        at += 1
+        if not is_digit(at, end):
+            return NULL
+        while is_digit(at, end):
+            at += 1
+    if at < end and (at[0] == c'e' or at[0] == c'E'):
+        at += 1
+        if at < end and (at[0] == c'+' or at[0] == c'-'):
+            at += 1
+        if not is_digit(at, end):
+            return NULL
+        while is_digit(at, end):
+            at += 1
+    return at
+
+
+cdef inline text after_word(text at, text end, const char* word, int length) noexcept nogil:
+    return at + length if end - at >= length and memcmp(at, word, length) == 0 else NULL
+
+
+cdef text after_value(text at, text end) noexcept nogil:
+    # The innermost container's bit is the lowest: 1 for an object.
+    cdef uint64_t objects = 0
+    cdef int depth = 0
+    cdef bint key = False
+    while True:
+        at = after_space(at, end)
+        if at >= end:
+            return NULL
+        if key:
+            if at[0] != c'"':
+                return NULL
+            at = after_string(at + 1, end)
+            if at == NULL:
+                return NULL
+            at = after_space(at, end)
+            if at >= end or at[0] != c':':
+                return NULL
+            at = after_space(at + 1, end)
+            if at >= end:
+                return NULL
+        if at[0] == c'"':
+            at = after_string(at + 1, end)
+        elif at[0] == c'{' or at[0] == c'[':
+            if depth == DEEPEST:
+                return NULL
+            depth += 1
+            key = at[0] == c'{'
+            objects = objects << 1 | key
+            at = after_space(at + 1, end)
+            if at >= end:
+                return NULL
+            if at[0] != (c'}' if key else c']'):
+                continue
+            # An empty one: closed below.
+        elif at[0] == c't':
+            at = after_word(at, end, b"true", 4)
+        elif at[0] == c'f':
+            at = after_word(at, end, b"false", 5)
+        elif at[0] == c'n':
+            at = after_word(at, end, b"null", 4)
+        else:
+            at = after_number(at, end)
+        if at == NULL:
+            return NULL
+        while True:
+            if not depth:
+                return at
+            at = after_space(at, end)
+            if at >= end:
+                return NULL
+            if at[0] != (c'}' if objects & 1 else c']'):
+                break
+            at += 1
+            depth -= 1
+            objects >>= 1
+        if at[0] != c',':
+            return NULL
+        at += 1
+        key = objects & 1
+
+
+cdef struct Parts:
+    text t
+    text t_end
+    text d
+    text d_end
+    long long s
+
+
+cdef inline bint plain_number(text at, text end, long long* number) noexcept nogil:
+    """A whole number that fits, written as plainly as can be."""
+    number[0] = 0
+    if not 0 < end - at <= 18 or (at[0] == c'0' and end - at > 1):
+        return False
+    while at < end:
+        if not c'0' <= at[0] <= c'9':
+            return False
+        number[0] = number[0] * 10 + (at[0] - c'0')
+        at += 1
+    return True
+
+
+cdef inline bint plain_word(text at, text end) noexcept nogil:
+    """A name as Discord's are: not empty, in ASCII, without escapes."""
+    if at == end:
+        return False
+    while at < end:
+        if at[0] >= 0x80 or at[0] == c'\\':
+            return False
+        at += 1
+    return True
+
+
+cdef bint usual_dispatch(text at, text end, Parts* parts) noexcept nogil:
+    """Whether this is one object, with op (which is 0), s, t and d once each. False says nothing of what else it is."""
+    cdef text key, key_end, value
+    cdef int seen = 0, which
+    cdef long long op
+    parts.s = 0
+    parts.t = parts.t_end = parts.d = parts.d_end = at
+    at = after_space(at, end)
+    if at >= end or at[0] != c'{':
+        return False
+    while True:
+        key = after_space(at + 1, end)
+        if key >= end or key[0] != c'"':
+            return False
+        key += 1
+        at = after_string(key, end)
+        if at == NULL:
+            return False
+        key_end = at - 1
+        at = after_space(at, end)
+        if at >= end or at[0] != c':':
+            return False
+        value = after_space(at + 1, end)
+        at = after_value(value, end)
+        if at == NULL or not plain_word(key, key_end):
+            return False
+        which = 0
+        if key_end - key == 1 and key[0] == c't':
+            which = 1
+            parts.t = value + 1
+            parts.t_end = at - 1
+            if value[0] != c'"' or not plain_word(parts.t, parts.t_end):
+                return False
+        elif key_end - key == 1 and key[0] == c's':
+            which = 2
+            if not plain_number(value, at, &parts.s):
+                return False
+        elif key_end - key == 1 and key[0] == c'd':
+            which = 4
+            parts.d = value
+            parts.d_end = at
+        elif key_end - key == 2 and key[0] == c'o' and key[1] == c'p':
+            which = 8
+            if not plain_number(value, at, &op) or op != 0:
+                return False
+        if seen & which:
+            return False
+        seen |= which
+        at = after_space(at, end)
+        if at >= end:
+            return False
+        if at[0] == c'}':
+            return seen == 15 and after_space(at + 1, end) == end
+        if at[0] != c',':
+            return False
+
+
+def parts(bytes document):
+    """``(s, t, d)`` of a usual dispatch; None for everything else. For tests: a lane makes no tuple of it."""
+    cdef Parts found
+    cdef text at = <text>PyBytes_AS_STRING(document)
+    if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &found):
+        return None
+    name = PyUnicode_DecodeASCII(<const char*>found.t, found.t_end - found.t, NULL)
+    return found.s, name, PyBytes_FromStringAndSize(<const char*>found.d, found.d_end - found.d)
+
+
+cdef class Intake:
+    cdef public object _feed
+    cdef public object _last
+    cdef public bint _smooth
+    cdef public long long bytes_in
+    cdef public long long bytes_inflated
+    cdef public double heard_at
+    cdef public long long received_seq
+
+
+cdef class Template:
+    cdef bytes _model
+    cdef Py_ssize_t _size, _seq, _digits, _stamp, _length
+    cdef int _count
+
+    def __init__(self, bytes begin, bytes middle, bytes identity, int digits, bytes end):
+        self._model = b"".join((begin, bytes(8), middle, bytes(8), identity, bytes(digits), bytes(8), end, bytes(4)))
+        self._size = len(begin)
+        self._seq = self._size + 8 + len(middle)
+        self._digits = self._seq + 8 + len(identity)
+        self._count = digits
+        self._stamp = self._digits + digits
+        self._length = self._stamp + 8 + len(end)
+
+    cpdef bytes head(self, Py_ssize_t size, long long seq, bytes stamp):
+        if PyBytes_GET_SIZE(stamp) != 8:
+            raise ValueError("the time is not 8 bytes")
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(self._model)
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, length)
+        cdef char* at = PyBytes_AS_STRING(made)
+        cdef uint64_t long_size = big64(<uint64_t>size), long_seq = big64(<uint64_t>seq)
+        cdef uint32_t short_size = big32(<uint32_t>size)
+        cdef int place
+        memcpy(at, PyBytes_AS_STRING(self._model), length)
+        memcpy(at + self._size, &long_size, 8)
+        memcpy(at + self._seq, &long_seq, 8)
+        memcpy(at + self._stamp, PyBytes_AS_STRING(stamp), 8)
+        memcpy(at + self._length, &short_size, 4)
+        for place in range(self._count - 1, -1, -1):
+            at[self._digits + place] = <char>(48 + seq % 10)
+            seq //= 10
+        return made
+
+
+cdef class Outlet:
+    cdef public dict _heads
+    cdef public long long _low
+    cdef public long long _high
+    cdef public long long _room
+    cdef public object _run
+    cdef public bytes _stamp
+    # The lists of the run that was open at the last event.
+    cdef object _of
+    cdef list _pieces
+    cdef list _marks
+
+    cdef bint put(self, str name, object body, Py_ssize_t size, long long seq) except -1:
+        """Whether the event is in this wake-up's run; else it is for ``publish``, and nothing was done."""
+        cdef Template template = self._heads.get(name)
+        if template is None or not self._low <= seq < self._high or not 0 < size <= self._room:
+            return False
+        if self._run is None:
+            self._open()
+        if self._run is not self._of:
+            self._of = self._run
+            self._pieces = self._of.pieces
+            self._marks = self._of.marks
+        PyList_Append(self._pieces, template.head(size, seq, self._stamp))
+        PyList_Append(self._pieces, body)
+        PyList_Append(self._pieces, END)
+        PyList_Append(self._marks, seq)
+        return True
+
+
+cdef class Passage:
+    cdef public dict events
+    cdef public object apply
+    cdef public object publishes
+
+    def __init__(self):
+        self.events = {}
+
+
+cdef class Lane:
+    cdef public bint open
+    cdef Intake _intake
+    cdef Outlet _outlet
+    cdef Passage _passage
+    cdef long long _shard_id
+    cdef object _clock
+
+    def __init__(self, Intake intake, Outlet outlet, Passage passage, shard_id, clock):
+        self.open = False
+        self._intake = intake
+        self._outlet = outlet
+        self._passage = passage
+        self._shard_id = shard_id
+        self._clock = clock
+
+    def message(self, bytes data, bint binary):
+        cdef Intake intake = self._intake
+        cdef Passage passage = self._passage
+        cdef Parts parts
+        cdef text at
+        cdef object document, body, applied
+        cdef str name
+        cdef Py_ssize_t size
+        if not self.open or not intake._smooth:
+            self.take(data, binary)
+            return
+        intake.heard_at = self._clock()
+        intake.bytes_in += PyBytes_GET_SIZE(data)
+        try:
+            document = intake._feed(data, binary)
+        except ValueError as error:
+            self.take_fault(error)
+            return
+        if document is None:
+            return
+        if type(document) is not bytes:
+            self.take_document(document)
+            return
+        at = <text>PyBytes_AS_STRING(document)
+        if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &parts) or parts.s != intake.received_seq + 1:
+            self.take_document(document)
+            return
+        intake.bytes_inflated += PyBytes_GET_SIZE(document)
+        intake.received_seq = parts.s
+        intake._last = document
+        name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
+        size = parts.d_end - parts.d
+        if size <= COPIED:
+            body = PyBytes_FromStringAndSize(<const char*>parts.d, size)
+        else:
+            body = Raw(memoryview(document)[parts.d - at : parts.d_end - at])
+        count = passage.events.get(name)
+        passage.events[name] = 1 if count is None else count + 1
+        if passage.apply is not None:
+            applied = passage.apply(self._shard_id, parts.s, name, body)
+            if applied is not None:
+                self.take_applied(name, body, parts.s, applied)
+                return
+        if passage.publishes is not None and not passage.publishes(name):
+            self.leave_out(parts.s)
+        elif not self._outlet.put(name, body, size, parts.s):
+            self._outlet.publish(name, body, parts.s, False)
