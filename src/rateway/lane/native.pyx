@@ -272,7 +272,7 @@ cdef bint usual_dispatch(text at, text end, Parts* parts) noexcept nogil:
 
 
 def parts(bytes document):
-    """``(s, t, d)`` of a usual dispatch; None for everything else. For tests: a lane makes no tuple of it."""
+    # For tests: a lane makes no tuple of it.
     cdef Parts found
     cdef text at = <text>PyBytes_AS_STRING(document)
     if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &found):

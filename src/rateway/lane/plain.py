@@ -6,9 +6,20 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from rateway.discord.envelope import Envelope
+from rateway.discord.envelope import FAILURES, Envelope, decode_fast
 
-__all__ = ["Intake", "Lane", "Outlet", "Passage", "Template"]
+__all__ = ["Intake", "Lane", "Outlet", "Passage", "Template", "parts"]
+
+
+def parts(document: bytes) -> tuple[int, str, bytes] | None:
+    """``(s, t, d)`` of a usual dispatch; None for everything else, and nothing is said about that."""
+    try:
+        envelope = decode_fast(document)
+    except FAILURES:
+        return None
+    if envelope.op != 0 or envelope.s is None or not envelope.t:
+        return None
+    return envelope.s, envelope.t, bytes(envelope.d)
 
 
 class Intake:
