@@ -26,15 +26,33 @@ cdef struct Field:
     Py_ssize_t value_size
 
 
-cdef const char *past_string(const char *at, const char *end) noexcept nogil:
-    """Beyond a string's closing quote; ``at`` is beyond the opening one. NULL when it never closes."""
-    while at < end:
-        if at[0] == c'"':
-            return at + 1
-        if at[0] == c'\\':
-            at += 1
-        at += 1
-    return NULL
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
+    /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it never closes. */
+    static inline const char *past_string(const char *at, const char *end) {
+    #ifdef __SSE2__
+        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\');
+        while (end - at >= 16) {
+            __m128i found = _mm_loadu_si128((const __m128i *)at);
+            int mask = _mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(found, quote), _mm_cmpeq_epi8(found, slash)));
+            if (!mask) { at += 16; continue; }
+            at += __builtin_ctz(mask);
+            if (*at == '"') return at + 1;
+            at += 2;
+        }
+    #endif
+        while (at < end) {
+            if (*at == '"') return at + 1;
+            at += *at == '\\\\' ? 2 : 1;
+        }
+        return NULL;
+    }
+    """
+    const char *past_string(const char *at, const char *end) noexcept nogil
 
 
 cdef const char *past_value(const char *at, const char *end) noexcept nogil:
@@ -67,45 +85,88 @@ cdef const char *past_value(const char *at, const char *end) noexcept nogil:
     return at if at > start else NULL
 
 
-cdef inline int fields_of(bytes raw, Field *found) noexcept:
-    return fields_in(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), found)
+cdef struct Part:
+    # An object inside an object whose fields are wanted as well, and one inside that.
+    const char *name
+    Py_ssize_t name_size
+    Field *fields
+    int count
+    Part *part
 
 
-cdef int fields_in(const char *at, Py_ssize_t size, Field *found) noexcept nogil:
-    """The fields of an object as it stands; -1 when the plain form should look at it."""
-    cdef const char *end = at + size
-    cdef int count = 0
+cdef const char *object_from(
+    const char *at, const char *end, Field *found, int *count, Part *parts, int many
+) noexcept nogil:
+    """The fields of the object that begins here, and beyond it; NULL when the plain form should look at it."""
+    cdef Field *field
+    cdef Part *part
+    cdef int each
+    count[0] = 0
     if end - at < 2 or at[0] != c'{':
-        return -1
+        return NULL
     at += 1
     if at[0] == c'}':
-        return 0 if at + 1 == end else -1
-    while count < MOST:
+        return at + 1
+    while count[0] < MOST:
         if at >= end or at[0] != c'"':
-            return -1
+            return NULL
         at += 1
-        found[count].name = at
+        field = &found[count[0]]
+        field.name = at
         while at < end and at[0] != c'"':
             if at[0] == c'\\':
-                return -1
+                return NULL
             at += 1
-        found[count].name_size = at - found[count].name
-        if end - at < 2 or at[1] != c':':
-            return -1
+        field.name_size = at - field.name
+        if end - at < 3 or at[1] != c':':
+            return NULL
         at += 2
-        found[count].value = at
-        at = past_value(at, end)
+        field.value = at
+        part = NULL
+        if at[0] == c'{':
+            for each in range(many):
+                if is_called(field, parts[each].name, parts[each].name_size):
+                    part = &parts[each]
+        if part != NULL:
+            at = object_from(at, end, part.fields, &part.count, part.part, part.part != NULL)
+        else:
+            at = past_value(at, end)
         if at == NULL or at >= end:
-            return -1
-        found[count].value_size = at - found[count].value
-        count += 1
+            return NULL
+        field.value_size = at - field.value
+        count[0] += 1
         if at[0] == c',':
             at += 1
         elif at[0] == c'}':
-            return count if at + 1 == end else -1
+            return at + 1
         else:
-            return -1
-    return -1
+            return NULL
+    return NULL
+
+
+cdef inline int fields_in(const char *at, Py_ssize_t size, Field *found, Part *parts, int many) noexcept nogil:
+    """The fields of an object as it stands, and of some of its parts (-1 for one that it does not have)."""
+    cdef const char *end = at + size
+    cdef int count = 0, each
+    for each in range(many):
+        parts[each].count = -1
+        if parts[each].part != NULL:
+            parts[each].part.count = -1
+    return count if object_from(at, end, found, &count, parts, many) == end else -1
+
+
+cdef inline int fields_of(bytes raw, Field *found, Part *parts=NULL, int many=0) noexcept:
+    return fields_in(PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), found, parts, many)
+
+
+cdef inline Part part_called(const char *name, Py_ssize_t size, Field *fields) noexcept nogil:
+    cdef Part part
+    part.name, part.name_size, part.fields, part.count, part.part = name, size, fields, -1, NULL
+    return part
+
+
+cdef inline bint is_called(const Field *field, const char *name, Py_ssize_t size) noexcept nogil:
+    return field.name_size == size and memcmp(field.name, name, size) == 0
 
 
 cdef inline bint same_name(const Field *one, const Field *other) noexcept nogil:
@@ -364,10 +425,6 @@ key_b = <uint64_t>PyObject_Hash(b"rateway b") | 1
 key_c = <uint64_t>PyObject_Hash(b"rateway c") | 1
 
 
-cdef inline bint is_called(const Field *field, const char *name, Py_ssize_t size) noexcept nogil:
-    return field.name_size == size and memcmp(field.name, name, size) == 0
-
-
 cdef inline uint64_t hash_of(const Field *field) noexcept nogil:
     # A field's name, colon and value stand side by side.
     return hashed(field.name, field.value + field.value_size - field.name)
@@ -411,20 +468,19 @@ cdef inline uint64_t id_of(const Field *found, int count) noexcept nogil:
 def presence(bytes d not None):
     cdef Field found[MOST]
     cdef Field user[MOST]
-    cdef int count = fields_of(d, found), at, inside = 0
-    cdef uint64_t guild_id = 0, user_id = 0
+    cdef Part inside = part_called(b"user", 4, user)
+    cdef int count = fields_of(d, found, &inside, 1), at
+    cdef uint64_t guild_id = 0
+    cdef uint64_t user_id = id_of(user, inside.count)
     cdef bint offline = False
     for at in range(count):
         if is_called(&found[at], b"guild_id", 8):
             guild_id = id_in(&found[at])
         elif is_called(&found[at], b"status", 6):
             offline = found[at].value_size == 9 and memcmp(found[at].value, b'"offline"', 9) == 0
-        elif is_called(&found[at], b"user", 4):
-            inside = fields_in(found[at].value, found[at].value_size, user)
-            user_id = id_of(user, inside)
     if not guild_id or not user_id:
         return plain.presence(d)
-    return guild_id, user_id, offline, inside > 1
+    return guild_id, user_id, offline, inside.count > 1
 
 
 cdef enum:
@@ -540,7 +596,9 @@ cdef class Echoes:
         cdef Field found[MOST]
         cdef Field author[MOST]
         cdef Field member[MOST]
-        cdef int count = fields_of(d, found), at, in_author = -1, in_member = -1
+        cdef Part parts[2]
+        parts[0], parts[1] = part_called(b"author", 6, author), part_called(b"member", 6, member)
+        cdef int count = fields_of(d, found, parts, 2), at
         cdef uint64_t message_id = 0, channel_id = 0, guild_id = 0, user_id
         cdef const Field *field
         for at in range(count):
@@ -551,19 +609,15 @@ cdef class Echoes:
                 channel_id = id_in(field)
             elif is_called(field, b"guild_id", 8):
                 guild_id = id_in(field)
-            elif is_called(field, b"author", 6):
-                in_author = fields_in(field.value, field.value_size, author)
-            elif is_called(field, b"member", 6):
-                in_member = fields_in(field.value, field.value_size, member)
             elif is_called(field, b"webhook_id", 10) and not is_null(field):
                 return None
-        if not message_id or not channel_id or not guild_id or in_author < 0 or in_member < 0:
+        if not message_id or not channel_id or not guild_id or parts[0].count < 0 or parts[1].count < 0:
             return None
-        user_id = id_of(author, in_author)
+        user_id = id_of(author, parts[0].count)
         if (
             not user_id
-            or not self._known(home_of(guild_id, user_id), words_of(member, in_member, False))
-            or not self._known(home_of(OF_USER, user_id), words_of(author, in_author, True))
+            or not self._known(home_of(guild_id, user_id), words_of(member, parts[1].count, False))
+            or not self._known(home_of(OF_USER, user_id), words_of(author, parts[0].count, True))
         ):
             return None
         return channel_id, message_id
@@ -572,28 +626,26 @@ cdef class Echoes:
         cdef Field found[MOST]
         cdef Field member[MOST]
         cdef Field user[MOST]
-        cdef int count = fields_of(d, found), at, in_member = -1, in_user = -1
+        cdef Part inner = part_called(b"user", 4, user)
+        cdef Part outer = part_called(b"member", 6, member)
+        outer.part = &inner
+        cdef int count = fields_of(d, found, &outer, 1), at
         cdef uint64_t guild_id = 0, user_id = 0
         for at in range(count):
             if is_called(&found[at], b"guild_id", 8):
                 guild_id = id_in(&found[at])
             elif is_called(&found[at], b"user_id", 7):
                 user_id = id_in(&found[at])
-            elif is_called(&found[at], b"member", 6):
-                in_member = fields_in(found[at].value, found[at].value_size, member)
-        for at in range(in_member):
-            if is_called(&member[at], b"user", 4):
-                in_user = fields_in(member[at].value, member[at].value_size, user)
-        if not guild_id or not user_id or in_user < 0:
+        if not guild_id or not user_id or inner.count < 0:
             return False
-        if not self._known(home_of(OF_USER, user_id), words_of(user, in_user, True)):
+        if not self._known(home_of(OF_USER, user_id), words_of(user, inner.count, True)):
             return False
         cdef uint64_t home = home_of(guild_id, user_id)
-        cdef uint64_t words = words_of(member, in_member, False)
+        cdef uint64_t words = words_of(member, outer.count, False)
         if not stale:
             return self._known(home, words)
         # Whatever is kept of these two, the other fields are known when all are known with any of their values.
-        for at in range(in_member):
+        for at in range(outer.count):
             if is_called(&member[at], b"mute", 4) or is_called(&member[at], b"deaf", 4):
                 words -= hash_of(&member[at])
         cdef uint64_t muted[2]
@@ -634,7 +686,8 @@ cdef class Echoes:
     def learn_members(self, uint64_t guild_id, list ids not None, list raws not None, bint fresh):
         cdef Field found[MOST]
         cdef Field user[MOST]
-        cdef int count, inside, at
+        cdef Part inside = part_called(b"user", 4, user)
+        cdef int count
         cdef uint64_t user_id, words
         cdef Py_buffer view
         cdef bint learns
@@ -645,21 +698,19 @@ cdef class Echoes:
                 continue
             if not fresh:
                 self._forget(home_of(guild_id, user_id))
-            inside = -1
             PyObject_GetBuffer(raws[number], &view, PyBUF_SIMPLE)
             try:
-                count = fields_in(<const char *>view.buf, view.len, found)
-                for at in range(count):
-                    if is_called(&found[at], b"user", 4):
-                        inside = fields_in(found[at].value, found[at].value_size, user)
-                words = words_of(user, inside, True)
-                if inside < 0 or not self._known(home_of(WHOLE_USER, user_id), words):
+                count = fields_in(<const char *>view.buf, view.len, found, &inside, 1)
+                # Of what is odd nothing is known.
+                inside.count = inside.count if count >= 0 else -1
+                words = words_of(user, inside.count, True)
+                if inside.count < 0 or not self._known(home_of(WHOLE_USER, user_id), words):
                     self._forget(home_of(OF_USER, user_id))
                     self._forget(home_of(WHOLE_USER, user_id))
-                    if learns and inside >= 0:
+                    if learns and inside.count >= 0:
                         self._learn(home_of(OF_USER, user_id), words)
                         self._learn(home_of(WHOLE_USER, user_id), words)
-                if learns and inside >= 0:
+                if learns and inside.count >= 0:
                     self._learn(home_of(guild_id, user_id), words_of(found, count, False))
                     self._count()
             finally:
