@@ -24,7 +24,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-__all__ = ["CompileHook", "compile_into", "fresh", "lacking", "sources"]
+__all__ = ["CompileHook", "compile_into", "fresh", "lacking", "plain", "sources"]
 
 SOURCES = "src"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -51,21 +51,20 @@ class CompileHook(BuildHookInterface[Any]):
 
 def compile_into(place: Path, root: Path, modules: Iterable[str] = ()) -> list[Path]:
     """The compiled modules below *place*, made where they are older than their source; says what could not be made."""
-    wanted = sources(root, modules)
-    reason = lacking() if wanted else None
     made = []
-    for source in wanted:
+    for source in sources(root, modules):
         path = place / source.relative_to(root / SOURCES).with_name(source.stem + SUFFIX)
-        problem = reason
-        if reason is None and not fresh(path, source, root):
-            problem = _compile(source, path, root)
+        if plain():
+            path.unlink(missing_ok=True)
+            continue
+        # What was compiled before needs no compiler.
+        problem = None if fresh(path, source, root) else lacking() or _compile(source, path, root)
         if problem is None:
             made.append(path)
         else:
-            # One of an older source would run in its place.
+            # The form of an older source would run in its place.
             path.unlink(missing_ok=True)
-            if not plain():
-                print(f"{_name(source, root)} runs in plain Python, slower: {problem}", flush=True)
+            print(f"{_name(source, root)} runs in plain Python, slower: {problem}", flush=True)
     return made
 
 
@@ -81,8 +80,6 @@ def plain() -> bool:
 
 def lacking() -> str | None:
     """What keeps this machine from compiling, and what to do about it."""
-    if plain():
-        return "RATEWAY_PLAIN is set"
     if _compiler() is None:
         given = os.environ.get("CC")
         if given:
