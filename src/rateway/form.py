@@ -10,16 +10,24 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Literal
 
-__all__ = ["Plain", "form", "heed_wish"]
+__all__ = ["COMPILED", "Plain", "form", "heed_wish"]
+
+# Every .pyx.
+COMPILED = ("rateway.cache.native", "rateway.lane.native")
 
 
-def form() -> Literal["compiled", "plain Python"]:
-    """The latter when compiled modules are missing, do not fit this machine, or are not wanted."""
+def form() -> Literal["compiled", "partly compiled", "plain Python"]:
+    """The last when compiled modules are missing, do not fit this machine, or are not wanted."""
+    found = sum(_there(name) for name in COMPILED)
+    return "compiled" if found == len(COMPILED) else "partly compiled" if found else "plain Python"
+
+
+def _there(name: str) -> bool:
     try:
-        importlib.import_module("rateway.cache.native")
+        importlib.import_module(name)
     except ImportError:
-        return "plain Python"
-    return "compiled"
+        return False
+    return True
 
 
 def heed_wish() -> None:

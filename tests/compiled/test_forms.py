@@ -39,16 +39,33 @@ def test_what_can_be_compiled_here_is_there_and_in_use() -> None:
     if hatch_build.plain():
         assert form.form() == "plain Python"
         return
+    names = [
+        ".".join(source.relative_to(ROOT / "src").with_suffix("").parts)
+        for source in hatch_build.sources(ROOT)
+    ]
+    assert names == list(form.COMPILED)
     assert there() or hatch_build.lacking()
     assert form.form() == ("compiled" if there() else "plain Python")
-    for source in hatch_build.sources(ROOT):
-        spec = find_spec(".".join(source.relative_to(ROOT / "src").with_suffix("").parts))
+    for name in names:
+        spec = find_spec(name)
         assert isinstance(spec and spec.loader, ExtensionFileLoader) is there()
 
 
-def test_the_cache_and_its_store_pass_their_tests_in_plain_python_too() -> None:
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["tests/cache", "tests/transports/test_store.py"],
+        ["tests/delivery", "tests/lane", "tests/runtime", "tests/session"],
+        [
+            "tests/transports/test_amqp_publisher.py",
+            "tests/e2e/test_gateway.py::test_a_broker_that_restarts_loses_nothing",
+        ],
+    ],
+    ids=["cache", "shards", "whole"],
+)
+def test_whatever_has_a_compiled_form_passes_its_tests_in_plain_python_too(tests: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PLAIN_TESTS, "tests/cache", "tests/transports/test_store.py"],
+        [sys.executable, "-c", PLAIN_TESTS, *tests],
         cwd=ROOT,
         env=os.environ | {"RATEWAY_PLAIN": "1"},
         stdout=subprocess.PIPE,

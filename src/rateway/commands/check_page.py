@@ -84,10 +84,8 @@ def _overview(plan: Plan) -> Table:
         )
         if memory.advice:
             row("", memory.advice)
-    if plan.form == "plain Python":
-        row("program", "plain Python; with a C compiler at its installation it takes less CPU")
-    else:
-        row("program", plan.form)
+    less = "" if plan.form == "compiled" else "; with a C compiler at its installation it takes less CPU"
+    row("program", plan.form + less)
     row("state folder", plan.state_dir + (f" (in use by pid {plan.running_pid})" if plan.running_pid else ""))
     return table
 

@@ -46,7 +46,7 @@ def _row(name: str, labels: str, text: str, kind: Kind | None = None) -> Row:
 
 
 METRICS: tuple[Row, ...] = (
-    _row("build_info", "version python form", "Always 1; what runs, `compiled` or in `plain Python`."),
+    _row("build_info", "version python form", "Always 1; what runs, `compiled`, `partly compiled` or `plain Python`."),
     _row("up_seconds", "", "Seconds since this gateway started."),
     _row("state", "state", "1 for the state that the gateway is in: starting, running, waiting, stopping."),
     _row("ready", "", "1 while /health/ready says 200."),
