@@ -132,8 +132,12 @@ def _run_gateway(words: list[str]) -> int:
     )
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from this TOML file")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the same, without -c")
-    parser.add_argument("--version", action="version", version=f"rateway {__version__} ({form()})")
+    parser.add_argument("--version", action="store_true", help="show program's version and form, and exit")
     options = parser.parse_args(words)
+    if options.version:
+        # Asked only now: it looks whether compiled modules can be imported.
+        print(f"rateway {__version__} ({form()})")
+        return 0
     if options.file is not None:
         if options.config is not None:
             parser.error(f"two files are named: {options.config} and {options.file}")
