@@ -13,7 +13,8 @@ import msgspec
 import zstandard
 
 from benchmarks.cache_data import Maker
-from rateway.cache.pages import PAGE_ITEMS, text_of
+from rateway.cache.hot import page
+from rateway.cache.pages import PAGE_ITEMS
 from rateway.simulator.world import World
 from rateway.simulator.world_dispatch import WorldOptions
 
@@ -44,7 +45,7 @@ def pages_of(guild: dict[str, object]) -> list[bytes]:
                 (int(item.get("id") or item.get("sound_id") or item["user"]["id"]), msgspec.json.encode(item))
                 for item in items[at : at + PAGE_ITEMS]
             ]
-            found.append(text_of(sorted(chunk)))
+            found.append(page(sorted(chunk)))
     own = {name: value for name, value in guild.items() if not isinstance(value, list) or name == "features"}
     found.append(msgspec.json.encode(scrubbed(own)))
     return found

@@ -7,12 +7,52 @@ one aside.
 from __future__ import annotations
 
 try:
-    from rateway.cache.native import Echoes, field, find, less, merge, parted, presence, says
+    from rateway.cache.native import (
+        Echoes,
+        divided,
+        field,
+        find,
+        less,
+        listed,
+        merge,
+        page,
+        parted,
+        presence,
+        says,
+        tailed,
+    )
 
     COMPILED = True
 except ImportError:
-    from rateway.cache.plain import Echoes, field, find, less, merge, parted, presence, says
+    from rateway.cache.plain import (
+        Echoes,
+        divided,
+        field,
+        find,
+        less,
+        listed,
+        merge,
+        page,
+        parted,
+        presence,
+        says,
+        tailed,
+    )
 
     COMPILED = False
 
-__all__ = ["COMPILED", "Echoes", "field", "find", "less", "merge", "parted", "presence", "says"]
+__all__ = [
+    "COMPILED",
+    "Echoes",
+    "divided",
+    "field",
+    "find",
+    "less",
+    "listed",
+    "merge",
+    "page",
+    "parted",
+    "presence",
+    "says",
+    "tailed",
+]

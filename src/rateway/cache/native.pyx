@@ -352,6 +352,161 @@ def parted(bytes raw not None, bytes name not None):
     return joined(found, count, left_out, size if size > 1 else 2), value
 
 
+def divided(bytes raw not None, tuple names not None):
+    cdef Field found[MOST]
+    cdef char left_out[MOST]
+    cdef int count = fields_of(raw, found), at, place, kept = 0
+    cdef Py_ssize_t size = 1
+    cdef bytes name
+    if count < 0:
+        return plain.divided(raw, names)
+    cdef list values = [None] * len(names)
+    for at in range(count):
+        left_out[at] = 0
+        place = 0
+        for name in names:
+            if is_named(&found[at], name):
+                left_out[at] = 1
+                values[place] = PyBytes_FromStringAndSize(found[at].value, found[at].value_size)
+                break
+            place += 1
+        if not left_out[at]:
+            size += found[at].name_size + found[at].value_size + 4
+            kept += 1
+    if kept == count:
+        return raw, values
+    return joined(found, count, left_out, size if kept else 2), values
+
+
+cdef const char *past_object(
+    const char *at, const char *end, const char *name, Py_ssize_t size, Field *wanted
+) noexcept nogil:
+    """Beyond an object, whose last field of that name is ``wanted`` then. NULL when the plain form should look."""
+    cdef Field each
+    wanted.value = NULL
+    if end - at < 2 or at[0] != c'{':
+        return NULL
+    at += 1
+    if at[0] == c'}':
+        return at + 1
+    while True:
+        if at >= end or at[0] != c'"':
+            return NULL
+        at += 1
+        each.name = at
+        while at < end and at[0] != c'"':
+            if at[0] == c'\\':
+                return NULL
+            at += 1
+        each.name_size = at - each.name
+        if end - at < 2 or at[1] != c':':
+            return NULL
+        at += 2
+        each.value = at
+        at = past_value(at, end)
+        if at == NULL or at >= end:
+            return NULL
+        each.value_size = at - each.value
+        if each.name_size == size and memcmp(each.name, name, size) == 0:
+            wanted[0] = each
+        if at[0] == c'}':
+            return at + 1
+        if at[0] != c',':
+            return NULL
+        at += 1
+
+
+def listed(bytes raw not None, tuple path not None):
+    cdef const char *at = PyBytes_AS_STRING(raw)
+    cdef const char *end = at + PyBytes_GET_SIZE(raw)
+    cdef const char *start
+    cdef bytes name = path[0]
+    cdef bytes inner = path[1] if len(path) > 1 else None
+    cdef Field found, within
+    cdef uint64_t number = 0
+    cdef list ids = [], items = []
+    if end - at < 2 or at[0] != c'[':
+        return plain.listed(raw, path)
+    at += 1
+    if at[0] == c']' and at + 1 == end:
+        return ids, items
+    while True:
+        start = at
+        at = past_object(at, end, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), &found)
+        if at == NULL or at >= end or found.value == NULL:
+            return plain.listed(raw, path)
+        if inner is not None:
+            if past_object(
+                found.value, found.value + found.value_size, PyBytes_AS_STRING(inner), PyBytes_GET_SIZE(inner), &within
+            ) != found.value + found.value_size:
+                return plain.listed(raw, path)
+            found = within
+        number = id_in(&found)
+        if not number:
+            return plain.listed(raw, path)
+        ids.append(number)
+        items.append(PyBytes_FromStringAndSize(start, at - start))
+        if at[0] == c']':
+            if at + 1 == end:
+                return ids, items
+            return plain.listed(raw, path)
+        if at[0] != c',':
+            return plain.listed(raw, path)
+        at += 1
+
+
+cdef inline int digits_of(uint64_t number, char *last) noexcept nogil:
+    """A number's digits, written up to ``last``; how many."""
+    cdef int count = 0
+    while True:
+        last -= 1
+        last[0] = <char>(c'0' + number % 10)
+        number //= 10
+        count += 1
+        if not number:
+            return count
+
+
+def page(list items not None):
+    cdef char digits[24]
+    cdef Py_ssize_t size = 1
+    cdef int count
+    cdef tuple item
+    cdef bytes raw
+    for item in items:
+        raw = item[1]
+        size += PyBytes_GET_SIZE(raw) + digits_of(<uint64_t>item[0], digits + 24) + 1
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
+    cdef char *out = PyBytes_AS_STRING(result)
+    out[0] = c'\n'
+    out += 1
+    for item in items:
+        raw = item[1]
+        count = digits_of(<uint64_t>item[0], digits + 24)
+        memcpy(out, digits + 24 - count, count)
+        out += count
+        memcpy(out, PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+        out += PyBytes_GET_SIZE(raw)
+        out[0] = c'\n'
+        out += 1
+    return result
+
+
+def tailed(bytes ids not None, bytes tail not None):
+    cdef const char *at = PyBytes_AS_STRING(ids)
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(ids) // 8, size = PyBytes_GET_SIZE(tail)
+    cdef list found = []
+    cdef bytes each
+    while count > 0:
+        each = PyBytes_FromStringAndSize(NULL, 8 + size)
+        memcpy(PyBytes_AS_STRING(each), at, 8)
+        memcpy(PyBytes_AS_STRING(each) + 8, PyBytes_AS_STRING(tail), size)
+        found.append(each)
+        at += 8
+        count -= 1
+    return found
+
+
 cdef extern from "string.h" nogil:
     void *memmem(const void *haystack, size_t size, const void *needle, size_t length)
 

@@ -7,22 +7,20 @@ C and the object is a slice. Objects are Discord's own bytes, so that every fiel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import TypeAlias
 
 import msgspec
 import zstandard
 
+from rateway.cache.hot import page
+
 __all__ = [
     "DICTIONARY_HASH",
     "PAGE_ITEMS",
-    "Buffer",
     "compact",
     "pack",
     "shrink",
     "split",
-    "text_of",
     "unpack",
     "unshrink",
 ]
@@ -35,9 +33,6 @@ PAGE_ITEMS = 8
 # A text that compresses to more than this would need pages of its own in LMDB (its limit for a node that shares a
 # page is 2,030 bytes): such a page holds fewer objects.
 PAGE_BYTES = 1_990
-
-Buffer: TypeAlias = bytes | memoryview | msgspec.Raw
-"""JSON that need not be copied before it is compressed."""
 
 _DICTIONARY = resources.files("rateway.cache").joinpath("dictionary.zstd").read_bytes()
 DICTIONARY_HASH = hashlib.blake2b(_DICTIONARY, digest_size=8).hexdigest()
@@ -62,12 +57,7 @@ def compact(raw: bytes) -> bytes:
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw else raw
 
 
-def text_of(items: Iterable[tuple[int, Buffer]]) -> bytes:
-    """A page's text of objects ascending by id."""
-    return b"\n%b" % b"".join([b"%d%b\n" % item for item in items])  # type: ignore[str-format]  # any buffer will do
-
-
-def pack(items: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
+def pack(items: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     """Pages of objects ascending by id: the greatest id of each and its bytes."""
     pages: list[tuple[int, bytes]] = []
     if not items:
@@ -75,7 +65,7 @@ def pack(items: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
     size = -(-len(items) // -(-len(items) // PAGE_ITEMS))  # as many pages as needed, all about as full
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
-        packed = _compress(text_of(chunk))
+        packed = _compress(page(chunk))
         if len(packed) <= PAGE_BYTES or len(chunk) == 1:
             pages.append((chunk[-1][0], packed))
         else:
@@ -83,11 +73,11 @@ def pack(items: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
     return pages
 
 
-def _halve(chunk: Sequence[tuple[int, Buffer]]) -> list[tuple[int, bytes]]:
+def _halve(chunk: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
     middle = len(chunk) // 2
     pages: list[tuple[int, bytes]] = []
     for half in (chunk[:middle], chunk[middle:]):
-        packed = _compress(text_of(half))
+        packed = _compress(page(half))
         if len(packed) <= PAGE_BYTES or len(half) == 1:
             pages.append((half[-1][0], packed))
         else:

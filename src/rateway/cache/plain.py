@@ -9,23 +9,28 @@ leaves the old value.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from rateway.cache.objects import NULL, fields, join
+from rateway.cache.objects import NULL, fields, join, raws
 
 __all__ = [
     "LEAST_PRINTS",
     "MOST_PRINTS",
     "Echoes",
+    "divided",
     "field",
     "find",
     "less",
+    "listed",
     "merge",
+    "page",
     "parted",
     "presence",
     "says",
+    "tailed",
 ]
 
 
@@ -62,6 +67,59 @@ def parted(raw: bytes, name: bytes) -> tuple[bytes, bytes | None]:
     found = fields(raw)
     value = found.pop(name.decode(), None)
     return (raw, None) if value is None else (join(found), bytes(value))
+
+
+def divided(raw: bytes, names: tuple[bytes, ...]) -> tuple[bytes, list[bytes | None]]:
+    """An object without some fields, and the value of each of these: :func:`less` and :func:`field` in one."""
+    found = fields(raw)
+    values = [found.pop(name.decode(), None) for name in names]
+    return join(found), [None if value is None else bytes(value) for value in values]
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: int
+
+
+class _SoundId(msgspec.Struct, gc=False):
+    sound_id: int
+
+
+class _UserId(msgspec.Struct, gc=False):
+    user_id: int
+
+
+class _OfUser(msgspec.Struct, gc=False):
+    user: _Id
+
+
+_ids = msgspec.json.Decoder(list[_Id], strict=False).decode
+_sound_ids = msgspec.json.Decoder(list[_SoundId], strict=False).decode
+_user_ids = msgspec.json.Decoder(list[_UserId], strict=False).decode
+_of_users = msgspec.json.Decoder(list[_OfUser], strict=False).decode
+_READERS: dict[tuple[bytes, ...], Callable[[bytes], list[int]]] = {
+    (b"id",): lambda raw: [item.id for item in _ids(raw)],
+    (b"sound_id",): lambda raw: [item.sound_id for item in _sound_ids(raw)],
+    (b"user_id",): lambda raw: [item.user_id for item in _user_ids(raw)],
+    (b"user", b"id"): lambda raw: [item.user.id for item in _of_users(raw)],
+}
+
+
+def listed(raw: bytes, path: tuple[bytes, ...]) -> tuple[list[int], list[bytes]]:
+    """An array's objects as they stand, and the id of each, which stands in the field ``path`` names, or in a field of
+    it. None for null.
+    """
+    items = raws(raw)
+    return (_READERS[path](raw), [bytes(item) for item in items]) if items else ([], [])
+
+
+def page(items: list[tuple[int, bytes]]) -> bytes:
+    """A page's text (``cache.pages``) of objects ascending by id."""
+    return b"\n%b" % b"".join([b"%d%b\n" % item for item in items])
+
+
+def tailed(ids: bytes, tail: bytes) -> list[bytes]:
+    """Each of these ids, eight bytes long, and the same bytes behind it."""
+    return [ids[at : at + 8] + tail for at in range(0, len(ids) // 8 * 8, 8)]
 
 
 def find(text: bytes, entity_id: int) -> bytes | None:

@@ -19,8 +19,7 @@ from enum import IntEnum
 from operator import itemgetter
 
 from rateway.cache import pages
-from rateway.cache.hot import find
-from rateway.cache.pages import Buffer
+from rateway.cache.hot import find, tailed
 from rateway.cache.storage import Reading, Storage, Table, quick
 
 __all__ = ["INDEXED", "MESSAGES", "PAGED", "Kind", "Shelf", "ShelfReader"]
@@ -183,11 +182,15 @@ class Shelf(ShelfReader):
         self.counts = counts
         self._new_rows = 0
         self._loaded = False
+        # Ids that wait for the index, and the guild of each; those of guilds that have come since the last look are
+        # put there when somebody looks: while a bot starts, most move on before anybody has.
         self._waiting: dict[int, dict[int, int]] = {kind: {} for kind in INDEXED}
+        self._unsorted: dict[int, list[tuple[int, Sequence[int]]]] = {kind: [] for kind in INDEXED}
+        self._pending = 0
         for key, ids in storage.scan(Table.PENDING, b"", b"\xff"):
-            numbers = struct.unpack(f">{len(ids) // 8}Q", ids)
-            self._waiting[key[0]].update(dict.fromkeys(numbers, int.from_bytes(key[1:], "big")))
-        self._pending = sum(map(len, self._waiting.values()))
+            waiting = struct.unpack(f">{len(ids) // 8}Q", ids)
+            self._unsorted[key[0]].append((int.from_bytes(key[1:], "big"), waiting))
+            self._pending += len(waiting)
 
     def _rows(self, table: int, start: bytes, stop: bytes) -> Iterable[tuple[bytes, bytes]]:
         # Two scans at a time are for readers: the second one's start may write what waits.
@@ -195,6 +198,8 @@ class Shelf(ShelfReader):
 
     def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
         found = list(self._storage.homes(kind, entity_id, most))
+        if self._unsorted[kind]:
+            self._sort_waiting(kind)
         waiting = self._waiting[kind].get(entity_id)
         if waiting is not None and waiting not in found:
             found.append(waiting)
@@ -273,9 +278,7 @@ class Shelf(ShelfReader):
             self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number)])
         return was or paged
 
-    def load(
-        self, number: int, kind: int, ids: list[int], raws: Sequence[Buffer], *, fresh: bool = False
-    ) -> None:
+    def load(self, number: int, kind: int, ids: list[int], raws: list[bytes], *, fresh: bool = False) -> None:
         """Replace all of a guild's objects of a kind; ``fresh``: there are none yet. Of an id twice the last counts."""
         items = set(ids)
         if len(items) != len(ids):
@@ -290,7 +293,7 @@ class Shelf(ShelfReader):
         else:
             put, pack, table = self._storage.put, _KEY.pack, _TABLES.get(kind, Table.ROWS)
             for entity_id, raw in ordered:
-                put(table, pack(number, kind, entity_id), bytes(raw))
+                put(table, pack(number, kind, entity_id), raw)
         if kind != Kind.PRESENCE:
             self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
         if kind in INDEXED:
@@ -335,14 +338,16 @@ class Shelf(ShelfReader):
         by_kind: dict[int, list[bytes]] = {}
         moved, everything = 0, most >= self._pending
         for key, ids in self._storage.scan(Table.PENDING, b"", b"\xff"):
-            tail = key[1:]
-            pairs = by_kind.setdefault(key[0], [])
-            pairs += [ids[at : at + 8] + tail for at in range(0, len(ids), 8)]
+            kind, tail = key[0], key[1:]
+            by_kind.setdefault(kind, []).extend(tailed(ids, tail))
             moved += len(ids) // 8
             if not everything:
-                waiting = self._waiting[key[0]]
+                if self._unsorted[kind]:
+                    self._sort_waiting(kind)
+                waiting, number = self._waiting[kind], int.from_bytes(tail, "big")
                 for entity_id in struct.unpack(f">{len(ids) // 8}Q", ids):
-                    waiting.pop(entity_id, None)
+                    if waiting.get(entity_id) == number:
+                        del waiting[entity_id]
             self._storage.delete(Table.PENDING, key)
             if moved >= most:
                 break
@@ -350,9 +355,10 @@ class Shelf(ShelfReader):
             pairs.sort()
             self._storage.add_homes(kind, pairs)
         self._pending -= moved
-        if not self._pending:
-            for waiting in self._waiting.values():
-                waiting.clear()
+        if everything:
+            for kind in INDEXED:
+                self._waiting[kind].clear()
+                self._unsorted[kind].clear()
 
     @property
     def untidy(self) -> bool:
@@ -378,13 +384,7 @@ class Shelf(ShelfReader):
     def _wait_for_index(self, kind: int, number: int, ids: list[int]) -> None:
         if not ids:
             return
-        waiting = self._waiting[kind]
-        # An id that waits already, for another guild, goes into the index at once: one guild each can wait.
-        twice = waiting.keys() & ids
-        if twice:
-            self._storage.add_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in sorted(twice)])
-            ids = [entity_id for entity_id in ids if entity_id not in twice]
-        waiting.update(dict.fromkeys(ids, number))
+        self._unsorted[kind].append((number, ids))
         key = _PENDING.pack(kind, number)
         before = self._storage.get(Table.PENDING, key) or b""
         self._storage.put(Table.PENDING, key, before + struct.pack(f">{len(ids)}Q", *ids))
@@ -392,6 +392,18 @@ class Shelf(ShelfReader):
         self._loaded = True
         if self._pending >= PENDING_IDS:
             self.index_pending()
+
+    def _sort_waiting(self, kind: int) -> None:
+        waiting, unsorted = self._waiting[kind], self._unsorted[kind]
+        for number, ids in unsorted:
+            # An id that waits already, for another guild, goes into the index at once: one guild each can wait.
+            twice = waiting.keys() & ids
+            if twice:
+                self._storage.add_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in sorted(twice)])
+            waiting.update(
+                dict.fromkeys((each for each in ids if each not in twice) if twice else ids, number)
+            )
+        unsorted.clear()
 
     def _write_pages(self, kind: int, number: int, packed: Iterable[tuple[int, bytes]]) -> None:
         for last, page in packed:

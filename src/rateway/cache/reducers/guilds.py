@@ -5,42 +5,20 @@ States and causes: ``docs/cache.md``; https://docs.discord.com/developers/events
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import msgspec
 
 from rateway.cache.applied import Applied, Cause
 from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.hot import field, merge
-from rateway.cache.objects import Fields, fields, join, raws, snowflake, text, without
+from rateway.cache.hot import divided, field, less, listed, merge, parted
+from rateway.cache.objects import fields, join, snowflake, text, without
 from rateway.cache.shelf import Kind
 from rateway.cache.view import CHANNELS
 
 __all__ = ["CHILD_LISTS", "guild_create", "guild_delete", "guild_update"]
 
-
-class _Id(msgspec.Struct, gc=False):
-    id: int
-
-
-class _SoundId(msgspec.Struct, gc=False):
-    sound_id: int
-
-
-class _UserId(msgspec.Struct, gc=False):
-    user_id: int
-
-
-class _OfUser(msgspec.Struct, gc=False):
-    user: _Id
-
-
-_ids = msgspec.json.Decoder(list[_Id], strict=False).decode
-_sound_ids = msgspec.json.Decoder(list[_SoundId], strict=False).decode
-_user_ids = msgspec.json.Decoder(list[_UserId], strict=False).decode
-_of_users = msgspec.json.Decoder(list[_OfUser], strict=False).decode
-_deleted = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 # Field of GUILD_CREATE → the kind of its entities and the policy's word for it. Each is a complete set.
 CHILD_LISTS = {
@@ -56,6 +34,22 @@ CHILD_LISTS = {
 }
 _OTHER_LISTS = ("members", "presences")
 _EXPRESSIONS = ("roles", "emojis", "stickers")
+# What is no field of the guild's own row, or stands in it by itself.
+_APART = (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")
+_APART_NAMES = tuple(name.encode() for name in _APART)
+
+# Where the id of such an entity stands; of all others in ``id``.
+_ID_IN: Mapping[Kind, tuple[bytes, ...]] = {
+    Kind.SOUND: (b"sound_id",),
+    Kind.VOICE_STATE: (b"user_id",),
+    Kind.MEMBER: (b"user", b"id"),
+    Kind.PRESENCE: (b"user", b"id"),
+}
+
+
+def _listed(kind: Kind, raw: bytes | msgspec.Raw | None) -> tuple[list[int], list[bytes]]:
+    """The ids and objects of a list; none of one that is missing."""
+    return ([], []) if raw is None else listed(bytes(raw), _ID_IN.get(kind, (b"id",)))
 
 
 def _cause(row: GuildRow | None) -> Cause:
@@ -66,12 +60,14 @@ def _cause(row: GuildRow | None) -> Cause:
 
 def guild_create(book: Book, d: bytes) -> Applied | None:
     """A full snapshot replaces the guild and all its complete sets; ``{id, unavailable: true}`` marks an outage."""
-    found = fields(d)
-    guild_id = snowflake(found.get("id"))
+    own, values = divided(d, _APART_NAMES)
+    found = dict(zip(_APART, values, strict=True))
+    named = field(own, b"id")
+    guild_id = snowflake(msgspec.Raw(named)) if named is not None else None
     if guild_id is None:
         return None
     row = book.guild_row(guild_id)
-    if found.get("unavailable") == msgspec.Raw(b"true"):
+    if found["unavailable"] == b"true":
         joining = row is None or row.joining
         _outage(book, guild_id, row, joining=joining)
         return Applied(cause="outage")
@@ -85,26 +81,29 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     row.shard_id, row.cause, row.cause_seq = book.shard_id, cause, book.seq
     for name, (kind, word) in CHILD_LISTS.items():
         if word in book.kept:
-            _load(book, row.number, kind, found.get(name), fresh)
+            _load(book, row.number, kind, found[name], fresh)
     row.cached_members = _load_people(book, guild_id, row.number, found, fresh=fresh, resync=resync)
-    row.member_count = snowflake(found.get("member_count"))
-    own = without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable"))
-    row.body = join(own)
+    row.member_count = _count_in(found)
+    row.body = own
     book.save(guild_id, row)
     return Applied(cause=cause)
 
 
-def _load(book: Book, number: int, kind: Kind, raw: msgspec.Raw | None, fresh: bool) -> None:
-    items = raws(raw)
+def _count_in(found: Mapping[str, bytes | None]) -> int | None:
+    count = found["member_count"]
+    return None if count is None else snowflake(msgspec.Raw(count))
+
+
+def _load(book: Book, number: int, kind: Kind, raw: bytes | None, fresh: bool) -> None:
+    ids, items = _listed(kind, raw)
     if fresh and not items:
         return
     if kind in CHANNELS and not fresh:
-        _forget_missing_channels(book, number, kind, raw)
+        _forget_missing_channels(book, number, kind, set(ids))
     if kind is Kind.THREAD:
-        items = _threads(book, number, items)
+        items = _threads(book, number, ids, items)
     elif kind is Kind.VOICE_STATE:
-        items = [msgspec.Raw(join(without(fields(item), ("member",)))) for item in items]
-    ids = _ids_of(kind, raw) if items and raw is not None else []
+        items = [less(item, (b"member",)) for item in items]
     book.shelf.load(number, kind, ids, items, fresh=fresh)
     if kind in CHANNELS:
         for channel_id in ids:
@@ -113,34 +112,24 @@ def _load(book: Book, number: int, kind: Kind, raw: msgspec.Raw | None, fresh: b
                 book.settle_counters(channel_id)
 
 
-def _ids_of(kind: Kind, raw: msgspec.Raw) -> list[int]:
-    if kind is Kind.SOUND:
-        return [head.sound_id for head in _sound_ids(raw)]
-    if kind is Kind.VOICE_STATE:
-        return [head.user_id for head in _user_ids(raw)]
-    return [head.id for head in _ids(raw)]
-
-
-def _forget_missing_channels(book: Book, number: int, kind: Kind, raw: msgspec.Raw | None) -> None:
-    there = {head.id for head in _ids(raw)} if raw is not None and raws(raw) else set()
+def _forget_missing_channels(book: Book, number: int, kind: Kind, there: set[int]) -> None:
     for channel_id, _ in list(book.shelf.walk(number, kind)):
         if channel_id not in there:
             book.forget_channel(channel_id)
             book.shelf.remove(number, Kind.SIDE, channel_id)
 
 
-def _threads(book: Book, number: int, items: Iterable[msgspec.Raw]) -> list[msgspec.Raw]:
+def _threads(book: Book, number: int, ids: list[int], items: list[bytes]) -> list[bytes]:
     """Threads without the bot's own membership, which stands beside them and is replaced with them."""
     book.shelf.wipe(number, Kind.THREAD_MEMBER)
-    plain = []
-    for item in items:
-        thread = fields(item)
-        own = thread.pop("member", None)
-        thread_id = snowflake(thread.get("id"))
-        if own is not None and thread_id is not None and "thread_members" in book.kept:
-            book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(own, thread_id, book.me))
-        plain.append(msgspec.Raw(join(thread)))
-    return plain
+    without_own = []
+    for thread_id, item in zip(ids, items, strict=True):
+        thread, own = parted(item, b"member")
+        if own is not None and "thread_members" in book.kept:
+            member = own_member(msgspec.Raw(own), thread_id, book.me)
+            book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, member)
+        without_own.append(thread)
+    return without_own
 
 
 def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
@@ -152,15 +141,15 @@ def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
     return join(found)
 
 
-def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh: bool, resync: bool) -> int:
+def _load_people(
+    book: Book, guild_id: int, number: int, found: Mapping[str, bytes | None], *, fresh: bool, resync: bool
+) -> int:
     """Members and presences. The sets may be partial, so a repeated snapshot in one session takes nobody away; after
     a new session or an outage who is not in it may have left unseen. How many members are cached then."""
     cached = 0
     if "members" in book.kept:
-        raw = found.get("members")
-        items = raws(raw)
-        ids = [head.user.id for head in _of_users(raw)] if items and raw is not None else []
-        count = snowflake(found.get("member_count"))
+        ids, items = _listed(Kind.MEMBER, found["members"])
+        count = _count_in(found)
         said, told = list(ids), list(items)
         if not fresh:
             known = set(ids)
@@ -168,7 +157,7 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
                 for user_id, member in book.shelf.walk(number, Kind.MEMBER):
                     if user_id not in known:
                         ids.append(user_id)
-                        items.append(msgspec.Raw(_with_user_of_now(book, number, user_id, member)))
+                        items.append(_with_user_of_now(book, number, user_id, member))
             else:
                 book.drop_members(number, known)
         book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
@@ -181,10 +170,11 @@ def _load_people(book: Book, guild_id: int, number: int, found: Fields, *, fresh
                 book.echoes.forget_member(guild_id, user_id)
                 book.echoes.forget_user(user_id)
     if "presences" in book.kept:
-        items = [item for item in raws(found.get("presences")) if b'"offline"' not in bytes(item)]
+        ids, items = _listed(Kind.PRESENCE, found["presences"])
+        online = [at for at, item in enumerate(items) if b'"offline"' not in item]
+        ids, items = [ids[at] for at in online], [items[at] for at in online]
         if not book.policy.activities:
-            items = [msgspec.Raw(join(without(fields(item), ("activities",)))) for item in items]
-        ids = [head.user.id for head in _of_users(b"[%b]" % b",".join(items))]
+            items = [less(item, (b"activities",)) for item in items]
         book.shelf.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
     return cached
 
@@ -206,27 +196,23 @@ def guild_update(book: Book, d: bytes) -> None:
         kind, word = CHILD_LISTS[name]
         if name in found and word in book.kept:
             load_expressions(book, row.number, kind, found[name])
-    row.body = merge(
-        row.body, join(without(found, (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")))
-    )
+    row.body = merge(row.body, join(without(found, _APART)))
     book.save(guild_id, row)
 
 
 def load_expressions(book: Book, number: int, kind: Kind, raw: msgspec.Raw) -> None:
     """A complete set of roles, emojis or stickers; ``user`` is often left out and then kept."""
     old = dict(book.shelf.walk(number, kind))
-    ids, items = [], []
-    for item, head in zip(raws(raw), _ids(raw), strict=True):
-        was = old.get(head.id)
-        if was is not None and kind is not Kind.ROLE:
-            new = fields(item)
-            user = fields(was).get("user")
-            if user is not None and "user" not in new:
-                item = msgspec.Raw(join({**new, "user": user}))
-        ids.append(head.id)
+    ids, said = _listed(kind, raw)
+    items = []
+    for entity_id, item in zip(ids, said, strict=True):
+        was = old.get(entity_id)
+        user = field(was, b"user") if was is not None and kind is not Kind.ROLE else None
+        if user is not None and field(item, b"user") is None:
+            item = merge(item, b'{"user":%b}' % user)
         items.append(item)
     # Most updates of a guild repeat its roles, emojis and stickers: writing them anew costs five times the comparison.
-    if {entity_id: bytes(item) for entity_id, item in zip(ids, items, strict=True)} != old:
+    if dict(zip(ids, items, strict=True)) != old:
         book.shelf.load(number, kind, ids, items)
 
 

@@ -6,6 +6,7 @@ them: the same row changed a hundred times between two commits is written once, 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -188,7 +189,7 @@ class LmdbStorage:
 
     def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key = bytes((kind,))
-        self._cursor(_PAIRS).putmulti([(key, pair) for pair in pairs], dupdata=False)
+        self._cursor(_PAIRS).putmulti(zip(itertools.repeat(key), pairs), dupdata=False)
 
     def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key, txn, db = bytes((kind,)), self._begin(), self._tables.pairs
