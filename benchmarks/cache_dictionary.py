@@ -45,7 +45,8 @@ def pages_of(guild: dict[str, object]) -> list[bytes]:
                 (int(item.get("id") or item.get("sound_id") or item["user"]["id"]), msgspec.json.encode(item))
                 for item in items[at : at + PAGE_ITEMS]
             ]
-            found.append(page(sorted(chunk)))
+            chunk.sort()
+            found.append(page([each[0] for each in chunk], [each[1] for each in chunk], 0, len(chunk)))
     own = {name: value for name, value in guild.items() if not isinstance(value, list) or name == "features"}
     found.append(msgspec.json.encode(scrubbed(own)))
     return found

@@ -127,6 +127,108 @@ def test_an_object_is_found_in_its_page_s_text(objects: dict[int, dict[str, Any]
         assert found == (raws(objects[number]) if number in objects else None)
 
 
+PATHS = st.sampled_from([(b"id",), (b"user", b"id"), (b"sound_id",), (b"user_id",)])
+IDS = st.one_of(st.integers(1, 10**19 - 1).map(str), st.integers(1, 10**6))
+
+
+@st.composite
+def lists(draw: st.DrawFn) -> tuple[tuple[bytes, ...], list[dict[str, Any]]]:
+    """Objects, and where the id of each stands."""
+    path = draw(PATHS)
+    found = []
+    for _ in range(draw(st.integers(0, 12))):
+        item: dict[str, Any] = {**draw(OBJECTS)}
+        number = draw(IDS)
+        item[path[0].decode()] = number if len(path) == 1 else {**draw(OBJECTS), "id": number}
+        keys = draw(st.permutations(list(item)))
+        found.append({key: item[key] for key in keys})
+    return path, found
+
+
+@given(lists())
+def test_both_forms_list_objects_by_their_ids(given_list: tuple[tuple[bytes, ...], list[Any]]) -> None:
+    path, items = given_list
+    raw = encode(items)
+    ids, found = hot.listed(raw, path)
+    assert (ids, found) == plain.listed(raw, path)
+
+    def number(item: Any) -> int:
+        return int(item[path[0].decode()] if len(path) == 1 else item["user"]["id"])
+
+    wanted = sorted(items, key=number)
+    assert ids == [number(item) for item in wanted]
+    assert found == [encode(item) for item in wanted]
+    assert hot.listed(b"null", path) == plain.listed(b"null", path) == ([], [])
+
+
+@given(lists(), st.integers(0, 400), st.binary(max_size=3))
+def test_a_torn_list_that_can_be_read_is_read_alike(
+    given_list: tuple[tuple[bytes, ...], list[Any]], at: int, junk: bytes
+) -> None:
+    path, items = given_list
+    whole = encode(items)
+    for raw in (whole[:at] + junk + whole[at:], whole[:at], whole[:at] + junk):
+        try:
+            wanted = plain.listed(raw, path)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        # The compiled form looks at no value more closely than it must: it may read what the plain one refuses.
+        assert hot.listed(raw, path) == wanted
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{}", b"[1]", b"[{}]", b'[{"id":"x"}]', b'[{"id":"1"}', b'[{"id":"1"}]]', b'[{"id":"1"},]']
+)
+@form
+def test_what_is_no_list_of_objects_with_ids_is_refused(form: ModuleType, raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        form.listed(raw, (b"id",))
+
+
+@given(OBJECTS, st.lists(lists(), max_size=3), st.data())
+def test_both_forms_divide_alike(
+    own: dict[str, Any], some: list[tuple[tuple[bytes, ...], list[Any]]], data: st.DataObject
+) -> None:
+    names = [b"list %d" % at for at in range(len(some))]
+    paths = {name: path for name, (path, _) in zip(names, some, strict=True)}
+    whole = own | {name.decode(): items for name, (_, items) in zip(names, some, strict=True)}
+    whole |= {"unread": [{"x": 1}], "null": None}
+    keys = data.draw(st.permutations(list(whole)))
+    paths |= {b"unread": (), b"null": (b"id",), b"absent": (b"id",)}
+    raw = encode({key: whole[key] for key in keys})
+    rest, listings, values = hot.divided(raw, paths, (b"id", b"missing"))
+    assert (rest, listings, values) == plain.divided(raw, paths, (b"id", b"missing"))
+    left = {key: whole[key] for key in keys if key in own and key != "id"}
+    assert msgspec.json.decode(rest) == left and list(msgspec.json.decode(rest)) == list(left)
+    wanted = {
+        name: plain.listed(encode(items), path) for name, (path, items) in zip(names, some, strict=True)
+    }
+    assert listings == wanted
+    assert values == ({b"id": encode(own["id"])} if "id" in own else {})
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"null", b'{"a":[}', b'{"a":[{"id":"1"}]', b'{"a":[{"x":1}]}', b'{"a":7}']
+)
+@form
+def test_what_cannot_be_divided_is_refused(form: ModuleType, raw: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        form.divided(raw, {b"a": (b"id",)}, ())
+
+
+@given(st.lists(st.tuples(st.integers(0, (1 << 64) - 1), OBJECTS.map(raws)), max_size=9), st.data())
+def test_both_forms_write_the_same_page(items: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    ids, objects = [item[0] for item in items], [item[1] for item in items]
+    start = data.draw(st.integers(0, len(items)))
+    end = data.draw(st.integers(start, len(items)))
+    assert hot.page(ids, objects, start, end) == plain.page(ids, objects, start, end)
+
+
+@given(st.binary(max_size=50), st.binary(max_size=5))
+def test_both_forms_put_the_same_behind_each_id(ids: bytes, tail: bytes) -> None:
+    assert hot.tailed(ids, tail) == plain.tailed(ids, tail)
+
+
 # events
 
 

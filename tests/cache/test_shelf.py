@@ -115,7 +115,7 @@ def test_what_was_committed_is_there_and_what_was_aborted_is_not(tmp_path: Path)
 @given(st.lists(st.tuples(st.integers(0, 2**63), RAW), max_size=40, unique_by=lambda item: item[0]))
 def test_pages_give_back_every_byte(items: list[tuple[int, bytes]]) -> None:
     ordered = sorted(items)
-    packed = pages.pack(ordered)
+    packed = pages.pack([item[0] for item in ordered], [item[1] for item in ordered])
     texts = [pages.unpack(page) for _, page in packed]
     assert [item for text in texts for item in pages.split(text)] == ordered
     assert [last for last, _ in packed] == [pages.split(text)[-1][0] for text in texts]
@@ -129,7 +129,7 @@ def test_objects_that_hardly_compress_get_smaller_pages() -> None:
 
     noise = random.Random(3)
     items = [(number, b'{"v":"%b"}' % noise.randbytes(600).hex().encode()) for number in range(20)]
-    packed = pages.pack(items)
+    packed = pages.pack([item[0] for item in items], [item[1] for item in items])
     assert all(len(page) <= pages.PAGE_BYTES for _, page in packed)
     assert len(packed) > 20 / pages.PAGE_ITEMS
 

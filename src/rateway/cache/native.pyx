@@ -7,9 +7,10 @@ Objects are Discord's own compact JSON. Whatever else comes (space between token
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject_Hash
 from libc.stdint cimport uint64_t
+from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy
 
 from rateway.cache import plain
@@ -352,32 +353,6 @@ def parted(bytes raw not None, bytes name not None):
     return joined(found, count, left_out, size if size > 1 else 2), value
 
 
-def divided(bytes raw not None, tuple names not None):
-    cdef Field found[MOST]
-    cdef char left_out[MOST]
-    cdef int count = fields_of(raw, found), at, place, kept = 0
-    cdef Py_ssize_t size = 1
-    cdef bytes name
-    if count < 0:
-        return plain.divided(raw, names)
-    cdef list values = [None] * len(names)
-    for at in range(count):
-        left_out[at] = 0
-        place = 0
-        for name in names:
-            if is_named(&found[at], name):
-                left_out[at] = 1
-                values[place] = PyBytes_FromStringAndSize(found[at].value, found[at].value_size)
-                break
-            place += 1
-        if not left_out[at]:
-            size += found[at].name_size + found[at].value_size + 4
-            kept += 1
-    if kept == count:
-        return raw, values
-    return joined(found, count, left_out, size if kept else 2), values
-
-
 cdef const char *past_object(
     const char *at, const char *end, const char *name, Py_ssize_t size, Field *wanted
 ) noexcept nogil:
@@ -416,43 +391,144 @@ cdef const char *past_object(
         at += 1
 
 
-def listed(bytes raw not None, tuple path not None):
-    cdef const char *at = PyBytes_AS_STRING(raw)
-    cdef const char *end = at + PyBytes_GET_SIZE(raw)
-    cdef const char *start
+cdef struct Entry:
+    uint64_t number
+    const char *start
+    const char *end
+
+
+cdef int entry_order(const void *one, const void *other) noexcept nogil:
+    """By id; of one id the later stands behind."""
+    cdef const Entry *first = <const Entry *>one
+    cdef const Entry *second = <const Entry *>other
+    if first.number != second.number:
+        return -1 if first.number < second.number else 1
+    return -1 if first.start < second.start else 1
+
+
+cdef const char *past_list(const char *at, const char *end, tuple path, list ids, list items) except? NULL:
+    """Beyond an array, whose objects are ``items`` then, ascending by ``ids``. NULL when the plain form should look."""
     cdef bytes name = path[0]
     cdef bytes inner = path[1] if len(path) > 1 else None
     cdef Field found, within
-    cdef uint64_t number = 0
-    cdef list ids = [], items = []
-    if end - at < 2 or at[0] != c'[':
-        return plain.listed(raw, path)
+    cdef Entry *entries = NULL
+    cdef Entry *more
+    cdef Py_ssize_t count = 0, room = 0, each
+    cdef bint sorted_already = True
+    if end - at < 2:
+        return NULL
     at += 1
-    if at[0] == c']' and at + 1 == end:
-        return ids, items
+    if at[0] == c']':
+        return at + 1
+    try:
+        while True:
+            if count == room:
+                room = 4 * room if room else 64
+                more = <Entry *>PyMem_Realloc(entries, room * sizeof(Entry))
+                if more == NULL:
+                    raise MemoryError
+                entries = more
+            entries[count].start = at
+            at = past_object(at, end, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), &found)
+            if at == NULL or at >= end or found.value == NULL:
+                return NULL
+            entries[count].end = at
+            if inner is not None:
+                if past_object(
+                    found.value,
+                    found.value + found.value_size,
+                    PyBytes_AS_STRING(inner),
+                    PyBytes_GET_SIZE(inner),
+                    &within,
+                ) != found.value + found.value_size or within.value == NULL:
+                    return NULL
+                found = within
+            entries[count].number = id_in(&found)
+            if not entries[count].number:
+                return NULL
+            if count and entries[count].number <= entries[count - 1].number:
+                sorted_already = False
+            count += 1
+            if at[0] == c']':
+                break
+            if at[0] != c',':
+                return NULL
+            at += 1
+        if not sorted_already:
+            qsort(entries, count, sizeof(Entry), entry_order)
+        for each in range(count):
+            ids.append(entries[each].number)
+            items.append(PyBytes_FromStringAndSize(entries[each].start, entries[each].end - entries[each].start))
+        return at + 1
+    finally:
+        PyMem_Free(entries)
+
+
+def listed(bytes raw not None, tuple path not None):
+    cdef const char *at = PyBytes_AS_STRING(raw)
+    cdef const char *end = at + PyBytes_GET_SIZE(raw)
+    cdef list ids = [], items = []
+    if end == at or at[0] != c'[' or past_list(at, end, path, ids, items) != end:
+        return plain.listed(raw, path)
+    return ids, items
+
+
+def divided(bytes raw not None, dict lists not None, tuple names not None):
+    cdef Field found[MOST]
+    cdef char left_out[MOST]
+    cdef const char *at = PyBytes_AS_STRING(raw)
+    cdef const char *end = at + PyBytes_GET_SIZE(raw)
+    cdef int count = 0, kept = 0
+    cdef Py_ssize_t size = 1
+    cdef dict listed_in = {}, values = {}
+    cdef bytes name
+    cdef tuple path
+    cdef list ids, items
+    if end - at < 2 or at[0] != c'{' or at[1] == c'}':
+        return plain.divided(raw, lists, names)
+    at += 1
     while True:
-        start = at
-        at = past_object(at, end, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), &found)
-        if at == NULL or at >= end or found.value == NULL:
-            return plain.listed(raw, path)
-        if inner is not None:
-            if past_object(
-                found.value, found.value + found.value_size, PyBytes_AS_STRING(inner), PyBytes_GET_SIZE(inner), &within
-            ) != found.value + found.value_size:
-                return plain.listed(raw, path)
-            found = within
-        number = id_in(&found)
-        if not number:
-            return plain.listed(raw, path)
-        ids.append(number)
-        items.append(PyBytes_FromStringAndSize(start, at - start))
-        if at[0] == c']':
-            if at + 1 == end:
-                return ids, items
-            return plain.listed(raw, path)
-        if at[0] != c',':
-            return plain.listed(raw, path)
+        if count == MOST or at >= end or at[0] != c'"':
+            return plain.divided(raw, lists, names)
         at += 1
+        found[count].name = at
+        while at < end and at[0] != c'"':
+            if at[0] == c'\\':
+                return plain.divided(raw, lists, names)
+            at += 1
+        found[count].name_size = at - found[count].name
+        if end - at < 2 or at[1] != c':':
+            return plain.divided(raw, lists, names)
+        at += 2
+        name = PyBytes_FromStringAndSize(found[count].name, found[count].name_size)
+        path = lists.get(name)
+        found[count].value = at
+        if path and at < end and at[0] == c'[':
+            ids, items = [], []
+            at = past_list(at, end, path, ids, items)
+            listed_in[name] = (ids, items)
+        else:
+            at = past_value(at, end)
+        if at == NULL or at >= end:
+            return plain.divided(raw, lists, names)
+        found[count].value_size = at - found[count].value
+        left_out[count] = path is not None or name in names
+        if not left_out[count]:
+            size += found[count].name_size + found[count].value_size + 4
+            kept += 1
+        elif path is None:
+            values[name] = PyBytes_FromStringAndSize(found[count].value, found[count].value_size)
+        elif path and name not in listed_in and not is_null(&found[count]):
+            return plain.divided(raw, lists, names)
+        count += 1
+        if at[0] == c'}':
+            break
+        if at[0] != c',':
+            return plain.divided(raw, lists, names)
+        at += 1
+    if at + 1 != end:
+        return plain.divided(raw, lists, names)
+    return raw if kept == count else joined(found, count, left_out, size if kept else 2), listed_in, values
 
 
 cdef inline int digits_of(uint64_t number, char *last) noexcept nogil:
@@ -467,22 +543,21 @@ cdef inline int digits_of(uint64_t number, char *last) noexcept nogil:
             return count
 
 
-def page(list items not None):
+def page(list ids not None, list items not None, Py_ssize_t start, Py_ssize_t end):
     cdef char digits[24]
-    cdef Py_ssize_t size = 1
+    cdef Py_ssize_t size = 1, at
     cdef int count
-    cdef tuple item
     cdef bytes raw
-    for item in items:
-        raw = item[1]
-        size += PyBytes_GET_SIZE(raw) + digits_of(<uint64_t>item[0], digits + 24) + 1
+    for at in range(start, end):
+        raw = items[at]
+        size += PyBytes_GET_SIZE(raw) + digits_of(<uint64_t>ids[at], digits + 24) + 1
     cdef bytes result = PyBytes_FromStringAndSize(NULL, size)
     cdef char *out = PyBytes_AS_STRING(result)
     out[0] = c'\n'
     out += 1
-    for item in items:
-        raw = item[1]
-        count = digits_of(<uint64_t>item[0], digits + 24)
+    for at in range(start, end):
+        raw = items[at]
+        count = digits_of(<uint64_t>ids[at], digits + 24)
         memcpy(out, digits + 24 - count, count)
         out += count
         memcpy(out, PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))

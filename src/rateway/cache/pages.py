@@ -57,32 +57,27 @@ def compact(raw: bytes) -> bytes:
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw else raw
 
 
-def pack(items: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+def pack(ids: list[int], items: list[bytes]) -> list[tuple[int, bytes]]:
     """Pages of objects ascending by id: the greatest id of each and its bytes."""
     pages: list[tuple[int, bytes]] = []
-    if not items:
+    count = len(ids)
+    if not count:
         return pages
-    size = -(-len(items) // -(-len(items) // PAGE_ITEMS))  # as many pages as needed, all about as full
-    for start in range(0, len(items), size):
-        chunk = items[start : start + size]
-        packed = _compress(page(chunk))
-        if len(packed) <= PAGE_BYTES or len(chunk) == 1:
-            pages.append((chunk[-1][0], packed))
-        else:
-            pages += _halve(chunk)
+    size = -(-count // -(-count // PAGE_ITEMS))  # as many pages as needed, all about as full
+    for start in range(0, count, size):
+        _pack(ids, items, start, min(start + size, count), pages)
     return pages
 
 
-def _halve(chunk: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    middle = len(chunk) // 2
-    pages: list[tuple[int, bytes]] = []
-    for half in (chunk[:middle], chunk[middle:]):
-        packed = _compress(page(half))
-        if len(packed) <= PAGE_BYTES or len(half) == 1:
-            pages.append((half[-1][0], packed))
-        else:
-            pages += _halve(half)
-    return pages
+def _pack(ids: list[int], items: list[bytes], start: int, end: int, pages: list[tuple[int, bytes]]) -> None:
+    """One page, or two of half as many objects if it would be too large."""
+    packed = _compress(page(ids, items, start, end))
+    if len(packed) <= PAGE_BYTES or end - start == 1:
+        pages.append((ids[end - 1], packed))
+        return
+    middle = (start + end) // 2
+    _pack(ids, items, start, middle, pages)
+    _pack(ids, items, middle, end, pages)
 
 
 def unpack(page: bytes) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -69,11 +70,24 @@ def parted(raw: bytes, name: bytes) -> tuple[bytes, bytes | None]:
     return (raw, None) if value is None else (join(found), bytes(value))
 
 
-def divided(raw: bytes, names: tuple[bytes, ...]) -> tuple[bytes, list[bytes | None]]:
-    """An object without some fields, and the value of each of these: :func:`less` and :func:`field` in one."""
+def divided(
+    raw: bytes, lists: dict[bytes, tuple[bytes, ...]], names: tuple[bytes, ...]
+) -> tuple[bytes, dict[bytes, Listed], dict[bytes, bytes]]:
+    """An object without some fields, and these fields: of ``lists`` what :func:`listed` says of that path (nothing of
+    one that is null, or has no path), of ``names`` the value.
+    """
     found = fields(raw)
-    values = [found.pop(name.decode(), None) for name in names]
-    return join(found), [None if value is None else bytes(value) for value in values]
+    apart = {name: found.pop(name.decode(), NULL) for name in lists}
+    values = {name: bytes(found.pop(name.decode())) for name in names if name.decode() in found}
+    listings = {
+        name: listed(bytes(value), lists[name])
+        for name, value in apart.items()
+        if value != NULL and lists[name]
+    }
+    return join(found), listings, values
+
+
+Listed: TypeAlias = tuple[list[int], list[bytes]]
 
 
 class _Id(msgspec.Struct, gc=False):
@@ -104,17 +118,21 @@ _READERS: dict[tuple[bytes, ...], Callable[[bytes], list[int]]] = {
 }
 
 
-def listed(raw: bytes, path: tuple[bytes, ...]) -> tuple[list[int], list[bytes]]:
-    """An array's objects as they stand, and the id of each, which stands in the field ``path`` names, or in a field of
-    it. None for null.
+def listed(raw: bytes, path: tuple[bytes, ...]) -> Listed:
+    """An array's ids, ascending, and its objects: the id stands in the field that ``path`` names, or in a field of it.
+
+    None for null. Of an id twice the later object stands behind.
     """
-    items = raws(raw)
-    return (_READERS[path](raw), [bytes(item) for item in items]) if items else ([], [])
+    items = [] if raw == b"null" else raws(raw)
+    if not items:
+        return [], []
+    ordered = sorted(zip(_READERS[path](raw), map(bytes, items), strict=True), key=itemgetter(0))
+    return [item[0] for item in ordered], [item[1] for item in ordered]
 
 
-def page(items: list[tuple[int, bytes]]) -> bytes:
-    """A page's text (``cache.pages``) of objects ascending by id."""
-    return b"\n%b" % b"".join([b"%d%b\n" % item for item in items])
+def page(ids: list[int], items: list[bytes], start: int, end: int) -> bytes:
+    """A page's text (``cache.pages``) of some of these objects, which are ascending by id."""
+    return b"\n%b" % b"".join([b"%d%b\n" % (ids[at], items[at]) for at in range(start, end)])
 
 
 def tailed(ids: bytes, tail: bytes) -> list[bytes]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
-from operator import itemgetter
 
 from rateway.cache import pages
 from rateway.cache.hot import find, tailed
@@ -79,7 +78,6 @@ _PAIR = struct.Struct(">QI")
 _BEYOND = b"\xff" * 9
 _PLACE = struct.Struct(">IB")
 _PENDING = struct.Struct(">BI")
-_first = itemgetter(0)
 
 # Plain numbers: reading an enumeration's member takes 0.1 µs.
 _PAGES, _ROWS, _PRESENCES = int(Table.PAGES), int(Table.ROWS), int(Table.PRESENCES)
@@ -281,24 +279,25 @@ class Shelf(ShelfReader):
     def load(self, number: int, kind: int, ids: list[int], raws: list[bytes], *, fresh: bool = False) -> None:
         """Replace all of a guild's objects of a kind; ``fresh``: there are none yet. Of an id twice the last counts."""
         items = set(ids)
-        if len(items) != len(ids):
+        if len(items) != len(ids) or ids != sorted(ids):
             unique = dict(zip(ids, raws, strict=True))
-            ids, raws = list(unique), list(unique.values())
+            ids = sorted(unique)
+            raws = [unique[entity_id] for entity_id in ids]
         old = set() if fresh else self.wipe(number, kind, keep=items)
         if not ids:
             return
-        ordered = sorted(zip(ids, raws, strict=True), key=_first)
         if kind in PAGED:
-            self._write_pages(kind, number, pages.pack(ordered))
+            self._write_pages(kind, number, pages.pack(ids, raws))
         else:
             put, pack, table = self._storage.put, _KEY.pack, _TABLES.get(kind, Table.ROWS)
-            for entity_id, raw in ordered:
+            for entity_id, raw in zip(ids, raws, strict=True):
                 put(table, pack(number, kind, entity_id), raw)
         if kind != Kind.PRESENCE:
-            self.counts[kind] = self.counts.get(kind, 0) + len(ordered)
+            self.counts[kind] = self.counts.get(kind, 0) + len(ids)
         if kind in INDEXED:
-            unindexed = ordered if not old else [item for item in ordered if item[0] not in old]
-            self._wait_for_index(kind, number, [item[0] for item in unindexed])
+            self._wait_for_index(
+                kind, number, ids if not old else [entity_id for entity_id in ids if entity_id not in old]
+            )
 
     def wipe(self, number: int, kind: int, keep: Collection[int] = ()) -> set[int]:
         """Remove all of a guild's objects of a kind; the ids that there were. ``keep``: ids whose index entry stays."""
@@ -328,7 +327,9 @@ class Shelf(ShelfReader):
         kept = [(entity_id, raw) for entity_id, raw in self.walk(number, kind) if entity_id not in gone]
         self.wipe(number, kind, keep={entity_id for entity_id, _ in kept})
         if kept:
-            self._write_pages(kind, number, pages.pack(kept))
+            self._write_pages(
+                kind, number, pages.pack([item[0] for item in kept], [item[1] for item in kept])
+            )
             self.counts[kind] += len(kept)
 
     def index_pending(self, most: int = PENDING_IDS * 2) -> None:
@@ -428,7 +429,8 @@ class Shelf(ShelfReader):
                 items.pop(at, None)
         if page is not None:
             self._storage.delete(Table.PAGES, page[0])
-        self._write_pages(kind, number, pages.pack(sorted(items.items(), key=_first)))
+        ids = sorted(items)
+        self._write_pages(kind, number, pages.pack(ids, [items[each] for each in ids]))
 
     def _after_last_page(self, start: bytes, stop: bytes) -> bytes:
         last = start

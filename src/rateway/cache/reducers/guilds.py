@@ -5,6 +5,7 @@ States and causes: ``docs/cache.md``; https://docs.discord.com/developers/events
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +15,7 @@ from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.hot import divided, field, less, listed, merge, parted
 from rateway.cache.objects import fields, join, snowflake, text, without
+from rateway.cache.plain import Listed
 from rateway.cache.shelf import Kind
 from rateway.cache.view import CHANNELS
 
@@ -36,9 +38,9 @@ _OTHER_LISTS = ("members", "presences")
 _EXPRESSIONS = ("roles", "emojis", "stickers")
 # What is no field of the guild's own row, or stands in it by itself.
 _APART = (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")
-_APART_NAMES = tuple(name.encode() for name in _APART)
 
 # Where the id of such an entity stands; of all others in ``id``.
+_ID = (b"id",)
 _ID_IN: Mapping[Kind, tuple[bytes, ...]] = {
     Kind.SOUND: (b"sound_id",),
     Kind.VOICE_STATE: (b"user_id",),
@@ -47,9 +49,20 @@ _ID_IN: Mapping[Kind, tuple[bytes, ...]] = {
 }
 
 
-def _listed(kind: Kind, raw: bytes | msgspec.Raw | None) -> tuple[list[int], list[bytes]]:
-    """The ids and objects of a list; none of one that is missing."""
-    return ([], []) if raw is None else listed(bytes(raw), _ID_IN.get(kind, (b"id",)))
+_NONE: Listed = ([], [])
+
+
+@functools.lru_cache(8)
+def _paths(kept: frozenset[str]) -> dict[bytes, tuple[bytes, ...]]:
+    """Where the ids of each list stand; no path for those that are not looked at."""
+    lists = {
+        **CHILD_LISTS,
+        "members": (Kind.MEMBER, "members"),
+        "presences": (Kind.PRESENCE, "presences"),
+    }
+    return {
+        name.encode(): _ID_IN.get(kind, _ID) if word in kept else () for name, (kind, word) in lists.items()
+    }
 
 
 def _cause(row: GuildRow | None) -> Cause:
@@ -60,14 +73,13 @@ def _cause(row: GuildRow | None) -> Cause:
 
 def guild_create(book: Book, d: bytes) -> Applied | None:
     """A full snapshot replaces the guild and all its complete sets; ``{id, unavailable: true}`` marks an outage."""
-    own, values = divided(d, _APART_NAMES)
-    found = dict(zip(_APART, values, strict=True))
+    own, lists, values = divided(d, _paths(book.kept), (b"member_count", b"unavailable"))
     named = field(own, b"id")
     guild_id = snowflake(msgspec.Raw(named)) if named is not None else None
     if guild_id is None:
         return None
     row = book.guild_row(guild_id)
-    if found["unavailable"] == b"true":
+    if values.get(b"unavailable") == b"true":
         joining = row is None or row.joining
         _outage(book, guild_id, row, joining=joining)
         return Applied(cause="outage")
@@ -81,21 +93,22 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     row.shard_id, row.cause, row.cause_seq = book.shard_id, cause, book.seq
     for name, (kind, word) in CHILD_LISTS.items():
         if word in book.kept:
-            _load(book, row.number, kind, found[name], fresh)
-    row.cached_members = _load_people(book, guild_id, row.number, found, fresh=fresh, resync=resync)
-    row.member_count = _count_in(found)
+            _load(book, row.number, kind, lists.get(name.encode(), _NONE), fresh)
+    count = values.get(b"member_count")
+    row.member_count = None if count is None else snowflake(msgspec.Raw(count))
+    row.cached_members = 0
+    if "members" in book.kept:
+        members = lists.get(b"members", _NONE)
+        row.cached_members = _load_members(book, guild_id, row, members, fresh=fresh, resync=resync)
+    if "presences" in book.kept:
+        _load_presences(book, row.number, lists.get(b"presences", _NONE), fresh)
     row.body = own
     book.save(guild_id, row)
     return Applied(cause=cause)
 
 
-def _count_in(found: Mapping[str, bytes | None]) -> int | None:
-    count = found["member_count"]
-    return None if count is None else snowflake(msgspec.Raw(count))
-
-
-def _load(book: Book, number: int, kind: Kind, raw: bytes | None, fresh: bool) -> None:
-    ids, items = _listed(kind, raw)
+def _load(book: Book, number: int, kind: Kind, listing: Listed, fresh: bool) -> None:
+    ids, items = listing
     if fresh and not items:
         return
     if kind in CHANNELS and not fresh:
@@ -141,42 +154,41 @@ def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
     return join(found)
 
 
-def _load_people(
-    book: Book, guild_id: int, number: int, found: Mapping[str, bytes | None], *, fresh: bool, resync: bool
+def _load_members(
+    book: Book, guild_id: int, row: GuildRow, listing: Listed, *, fresh: bool, resync: bool
 ) -> int:
-    """Members and presences. The sets may be partial, so a repeated snapshot in one session takes nobody away; after
-    a new session or an outage who is not in it may have left unseen. How many members are cached then."""
-    cached = 0
-    if "members" in book.kept:
-        ids, items = _listed(Kind.MEMBER, found["members"])
-        count = _count_in(found)
-        said, told = list(ids), list(items)
-        if not fresh:
-            known = set(ids)
-            if resync and (count is None or len(known) < count):
-                for user_id, member in book.shelf.walk(number, Kind.MEMBER):
-                    if user_id not in known:
-                        ids.append(user_id)
-                        items.append(_with_user_of_now(book, number, user_id, member))
-            else:
-                book.drop_members(number, known)
-        book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
-        cached = len(set(ids))
-        if book.takes_authors:
-            once = len(set(said)) == len(said)
-            book.echoes.learn_members(guild_id, said, told, fresh=fresh and once)
-        elif book.echoes.any:
-            for user_id in said:
-                book.echoes.forget_member(guild_id, user_id)
-                book.echoes.forget_user(user_id)
-    if "presences" in book.kept:
-        ids, items = _listed(Kind.PRESENCE, found["presences"])
-        online = [at for at, item in enumerate(items) if b'"offline"' not in item]
-        ids, items = [ids[at] for at in online], [items[at] for at in online]
-        if not book.policy.activities:
-            items = [less(item, (b"activities",)) for item in items]
-        book.shelf.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
-    return cached
+    """The set may be partial, so a repeated snapshot in one session takes nobody away; after a new session or an outage
+    who is not in it may have left unseen. How many members are cached then."""
+    said, told = listing
+    ids, items, count, number = said, told, row.member_count, row.number
+    known = set(said)
+    if not fresh:
+        if resync and (count is None or len(known) < count):
+            ids, items = list(said), list(told)
+            for user_id, member in book.shelf.walk(number, Kind.MEMBER):
+                if user_id not in known:
+                    ids.append(user_id)
+                    items.append(_with_user_of_now(book, number, user_id, member))
+        else:
+            book.drop_members(number, known)
+    book.shelf.load(number, Kind.MEMBER, ids, items, fresh=fresh)
+    if book.takes_authors:
+        book.echoes.learn_members(guild_id, said, told, fresh=fresh and len(known) == len(said))
+    elif book.echoes.any:
+        for user_id in said:
+            book.echoes.forget_member(guild_id, user_id)
+            book.echoes.forget_user(user_id)
+    return len(known) + len(ids) - len(said)
+
+
+def _load_presences(book: Book, number: int, listing: Listed, fresh: bool) -> None:
+    """Presences; who is offline has none."""
+    ids, items = listing
+    online = [at for at, item in enumerate(items) if b'"offline"' not in item]
+    ids, items = [ids[at] for at in online], [items[at] for at in online]
+    if not book.policy.activities:
+        items = [less(item, (b"activities",)) for item in items]
+    book.shelf.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
 
 
 def _with_user_of_now(book: Book, number: int, user_id: int, member: bytes) -> bytes:
@@ -203,7 +215,7 @@ def guild_update(book: Book, d: bytes) -> None:
 def load_expressions(book: Book, number: int, kind: Kind, raw: msgspec.Raw) -> None:
     """A complete set of roles, emojis or stickers; ``user`` is often left out and then kept."""
     old = dict(book.shelf.walk(number, kind))
-    ids, said = _listed(kind, raw)
+    ids, said = listed(bytes(raw), _ID)
     items = []
     for entity_id, item in zip(ids, said, strict=True):
         was = old.get(entity_id)
