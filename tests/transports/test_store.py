@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import msgspec
 import pytest
 
+from rateway.cache.hot import COMPILED
 from rateway.cache.policy import KINDS, CachePolicy, written_policy
 from rateway.cache.shelf import Kind
 from rateway.contract.queries import Query
@@ -512,6 +515,63 @@ def test_a_long_stream_through_lmdb_ends_in_the_worlds_state(tmp_path: Path) -> 
     with store.reader().view() as view:
         assert differences(state(view), expected(world)) == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        CachePolicy(),
+        CachePolicy(members_from_events=False),
+        CachePolicy(activities=False),
+        CachePolicy(messages_per_channel=5),
+        CachePolicy(before=frozenset({"MESSAGE_DELETE"})),
+        CachePolicy(kinds=KINDS - {"presences", "threads"}),
+        CachePolicy(kinds=KINDS - {"members"}),
+        CachePolicy(fields=(("presences", frozenset({"status"})),)),
+    ],
+)
+def test_the_short_cut_of_usual_events_does_what_the_general_way_does(
+    tmp_path: Path, policy: CachePolicy
+) -> None:
+    _, events = stream(22, 3000, guilds=3, members_per_guild=20)
+    states = []
+    for name in ("short", "general"):
+        store = opened(tmp_path / name, policy=policy)
+        take = store.apply if name == "short" else store.take
+        for at, (seq, event, d) in enumerate(events):
+            take(0, seq, event, d)
+            if at % 40 == 0:
+                assert store.commit() is None
+                take(0, seq, event, d)
+        assert store.commit() is None
+        assert store.applied(0) == events[-1][0]
+        with store.reader().view() as view:
+            states.append(state(view))
+        store.close()
+    assert differences(*states) == []
+
+
+def test_most_of_a_bots_traffic_takes_the_short_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, events = stream(23, 3000, guilds=3, members_per_guild=20)
+    store = opened(tmp_path, policy=CachePolicy())
+    general: Counter[str] = Counter()
+    take = Store.take
+
+    def counted(self: Store, shard_id: int, seq: int, name: str, d: bytes) -> Any:
+        general[name] += 1
+        return take(self, shard_id, seq, name, d)
+
+    monkeypatch.setattr(Store, "take", counted)
+    for seq, name, d in events:
+        store.apply(0, seq, name, d)
+    store.close()
+    every = Counter(name for _, name, _ in events)
+    if COMPILED:
+        assert general["PRESENCE_UPDATE"] < 0.5 * every["PRESENCE_UPDATE"]
+        assert general["TYPING_START"] < 0.5 * every["TYPING_START"]
+        assert general["INVITE_CREATE"] == 0 < every["INVITE_CREATE"]
+    else:
+        assert general == every
 
 
 def test_a_restart_with_many_members_serves_at_once(tmp_path: Path) -> None:

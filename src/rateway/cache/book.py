@@ -51,13 +51,13 @@ class Book(View):
         self._next_number = _read_int(storage.get(Table.META, b"number")) or 1
         me = self.current_user()
         self.me = snowflake(fields(me[1]).get("id")) if me is not None else None
-        self._numbers: dict[int, int] = {}
+        self.numbers: dict[int, int] = {}
         self._places: dict[int, tuple[int, int]] = {}
-        self._channels: dict[int, tuple[int, int] | None] = {}
+        self.channels: dict[int, tuple[int, int] | None] = {}
         self._channels_before: dict[int, tuple[int, int] | None] = {}
-        self._tips: dict[int, tuple[int, int, int]] = {}
+        self.tips: dict[int, tuple[int, int, int]] = {}
         self._tips_before: dict[int, tuple[int, int, int]] = {}
-        self._fresh_tips: set[int] = set()
+        self.fresh_tips: set[int] = set()
         self.echoes = Echoes()
         self.rings: dict[int, list[int]] = {}
 
@@ -70,12 +70,12 @@ class Book(View):
     # guilds
 
     def number_of(self, guild_id: int) -> int | None:
-        number = self._numbers.get(guild_id)
+        number = self.numbers.get(guild_id)
         if number is None:
             row = self.guild_row(guild_id)
             if row is None or not row.number:
                 return None
-            number = self._numbers[guild_id] = row.number
+            number = self.numbers[guild_id] = row.number
         return number
 
     def guild_of(self, number: int) -> tuple[int, int] | None:
@@ -110,7 +110,7 @@ class Book(View):
             self.storage.delete(Table.META, b"removed-roles:" + _NUMBER.pack(row.number))
             self.storage.delete(Table.NUMBERS, _NUMBER.pack(row.number))
         self.storage.delete(Table.GUILDS, key8(guild_id))
-        self._numbers.pop(guild_id, None)
+        self.numbers.pop(guild_id, None)
         self._places.pop(row.number, None)
 
     def first_leave(self, guild_id: int) -> bool:
@@ -143,7 +143,7 @@ class Book(View):
     def place_of(self, channel_id: int) -> tuple[int, int] | None:
         """A channel's guild number and kind; remembered."""
         try:
-            return self._channels[channel_id]
+            return self.channels[channel_id]
         except KeyError:
             pass
         if channel_id in self._channels_before:
@@ -154,22 +154,22 @@ class Book(View):
                 number = self.home(kind, channel_id)
                 if number is not None:
                     place = (number, int(kind))
-        if len(self._channels) >= SHORTCUTS:
-            self._channels, self._channels_before = {}, self._channels
-        self._channels[channel_id] = place
+        if len(self.channels) >= SHORTCUTS:
+            self.channels, self._channels_before = {}, self.channels
+        self.channels[channel_id] = place
         return place
 
     def moved(self, channel_id: int) -> None:
         """What was remembered about a channel's place no longer holds."""
-        self._channels.pop(channel_id, None)
+        self.channels.pop(channel_id, None)
         self._channels_before.pop(channel_id, None)
 
     def forget_channel(self, channel_id: int) -> None:
         """What stands beside a channel: its newest message, its messages."""
         self.storage.delete(Table.TIPS, key8(channel_id))
-        self._tips.pop(channel_id, None)
+        self.tips.pop(channel_id, None)
         self._tips_before.pop(channel_id, None)
-        self._fresh_tips.discard(channel_id)
+        self.fresh_tips.discard(channel_id)
         self.moved(channel_id)
         if "messages" in self.kept:
             prefix = key8(channel_id)
@@ -180,22 +180,22 @@ class Book(View):
 
     def tip(self, channel_id: int, message_id: int, messages: int = 0, sent: int = 0) -> None:
         """Note a channel's newest message and what was added to a thread's counters; written with the next flush."""
-        old = self._tips.get(channel_id) or self.tip_of(channel_id)
+        old = self.tips.get(channel_id) or self.tip_of(channel_id)
         if old is not None:
             message_id = message_id if message_id > old[0] else old[0]
             messages, sent = old[1] + messages, old[2] + sent
-        self._tips[channel_id] = (message_id, messages, sent)
-        self._fresh_tips.add(channel_id)
+        self.tips[channel_id] = (message_id, messages, sent)
+        self.fresh_tips.add(channel_id)
 
     def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
-        return self._tips.get(channel_id) or self._tips_before.get(channel_id) or super().tip_of(channel_id)
+        return self.tips.get(channel_id) or self._tips_before.get(channel_id) or super().tip_of(channel_id)
 
     def settle_counters(self, channel_id: int) -> None:
         """A thread's own object came: what was added to its counters before is in them."""
         old = self.tip_of(channel_id)
         if old is not None and old[1:] != (0, 0):
-            self._tips[channel_id] = (old[0], 0, 0)
-            self._fresh_tips.add(channel_id)
+            self.tips[channel_id] = (old[0], 0, 0)
+            self.fresh_tips.add(channel_id)
 
     # people
 
@@ -208,7 +208,7 @@ class Book(View):
     def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
         """A member, without its user, and its user, as another event says them beside its own news."""
         echoes = self.echoes
-        number = self._numbers.get(guild_id) or self.number_of(guild_id)
+        number = self.numbers.get(guild_id) or self.number_of(guild_id)
         kept = None
         if not echoes.knows_member(guild_id, user_id, member):
             if number is not None:
@@ -363,12 +363,12 @@ class Book(View):
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
-        tips, put = self._tips, self.storage.put
-        for channel_id in self._fresh_tips:
+        tips, put = self.tips, self.storage.put
+        for channel_id in self.fresh_tips:
             put(_TIPS, key8(channel_id), TIP.pack(*tips[channel_id]))
-        self._fresh_tips.clear()
+        self.fresh_tips.clear()
         if len(tips) >= SHORTCUTS:
-            self._tips, self._tips_before = {}, tips
+            self.tips, self._tips_before = {}, tips
         counts = msgspec.msgpack.encode(self.counts)
         if counts != self._written_counts:  # most commits count nothing, and need not touch one more page
             self.storage.put(Table.META, b"counts", counts)

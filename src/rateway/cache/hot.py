@@ -8,6 +8,7 @@ from __future__ import annotations
 
 try:
     from rateway.cache.native import (
+        Door,
         Echoes,
         divided,
         field,
@@ -25,6 +26,7 @@ try:
     COMPILED = True
 except ImportError:
     from rateway.cache.plain import (
+        Door,
         Echoes,
         divided,
         field,
@@ -43,6 +45,7 @@ except ImportError:
 
 __all__ = [
     "COMPILED",
+    "Door",
     "Echoes",
     "divided",
     "field",

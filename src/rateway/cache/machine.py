@@ -7,7 +7,8 @@ nothing, so that counters stay right over replays; it only says once more what o
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,13 +17,28 @@ from rateway.cache.before import BEFORE
 from rateway.cache.book import Book
 from rateway.cache.objects import fields, join, snowflake
 from rateway.cache.policy import CachePolicy
-from rateway.cache.reducers import reducers
+from rateway.cache.reducers import REDUCERS, Reducer, reducers
 from rateway.cache.storage import Storage, Table
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Usual"]
 
 _POSITION = struct.Struct(">Q")
 _SHARD = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What the short cut of usual events needs of a cache (``cache.plain.Door``)."""
+
+    book: Book
+    positions: dict[int, int]
+    dirty: set[int]
+    reducers: Mapping[str, Reducer]
+    presences: bool
+    """Whether presences are kept as they come."""
+    hears: bool
+    """Whether a message, and a typing, says nothing but of its channel, its author and member."""
+    reactions: bool
 
 
 class _Session(msgspec.Struct, gc=False):
@@ -52,6 +68,23 @@ class Cache:
             shard_id = _SHARD.unpack(key)[0]
             self._positions[shard_id] = _POSITION.unpack_from(value)[0]
             self._sessions[shard_id] = value[8:].decode()
+
+    def usual(self) -> Usual:
+        """For the short cut of usual events."""
+        hears = self.book.takes_authors and "messages" not in self.book.kept
+        direct = {name for name, reducer in self._reducers.items() if reducer is REDUCERS[name][0]}
+        direct -= self._before
+        return Usual(
+            book=self.book,
+            positions=self._positions,
+            dirty=self._dirty,
+            reducers=self._reducers,
+            presences="PRESENCE_UPDATE" in direct
+            and self.policy.activities
+            and "presences" in self.book.kept,
+            hears=hears and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
+            reactions=hears and "MESSAGE_REACTION_ADD" in direct,
+        )
 
     def applied(self, shard_id: int) -> int:
         """The highest sequence whose effect is in the cache."""
@@ -85,7 +118,7 @@ class Cache:
         self._dirty.add(shard_id)
         book = self.book
         book.shard_id, book.seq = shard_id, seq
-        raw = bytes(d)
+        raw = d if type(d) is bytes else bytes(d)
         if 10 in raw:  # a line break, as a number: looking for bytes in bytes raises and catches within
             raw = msgspec.json.format(raw, indent=-1)
         try:

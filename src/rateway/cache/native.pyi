@@ -1,5 +1,6 @@
 """``plain.py``, compiled."""
 
+from rateway.cache.plain import Door as Door
 from rateway.cache.plain import Echoes as Echoes
 from rateway.cache.plain import divided as divided
 from rateway.cache.plain import field as field

@@ -695,22 +695,29 @@ cdef inline uint64_t id_of(const Field *found, int count) noexcept nogil:
     return 0
 
 
-def presence(bytes d not None):
+cdef bint presence_in(
+    bytes d, uint64_t *guild_id, uint64_t *user_id, bint *offline, bint *named
+) noexcept:
+    """What ``presence`` tells; False when the plain form should look at it."""
     cdef Field found[MOST]
     cdef Field user[MOST]
     cdef Part inside = part_called(b"user", 4, user)
     cdef int count = fields_of(d, found, &inside, 1), at
-    cdef uint64_t guild_id = 0
-    cdef uint64_t user_id = id_of(user, inside.count)
-    cdef bint offline = False
+    guild_id[0], user_id[0], offline[0], named[0] = 0, id_of(user, inside.count), False, inside.count > 1
     for at in range(count):
         if is_called(&found[at], b"guild_id", 8):
-            guild_id = id_in(&found[at])
+            guild_id[0] = id_in(&found[at])
         elif is_called(&found[at], b"status", 6):
-            offline = found[at].value_size == 9 and memcmp(found[at].value, b'"offline"', 9) == 0
-    if not guild_id or not user_id:
+            offline[0] = found[at].value_size == 9 and memcmp(found[at].value, b'"offline"', 9) == 0
+    return guild_id[0] != 0 and user_id[0] != 0
+
+
+def presence(bytes d not None):
+    cdef uint64_t guild_id, user_id
+    cdef bint offline, named
+    if not presence_in(d, &guild_id, &user_id, &offline, &named):
         return plain.presence(d)
-    return guild_id, user_id, offline, inside.count > 1
+    return guild_id, user_id, offline, named
 
 
 cdef enum:
@@ -823,6 +830,12 @@ cdef class Echoes:
     # words of an event
 
     def message(self, bytes d not None):
+        cdef uint64_t channel_id, message_id
+        if self._message(d, &channel_id, &message_id):
+            return channel_id, message_id
+        return None
+
+    cdef bint _message(self, bytes d, uint64_t *channel, uint64_t *message) noexcept:
         cdef Field found[MOST]
         cdef Field author[MOST]
         cdef Field member[MOST]
@@ -840,19 +853,23 @@ cdef class Echoes:
             elif is_called(field, b"guild_id", 8):
                 guild_id = id_in(field)
             elif is_called(field, b"webhook_id", 10) and not is_null(field):
-                return None
+                return False
         if not message_id or not channel_id or not guild_id or parts[0].count < 0 or parts[1].count < 0:
-            return None
+            return False
         user_id = id_of(author, parts[0].count)
         if (
             not user_id
             or not self._known(home_of(guild_id, user_id), words_of(member, parts[1].count, False))
             or not self._known(home_of(OF_USER, user_id), words_of(author, parts[0].count, True))
         ):
-            return None
-        return channel_id, message_id
+            return False
+        channel[0], message[0] = channel_id, message_id
+        return True
 
     def carried(self, bytes d not None, bint stale=False):
+        return self._carried(d, stale)
+
+    cdef bint _carried(self, bytes d, bint stale) noexcept:
         cdef Field found[MOST]
         cdef Field member[MOST]
         cdef Field user[MOST]
@@ -964,3 +981,94 @@ cdef class Echoes:
         self._mask = places - WAYS
         self._learned = 0
         self.any = False
+
+
+# Keys of the table of presences, as `cache.shelf` packs them: guild's number, kind, user.
+cdef enum:
+    KEY_SIZE = 13
+    PRESENCES = 11
+    PRESENCE = 11
+    THREAD = 3
+
+
+cdef bytes presence_key(uint64_t number, uint64_t user_id):
+    cdef bytes key = PyBytes_FromStringAndSize(NULL, KEY_SIZE)
+    cdef char *out = PyBytes_AS_STRING(key)
+    cdef int at
+    for at in range(4):
+        out[at] = <char>(number >> (24 - 8 * at) & 255)
+    out[4] = PRESENCE
+    for at in range(8):
+        out[5 + at] = <char>(user_id >> (56 - 8 * at) & 255)
+    return key
+
+
+cdef class Door:
+    cdef dict _positions, _reducers, _numbers
+    cdef set _dirty
+    cdef list _waiting
+    cdef object _book
+    cdef Echoes _echoes
+    cdef bint _presences, _hears, _reactions
+
+    def lead_to(self, usual, list waiting not None):
+        self._positions, self._dirty, self._reducers = usual.positions, usual.dirty, usual.reducers
+        self._book, self._numbers, self._echoes = usual.book, usual.book.numbers, usual.book.echoes
+        self._presences, self._hears, self._reactions = usual.presences, usual.hears, usual.reactions
+        self._waiting = waiting
+
+    def apply(self, shard_id, seq, str name not None, d):
+        cdef bint done
+        if self._book is None or seq <= self._positions.get(shard_id, 0):
+            return self.take(shard_id, seq, name, d)
+        if name not in self._reducers:
+            self._positions[shard_id] = seq
+            return None
+        if type(d) is not bytes or memchr(PyBytes_AS_STRING(d), c'\n', PyBytes_GET_SIZE(d)) != NULL:
+            return self.take(shard_id, seq, name, d)
+        if name == "PRESENCE_UPDATE":
+            done = self._presences and self._presence(<bytes>d)
+        elif name == "MESSAGE_CREATE":
+            done = self._hears and self._message(<bytes>d)
+        elif name == "TYPING_START":
+            done = self._hears and self._echoes._carried(<bytes>d, False)
+        elif name == "MESSAGE_REACTION_ADD":
+            done = self._reactions and self._echoes._carried(<bytes>d, False)
+        else:
+            done = False
+        if not done:
+            return self.take(shard_id, seq, name, d)
+        self._positions[shard_id] = seq
+        self._dirty.add(shard_id)
+        return None
+
+    cdef bint _presence(self, bytes d) except -1:
+        """A presence that says nothing of its user."""
+        cdef uint64_t guild_id, user_id
+        cdef bint offline, named
+        if not presence_in(d, &guild_id, &user_id, &offline, &named) or named:
+            return False
+        number = self._numbers.get(guild_id)
+        if number is None:
+            return False
+        (<dict>self._waiting[PRESENCES])[presence_key(number, user_id)] = None if offline else d
+        return True
+
+    cdef bint _message(self, bytes d) except -1:
+        """A message of somebody who is known so, in a channel of which a message is known, that is no thread."""
+        cdef uint64_t channel_id, message_id
+        cdef tuple tip
+        if not self._echoes._message(d, &channel_id, &message_id):
+            return False
+        channel = channel_id
+        place = (<dict>self._book.channels).get(channel)
+        if place is None or (<tuple>place)[1] == THREAD:
+            return False
+        tips = <dict>self._book.tips
+        tip = tips.get(channel)
+        if tip is None:
+            return False
+        if message_id > <uint64_t>tip[0]:
+            tips[channel] = (message_id, tip[1], tip[2])
+        (<set>self._book.fresh_tips).add(channel)
+        return True

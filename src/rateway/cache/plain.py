@@ -15,11 +15,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from rateway.cache.applied import Applied
 from rateway.cache.objects import NULL, fields, join, raws
 
 __all__ = [
     "LEAST_PRINTS",
     "MOST_PRINTS",
+    "Door",
     "Echoes",
     "divided",
     "field",
@@ -377,3 +379,27 @@ def _tag(home: int) -> int:
 def _mark(home: int, words: bytes) -> int:
     """What stands for words in the table."""
     return hash((home, words)) & (1 << 56) - 1 | _tag(home) << 56
+
+
+class Door:
+    """The entrance of a cluster's cache, base of ``transports.store.Store``. Every event takes the general way here.
+
+    Compiled, it has a short cut for what is most of a bot's traffic: presences that say nothing of their user,
+    messages, typing and reactions of people who are known so. It decides nothing: what it would do differently from the
+    general way is a mistake of ours.
+    """
+
+    def lead_to(self, usual: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
+        """From now on events go into that cache (``Cache.usual``), whose puts wait in those dicts, one for a table."""
+
+    def apply(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
+        """Take one event in; never raises. At or below the shard's applied sequence it changes nothing.
+
+        READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence. ``d`` is
+        bytes, or anything with their content.
+        """
+        return self.take(shard_id, seq, name, d)
+
+    def take(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
+        """The general way."""
+        raise NotImplementedError

@@ -10,6 +10,7 @@ import lmdb
 import msgspec
 
 from rateway.cache.applied import Applied, SessionRecord
+from rateway.cache.hot import Door
 from rateway.cache.machine import Cache
 from rateway.cache.policy import CachePolicy
 from rateway.cache.prune import adopt_policy, mark_incomplete, prune
@@ -32,7 +33,7 @@ __all__ = ["Store"]
 READER_CHECK_COMMITS = 4_096
 
 
-class Store:
+class Store(Door):
     """The writer's side of one cluster's store."""
 
     def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
@@ -45,6 +46,7 @@ class Store:
         self._tables = opened.tables
         self._storage = LmdbStorage(opened.tables)
         self._cache = Cache(self._storage, policy)
+        self.lead_to(self._cache.usual(), self._storage.waiting)
         self._broken = False
         self._begun = False
         self._commits = 0
@@ -111,11 +113,8 @@ class Store:
 
     # events
 
-    def apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
-        """Take one event in; never raises. At or below the shard's applied sequence it changes nothing.
-
-        READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence.
-        """
+    def take(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """The general way of an event into the cache."""
         if not self._begun:
             self._begun = True
             self._cache.book.wall_ms = int(time.time() * 1000)
@@ -173,6 +172,7 @@ class Store:
         failures = self._cache.failures
         try:
             self._cache = Cache(self._storage, self.policy)
+            self.lead_to(self._cache.usual(), self._storage.waiting)
             self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
