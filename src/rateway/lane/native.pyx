@@ -267,7 +267,7 @@ cdef bint usual_dispatch(text at, text end, Parts* parts) noexcept nogil:
             return False
 
 
-def parts(bytes document):
+def parts(bytes document not None):
     # For tests: a lane makes no tuple of it.
     cdef Parts found
     cdef text at = <text>PyBytes_AS_STRING(document)
@@ -302,7 +302,7 @@ cdef class Template:
         self._length = self._stamp + 8 + len(end)
 
     cpdef bytes head(self, Py_ssize_t size, long long seq, bytes stamp):
-        if PyBytes_GET_SIZE(stamp) != 8:
+        if stamp is None or PyBytes_GET_SIZE(stamp) != 8:
             raise ValueError("the time is not 8 bytes")
         cdef Py_ssize_t length = PyBytes_GET_SIZE(self._model)
         cdef bytes made = PyBytes_FromStringAndSize(NULL, length)
@@ -368,7 +368,7 @@ cdef class Lane:
     cdef long long _shard_id
     cdef object _clock
 
-    def __init__(self, Intake intake, Outlet outlet, Passage passage, shard_id, clock):
+    def __init__(self, Intake intake not None, Outlet outlet not None, Passage passage not None, shard_id, clock):
         self.open = False
         self._intake = intake
         self._outlet = outlet
@@ -376,7 +376,7 @@ cdef class Lane:
         self._shard_id = shard_id
         self._clock = clock
 
-    def message(self, bytes data, bint binary):
+    def message(self, bytes data not None, bint binary):
         cdef Intake intake = self._intake
         cdef Passage passage = self._passage
         cdef Parts parts
