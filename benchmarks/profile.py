@@ -26,7 +26,8 @@ STEPS = (
     ("rateway/session/inflate.py", "inflate"),
     ("discord/envelope.py", "envelope"),
     ("rateway/session/", "session"),
-    ("transports/websocket.py", "WebSocket, messages"),
+    # What is compiled has no frame of its own: a lane is its caller.
+    ("transports/websocket.py", "messages, and the lane"),
     ("rateway/cache/", "cache"),
     ("transports/store/", "cache"),
     ("transports/amqp/stream.py", "publish: frames"),
