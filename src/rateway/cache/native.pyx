@@ -747,7 +747,11 @@ cdef inline uint64_t *ways_of(uint64_t *prints, uint64_t mask, uint64_t home) no
 
 
 cdef inline bint stands_in(const uint64_t *ways, uint64_t mark) noexcept nogil:
-    return ways[mark & 15] == mark or ways[mark >> 4 & 15] == mark
+    cdef int at
+    cdef bint found = False
+    for at in range(WAYS):  # without a way out, so that several are compared at once
+        found |= ways[at] == mark
+    return found
 
 
 cdef inline void forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
@@ -793,16 +797,16 @@ cdef class Echoes:
     cdef void _learn(self, uint64_t home, uint64_t words) noexcept:
         cdef uint64_t mark = marked(home, words)
         cdef uint64_t *ways = ways_of(self._prints, self._mask, home)
-        cdef uint64_t *first = ways + (mark & 15)
-        cdef uint64_t *second = ways + (mark >> 4 & 15)
-        if first[0] == mark or second[0] == mark:
-            return
-        # In a free place, else in either of the two.
-        if first[0] != 0 and (second[0] == 0 or mark & 256):
-            second[0] = mark
-        else:
-            first[0] = mark
+        cdef int at
         self.any = True
+        if stands_in(ways, mark):
+            return
+        for at in range(WAYS):
+            if ways[at] == 0:
+                ways[at] = mark
+                return
+        # All are taken: in the place of any other.
+        ways[mark & WAYS - 1] = mark
 
     cdef void _forget(self, uint64_t home) noexcept:
         forget_in(ways_of(self._prints, self._mask, home), tag_of(home))
@@ -1024,7 +1028,9 @@ cdef class Door:
         if name not in self._reducers:
             self._positions[shard_id] = seq
             return None
-        if type(d) is not bytes or memchr(PyBytes_AS_STRING(d), c'\n', PyBytes_GET_SIZE(d)) != NULL:
+        if type(d) is not bytes:
+            d = bytes(d)
+        if memchr(PyBytes_AS_STRING(d), c'\n', PyBytes_GET_SIZE(d)) != NULL:
             return self.take(shard_id, seq, name, d)
         if name == "PRESENCE_UPDATE":
             done = self._presences and self._presence(<bytes>d)

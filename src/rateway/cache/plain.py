@@ -314,7 +314,7 @@ class Echoes:
             if prints is None:
                 break
             at = home & len(prints) - _WAYS
-            if prints[at | mark & 15] == mark or prints[at | mark >> 4 & 15] == mark:
+            if mark in prints[at : at + _WAYS]:
                 if prints is self._former:
                     self._learn(home, words)
                     self._learned += 1
@@ -323,13 +323,12 @@ class Echoes:
 
     def _learn(self, home: int, words: bytes) -> None:
         mark, prints = _mark(home, words), self._prints
+        self.any = True
         at = home & len(prints) - _WAYS
-        first, second = at | mark & 15, at | mark >> 4 & 15
-        one, other = prints[first], prints[second]
-        if one != mark and other != mark:
-            # In a free place, else in either of the two.
-            prints[second if one and (not other or mark & 256) else first] = mark
-            self.any = True
+        ways = prints[at : at + _WAYS]
+        if mark not in ways:
+            # In a free place, else in that of any other.
+            prints[at + (ways.index(0) if 0 in ways else mark & _WAYS - 1)] = mark
 
     def _count(self) -> None:
         self._learned += 1
