@@ -1,164 +1,201 @@
 """How fast are queries answered, and do they delay events? ``python -m benchmarks.queries``
 
-Over RabbitMQ, with plain AMQP as a worker would ask. *per core*: a hundred queries under way of each type; CPU is the
-gateway's, so that 1e6 / µs is what one core answers. *half of that*: the same queries at half of what a core answers,
-evenly, beside events at a rate; a query's time counts from the moment that it was due. *events*: how long events take
-from the socket to RabbitMQ's confirm, by the gateway's own histogram, alone and beside a storm of queries and beside
-answers of a megabyte.
+As a worker would ask, in plain AMQP; the gateway has a core to itself where there are two. *over RabbitMQ* it shares
+the others with RabbitMQ, which takes more of them than all else, with Discord's stand-in and with who asks. *alone*
+RabbitMQ's part is played by a process that takes every event and makes the queries by hand (``rig/inquirer.py``): what
+is left of a query's time is the gateway's own.
+
+*100 at once*: a hundred queries under way of each type; CPU is the gateway's, so that 1e6 / µs is what one core
+answers. *queries a second*: all types mixed, evenly, at half of what a core must answer, beside events at a rate; a
+query's time counts from the moment that it was due. *events*: how long events take from the socket to the broker's
+confirm, by the gateway's own histogram, alone, beside a storm of queries and beside answers of a megabyte.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
+import random
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from benchmarks.rig.child import Child, child
+from benchmarks.rig import child, machine
+from benchmarks.rig.child import Child
 from benchmarks.rig.results import Report, arguments
-from benchmarks.rig.stage import Stage, stage
+from benchmarks.rig.streams import Recipe, recorded
 from rateway.demo.broker import PrivateBroker
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 # What a core must answer (goal), and how long a rate is held for.
 GOAL = 15_000
 SECONDS = 5.0
+# Events begin before the queries and go on behind them.
+AROUND_S = 1.5
+SHARDS, GUILDS, MEMBERS = 4, 50, 50
 Found = dict[str, Any]
+Bodies = dict[str, list[str]]
+Arguments = dict[str, list[list[Any]]]
 
 
-async def ask(asker: Child, **said: Any) -> Found:
-    """One run of the asker."""
-    asker.say(json.dumps(said))
-    found: Found = json.loads(await asyncio.to_thread(asker.hear, 150.0))
-    failed = found["failed"]
-    # Members leave while they are asked for.
-    failed.pop("not_found", None)
-    if failed.keys() - {"expired", "queue_full", "unanswered"}:
-        raise RuntimeError(f"queries failed: {failed}")
-    # What came too late for this machine just now is a figure, and no answer.
-    return {**found, "too_late": sum(failed.values())}
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A gateway that is live, who sends it events, and who asks."""
+
+    discord: Child
+    gateway: Child
+    asker: Child
+    folder: Path
+
+    def ask(self, **said: Any) -> Found:
+        """One run of queries, with the gateway's CPU."""
+        pids = machine.tree(self.gateway.pid)
+        cpu = machine.cpu_ns(pids)
+        self.asker.say(json.dumps(said))
+        found: Found = json.loads(self.asker.hear(150.0))
+        spent = (machine.cpu_ns(pids) - cpu) / 1e9
+        failed = found["failed"]
+        # Members leave while they are asked for.
+        failed.pop("not_found", None)
+        if failed.keys() - {"expired", "queue_full", "unanswered"}:
+            raise RuntimeError(f"queries failed: {failed}")
+        # What came too late for this machine just now is a figure, and no answer.
+        return {**found, "cpu": spent, "core": spent / found["seconds"], "too_late": sum(failed.values())}
+
+    def buckets(self) -> dict[str, int]:
+        """The gateway's histogram of its events' times."""
+        found: dict[str, int] = {}
+        for each in child.status(self.folder)["clusters"]:
+            for edge, seen in each["publisher"]["latency_buckets"].items():
+                found[edge] = found.get(edge, 0) + seen
+        return found
 
 
-def questions(it: Stage) -> dict[str, list[str]]:
-    """Bodies of each type of query for single entities, about entities all over the world."""
-    world = it.sim.world
-    bodies: dict[str, list[str]] = {}
-    for guild_id in world.guild_ids[:50]:
-        state = world.state(["member", "channel", "role"], [guild_id])
-        user_ids = [each["user"]["id"] for each in list(state["member"].values())[:10]]
-        asked = {
-            "Guild": [[str(guild_id)]],
-            "Member": [[str(guild_id), user_id] for user_id in user_ids],
-            "User": [[user_id] for user_id in user_ids],
-            "GuildChannel": [[each["id"]] for each in list(state["channel"].values())[:5]],
-            "Role": [[each["id"]] for each in list(state["role"].values())[:5]],
-        }
-        for kind, listed in asked.items():
-            bodies.setdefault(kind, []).extend(
-                json.dumps({"type": kind, "arguments": each}) for each in listed
-            )
-    return bodies
+@contextmanager
+def scene(recipe: Recipe, broker: str, asker: Child) -> Iterator[Scene]:
+    """A gateway with its cache full, at rest."""
+    told = json.dumps({name: getattr(recipe, name) for name in ("shards", "guilds", "members", "events")})
+    with (
+        child.child("benchmarks.rig.discord", told, "zstd", cores=machine.AROUND) as discord,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        api = f"http://127.0.0.1:{discord.fact('port')['port']}/api/v10"
+        with child.gateway(Path(name), api, broker, recipe.shards) as gateway:
+            discord.fact("live")
+            child.until_quiet([gateway.pid])
+            yield Scene(discord, gateway, asker, Path(name))
 
 
-async def rounds(report: Report, address: str, runs: int, count: int, rate: float) -> None:
-    """Each type in turns; then the paced run, the storm and the large answers beside events."""
-    world = WorldOptions(guilds=200, members_per_guild=50)
-    options = SimulatorOptions(world=world, shards=4, max_concurrency=4)
-    async with stage(options, address) as it:
-        await it.live()
-        bodies = questions(it)
-        with child("benchmarks.rig.asker", address) as asker:
-            asker.fact("ready")
-            cost = await singles(report, it, asker, bodies, runs, count)
-            it.sim.set_rate(rate, recorded=True)
-            await asyncio.sleep(2)
-            await paced(report, it, asker, bodies, runs, 0.5e6 / cost)
-            await paced(report, it, asker, bodies, runs, GOAL / 2)
-            await beside(report, it, asker, bodies["Member"])
-
-
-async def singles(
-    report: Report, it: Stage, asker: Child, bodies: dict[str, list[str]], runs: int, count: int
-) -> float:
-    """µs of the gateway's CPU for each type; the mean of them all."""
-    found: dict[str, list[Found]] = {kind: [] for kind in bodies}
-    for kind in bodies:
-        await ask(asker, bodies=bodies[kind], count=count // 10, at_once=100)
-    for _ in range(runs):
-        report.see_load()
-        for kind in bodies:
-            cpu = it.cpu()
-            told = await ask(asker, bodies=bodies[kind], count=count, at_once=100)
-            us = (it.cpu() - cpu) * 1e6 / count
-            found[kind].append({"us": us, "per_core": 1e6 / us, "per_s": count / told["seconds"], **told})
-    keys = ("us", "per_core", "per_s", "p50_ms", "p99_ms")
-    for kind, each in found.items():
-        report.row(f"{kind}, 100 at once", **{key: [one[key] for one in each] for key in keys})
-    all_us: list[float] = [one["us"] for each in found.values() for one in each]
-    return sum(all_us) / len(all_us)
-
-
-async def paced(
-    report: Report, it: Stage, asker: Child, bodies: dict[str, list[str]], runs: int, rate: float
-) -> None:
-    """All types mixed, at a rate, beside the events."""
-    mixed = [body for listed in zip(*bodies.values(), strict=False) for body in listed]
-    found = []
-    for _ in range(runs):
-        async with events_beside(it) as events:
-            told = await ask(asker, bodies=mixed, count=int(rate * SECONDS), rate=rate)
-        found.append({**told, **events})
-    keys = ("p50_ms", "p99_ms", "too_late", "events_per_s", "event_p50_ms", "event_p99_ms")
-    report.row(f"{rate:,.0f} queries a second", **{key: [one[key] for one in found] for key in keys})
-
-
-async def beside(report: Report, it: Stage, asker: Child, bodies: list[str]) -> None:
-    """The events' own time, alone, beside a storm, and beside answers of a megabyte."""
-    async with events_beside(it) as events:
-        await asyncio.sleep(SECONDS)
-    report.row("events alone", **events)
-    told: Found = {}
-    async with events_beside(it) as events:
-        told = await ask(asker, bodies=bodies, count=30_000, at_once=1_000)
-    report.row("events beside a storm of queries", answered_per_s=30_000 / told["seconds"], **events)
-    guild_ids = [str(guild_id) for guild_id in it.sim.world.guild_ids[:50]]
-    large = json.dumps(
-        {"queries": [{"type": "GuildMembers", "arguments": [each], "limit": 1000} for each in guild_ids]}
-    )
-    async with events_beside(it) as events:
-        told = await ask(asker, bodies=[large], count=50, at_once=2)
-    report.row("events beside answers of a megabyte", megabytes=told["bytes"] / 50e6, **events)
-
-
-@asynccontextmanager
-async def events_beside(it: Stage) -> AsyncIterator[Found]:
-    """What became of the events meanwhile: how many a second, and their time from the socket to the confirm (the
+@contextmanager
+def events_beside(it: Scene, rate: float, seconds: float) -> Iterator[Found]:
+    """What becomes of the events meanwhile: how many a second, and their time from the socket to the confirm (the
     upper edges of the histogram's buckets).
     """
     found: Found = {}
-    before, began = await _buckets(it), time.monotonic()
+    it.discord.say(json.dumps({"do": "pace", "rate": rate / SHARDS, "seconds": seconds + 2 * AROUND_S}))
+    time.sleep(AROUND_S)
+    before, began = it.buckets(), time.monotonic()
     yield found
-    seconds = time.monotonic() - began
-    after = await _buckets(it)
+    elapsed = time.monotonic() - began
+    after = it.buckets()
+    it.discord.fact("sent")
     counts = {edge: after[edge] - before.get(edge, 0) for edge in after}
     total = max(counts.values())
-    found["events_per_s"] = total / seconds
+    found["events_per_s"] = total / elapsed
     for name, share in (("event_p50_ms", 0.5), ("event_p99_ms", 0.99)):
         edge = next(edge for edge, seen in counts.items() if seen >= share * total)
         found[name] = float(edge) * 1000
 
 
-async def _buckets(it: Stage) -> dict[str, int]:
-    status = await it.until(lambda status: True)
-    found: dict[str, int] = {}
-    for each in status["clusters"]:
-        for edge, seen in each["publisher"]["latency_buckets"].items():
-            found[edge] = found.get(edge, 0) + seen
-    return found
+def questions(recipe: Recipe) -> Bodies:
+    """Bodies of each type of query for single entities, about entities all over the world."""
+    chance, bodies = random.Random(1), Bodies()
+    for begin, _ in recorded(recipe):
+        for raw in begin[1:]:
+            guild = json.loads(raw)["d"]
+            members = chance.sample(guild["members"], min(10, len(guild["members"])))
+            asked: Arguments = {
+                "Guild": [[guild["id"]]],
+                "User": [[each["user"]["id"]] for each in members],
+                "GuildChannel": [[each["id"]] for each in guild["channels"][:5]],
+                "Member": [[guild["id"], each["user"]["id"]] for each in members],
+                "Role": [[each["id"]] for each in guild["roles"][:5]],
+            }
+            for kind, each_asked in asked.items():
+                bodies.setdefault(kind, []).extend(
+                    json.dumps({"type": kind, "arguments": each}) for each in each_asked
+                )
+    for listed in bodies.values():
+        chance.shuffle(listed)
+    return bodies
+
+
+def singles(report: Report, it: Scene, where: str, bodies: Bodies, runs: int, count: int) -> None:
+    """µs of the gateway's CPU for each type."""
+    found: dict[str, list[Found]] = {kind: [] for kind in bodies}
+    for listed in bodies.values():
+        it.ask(bodies=listed, count=count // 10, at_once=100)
+    for _ in range(runs):
+        report.see_load()
+        for kind, listed in bodies.items():
+            told = it.ask(bodies=listed, count=count, at_once=100)
+            us = told["cpu"] * 1e6 / count
+            found[kind].append({"us": us, "per_core": 1e6 / us, "per_s": count / told["seconds"], **told})
+    keys = ("us", "per_core", "per_s", "p50_ms", "p99_ms")
+    for kind, each in found.items():
+        report.row(f"{where}: {kind}, 100 at once", **{key: [one[key] for one in each] for key in keys})
+
+
+def beside(
+    report: Report,
+    begin: Callable[[], Any],
+    where: str,
+    bodies: Bodies,
+    recipe: Recipe,
+    runs: int,
+    rate: float,
+) -> None:
+    """Queries beside events, and events beside queries; each run with a gateway of its own."""
+    chance = random.Random(2)
+    mixed = [chance.choice(listed) for _ in range(800) for listed in bodies.values()]
+    asked: list[Found] = []
+    for _ in range(runs):
+        report.see_load()
+        with begin() as it:
+            it.ask(bodies=mixed, count=2_000, at_once=100)
+            with events_beside(it, rate, SECONDS) as events:
+                told = it.ask(bodies=mixed, count=int(GOAL / 2 * SECONDS), rate=GOAL / 2)
+            asked.append({**told, **events})
+    keys = ("p50_ms", "p99_ms", "too_late", "core", "events_per_s", "event_p50_ms", "event_p99_ms")
+    report.row(
+        f"{where}: {GOAL / 2:,.0f} queries a second", **{key: [one[key] for one in asked] for key in keys}
+    )
+    alone, storm, large = list[Found](), list[Found](), list[Found]()
+    batch = [
+        {"type": "GuildMembers", "arguments": json.loads(each)["arguments"], "limit": 1000}
+        for each in bodies["Guild"][:50]
+    ]
+    for _ in range(runs):
+        with begin() as it, events_beside(it, rate, SECONDS) as events:
+            time.sleep(SECONDS)
+        alone.append(events)
+        with begin() as it, events_beside(it, rate, SECONDS) as events:
+            told = it.ask(bodies=mixed, count=30_000, at_once=1_000)
+            events["answered_per_s"] = 30_000 / told["seconds"]
+        storm.append(events)
+        with begin() as it, events_beside(it, rate, SECONDS) as events:
+            told = it.ask(bodies=[json.dumps({"queries": batch})], count=50, at_once=2)
+            events["megabytes"] = told["bytes"] / 50e6
+        large.append(events)
+    for words, each in (
+        ("events alone", alone),
+        ("events beside a storm of queries", storm),
+        ("events beside answers of a megabyte", large),
+    ):
+        report.row(f"{where}: {words}", **{key: [one[key] for one in each] for key in each[0]})
 
 
 def main() -> None:
@@ -167,11 +204,30 @@ def main() -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--count", type=int, default=20_000, help="queries of a run")
         parser.add_argument("--rate", type=float, default=10_000.0, help="events a second beside the queries")
+        parser.add_argument("--broker", default="rabbitmq,alone", help="which of rabbitmq, alone")
 
     options = arguments(__doc__, add)
     report = Report("queries", "python -m benchmarks.queries")
-    with PrivateBroker(management=False) as broker:
-        asyncio.run(rounds(report, broker.uri, options.runs, options.count, options.rate))
+    recipe = Recipe(SHARDS, GUILDS, MEMBERS, int(options.rate / SHARDS * (SECONDS + 2 * AROUND_S) * 1.2))
+    bodies = questions(recipe)
+
+    def measure(where: str, broker: str, asker: Child) -> None:
+        with scene(recipe, broker, asker) as it:
+            singles(report, it, where, bodies, options.runs, options.count)
+        beside(
+            report, lambda: scene(recipe, broker, asker), where, bodies, recipe, options.runs, options.rate
+        )
+
+    if "alone" in options.broker.split(","):
+        with child.child("benchmarks.rig.inquirer", cores=machine.AROUND) as inquirer:
+            measure("alone", f"amqp://guest:guest@127.0.0.1:{int(inquirer.hear())}/", inquirer)
+    if "rabbitmq" in options.broker.split(","):
+        with (
+            PrivateBroker(management=False) as broker,
+            child.child("benchmarks.rig.asker", broker.uri, cores=machine.AROUND) as asker,
+        ):
+            asker.fact("ready")
+            measure("over RabbitMQ", broker.uri, asker)
     report.write()
 
 

@@ -72,6 +72,8 @@ class Client:
         self.inbox = b""
         self.greeted = self.counting = False
         self.tag = 0
+        # The tag of its consumer, if it has one; nothing is delivered to it here.
+        self.consumer = ""
 
     def read(self, buffer: bytearray, view: memoryview) -> bool:
         """Take what there is; false at the end."""
@@ -124,6 +126,8 @@ class Client:
             if answer is not None:
                 self.plug.sendall(frame.marshal(answer, channel))
             self.counting = isinstance(method, spec.Confirm.Select)
+            if isinstance(answer, spec.Basic.ConsumeOk):
+                self.consumer = str(answer.consumer_tag)
         if self.counting:
             self.inbox = bytes(len(_PUBLISH) - 1)
         return True
