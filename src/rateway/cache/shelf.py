@@ -95,7 +95,8 @@ class ShelfReader:
         self._reading = storage
         self._last: tuple[bytes, bytes] = (b"", b"")
         self._text = b""
-        # What waits for the index, by kind, as far as it was looked at in this moment.
+        # Whether nothing waits for the index, and what does, by kind, as far as it was looked at in this moment.
+        self._indexed: bool | None = None
         self._unindexed: dict[int, list[tuple[bytes, bytes]]] = {}
 
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
@@ -153,6 +154,10 @@ class ShelfReader:
     def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
         """The numbers of the guilds that hold an entity of an indexed kind; ``most``: so many are enough."""
         found = list(self._reading.homes(kind, entity_id, most))
+        if self._indexed is None:
+            self._indexed = self._reading.first(Table.PENDING, b"\0", b"\xff") is None
+        if self._indexed:  # as it is most of the time
+            return found
         pending = self._unindexed.get(kind)
         if pending is None:
             scan = self._reading.scan(Table.PENDING, bytes((kind,)), bytes((kind + 1,)))

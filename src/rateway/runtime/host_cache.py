@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from rateway.cache.asking import Situation
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
 from rateway.runtime.cluster import Cluster
 from rateway.runtime.desk import QueryDesk
 from rateway.runtime.start import clusters_of, policy_of, store_folder
@@ -38,6 +39,7 @@ class HostCache:
         self._all = clusters_of(settings, choice.layout)
         self._loading_elsewhere: frozenset[int] = frozenset()
         self._unreadable_elsewhere: dict[int, str] = {}
+        self._known: tuple[Layout, Situation] | None = None
         self._readers: dict[int, StoreReader] = {
             number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
         }
@@ -50,14 +52,19 @@ class HostCache:
         self._readers[number] = reader
 
     def _situation(self) -> Situation:
-        layout = self._choice.layout
-        return Situation(
-            shard_count=layout.shards,
-            shards_per_cluster=layout.per_cluster,
-            clusters=self._all,
-            is_loading=self._is_loading,
-            unreadable=self._unreadable_elsewhere | self.unreadable(),
-        )
+        """Asked for in each turn of the desk; it hardly ever is another than the last."""
+        layout, unreadable = self._choice.layout, self._unreadable_elsewhere | self.unreadable()
+        known = self._known
+        if known is None or known[0] is not layout or known[1].unreadable != unreadable:
+            situation = Situation(
+                shard_count=layout.shards,
+                shards_per_cluster=layout.per_cluster,
+                clusters=self._all,
+                is_loading=self._is_loading,
+                unreadable=unreadable,
+            )
+            known = self._known = (layout, situation)
+        return known[1]
 
     def unreadable(self) -> dict[int, str]:
         """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""
