@@ -36,8 +36,10 @@ class Usual:
     reducers: Mapping[str, Reducer]
     presences: bool
     """Whether presences are kept as they come."""
+    tells: bool
+    """Whether a message tells only its channel's newest one, and, if ``hears``, something of its author and member."""
     hears: bool
-    """Whether a message, and a typing, says nothing but of its channel, its author and member."""
+    """Whether messages, typing and (``reactions``) reactions say something of the member in them."""
     reactions: bool
 
 
@@ -71,7 +73,8 @@ class Cache:
 
     def usual(self) -> Usual:
         """For the short cut of usual events."""
-        hears = self.book.takes_authors and "messages" not in self.book.kept
+        plain = "messages" not in self.book.kept
+        hears = self.book.takes_authors and plain
         direct = {name for name, reducer in self._reducers.items() if reducer is REDUCERS[name][0]}
         direct -= self._before
         return Usual(
@@ -82,6 +85,7 @@ class Cache:
             presences="PRESENCE_UPDATE" in direct
             and self.policy.activities
             and "presences" in self.book.kept,
+            tells=plain and "MESSAGE_CREATE" in direct,
             hears=hears and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
             reactions=hears and "MESSAGE_REACTION_ADD" in direct,
         )

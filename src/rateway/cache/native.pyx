@@ -1007,18 +1007,32 @@ cdef bytes presence_key(uint64_t number, uint64_t user_id):
     return key
 
 
+cdef bint message_in(bytes d, uint64_t *channel_id, uint64_t *message_id) noexcept:
+    """A message's channel and id; False when the plain form should look at it."""
+    cdef Field found[MOST]
+    cdef int count = fields_of(d, found), at
+    channel_id[0], message_id[0] = 0, 0
+    for at in range(count):
+        if is_called(&found[at], b"id", 2):
+            message_id[0] = id_in(&found[at])
+        elif is_called(&found[at], b"channel_id", 10):
+            channel_id[0] = id_in(&found[at])
+    return channel_id[0] != 0 and message_id[0] != 0
+
+
 cdef class Door:
     cdef dict _positions, _reducers, _numbers
     cdef set _dirty
     cdef list _waiting
     cdef object _book
     cdef Echoes _echoes
-    cdef bint _presences, _hears, _reactions
+    cdef bint _presences, _tells, _hears, _reactions
 
     def lead_to(self, usual, list waiting not None):
         self._positions, self._dirty, self._reducers = usual.positions, usual.dirty, usual.reducers
         self._book, self._numbers, self._echoes = usual.book, usual.book.numbers, usual.book.echoes
-        self._presences, self._hears, self._reactions = usual.presences, usual.hears, usual.reactions
+        self._presences, self._tells = usual.presences, usual.tells
+        self._hears, self._reactions = usual.hears, usual.reactions
         self._waiting = waiting
 
     def apply(self, shard_id, seq, str name not None, d):
@@ -1035,7 +1049,7 @@ cdef class Door:
         if name == "PRESENCE_UPDATE":
             done = self._presences and self._presence(<bytes>d)
         elif name == "MESSAGE_CREATE":
-            done = self._hears and self._message(<bytes>d)
+            done = self._tells and self._message(<bytes>d)
         elif name == "TYPING_START":
             done = self._hears and self._echoes._carried(<bytes>d, False)
         elif name == "MESSAGE_REACTION_ADD":
@@ -1061,10 +1075,13 @@ cdef class Door:
         return True
 
     cdef bint _message(self, bytes d) except -1:
-        """A message of somebody who is known so, in a channel of which a message is known, that is no thread."""
+        """A message, if it is heard of somebody who is known so, in a channel of which a message is known; no thread."""
         cdef uint64_t channel_id, message_id
         cdef tuple tip
-        if not self._echoes._message(d, &channel_id, &message_id):
+        if self._hears:
+            if not self._echoes._message(d, &channel_id, &message_id):
+                return False
+        elif not message_in(d, &channel_id, &message_id):
             return False
         channel = channel_id
         place = (<dict>self._book.channels).get(channel)
