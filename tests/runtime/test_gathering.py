@@ -89,3 +89,24 @@ def test_the_wait_comes_in_the_turn_after_the_one_that_wrote() -> None:
         assert clock.slept == [GATHER_S]
 
     run(main())
+
+
+def test_what_is_read_already_is_not_made_to_wait() -> None:
+    clock = Clock()
+    in_hand = False
+
+    async def main() -> None:
+        nonlocal in_hand
+        gathering = Gathering(clock=clock, sleep=clock.sleep)
+        gathering.watch(lambda: False)
+        gathering.watch(lambda: in_hand)
+        await wake_up(gathering, clock, after=1.0, work=0.0001)
+        in_hand = True
+        await wake_up(gathering, clock, after=0.0003, work=0.0001)
+        assert clock.slept == []
+        # Once it is written, it is a wake-up like any other.
+        in_hand = False
+        await wake_up(gathering, clock, after=0.0001, work=0.0001)
+        assert clock.slept == [GATHER_S]
+
+    run(main())

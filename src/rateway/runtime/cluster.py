@@ -146,6 +146,7 @@ class Cluster:
             observer=self,
         )
         self.publisher.before_write = self._end_of_wake_up
+        self._gathering.watch(lambda: self.publisher.is_writing)
         self._make_shards()
 
     def _make_shards(self) -> None:

@@ -7,7 +7,8 @@ wake-up is short, the loop sleeps for :data:`GATHER_S` before it looks at its so
 read, stored, written and confirmed together (``docs/performance.md``, "Wake-ups").
 
 The sleep blocks the loop on purpose. It is shorter than a millisecond, adds to an event's latency no more than
-itself, and is not taken when events are rare (nothing to gather) or many (there is work already).
+itself, and is not taken when events are rare (nothing to gather), many (there is work already) or read and not yet
+written: what is in our hands never waits.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Gathering:
         self._scheduled = False
         self._since = 0.0
         self._last = 0.0
+        self._writers: list[Callable[[], bool]] = []
+
+    def watch(self, is_writing: Callable[[], bool]) -> None:
+        """Ask this before each wait: whether something is about to be written."""
+        self._writers.append(is_writing)
 
     def worked(self, since: float) -> None:
         """This wake-up has served events, the first of them at ``since`` (monotonic seconds)."""
@@ -59,8 +65,12 @@ class Gathering:
     def _gather(self) -> None:
         self._scheduled = False
         now = self._clock()
-        if now - self._last < _STEADY_S and now - self._since < _LONG_S:
+        if now - self._last < _STEADY_S and now - self._since < _LONG_S and not self._in_hand():
             self._sleep(GATHER_S)
             self.taken += 1
             now = self._clock()
         self._last = now
+
+    def _in_hand(self) -> bool:
+        # Between a write and this turn the loop has looked at its sockets once.
+        return any(is_writing() for is_writing in self._writers)

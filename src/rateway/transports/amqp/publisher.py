@@ -136,6 +136,11 @@ class EventPublisher:
         return self._ledger.confirmed
 
     @property
+    def is_writing(self) -> bool:
+        """Whether something was published in this wake-up, and is about to be written."""
+        return self._scheduled
+
+    @property
     def unconfirmed(self) -> int:
         """Events that the broker has not confirmed, in memory and in the spool."""
         return self._ledger.events + (self.spool.events if self.spool is not None else 0)
