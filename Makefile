@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard src tests examples benchmarks tools/licences hatch_build.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled install-tools broker demo bench bench-full profile test chaos pictures lint format check lock licences audit release clean
+.PHONY: help install compiled install-tools broker demo bench bench-full profile test sanitize chaos pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,9 @@ profile: install  ## a flame graph of the hot path, and a table of µs by step
 
 test: install install-tools  ## all tests; the last line is pytest's
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+sanitize: install  ## tests of the compiled modules with every access to memory checked
+	@tools/sanitize $(ARGS)
 
 chaos: install  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
 	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
