@@ -212,19 +212,28 @@ def report(folder: Path, members: int, count: int, batch: int) -> None:
     first = Queries({1: store.reader()}, policy).answer(Query("Guild", (int(maker.guilds[0]["id"]),)))
     assert isinstance(first, Answer), first
     print(f"restart   {(time.perf_counter() - started) * 1e3:10.1f} ms until the first answer")
+    store.close()
     for taken in (False, True):
-        store.close()
-        store = opened(folder / "store", CachePolicy(members_from_events=taken))
-        stream = maker.events(count)
-        words = "members from all events" if taken else "members by their own events"
-        print(f"events    {words}; {len(maker.guilds):,} guilds, {count:,} events, {batch:,} a commit")
-        for part, cost, (who, known) in zip(
-            ("the first tenth", "the last three"), events(store, stream, batch), people(stream), strict=True
-        ):
-            print(
-                f"          {cost.added:10.2f} µs added to {cost.envelope:.2f} ({cost.added / cost.envelope:.1f} ×), "
-                f"{part}: {who:,} members speak, {known:.0%} of the time they have before"
-            )
+        for restarted in (False, True):
+            mixed(folder / f"events-{taken}", maker, count, batch, taken=taken, restarted=restarted)
+
+
+def mixed(path: Path, maker: Maker, count: int, batch: int, *, taken: bool, restarted: bool) -> None:
+    """What events of the mix cost, in a process that took the guilds in itself or in one that was started since."""
+    store = opened(path, CachePolicy(members_from_events=taken))
+    if not restarted:
+        load(store, list(maker.creates()))
+    stream = maker.events(count)
+    words = "members from all events" if taken else "members by their own events"
+    since = "restarted since the guilds came" if restarted else "the guilds came in this process"
+    print(f"events    {words}; {since}; {len(maker.guilds):,} guilds, {count:,} events, {batch:,} a commit")
+    for part, cost, (who, known) in zip(
+        ("the first tenth", "the last three"), events(store, stream, batch), people(stream), strict=True
+    ):
+        print(
+            f"          {cost.added:10.2f} µs added to {cost.envelope:.2f} ({cost.added / cost.envelope:.1f} ×), "
+            f"{part}: {who:,} members speak, {known:.0%} of the time they have before"
+        )
     store.close()
 
 

@@ -278,6 +278,14 @@ def test_a_repeated_partial_snapshot_in_one_session_takes_no_member_away() -> No
     assert scene.user(ANN) is not None
 
 
+def test_a_repeated_partial_snapshot_does_not_make_the_users_old_whom_it_does_not_name() -> None:
+    scene = Scene().start(members=[member(ANN), member(BEN)], member_count=9)
+    scene.tell("GUILD_MEMBER_UPDATE", {**member(BEN, "benjamin"), "guild_id": str(GUILD)})
+    scene.tell("GUILD_CREATE", guild(members=[member(ANN, "anna")], member_count=9))
+    assert scene.user(BEN) == user(BEN, "benjamin")
+    assert scene.user(ANN) == user(ANN, "anna")
+
+
 def test_members_of_a_new_session_replace_those_that_may_have_left_unseen() -> None:
     scene = Scene().start(members=[member(BOT), member(ANN)], member_count=500)
     scene.ready(GUILD, session="two")
