@@ -19,8 +19,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,10 @@ from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import Recipe, recorded
 from rateway.demo.broker import PrivateBroker
 
-# What a core must answer (goal), and how long a rate is held for.
+# What a core must answer (goal).
 GOAL = 15_000
-SECONDS = 5.0
-# Events begin before the queries and go on behind them.
-AROUND_S = 1.5
+# Events begin so long before the queries and end so long behind them.
+AROUND_S = 0.7
 SHARDS, GUILDS, MEMBERS = 4, 50, 50
 Found = dict[str, Any]
 Bodies = dict[str, list[str]]
@@ -63,51 +62,51 @@ class Scene:
         if failed.keys() - {"expired", "queue_full", "unanswered"}:
             raise RuntimeError(f"queries failed: {failed}")
         # What came too late for this machine just now is a figure, and no answer.
-        return {**found, "cpu": spent, "core": spent / found["seconds"], "too_late": sum(failed.values())}
+        return {**found, "cpu": spent, "too_late": sum(failed.values())}
 
-    def buckets(self) -> dict[str, int]:
-        """The gateway's histogram of its events' times."""
-        found: dict[str, int] = {}
-        for each in child.status(self.folder)["clusters"]:
-            for edge, seen in each["publisher"]["latency_buckets"].items():
-                found[edge] = found.get(edge, 0) + seen
-        return found
+    def buckets(self) -> tuple[dict[str, int], dict[str, int]]:
+        """The gateway's histograms of its events' times and of its queries': how many took up to so many seconds."""
+        (cluster,) = child.status(self.folder)["clusters"]
+        return cluster["publisher"]["latency_buckets"], cluster["query_buckets"]
 
 
 @contextmanager
-def scene(recipe: Recipe, broker: str, asker: Child) -> Iterator[Scene]:
+def scene(discord: Child, port: int, broker: str, asker: Child) -> Iterator[Scene]:
     """A gateway with its cache full, at rest."""
-    told = json.dumps({name: getattr(recipe, name) for name in ("shards", "guilds", "members", "events")})
+    discord.forget()
+    api = f"http://127.0.0.1:{port}/api/v10"
     with (
-        child.child("benchmarks.rig.discord", told, "zstd", cores=machine.AROUND) as discord,
         tempfile.TemporaryDirectory() as name,
+        child.gateway(Path(name), api, broker, SHARDS) as gateway,
     ):
-        api = f"http://127.0.0.1:{discord.fact('port')['port']}/api/v10"
-        with child.gateway(Path(name), api, broker, recipe.shards) as gateway:
-            discord.fact("live")
-            child.until_quiet([gateway.pid])
-            yield Scene(discord, gateway, asker, Path(name))
+        discord.fact("live")
+        child.until_quiet([gateway.pid])
+        yield Scene(discord, gateway, asker, Path(name))
 
 
 @contextmanager
 def events_beside(it: Scene, rate: float, seconds: float) -> Iterator[Found]:
-    """What becomes of the events meanwhile: how many a second, and their time from the socket to the confirm (the
-    upper edges of the histogram's buckets).
+    """What becomes of the events meanwhile: how many a second, and their time from the socket to the confirm; and by
+    the gateway's own clock the queries', from its socket to its answer (the upper edges of the histograms' buckets).
     """
     found: Found = {}
     it.discord.say(json.dumps({"do": "pace", "rate": rate / SHARDS, "seconds": seconds + 2 * AROUND_S}))
     time.sleep(AROUND_S)
     before, began = it.buckets(), time.monotonic()
+    spent = machine.cpu_ns([it.gateway.pid])
     yield found
     elapsed = time.monotonic() - began
+    found["core"] = (machine.cpu_ns([it.gateway.pid]) - spent) / 1e9 / elapsed
     after = it.buckets()
     it.discord.fact("sent")
-    counts = {edge: after[edge] - before.get(edge, 0) for edge in after}
-    total = max(counts.values())
-    found["events_per_s"] = total / elapsed
-    for name, share in (("event_p50_ms", 0.5), ("event_p99_ms", 0.99)):
-        edge = next(edge for edge, seen in counts.items() if seen >= share * total)
-        found[name] = float(edge) * 1000
+    for word, was, now in zip(("event", "own"), before, after, strict=True):
+        counts = {edge: seen - was.get(edge, 0) for edge, seen in now.items()}
+        total = max(counts.values())
+        if word == "event":
+            found["events_per_s"] = total / elapsed
+        for name, share in (("p50_ms", 0.5), ("p99_ms", 0.99)) if total else ():
+            edge = next(edge for edge, seen in counts.items() if seen >= share * total)
+            found[f"{word}_{name}"] = float(edge) * 1000
 
 
 def questions(recipe: Recipe) -> Bodies:
@@ -151,12 +150,12 @@ def singles(report: Report, it: Scene, where: str, bodies: Bodies, runs: int, co
 
 def beside(
     report: Report,
-    begin: Callable[[], Any],
+    begin: Callable[[], AbstractContextManager[Scene]],
     where: str,
     bodies: Bodies,
-    recipe: Recipe,
     runs: int,
     rate: float,
+    seconds: float,
 ) -> None:
     """Queries beside events, and events beside queries; each run with a gateway of its own."""
     chance = random.Random(2)
@@ -166,10 +165,19 @@ def beside(
         report.see_load()
         with begin() as it:
             it.ask(bodies=mixed, count=2_000, at_once=100)
-            with events_beside(it, rate, SECONDS) as events:
-                told = it.ask(bodies=mixed, count=int(GOAL / 2 * SECONDS), rate=GOAL / 2)
+            with events_beside(it, rate, seconds) as events:
+                told = it.ask(bodies=mixed, count=int(GOAL / 2 * seconds), rate=GOAL / 2)
             asked.append({**told, **events})
-    keys = ("p50_ms", "p99_ms", "too_late", "core", "events_per_s", "event_p50_ms", "event_p99_ms")
+    keys = (
+        "p50_ms",
+        "p99_ms",
+        "own_p99_ms",
+        "too_late",
+        "core",
+        "events_per_s",
+        "event_p50_ms",
+        "event_p99_ms",
+    )
     report.row(
         f"{where}: {GOAL / 2:,.0f} queries a second", **{key: [one[key] for one in asked] for key in keys}
     )
@@ -179,17 +187,17 @@ def beside(
         for each in bodies["Guild"][:50]
     ]
     for _ in range(runs):
-        with begin() as it, events_beside(it, rate, SECONDS) as events:
-            time.sleep(SECONDS)
+        with begin() as it, events_beside(it, rate, seconds) as events:
+            time.sleep(seconds)
         alone.append(events)
-        with begin() as it, events_beside(it, rate, SECONDS) as events:
-            told = it.ask(bodies=mixed, count=30_000, at_once=1_000)
-            events["answered_per_s"] = 30_000 / told["seconds"]
-        storm.append(events)
-        with begin() as it, events_beside(it, rate, SECONDS) as events:
-            told = it.ask(bodies=[json.dumps({"queries": batch})], count=50, at_once=2)
-            events["megabytes"] = told["bytes"] / 50e6
-        large.append(events)
+        with begin() as it, events_beside(it, rate, seconds) as events:
+            count = int(6_000 * seconds)
+            told = it.ask(bodies=mixed, count=count, at_once=1_000)
+        storm.append({**events, "answered_per_s": count / told["seconds"]})
+        with begin() as it, events_beside(it, rate, seconds) as events:
+            count = int(10 * seconds)
+            told = it.ask(bodies=[json.dumps({"queries": batch})], count=count, at_once=2)
+        large.append({**events, "megabytes": told["bytes"] / count / 1e6})
     for words, each in (
         ("events alone", alone),
         ("events beside a storm of queries", storm),
@@ -204,19 +212,26 @@ def main() -> None:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--count", type=int, default=20_000, help="queries of a run")
         parser.add_argument("--rate", type=float, default=10_000.0, help="events a second beside the queries")
+        parser.add_argument("--seconds", type=float, default=5.0, help="that a rate is held for")
         parser.add_argument("--broker", default="rabbitmq,alone", help="which of rabbitmq, alone")
 
     options = arguments(__doc__, add)
     report = Report("queries", "python -m benchmarks.queries")
-    recipe = Recipe(SHARDS, GUILDS, MEMBERS, int(options.rate / SHARDS * (SECONDS + 2 * AROUND_S) * 1.2))
+    span = options.seconds + 2 * AROUND_S
+    recipe = Recipe(SHARDS, GUILDS, MEMBERS, int(options.rate / SHARDS * span * 1.1) + 100)
     bodies = questions(recipe)
 
     def measure(where: str, broker: str, asker: Child) -> None:
-        with scene(recipe, broker, asker) as it:
-            singles(report, it, where, bodies, options.runs, options.count)
-        beside(
-            report, lambda: scene(recipe, broker, asker), where, bodies, recipe, options.runs, options.rate
-        )
+        told = json.dumps(asdict(recipe))
+        with child.child("benchmarks.rig.discord", told, "zstd", cores=machine.AROUND) as discord:
+            port = discord.fact("port")["port"]
+
+            def begin() -> AbstractContextManager[Scene]:
+                return scene(discord, port, broker, asker)
+
+            with begin() as it:
+                singles(report, it, where, bodies, options.runs, options.count)
+            beside(report, begin, where, bodies, options.runs, options.rate, options.seconds)
 
     if "alone" in options.broker.split(","):
         with child.child("benchmarks.rig.inquirer", cores=machine.AROUND) as inquirer:
