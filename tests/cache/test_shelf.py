@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rateway.cache import pages, shelf
 from rateway.cache.hot import find
-from rateway.cache.shelf import Kind, Shelf
+from rateway.cache.shelf import Kind, Shelf, ShelfReader
 from rateway.cache.storage import MemoryStorage, Storage, Table
 from rateway.transports.store.tables import LmdbStorage, open_tables
 
@@ -94,6 +94,79 @@ def test_a_shelf_in_lmdb_holds_what_a_dict_would(
     storage = LmdbStorage(open_tables(environment, create=True))
     try:
         walk_through(storage, kind, steps)
+    finally:
+        storage.abort()
+
+
+GUILDS = st.integers(1, 4)
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("load"), GUILDS, st.lists(IDS, max_size=12, unique=True)),
+        st.tuples(st.just("put"), GUILDS, st.lists(IDS, min_size=1, max_size=1)),
+        st.tuples(st.just("remove"), GUILDS, st.lists(IDS, min_size=1, max_size=1)),
+        st.tuples(st.just("wipe"), GUILDS, st.just([])),
+        st.tuples(st.just("index"), st.integers(1, 9), st.just([])),
+        st.tuples(st.just("look"), GUILDS, st.lists(IDS, min_size=1, max_size=3)),
+        st.tuples(st.just("open again"), GUILDS, st.just([])),
+    ),
+    max_size=25,
+)
+
+
+def move_in(storage: Storage, moves: list[tuple[str, int, list[int]]]) -> None:
+    counts: dict[int, int] = {}
+    tested, model = Shelf(storage, counts), {number: set[int]() for number in range(1, 5)}
+
+    def homes(entity_id: int) -> list[int]:
+        return [number for number, ids in model.items() if entity_id in ids]
+
+    for name, number, ids in moves:
+        if name == "load":
+            tested.load(number, Kind.MEMBER, ids, [b'{"v":1}'] * len(ids))
+            model[number] = set(ids)
+        elif name == "put":
+            tested.put(number, Kind.MEMBER, ids[0], b'{"v":2}')
+            model[number].add(ids[0])
+        elif name == "remove":
+            tested.remove(number, Kind.MEMBER, ids[0])
+            model[number].discard(ids[0])
+        elif name == "wipe":
+            tested.wipe(number, Kind.MEMBER)
+            model[number].clear()
+        elif name == "index":
+            tested.index_pending(number)
+        elif name == "look":
+            for entity_id in ids:
+                assert sorted(tested.homes(Kind.MEMBER, entity_id)) == homes(entity_id)
+        else:
+            tested = Shelf(storage, counts)
+    # A reader, who finds what waits by itself, says the same as the writer.
+    for shelf_now in (ShelfReader(storage), tested):
+        for entity_id in (number << 50 for number in range(1, 61)):
+            assert sorted(shelf_now.homes(Kind.MEMBER, entity_id)) == homes(entity_id)
+    tested.index_pending()
+    assert not tested.untidy
+    assert all(
+        sorted(storage.homes(Kind.MEMBER, number << 50)) == homes(number << 50) for number in range(1, 61)
+    )
+
+
+@settings(max_examples=150)
+@given(MOVES)
+def test_an_entity_is_found_in_every_guild_that_has_it_however_far_the_index_is(
+    moves: list[tuple[str, int, list[int]]],
+) -> None:
+    move_in(MemoryStorage(), moves)
+
+
+@settings(max_examples=50)
+@given(moves=MOVES)
+def test_an_entity_is_found_in_lmdb_as_well(
+    environment: lmdb.Environment, moves: list[tuple[str, int, list[int]]]
+) -> None:
+    storage = LmdbStorage(open_tables(environment, create=True))
+    try:
+        move_in(storage, moves)
     finally:
         storage.abort()
 
