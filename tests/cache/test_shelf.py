@@ -45,14 +45,14 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
     for name, what, raw in steps:
         if name == "put" and isinstance(what, int):
             new = tested.put(7, kind, what, raw)
-            assert kind is Kind.PRESENCE or new is (what not in model)
+            assert kind in shelf.OWN_TABLES or new is (what not in model)
             model[what] = raw
         elif name == "replace" and isinstance(what, int) and what in model:
             tested.replace(7, kind, what, raw)
             model[what] = raw
         elif name == "remove" and isinstance(what, int):
             was, known = tested.remove(7, kind, what), model.pop(what, None)
-            assert kind is Kind.PRESENCE or was == known
+            assert kind in shelf.OWN_TABLES or was == known
         elif name == "load" and isinstance(what, list):
             tested.load(7, kind, [item[0] for item in what], [item[1] for item in what])
             model = dict(what)
@@ -63,7 +63,8 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
             tested.index_pending()
         assert dict(tested.walk(7, kind)) == model
     assert list(tested.walk(7, kind)) == sorted(model.items())
-    assert (storage.entries(Table.PRESENCES) if kind is Kind.PRESENCE else counts.get(kind, 0)) == len(model)
+    table = shelf.OWN_TABLES.get(kind)
+    assert (counts.get(kind, 0) if table is None else storage.entries(table)) == len(model)
     for entity_id in (number << 50 for number in range(1, 61)):
         assert tested.get(7, kind, entity_id) == model.get(entity_id)
         if kind in shelf.INDEXED:
@@ -73,7 +74,7 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
 
 
 @settings(max_examples=150)
-@given(STEPS, st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE]))
+@given(STEPS, st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE, Kind.VOICE_STATE]))
 def test_a_shelf_in_memory_holds_what_a_dict_would(
     steps: list[tuple[str, object, bytes]], kind: Kind
 ) -> None:
@@ -81,13 +82,14 @@ def test_a_shelf_in_memory_holds_what_a_dict_would(
     walk_through(storage, kind, steps)
     Shelf(storage, {kind: 0}).wipe(7, kind)
     assert not any(
-        storage.tables[table] for table in (Table.ROWS, Table.PRESENCES, Table.PAGES, Table.PENDING)
+        storage.tables[table]
+        for table in (Table.ROWS, Table.PRESENCES, Table.VOICE_STATES, Table.PAGES, Table.PENDING)
     )
     assert not any(storage.pairs.values())
 
 
 @settings(max_examples=60)
-@given(steps=STEPS, kind=st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE]))
+@given(steps=STEPS, kind=st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE, Kind.VOICE_STATE]))
 def test_a_shelf_in_lmdb_holds_what_a_dict_would(
     environment: lmdb.Environment, steps: list[tuple[str, object, bytes]], kind: Kind
 ) -> None:

@@ -135,6 +135,7 @@ def entities(storage: Any) -> int:
         Table.PAGES,
         Table.ROWS,
         Table.PRESENCES,
+        Table.VOICE_STATES,
         Table.PENDING,
         Table.USERS,
         Table.TIPS,

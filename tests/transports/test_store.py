@@ -173,7 +173,7 @@ def test_a_store_that_cannot_be_trusted_is_thrown_away_with_a_word(tmp_path: Pat
             file.write(os.urandom(8192))
             file.truncate(size)
     else:
-        mark = {"boot": b'"boot 1"', "format": b'"rateway 1', "cluster": b'"cluster": 1', "torn mark": b"{"}[
+        mark = {"boot": b'"boot 1"', "format": b'"rateway 2', "cluster": b'"cluster": 1', "torn mark": b"{"}[
             change
         ]
         new = {"boot": b'"boot 0"', "format": b'"rateway 0', "cluster": b'"cluster": 2', "torn mark": b"!"}[

@@ -313,7 +313,7 @@ class Book(View):
             self.take_user(user_id, last_words)
             user = self._only_here(number, user_id, homes)
         was = shelf.remove(number, _MEMBER, user_id)
-        shelf.remove_presence(number, user_id)
+        shelf.remove(number, Kind.PRESENCE, user_id)
         shelf.remove(number, Kind.VOICE_STATE, user_id)
         self.echoes.forget_member(guild_id, user_id)
         if user is not None:

@@ -24,7 +24,6 @@ _WORDS = {
     Kind.EMOJI: "emojis",
     Kind.STICKER: "stickers",
     Kind.MEMBER: "members",
-    Kind.VOICE_STATE: "voice_states",
     Kind.STAGE: "stage_instances",
     Kind.SCHEDULED_EVENT: "scheduled_events",
     Kind.SOUND: "soundboard_sounds",
@@ -42,6 +41,7 @@ def counting(view: View) -> Generator[None, None, dict[str, int]]:
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
     found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
     found["presences"] = view.reading.entries(Table.PRESENCES)
+    found["voice_states"] = view.reading.entries(Table.VOICE_STATES)
     found["messages"] = counts.get(MESSAGES, 0)
     states: Counter[GuildState] = Counter()
     rows = view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)

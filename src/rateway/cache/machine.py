@@ -36,6 +36,10 @@ class Usual:
     reducers: Mapping[str, Reducer]
     presences: bool
     """Whether presences are kept as they come."""
+    voices: bool
+    """Whether voice states are kept."""
+    members: bool
+    """Whether a voice state says something of the member in it."""
     tells: bool
     """Whether a message tells only its channel's newest one, and, if ``hears``, something of its author and member."""
     hears: bool
@@ -85,6 +89,8 @@ class Cache:
             presences="PRESENCE_UPDATE" in direct
             and self.policy.activities
             and "presences" in self.book.kept,
+            voices="VOICE_STATE_UPDATE" in direct and "voice_states" in self.book.kept,
+            members=self.book.takes_authors,
             tells=plain and "MESSAGE_CREATE" in direct,
             hears=hears and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
             reactions=hears and "MESSAGE_REACTION_ADD" in direct,

@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject_Hash
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy
 
@@ -282,15 +282,16 @@ cdef inline bint is_named(const Field *field, bytes name) noexcept:
     )
 
 
-cdef bytes joined(const Field *found, int count, const char *left_out, Py_ssize_t room):
-    """An object of the fields that are not left out, ``room`` bytes long at most."""
-    cdef bytes result
-    cdef char *start
-    cdef char *out
+cdef bytes joined(const Field *found, int count, const char *left_out):
+    """An object of the fields that are not left out."""
+    cdef Py_ssize_t size = 1
     cdef bint first = True
     cdef int at
-    result = PyBytes_FromStringAndSize(NULL, room)
-    start = out = PyBytes_AS_STRING(result)
+    for at in range(count):
+        if not left_out[at]:
+            size += found[at].name_size + found[at].value_size + 4
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size if size > 1 else 2)
+    cdef char *out = PyBytes_AS_STRING(result)
     out[0] = c'{'
     out += 1
     for at in range(count):
@@ -304,8 +305,8 @@ cdef bytes joined(const Field *found, int count, const char *left_out, Py_ssize_
 def less(bytes raw not None, tuple names not None):
     cdef Field found[MOST]
     cdef char left_out[MOST]
-    cdef int count = fields_of(raw, found), at, kept = 0
-    cdef Py_ssize_t size = 1
+    cdef int count = fields_of(raw, found), at
+    cdef bint whole = True
     cdef bytes name
     if count < 0:
         return plain.less(raw, names)
@@ -314,13 +315,9 @@ def less(bytes raw not None, tuple names not None):
         for name in names:
             if is_named(&found[at], name):
                 left_out[at] = 1
+                whole = False
                 break
-        if not left_out[at]:
-            size += found[at].name_size + found[at].value_size + 4
-            kept += 1
-    if kept == count:
-        return raw
-    return joined(found, count, left_out, size if kept else 2)
+    return raw if whole else joined(found, count, left_out)
 
 
 def field(bytes raw not None, bytes name not None):
@@ -338,19 +335,16 @@ def parted(bytes raw not None, bytes name not None):
     cdef Field found[MOST]
     cdef char left_out[MOST]
     cdef int count = fields_of(raw, found), at, wanted = -1
-    cdef Py_ssize_t size = 1
     if count < 0:
         return plain.parted(raw, name)
     for at in range(count):
         left_out[at] = is_named(&found[at], name)
         if left_out[at]:
             wanted = at
-        else:
-            size += found[at].name_size + found[at].value_size + 4
     if wanted < 0:
         return raw, None
     value = PyBytes_FromStringAndSize(found[wanted].value, found[wanted].value_size)
-    return joined(found, count, left_out, size if size > 1 else 2), value
+    return joined(found, count, left_out), value
 
 
 cdef const char *past_object(
@@ -478,8 +472,8 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
     cdef char left_out[MOST]
     cdef const char *at = PyBytes_AS_STRING(raw)
     cdef const char *end = at + PyBytes_GET_SIZE(raw)
-    cdef int count = 0, kept = 0
-    cdef Py_ssize_t size = 1
+    cdef int count = 0
+    cdef bint whole = True
     cdef dict listed_in = {}, values = {}
     cdef bytes name
     cdef tuple path
@@ -513,9 +507,9 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
             return plain.divided(raw, lists, names)
         found[count].value_size = at - found[count].value
         left_out[count] = path is not None or name in names
+        whole = whole and not left_out[count]
         if not left_out[count]:
-            size += found[count].name_size + found[count].value_size + 4
-            kept += 1
+            pass
         elif path is None:
             values[name] = PyBytes_FromStringAndSize(found[count].value, found[count].value_size)
         elif path and name not in listed_in and not is_null(&found[count]):
@@ -528,7 +522,7 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
         at += 1
     if at + 1 != end:
         return plain.divided(raw, lists, names)
-    return raw if kept == count else joined(found, count, left_out, size if kept else 2), listed_in, values
+    return raw if whole else joined(found, count, left_out), listed_in, values
 
 
 cdef inline int digits_of(uint64_t number, char *last) noexcept nogil:
@@ -722,7 +716,6 @@ def presence(bytes d not None):
 
 cdef enum:
     WAYS = 16
-    CROWDED = 8
     OF_USER = 0
     WHOLE_USER = 1
 
@@ -754,18 +747,20 @@ cdef inline bint stands_in(const uint64_t *ways, uint64_t mark) noexcept nogil:
     return found
 
 
-cdef inline void forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
-    cdef int at
+cdef inline int forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
+    cdef int at, gone = 0
     for at in range(WAYS):
         if ways[at] >> 56 == tag:
             ways[at] = 0
+            gone += 1
+    return gone
 
 
 cdef class Echoes:
     cdef uint64_t *_prints
     cdef uint64_t *_former
     cdef uint64_t _mask, _former_mask
-    cdef uint64_t _learned
+    cdef int64_t _taken
     cdef readonly bint any
 
     def __cinit__(self):
@@ -790,7 +785,6 @@ cdef class Echoes:
             return True
         if self._former != NULL and stands_in(ways_of(self._former, self._former_mask, home), mark):
             self._learn(home, words)
-            self._learned += 1
             return True
         return False
 
@@ -804,32 +798,32 @@ cdef class Echoes:
         for at in range(WAYS):
             if ways[at] == 0:
                 ways[at] = mark
+                self._taken += 1
                 return
         # All are taken: in the place of any other.
         ways[mark & WAYS - 1] = mark
 
     cdef void _forget(self, uint64_t home) noexcept:
-        forget_in(ways_of(self._prints, self._mask, home), tag_of(home))
+        self._taken -= forget_in(ways_of(self._prints, self._mask, home), tag_of(home))
         if self._former != NULL:
             forget_in(ways_of(self._former, self._former_mask, home), tag_of(home))
 
-    cdef int _count(self) except -1:
+    cdef bint _has_room(self) except -1:
+        """Whether less than half of the places are taken, after a larger table is made where that may be."""
         cdef uint64_t *larger
         cdef uint64_t places = self._mask + WAYS
-        self._learned += 1
-        if self._learned <= places // CROWDED:
-            return 0
+        if self._taken <= places // 2:
+            return True
+        if places >= <uint64_t>plain.MOST_PRINTS:
+            return False
+        # Empty; what the smaller one knows moves when it is heard again.
+        larger = <uint64_t *>PyMem_Calloc(4 * places, sizeof(uint64_t))
+        if larger == NULL:
+            raise MemoryError
         PyMem_Free(self._former)
-        self._former = NULL
-        if places < <uint64_t>plain.MOST_PRINTS:
-            # A larger table, empty; what the smaller one knows moves when it is heard again.
-            larger = <uint64_t *>PyMem_Calloc(4 * places, sizeof(uint64_t))
-            if larger == NULL:
-                raise MemoryError
-            self._learned = 0
-            self._former, self._former_mask = self._prints, self._mask
-            self._prints, self._mask = larger, 4 * places - WAYS
-        return 0
+        self._former, self._former_mask = self._prints, self._mask
+        self._prints, self._mask, self._taken = larger, 4 * places - WAYS, 0
+        return True
 
     # words of an event
 
@@ -925,14 +919,14 @@ cdef class Echoes:
         cdef int count = fields_of(member, found)
         if count >= 0:
             self._learn(home_of(guild_id, user_id), words_of(found, count, False))
-            self._count()
+            self._has_room()
 
     def learn_user(self, uint64_t user_id, bytes user not None):
         cdef Field found[MOST]
         cdef int count = fields_of(user, found)
         if count >= 0:
             self._learn(home_of(OF_USER, user_id), words_of(found, count, True))
-            self._count()
+            self._has_room()
 
     def learn_members(self, uint64_t guild_id, list ids not None, list raws not None, bint fresh):
         cdef Field found[MOST]
@@ -944,7 +938,7 @@ cdef class Echoes:
         cdef bint learns
         for number in range(len(ids)):
             user_id = ids[number]
-            learns = self._learned <= (self._mask + WAYS) // CROWDED
+            learns = self._has_room()
             if not learns and not self.any:
                 continue
             if not fresh:
@@ -963,7 +957,7 @@ cdef class Echoes:
                         self._learn(home_of(WHOLE_USER, user_id), words)
                 if learns and inside.count >= 0:
                     self._learn(home_of(guild_id, user_id), words_of(found, count, False))
-                    self._count()
+                    self._has_room()
             finally:
                 PyBuffer_Release(&view)
 
@@ -983,25 +977,27 @@ cdef class Echoes:
         if self._prints == NULL:
             raise MemoryError
         self._mask = places - WAYS
-        self._learned = 0
+        self._taken = 0
         self.any = False
 
 
-# Keys of the table of presences, as `cache.shelf` packs them: guild's number, kind, user.
+# Tables, kinds and keys as `cache.shelf` has them: guild's number, kind, user.
 cdef enum:
     KEY_SIZE = 13
     PRESENCES = 11
+    VOICE_STATES = 12
     PRESENCE = 11
+    VOICE_STATE = 10
     THREAD = 3
 
 
-cdef bytes presence_key(uint64_t number, uint64_t user_id):
+cdef bytes key_of(uint64_t number, int kind, uint64_t user_id):
     cdef bytes key = PyBytes_FromStringAndSize(NULL, KEY_SIZE)
     cdef char *out = PyBytes_AS_STRING(key)
     cdef int at
     for at in range(4):
         out[at] = <char>(number >> (24 - 8 * at) & 255)
-    out[4] = PRESENCE
+    out[4] = <char>kind
     for at in range(8):
         out[5 + at] = <char>(user_id >> (56 - 8 * at) & 255)
     return key
@@ -1026,12 +1022,13 @@ cdef class Door:
     cdef list _waiting
     cdef object _book
     cdef Echoes _echoes
-    cdef bint _presences, _tells, _hears, _reactions
+    cdef bint _presences, _voices, _members, _tells, _hears, _reactions
 
     def lead_to(self, usual, list waiting not None):
         self._positions, self._dirty, self._reducers = usual.positions, usual.dirty, usual.reducers
         self._book, self._numbers, self._echoes = usual.book, usual.book.numbers, usual.book.echoes
         self._presences, self._tells = usual.presences, usual.tells
+        self._voices, self._members = usual.voices, usual.members
         self._hears, self._reactions = usual.hears, usual.reactions
         self._waiting = waiting
 
@@ -1052,6 +1049,8 @@ cdef class Door:
             done = self._tells and self._message(<bytes>d)
         elif name == "TYPING_START":
             done = self._hears and self._echoes._carried(<bytes>d, False)
+        elif name == "VOICE_STATE_UPDATE":
+            done = self._voices and self._voice(<bytes>d)
         elif name == "MESSAGE_REACTION_ADD":
             done = self._reactions and self._echoes._carried(<bytes>d, False)
         else:
@@ -1071,7 +1070,36 @@ cdef class Door:
         number = self._numbers.get(guild_id)
         if number is None:
             return False
-        (<dict>self._waiting[PRESENCES])[presence_key(number, user_id)] = None if offline else d
+        (<dict>self._waiting[PRESENCES])[key_of(number, PRESENCE, user_id)] = None if offline else d
+        return True
+
+    cdef bint _voice(self, bytes d) except -1:
+        """A voice state, if its member says nothing that is not known so."""
+        cdef Field found[MOST]
+        cdef char left_out[MOST]
+        cdef int count = fields_of(d, found), at
+        cdef uint64_t guild_id = 0, user_id = 0
+        cdef bint member = False, channel = False, left = False
+        for at in range(count):
+            left_out[at] = False
+            if is_called(&found[at], b"guild_id", 8):
+                guild_id = id_in(&found[at])
+                left_out[at] = True
+            elif is_called(&found[at], b"user_id", 7):
+                user_id = id_in(&found[at])
+            elif is_called(&found[at], b"member", 6):
+                left_out[at] = member = True
+            elif is_called(&found[at], b"channel_id", 10):
+                channel = id_in(&found[at]) != 0
+                left = is_null(&found[at])
+        if not guild_id or not user_id or channel == left:
+            return False
+        number = self._numbers.get(guild_id)
+        if number is None or (member and self._members and not self._echoes._carried(d, True)):
+            return False
+        (<dict>self._waiting[VOICE_STATES])[key_of(number, VOICE_STATE, user_id)] = (
+            None if left else joined(found, count, left_out)
+        )
         return True
 
     cdef bint _message(self, bytes d) except -1:

@@ -197,9 +197,6 @@ _WAYS = 16
 LEAST_PRINTS = 1 << 16
 MOST_PRINTS = 1 << 20
 
-# So many places for each time that something was learned.
-_CROWDED = 8
-
 # Places that no guild has: words about a user, and words that are all that is kept of a user.
 _OF_USER, _WHOLE_USER = 0, 1
 
@@ -216,11 +213,11 @@ class Echoes:
     A member's words are those of its own fields; a ``user`` among them does not count.
     """
 
-    __slots__ = ("_former", "_learned", "_prints", "any")
+    __slots__ = ("_former", "_prints", "_taken", "any")
 
     _former: array[int] | None
-    _learned: int
     _prints: array[int]
+    _taken: int
     any: bool
     """Whether any words are known at all."""
 
@@ -276,12 +273,12 @@ class Echoes:
     def learn_member(self, guild_id: int, user_id: int, member: bytes) -> None:
         """These words about a member say what is kept now."""
         self._learn(_home(guild_id, user_id), less(member, (b"user",)))
-        self._count()
+        self._has_room()
 
     def learn_user(self, user_id: int, user: bytes) -> None:
         """These words about a user say what is kept now."""
         self._learn(_home(_OF_USER, user_id), user)
-        self._count()
+        self._has_room()
 
     def learn_members(self, guild_id: int, ids: list[int], raws: list[Any], fresh: bool) -> None:
         """A guild's snapshot says all of this of its members and their users, and it is what is kept now.
@@ -291,7 +288,7 @@ class Echoes:
         members never speak.
         """
         for user_id, raw in zip(ids, raws, strict=True):
-            learns = self._learned <= len(self._prints) // _CROWDED
+            learns = self._has_room()
             if not learns and not self.any:
                 continue
             if not fresh:
@@ -304,7 +301,7 @@ class Echoes:
                     self._learn(_home(_WHOLE_USER, user_id), user)
             if learns and user is not None:
                 self._learn(_home(guild_id, user_id), member)
-                self._count()
+                self._has_room()
 
     # marks
 
@@ -317,7 +314,6 @@ class Echoes:
             if mark in prints[at : at + _WAYS]:
                 if prints is self._former:
                     self._learn(home, words)
-                    self._learned += 1
                 return True
         return False
 
@@ -328,17 +324,20 @@ class Echoes:
         ways = prints[at : at + _WAYS]
         if mark not in ways:
             # In a free place, else in that of any other.
-            prints[at + (ways.index(0) if 0 in ways else mark & _WAYS - 1)] = mark
+            free = 0 in ways
+            prints[at + (ways.index(0) if free else mark & _WAYS - 1)] = mark
+            self._taken += free
 
-    def _count(self) -> None:
-        self._learned += 1
-        if self._learned <= len(self._prints) // _CROWDED:
-            return
-        self._former = None
-        if len(self._prints) < MOST_PRINTS:
-            # A larger table, empty; what the smaller one knows moves when it is heard again.
-            self._learned = 0
-            self._former, self._prints = self._prints, array("Q", bytes(8 * 4 * len(self._prints)))
+    def _has_room(self) -> bool:
+        """Whether less than half of the places are taken, after a larger table is made where that may be."""
+        if self._taken <= len(self._prints) // 2:
+            return True
+        if len(self._prints) >= MOST_PRINTS:
+            return False
+        # Empty; what the smaller one knows moves when it is heard again.
+        self._former, self._prints = self._prints, array("Q", bytes(8 * 4 * len(self._prints)))
+        self._taken = 0
+        return True
 
     def forget_member(self, guild_id: int, user_id: int) -> None:
         """Something about this member changed."""
@@ -356,13 +355,14 @@ class Echoes:
                 for at in range(start, start + _WAYS):
                     if prints[at] >> 56 == _tag(home):
                         prints[at] = 0
+                        self._taken -= prints is self._prints
 
     def forget_all(self) -> None:
         """Whatever was known may be wrong now."""
         self.any = False
         self._prints = array("Q", bytes(8 * LEAST_PRINTS))
         self._former = None
-        self._learned = 0
+        self._taken = 0
 
 
 def _home(place: int, user_id: int) -> int:

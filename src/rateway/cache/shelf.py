@@ -14,14 +14,14 @@ every lookup reads as well, and they move into the index many guilds at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 
 from rateway.cache import pages
 from rateway.cache.hot import find, tailed
 from rateway.cache.storage import Reading, Storage, Table, quick
 
-__all__ = ["INDEXED", "MESSAGES", "PAGED", "Kind", "Shelf", "ShelfReader"]
+__all__ = ["INDEXED", "MESSAGES", "OWN_TABLES", "PAGED", "Kind", "Shelf", "ShelfReader"]
 
 
 class Kind(IntEnum):
@@ -54,9 +54,8 @@ MESSAGES = 100
 # What hardly changes and comes in bulk. The others are rows from the start.
 PAGED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI, Kind.STICKER, Kind.SOUND})
 
-# Presences change more than everything else together: they have a table of their own, which counts its entries, so
-# that a change is one write and no read.
-_TABLES: dict[int, Table] = {Kind.PRESENCE: Table.PRESENCES}
+# What changes most has a table of its own, which counts its entries, so that a change is one write and no read.
+OWN_TABLES: Mapping[int, Table] = {Kind.PRESENCE: Table.PRESENCES, Kind.VOICE_STATE: Table.VOICE_STATES}
 
 # What is asked for, or named by an event, without its guild.
 INDEXED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI})
@@ -80,8 +79,7 @@ _PLACE = struct.Struct(">IB")
 _PENDING = struct.Struct(">BI")
 
 # Plain numbers: reading an enumeration's member takes 0.1 µs.
-_PAGES, _ROWS, _PRESENCES = int(Table.PAGES), int(Table.ROWS), int(Table.PRESENCES)
-_PRESENCE = int(Kind.PRESENCE)
+_PAGES, _ROWS = int(Table.PAGES), int(Table.ROWS)
 
 
 def _bounds(kind: int, number: int) -> tuple[bytes, bytes]:
@@ -107,7 +105,7 @@ class ShelfReader:
         """One object's JSON, and whether it stands in a page alone (no row hides it)."""
         key = _KEY.pack(number, kind, entity_id)
         if kind not in PAGED:
-            return self._reading.get(_TABLES.get(kind, _ROWS), key), False
+            return self._reading.get(OWN_TABLES.get(kind, _ROWS), key), False
         row = self._reading.get(_ROWS, key)
         if row is not None:
             return row or None, False
@@ -129,7 +127,7 @@ class ShelfReader:
         start, stop = _bounds(kind, number)
         if after >= 0:
             start = _KEY.pack(number, kind, min(after + 1, 0xFFFF_FFFF_FFFF_FFFF))
-        scanned = self._rows(_TABLES.get(kind, Table.ROWS), start, stop)
+        scanned = self._rows(OWN_TABLES.get(kind, Table.ROWS), start, stop)
         rows = ((int.from_bytes(key[5:], "big"), row) for key, row in scanned)
         row = next(rows, None)
         if kind in PAGED:
@@ -208,18 +206,11 @@ class Shelf(ShelfReader):
             found.append(waiting)
         return found
 
-    def put_presence(self, number: int, user_id: int, raw: bytes) -> None:
-        """Insert or replace a presence: one write, no read."""
-        self._storage.put(_PRESENCES, _KEY.pack(number, _PRESENCE, user_id), raw)
-
-    def remove_presence(self, number: int, user_id: int) -> None:
-        """Remove a presence, if there is one."""
-        self._storage.delete(_PRESENCES, _KEY.pack(number, _PRESENCE, user_id))
-
     def put(self, number: int, kind: int, entity_id: int, raw: bytes) -> bool:
-        """Insert or replace one object; whether it is new (of presences nobody asks)."""
-        if kind == _PRESENCE:
-            self.put_presence(number, entity_id, raw)
+        """Insert or replace one object; whether it is new (of a kind with a table of its own nobody asks)."""
+        table = OWN_TABLES.get(kind)
+        if table is not None:
+            self._storage.put(table, _KEY.pack(number, kind, entity_id), raw)
             return False
         key = _KEY.pack(number, kind, entity_id)
         row = self._storage.get(_ROWS, key)
@@ -252,16 +243,17 @@ class Shelf(ShelfReader):
         key = _KEY.pack(number, kind, entity_id)
         if paged is None:
             paged = kind in PAGED and self._storage.get(Table.ROWS, key) is None
-        self._storage.put(_TABLES.get(kind, Table.ROWS), key, raw)
+        self._storage.put(OWN_TABLES.get(kind, Table.ROWS), key, raw)
         if paged:
             self._changed(number, kind, entity_id)
 
     def remove(self, number: int, kind: int, entity_id: int) -> bytes | None:
-        """Remove one object; what it was (of presences nobody asks)."""
-        if kind == _PRESENCE:
-            self.remove_presence(number, entity_id)
-            return None
+        """Remove one object; what it was (of a kind with a table of its own nobody asks)."""
         key = _KEY.pack(number, kind, entity_id)
+        table = OWN_TABLES.get(kind)
+        if table is not None:
+            self._storage.delete(table, key)
+            return None
         was = self._storage.get(Table.ROWS, key)
         if was == b"":
             return None
@@ -294,10 +286,10 @@ class Shelf(ShelfReader):
         if kind in PAGED:
             self._write_pages(kind, number, pages.pack(ids, raws))
         else:
-            put, pack, table = self._storage.put, _KEY.pack, _TABLES.get(kind, Table.ROWS)
+            put, pack, table = self._storage.put, _KEY.pack, OWN_TABLES.get(kind, Table.ROWS)
             for entity_id, raw in zip(ids, raws, strict=True):
                 put(table, pack(number, kind, entity_id), raw)
-        if kind != Kind.PRESENCE:
+        if kind not in OWN_TABLES:
             self.counts[kind] = self.counts.get(kind, 0) + len(ids)
         if kind in INDEXED:
             self._wait_for_index(
@@ -307,7 +299,7 @@ class Shelf(ShelfReader):
     def wipe(self, number: int, kind: int, keep: Collection[int] = ()) -> set[int]:
         """Remove all of a guild's objects of a kind; the ids that there were. ``keep``: ids whose index entry stays."""
         start, stop = _bounds(kind, number)
-        table = _TABLES.get(kind, Table.ROWS)
+        table = OWN_TABLES.get(kind, Table.ROWS)
         rows = list(self._storage.scan(table, start, stop))
         packed = list(self._storage.scan(Table.PAGES, start, stop)) if kind in PAGED else []
         if not rows and not packed:
@@ -317,7 +309,7 @@ class Shelf(ShelfReader):
             self._storage.delete(table, key)
         for key, _ in packed:
             self._storage.delete(Table.PAGES, key)
-        if kind != Kind.PRESENCE:
+        if kind not in OWN_TABLES:
             self.counts[kind] -= len(ids)
         if kind in INDEXED:
             gone = sorted(ids.difference(keep))

@@ -35,6 +35,7 @@ class Table(IntEnum):
     APPLIED = 9
     SESSIONS = 10
     PRESENCES = 11
+    VOICE_STATES = 12
 
 
 quick(Table)

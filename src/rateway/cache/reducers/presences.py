@@ -15,7 +15,6 @@ from rateway.cache.shelf import Kind
 
 __all__ = ["presence_update", "take_presence"]
 
-
 _MEMBER = int(Kind.MEMBER)
 _OFFLINE = msgspec.Raw(b'"offline"')
 
@@ -28,9 +27,9 @@ def presence_update(book: Book, d: bytes) -> None:
         return
     if "presences" in book.kept:
         if offline:
-            book.shelf.remove_presence(number, user_id)
+            book.shelf.remove(number, Kind.PRESENCE, user_id)
         elif book.policy.activities:
-            book.shelf.put_presence(number, user_id, d)
+            book.shelf.put(number, Kind.PRESENCE, user_id, d)
         else:
             _put(book, number, user_id, fields(d))
     # Nearly every presence names its user by id alone.
@@ -41,7 +40,7 @@ def presence_update(book: Book, d: bytes) -> None:
 def _put(book: Book, number: int, user_id: int, found: Fields) -> None:
     if not book.policy.activities:
         found.pop("activities", None)
-    book.shelf.put_presence(number, user_id, join(found))
+    book.shelf.put(number, Kind.PRESENCE, user_id, join(found))
 
 
 def merge_known(book: Book, user_id: int, user: bytes) -> None:
@@ -61,6 +60,6 @@ def take_presence(book: Book, number: int, found: Fields) -> None:
     if user_id is None or "presences" not in book.kept:
         return
     if found.get("status") == _OFFLINE:
-        book.shelf.remove_presence(number, user_id)
+        book.shelf.remove(number, Kind.PRESENCE, user_id)
     else:
         _put(book, number, user_id, found)

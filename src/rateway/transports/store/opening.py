@@ -35,7 +35,7 @@ MAP_SIZE = 64 << 30
 MAX_READERS = 512
 
 # Changes with anything that makes old bytes unreadable: keys, rows, pages, the dictionary that pages need.
-FORMAT = f"rateway 1 {DICTIONARY_HASH}"
+FORMAT = f"rateway 2 {DICTIONARY_HASH}"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FILES = ("data.mdb", "lock.mdb")
