@@ -81,6 +81,7 @@ def events(store: Store, stream: list[tuple[str, bytes]], batch: int) -> list[Co
     ]
     gc.collect()
     gc.freeze()
+    batch = min(batch, -(-len(frames) // 10))  # each tenth has a commit of its own at least
     spent = [[0.0, 0.0] for _ in range(10)]
     for at in range(0, len(frames), batch):
         part = frames[at : at + batch]

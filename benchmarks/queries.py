@@ -8,7 +8,8 @@ is left of a query's time is the gateway's own.
 *100 at once*: a hundred queries under way of each type; CPU is the gateway's, so that 1e6 / µs is what one core
 answers. *queries a second*: all types mixed, evenly, at half of what a core must answer, beside events at a rate; a
 query's time counts from the moment that it was due. *events*: how long events take from the socket to the broker's
-confirm, by the gateway's own histogram, alone, beside a storm of queries and beside answers of a megabyte.
+confirm, and to their write, which is the part of the gateway, by its own histograms, alone, beside a storm of
+queries and beside answers of a megabyte.
 """
 
 from __future__ import annotations
@@ -64,10 +65,13 @@ class Scene:
         # What came too late for this machine just now is a figure, and no answer.
         return {**found, "cpu": spent, "too_late": sum(failed.values())}
 
-    def buckets(self) -> tuple[dict[str, int], dict[str, int]]:
-        """The gateway's histograms of its events' times and of its queries': how many took up to so many seconds."""
+    def buckets(self) -> tuple[dict[str, int], ...]:
+        """The gateway's histograms: how many took up to so many seconds. Of its events' times to the confirm, and to
+        their write, and of its queries' times.
+        """
         (cluster,) = child.status(self.folder)["clusters"]
-        return cluster["publisher"]["latency_buckets"], cluster["query_buckets"]
+        publisher = cluster["publisher"]
+        return publisher["latency_buckets"], publisher["written_buckets"], cluster["query_buckets"]
 
 
 @contextmanager
@@ -86,8 +90,9 @@ def scene(discord: Child, port: int, broker: str, asker: Child) -> Iterator[Scen
 
 @contextmanager
 def events_beside(it: Scene, rate: float, seconds: float) -> Iterator[Found]:
-    """What becomes of the events meanwhile: how many a second, and their time from the socket to the confirm; and by
-    the gateway's own clock the queries', from its socket to its answer (the upper edges of the histograms' buckets).
+    """What becomes of the events meanwhile: how many a second, their time from the socket to the confirm, and to the
+    write to the broker, which is the gateway's part of it; and by its own clock the queries', from its socket to its
+    answer (the upper edges of the histograms' buckets).
     """
     found: Found = {}
     it.discord.say(json.dumps({"do": "pace", "rate": rate / SHARDS, "seconds": seconds + 2 * AROUND_S}))
@@ -99,7 +104,7 @@ def events_beside(it: Scene, rate: float, seconds: float) -> Iterator[Found]:
     found["core"] = (machine.cpu_ns([it.gateway.pid]) - spent) / 1e9 / elapsed
     after = it.buckets()
     it.discord.fact("sent")
-    for word, was, now in zip(("event", "own"), before, after, strict=True):
+    for word, was, now in zip(("event", "written", "own"), before, after, strict=True):
         counts = {edge: seen - was.get(edge, 0) for edge, seen in now.items()}
         total = max(counts.values())
         if word == "event":
@@ -177,6 +182,8 @@ def beside(
         "events_per_s",
         "event_p50_ms",
         "event_p99_ms",
+        "written_p50_ms",
+        "written_p99_ms",
     )
     report.row(
         f"{where}: {GOAL / 2:,.0f} queries a second", **{key: [one[key] for one in asked] for key in keys}

@@ -1,7 +1,8 @@
 """Does it stay as it is? Memory, lag and Discord's rules over minutes of traffic. ``python -m benchmarks.soak``
 
 Five minutes by default, an hour with ``--minutes 60``. Memory's slope comes with its standard error: flat is a slope
-that its error explains.
+that its error explains. The store's pages, which the kernel maps as they are looked at, are told apart from the
+process's own memory: they are the cache's size, not the gateway's.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ async def soak(minutes: float, rate: float, uri: str, report: Report) -> None:
     world = WorldOptions(guilds=200, members_per_guild=50)
     options = SimulatorOptions(world=world, shards=8, max_concurrency=8, recorded=True)
     memory: list[tuple[float, float]] = []
+    own: list[tuple[float, float]] = []
     lags: list[float] = []
     async with stage(options, uri) as it:
         await it.live()
@@ -48,7 +50,9 @@ async def soak(minutes: float, rate: float, uri: str, report: Report) -> None:
         while time.monotonic() < began + 60 * minutes:
             await asyncio.sleep(EVERY)
             status = await it.status()
-            memory.append((time.monotonic() - began, it.pss() / 1e6))
+            now = time.monotonic() - began
+            memory.append((now, it.pss() / 1e6))
+            own.append((now, it.pss("Pss_Anon") / 1e6))
             lags += [each["publisher"]["lag_s"] for each in status.get("clusters", [])]
         seconds = time.monotonic() - began
         it.sim.set_rate(0)
@@ -58,19 +62,26 @@ async def soak(minutes: float, rate: float, uri: str, report: Report) -> None:
         # What repeats of a recording are is known to the simulator's ledger: it judged all of them.
         violations = len(it.sim.ledger.violations)
     rise, error = slope(memory[int(len(memory) * WARM_UP) :])
+    own_rise, own_error = slope(own[int(len(own) * WARM_UP) :])
     report.row(
         f"{minutes:g} min at {rate:g} events/s, 8 shards, cache on",
         memory_mb=memory[-1][1],
         slope_kb_a_minute=rise * 60 * 1000,
         slope_error=error * 60 * 1000,
+        own_mb=own[-1][1],
+        own_slope_kb_a_minute=own_rise * 60 * 1000,
+        own_slope_error=own_error * 60 * 1000,
         lag_most_s=max(lags, default=0.0),
         us_an_event=spent * 1e6 / max(1, events),
         events=events,
         seconds=seconds,
         violations=violations,
     )
-    curve = ([at for at, _ in memory], [size for _, size in memory])
-    pictures.lines("soak", "Memory over the soak", {"proportional set size": curve}, "seconds", "MB")
+    curves = {
+        "proportional set size": ([at for at, _ in memory], [size for _, size in memory]),
+        "of it the process's own": ([at for at, _ in own], [size for _, size in own]),
+    }
+    pictures.lines("soak", "Memory over the soak", curves, "seconds", "MB")
 
 
 def main() -> None:

@@ -64,10 +64,12 @@ def switches(pid: int) -> int:
     return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
 
 
-def pss(pid: int) -> int:
-    """Proportional set size in bytes: shared pages counted by their share (proc(5), smaps_rollup)."""
+def pss(pid: int, which: str = "Pss") -> int:
+    """Proportional set size in bytes: shared pages counted by their share (proc(5), smaps_rollup). ``Pss_Anon``: only
+    the process's own memory, without pages of files, of which the kernel takes back what it needs.
+    """
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{which}:"):
             return int(line.split()[1]) * 1024
     return 0
 

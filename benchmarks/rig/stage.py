@@ -82,9 +82,9 @@ class Stage:
         """CPU seconds of the gateway's processes so far."""
         return machine.cpu_ns(self.pids) / 1e9
 
-    def pss(self) -> int:
-        """Proportional set size of them all, bytes."""
-        return sum(machine.pss(pid) for pid in self.pids)
+    def pss(self, which: str = "Pss") -> int:
+        """Proportional set size of them all, bytes; ``which`` as for :func:`machine.pss`."""
+        return sum(machine.pss(pid, which) for pid in self.pids)
 
 
 @asynccontextmanager

@@ -133,6 +133,7 @@ class Fleet:
                 **{f"{edge:g}": int(share * (received - 2)) for edge, share in EDGES.items()},
                 "+Inf": received - 2,
             },
+            written_buckets={"0.001": received - 1, "+Inf": received},
         )
         healthy = ClusterStatus(
             cluster=number,

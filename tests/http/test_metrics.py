@@ -97,6 +97,7 @@ def test_numbers_are_those_of_the_status() -> None:
     assert value(fleet, "rateway_queries_total", process="gateway", type="Guild", outcome="ok") == 10
     assert value(fleet, "rateway_events_by_name_total", process="gateway", event="other") == 4
     assert value(fleet, "rateway_confirm_seconds_bucket", process="gateway", le="+Inf") == 34_000_000 - 4
+    assert value(fleet, "rateway_written_seconds_bucket", process="gateway", le="+Inf") == 34_000_000
     assert value(fleet, "rateway_query_seconds_count", process="gateway") == 12
     assert value(fleet, "rateway_cache_entities", cluster="1", kind="members") == 52_000
     assert 7 < value(fleet, "rateway_compression_ratio", cluster="1") < 8

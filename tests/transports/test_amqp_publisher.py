@@ -118,6 +118,7 @@ def test_events_of_one_wake_up_leave_in_one_write_and_settle_is_told_once_per_re
             broker.ack(100, True)
             await cluster.until(lambda: publisher.unconfirmed == 0)
             assert cluster.listener.settled == 1 and sum(count for _, count in publisher.latencies()) == 100
+            assert sum(count for _, count in publisher.writings()) == 100
 
     run(scenario())
 

@@ -87,6 +87,7 @@ METRICS: tuple[Row, ...] = (
     _row("spool_bytes", "cluster", "Bytes of the spool."),
     _row("paused", "cluster", "1 while reading from Discord is paused."),
     _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. No sum.", "histogram"),
+    _row("written_seconds", "process", "From an event's arrival at the publisher to its write. No sum.", "histogram"),
     _row("commands_total", "cluster outcome", "Commands of workers, by what became of them."),
     _row("commands_waiting", "cluster", "Commands that wait for their turn on a shard."),
     _row("queries_total", "process type outcome", "Queries of workers; `batch`: many in one message."),
@@ -285,18 +286,24 @@ def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
 
 def _histograms(status: GatewayStatus) -> Iterator[Metric]:
     confirm, query = _histogram("rateway_confirm_seconds"), _histogram("rateway_query_seconds")
+    written = _histogram("rateway_written_seconds")
     for process, clusters in _by_process(status):
         confirms: Counter[str] = Counter()
+        writings: Counter[str] = Counter()
         queries: Counter[str] = Counter()
         for cluster in clusters:
             confirms.update(cluster.publisher.latency_buckets)
+            writings.update(cluster.publisher.written_buckets)
             queries.update(cluster.query_buckets)
         if confirms:
             confirm.add_metric([process.role], [(edge, float(n)) for edge, n in confirms.items()], None)
+        if writings:
+            written.add_metric([process.role], [(edge, float(n)) for edge, n in writings.items()], None)
         if queries:
             total = sum(cluster.query_seconds for cluster in clusters)
             query.add_metric([process.role], [(edge, float(n)) for edge, n in queries.items()], total)
     yield confirm
+    yield written
     yield query
 
 

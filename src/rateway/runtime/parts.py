@@ -156,6 +156,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         latency_p50_ms=_quantile(latencies, 0.5),
         latency_p99_ms=_quantile(latencies, 0.99),
         latency_buckets=_cumulative(latencies),
+        written_buckets=_cumulative(publisher.writings()),
         unrouted_events=publisher.unrouted_events.total(),
     )
 

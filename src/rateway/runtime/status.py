@@ -66,6 +66,8 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     latency_p99_ms: float | None
     latency_buckets: dict[str, int]
     """Socket to confirm, cumulative counts by upper bound in seconds."""
+    written_buckets: dict[str, int]
+    """Socket to the write to the broker, so."""
     unrouted_events: int = 0
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 

@@ -112,6 +112,7 @@ class EventPublisher:
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
         self._histogram = [0] * (len(_EDGES) + 1)
+        self._writings = [0] * (len(_EDGES) + 1)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
@@ -185,6 +186,10 @@ class EventPublisher:
         (upper edge in seconds, events); the last edge is infinite.
         """
         return list(zip((*_EDGES, float("inf")), self._histogram, strict=True))
+
+    def writings(self) -> list[tuple[float, int]]:
+        """As :meth:`latencies`, to the write of an event that found the broker ready for it."""
+        return list(zip((*_EDGES, float("inf")), self._writings, strict=True))
 
     # Publishing
 
@@ -269,14 +274,16 @@ class EventPublisher:
             self._flushed = self._clock.monotonic()
             self._few = len(opened) < _MANY and sum(len(run.marks) for _, run in opened) < _MANY
         if self._flowing and not ledger.waiting:
-            parts = []
+            parts, events = [], 0
             for stream, run in opened:
                 if stream is not None:
                     stream.end(run)
                 data = b"".join(run.pieces)
                 ledger.add_written(run, len(data))
                 parts.append(data)
+                events += len(run.marks)
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._writings[bisect_left(_EDGES, self._clock.monotonic() - self.woken_at)] += events
         else:
             for stream, run in opened:
                 if stream is not None:
