@@ -12,7 +12,7 @@ from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
 from rateway.cache.shelf import MESSAGES, Kind, Shelf
 from rateway.cache.storage import Storage, Table
-from rateway.cache.view import CHANNELS, DIRECT, MOST_SNAPSHOTS, NOTHING, TIP, View, key8
+from rateway.cache.view import CHANNELS, DIRECT, TIP, View, key8
 
 __all__ = ["Book"]
 
@@ -226,20 +226,6 @@ class Book(View):
             if self._take_user(user_id, user, known):
                 echoes.learn_user(user_id, user)
         echoes.learn_member(guild_id, user_id, member)
-
-    def user(
-        self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
-    ) -> tuple[int, bytes] | None:
-        """As :meth:`View.user`, with less ado about a user of one guild."""
-        homes = self.shelf.homes(_MEMBER, user_id, MOST_SNAPSHOTS)
-        value = self.storage.get(_USERS, key8(user_id))
-        own = NOTHING if value is None else (int.from_bytes(value[:8], "big"), value[8:])
-        if len(homes) != 1 or homes[0] != number or embedded is None:
-            return self._user(user_id, own, self._newest(homes, own[0], number), embedded, number)
-        guild = self._places.get(number) or self.guild_of(number)
-        if guild is None or guild[1] <= own[0]:
-            return own if own[1] else None
-        return guild[1], bytes(embedded)
 
     def take_user(
         self, user_id: int, said: bytes, embedded: bytes | None = None, number: int | None = None

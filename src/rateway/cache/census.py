@@ -35,8 +35,10 @@ _WORDS = {
 COUNTED = 500
 
 
-def counting(view: View) -> Generator[None, None, dict[str, int]]:
-    """How many entities of each kind a store holds, a little at a time: guilds are looked at one by one."""
+def counting(view: View) -> Generator[bytes, None, dict[str, int]]:
+    """How many entities of each kind a store holds, a little at a time: guilds are looked at one by one. What it yields
+    in between are parts of an answer with nothing in them (``asking.Listing``).
+    """
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
     found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
@@ -47,7 +49,7 @@ def counting(view: View) -> Generator[None, None, dict[str, int]]:
     rows = view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)
     while some := [state_of(value) for _, value in islice(rows, COUNTED)]:
         states.update(some)
-        yield
+        yield b""
     found["guilds"] = states.total()
     found["unavailable_guilds"] = states[GuildState.OUTAGE]
     found["pending_guilds"] = states[GuildState.PENDING]

@@ -6,56 +6,19 @@ one aside.
 
 from __future__ import annotations
 
+from rateway.cache import plain
+
 try:
-    from rateway.cache.native import (
-        Door,
-        Echoes,
-        divided,
-        field,
-        find,
-        less,
-        listed,
-        merge,
-        page,
-        parted,
-        presence,
-        says,
-        tailed,
-    )
-
-    COMPILED = True
+    from rateway.cache import native
 except ImportError:
-    from rateway.cache.plain import (
-        Door,
-        Echoes,
-        divided,
-        field,
-        find,
-        less,
-        listed,
-        merge,
-        page,
-        parted,
-        presence,
-        says,
-        tailed,
-    )
+    native = plain  # type: ignore[misc]  # the one does what the other does
 
-    COMPILED = False
+__all__ = ["COMPILED", *plain.__all__]
 
-__all__ = [
-    "COMPILED",
-    "Door",
-    "Echoes",
-    "divided",
-    "field",
-    "find",
-    "less",
-    "listed",
-    "merge",
-    "page",
-    "parted",
-    "presence",
-    "says",
-    "tailed",
-]
+COMPILED = native is not plain
+
+Door = native.Door
+Echoes = native.Echoes
+divided, listed, page, tailed = native.divided, native.listed, native.page, native.tailed
+field, find, less, merge, parted = native.field, native.find, native.less, native.merge, native.parted
+presence, says = native.presence, native.says

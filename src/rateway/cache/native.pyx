@@ -86,6 +86,24 @@ cdef const char *past_value(const char *at, const char *end) noexcept nogil:
     return at if at > start else NULL
 
 
+cdef inline const char *named(const char *at, const char *end, Field *field) noexcept nogil:
+    """Where the value of the field begins whose name does here; NULL when the plain form should look at it."""
+    if at >= end or at[0] != c'"':
+        return NULL
+    at += 1
+    field.name = at
+    while at < end and at[0] != c'"':
+        if at[0] == c'\\':
+            return NULL
+        at += 1
+    field.name_size = at - field.name
+    # The colon, and a byte of the value.
+    if end - at < 3 or at[1] != c':':
+        return NULL
+    field.value = at + 2
+    return field.value
+
+
 cdef struct Part:
     # An object inside an object whose fields are wanted as well, and one inside that.
     const char *name
@@ -109,20 +127,10 @@ cdef const char *object_from(
     if at[0] == c'}':
         return at + 1
     while count[0] < MOST:
-        if at >= end or at[0] != c'"':
-            return NULL
-        at += 1
         field = &found[count[0]]
-        field.name = at
-        while at < end and at[0] != c'"':
-            if at[0] == c'\\':
-                return NULL
-            at += 1
-        field.name_size = at - field.name
-        if end - at < 3 or at[1] != c':':
+        at = named(at, end, field)
+        if at == NULL:
             return NULL
-        at += 2
-        field.value = at
         part = NULL
         if at[0] == c'{':
             for each in range(many):
@@ -171,7 +179,7 @@ cdef inline bint is_called(const Field *field, const char *name, Py_ssize_t size
 
 
 cdef inline bint same_name(const Field *one, const Field *other) noexcept nogil:
-    return one.name_size == other.name_size and memcmp(one.name, other.name, one.name_size) == 0
+    return is_called(one, other.name, other.name_size)
 
 
 cdef inline int position(const Field *wanted, const Field *found, int count, int guess) noexcept nogil:
@@ -190,7 +198,7 @@ cdef inline bint repeats(const Field *found, int count) noexcept nogil:
     cdef int at, other
     for at in range(1, count):
         for other in range(at):
-            if found[at].name_size == found[other].name_size and same_name(&found[at], &found[other]):
+            if same_name(&found[at], &found[other]):
                 return True
     return False
 
@@ -214,8 +222,6 @@ def says(bytes part not None, bytes whole not None):
             return False
         guess = where + 1
     return True
-
-
 
 
 cdef inline char *put(char *out, const Field *field, bint first) noexcept nogil:
@@ -276,10 +282,7 @@ def merge(bytes old not None, bytes new not None):
 
 
 cdef inline bint is_named(const Field *field, bytes name) noexcept:
-    return (
-        field.name_size == PyBytes_GET_SIZE(name)
-        and memcmp(field.name, PyBytes_AS_STRING(name), field.name_size) == 0
-    )
+    return is_called(field, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name))
 
 
 cdef bytes joined(const Field *found, int count, const char *left_out):
@@ -359,24 +362,14 @@ cdef const char *past_object(
     if at[0] == c'}':
         return at + 1
     while True:
-        if at >= end or at[0] != c'"':
+        at = named(at, end, &each)
+        if at == NULL:
             return NULL
-        at += 1
-        each.name = at
-        while at < end and at[0] != c'"':
-            if at[0] == c'\\':
-                return NULL
-            at += 1
-        each.name_size = at - each.name
-        if end - at < 2 or at[1] != c':':
-            return NULL
-        at += 2
-        each.value = at
         at = past_value(at, end)
         if at == NULL or at >= end:
             return NULL
         each.value_size = at - each.value
-        if each.name_size == size and memcmp(each.name, name, size) == 0:
+        if is_called(&each, name, size):
             wanted[0] = each
         if at[0] == c'}':
             return at + 1
@@ -482,22 +475,12 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
         return plain.divided(raw, lists, names)
     at += 1
     while True:
-        if count == MOST or at >= end or at[0] != c'"':
+        at = named(at, end, &found[count]) if count < MOST else NULL
+        if at == NULL:
             return plain.divided(raw, lists, names)
-        at += 1
-        found[count].name = at
-        while at < end and at[0] != c'"':
-            if at[0] == c'\\':
-                return plain.divided(raw, lists, names)
-            at += 1
-        found[count].name_size = at - found[count].name
-        if end - at < 2 or at[1] != c':':
-            return plain.divided(raw, lists, names)
-        at += 2
         name = PyBytes_FromStringAndSize(found[count].name, found[count].name_size)
         path = lists.get(name)
-        found[count].value = at
-        if path and at < end and at[0] == c'[':
+        if path and at[0] == c'[':
             ids, items = [], []
             at = past_list(at, end, path, ids, items)
             listed_in[name] = (ids, items)
@@ -507,13 +490,12 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
             return plain.divided(raw, lists, names)
         found[count].value_size = at - found[count].value
         left_out[count] = path is not None or name in names
-        whole = whole and not left_out[count]
-        if not left_out[count]:
-            pass
-        elif path is None:
-            values[name] = PyBytes_FromStringAndSize(found[count].value, found[count].value_size)
-        elif path and name not in listed_in and not is_null(&found[count]):
-            return plain.divided(raw, lists, names)
+        if left_out[count]:
+            whole = False
+            if path is None:
+                values[name] = PyBytes_FromStringAndSize(found[count].value, found[count].value_size)
+            elif path and name not in listed_in and not is_null(&found[count]):
+                return plain.divided(raw, lists, names)
         count += 1
         if at[0] == c'}':
             break
@@ -581,30 +563,19 @@ cdef extern from "string.h" nogil:
 
 
 def find(bytes text not None, uint64_t entity_id):
-    cdef char digits[24]
-    cdef int at = 24, size
+    cdef char wanted[24]
     cdef const char *start = PyBytes_AS_STRING(text)
     cdef const char *end = start + PyBytes_GET_SIZE(text)
     cdef const char *line
     cdef const char *last
-    at -= 1
-    digits[at] = c'{'
-    while True:
-        at -= 1
-        digits[at] = <char>(c'0' + entity_id % 10)
-        entity_id //= 10
-        if not entity_id:
-            break
-    at -= 1
-    digits[at] = c'\n'
-    size = 24 - at
-    line = <const char *>memmem(start, end - start, digits + at, size)
+    cdef int size = digits_of(entity_id, wanted + 23) + 2
+    wanted[23], wanted[24 - size] = c'{', c'\n'
+    line = <const char *>memmem(start, end - start, wanted + 24 - size, size)
     if line == NULL:
         return None
     line += size - 1
     last = <const char *>memchr(line, c'\n', end - line)
     return None if last == NULL else PyBytes_FromStringAndSize(line, last - line)
-
 
 
 # What follows recognises words by a keyed hash: the key is drawn for each process, so that nobody outside can make two
@@ -957,7 +928,6 @@ cdef class Echoes:
                         self._learn(home_of(WHOLE_USER, user_id), words)
                 if learns and inside.count >= 0:
                     self._learn(home_of(guild_id, user_id), words_of(found, count, False))
-                    self._has_room()
             finally:
                 PyBuffer_Release(&view)
 

@@ -19,7 +19,6 @@ __all__ = [
     "fields",
     "integer",
     "join",
-    "merge",
     "raws",
     "snowflake",
     "text",
@@ -53,11 +52,6 @@ def raws(raw: bytes | memoryview | msgspec.Raw | None) -> Raws:
 def join(found: Mapping[str, msgspec.Raw]) -> bytes:
     """Fields to an object's JSON."""
     return _encode(found)
-
-
-def merge(old: bytes, new: Mapping[str, msgspec.Raw]) -> bytes:
-    """An object with fields laid over it."""
-    return _encode({**_fields(old), **new})
 
 
 def without(found: Fields, names: Iterable[str]) -> Fields:

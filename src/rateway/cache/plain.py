@@ -16,11 +16,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from rateway.cache.applied import Applied
+from rateway.cache.heads import Id, carrying, id_of, message
 from rateway.cache.objects import NULL, fields, join, raws
 
 __all__ = [
-    "LEAST_PRINTS",
-    "MOST_PRINTS",
     "Door",
     "Echoes",
     "divided",
@@ -92,10 +91,6 @@ def divided(
 Listed: TypeAlias = tuple[list[int], list[bytes]]
 
 
-class _Id(msgspec.Struct, gc=False):
-    id: int
-
-
 class _SoundId(msgspec.Struct, gc=False):
     sound_id: int
 
@@ -105,10 +100,10 @@ class _UserId(msgspec.Struct, gc=False):
 
 
 class _OfUser(msgspec.Struct, gc=False):
-    user: _Id
+    user: Id
 
 
-_ids = msgspec.json.Decoder(list[_Id], strict=False).decode
+_ids = msgspec.json.Decoder(list[Id], strict=False).decode
 _sound_ids = msgspec.json.Decoder(list[_SoundId], strict=False).decode
 _user_ids = msgspec.json.Decoder(list[_UserId], strict=False).decode
 _of_users = msgspec.json.Decoder(list[_OfUser], strict=False).decode
@@ -151,42 +146,20 @@ def find(text: bytes, entity_id: int) -> bytes | None:
     return text[at + len(prefix) - 1 : text.index(b"\n", at + 1)]
 
 
-class _User(msgspec.Struct, gc=False):
-    id: int
-
-
 class _Presence(msgspec.Struct, gc=False):
     guild_id: int
     user: msgspec.Raw
     status: msgspec.Raw = NULL
 
 
-class _Message(msgspec.Struct, gc=False):
-    id: int
-    channel_id: int
-    guild_id: int | None = None
-    author: msgspec.Raw = NULL
-    member: msgspec.Raw = NULL
-    webhook_id: msgspec.Raw = NULL
-
-
-class _Carrying(msgspec.Struct, gc=False):
-    guild_id: int | None = None
-    user_id: int | None = None
-    member: msgspec.Raw = NULL
-
-
-_user = msgspec.json.Decoder(_User, strict=False).decode
 _presence = msgspec.json.Decoder(_Presence, strict=False).decode
-_message = msgspec.json.Decoder(_Message, strict=False).decode
-_carrying = msgspec.json.Decoder(_Carrying, strict=False).decode
 
 
 def presence(d: bytes) -> tuple[int, int, bool, bool]:
     """A PRESENCE_UPDATE's guild and user, whether it says offline, and whether its user has more than an id."""
     head = _presence(d)
     user = bytes(head.user)
-    return head.guild_id, _user(user).id, bytes(head.status) == b'"offline"', len(fields(user)) > 1
+    return head.guild_id, id_of(user), bytes(head.status) == b'"offline"', len(fields(user)) > 1
 
 
 # Fingerprints that the words about one member, or one user, have room for, shared with few others: two cache lines.
@@ -233,11 +206,11 @@ class Echoes:
 
     def message(self, d: bytes) -> tuple[int, int] | None:
         """A MESSAGE_CREATE's channel and id, if all that it says of its author and member is kept already."""
-        head = _message(d)
+        head = message(d)
         if head.guild_id is None or head.author == NULL or head.member == NULL or head.webhook_id != NULL:
             return None
         user, member = bytes(head.author), bytes(head.member)
-        user_id = _user(user).id
+        user_id = id_of(user)
         if self.knows_user(user_id, user) and self.knows_member(head.guild_id, user_id, member):
             return head.channel_id, head.id
         return None
@@ -247,7 +220,7 @@ class Echoes:
 
         ``stale``: its ``mute`` and ``deaf`` do not count (VOICE_STATE_UPDATE has those of before the change).
         """
-        head = _carrying(d)
+        head = carrying(d)
         if head.guild_id is None or head.user_id is None or head.member == NULL:
             return False
         member, user = parted(bytes(head.member), b"user")
@@ -301,7 +274,6 @@ class Echoes:
                     self._learn(_home(_WHOLE_USER, user_id), user)
             if learns and user is not None:
                 self._learn(_home(guild_id, user_id), member)
-                self._has_room()
 
     # marks
 

@@ -7,7 +7,7 @@ question is answered from the stores as they are at this moment.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -290,22 +290,11 @@ def _stats_of_all(asking: Asking) -> Iterator[bytes]:
     total: dict[str, int] = {}
     clusters = []
     for cluster in asking.stores.clusters:
-        counts = yield from _silently(counting(asking.stores.view(cluster)))
+        counts = yield from counting(asking.stores.view(cluster))
         clusters.append({"cluster": cluster, **counts})
         for name, count in counts.items():
             total[name] = total.get(name, 0) + count
     yield asking.pick(msgspec.json.encode({**total, "clusters": clusters}))
-
-
-def _silently(work: Generator[None, None, dict[str, int]]) -> Generator[bytes, None, dict[str, int]]:
-    """Work without a result yet, as parts of a listing."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as done:
-            found: dict[str, int] = done.value
-            return found
-        yield b""
 
 
 def _group(asking: Asking) -> Outcome:

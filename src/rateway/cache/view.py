@@ -39,7 +39,7 @@ _NUMBERED = struct.Struct(">QQ")
 # Plain numbers: reading an enumeration's member takes 0.1 µs.
 _USERS, _NUMBERS = int(Table.USERS), int(Table.NUMBERS)
 _MEMBER = int(Kind.MEMBER)
-NOTHING = (0, b"")
+_NOTHING = (0, b"")
 _NO_ROLES: Collection[int] = frozenset()
 _EMPTY = b"{}"
 
@@ -204,7 +204,7 @@ class View:
         homes = self.shelf.homes(_MEMBER, user_id, MOST_SNAPSHOTS)
         # Of most users nothing is known but what stands in the member of the one guild that they share with the bot.
         if value is not None or homes != [number]:
-            own = NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+            own = _NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
             newest = self._newest(homes, own[0], number)
             if not newest or newest[0][1] != number or b'"user":{' not in raw:
                 embedded = field(raw, b"user")
@@ -255,7 +255,7 @@ class View:
         ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
         """
         value = self.reading.get(_USERS, key8(user_id))
-        own = NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+        own = _NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
         newest = self.snapshots_of(user_id, own[0], MOST_SNAPSHOTS, number)
         return self._user(user_id, own, newest, embedded, number)
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A lane, compiled: the short cut of the usual event. ``plain.py`` says what everything is; ``json.h`` reads JSON."""
+"""A lane, compiled: the short cut of the usual event. ``plain.py`` says what everything is."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
+from rateway.cache.heads import carrying, id_of
 from rateway.cache.hot import field, less, merge, parted
 from rateway.cache.objects import NULL, fields, raws, snowflake
 from rateway.cache.reducers.presences import take_presence
@@ -19,24 +20,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _Id(msgspec.Struct, gc=False):
-    id: int
-
-
 class _Whole(msgspec.Struct, gc=False):
     guild_id: int
     user: msgspec.Raw
 
 
-class _Carrying(msgspec.Struct, gc=False):
-    guild_id: int | None = None
-    user_id: int | None = None
-    member: msgspec.Raw = NULL
-
-
 _whole = msgspec.json.Decoder(_Whole, strict=False).decode
-_carrying = msgspec.json.Decoder(_Carrying, strict=False).decode
-_id = msgspec.json.Decoder(_Id, strict=False).decode
 
 # Of a member: its user is kept as such, its guild is where it stands; permissions are those of the event's channel
 # (https://docs.discord.com/developers/resources/guild#guild-member-object).
@@ -53,7 +42,7 @@ def member_add(book: Book, d: bytes) -> None:
         return
     if "members" in book.kept:
         user = bytes(head.user)
-        user_id = _id(user).id
+        user_id = id_of(user)
         new = less(d, _NOT_KEPT)
         known, paged = book.shelf.fetch(number, Kind.MEMBER, user_id)
         arrived = known is None
@@ -80,7 +69,7 @@ def member_update(book: Book, d: bytes) -> None:
     if number is None:
         return
     user = bytes(head.user)
-    user_id = _id(user).id
+    user_id = id_of(user)
     if "members" in book.kept:
         book.take_member(head.guild_id, number, user_id, less(d, _NOT_KEPT), user)
     elif user_id == book.me:
@@ -100,7 +89,7 @@ def member_remove(book: Book, d: bytes) -> None:
     count, cached = book.members_counted(head.guild_id)
     partial = count is None or cached < count
     user = bytes(head.user)
-    known = book.remove_member(head.guild_id, number, _id(user).id, user)
+    known = book.remove_member(head.guild_id, number, id_of(user), user)
     if known or partial:
         book.count_members(head.guild_id, -1, cached=-int(known))
 
@@ -132,14 +121,14 @@ def take_carried(book: Book, guild_id: int, member: bytes) -> None:
         return
     user = field(member, b"user")
     if user is not None and field(member, b"roles") is not None:
-        book.hear(guild_id, _id(user).id, less(member, _NOT_KEPT_OF_CARRIED), user)
+        book.hear(guild_id, id_of(user), less(member, _NOT_KEPT_OF_CARRIED), user)
 
 
 def typing_start(book: Book, d: bytes) -> None:
     """Its member is complete. What says the same as the last time is not looked at."""
     if book.echoes.carried(d):
         return
-    head = _carrying(d)
+    head = carrying(d)
     if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
     book.hear_whole(head.guild_id, head.user_id, bytes(head.member))
@@ -147,7 +136,7 @@ def typing_start(book: Book, d: bytes) -> None:
 
 def interaction_create(book: Book, d: bytes) -> None:
     """Who used a command, with member and user; nothing else in it is news."""
-    head = _carrying(d)
+    head = carrying(d)
     if head.member == NULL or head.guild_id is None:
         return
     if book.number_of(head.guild_id) is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from rateway.cache.book import Book
+from rateway.cache.heads import Message, carrying, id_of, message
 from rateway.cache.objects import FALSE, NULL, Fields, fields, integer, join, raws, snowflake, text, without
 from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
@@ -26,23 +27,6 @@ EPHEMERAL = 1 << 6
 DIRECT_TYPES = (1, 3)
 
 
-class _Message(msgspec.Struct, gc=False):
-    id: int
-    channel_id: int
-    guild_id: int | None = None
-    author: msgspec.Raw = NULL
-    member: msgspec.Raw = NULL
-    webhook_id: msgspec.Raw = NULL
-    channel_type: int | None = None
-    flags: int | None = None
-
-
-class _Id(msgspec.Struct, gc=False):
-    id: int
-
-
-_message = msgspec.json.Decoder(_Message, strict=False).decode
-_id = msgspec.json.Decoder(_Id, strict=False).decode
 _TRUE = msgspec.Raw(b"true")
 _EMPTY = (msgspec.Raw(b'""'), msgspec.Raw(b"[]"))
 
@@ -66,7 +50,7 @@ def message_create(book: Book, d: bytes) -> None:
     if book.takes_authors and "messages" not in book.kept and (heard := book.echoes.message(d)) is not None:
         _tip(book, *heard, book.place_of(heard[0]))
         return
-    head = _message(d)
+    head = message(d)
     place = book.place_of(head.channel_id)
     if place is None and head.guild_id is None:
         place = _new_direct_channel(book, head)
@@ -85,13 +69,13 @@ def _tip(book: Book, channel_id: int, message_id: int, place: tuple[int, int] | 
         book.tip(channel_id, message_id, counts, counts)
 
 
-def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
+def _new_direct_channel(book: Book, head: Message) -> tuple[int, int] | None:
     """Direct channels are not announced. Ephemeral messages have no guild id either, but are in a guild's channel."""
     if (head.flags or 0) & EPHEMERAL or head.webhook_id != NULL or head.author == NULL:
         return None
     if "channels" not in book.kept or head.channel_type not in (None, *DIRECT_TYPES):
         return None
-    if _id(head.author).id == book.me:
+    if id_of(head.author) == book.me:
         return None
     stub: Fields = {
         "id": text(head.channel_id),
@@ -103,11 +87,11 @@ def _new_direct_channel(book: Book, head: _Message) -> tuple[int, int] | None:
     return DIRECT, Kind.CHANNEL
 
 
-def _take_author(book: Book, head: _Message) -> None:
+def _take_author(book: Book, head: Message) -> None:
     """Webhooks' authors are no users, their names change with every message."""
     if head.author == NULL or head.guild_id is None or head.webhook_id != NULL:
         return
-    user_id = _id(head.author).id
+    user_id = id_of(head.author)
     if head.member != NULL:
         book.hear(head.guild_id, user_id, bytes(head.member), bytes(head.author))
     elif book.shelf.homes(Kind.MEMBER, user_id, 1):
@@ -142,7 +126,7 @@ def message_update(book: Book, d: bytes) -> None:
 
     Its author is not news: it may be as old as the message.
     """
-    head = _message(d)
+    head = message(d)
 
     def change(old: Fields) -> Fields:
         new = fields(d)
@@ -179,7 +163,7 @@ def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
 
 def message_delete(book: Book, d: bytes) -> None:
     """The channel's ``last_message_id`` stays: it may name a message that is gone."""
-    head = _message(d)
+    head = message(d)
     _delete(book, head.channel_id, [head.id])
 
 
@@ -259,19 +243,10 @@ def _reaction(book: Book, d: bytes, change: int) -> None:
         _change(book, channel_id, message_id, lambda old: _react(old, event, change, mine))
 
 
-class _Reaction(msgspec.Struct, gc=False):
-    guild_id: int | None = None
-    user_id: int | None = None
-    member: msgspec.Raw = NULL
-
-
-_reaction_head = msgspec.json.Decoder(_Reaction, strict=False).decode
-
-
 def reaction_add(book: Book, d: bytes) -> None:
     """One more; in guilds with the whole member of who reacted."""
     if book.takes_authors and not book.echoes.carried(d):
-        head = _reaction_head(d)
+        head = carrying(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
             book.hear_whole(head.guild_id, head.user_id, bytes(head.member))
     if "messages" in book.kept:
