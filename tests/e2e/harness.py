@@ -74,12 +74,9 @@ class Gateway(Child):
 
     async def logged(self, words: str) -> str:
         """Wait until a line with *words* is in the log; that line."""
-        while True:
-            for line in self.log.read_text(errors="replace").splitlines() if self.log.exists() else []:
-                if words in line:
-                    return line
+        while (found := await self.line_with(words)) is None:
             assert self.running, f"the gateway has ended without saying {words!r}:\n{self.tail(60)}"
-            await asyncio.sleep(LOOK)
+        return found
 
     async def exited(self) -> int:
         """Wait for its end; the exit code."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rateway.simulator.people import BOT_ID
+from rateway.simulator.world_dispatch import WorldOptions
 from tests.aio import run
 
 from .api import Api, api
@@ -206,6 +207,19 @@ def test_users_come_speak_rename_themselves_and_go() -> None:
         ]
 
     with_api(test)
+
+
+def test_the_members_to_speak_as_are_people() -> None:
+    async def main() -> None:
+        # Every 97th user is a bot: guilds that have one from its first member to its last.
+        async with api(WorldOptions(guilds=100, members_per_guild=12)) as it:
+            people = it.world.people
+            for listed in await it.do("GET", "/simulator/guilds"):
+                indices = [people.index_of(user_id) for user_id in listed["members"]]
+                assert len(indices) == 5
+                assert not [index for index in indices if index is None or people.user(index)["bot"]]
+
+    run(main())
 
 
 def test_the_bot_is_moved_in_and_out_of_guilds_and_the_world_can_be_read() -> None:

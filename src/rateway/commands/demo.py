@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
-from rateway.demo.scene import Options, SimulatorGone
+from rateway.demo.scene import Options, SimulatorGone, WorkerGone
 from rateway.secret import Secret
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         return asyncio.run(_run(wanted))
-    except (BrokerUnavailable, SimulatorGone) as error:
+    except (BrokerUnavailable, SimulatorGone, WorkerGone) as error:
         print(f"rateway demo: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ INHERITED = (
     "COVERAGE_PROCESS_START",
 )
 
+#: Between two looks at a child's log, seconds.
+LOOK = 0.05
 
 _prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
@@ -97,11 +100,25 @@ class Child:
             await self.kill()
             return -signal.SIGKILL
 
+    def lines(self) -> list[str]:
+        """What it has logged until now."""
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    async def line_with(self, words: str, patience: float = 15.0) -> str | None:
+        """The first line with *words* in its log; None when it has ended or *patience* seconds are over without one."""
+        until = time.monotonic() + patience
+        while True:
+            # Looked at before the log: what it wrote last is still seen.
+            over = not self.running or time.monotonic() >= until
+            found = next((line for line in self.lines() if words in line), None)
+            if found is not None or over:
+                return found
+            # Nobody tells of a line in a file.
+            await asyncio.sleep(LOOK)
+
     def tail(self, lines: int = 20) -> str:
         """The end of what it logged."""
-        if not self.log.exists():
-            return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.lines()[-lines:])
 
 
 def memory_of(pid: int | None) -> int:

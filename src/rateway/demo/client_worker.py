@@ -13,6 +13,9 @@ import aiohttp
 
 from rateway.client import ClientError, Event, Worker
 
+#: The events that it has handlers for.
+EVENTS = ("MESSAGE_CREATE", "READY")
+
 
 async def reply(http: aiohttp.ClientSession, url: str, event: Event, content: str) -> None:
     body = {"content": content, "message_reference": {"message_id": event.data["id"]}}
@@ -22,7 +25,7 @@ async def reply(http: aiohttp.ClientSession, url: str, event: Event, content: st
                 break
             limited = await response.json()
         await asyncio.sleep(float(limited["retry_after"]))
-    print(f"replied with {response.status} in {event.data['channel_id']}", flush=True)
+    print(f"replied with {response.status} to {event.data['id']} in {event.data['channel_id']}", flush=True)
 
 
 async def main() -> None:
@@ -33,7 +36,8 @@ async def main() -> None:
     }
     async with (
         aiohttp.ClientSession(headers=headers) as http,
-        Worker(os.environ["AMQP_URI"], cluster=cluster, queue=f"worker-{cluster}") as worker,
+        # Named at once, so that the queue collects them as soon as it says that it listens.
+        Worker(os.environ["AMQP_URI"], cluster=cluster, events=EVENTS, queue=f"worker-{cluster}") as worker,
     ):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
 

@@ -53,7 +53,7 @@ class Worker:
                     break
                 limited = await response.json()
             await asyncio.sleep(float(limited["retry_after"]))
-        print(f"replied with {response.status} in {event['channel_id']}", flush=True)
+        print(f"replied with {response.status} to {event['id']} in {event['channel_id']}", flush=True)
 
 
 async def main() -> None:

@@ -33,6 +33,12 @@ from rateway.transports.amqp.uri import parse
 SIMULATOR_PATIENCE = 60.0
 #: Pings are said in so many guilds, in turns.
 PING_GUILDS = 64
+#: How long a worker may take to bind its queue, seconds: 1 s is usual.
+WORKER_PATIENCE = 60.0
+
+
+class WorkerGone(RuntimeError):
+    """A worker did not begin to listen; the text says what it logged."""
 
 
 class SimulatorGone(RuntimeError):
@@ -77,7 +83,8 @@ class Scene:
     uri: str
     #: Places where one can speak: (user, channel) of each guild.
     places: list[tuple[str, str]] = field(default_factory=list)
-    pings: int = 0
+    #: The ids of the messages `!ping`.
+    pings: list[str] = field(default_factory=list)
     #: The gateway is away because we killed it.
     killing: bool = False
     #: How often it ended by itself.
@@ -152,21 +159,27 @@ class Scene:
         """A user says `!ping` in the next guild."""
         if not self.places:
             return
-        user, channel = self.places[self.pings % len(self.places)]
+        user, channel = self.places[len(self.pings) % len(self.places)]
         try:
-            await self.steering.speak(user, channel, "!ping")
+            message_id = await self.steering.speak(user, channel, "!ping")
         except ClientResponseError:
             # The world lives: that member has left, or the channel is gone.
             await self.look_for_places()
         else:
-            self.pings += 1
+            self.pings.append(message_id)
+
+    def answered(self) -> int:
+        """How many of the pings a worker has answered; one that came twice counts once."""
+        lines = [line for worker in self.workers for line in worker.lines()]
+        answers = {line.split(" to ")[1].split()[0] for line in lines if line.startswith("replied with ")}
+        return len(answers.intersection(self.pings))
 
 
 @asynccontextmanager
 async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[Scene]:
     """Start everything but the gateway's events; all of it has ended when this is left.
 
-    Raises BrokerUnavailable and SimulatorGone.
+    Raises BrokerUnavailable, SimulatorGone and WorkerGone.
     """
     if options.amqp_uri is not None:
         await _try_broker(options.amqp_uri)
@@ -273,6 +286,10 @@ async def _start_workers(
         exits.push_async_callback(worker.terminate)
         await worker.start()
         workers.append(worker)
+    # What is said before a queue is bound, no worker hears.
+    for worker in workers:
+        if await worker.line_with("listening on", WORKER_PATIENCE) is None:
+            raise WorkerGone(f"{worker.name} does not listen:\n{worker.tail()}")
     return workers
 
 

@@ -1,4 +1,4 @@
-"""The course of the demonstration: wait for the first event, let things go wrong, drain, audit."""
+"""The course of the demonstration: wait for the guilds, let things go wrong, drain, audit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rateway.demo.show import MIB, Frame, Show, clusters_of, summary_of
 FRAME = 0.5
 #: Seconds between two users who say `!ping`.
 PING = 0.5
-#: The gateway's first event has to come within this time, seconds.
+#: The gateway's first event has to come within this time, and so has each further one of its guilds', seconds.
 START_PATIENCE = 90.0
 #: At the end, so long without a new arrival means that nothing more comes, seconds.
 SILENCE = 20.0
-#: Workers that have replied to nobody for so long have replied to all that they heard, seconds.
-REPLIES = 2.0
+#: Seconds between two looks at what the workers have answered.
+ANSWERS = 0.25
 #: Without an end, the faults come again in rounds of so many seconds.
 ROUND = 60.0
 
@@ -40,7 +40,7 @@ async def run(options: Options, console: Console) -> int:
     show = Show(console)
     async with scenes.opened(options, show.say) as scene:
         try:
-            await _first_event(scene)
+            await beginning(scene)
         except TimeoutError:
             show.say(
                 f"no event within {START_PATIENCE:.0f} s; the gateway's last words:\n{scene.gateway.tail()}"
@@ -74,10 +74,13 @@ async def _shown(scene: Scene, show: Show) -> None:
         await asyncio.gather(frames, return_exceptions=True)
 
 
-async def _first_event(scene: Scene) -> None:
-    """Until something arrives; with the rate at 0 before, that is a READY."""
-    async with asyncio.timeout(START_PATIENCE):
-        await scene.collector.arrival.wait()
+async def beginning(scene: Scene) -> None:
+    """Until every guild has arrived; then Discord may stir. Of a guild that is still to come it would tell nothing."""
+    names, arrival = scene.collector.receipts.names, scene.collector.arrival
+    while names["GUILD_CREATE"] < scene.options.guilds:
+        arrival.clear()
+        async with asyncio.timeout(START_PATIENCE):
+            await arrival.wait()
     await scene.steering.rate(scene.options.rate)
 
 
@@ -186,12 +189,22 @@ async def _drain(scene: Scene, show: Show) -> None:
     await scene.steering.rate(0)
     await _arrive(scene, show)
     # Each reply of a worker is one more event: before the last ones are counted, no worker may write any more.
-    before = -1
-    while before < (replied := _replied(scene)) < scene.pings:
-        before = replied
-        await asyncio.sleep(REPLIES)
+    await _answers(scene, show)
     await asyncio.gather(*(worker.terminate() for worker in scene.workers))
     await _arrive(scene, show)
+
+
+async def _answers(scene: Scene, show: Show) -> None:
+    """Until each ping has its answer: a worker that comes back to its queue answers what was said meanwhile."""
+    answered, since = scene.answered(), time.monotonic()
+    while answered < len(scene.pings):
+        if time.monotonic() - since >= SILENCE:
+            show.say(f"no worker has answered for {SILENCE:.0f} s")
+            return
+        await asyncio.sleep(ANSWERS)
+        before, answered = answered, scene.answered()
+        if answered > before:
+            since = time.monotonic()
 
 
 async def _arrive(scene: Scene, show: Show) -> None:
@@ -236,7 +249,7 @@ async def _result(scene: Scene, show: Show) -> int:
 async def _facts(scene: Scene) -> dict[str, str]:
     """What the running gateway and the workers' logs have to say at the end."""
     facts = {
-        "!ping said, replies by workers": f"{scene.pings}, {_replied(scene)}",
+        "!ping said, answered by workers": f"{len(scene.pings)}, {scene.answered()}",
         "health": await scene.health(),
     }
     caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
@@ -258,9 +271,3 @@ async def _questions(scene: Scene) -> dict[str, str]:
         return {"queries": "not answered"}
     told = ", ".join(f"{kind} {found.status}" for (kind, _), found in zip(asked, answers, strict=True))
     return {"queries": told, "slowest answer": f"{max(found.ms for found in answers):.1f} ms"}
-
-
-def _replied(scene: Scene) -> int:
-    """How many replies Discord has taken from the workers."""
-    lines = [line for worker in scene.workers for line in worker.log.read_text(errors="replace").splitlines()]
-    return sum(line.startswith("replied with 200") for line in lines)

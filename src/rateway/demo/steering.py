@@ -80,10 +80,11 @@ class Steering:
         await self.post("rate", {"rate": rate} if events is None else {"rate": rate, "events": events})
 
     async def guilds(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """Each guild with `id`, `channel_id` of a text channel, and the ids of some `members`."""
+        """Each guild with `id`, `channel_id` of a text channel, and the ids of some `members`, none a bot."""
         found: list[dict[str, Any]] = await self.get(f"guilds?limit={limit}")
         return found
 
-    async def speak(self, user_id: str, channel_id: str, content: str) -> None:
-        """Say something as a user."""
-        await self.post(f"users/{user_id}/messages", {"channel_id": channel_id, "content": content})
+    async def speak(self, user_id: str, channel_id: str, content: str) -> str:
+        """Say something as a user; the message's id."""
+        message = await self.post(f"users/{user_id}/messages", {"channel_id": channel_id, "content": content})
+        return str(message["id"])

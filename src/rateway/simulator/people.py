@@ -103,6 +103,11 @@ class People:
             return None
         return index
 
+    @staticmethod
+    def is_bot(index: int) -> bool:
+        """Whether a program speaks as this user: one in 97, as in a usual guild."""
+        return index % 97 == 96
+
     def user(self, index: int) -> Json:
         """The user object as others see it. Do not change it: use `change`."""
         changed = self.changed.get(index)
@@ -117,7 +122,7 @@ class People:
             "discriminator": "0",
             "global_name": f"{name} {second}" if bits & 0x30000 else None,
             "avatar": f"{bits:016x}{bits ^ 0x5BD1E995:016x}" if bits & 0x1C0000 else None,
-            "bot": index % 97 == 96,
+            "bot": self.is_bot(index),
             "system": False,
             "banner": f"a_{bits:032x}" if bits & 0xF00000 == 0 else None,
             "accent_color": bits & 0xFFFFFF if bits & 0x7000000 == 0 else None,

@@ -6,6 +6,7 @@ These routes are the simulator's own and need no token: below `/simulator`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Final
 
 from aiohttp import web
@@ -178,17 +179,17 @@ async def _newcomer(rest: Rest, request: web.Request) -> Json:
 
 
 async def _guilds(rest: Rest, request: web.Request) -> list[Json]:
-    """Where to begin: each guild with a text channel and some members."""
-    world = rest.world
+    """Where to begin: each guild with a text channel and some members who are people: workers heed no bots."""
+    world, people = rest.world, rest.world.people
     found = []
     for number in world.guild_ids[: int(request.query.get("limit", "100"))]:
         d: Json = {"id": str(number), "available": world.is_available(number)}
         if d["available"]:
             guild = world.guild(number)
             text = next((key for key, c in guild.channels.items() if c["type"] == TEXT), None)
-            people = [world.people.id_of(index) for index, _ in zip(guild.roster, range(5), strict=False)]
+            members = islice((index for index in guild.roster if not people.is_bot(index)), 5)
             d |= {"name": guild.fields["name"], "member_count": len(guild.roster)}
-            d |= {"channel_id": text, "members": people}
+            d |= {"channel_id": text, "members": [people.id_of(index) for index in members]}
         found.append(d)
     return found
 
