@@ -16,8 +16,8 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,13 @@ def warm_up(variant: Variant) -> int:
     return 150 if variant.shards <= 64 else 10
 
 
+# Starts a gateway that is not ours: (variant, the stand-in's port, a folder for its log, the broker's address).
+Starter = Callable[[Variant, int, Path, str], AbstractContextManager[Child]]
+# How often events are looked for that have not arrived although the gateway rests: half a second each.
+LOOKS = 20
+LOOK_S = 0.5
+# RabbitMQ's statistics are as old as this at the most.
+SETTLED_S = 0.3
 # How long a rate is held in one round.
 PACED_SECONDS = 4.0
 # A gateway that rests still looks after its timers: 5 ms in 0.2 s would be 2.5 % of a core.
@@ -135,10 +142,13 @@ QUIET_MS = 3.0
 
 
 class Stands:
-    """What rounds of the same streams share: the stand-in for Discord and the floor, each started once."""
+    """What rounds of the same streams share: the stand-in for Discord and the floor, each started once. ``starters``:
+    who else can be started than ours.
+    """
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, starters: Mapping[str, Starter]) -> None:
         self._stack = stack
+        self.starters = starters
         self._discords: dict[tuple[Recipe, str], tuple[Child, int]] = {}
         self._floors: dict[tuple[Recipe, str], Child] = {}
 
@@ -162,20 +172,30 @@ class Stands:
         return float(statistics.median(json.loads(self._floors[key].hear())))
 
 
+def ours(variant: Variant, port: int, folder: Path, broker: str) -> AbstractContextManager[Child]:
+    """The gateway itself."""
+    more = {"COMPRESSION": NAMES[variant.compression]} | CACHES[variant.cache] | variant.settings
+    return child.gateway(folder, f"http://127.0.0.1:{port}/api/v10", broker, variant.shards, **more)
+
+
+def naive(variant: Variant, port: int, folder: Path, broker: str) -> AbstractContextManager[Child]:
+    """One as one would write it in Python."""
+    api = f"http://127.0.0.1:{port}/api/v10"
+    told = json.dumps({"api": api, "port": port, "broker": broker, "shards": variant.shards})
+    log = folder / "naive.log"
+    return child.child("benchmarks.path.naive", variant.who, told, log=log, cores=machine.MEASURED)
+
+
+# They need so long for an event that they get fewer of them.
+NAIVE: dict[str, Starter] = {"hikari": naive, "discord.py": naive}
+
+
 @contextmanager
-def standing(variant: Variant, discord: Child, port: int, folder: Path, broker: str) -> Iterator[Child]:
+def standing(
+    variant: Variant, starter: Starter, discord: Child, port: int, folder: Path, broker: str
+) -> Iterator[Child]:
     """The gateway, all shards live and quiet."""
-    with ExitStack() as stack:
-        api = f"http://127.0.0.1:{port}/api/v10"
-        if variant.who == "rateway":
-            more = {"COMPRESSION": NAMES[variant.compression]} | CACHES[variant.cache] | variant.settings
-            gateway = stack.enter_context(child.gateway(folder, api, broker, variant.shards, **more))
-        else:
-            told = json.dumps({"api": api, "port": port, "broker": broker, "shards": variant.shards})
-            log = folder / "naive.log"
-            gateway = stack.enter_context(
-                child.child("benchmarks.path.naive", variant.who, told, log=log, cores=machine.MEASURED)
-            )
+    with starter(variant, port, folder, broker) as gateway:
         try:
             discord.fact("live")
         except child.Hung as hung:
@@ -196,7 +216,9 @@ def round_of(
     with (
         tempfile.TemporaryDirectory() as name,
         _readers(variant, address),
-        standing(variant, discord, port, Path(name), address) as gateway,
+        standing(
+            variant, stands.starters.get(variant.who, ours), discord, port, Path(name), address
+        ) as gateway,
     ):
         pids = machine.tree(gateway.pid)
         if variant.rate is not None:
@@ -209,24 +231,40 @@ def round_of(
             discord.say(json.dumps({"do": "flood", "events": flooded}))
             discord.fact("sent")
             child.until_quiet(pids)
+        base = _settled(counter)
         before, asleep, began = machine.cpu_ns(pids), machine.switches(pids[-1]), time.monotonic()
-        base = counter()
         if variant.rate is None:
             discord.say(json.dumps({"do": "flood", "events": flooded}))
         else:
             discord.say(json.dumps({"do": "pace", "rate": variant.rate, "seconds": PACED_SECONDS}))
-        sent = discord.fact("sent")
+        sent = int(discord.fact("sent")["sent"])
         after, ended = child.until_quiet(pids, quiet_ms=QUIET_MS)
         # Asked over HTTP, RabbitMQ tells its count late; only work of the gateway moves the end.
-        while counter() - base < sent["sent"]:
+        looks = 0
+        while counter() - base < sent and looks < LOOKS:
+            time.sleep(LOOK_S)
+            looks += 1
             again, later = child.until_quiet(pids, quiet_ms=QUIET_MS)
             if again - after > 5e6:
                 after, ended = again, later
+                looks = 0
         return {
-            "us": (after - before) / 1000 / sent["sent"],
-            "per_s": sent["sent"] / (ended - began),
-            "wakeups": (machine.switches(pids[-1]) - asleep) / sent["sent"],
+            "us": (after - before) / 1000 / sent,
+            "per_s": sent / (ended - began),
+            "wakeups": (machine.switches(pids[-1]) - asleep) / sent,
+            "missing": sent - (counter() - base),
         }
+
+
+def _settled(counter: Counter) -> int:
+    """A count that does not rise any more."""
+    found = counter()
+    while True:
+        time.sleep(SETTLED_S)
+        again = counter()
+        if again == found:
+            return found
+        found = again
 
 
 @contextmanager
@@ -241,19 +279,29 @@ def _readers(variant: Variant, address: str) -> Iterator[None]:
 
 
 def measure(
-    report: Report, variants: list[Variant], runs: int, events: int, within: float = math.inf
+    report: Report,
+    variants: list[Variant],
+    runs: int,
+    events: int,
+    within: float = math.inf,
+    starters: Mapping[str, Starter] = NAIVE,
+    places: Mapping[str, tuple[Counter, str]] = {},
 ) -> None:
-    """All variants in turns, ``runs`` times; a row for each. No turn is begun that would not end ``within`` seconds."""
+    """All variants in turns, ``runs`` times; a row for each. No turn is begun that would not end ``within`` seconds.
+
+    ``starters``: who is started how, when it is not ours; ``places``: (how many have arrived there, its address) of
+    what stands in a broker's place, by name.
+    """
     began = time.monotonic()
     found: dict[Variant, list[dict[str, float]]] = {variant: [] for variant in variants}
     floors: dict[Variant, list[float]] = {variant: [] for variant in variants}
     brokers = {variant.broker for variant in variants}
     with ExitStack() as stack:
-        address: dict[str, tuple[Counter, str]] = {}
-        stands = Stands(stack)
+        address = dict(places)
+        stands = Stands(stack, starters)
         if "sink" in brokers:
             process, uri = stack.enter_context(child.sink())
-            address["sink"] = (_ask(process), uri)
+            address["sink"] = (asked(process), uri)
         if "rabbitmq" in brokers:
             address["rabbitmq"] = stack.enter_context(rabbitmq())
         for turn in range(runs):
@@ -263,7 +311,7 @@ def measure(
                 break
             for variant in variants:
                 load = report.see_load()
-                recipe = recipe_of(variant, events // 8 if variant.who != "rateway" else events)
+                recipe = recipe_of(variant, events // 8 if variant.who in NAIVE else events)
                 try:
                     result = round_of(variant, recipe, stands, *address[variant.broker])
                 except child.Hung as hung:
@@ -287,6 +335,9 @@ def measure(
             # What sleeping between events costs anyway, on this machine and at this rate.
             paced = [each["paced_floor_us"] for each in results if "paced_floor_us" in each]
             more = {"paced_floor_us": paced} if paced else {}
+            # Less than nothing: some came twice, or something of the gateway's own did.
+            if any(each["missing"] for each in results):
+                more["missing"] = [each["missing"] for each in results]
             report.row(
                 variant.label,
                 us=[each["us"] for each in results],
@@ -299,7 +350,9 @@ def measure(
             )
 
 
-def _ask(process: Child) -> Counter:
+def asked(process: Child) -> Counter:
+    """A child's answer to an empty line."""
+
     def count() -> int:
         process.say("")
         return int(process.hear())

@@ -33,27 +33,28 @@ class Hung(RuntimeError):
 
 
 class Child:
-    """One process: ``python -m MODULE ARGUMENTS``, on some of the cores when they are given.
+    """One process: ``python -m MODULE ARGUMENTS``, or a program by its path; on some of the cores when they are given.
 
     The gateway is on the core that is measured, or on all when it is several processes.
     """
 
     def __init__(
         self,
-        module: str,
+        module: str | Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
         cores: set[int] | None = None,
     ) -> None:
         self.module = module
+        command = [str(module)] if isinstance(module, Path) else [sys.executable, "-m", module]
         if module == "rateway" and cores is None:
             alone = (environment or {}).get("PROCESSES") == "1"
             cores = machine.MEASURED if alone else machine.MEASURED | machine.AROUND
         self.log = log
         output = log.open("ab") if log is not None else None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*command, *arguments],
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}/src:{ROOT}", **(environment or {})},
             stdin=subprocess.PIPE,
@@ -127,7 +128,7 @@ class Child:
 
 @contextmanager
 def child(
-    module: str,
+    module: str | Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     log: Path | None = None,

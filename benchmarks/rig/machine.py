@@ -59,9 +59,14 @@ def system_share(pid: int) -> float:
 
 
 def switches(pid: int) -> int:
-    """How often a process has gone to sleep: each is a wake-up later on."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.split("voluntary_ctxt_switches:")[1].split()[0])
+    """How often a process's threads have gone to sleep: each is a wake-up later on."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        try:
+            total += int(status.read_text().split("voluntary_ctxt_switches:")[1].split()[0])
+        except OSError:
+            continue
+    return total
 
 
 def pss(pid: int, which: str = "Pss") -> int:

@@ -19,8 +19,10 @@ def _plot() -> Any:
     return plt
 
 
-def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: str) -> None:
-    """Horizontal bars with the runs' extremes, largest below; a logarithmic axis when they differ much."""
+def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: str, ours: str = "") -> None:
+    """Horizontal bars with the runs' extremes, largest below; a logarithmic axis when they differ much. Rows whose
+    label does not begin with ``ours`` are pale.
+    """
     plot = _plot()
     if plot is None or not rows:
         return
@@ -29,9 +31,8 @@ def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: st
     low = [row[1]["median"] - row[1]["low"] for row in rows]
     high = [row[1]["high"] - row[1]["median"] for row in rows]
     figure, axes = plot.subplots(figsize=(9, 0.7 + 0.36 * len(rows)))
-    axes.barh(
-        [row[0] for row in rows], middle, xerr=[low, high], color="#5865f2", ecolor="#888888", capsize=2
-    )
+    colours = ["#5865f2" if row[0].startswith(ours) else "#b3b8d4" for row in rows]
+    axes.barh([row[0] for row in rows], middle, xerr=[low, high], color=colours, ecolor="#888888", capsize=2)
     for place, value in enumerate(middle):
         axes.text(value, place, f" {value:.3g}", va="center", fontsize=8)
     if max(middle) > 20 * min(middle):

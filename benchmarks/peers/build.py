@@ -1,0 +1,75 @@
+"""Which peers can be built here, and of which versions are they?"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+from benchmarks.rig.child import ROOT
+
+HERE = Path(__file__).parent
+# Outside of what is packed or linted.
+BUILT = ROOT / ".cache" / "peers"
+# Whose versions decide a figure.
+CRATES = ("flate2", "lapin", "tokio", "tokio-websockets", "twilight-gateway")
+# The first build fetches and compiles everything.
+PATIENCE = 1800.0
+
+
+def crates(lock: str) -> dict[str, str]:
+    """Versions of the crates that decide, of a Cargo.lock."""
+    found = {package["name"]: package["version"] for package in tomllib.loads(lock)["package"]}
+    return {name: found[name] for name in CRATES if name in found}
+
+
+def modules(mod: str) -> dict[str, str]:
+    """Versions of the Go modules that are asked for by a go.mod itself."""
+    found = {}
+    for line in mod.splitlines():
+        words = line.removeprefix("require ").split()
+        if len(words) == 2 and words[1].startswith("v"):
+            found[words[0].rpartition("/")[2]] = words[1].removeprefix("v")
+    return found
+
+
+def rust() -> dict[str, str]:
+    """Both programs for each compression, in ``BUILT``; their versions, or nothing when they cannot be built."""
+    for compression in ("zlib", "zstd"):
+        command = ["cargo", "build", "--release", "--locked", "--features", compression]
+        more = [
+            "--manifest-path",
+            str(HERE / "rust" / "Cargo.toml"),
+            "--target-dir",
+            str(BUILT / compression),
+        ]
+        if not _run("Rust", "cargo (with Rust 1.89 or newer), a C compiler and cmake", command + more, HERE):
+            return {}
+    return crates((HERE / "rust" / "Cargo.lock").read_text()) | {"rust": _version("rustc", "--version")}
+
+
+def go() -> dict[str, str]:
+    """The program in Go, in ``BUILT``; its versions, or nothing when it cannot be built."""
+    command = ["go", "build", "-mod=readonly", "-trimpath", "-o", str(BUILT / "discordgo"), "."]
+    if not _run("Go", "go (1.24 or newer)", command, HERE / "go"):
+        return {}
+    return modules((HERE / "go" / "go.mod").read_text()) | {"go": _version("go", "version")}
+
+
+def _run(language: str, needs: str, command: list[str], folder: Path) -> bool:
+    if shutil.which(command[0]) is None:
+        print(f"the rows in {language} are left out: install {needs}")
+        return False
+    BUILT.mkdir(parents=True, exist_ok=True)
+    print(f"building the peers in {language}: the first time this takes minutes", flush=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if done.returncode:
+        end = "\n".join(done.stderr.splitlines()[-15:])
+        print(f"the rows in {language} are left out, they cannot be built (needed: {needs}):\n{end}")
+    return not done.returncode
+
+
+def _version(*command: str) -> str:
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return next((word.removeprefix("go") for word in told if word.removeprefix("go")[:1].isdigit()), "")

@@ -1,0 +1,65 @@
+"""What stands beside us in ``benchmarks/peers`` is counted and named correctly."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from benchmarks.path.__main__ import Variant
+from benchmarks.peers import build
+from benchmarks.peers.__main__ import variants
+from benchmarks.peers.client import Frames
+from rateway.simulator import wire
+
+TEXT, BINARY, PING = 1, 2, 9
+
+
+def frames(count: int, chance: random.Random) -> bytes:
+    """Text frames of all three sizes of heads, with others between them."""
+    sizes = (0, 1, 125, 126, 127, 1000, 65_535, 65_536, 70_000)
+    made = []
+    for _ in range(count):
+        made.append(wire.frame(TEXT, bytes([0x81]) * chance.choice(sizes)))
+        if chance.random() < 0.3:
+            made.append(wire.frame(chance.choice((BINARY, PING)), b"\x81\x7e" * chance.randrange(60)))
+    return b"".join(made)
+
+
+def test_frames_are_counted_whole_and_byte_by_byte() -> None:
+    data = frames(12, random.Random(1))
+    whole, single = Frames(), Frames()
+    whole.feed(data)
+    for at in range(len(data)):
+        single.feed(data[at : at + 1])
+    assert (whole.count, single.count) == (12, 12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_frames_are_counted_however_reads_cut_them(seed: int) -> None:
+    chance = random.Random(seed)
+    data = memoryview(frames(40, chance))
+    counted, at = Frames(), 0
+    while at < len(data):
+        size = chance.choice((1, 2, 3, 9, 500, 64 * 1024))
+        counted.feed(data[at : at + size])
+        at += size
+    assert counted.count == 40
+
+
+def test_versions_are_those_that_are_pinned() -> None:
+    rust = build.crates((build.HERE / "rust" / "Cargo.lock").read_text())
+    assert set(rust) == set(build.CRATES)
+    go = build.modules((build.HERE / "go" / "go.mod").read_text())
+    assert set(go) == {"discordgo", "amqp091-go"}
+    assert all(version[0].isdigit() for version in (*rust.values(), *go.values()))
+
+
+def test_every_shape_has_ours_and_each_peer() -> None:
+    found = variants()
+    shapes = {(each.shards, each.rate) for each in found}
+    for shards, rate in shapes:
+        here = {each.who for each in found if (each.shards, each.rate) == (shards, rate)}
+        assert here == {each.who for each in found}
+    assert len({each.label for each in found}) == len(found)
+    assert Variant(shards=64, rate=50) in found
