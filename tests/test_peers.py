@@ -48,7 +48,7 @@ def test_frames_are_counted_however_reads_cut_them(seed: int) -> None:
 
 
 def test_versions_are_those_that_are_pinned() -> None:
-    rust = build.crates((build.HERE / "rust" / "Cargo.lock").read_text())
+    rust = build.pinned()
     assert set(rust) == set(build.CRATES)
     go = build.modules((build.HERE / "go" / "go.mod").read_text())
     assert set(go) == {"discordgo", "amqp091-go"}

@@ -18,10 +18,24 @@ CRATES = ("flate2", "lapin", "tokio", "tokio-websockets", "twilight-gateway")
 PATIENCE = 1800.0
 
 
-def crates(lock: str) -> dict[str, str]:
-    """Versions of the crates that decide, of a Cargo.lock."""
-    found = {package["name"]: package["version"] for package in tomllib.loads(lock)["package"]}
-    return {name: found[name] for name in CRATES if name in found}
+def crates(*manifests: str) -> dict[str, str]:
+    """Versions of the crates that decide, as each Cargo.toml pins them."""
+    found: dict[str, str] = {}
+    for manifest in map(tomllib.loads, manifests):
+        for asked in (
+            manifest.get("workspace", {}).get("dependencies", {}),
+            manifest.get("dependencies", {}),
+        ):
+            for name, how in asked.items():
+                version = how if isinstance(how, str) else how.get("version", "")
+                if name in CRATES and version.startswith("="):
+                    found[name] = version[1:]
+    return found
+
+
+def pinned() -> dict[str, str]:
+    """Versions of what decides in Rust."""
+    return crates(*(path.read_text() for path in sorted((HERE / "rust").glob("**/Cargo.toml"))))
 
 
 def modules(mod: str) -> dict[str, str]:
@@ -35,9 +49,12 @@ def modules(mod: str) -> dict[str, str]:
 
 
 def rust() -> dict[str, str]:
-    """Both programs for each compression, in ``BUILT``; their versions, or nothing when they cannot be built."""
+    """Both programs for each compression, in ``BUILT``; their versions, or nothing when they cannot be built.
+
+    What they ask for by name is pinned in their Cargo.toml; cargo writes down what that leads to.
+    """
     for compression in ("zlib", "zstd"):
-        command = ["cargo", "build", "--release", "--locked", "--features", compression]
+        command = ["cargo", "build", "--release", "--features", compression]
         more = [
             "--manifest-path",
             str(HERE / "rust" / "Cargo.toml"),
@@ -46,7 +63,7 @@ def rust() -> dict[str, str]:
         ]
         if not _run("Rust", "cargo (with Rust 1.89 or newer), a C compiler and cmake", command + more, HERE):
             return {}
-    return crates((HERE / "rust" / "Cargo.lock").read_text()) | {"rust": _version("rustc", "--version")}
+    return pinned() | {"rust": _version("rustc", "--version")}
 
 
 def go() -> dict[str, str]:
