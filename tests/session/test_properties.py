@@ -127,7 +127,7 @@ def test_no_sequence_of_facts_raises_or_breaks_what_must_hold(
         if conversation.state in (State.STOPPED, State.FATAL):
             assert conversation.wake_at is None
         elif conversation.state not in (State.IDLE, State.CONNECTING, State.WAITING_PERMIT):
-            paused = conversation.state is State.BACKING_OFF and conversation._paused_at is not None
+            paused = conversation.state is State.BACKING_OFF and conversation._waits.paused
             assert conversation.wake_at is not None or paused
     for order in driver.taken:
         # Rule: no session is ended by accident.

@@ -28,19 +28,18 @@ from rateway.discord.opcodes import Opcode
 from rateway.lane import Intake
 from rateway.session import orders
 from rateway.session.allowance import Allowance
+from rateway.session.attempts import IN_SESSION, Attempts
 from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
 from rateway.session.inflate import InflateError, make_inflater
 from rateway.session.numbering import Numbering
-from rateway.session.options import Chance, Compression, SessionOptions
+from rateway.session.options import Chance, SessionOptions
 from rateway.session.orders import Command, DialFailure, Order, PermitOutcome, State, StoredSession
-from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address
+from rateway.session.waits import Waits
 
 __all__ = ["Conversation"]
 
 # States with an open WebSocket.
 OPEN = frozenset({State.WAITING_HELLO, State.WAITING_PERMIT, State.IDENTIFYING, State.RESUMING, State.LIVE})
-# States in which the session's life depends on what ends the connection.
-IN_SESSION = frozenset({State.RESUMING, State.LIVE})
 ENDED = frozenset({State.STOPPED, State.FATAL})
 
 # Server error, restart, overload, bad gateway: trying again at once would find the same.
@@ -54,11 +53,6 @@ LONGEST_RETRY_AFTER = 86_400.0
 LONG_DELAY = 60.0
 # A permit that was refused is not asked for again sooner than this.
 SOONEST_REQUEST = 1.0
-# A Discord that is this slow is not waited for any longer, however many Hellos were missed.
-LONGEST_HELLO = 60.0
-# Corrupt streams in a row before Hello after which the next compression is tried.
-CORRUPT_HELLOS = 2
-NEXT_COMPRESSION: dict[Compression, Compression] = {"zstd-stream": "zlib-stream", "zlib-stream": "none"}
 # How long after a request for members its RATE_LIMITED answer is looked for.
 WATCH = 60.0
 # Different texts of notes that are given once per process; more are not worth their memory.
@@ -83,10 +77,9 @@ class Conversation(Intake):
     """
 
     __slots__ = (
-        "_allowance", "_chance", "_compression", "_connection", "_corrupt_hellos", "_deadline", "_delays", "_heart",
-        "_hosts", "_live_since", "_lost", "_missed_hellos", "_noted", "_numbering", "_options", "_patience",
-        "_paused_at", "_preferred", "_presence", "_retry_at", "_settled", "_shard", "_watch_until", "gateway_url",
-        "ignored", "latency", "orders", "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+        "_allowance", "_attempts", "_chance", "_connection", "_heart", "_lost", "_noted", "_numbering", "_options",
+        "_presence", "_settled", "_shard", "_waits", "_watch_until", "gateway_url", "ignored", "latency", "orders",
+        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -118,9 +111,7 @@ class Conversation(Intake):
         self._shard = (shard_id, shard_count)
         self._options = options
         self._chance = chance
-        # A session is resumed with what it was begun with; the preferred one begins the next.
-        self._preferred: Compression = options.compression
-        self._compression: Compression = (session and session.compression) or options.compression
+        self._attempts = Attempts(options, chance, session.compression if session else None)
         self._connection = 0
         self._feed = _nothing
         self._heart: Heartbeat | None = None
@@ -135,17 +126,9 @@ class Conversation(Intake):
             budget=options.command_budget,
         )
         self._presence: Any = None
-        self._delays = Delays(options, chance)
-        self._patience = Patience(options.resume_attempts, options.resume_patience)
-        self._hosts = Hosts()
         self._lost = False
-        self._live_since = 0.0
-        self._deadline: float | None = None
-        self._retry_at: float | None = None
-        self._paused_at: float | None = None
+        self._waits = Waits(options)
         self._watch_until = 0.0
-        self._corrupt_hellos = 0
-        self._missed_hellos = 0
         self._noted: set[str] = set()
 
     @property
@@ -168,9 +151,8 @@ class Conversation(Intake):
         """The WebSocket is open."""
         if self.state is State.CONNECTING and connection in (None, self._connection):
             self.heard_at = now
-            self._feed = make_inflater(self._compression, self._options.max_message_bytes).feed
-            patience = self._options.hello_timeout * 2.0 ** min(self._missed_hellos, 10)
-            self._deadline = now + min(patience, max(LONGEST_HELLO, self._options.hello_timeout))
+            self._feed = make_inflater(self._attempts.compression, self._options.max_message_bytes).feed
+            self._waits.for_hello(now)
             self._enter(State.WAITING_HELLO, "connected")
             self._plan(now)
 
@@ -179,8 +161,7 @@ class Conversation(Intake):
         if self.state is State.CONNECTING and connection in (None, self._connection):
             wait = failure.retry_after or 0.0
             wait = wait if 0.0 <= wait <= LONGEST_RETRY_AFTER else 0.0
-            # 429 is about how often we call, not about this host's health.
-            turned = failure.status != 429 and self._hosts.failed(silent=failure.silent)
+            turned = self._attempts.dial_failed(failure)
             self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait, turned=turned)
             self._plan(now)
 
@@ -197,7 +178,7 @@ class Conversation(Intake):
     def _closed(self, row: CloseCode, now: float) -> None:
         why = "the connection was lost" if row.code is None else f"closed with {row.code}: {row.meaning}"
         if row.code in SERVER_TROUBLE:
-            self._delays.not_at_once()
+            self._attempts.trouble()
         if row.code == RATE_LIMITED:
             self._allowance.punished(now)
         if row.code in (4001, 4002, 4005, RATE_LIMITED, 1009):
@@ -218,8 +199,8 @@ class Conversation(Intake):
             self.orders.append(orders.ReturnPermit())
             return
         self._allowance.own(now)
-        self._delays.identified(now)
-        self._deadline = now + self._options.ready_timeout
+        self._attempts.identified(now)
+        self._waits.for_ready(now)
         self._enter(State.IDENTIFYING, "identify")
         self.orders.append(orders.Identify(self._options.identify(self._shard, self._presence)))
         self._plan(now)
@@ -233,7 +214,7 @@ class Conversation(Intake):
             self.orders.append(orders.ReturnPermit())
         self.orders.append(orders.Disconnect(KEEP_SESSION, why))
         self._over()
-        self._retry_at = max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None
+        self._waits.for_attempt(max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None)
         self._enter(State.BACKING_OFF, why)
         self._plan(now)
 
@@ -303,12 +284,9 @@ class Conversation(Intake):
     def _corrupt(self, why: str, now: float) -> None:
         """The stream cannot be read any further: what comes next would be garbage, so nothing is skipped."""
         if self.state is State.WAITING_HELLO:
-            self._corrupt_hellos += 1
-            following = NEXT_COMPRESSION.get(self._compression)
-            if self._corrupt_hellos >= CORRUPT_HELLOS and following is not None and self.session_id is None:
-                self._note("warning", f"{self._compression} fails at once; from now on {following}")
-                self._preferred = following
-                self._corrupt_hellos = 0
+            following = self._attempts.corrupt_before_hello(resuming=self.session_id is not None)
+            if following is not None:
+                self._note("warning", f"{self._attempts.compression} fails at once; from now on {following}")
         self._note("warning", f"a message that cannot be read: {why}")
         self._break_off(now, Verdict.RESUME, "a message that cannot be read")
         self._plan(now)
@@ -348,9 +326,9 @@ class Conversation(Intake):
         if remark is not None:
             self._note_once("warning", remark)
         if self.state is State.RESUMING:
-            self._deadline = now + self._options.replay_timeout
+            self._waits.for_replay(now)
             if self.received_seq > before:
-                self._patience.progress()
+                self._attempts.progress()
 
     def _ready(self, envelope: Envelope, now: float) -> None:
         ready = control.read_ready(envelope.d)
@@ -365,10 +343,12 @@ class Conversation(Intake):
         self.resume_url = ready.resume_gateway_url or self.gateway_url
         self._number(envelope, now)
         self._lost = False
-        self._live_since = now
-        self._deadline = None
+        self._attempts.live(now)
+        self._waits.for_nothing()
         self.orders.append(orders.PermitDone("ready"))
-        self.orders.append(orders.SessionStarted(self.session_id, self.resume_url, self._compression))
+        self.orders.append(
+            orders.SessionStarted(self.session_id, self.resume_url, self._attempts.compression)
+        )
         self._enter(State.LIVE, "READY")
         self._deliver(envelope)
         self._pump(now)
@@ -377,9 +357,9 @@ class Conversation(Intake):
         # Not an event of the past: whatever its number is, it shares no identity with one.
         self.replaying = False
         self._number(envelope, now)
-        self._patience.progress()
-        self._live_since = now
-        self._deadline = None
+        self._attempts.progress()
+        self._attempts.live(now)
+        self._waits.for_nothing()
         self.orders.append(orders.SessionResumed())
         self._enter(State.LIVE, "RESUMED")
         self._deliver(envelope)
@@ -415,22 +395,21 @@ class Conversation(Intake):
         if interval is None:
             self._note("warning", f"Hello without a heartbeat interval; {DEFAULT_INTERVAL} s is used")
             interval = DEFAULT_INTERVAL
-        self._hosts.worked()
-        self._delays.greeted()
-        self._corrupt_hellos = self._missed_hellos = 0
+        self._attempts.greeted()
+        self._waits.greeted()
         self._heart = Heartbeat(interval, now, self._chance)
         self._allowance.connected(interval, now)
         if self.session_id is not None:
             self._resume(self.session_id, now)
         else:
-            self._deadline = None
+            self._waits.for_nothing()
             self._enter(State.WAITING_PERMIT, "waits for its turn to identify")
             self.orders.append(orders.RequestPermit(self._lost))
 
     def _resume(self, session_id: str, now: float) -> None:
         self._allowance.own(now)
-        self._patience.resume_sent(now)
-        self._deadline = now + self._options.replay_timeout
+        self._attempts.resume_sent(now)
+        self._waits.for_replay(now)
         self._enter(State.RESUMING, f"resume from {self.received_seq}")
         self.orders.append(orders.Send(self._options.resume(session_id, self.received_seq)))
 
@@ -453,11 +432,11 @@ class Conversation(Intake):
         """``wake_at`` has come (or any other time: nothing happens that is not due)."""
         if self.state in OPEN:
             self._beat(now)
-        if self.state in OPEN and self._paused_at is not None and now >= self._pause_ends():
+        if self.state in OPEN and self._waits.pause_is_over(now, self._interval()):
             self._break_off(now, Verdict.RESUME, "reading is paused for longer than Discord would wait")
-        if self._deadline is not None and self._paused_at is None and now >= self._deadline:
+        if self._waits.overdue(now):
             self._timed_out(now)
-        if self.state is State.BACKING_OFF and self._retry_at is not None and now >= self._retry_at:
+        if self.state is State.BACKING_OFF and self._waits.attempt_due(now):
             self._connect(now, "next attempt")
         self._pump(now)
         self._plan(now)
@@ -471,21 +450,18 @@ class Conversation(Intake):
     def pause(self, now: float) -> None:
         """Delivery does not take more: the shell stops reading. Heartbeats go on; the connection is closed before
         Discord would close it, and not opened again before ``resume_reading``."""
-        if self._paused_at is None:
-            self._paused_at = now
+        if not self._waits.paused:
+            self._waits.pause(now)
             self._plan(now)
 
     def resume_reading(self, now: float) -> None:
         """Delivery takes events again."""
-        if self._paused_at is None:
+        if not self._waits.paused:
             return
-        self._paused_at = None
+        self._waits.go_on(now)
         if self._heart is not None:
             self._heart.excuse()
-        if self.state in OPEN and self._deadline is not None:
-            # What was not read could not meet a deadline.
-            self._deadline = max(self._deadline, now + self._options.hello_timeout)
-        if self.state is State.BACKING_OFF and self._retry_at is not None and now >= self._retry_at:
+        if self.state is State.BACKING_OFF and self._waits.attempt_due(now):
             self._connect(now, "reading goes on")
         self._plan(now)
 
@@ -517,20 +493,16 @@ class Conversation(Intake):
     # What follows.
 
     def _connect(self, now: float, why: str) -> None:
-        if self._paused_at is not None:
-            self._retry_at = now
+        if self._waits.paused:
+            self._waits.for_attempt(now)
             self._enter(State.BACKING_OFF, "waits until events can be taken again")
             return
         self._connection += 1
-        self._retry_at = None
+        self._waits.for_attempt(None)
         resuming = self.session_id is not None
-        url = self._hosts.choose(self.resume_url, self.gateway_url) if resuming else self.gateway_url
-        if not resuming:
-            self._compression = self._preferred
+        address = self._attempts.address(self.resume_url, self.gateway_url, resuming=resuming)
         self._enter(State.CONNECTING, why)
-        self.orders.append(
-            orders.Connect(gateway_address(url, self._compression), resuming, self._connection)
-        )
+        self.orders.append(orders.Connect(address, resuming, self._connection))
 
     def _break_off(
         self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
@@ -552,37 +524,20 @@ class Conversation(Intake):
         """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
         self._settle_permit(outcome)
         greeted = self._heart is not None
-        if self.state is State.WAITING_HELLO:
-            turned = self._hosts.failed(silent=outcome == "timeout")
-        elif self.state is State.LIVE:
-            self._delays.lived(now, now - self._live_since)
-        if self._given_up(verdict, now):
-            resumes = (
-                f"{self._patience.sent} resumes led to nothing; the last: " if self._patience.sent > 1 else ""
-            )
-            self._lose(resumes + why)
+        turned |= self._attempts.ended(self.state, now, silent=outcome == "timeout")
+        if self.session_id is not None and self._attempts.given_up(self.state, verdict, now):
+            resumes = self._attempts.resumes
+            self._lose((f"{resumes} resumes led to nothing; the last: " if resumes > 1 else "") + why)
         self._over()
-        delay = self._delays.next(now, greeted=greeted, identify=self.session_id is None)
-        if turned and self.session_id is not None:
-            delay = 0.0
-        delay = max(wait, delay)
+        resuming = self.session_id is not None
+        delay = max(wait, self._attempts.delay(now, greeted=greeted, resuming=resuming, turned=turned))
         if delay > LONG_DELAY:
             self._note("warning", f"{why}; the next attempt is in {delay:.0f} s")
-        if delay > 0 or self._paused_at is not None:
-            self._retry_at = now + delay
+        if delay > 0 or self._waits.paused:
+            self._waits.for_attempt(now + delay)
             self._enter(State.BACKING_OFF, why)
         else:
             self._connect(now, why)
-
-    def _given_up(self, verdict: Verdict, now: float) -> bool:
-        """Whether the session is dropped. What ends a connection before our RESUME says nothing about it."""
-        if self.session_id is None or self.state not in IN_SESSION:
-            return False
-        if verdict is Verdict.IDENTIFY:
-            return True
-        if self.state is State.LIVE or self._patience.sent == 0:
-            return False
-        return verdict is Verdict.RESUME_ONCE or self._patience.exhausted(now)
 
     def _lose(self, reason: str) -> None:
         if self.session_id is not None:
@@ -595,8 +550,7 @@ class Conversation(Intake):
         self.session_id = self.resume_url = self._settled = self._last = None
         self.received_seq = self.repeat = 0
         self._numbering = Numbering()
-        self._hosts.forget()
-        self._patience.progress()
+        self._attempts.forget()
 
     def _settle_permit(self, outcome: PermitOutcome) -> None:
         if self.state is State.WAITING_PERMIT:
@@ -608,13 +562,13 @@ class Conversation(Intake):
         """Nothing of the old connection counts any more."""
         self._feed = _nothing
         self._heart = None
-        self._deadline = self._retry_at = None
+        self._waits.over()
 
     def _beat(self, now: float) -> None:
         heart = self._heart
         if heart is None:
             return
-        health = heart.judge(now, self.heard_at, self._paused_at is not None)
+        health = heart.judge(now, self.heard_at, self._waits.paused)
         if health is Health.BEAT:
             if self._allowance.beat(now):
                 self.orders.append(orders.Send(commands.heartbeat(self._settled)))
@@ -626,7 +580,7 @@ class Conversation(Intake):
 
     def _timed_out(self, now: float) -> None:
         if self.state is State.WAITING_HELLO:
-            self._missed_hellos += 1
+            self._waits.hello_missed()
             why = "no Hello"
         elif self.state is State.IDENTIFYING:
             why = f"no READY in {self._options.ready_timeout:g} s"
@@ -634,10 +588,9 @@ class Conversation(Intake):
             why = f"nothing replayed in {self._options.replay_timeout:g} s"
         self._break_off(now, Verdict.RESUME, why, outcome="timeout")
 
-    def _pause_ends(self) -> float:
-        assert self._paused_at is not None
-        interval = DEFAULT_INTERVAL if self._heart is None else self._heart.interval
-        return self._paused_at + interval * self._options.pause_share
+    def _interval(self) -> float | None:
+        """Seconds between two heartbeats, as Hello said."""
+        return None if self._heart is None else self._heart.interval
 
     def _pump(self, now: float) -> None:
         """Commands whose time is over, and those that may be sent."""
@@ -654,17 +607,12 @@ class Conversation(Intake):
                 self._smooth = False
 
     def _plan(self, now: float) -> None:
-        wake_at = self._allowance.wake_at(now, self.state is State.LIVE)
+        wake_at = min(
+            self._allowance.wake_at(now, self.state is State.LIVE),
+            self._waits.wake_at(connected=self.state in OPEN, interval=self._interval()),
+        )
         if self._heart is not None:
             wake_at = min(wake_at, self._heart.due)
-        if self._paused_at is not None:
-            if self.state in OPEN:
-                wake_at = min(wake_at, self._pause_ends())
-        else:
-            if self._deadline is not None:
-                wake_at = min(wake_at, self._deadline)
-            if self._retry_at is not None:
-                wake_at = min(wake_at, self._retry_at)
         self.wake_at = None if wake_at == math.inf or self.state in ENDED else wake_at
 
     def _enter(self, state: State, why: str) -> None:
