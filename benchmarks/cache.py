@@ -202,7 +202,7 @@ def report(folder: Path, members: int, count: int, batch: int) -> None:
         store.commit()
     reader = store.reader()
     print(
-        f"disk      {reader.disk_bytes() / members:10.1f} bytes a member, its user, its guild and the indexes"
+        f"disk      {reader.used_bytes() / members:10.1f} bytes a member, its user, its guild and the indexes"
     )
     sizes(reader, members)
     for kind, per_second in queries(store, maker).items():

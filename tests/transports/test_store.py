@@ -27,6 +27,7 @@ from rateway.transports.store import (
     StoreFault,
     StoreReader,
     StoreUnreadable,
+    opening,
     read_sessions,
 )
 from tests.cache.scene import BOT, GUILD, channel, guild, member, user
@@ -34,6 +35,27 @@ from tests.cache.world_feed import differences, encode, expected, state, stream
 
 WALL = 1_800_000_000.0
 ANN = 11 << 40
+
+
+# How LMDB writes, in the processes that tests start as well.
+WAY = "TEST_STORE_WAY"
+
+
+def go(way: str) -> None:
+    opening.reserves = lambda folder: way == "writable map"  # type: ignore[attr-defined]  # for opening alone
+
+
+if WAY in os.environ:
+    go(os.environ[WAY])
+
+
+@pytest.fixture(autouse=True, params=["writable map", "written pages"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds whichever way LMDB writes."""
+    chosen = str(request.param)
+    monkeypatch.setenv(WAY, chosen)
+    monkeypatch.setattr(opening, "reserves", lambda folder: chosen == "writable map")
+    return chosen
 
 
 def opened(path: Path, **options: object) -> Store:
@@ -112,7 +134,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_store_that_cannot_be_written_still_tells_its_sessions(tmp_path: Path, ended: str) -> None:
     path = tmp_path / "store"
     assert read_sessions(path, cluster=1) == []
-    store = opened(path)
+    store = opened(path, map_size=1 << 24)
     begin(store, 0, "one", encode(guild()))
     store.put_session(record())
     store.commit()
@@ -349,24 +371,35 @@ with reader.view() as view:
 
 def test_a_full_disk_ends_no_process_and_is_over_when_there_is_room(tmp_path: Path) -> None:
     script = f"""
-import resource, sys
+import errno, resource, sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
+from rateway.transports.store import reserve
+from rateway.transports.store.reserve import Reserve
 from tests.transports.test_store import *
+
+reserve.AGAIN_S = 0.0
+
+def refused(self, start, end):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
 store = opened(Path({str(tmp_path)!r}))
 begin(store, 0, "one", encode(guild()))
 assert store.commit() is None
+# What LMDB writes itself meets the one, disk that is allocated for it the other.
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, hard))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
+extend, Reserve._extend = Reserve._extend, refused
 seq, fault = 2, None
 while fault is None and seq < 3000:
     seq += 1
-    noise = channel(seq, topic=os.urandom(400).hex())
+    noise = channel(seq, topic=os.urandom(4000).hex())
     store.apply(0, seq, "CHANNEL_CREATE", encode({{"guild_id": str(GUILD), **noise}}))
     fault = store.commit()
 assert fault is not None, seq
 assert name_of(store.reader()) == "guild"
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+Reserve._extend = extend
 store.apply(0, seq + 1, "GUILD_UPDATE", encode({{"id": str(GUILD), "name": "there is room"}}))
 assert store.commit() is None
 assert name_of(store.reader()) == "there is room"

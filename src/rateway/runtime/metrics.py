@@ -93,7 +93,7 @@ METRICS: tuple[Row, ...] = (
     _row("queries_total", "process type outcome", "Queries of workers; `batch`: many in one message."),
     _row("query_seconds", "process", "From a query's arrival to its answer.", "histogram"),
     _row("cache_entities", "cluster kind", "Entities in the cache; `unavailable_guilds` are guilds too."),
-    _row("cache_bytes", "cluster", "Size of the store."),
+    _row("cache_bytes", "cluster", "Size of the store on disk, its reserve included."),
     _row("store_ok", "cluster", "1 while sessions and cache can be written down."),
     _row("process_cpu_seconds_total", "process", "CPU seconds of each process."),
     _row("process_memory_bytes", "process", "Resident memory of each process."),

@@ -16,7 +16,8 @@ import lmdb
 
 from rateway.cache.pages import DICTIONARY_HASH
 from rateway.cache.storage import Table
-from rateway.transports.store.tables import MAX_DATABASES, Tables, open_tables
+from rateway.transports.store.reserve import Reserve, reserves
+from rateway.transports.store.tables import MAX_DATABASES, Tables, branches_of, open_tables
 
 __all__ = [
     "MAP_SIZE",
@@ -71,6 +72,8 @@ class Opened:
 
     tables: Tables
     words: tuple[str, ...]
+    reserve: Reserve | None
+    """The disk behind a writable map; None where LMDB writes without one."""
 
 
 def boot_id_of_this_machine() -> str:
@@ -102,7 +105,8 @@ def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size:
             if distrust is None and tables is not None:
                 _write_mark(tables, mark)
                 lost = f"the store {path} was thrown away: {why}; sessions and cache begin anew"
-                return Opened(tables, () if why is None else (lost,))
+                tables, reserve = _made_writable(path, tables, map_size)
+                return Opened(tables, () if why is None else (lost,), reserve)
             why = distrust
             if tables is not None:
                 tables.env.close()
@@ -137,17 +141,38 @@ def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: in
     return tables
 
 
-def _open(path: Path, map_size: int) -> Tables:
+def _made_writable(path: Path, tables: Tables, map_size: int) -> tuple[Tables, Reserve | None]:
+    """The same store with its map writable, where its disk can be reserved; as it is where that is not so."""
+    if not reserves(path):
+        return tables, None
+    pages, page = tables.env.info()["last_pgno"] + 1, tables.env.stat()["psize"]
+    tables.env.close()
+    try:
+        reserve = Reserve(path / _FILES[0], pages, page, map_size)
+    except OSError:
+        return _open(path, map_size), None
+    try:
+        tables = _open(path, map_size, writable=True)
+    # Nothing was written: no file may be as large as the map, say.
+    except (lmdb.Error, OSError):
+        reserve.close()
+        return _open(path, map_size), None
+    reserve.follow(tables.env, lambda: branches_of(tables))
+    return tables, reserve
+
+
+def _open(path: Path, map_size: int, *, writable: bool = False) -> Tables:
     env = lmdb.open(
         str(path),
         map_size=map_size,
         max_dbs=MAX_DATABASES,
         max_readers=MAX_READERS,
         mode=0o600,
-        # No sync: see above. Never `writemap`: a full disk would then end the process (SIGBUS).
+        # No sync: see above.
         sync=False,
         metasync=False,
-        writemap=False,
+        # Only over reserved disk: a full one would end the process (SIGBUS).
+        writemap=writable,
         meminit=False,
         readahead=False,
     )
@@ -185,16 +210,23 @@ def _write_mark(tables: Tables, mark: dict[str, object]) -> None:
     tables.env.sync(True)
 
 
-def close_in_order(tables: Tables) -> None:
+def close_in_order(tables: Tables, reserve: Reserve | None) -> None:
     """Everything to the disk, then the word that it is."""
     tables.env.sync(True)
     with tables.env.begin(write=True) as txn:
+        if reserve is not None:
+            reserve.begin()
+            reserve.take(2, 1)
         raw = txn.get(b"mark", db=tables.rows[Table.META])
         mark = json.loads(bytes(raw)) if raw else {}
         mark["clean"] = True
         txn.put(b"mark", json.dumps(mark).encode(), db=tables.rows[Table.META])
     tables.env.sync(True)
+    if reserve is not None:
+        reserve.look()
     tables.env.close()
+    if reserve is not None:
+        reserve.end()
 
 
 def open_for_reading(path: Path, map_size: int = MAP_SIZE) -> Tables | StoreFault:

@@ -61,8 +61,15 @@ class StoreReader:
         finally:
             txn.abort()
 
+    def used_bytes(self) -> int:
+        """The store up to its last page."""
+        if self._tables is None:
+            return 0
+        env = self._tables.env
+        return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
+
     def disk_bytes(self) -> int:
-        """What the store takes on disk."""
+        """What the store takes on disk, with what is in reserve behind its last page."""
         try:
             return os.stat(self.path / "data.mdb").st_blocks * 512
         except OSError:

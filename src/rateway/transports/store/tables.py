@@ -14,8 +14,9 @@ from typing import TypeVar
 import lmdb
 
 from rateway.cache.storage import Table
+from rateway.transports.store.reserve import Reserve
 
-__all__ = ["LmdbReading", "LmdbStorage", "open_tables", "sizes_of"]
+__all__ = ["LmdbReading", "LmdbStorage", "branches_of", "open_tables", "sizes_of"]
 
 _Result = TypeVar("_Result")
 
@@ -50,6 +51,15 @@ def sizes_of(tables: Tables) -> list[tuple[str, int, int]]:
             found.append((name, pages * stat["psize"], stat["entries"]))
     return found
 
+
+def branches_of(tables: Tables) -> int:
+    """The branch pages of all tables, as the last commit left them."""
+    with tables.env.begin() as txn:
+        return sum(txn.stat(db)["branch_pages"] for db in (*tables.rows, tables.pairs))
+
+
+# Rows at a time from which on it pays to ask how many leaves a table has.
+MANY_ROWS = 64
 
 # The index beside the tables, for the cursors.
 _PAIRS = len(Table)
@@ -128,10 +138,14 @@ class LmdbReading:
 class LmdbStorage:
     """The writer's view: at most one write transaction, begun when first needed, and what waits to be written."""
 
-    __slots__ = ("_cursors", "_tables", "_txn", "waiting")
+    __slots__ = ("_cursors", "_large", "_reserve", "_tables", "_txn", "waiting")
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, reserve: Reserve | None = None) -> None:
         self._tables = tables
+        # The disk that a writable map needs ahead of each write; without it LMDB asks for disk itself.
+        self._reserve = reserve
+        # No value that is smaller has pages of its own.
+        self._large = 0 if reserve is None else reserve.page // 2 - 48
         self._txn: lmdb.Transaction | None = None
         # One cursor for each table, then one for the index: they live as long as the transaction.
         self._cursors: dict[int, lmdb.Cursor] = {}
@@ -145,6 +159,8 @@ class LmdbStorage:
     def _begin(self) -> lmdb.Transaction:
         if self._txn is None:
             self._txn = self._tables.env.begin(write=True)
+            if self._reserve is not None:
+                self._reserve.begin()
         return self._txn
 
     def _cursor(self, table: int) -> lmdb.Cursor:
@@ -188,19 +204,30 @@ class LmdbStorage:
         return _homes(self._cursors.get(_PAIRS) or self._cursor(_PAIRS), kind, entity_id, most)
 
     def add_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
-        key = bytes((kind,))
-        self._cursor(_PAIRS).putmulti(zip(itertools.repeat(key), pairs), dupdata=False)
+        key, cursor = bytes((kind,)), self._cursor(_PAIRS)
+        if self._reserve is not None:
+            count = len(pairs)
+            if count > MANY_ROWS:
+                # Half a leaf has room for more than a hundred, and is filled before it is split.
+                touched = min(count, self._leaves(self._tables.pairs))
+                self._reserve.take(touched + min(count, touched + count // 100) + 2, count)
+            else:
+                self._reserve.take(2 * count, count)
+        cursor.putmulti(zip(itertools.repeat(key), pairs), dupdata=False)
 
     def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None:
         key, txn, db = bytes((kind,)), self._begin(), self._tables.pairs
+        if self._reserve is not None:
+            self._reserve.take(self._changed(db, 2 * len(pairs)), len(pairs))
         for pair in pairs:
             txn.delete(key, pair, db=db)
 
     def commit(self) -> None:
         """Write what waits and end the transaction. ``lmdb.Error``: none of it was written."""
+        granted = self._few_granted()
         for table in range(len(self.waiting)):
             if self.waiting[table]:
-                self._write(table)
+                self._write(table, granted)
         if self._txn is not None:
             txn, self._txn = self._txn, None
             self._cursors.clear()
@@ -215,22 +242,56 @@ class LmdbStorage:
             self._cursors.clear()
             txn.abort()
 
-    def _write(self, table: int) -> None:
+    def _few_granted(self) -> bool:
+        """Take the disk for all that waits at once, if it is little: most commits."""
+        reserve, waiting = self._reserve, self.waiting
+        rows = sum(map(len, waiting))
+        if reserve is None or not rows or rows > MANY_ROWS:
+            return False
+        weight = sum([len(value) for table in waiting if table for value in table.values() if value])
+        self._begin()
+        reserve.take(2 * rows + weight // self._large, rows)
+        return True
+
+    def _write(self, table: int, granted: bool = False) -> None:
         waiting, self.waiting[table] = self.waiting[table], {}
         txn, db = self._begin(), self._tables.rows[table]
+        reserve = None if granted else self._reserve
         if None in waiting.values():
-            puts = []
+            puts, gone = [], []
             for key, value in sorted(waiting.items()):
                 if value is None:
-                    txn.delete(key, db=db)
+                    gone.append(key)
                 else:
                     puts.append((key, value))
+            if reserve is not None:
+                reserve.take(self._changed(db, 2 * len(gone)), len(gone))
+            for key in gone:
+                txn.delete(key, db=db)
         else:
             puts = sorted(waiting.items())  # type: ignore[arg-type]  # no None among the values
         if len(puts) == 1:
-            txn.put(*puts[0], db=db)
+            key, value = puts[0]
+            if reserve is not None:
+                reserve.take(2 + len(value) // self._large, 1)
+            txn.put(key, value, db=db)
         elif puts:
             cursor = self._cursor(table)
             # Beyond the last key LMDB fills its pages to the brim; anywhere else a full page is halved.
             beyond = not cursor.last() or bytes(cursor.key()) < puts[0][0]
+            if reserve is not None:
+                count, weight = len(puts), sum([len(value) for _, value in puts])
+                if beyond:
+                    # Two neighbours are more than one page; of each row at most 40 bytes are its key and head.
+                    leaves = 2 + 2 * (weight + 40 * count) // (reserve.page - 16)
+                else:
+                    leaves = count + self._changed(db, count)
+                reserve.take(leaves + weight // self._large, count)
             cursor.putmulti(puts, append=beyond)
+
+    def _changed(self, db: lmdb._Database, pages: int) -> int:
+        """How many of a table's leaves so many changes change at most."""
+        return pages if pages <= MANY_ROWS else min(pages, self._leaves(db))
+
+    def _leaves(self, db: lmdb._Database) -> int:
+        return int(self._begin().stat(db)["leaf_pages"])

@@ -44,7 +44,8 @@ class Store(Door):
         self.fault: StoreFault | None = None
         """What is wrong now; None when the last commit succeeded."""
         self._tables = opened.tables
-        self._storage = LmdbStorage(opened.tables)
+        self._reserve = opened.reserve
+        self._storage = LmdbStorage(opened.tables, opened.reserve)
         self._cache = Cache(self._storage, policy)
         self.lead_to(self._cache.usual(), self._storage.waiting)
         self._broken = False
@@ -78,6 +79,8 @@ class Store(Door):
             store._storage.commit()
         except (lmdb.Error, OSError) as error:
             opened.tables.env.close()
+            if opened.reserve is not None:
+                opened.reserve.close()
             return fault_of(error, path)
         return store
 
@@ -120,7 +123,7 @@ class Store(Door):
             self._cache.book.wall_ms = int(time.time() * 1000)
         try:
             return self._cache.apply(shard_id, seq, name, d)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             self._fail(fault_of(error, self.path))
         # A mistake of ours in one reducer must not stop the stream of events: it is counted, said, and the guilds
         # are marked as incomplete.
@@ -162,6 +165,8 @@ class Store(Door):
         self._commits += 1
         if self._commits % READER_CHECK_COMMITS == 0:
             self._tables.env.reader_check()
+            if self._reserve is not None:
+                self._reserve.trim()
         return None
 
     def _fail(self, fault: StoreFault) -> None:
@@ -192,11 +197,13 @@ class Store(Door):
         """Commit, mark as closed in order, and close; without the mark when the last commit failed."""
         fault = self.commit()
         self._storage.abort()
+        reserve = self._reserve
         try:
             if fault is None:
-                close_in_order(self._tables)
-            else:
-                self._tables.env.close()
+                close_in_order(self._tables, reserve)
+                return
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
-            self._tables.env.close()
+        self._tables.env.close()
+        if reserve is not None:
+            reserve.close()
