@@ -81,7 +81,7 @@ class Reserve:
         self._info: Callable[[], Any] = lambda: {"last_pgno": pages - 1, "map_size": map_size}
         self._branches_now: Callable[[], int] = lambda: 0
         self._branches = 0
-        self._first = self._around = self._room = self._leaves = self._rows = 0
+        self._first = self._around = self._room = self._leaves = self._rows = self._rough = 0
         self._refused: OSError | None = None
         self._ask_again = 0.0
         self.allocated = 0
@@ -101,12 +101,12 @@ class Reserve:
 
     def begin(self) -> None:
         """A transaction begins. LMDB is asked where its file ends when that may matter, no other call is made."""
-        leaves = self._leaves
-        if leaves:
+        rough = self._rough
+        if rough:
             # The one before may have taken all that it was granted, and some branches are new.
-            self._room -= self._needed() + self._around
-            self._branches += (leaves >> 4) + 1
-            self._leaves = self._rows = 0
+            self._room -= rough + self._around
+            self._branches += (self._leaves >> 4) + 1
+            self._leaves = self._rows = self._rough = 0
         if self._room < COMMIT_PAGES:
             self.look()
 
@@ -116,16 +116,18 @@ class Reserve:
         self._first = first
         self._around = COMMIT_PAGES + (first >> 6)
         self._room = self.allocated - first - self._around
-        self._leaves = self._rows = 0
+        self._leaves = self._rows = self._rough = 0
 
     def take(self, leaves: int, rows: int) -> None:
         """Ahead of writing so many rows, whose leaves and values take so many pages at most. Raises OSError."""
         self._leaves += leaves
         self._rows += rows
-        if self._needed() > self._room:
+        # Never less than is needed, and quickly said.
+        rough = self._rough = self._rough + leaves + (leaves >> 6) + 1 + BRANCHES_A_ROW * rows
+        if rough > self._room:
             leaves, rows = self._leaves, self._rows
             self.look()
-            self._leaves, self._rows = leaves, rows
+            self._leaves, self._rows, self._rough = leaves, rows, rough
             if self._needed() > self._room:
                 self._branches = self._branches_now()
                 needed = self._needed()
