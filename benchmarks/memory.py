@@ -2,7 +2,8 @@
 
 Sizes are proportional set sizes (shared pages by their share). Three questions:
 *processes*: supervisor and workers without guilds; *shards*: 1, 100 and 1,000 shards with both compressions, idle and
-after traffic on each; *members*: what guilds and members add, in memory and in the store on disk.
+after traffic on each; *members*: what guilds and members add, in memory and in the store on disk (with what
+the store has in reserve).
 """
 
 from __future__ import annotations
