@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rateway.delivery.limits import DeliveryLimits
-from rateway.transports.amqp.publisher import EventPublisher
+from rateway.transports.amqp.publisher import EventPublisher, ShardStream
 from rateway.transports.amqp.uri import parse
 from rateway.transports.spool import Spool
 from tests.transports.fake_broker import FakeBroker, Received
@@ -100,6 +100,19 @@ async def cluster_on(
     finally:
         publisher.stop()
         await cluster.task
+
+
+def begun(publisher: EventPublisher) -> ShardStream:
+    """The stream of the only shard, in its session ``s``."""
+    stream = publisher.stream(0, 1)
+    stream.begin("s")
+    return stream
+
+
+def publish(stream: ShardStream, numbers: Iterable[int]) -> None:
+    """An event X without content for each sequence."""
+    for seq in numbers:
+        stream.publish("X", b"{}", seq, False)
 
 
 def seqs(received: list[Received]) -> list[int]:

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from tests.aio import run
 from tests.transports.fake_broker import FakeBroker
-from tests.transports.publishing import QUICK, cluster_on, seqs
+from tests.transports.publishing import QUICK, begun, cluster_on, publish, seqs
 
 
 @pytest.mark.checklist("H8")
@@ -129,15 +129,14 @@ def test_a_few_events_that_come_steadily_share_a_write_and_a_lone_one_does_not_w
         limits = replace(QUICK, linger=0.3)
         async with FakeBroker() as broker, cluster_on(broker, limits) as cluster:
             publisher = cluster.publisher
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
-            stream.publish("X", b"{}", 1, False)
+            stream = begun(publisher)
+            publish(stream, [1])
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             alone = publisher.bytes_out
             assert alone > 0
             for seq in range(2, 7):
-                stream.publish("X", b"{}", seq, False)
+                publish(stream, [seq])
                 await asyncio.sleep(0)
             # One wake-up after the other, and nothing written yet.
             assert publisher.bytes_out == alone
@@ -179,17 +178,14 @@ def test_confirms_in_any_order_settle_each_shard_as_far_as_it_is_whole() -> None
 def test_after_a_broken_connection_the_unconfirmed_come_again_first_and_under_the_same_ids() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in range(1, 6):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, range(1, 6))
             await broker.publishes(5)
             broker.ack(2, True)
             await cluster.until(lambda: stream.settled == 2)
             await broker.drop()
             await cluster.until(lambda: not cluster.publisher.connected)
-            for seq in range(6, 9):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, range(6, 9))
             received = await broker.publishes(11)
             assert seqs(received[5:]) == [3, 4, 5, 6, 7, 8]
             assert [each.tag for each in received[5:]] == [1, 2, 3, 4, 5, 6]
@@ -205,8 +201,7 @@ def test_after_a_broken_connection_the_unconfirmed_come_again_first_and_under_th
 def test_what_the_broker_lost_after_taking_a_later_one_is_marked() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             for seq in range(1, 5):
                 stream.publish("X", b'{"a":1}', seq, False)
             await broker.publishes(4)
@@ -259,13 +254,11 @@ def test_an_event_above_the_brokers_limit_is_taken_out_and_reported_and_the_clus
 def test_a_blocked_connection_holds_events_back_and_loses_none() -> None:
     async def scenario() -> None:
         async with FakeBroker(heartbeat=1) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             broker.method(spec.Connection.Blocked("low on disk"), 0)
             await broker.until(lambda: broker.heartbeats >= 2)
             assert cluster.publisher.blocked
-            for seq in range(1, 101):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, range(1, 101))
             # Longer than the heartbeats' patience.
             await broker.until(lambda: broker.heartbeats >= 8)
             assert (
@@ -283,8 +276,7 @@ def test_an_event_that_is_never_confirmed_is_reported_with_its_name(caplog: pyte
     async def scenario() -> None:
         limits = replace(QUICK, stalled_after=0.1)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             for seq, name in enumerate(("A", "STUCK", "B", "C"), 1):
                 stream.publish(name, b"{}", seq, False)
             await broker.publishes(4)
@@ -306,10 +298,8 @@ def test_a_name_that_nobody_is_bound_to_is_told_and_so_is_its_return() -> None:
     async def scenario() -> None:
         limits = replace(QUICK, mandatory_every=0.3)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in (1, 2, 3):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, (1, 2, 3))
             first = (await broker.publishes(3))[0]
             assert [each.mandatory for each in broker.received] == [True, False, False]
             broker.give_back(first)
@@ -332,8 +322,7 @@ def test_a_name_that_nobody_is_bound_to_is_told_and_so_is_its_return() -> None:
 def test_a_name_too_long_for_a_routing_key_is_reported_and_counts_as_settled() -> None:
     async def scenario() -> None:
         async with FakeBroker() as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             stream.publish("N" * 255, b"{}", 1, False)
             stream.publish("N" * 256, b"{}", 2, False)
             await cluster.all_confirmed()
@@ -368,8 +357,7 @@ def test_the_bytes_of_a_few_large_events_pause_as_well() -> None:
     async def scenario() -> None:
         limits = replace(QUICK, bytes=1_000_000)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             stream.publish("X", b"x" * 1_100_000, 1, False)
             await broker.publishes(1)
             assert cluster.publisher.paused and cluster.publisher.unconfirmed_bytes > 1_100_000
@@ -381,8 +369,7 @@ def test_a_broker_that_reads_slowly_is_not_fed_into_the_sockets_memory() -> None
     async def scenario() -> None:
         async with FakeBroker() as broker, cluster_on(broker) as cluster:
             publisher = cluster.publisher
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(publisher)
             broker.asleep = True
             seq = 0
             for _ in range(400):
@@ -403,8 +390,7 @@ def test_a_broker_that_reads_slowly_is_not_fed_into_the_sockets_memory() -> None
 def test_a_broker_that_takes_smaller_frames_after_a_reconnect_gets_smaller_frames() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             body = b"x" * 50_000
             stream.publish("X", body, 1, False)
             stream.publish("X", body, 2, False)

@@ -20,7 +20,7 @@ from rateway.transports.amqp.uri import parse
 from rateway.transports.spool import Spool
 from tests.aio import run
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
-from tests.transports.publishing import Listener
+from tests.transports.publishing import Listener, begun
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -184,8 +184,7 @@ def test_a_full_queue_that_rejects_holds_the_cluster_until_there_is_room_and_no_
                 "full", durable=True, arguments={"x-max-length": 5, "x-overflow": "reject-publish"}
             )
             await full.bind(exchange, "MESSAGE_CREATE")
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(publisher)
             for seq in range(1, 41):
                 stream.publish("MESSAGE_CREATE", b"{}", seq, False)
                 await asyncio.sleep(0.001)
@@ -219,8 +218,7 @@ def test_a_deleted_exchange_is_declared_again_and_unrouted_events_are_counted(br
             publishing(broker.uri) as (publisher, listener),
             Worker(broker.uri, "MESSAGE_CREATE") as worker,
         ):
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(publisher)
             publish_some(stream, 1, 100)
             await worker.distinct(100)
             await worker.channel.exchange_delete("rateway-1")
@@ -256,8 +254,7 @@ def test_an_exchange_declared_otherwise_is_named_and_events_wait(broker: Broker,
             observer=listener,
         )
         task = asyncio.get_running_loop().create_task(publisher.run())
-        stream = publisher.stream(0, 1)
-        stream.begin("s")
+        stream = begun(publisher)
         publish_some(stream, 1, 10)
         await until(lambda: listener.said("down") >= 3 and stream.settled == 10)
         assert all("inequivalent arg 'type'" in why for state, why in listener.told if state == "down")
@@ -279,8 +276,7 @@ def test_a_node_with_a_small_message_limit_and_a_memory_alarm() -> None:
             publishing(broker.uri) as (publisher, _),
             Worker(broker.uri, "GUILD_CREATE", "RATEWAY_OVERSIZE") as worker,
         ):
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(publisher)
             large = b'{"id":"42","x":"%b"}' % (b"x" * 17_000_000)
             for seq, body in enumerate((b"{}", large, b"{}", b'{"x":"%b"}' % (b"x" * 15_000_000)), 1):
                 stream.publish("GUILD_CREATE", body, seq, False)

@@ -12,23 +12,20 @@ import pytest
 from rateway.transports.spool import Spool
 from tests.aio import run
 from tests.transports.fake_broker import FakeBroker
-from tests.transports.publishing import QUICK, cluster_on, seqs
+from tests.transports.publishing import QUICK, begun, cluster_on, publish, seqs
 
 
 @pytest.mark.checklist("H3")
 def test_a_refused_event_is_tried_again_while_what_follows_waits() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in (1, 2, 3):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, (1, 2, 3))
             await broker.publishes(3)
             broker.nack(2)
             broker.ack(3, True)
             await cluster.until(lambda: stream.settled == 1)
-            for seq in (4, 5):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, (4, 5))
             await broker.publishes(4)
             began = time.monotonic()
             broker.nack(4)
@@ -59,10 +56,8 @@ def test_a_refused_event_is_tried_again_while_what_follows_waits() -> None:
 def test_a_queue_that_rejects_for_long_gets_one_try_at_a_time() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in range(1, 101):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, range(1, 101))
             await broker.publishes(100)
             broker.nack(0, True)
             for count in range(101, 106):
@@ -90,8 +85,7 @@ def test_a_refused_event_is_given_up_after_its_patience_and_reported_in_its_plac
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
             stream = cluster.publisher.stream(5, 6)
             stream.begin("s")
-            stream.publish("X", b"{}", 1, False)
-            stream.publish("X", b"{}", 2, False)
+            publish(stream, [1, 2])
             tag = 2
             await broker.publishes(tag)
             broker.nack(1)
@@ -122,15 +116,13 @@ def test_a_closed_channel_is_opened_again_with_confirms_and_the_unconfirmed_in_o
 ) -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in (1, 2, 3):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, (1, 2, 3))
             await broker.publishes(3)
             broker.ack(1)
             broker.close_channel(code, text)
             # Until close-ok the broker ignores what we write.
-            stream.publish("X", b"{}", 4, False)
+            publish(stream, [4])
             received = await broker.publishes(6)
             assert seqs(received[3:]) == [2, 3, 4] and [each.tag for each in received[3:]] == [1, 2, 3]
             kinds = [type(method).__name__ for method in broker.methods]
@@ -155,9 +147,8 @@ def test_the_same_cause_three_times_is_said_loudly_and_retried_with_a_delay(
         refusal = (406, "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'rateway-1' in vhost '/'")
         async with FakeBroker(refuse_declare=refusal) as broker, cluster_on(broker, wait=False) as cluster:
             await cluster.until(lambda: cluster.listener.said("down") == 3)
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            stream.publish("X", b"{}", 1, False)
+            stream = begun(cluster.publisher)
+            publish(stream, [1])
             broker.refuse_declare = None
             await broker.publishes(1)
             await cluster.all_confirmed()
@@ -174,10 +165,8 @@ def test_without_a_spool_the_bound_pauses_reading_and_room_resumes_it() -> None:
     async def scenario() -> None:
         limits = replace(QUICK, events=100)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in range(1, 121):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, range(1, 121))
             await broker.publishes(120)
             assert cluster.listener.said("pause") == 1
             broker.ack(30, True)
@@ -195,16 +184,13 @@ def test_while_the_broker_is_away_events_go_to_the_spool_and_come_first_and_in_o
         spool = Spool.open(tmp_path, 10_000_000)
         limits = replace(QUICK, drain_window=50)
         async with FakeBroker() as broker, cluster_on(broker, limits, spool) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             await broker.stop_listening()
             await cluster.until(lambda: not cluster.publisher.connected)
-            for seq in range(1, 301):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, range(1, 301))
             await cluster.until(lambda: stream.settled == 300)
             assert spool.events == 300 and cluster.publisher.unconfirmed == 300
-            for seq in range(301, 401):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, range(301, 401))
             await broker.listen()
             received = await broker.publishes(400)
             assert seqs(received) == list(range(1, 401))
@@ -222,14 +208,12 @@ def test_a_spool_goes_out_in_a_window_that_widens_the_longer_it_takes_and_is_nar
         spool = Spool.open(tmp_path, 10_000_000)
         limits = replace(QUICK, drain_window=50, drain_grows_after=0.1, drain_window_most=150)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits, spool) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             for last in (400, 800):
                 await broker.stop_listening()
                 await cluster.until(lambda: not cluster.publisher.connected)
                 broker.received.clear()
-                for seq in range(last - 399, last + 1):
-                    stream.publish("X", b"{}", seq, False)
+                publish(stream, range(last - 399, last + 1))
                 await cluster.until(lambda last=last: stream.settled == last)
                 await broker.listen()
                 # Nothing is confirmed: as much as may be unanswered is written, and no more.
@@ -250,8 +234,7 @@ def test_what_a_former_process_left_in_the_spool_comes_before_anything_new(tmp_p
         async with FakeBroker(confirm=False) as broker:
             spool = Spool.open(tmp_path, 10_000_000)
             async with cluster_on(broker, QUICK, spool) as cluster:
-                stream = cluster.publisher.stream(0, 1)
-                stream.begin("s")
+                stream = begun(cluster.publisher)
                 for seq in range(1, 11):
                     stream.publish("X", b'{"n":%d}' % seq, seq, False)
                 await broker.publishes(10)
@@ -266,7 +249,7 @@ def test_what_a_former_process_left_in_the_spool_comes_before_anything_new(tmp_p
             async with cluster_on(broker, QUICK, again, wait=False) as cluster:
                 stream = cluster.publisher.stream(0, 1)
                 stream.restore("s", 4)
-                stream.publish("X", b"{}", 11, False)
+                publish(stream, [11])
                 received = await broker.publishes(7)
                 assert seqs(received) == [5, 6, 7, 8, 9, 10, 11]
                 assert received[0].body == b'{"n":5}' and received[0].properties.message_id == "s:0:5"
@@ -281,8 +264,7 @@ def test_at_the_bound_events_go_to_the_spool_and_a_full_spool_pauses(tmp_path: P
         limits = replace(QUICK, events=100, spool_after=60.0)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits, spool) as cluster:
             publisher = cluster.publisher
-            stream = publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(publisher)
             seq = 0
             while not publisher.paused:
                 for _ in range(50):
@@ -306,11 +288,9 @@ def test_an_event_never_confirmed_is_parked_in_the_spool_and_the_rest_flows(tmp_
     async def scenario() -> None:
         spool = Spool.open(tmp_path, 1_000_000)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, QUICK, spool) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
+            stream = begun(cluster.publisher)
             stream.publish("STUCK", b"{}", 1, False)
-            for seq in range(2, 5):
-                stream.publish("X", b"{}", seq, False)
+            publish(stream, range(2, 5))
             await broker.publishes(4)
             for tag in (2, 3, 4):
                 broker.ack(tag)
@@ -318,7 +298,7 @@ def test_an_event_never_confirmed_is_parked_in_the_spool_and_the_rest_flows(tmp_
             assert spool.events == 1 and len(broker.received) == 4
             oldest = cluster.publisher.oldest()
             assert oldest is not None and oldest[1] == "STUCK"
-            stream.publish("X", b"{}", 5, False)
+            publish(stream, [5])
             await broker.publishes(5)
             broker.ack(5)
             await cluster.until(lambda: stream.settled == 5)
@@ -336,15 +316,13 @@ def test_refusals_during_an_outage_of_patience_wait_in_the_spool(tmp_path: Path)
     async def scenario() -> None:
         spool = Spool.open(tmp_path, 1_000_000)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, QUICK, spool) as cluster:
-            stream = cluster.publisher.stream(0, 1)
-            stream.begin("s")
-            for seq in (1, 2, 3):
-                stream.publish("X", b"{}", seq, False)
+            stream = begun(cluster.publisher)
+            publish(stream, (1, 2, 3))
             await broker.publishes(3)
             broker.nack(1)
             broker.ack(3)
             broker.ack(2)
-            stream.publish("X", b"{}", 4, False)
+            publish(stream, [4])
             count = 3
             while stream.settled < 4:
                 count += 1
