@@ -213,3 +213,20 @@ def test_objects_that_hardly_compress_get_smaller_pages() -> None:
 def test_a_shrunken_object_comes_back_whole(data: bytes) -> None:
     raw = b'{"v":"%b"}' % data.hex().encode()
     assert pages.unshrink(pages.shrink(raw)) == raw
+
+
+def test_who_leaves_a_guild_moves_that_guilds_ids_alone_into_the_index() -> None:
+    storage = MemoryStorage()
+    tested = Shelf(storage, {})
+    for number in (1, 2, 3):
+        tested.load(number, Kind.MEMBER, [10, 20 + number], [b"{}", b"{}"])
+    tested.remove(2, Kind.MEMBER, 10)
+    waiting = [int.from_bytes(key[1:], "big") for key, _ in storage.scan(Table.PENDING, b"", b"\xff")]
+    assert waiting == [1, 3]
+    assert storage.homes(Kind.MEMBER, 22) == [2] and storage.homes(Kind.MEMBER, 21) == []
+    for shelf_now in (tested, ShelfReader(storage), Shelf(storage, {})):
+        assert sorted(shelf_now.homes(Kind.MEMBER, 10)) == [1, 3]
+        assert shelf_now.homes(Kind.MEMBER, 22) == [2]
+    tested.wipe(1, Kind.MEMBER)
+    tested.index_pending()
+    assert not tested.untidy and tested.homes(Kind.MEMBER, 10) == [3]

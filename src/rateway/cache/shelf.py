@@ -269,7 +269,7 @@ class Shelf(ShelfReader):
             self._changed(number, kind, entity_id)
         self.counts[kind] -= 1
         if kind in INDEXED:
-            self.index_pending()
+            self._index_guild(kind, number)
             self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number)])
         return was or paged
 
@@ -314,7 +314,7 @@ class Shelf(ShelfReader):
         if kind in INDEXED:
             gone = sorted(ids.difference(keep))
             if gone:
-                self.index_pending()
+                self._index_guild(kind, number)
                 self._storage.remove_homes(kind, [_PAIR.pack(entity_id, number) for entity_id in gone])
         return ids
 
@@ -340,12 +340,7 @@ class Shelf(ShelfReader):
             by_kind.setdefault(kind, []).extend(tailed(ids, tail))
             moved += len(ids) // 8
             if not everything:
-                if self._unsorted[kind]:
-                    self._sort_waiting(kind)
-                waiting, number = self._waiting[kind], int.from_bytes(tail, "big")
-                for entity_id in struct.unpack(f">{len(ids) // 8}Q", ids):
-                    if waiting.get(entity_id) == number:
-                        del waiting[entity_id]
+                self._wait_no_longer(kind, int.from_bytes(tail, "big"), ids)
             self._storage.delete(Table.PENDING, key)
             if moved >= most:
                 break
@@ -357,6 +352,28 @@ class Shelf(ShelfReader):
             for kind in INDEXED:
                 self._waiting[kind].clear()
                 self._unsorted[kind].clear()
+
+    def _index_guild(self, kind: int, number: int) -> None:
+        """Move the ids of one kind of a guild into the index, because some of them are to leave it."""
+        if not self._pending:
+            return
+        key = _PENDING.pack(kind, number)
+        ids = self._storage.get(Table.PENDING, key)
+        if ids is None:
+            return
+        self._wait_no_longer(kind, number, ids)
+        self._storage.delete(Table.PENDING, key)
+        self._storage.add_homes(kind, sorted(tailed(ids, key[1:])))
+        self._pending -= len(ids) // 8
+
+    def _wait_no_longer(self, kind: int, number: int, ids: bytes) -> None:
+        """Ids of a guild, packed as in the table, are on their way into the index."""
+        if self._unsorted[kind]:
+            self._sort_waiting(kind)
+        waiting = self._waiting[kind]
+        for entity_id in struct.unpack(f">{len(ids) // 8}Q", ids):
+            if waiting.get(entity_id) == number:
+                del waiting[entity_id]
 
     @property
     def untidy(self) -> bool:
