@@ -154,10 +154,7 @@ def measure(report: Report, pairs: list[tuple[Variant, Variant]], runs: int, eve
 
         brokers["sink"] = (count, uri, [process.pid])
         if any(pair[0].broker == "rabbitmq" for pair in pairs):
-            others = machine.tree(os.getpid())
-            asked, address = stack.enter_context(rabbitmq())
-            mine = [pid for pid in machine.tree(os.getpid()) if pid not in others]
-            brokers["rabbitmq"] = (asked, address, mine)
+            brokers["rabbitmq"] = stack.enter_context(rabbitmq())
         for turn in range(runs):
             for variant in found:
                 load = report.see_load()

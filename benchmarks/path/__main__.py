@@ -130,10 +130,8 @@ def warm_up(variant: Variant) -> int:
 
 # Starts a gateway that is not ours: (variant, the stand-in's port, a folder for its log, the broker's address).
 Starter = Callable[[Variant, int, Path, str], AbstractContextManager[Child]]
-# How often events are looked for that have not arrived although the gateway rests: a fifth of a second each.
-LOOKS = 50
-# More CPU than a gateway that rests uses between two looks.
-WORK_NS = 5_000_000
+# How often, and after how many seconds each, events are looked for that have not arrived although all rests.
+LOOKS, LOOK_S = 50, 0.2
 # How long a rate is held in one round.
 PACED_SECONDS = 4.0
 # A gateway that rests still looks after its timers: 5 ms in 0.2 s would be 2.5 % of a core.
@@ -207,9 +205,12 @@ NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream", "none": "none"}
 
 
 def round_of(
-    variant: Variant, recipe: Recipe, stands: Stands, counter: Counter, address: str
+    variant: Variant, recipe: Recipe, stands: Stands, counter: Counter, address: str, place: list[int]
 ) -> dict[str, float]:
-    """One round: a fresh gateway, a fresh store, one load; what an event cost."""
+    """One round: a fresh gateway, a fresh store, one load; what an event cost.
+
+    ``counter``, ``address`` and ``place`` (its processes) are where the events go.
+    """
     discord, port = stands.discord(recipe, variant.compression)
     discord.forget()
     # RabbitMQ tells its count seconds late, so it is not asked again before the end: what begins each session is
@@ -240,15 +241,11 @@ def round_of(
             discord.say(json.dumps({"do": "pace", "rate": variant.rate, "seconds": PACED_SECONDS}))
         sent = int(discord.fact("sent")["sent"])
         due += sent
-        after, ended = child.until_quiet(pids, quiet_ms=QUIET_MS)
-        # Only work of the gateway moves the end.
-        looks, seen = 0, after
-        while looks < LOOKS and counter() < due:
-            looks += 1
-            again, later = child.until_quiet(pids, quiet_ms=QUIET_MS)
-            if again - seen > WORK_NS:
-                looks, after, ended = 0, again, later
-            seen = again
+        after, ended = child.until_quiet(pids, quiet_ms=QUIET_MS, beside=place)
+        for _ in range(LOOKS):
+            if counter() >= due:
+                break
+            time.sleep(LOOK_S)
         return {
             "us": (after - before) / 1000 / sent,
             "per_s": sent / (ended - began),
@@ -275,12 +272,12 @@ def measure(
     events: int,
     within: float = math.inf,
     starters: Mapping[str, Starter] = NAIVE,
-    places: Mapping[str, tuple[Counter, str]] = {},
+    places: Mapping[str, tuple[Counter, str, list[int]]] = {},
 ) -> None:
     """All variants in turns, ``runs`` times; a row for each. No turn is begun that would not end ``within`` seconds.
 
-    ``starters``: who is started how, when it is not ours; ``places``: (how many have arrived there, its address) of
-    what stands in a broker's place, by name.
+    ``starters``: who is started how, when it is not ours; ``places``: (how many have arrived there, its address,
+    its processes) of what stands in a broker's place, by name.
     """
     began = time.monotonic()
     found: dict[Variant, list[dict[str, float]]] = {variant: [] for variant in variants}
@@ -291,7 +288,7 @@ def measure(
         stands = Stands(stack, starters)
         if "sink" in brokers:
             process, uri = stack.enter_context(child.sink())
-            address["sink"] = (asked(process), uri)
+            address["sink"] = (asked(process), uri, [process.pid])
         if "rabbitmq" in brokers:
             address["rabbitmq"] = stack.enter_context(rabbitmq())
         for turn in range(runs):

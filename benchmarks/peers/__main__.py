@@ -128,7 +128,7 @@ def main() -> None:
     report.facts["machine"]["versions"] |= rust | go
     with child.child("benchmarks.peers.client") as client:
         starters = dict.fromkeys((*RUST, GO), Peers(client).start)
-        places = {CLIENT: (asked(client), "")}
+        places = {CLIENT: (asked(client), "", [client.pid])}
         measure(report, wanted, options.runs, options.events, starters=starters, places=places)
     report.write()
     draw(report.rows)

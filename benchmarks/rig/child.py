@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0
 # Between two looks at a process's CPU clock, seconds.
 LOOK = 0.02
+# A tenth of a core: RabbitMQ's statistics go on while nothing comes.
+REST_MS = 20.0
 
 
 class Hung(RuntimeError):
@@ -197,20 +199,27 @@ def status(folder: Path, environment_path: str = "state") -> dict[str, Any]:
 
 
 def until_quiet(
-    pids: list[int], *, quiet_ms: float = 1.0, looks: int = 10, patience: float = PATIENCE
+    pids: list[int],
+    *,
+    quiet_ms: float = 1.0,
+    looks: int = 10,
+    patience: float = PATIENCE,
+    beside: list[int] | None = None,
 ) -> tuple[int, float]:
     """Wait until processes do (next to) nothing; their CPU in ns and the time (monotonic) when they ceased.
 
-    Quiet is less than ``quiet_ms`` of CPU in ``looks`` looks together.
+    Quiet is less than ``quiet_ms`` of CPU in ``looks`` looks together. Those ``beside``, which have still to take what
+    these have sent, must rest as well: use less than :data:`REST_MS` meanwhile.
     """
-    seen = [(machine.cpu_ns(pids), time.monotonic())]
+    seen = [(machine.cpu_ns(pids), machine.cpu_ns(beside or []), time.monotonic())]
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         time.sleep(LOOK)
-        seen.append((machine.cpu_ns(pids), time.monotonic()))
+        seen.append((machine.cpu_ns(pids), machine.cpu_ns(beside or []), time.monotonic()))
         if len(seen) > looks:
-            cpu, _ = seen[-1]
-            if cpu - seen[-1 - looks][0] < quiet_ms * 1e6:
+            cpu, others, _ = seen[-1]
+            was, others_were, _ = seen[-1 - looks]
+            if cpu - was < quiet_ms * 1e6 and others - others_were < REST_MS * 1e6:
                 # The first look that saw almost all of it.
-                return cpu, next(at for was, at in seen if cpu - was < quiet_ms * 1e6)
+                return cpu, next(at for was, _, at in seen if cpu - was < quiet_ms * 1e6)
     raise Hung(f"{pids} are still at work after {patience:.0f} s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from benchmarks.rig import machine
 from rateway.demo.broker import PrivateBroker
 
 Counter = Callable[[], int]
@@ -13,12 +14,13 @@ KEEP = 50_000
 
 
 @contextmanager
-def rabbitmq() -> Iterator[tuple[Counter, str]]:
-    """(how many publishes it has confirmed since the start, its address)."""
+def rabbitmq() -> Iterator[tuple[Counter, str, list[int]]]:
+    """(how many publishes it has confirmed since the start, told seconds late; its address; its processes)."""
     with PrivateBroker(settings={"collect_statistics_interval": "250"}) as broker:
 
         def confirmed() -> int:
             stats = broker.api("GET", "overview").get("message_stats", {})
             return int(stats.get("confirm", 0))
 
-        yield confirmed, broker.uri
+        assert broker.pid is not None
+        yield confirmed, broker.uri, machine.tree(broker.pid)
