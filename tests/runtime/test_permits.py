@@ -24,6 +24,10 @@ from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError
 from tests.aio import run
 
+# Discord wants 5 s between two identifies of a bucket. A quarter more is kept, of which a permit's way through a socket
+# may take a part of what is seen here.
+APART_S = 5.2
+
 
 class Disk:
     """A ledger in memory that can be slow, or full."""
@@ -240,7 +244,7 @@ def test_shards_of_one_bucket_come_5_seconds_apart_however_they_ask(form: Form) 
     assert [shard for shard, _ in log] == [0, 1, 2, 3]
     gaps = [later[1] - earlier[1] for earlier, later in pairwise(log)]
     # The pad of 0.25 s is for what lies between the grant and the socket; some of it is in these times.
-    assert all(5.2 <= gap < 5.6 for gap in gaps), gaps
+    assert all(APART_S <= gap < 5.6 for gap in gaps), gaps
 
 
 @pytest.mark.checklist("D6")
@@ -292,7 +296,7 @@ def test_a_restart_waits_for_the_bucket(form: Form) -> None:
         return await whole(first), await whole(second)
 
     one, two = run_in_jumps(both())
-    assert two - one >= 5.25
+    assert two - one >= APART_S
 
 
 def test_a_disk_that_is_full_sends_nothing(form: Form) -> None:
@@ -403,7 +407,7 @@ def test_a_slow_disk_moves_the_bucket_and_not_only_the_write(form: Form) -> None
     refusal, times = on(form, scenario, answer())
     assert refusal is None
     assert times[0] >= 2.0
-    assert times[1] - times[0] >= 5.25
+    assert times[1] - times[0] >= APART_S
 
 
 def test_a_disk_that_stays_slow_is_told(form: Form) -> None:

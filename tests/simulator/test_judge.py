@@ -57,6 +57,7 @@ def test_anything_at_all_gets_a_verdict(fault: Callable[[Any], str | None], d: A
         ({"activities": [{"name": "n"}]}, False),
         ({"activities": [{"name": "n", "type": 0, "url": None}]}, False),
         ({"status": "away"}, False),
+        ({"status": []}, False),
         ({"afk": None}, False),
         ({"since": "now"}, False),
     ],

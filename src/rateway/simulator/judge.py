@@ -70,7 +70,7 @@ def presence_fault(d: Any) -> str | None:
         return "activities is not a list"
     if "since" not in d or not (d["since"] is None or _is_number(d["since"])):
         return "since is neither a number nor null"
-    if d.get("status") not in STATUSES:
+    if not isinstance(d.get("status"), str) or d["status"] not in STATUSES:
         return f"status {d.get('status')!r} is none of {', '.join(sorted(STATUSES))}"
     if not isinstance(d.get("afk"), bool):
         return "afk is not a boolean"
