@@ -33,8 +33,9 @@ def bars(name: str, title: str, rows: list[tuple[str, dict[str, Any]]], unit: st
     figure, axes = plot.subplots(figsize=(9, 0.7 + 0.36 * len(rows)))
     colours = ["#5865f2" if row[0].startswith(ours) else "#b3b8d4" for row in rows]
     axes.barh([row[0] for row in rows], middle, xerr=[low, high], color=colours, ecolor="#888888", capsize=2)
-    for place, value in enumerate(middle):
-        axes.text(value, place, f" {value:.3g}", va="center", fontsize=8)
+    for place, (value, more) in enumerate(zip(middle, high, strict=True)):
+        # Behind the extremes, which it would hide.
+        axes.text(value + more, place, f"  {value:.3g}", va="center", fontsize=8)
     if max(middle) > 20 * min(middle):
         axes.set_xscale("log")
     axes.set_xlabel(unit)
@@ -80,8 +81,8 @@ def lines(name: str, title: str, series: dict[str, tuple[list[float], list[float
 
 def _save(plot: Any, figure: Any, name: str) -> None:
     PICTURES.mkdir(exist_ok=True)
-    figure.tight_layout()
     path = PICTURES / f"{name}.png"
-    figure.savefig(path, dpi=110)
+    # As wide as its longest label wants.
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plot.close(figure)
     print(f"picture: {path}")
