@@ -151,7 +151,7 @@ class Reserve:
             return  # LMDB itself refuses to go beyond its map.
         if self._refused is not None and time.monotonic() < self._ask_again:
             raise OSError(self._refused.errno, self._refused.strerror)
-        step = min(max(self._first * self.page // STEP_PART, LEAST_STEP), GREATEST_STEP)
+        step = self._step()
         space = os.fstatvfs(self._descriptor)
         free = space.f_bfree * space.f_frsize
         # A tmpfs without a bound has no blocks and no free ones.
@@ -169,6 +169,10 @@ class Reserve:
         self.allocated = wanted
         self._refused = None
 
+    def _step(self) -> int:
+        """Bytes that are allocated at a time."""
+        return min(max(self._first * self.page // STEP_PART, LEAST_STEP), GREATEST_STEP)
+
     def _not_now(self, error: OSError) -> OSError:
         self._refused, self._ask_again = error, time.monotonic() + AGAIN_S
         return OSError(error.errno, error.strerror)
@@ -179,7 +183,7 @@ class Reserve:
     def trim(self) -> None:
         """Between transactions: give back what one large transaction needed, or might have."""
         self.look()
-        step = min(max(self._first * self.page // STEP_PART, LEAST_STEP), GREATEST_STEP) // self.page
+        step = self._step() // self.page
         if self._room > 4 * step:
             self._cut(self.allocated - self._room + 2 * step)
 
