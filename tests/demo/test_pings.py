@@ -78,6 +78,8 @@ def test_a_ping_is_answered_once_however_often_a_worker_replies(tmp_path: Path) 
         lines = ["listening on rateway-1", "replied with 200 to 2 in 8", "replied with 200 to 2 in 8"]
         stage.workers[0].log.write_text("\n".join([*lines, "replied with 200 to 99 in 8"]))
         assert stage.answered() == 1
+        stage.workers[0].log.write_text("replied with 500 to 1 in 8\nreplied with 404 to 3 in 8")
+        assert stage.answered() == 1
 
     run(main())
 

@@ -33,6 +33,8 @@ from rateway.transports.amqp.uri import parse
 SIMULATOR_PATIENCE = 60.0
 #: Pings are said in so many guilds, in turns.
 PING_GUILDS = 64
+#: How a worker logs a reply that Discord has taken, or could not: its channel is gone by now.
+TAKEN = ("replied with 200 ", "replied with 404 ")
 #: How long a worker may take to bind its queue, seconds: 1 s is usual.
 WORKER_PATIENCE = 60.0
 
@@ -171,7 +173,7 @@ class Scene:
     def answered(self) -> int:
         """How many of the pings a worker has answered; one that came twice counts once."""
         lines = [line for worker in self.workers for line in worker.lines()]
-        answers = {line.split(" to ")[1].split()[0] for line in lines if line.startswith("replied with ")}
+        answers = {line.split(" to ")[1].split()[0] for line in lines if line.startswith(TAKEN)}
         return len(answers.intersection(self.pings))
 
 
