@@ -122,13 +122,15 @@ def round_of(
             began = time.monotonic()
             discord.say(json.dumps({"do": "flood", "events": recipe.events}))
             sent = discord.fact("sent")["sent"]
+            if variant.broker != "sink":
+                # It tells its count seconds late, but rests once it has taken all.
+                after, ended = child.until_quiet(pids, quiet_ms=QUIET_MS, beside=broker)
             while counter() - base < sent:
                 time.sleep(LOOK_S)
-            ended = time.monotonic()
-        after, quiet = child.until_quiet(pids, quiet_ms=QUIET_MS)
-        if variant.broker != "sink":
-            # Asked over HTTP, it tells its count late.
-            ended = min(ended, quiet)
+            if variant.broker == "sink":
+                ended = time.monotonic()
+        if variant.broker == "sink":
+            after, _ = child.until_quiet(pids, quiet_ms=QUIET_MS)
         busiest = max(machine.cpu_ns([pid]) - was for pid, was in zip(workers, worked, strict=True))
         found = {
             "per_s": sent / (ended - began),
@@ -147,12 +149,7 @@ def measure(report: Report, pairs: list[tuple[Variant, Variant]], runs: int, eve
     with ExitStack() as stack:
         brokers: dict[str, tuple[Counter, str, list[int]]] = {}
         process, uri = stack.enter_context(child.sink())
-
-        def count() -> int:
-            process.say("")
-            return int(process.hear())
-
-        brokers["sink"] = (count, uri, [process.pid])
+        brokers["sink"] = (process.count, uri, [process.pid])
         if any(pair[0].broker == "rabbitmq" for pair in pairs):
             brokers["rabbitmq"] = stack.enter_context(rabbitmq())
         for turn in range(runs):

@@ -243,14 +243,15 @@ def round_of(
         due += sent
         after, ended = child.until_quiet(pids, quiet_ms=QUIET_MS, beside=place)
         for _ in range(LOOKS):
-            if counter() >= due:
+            missing = due - counter()
+            if missing <= 0:
                 break
             time.sleep(LOOK_S)
         return {
             "us": (after - before) / 1000 / sent,
             "per_s": sent / (ended - began),
             "wakeups": (machine.switches(pids[-1]) - asleep) / sent,
-            "missing": due - counter(),
+            "missing": missing,
         }
 
 
@@ -288,7 +289,7 @@ def measure(
         stands = Stands(stack, starters)
         if "sink" in brokers:
             process, uri = stack.enter_context(child.sink())
-            address["sink"] = (asked(process), uri, [process.pid])
+            address["sink"] = (process.count, uri, [process.pid])
         if "rabbitmq" in brokers:
             address["rabbitmq"] = stack.enter_context(rabbitmq())
         for turn in range(runs):
@@ -335,16 +336,6 @@ def measure(
                 **more,
                 variant=asdict(variant),
             )
-
-
-def asked(process: Child) -> Counter:
-    """A child's answer to an empty line."""
-
-    def count() -> int:
-        process.say("")
-        return int(process.hear())
-
-    return count
 
 
 def draw(rows: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.path.__main__ import Variant, asked, measure
+from benchmarks.path.__main__ import Variant, measure
 from benchmarks.peers import build
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child
@@ -128,7 +128,7 @@ def main() -> None:
     report.facts["machine"]["versions"] |= rust | go
     with child.child("benchmarks.peers.client") as client:
         starters = dict.fromkeys((*RUST, GO), Peers(client).start)
-        places = {CLIENT: (asked(client), "", [client.pid])}
+        places = {CLIENT: (client.count, "", [client.pid])}
         measure(report, wanted, options.runs, options.events, starters=starters, places=places)
     report.write()
     draw(report.rows)

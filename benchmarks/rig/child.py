@@ -93,6 +93,11 @@ class Child:
         except queue.Empty:
             raise Hung(f"{self.module} said nothing for {patience:.0f} s{self.tail()}") from None
 
+    def count(self) -> int:
+        """How many events it has taken, for those that answer an empty line with that."""
+        self.say("")
+        return int(self.hear())
+
     def forget(self) -> None:
         """What it has said so far is of no interest."""
         while not self._lines.empty():
