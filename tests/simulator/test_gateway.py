@@ -432,3 +432,33 @@ def test_the_bot_joins_and_leaves_guilds_while_it_is_connected() -> None:
             assert (await client.event("GUILD_DELETE"))["d"] == {"id": str(joined), "unavailable": True}
 
     run(scenario())
+
+
+@pytest.mark.checklist("K49")
+def test_a_server_can_repeat_its_session_ids_and_begin_at_number_0() -> None:
+    async def scenario() -> None:
+        async with simulator(repeat_session_ids=True, first_sequence=0, identify_window=0.0) as sim:
+            async with await connect(sim.gateway_url) as client:
+                client.identify()
+                ready = await client.event("READY")
+                assert ready["s"] == 0
+                first_id = ready["d"]["session_id"]
+                assert [(await client.event("GUILD_CREATE"))["s"] for _ in range(3)] == [1, 2, 3]
+                await client.end(4900)
+            async with await connect(ready["d"]["resume_gateway_url"]) as again:
+                # Nothing but READY was received.
+                again.resume(first_id, 0)
+                assert [(await again.event("GUILD_CREATE"))["s"] for _ in range(3)] == [1, 2, 3]
+                await again.event("RESUMED")
+                async with await connect(sim.gateway_url) as second:
+                    second.identify()
+                    ready = await second.event("READY")
+                    assert (ready["s"], ready["d"]["session_id"]) == (0, first_id)
+                    # One session at a time has the id.
+                    assert await again.closed is None
+                    assert list(sim.gateway.sessions) == [first_id]
+            async with await connect(sim.gateway_url) as other:
+                assert (await other.ready(shard=[1, 2]))["session_id"] != first_id
+            assert sim.ledger.violations == []
+
+    run(scenario())

@@ -132,6 +132,18 @@ _FLAGS: Mapping[str, tuple[_Row, ...]] = {
             bool,
             "refuse a hopeless resume with 4007 instead of op 9",
         ),
+        (
+            "--repeat-session-ids",
+            "repeat_session_ids",
+            bool,
+            "give each identify of a shard the same session id (as Spacebar does)",
+        ),
+        (
+            "--first-sequence",
+            "first_sequence",
+            int,
+            "number of a session's READY: 1 as Discord, 0 as Spacebar",
+        ),
         ("--ledger-events", "ledger_events", int, "events that the ledger remembers, 26 bytes each"),
     ),
 }

@@ -11,6 +11,7 @@ import asyncio
 import random
 import secrets
 import ssl
+import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -317,8 +318,12 @@ class Gateway:
         options, (shard, count) = self.options, place
         self.drain()
         guilds = self.guilds_of(shard, count)
+        session_id = secrets.token_hex(16)
+        if options.repeat_session_ids:
+            session_id = f"{zlib.crc32(b'%d of %d' % place):032x}"
+            self._replace(session_id)
         session = Session(
-            id=secrets.token_hex(16),
+            id=session_id,
             shard=shard,
             shard_count=count,
             intents=d["intents"],
@@ -328,6 +333,7 @@ class Gateway:
             capacity=options.replay_events or buffer_size(len(guilds)),
             keep_seconds=options.replay_seconds,
             presences=Window(options.presences, options.presences_window),
+            first=options.first_sequence,
         )
         self.sessions[session.id] = session
         self._layouts.setdefault(count, {}).setdefault(shard, []).append(session)
@@ -349,6 +355,16 @@ class Gateway:
         if session.pending:
             self._streaming.append(session)
         self._stir()
+
+    def _replace(self, session_id: str) -> None:
+        """End the session that has this id already: a new one is about to begin under it."""
+        session = self.sessions.get(session_id)
+        if session is not None:
+            connection = self._attached.get(session_id)
+            self.end(session, "identified again under the same id")
+            if connection is not None:
+                connection.session = None
+                connection.cut()
 
     def _ready_data(self, session: Session, guilds: Iterable[int], version: str) -> Json:
         application = self.world.application(self.privileged_intents)

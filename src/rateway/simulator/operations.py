@@ -179,8 +179,8 @@ def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
         gateway.refuse_resume(connection, session, "resumed with another query string")
         return
     seq = d.get("seq")
-    seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else 0
-    if session.named is not None and 0 < seq < session.named:
+    seq = seq if isinstance(seq, int) and not isinstance(seq, bool) else session.first - 1
+    if session.named is not None and session.first <= seq < session.named:
         gateway.violation(
             connection,
             "resume-seq-below-heartbeat",

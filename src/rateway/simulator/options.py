@@ -59,6 +59,10 @@ class SimulatorOptions:
     replay_seconds: float = 180.0
     # How a resume from a forgotten sequence is refused: op 9 (false) or close code 4007.
     refuse_with_4007: bool = False
+    # Give each identify of a shard the same session id, as Spacebar does (Discord never does).
+    repeat_session_ids: bool = False
+    # The number of a session's first event, its READY: 1 at Discord, 0 at Spacebar.
+    first_sequence: int = 1
     # Between identify and READY; between one guild's GUILD_CREATE and the next.
     ready_delay: float = 0.0
     guild_delay: float = 0.0

@@ -57,7 +57,9 @@ class Session:
     capacity: int
     keep_seconds: float
     presences: Window
-    seq: int = 0
+    # The number of the first event.
+    first: int = 1
+    seq: int = field(init=False)
     named: int | None = None
     buffer: deque[Event] = field(init=False)
     # Guilds whose GUILD_CREATE is still to come, in order.
@@ -67,6 +69,7 @@ class Session:
     _marks: deque[tuple[int, float]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
+        self.seq = self.first - 1
         self.buffer = deque(maxlen=self.capacity)
 
     @property
@@ -122,7 +125,7 @@ class Session:
 
     def refusal(self, seq: int, now: float) -> Refusal | None:
         """Why the session cannot be resumed from this sequence; None if it can."""
-        if seq <= 0:
+        if seq < self.first:
             return Refusal.NONE
         if seq > self.seq:
             return Refusal.AHEAD
