@@ -335,13 +335,7 @@ class Gateway:
             presences=Window(options.presences, options.presences_window),
             first=options.first_sequence,
         )
-        self.sessions[session.id] = session
-        self._layouts.setdefault(count, {}).setdefault(shard, []).append(session)
-        self.ledger.session_started(
-            SessionRecord(
-                session.id, shard, count, session.intents, connection.query.compression, self.ledger.wall()
-            )
-        )
+        self.know(session)
         connection.compress_payloads = d.get("compress") is True
         self._attach(session, connection)
         if session.intents & 1:
@@ -365,6 +359,15 @@ class Gateway:
             if connection is not None:
                 connection.session = None
                 connection.cut()
+
+    def know(self, session: Session) -> None:
+        """Begin to keep a session: one that READY names, or one that another run of the simulator kept."""
+        shard, count = session.shard, session.shard_count
+        self.sessions[session.id] = session
+        self._layouts.setdefault(count, {}).setdefault(shard, []).append(session)
+        self.ledger.session_started(
+            SessionRecord(session.id, shard, count, session.intents, session.query[2], self.ledger.wall())
+        )
 
     def _ready_data(self, session: Session, guilds: Iterable[int], version: str) -> Json:
         application = self.world.application(self.privileged_intents)
