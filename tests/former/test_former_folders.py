@@ -50,9 +50,9 @@ def remember(sim: Simulator, kept: Json) -> None:
         capacity=kept["capacity"],
         keep_seconds=600.0,
         presences=Window(5, 20.0),
-        seq=kept["seq"],
         named=kept["named"],
     )
+    session.seq = kept["seq"]
     session.buffer.extend((name.encode(), base64.b64decode(d)) for name, d in kept["buffer"])
     session.detached_at = sim.gateway.loop.time()
     sim.gateway.know(session)
