@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from rateway.contract.errors import ErrorCode, Fault
-from rateway.discord import commands
+from rateway.discord import command_forms, commands
 from rateway.discord.commands import MAX_PAYLOAD_BYTES
 from rateway.discord.opcodes import Opcode
 from rateway.discord.snowflake import shard_of
@@ -58,7 +58,7 @@ _decoder = msgspec.json.Decoder(_Payload)
 def parse_command(
     body: bytes, headers: Mapping[str, object] | None, *, shard_count: int, intents: int | None = None
 ) -> CommandRequest | Fault:
-    """The command that a message carries, or what is wrong with it. Never raises.
+    """The command that a message carries, in Discord's documented form, or what is wrong with it. Never raises.
 
     *shard_count* is the total of shards; *intents* are the sessions', for what Discord would leave unanswered.
     """
@@ -79,13 +79,13 @@ def parse_command(
         why = f"{whose} is the gateway's own work" if whose else "it is no command"
         allowed = ", ".join(map(str, sorted(ALLOWED)))
         return Fault(ErrorCode.UNKNOWN_OPCODE, f"op {payload.op} cannot be sent: {why}; {allowed} can")
+    form = command_forms.read(payload.op, d, intents=intents, shard=(shard_id, shard_count))
+    if isinstance(form, command_forms.Refusal):
+        return Fault(ErrorCode.INVALID, form.reason)
     # Only op and d go on: a worker's s or t would be a payload that Discord does not know.
-    data = b'{"op":%d,"d":%b}' % (payload.op, bytes(payload.d).strip())
+    data = commands.encode({"op": payload.op, "d": form.d})
     if len(data) > MAX_PAYLOAD_BYTES:
         return Fault(ErrorCode.TOO_LARGE, f"{len(data)} bytes; Discord takes {MAX_PAYLOAD_BYTES}")
-    wrong_d = commands.validate(payload.op, d, intents=intents, shard=(shard_id, shard_count))
-    if wrong_d is not None:
-        return Fault(ErrorCode.INVALID, wrong_d)
     return CommandRequest(shard_id, payload.op, data, guild_id)
 
 

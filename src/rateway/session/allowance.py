@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from rateway.discord import commands
+from rateway.discord import command_forms, commands
 from rateway.discord.opcodes import Opcode
 from rateway.session.options import CommandBudget
 from rateway.session.orders import Command, CommandDone
@@ -178,21 +178,19 @@ class Allowance:
             return self._too_large(command, len(command.payload))
         try:
             payload = msgspec.json.decode(command.payload)
-            # Written anew: what was checked is what is sent, whatever was odd about the worker's JSON.
-            data = msgspec.json.encode(payload)
         except (ValueError, RecursionError, TypeError) as error:
             return CommandDone(command, "invalid", f"the payload is not JSON: {error}")
         if not isinstance(payload, dict) or payload.get("op") != command.op or "d" not in payload:
             return CommandDone(command, "invalid", 'the payload should be an object {"op": …, "d": …}')
+        form = command_forms.read(command.op, payload["d"], intents=self._intents, shard=self._shard)
+        if isinstance(form, command_forms.Refusal):
+            return CommandDone(command, "invalid", form.reason)
+        # Written anew: what was checked is what is sent, whatever was odd about the worker's JSON.
+        data = commands.encode({"op": command.op, "d": form.d})
         if len(data) > commands.MAX_PAYLOAD_BYTES:
             return self._too_large(command, len(data))
-        d = payload["d"]
-        wrong = commands.validate(command.op, d, intents=self._intents, shard=self._shard)
-        if wrong is not None:
-            return CommandDone(command, "invalid", wrong)
-        whole = commands.whole_guild(command.op, d)
-        data = msgspec.json.encode({"op": command.op, "d": d})
-        return Sending(command, data, d, int(d["guild_id"]) if whole else None)
+        whole = command_forms.whole_guild(command.op, form.d)
+        return Sending(command, data, form.d, int(form.d["guild_id"]) if whole else None)
 
     def _too_large(self, command: Command, size: int) -> CommandDone:
         return CommandDone(command, "too_large", f"{size} bytes; Discord takes {commands.MAX_PAYLOAD_BYTES}")
