@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import datetime
+import datetime as dt
 import json
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
@@ -301,7 +301,7 @@ def test_a_presence_in_an_identify_is_taken_as_libraries_write_it(
     assert form.d == documented and form.deviations
 
 
-@given(JSON | st.dictionaries(st.sampled_from(sorted(optional_presence) + ["activities", "game"]), JSON))
+@given(JSON | st.dictionaries(st.sampled_from([*sorted(optional_presence), "activities", "game"]), JSON))
 def test_anything_at_all_as_an_identifys_presence_gets_a_verdict(presence: Any) -> None:
     assert isinstance(command_forms.read_identify_presence(presence), Documented | Refusal)
 
@@ -392,7 +392,7 @@ def sent_by_hikari(act: Callable[[Any], Coroutine[Any, Any, None]]) -> tuple[int
         lambda shard: shard.update_presence(activity=hikari.Activity(name="x"), status=hikari.Status.IDLE),
         lambda shard: shard.update_presence(
             activity=hikari.Activity(name="x", type=hikari.ActivityType.CUSTOM),
-            idle_since=datetime.datetime.fromtimestamp(5, datetime.UTC),
+            idle_since=dt.datetime.fromtimestamp(5, dt.UTC),
         ),
         lambda shard: shard.update_voice_state(GUILD, None),
         lambda shard: shard.update_voice_state(GUILD, 5, self_mute=True, self_deaf=True),

@@ -5,8 +5,8 @@ keys of activities that a bot cannot set. :func:`read` is one table for all of t
 (Discord documentation, "Gateway Events": "Send Events"), with each deviation in words, or the reason for which Discord
 refuses the command or leaves it unanswered. What the table does not name passes as given.
 
-Each leniency names the library or the report that it comes from: discord.py 2.7, hikari 2.7, disnake 2.12, nextcord 2.6,
-py-cord 2.8, discord.js 14, eris 0.18, oceanic.js 1.15, JDA 5, discordgo 0.29, serenity, twilight.
+Each leniency names the library or the report that it comes from: discord.py 2.7, hikari 2.7, disnake 2.12,
+nextcord 2.6, py-cord 2.8, discord.js 14, eris 0.18, oceanic.js 1.15, JDA 5, discordgo 0.29, serenity, twilight.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def read(
 def read_identify_presence(presence: object) -> Documented | Refusal:
     """The same for ``presence`` of an identify, where Discord takes more.
 
-    Missing and null ``activities`` (eris) and an empty ``game`` with the status "" (discordgo) come with the identify of
-    every bot that is written with these libraries.
+    Null ``activities`` (eris) and an empty ``game`` with the status "" (discordgo) come with the identify of every bot
+    that is written with these libraries.
     """
     if not isinstance(presence, Mapping):
         return Refusal(Fault.MALFORMED, "presence should be an object")
@@ -306,7 +306,7 @@ def _presence(form: _Form) -> None:
     form.d["activities"] = [_activity(activity, form.deviations) for activity in activities]
     form.read("since", _time, "since should be milliseconds of Unix time, or null")
     form.read("status", _status, f"status should be one of {', '.join(sorted(STATUSES))}")
-    # Discord answers a missing afk with a close or an invalid session (eris#219); a library that leaves it out means no.
+    # A missing afk was answered with a close (eris#219): whoever leaves it out means no.
     form.read("afk", _flag, "afk should be true or false")
 
 
@@ -468,4 +468,4 @@ def _check_shard(op: int, d: Mapping[str, Any], shard: tuple[int, int]) -> None:
 def guild_ids(op: int, d: Mapping[str, Any]) -> list[int]:
     """The guilds that a documented command is about."""
     given = d.get("guild_ids", []) if op == Opcode.REQUEST_SOUNDBOARD_SOUNDS else [d.get("guild_id")]
-    return [int(guild_id) for guild_id in given if is_snowflake(guild_id)]
+    return [int(str(guild_id)) for guild_id in given if is_snowflake(guild_id)]
