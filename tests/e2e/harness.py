@@ -190,5 +190,6 @@ async def stage(
                     await gateway.stop()
             finally:
                 await gateway.kill()
-        broken = [each for each in sim.ledger.violations if each.rule not in expect and "*" not in expect]
-        assert broken == []
+        # The gateway does not do what is only warned of either.
+        noted = [*sim.ledger.violations, *sim.ledger.warnings]
+        assert [each for each in noted if each.rule not in expect and "*" not in expect] == []

@@ -47,6 +47,7 @@ def test_ledger_sessions_and_violations_can_be_read() -> None:
             assert (summary["events"], summary["live"], summary["violations"]) == (4, 1, 1)
             [record] = await _get(sim, session, "sessions")
             assert record["session"] == client.session_id and record["sent"] == 4 and record["ended"] is None
+            assert await _get(sim, session, "warnings") == []
             [violation] = await _get(sim, session, "violations")
             assert violation["rule"] == "heartbeat-ahead" and violation["session"] == client.session_id
             assert [rule["id"] for rule in await _get(sim, session, "rules")] == list(RULES)

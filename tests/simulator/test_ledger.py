@@ -63,3 +63,12 @@ def test_violations_are_of_known_rules_and_are_told_with_the_rule_once() -> None
     text = lines(ledger.violations)
     assert text[0] == "send-rate shard 0: 121 in 60 s" and text[1].startswith("    rule: At most 120")
     assert len(text) == 3
+
+
+def test_warnings_are_apart_from_violations() -> None:
+    ledger = _ledger()
+    ledger.violation("members-rate", "1 s too early", shard=0)
+    summary = ledger.summary()
+    assert (summary["violations"], summary["rules_broken"]) == (0, {})
+    assert (summary["warnings"], summary["rules_warned"]) == (1, {"members-rate": 1})
+    assert [warning.detail for warning in ledger.warnings] == ["1 s too early"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from rateway.simulator.faults import KINDS
+from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.rules import RULES
 from rateway.simulator.server import Simulator
 from tests.aio import run
@@ -42,8 +44,10 @@ def test_a_client_that_breaks_the_rule_is_noted_for_it_and_nothing_else(rule: st
     async def scenario() -> None:
         async with simulator(**options) as sim:
             await breaker(sim)
-            await until(lambda: sim.ledger.violations)
-            assert {violation.rule for violation in sim.ledger.violations} == {rule}
+            await until(lambda: sim.ledger.violations or sim.ledger.warnings)
+            noted = {violation.rule for violation in sim.ledger.violations}
+            warned = {warning.rule for warning in sim.ledger.warnings}
+            assert (noted, warned) == ((set(), {rule}) if RULES[rule].warning else ({rule}, set()))
 
     run(scenario(), timeout=10)
 
@@ -68,7 +72,7 @@ def test_a_client_that_keeps_the_rules_is_not_noted() -> None:
                 await again.event("RESUMED")
                 await again.beat(client.seq)
                 await again.end(1000)
-            assert sim.ledger.violations == []
+            assert sim.ledger.violations == sim.ledger.warnings == []
 
     run(scenario())
 
@@ -81,7 +85,11 @@ def _documented(section: str) -> list[tuple[str, str, str]]:
 
 
 def test_the_documentation_shows_the_same_rules() -> None:
-    assert _documented("Rules") == [(rule.id, rule.sentence, rule.source) for rule in RULES.values()]
+    rows = {
+        kind: [(rule.id, rule.sentence, rule.source) for rule in RULES.values() if rule.warning is kind]
+        for kind in (False, True)
+    }
+    assert (_documented("Rules"), _documented("Warnings")) == (rows[False], rows[True])
 
 
 def test_the_documentation_shows_the_same_faults() -> None:
@@ -126,12 +134,6 @@ async def _(sim: Simulator) -> None:
         assert (await again.op(9))["d"] is False
 
 
-@breaks("permessage-deflate")
-async def _(sim: Simulator) -> None:
-    async with await connect(sim.gateway_url, headers={"Sec-WebSocket-Extensions": "permessage-deflate"}):
-        pass
-
-
 @breaks("upgrade-before-retry-after", retry_grace=0.0)
 async def _(sim: Simulator) -> None:
     await sim.inject(fault("upgrade:status=429,retry_after=60,count=1"))
@@ -144,7 +146,7 @@ async def _(sim: Simulator) -> None:
 # Identifying
 
 
-@breaks("identify-concurrency")
+@breaks("identify-concurrency", identify_refusal_delay=0.05)
 async def _(sim: Simulator) -> None:
     async with await connect(sim.gateway_url) as first, await connect(sim.gateway_url) as second:
         await first.ready(shard=[0, 2])
@@ -252,7 +254,7 @@ async def _(sim: Simulator) -> None:
     client = await _left(sim, 4900)
     async with await connect(client.resume_url) as again:
         again.resume(client.session_id, client.seq, token=f"Bot {sim.options.token}")
-        assert await again.closed == 4006
+        await again.event("RESUMED")
 
 
 @breaks("resume-seq-zero")
@@ -409,7 +411,7 @@ async def _ready(sim: Simulator, client: Client, **changes: Any) -> str:
 @breaks("voice-malformed")
 async def _(sim: Simulator) -> None:
     async with await connect(sim.gateway_url) as client:
-        client.send(4, {"guild_id": await _ready(sim, client), "channel_id": None, "self_mute": False})
+        client.send(4, {"guild_id": await _ready(sim, client), "self_mute": False})
         await client.beat()
 
 
@@ -451,7 +453,7 @@ async def _(sim: Simulator) -> None:
 async def _(sim: Simulator) -> None:
     async with await connect(sim.gateway_url) as client:
         guild_id = await _ready(sim, client)
-        client.send(31, {"guild_ids": guild_id})
+        client.send(31, {"guild_ids": []})
         client.send(43, {"guild_id": guild_id, "fields": ["topic"]})
         await client.beat()
 
@@ -463,6 +465,14 @@ async def _(sim: Simulator) -> None:
         await client.ready(shard=[0, 2])
         client.send(43, {"guild_id": str(elsewhere[0]), "fields": ["status"]})
         await client.beat()
+
+
+@breaks("payload-form")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        guild_id = await _ready(sim, client)
+        client.send(8, {"guild_id": [int(guild_id)], "query": "", "limit": 0})
+        assert (await client.event("GUILD_MEMBERS_CHUNK"))["d"]["guild_id"] == guild_id
 
 
 # REST
@@ -537,7 +547,7 @@ def test_nonsense_of_any_kind_ends_in_a_verdict_and_never_in_an_error_of_the_jud
                                 client.messages.get_nowait()
                     if client.closed.done():
                         assert client.closed.result() in (4001, 4002, 4004, 4005, 4006, 4008)
-            assert set(sim.ledger.broken()) <= set(RULES)
+            assert set(sim.ledger.broken()) | set(sim.ledger.warned) <= set(RULES)
 
     run(scenario())
 
@@ -553,3 +563,87 @@ def test_what_was_under_way_when_a_session_was_invalidated_breaks_no_rule() -> N
             assert sim.ledger.violations == []
 
     run(scenario())
+
+
+# What libraries do and Discord takes
+
+
+@pytest.mark.checklist("K47")
+def test_an_offer_of_permessage_deflate_is_declined_and_no_fault() -> None:
+    async def scenario() -> None:
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+        async with simulator() as sim, await connect(sim.gateway_url, headers=offer) as client:
+            await client.ready()
+            assert sim.ledger.violations == sim.ledger.warnings == []
+
+    run(scenario())
+
+
+# discordgo 0.29, eris 0.18 and oceanic.js 1.15, as they identify without being told a presence.
+PRESENCES: list[dict[str, Any]] = [
+    {
+        "since": 0,
+        "game": {
+            "name": "",
+            "type": 0,
+            "created_at": "0001-01-01T00:00:00Z",
+            "timestamps": {},
+            "emoji": {"id": "", "name": "", "roles": None},
+            "party": {},
+            "assets": {},
+            "secrets": {},
+        },
+        "status": "",
+        "afk": False,
+    },
+    {"activities": None, "afk": False, "since": None, "status": "offline"},
+    {"activities": [], "afk": False, "status": "online"},
+]
+
+
+@pytest.mark.checklist("K46")
+@pytest.mark.parametrize("presence", PRESENCES)
+def test_libraries_identify_resume_and_ask_for_members_as_they_do_with_discord(
+    presence: dict[str, Any],
+) -> None:
+    async def scenario() -> None:
+        async with simulator() as sim:
+            async with await connect(sim.gateway_url) as client:
+                await client.ready(token=f"Bot {sim.options.token}", presence=presence)
+                guild_id = (await client.event("GUILD_CREATE"))["d"]["id"]
+                client.send(8, {"guild_id": [guild_id], "query": "", "limit": 0, "presences": 256})
+                await client.event("GUILD_MEMBERS_CHUNK")
+                await client.end(4900)
+            async with await connect(client.resume_url) as again:
+                again.resume(client.session_id, client.seq, token=f"Bot {sim.options.token}")
+                await again.event("RESUMED")
+            assert sim.ledger.violations == []
+            assert set(sim.ledger.warned) == {"payload-form", "resume-token-prefix"}
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K53")
+def test_an_identify_that_comes_too_early_is_answered_some_seconds_later() -> None:
+    async def scenario() -> None:
+        async with (
+            simulator(identify_window=60.0, identify_refusal_delay=0.4) as sim,
+            await connect(sim.gateway_url) as first,
+            await connect(sim.gateway_url) as second,
+        ):
+            await first.ready(shard=[0, 2])
+            loop = asyncio.get_running_loop()
+            began, before = loop.time(), sim.gateway.limits.remaining
+            # A library that identifies again as soon as it is refused.
+            for _ in range(2):
+                second.identify(shard=[1, 2])
+                assert (await second.op(9))["d"] is False
+            assert loop.time() - began >= 0.8
+            assert before - sim.gateway.limits.remaining == 2
+            assert sim.ledger.violations == [] and sim.ledger.warned == {"identify-concurrency": 2}
+
+    run(scenario())
+
+
+def test_by_default_the_answer_to_an_early_identify_takes_seconds() -> None:
+    assert SimulatorOptions().identify_refusal_delay >= 2.0

@@ -35,9 +35,10 @@ Run a fake Discord on loopback: gateway and REST over a world of guilds, members
 a seed. Bots connect to it as to the real one; no account, no network, no rate limit of others.
 
 It keeps Discord's rules as a judge would: each rule that a client breaks is printed, and the exit code is 1
-when there was one. It can make things happen (--rate) and go wrong (--fault, --scenario) on purpose.
-While it runs it can be steered over HTTP: GET …/simulator/ledger, /violations, /sessions, /sent, /rules, /faults;
-POST …/simulator/faults and /simulator/rate. docs/simulator.md describes all of it.
+when there was one; what Discord is not known to mind is listed as a warning. It can make things happen (--rate) and
+go wrong (--fault, --scenario) on purpose.
+While it runs it can be steered over HTTP: GET …/simulator/ledger, /violations, /warnings, /sessions, /sent, /rules,
+/faults; POST …/simulator/faults and /simulator/rate. docs/simulator.md describes all of it.
 """
 EPILOG = """\
 examples:
@@ -64,6 +65,8 @@ EPILOG += "".join(
 LIVE_S = 1.0
 # Violations shown in full; the rest is counted.
 SHOWN_VIOLATIONS = 20
+# Warnings in the summary as JSON, and how much of the first of each is shown to people.
+SHOWN_WARNINGS, SHOWN_DETAIL = 200, 120
 # Fields that count what has to be there; all other numbers may be 0.
 AT_LEAST_ONE = frozenset({"shards", "max_concurrency", "shards_multiple", "heartbeat_interval_ms"})
 MOST_PORT = 65535
@@ -86,6 +89,12 @@ _FLAGS: Mapping[str, tuple[_Row, ...]] = {
         ("--max-guilds", "max_guilds_per_shard", int, "guilds that a shard may have, else 4011"),
         ("--concurrency", "max_concurrency", int, "max_concurrency: identify buckets"),
         ("--identify-window", "identify_window", float, "seconds between two identifies of a bucket"),
+        (
+            "--identify-refusal-delay",
+            "identify_refusal_delay",
+            float,
+            "seconds until op 9 answers an identify that came too early",
+        ),
         ("--identifies", "identifies_total", int, "identifies a day"),
         ("--identifies-left", "identifies_remaining", int, "identifies left today (default: all)"),
     ),
@@ -363,13 +372,20 @@ def _finish(simulator: Simulator, options: argparse.Namespace) -> int:
     summary = simulator.ledger.summary()
     violations = simulator.ledger.violations
     if options.json:
-        print(
-            json.dumps({"summary": summary, "violations": [asdict(each) for each in violations]}), flush=True
-        )
+        found = {"violations": violations, "warnings": simulator.ledger.warnings[:SHOWN_WARNINGS]}
+        shown = {kind: [asdict(each) for each in entries] for kind, entries in found.items()}
+        print(json.dumps({"summary": summary} | shown), flush=True)
     else:
         counts = ", ".join(f"{what} {number}" for what, number in summary["counts"].items())
         print(f"{summary['events']:,} events in {summary['sessions']} sessions; {counts or 'nobody came'}")
         print(f"violations: {len(violations)}")
         for rule, number in summary["rules_broken"].items():
             print(f"  {number:6} × {rule}: {RULES[rule].sentence}")
+        if summary["warnings"]:
+            print(f"warnings: {summary['warnings']}")
+            example = {each.rule: each.detail for each in reversed(simulator.ledger.warnings)}
+            for rule, number in summary["rules_warned"].items():
+                print(
+                    f"  {number:6} × {rule}: {RULES[rule].sentence} (first: {example[rule][:SHOWN_DETAIL]})"
+                )
     return 1 if violations else 0

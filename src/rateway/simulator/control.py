@@ -61,6 +61,7 @@ class Control:
         routes: Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "ledger": self._ledger,
             "violations": self._violations,
+            "warnings": self._warnings,
             "sessions": self._sessions,
             "sent": self._sent,
             "injected": self._injected,
@@ -78,6 +79,9 @@ class Control:
 
     async def _violations(self, request: web.Request) -> web.Response:
         return _json([asdict(violation) for violation in self._it.ledger.violations])
+
+    async def _warnings(self, request: web.Request) -> web.Response:
+        return _json([asdict(warning) for warning in self._it.ledger.warnings])
 
     async def _sessions(self, request: web.Request) -> web.Response:
         return _json([asdict(record) for record in self._it.ledger.sessions.values()])

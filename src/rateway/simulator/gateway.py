@@ -177,8 +177,6 @@ class Gateway:
             self.ledger.violation("query-encoding", f"encoding is {query.encoding!r}")
         if query.compress and query.compress not in wire.COMPRESSIONS[1:]:
             self.ledger.violation("query-compress", f"compress is {query.compress!r}")
-        if "permessage-deflate" in request.headers.get("Sec-WebSocket-Extensions", ""):
-            self.ledger.violation("permessage-deflate", "offered")
         if query.encoding == "etf":
             return _answer(400, "encoding=etf is not simulated: use encoding=json\n")
         sends = Window(self.options.sends, self.options.sends_window)
@@ -247,7 +245,7 @@ class Gateway:
     def violation(
         self, connection: Connection, rule: str, detail: str, *, session: Session | None = None
     ) -> None:
-        """Note a rule that this connection's client broke."""
+        """Note a rule that this connection's client broke, as a violation or a warning."""
         session = session or connection.session
         self.ledger.violation(rule, detail, session=session.id if session else None, shard=connection.shard)
 
@@ -289,9 +287,16 @@ class Gateway:
             if not resumable:
                 self.end(session, why)
 
+    def refuse_identify(self, connection: Connection) -> None:
+        """Op 9 to an identify that came too early, a few seconds later."""
+        connection.invalidated = True
+        op9 = self.invalid_session(resumable=False)
+        self.loop.call_later(self.options.identify_refusal_delay, connection.send, op9)
+
     def refuse_resume(self, connection: Connection, session: Session | None, why: str) -> None:
         """The session cannot be resumed: it ends, and the client hears so."""
         self.ledger.count("resume refused")
+        connection.invalidated = True
         if session is not None:
             self.end(session, why)
         if self.options.refuse_with_4007 and session is not None:
@@ -327,7 +332,7 @@ class Gateway:
             shard=shard,
             shard_count=count,
             intents=d["intents"],
-            large_threshold=d.get("large_threshold", 50),
+            large_threshold=d.get("large_threshold") or 50,
             query=connection.query.key(),
             host=shard % options.resume_hosts if options.resume_hosts else MAIN,
             capacity=options.replay_events or buffer_size(len(guilds)),
@@ -343,9 +348,7 @@ class Gateway:
         self.ledger.note("ready", shard, session.id)
         self.reply(session, "READY", self._ready_data(session, guilds, connection.query.version))
         if d.get("presence"):
-            self.dispatch_all(
-                self.world.own_presence(d["presence"]["status"], d["presence"].get("activities", []))
-            )
+            self.dispatch_all(self.world.own_presence(d["presence"]["status"], d["presence"]["activities"]))
         if session.pending:
             self._streaming.append(session)
         self._stir()

@@ -16,6 +16,8 @@ from rateway.simulator.rules import RULES
 
 # When the log is full its oldest tenth is dropped in one go.
 DROPPED_SHARE = 10
+# Warnings that are remembered in full; beyond that they are counted.
+WARNINGS = 10_000
 # Lines of the journal that are remembered.
 JOURNAL_ENTRIES = 200_000
 
@@ -27,7 +29,10 @@ def digest(data: bytes | bytearray | memoryview) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that a client broke. `time` is Unix seconds; session and shard are None where none is known."""
+    """A rule that a client broke, or that it is warned of.
+
+    `time` is Unix seconds; session and shard are None where none is known.
+    """
 
     rule: str
     session: str | None
@@ -98,6 +103,8 @@ class Ledger:
         """Keep at most `limit` events (the oldest go first); `wall` gives Unix seconds."""
         self.limit = max(limit, DROPPED_SHARE)
         self.violations: list[Violation] = []
+        self.warnings: list[Violation] = []
+        self.warned: Counter[str] = Counter()
         self.sessions: dict[str, SessionRecord] = {}
         self.injected: list[Injected] = []
         self.journal: deque[Entry] = deque(maxlen=JOURNAL_ENTRIES)
@@ -181,10 +188,16 @@ class Ledger:
     def violation(
         self, rule: str, detail: str, *, session: str | None = None, shard: int | None = None
     ) -> None:
-        """Note a broken rule; `rule` is a key of RULES."""
+        """Note a broken rule, as the violation or the warning that it is; `rule` is a key of RULES."""
         if rule not in RULES:
             raise KeyError(f"no such rule: {rule}")
-        self.violations.append(Violation(rule, session, shard, detail, self.wall()))
+        violation = Violation(rule, session, shard, detail, self.wall())
+        if not RULES[rule].warning:
+            self.violations.append(violation)
+            return
+        self.warned[rule] += 1
+        if len(self.warnings) < WARNINGS:
+            self.warnings.append(violation)
 
     def log(self, since: int = 0, session: str | None = None) -> Iterator[Sent]:
         """Events from index `since` on, in the order in which they were numbered; of one session if given."""
@@ -213,7 +226,7 @@ class Ledger:
         return Counter(violation.rule for violation in self.violations)
 
     def summary(self) -> dict[str, Any]:
-        """Totals as JSON: events, sessions, counters, violations by rule."""
+        """Totals as JSON: events, sessions, counters, violations and warnings by rule."""
         return {
             "events": self.events,
             "dropped": self.dropped,
@@ -222,6 +235,8 @@ class Ledger:
             "counts": dict(sorted(self.counts.items())),
             "violations": len(self.violations),
             "rules_broken": dict(self.broken().most_common()),
+            "warnings": self.warned.total(),
+            "rules_warned": dict(self.warned.most_common()),
         }
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rateway.discord import command_forms
 from rateway.discord import intents as discord_intents
+from rateway.discord.command_forms import Documented, Fault
 from rateway.discord.opcodes import Opcode
 from rateway.discord.snowflake import shard_of
 from rateway.simulator import judge
@@ -91,10 +93,17 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
     if fault is not None:
         gateway.refuse(connection, "identify-malformed", fault, 4002)
         return
+    if d.get("presence") is not None:
+        form = command_forms.read_identify_presence(d["presence"])
+        if not isinstance(form, Documented):
+            gateway.refuse(connection, "identify-malformed", form.reason, 4002)
+            return
+        _warn(gateway, connection, Opcode.IDENTIFY, form)
+        d = {**d, "presence": form.d}
     shard, count = d["shard"] if judge.shard_fault(d.get("shard")) is None and d.get("shard") else (0, 1)
     connection.shard = shard
     gateway.ledger.count("identify")
-    if connection.host != MAIN:
+    if connection.host != MAIN and not connection.invalidated:
         gateway.violation(connection, "identify-resume-host", f"on resume host {connection.host}")
     token = d["token"].removeprefix(PREFIX)
     key = (token, shard, count, d["intents"])
@@ -116,7 +125,7 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         gateway.violation(
             connection, "identify-concurrency", f"{since:.3f} s after the last one of bucket {bucket}"
         )
-        connection.send(gateway.invalid_session(resumable=False))
+        gateway.refuse_identify(connection)
     else:
         connection.authenticated = True
         gateway.begin(connection, d, (shard, count))
@@ -162,9 +171,8 @@ def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
         connection.shard = record.shard
         gateway.ledger.note("resume", record.shard, record.session, f"from {d.get('seq')!r}")
     if d["token"].startswith(PREFIX):
-        gateway.refuse(connection, "resume-token-prefix", "the token begins with 'Bot '", 4006)
-        return
-    if d["token"] != gateway.token:
+        gateway.violation(connection, "resume-token-prefix", "the token begins with 'Bot '")
+    if d["token"].removeprefix(PREFIX) != gateway.token:
         gateway.refuse(connection, "wrong-token", "in a resume", 4004)
         return
     session = gateway.sessions.get(d["session_id"])
@@ -204,31 +212,52 @@ def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
         gateway.resume(connection, session, seq)
 
 
+def _documented(
+    gateway: Gateway, connection: Connection, op: Opcode, d: Any, rule: str
+) -> dict[str, Any] | None:
+    """The documented form of a command, with a warning if it was not written so; None if Discord refuses it."""
+    session = connection.session
+    assert session is not None
+    form = command_forms.read(op, d, intents=session.intents)
+    if not isinstance(form, Documented) and form.fault is Fault.NONCE:
+        gateway.violation(connection, "nonce-size", form.reason)
+        form = command_forms.read(
+            op, {key: value for key, value in d.items() if key != "nonce"}, intents=session.intents
+        )
+    if not isinstance(form, Documented):
+        gateway.violation(connection, "members-intents" if form.fault is Fault.INTENTS else rule, form.reason)
+        return None
+    _warn(gateway, connection, op, form)
+    return form.d
+
+
+def _warn(gateway: Gateway, connection: Connection, op: Opcode, form: Documented) -> None:
+    if form.deviations:
+        gateway.violation(connection, "payload-form", f"op {op}: {'; '.join(form.deviations)}")
+
+
 def _presence(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
     session = connection.session
     assert session is not None
-    fault = judge.presence_fault(d)
+    presence = _documented(gateway, connection, Opcode.PRESENCE_UPDATE, d, "presence-malformed")
     options = gateway.options
-    if fault is not None:
-        gateway.violation(connection, "presence-malformed", fault)
+    if presence is None:
         gateway.invalidate(connection, resumable=False, why="malformed presence")
     elif not session.presences.admit(now):
         detail = f"more than {options.presences} in {options.presences_window:g} s"
         gateway.refuse(connection, "presence-rate", detail, 4008)
     else:
-        gateway.dispatch_all(gateway.world.own_presence(d["status"], d.get("activities", [])))
+        gateway.dispatch_all(gateway.world.own_presence(presence["status"], presence["activities"]))
 
 
 def _voice(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
-    fault = judge.voice_fault(d)
-    if fault is not None:
-        gateway.violation(connection, "voice-malformed", fault)
-    elif _is_here(gateway, connection, d["guild_id"]):
-        gateway.dispatch_all(gateway.world.voice_update(d))
+    voice = _documented(gateway, connection, Opcode.VOICE_STATE_UPDATE, d, "voice-malformed")
+    if voice is not None and _is_here(gateway, connection, voice["guild_id"]):
+        gateway.dispatch_all(gateway.world.voice_update(voice))
 
 
 def _is_here(gateway: Gateway, connection: Connection, guild_id: str) -> bool:
-    """Whether the guild belongs to the connection's shard; a violation if not."""
+    """Whether the guild belongs to the connection's shard; a warning if not."""
     session = connection.session
     assert session is not None
     owner = shard_of(int(guild_id), session.shard_count)
@@ -240,41 +269,30 @@ def _is_here(gateway: Gateway, connection: Connection, guild_id: str) -> bool:
 def _members(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
     session = connection.session
     assert session is not None
-    fault = judge.members_fault(d)
-    if fault is not None:
-        gateway.violation(connection, "members-malformed", fault)
+    request = _documented(gateway, connection, Opcode.REQUEST_GUILD_MEMBERS, d, "members-malformed")
+    if request is None or not _is_here(gateway, connection, request["guild_id"]):
         return
-    nonce_fault = judge.nonce_fault(d)
-    if nonce_fault is not None:
-        gateway.violation(connection, "nonce-size", nonce_fault)
-        del d["nonce"]
-    if not _is_here(gateway, connection, d["guild_id"]):
-        return
-    intents_fault = judge.members_intents_fault(d, session.intents)
-    if intents_fault is not None:
-        gateway.violation(connection, "members-intents", intents_fault)
-        return
-    if judge.is_whole_guild(d):
-        wait = gateway.members_asked.get(d["guild_id"], now) - now
+    guild_id, nonce = request["guild_id"], request.get("nonce")
+    if command_forms.whole_guild(Opcode.REQUEST_GUILD_MEMBERS, request):
+        wait = gateway.members_asked.get(guild_id, now) - now
         if wait > 0:
-            gateway.violation(connection, "members-rate", f"guild {d['guild_id']}, {wait:.3f} s too early")
-            meta = {"guild_id": d["guild_id"]} | ({"nonce": d["nonce"]} if d.get("nonce") else {})
+            gateway.violation(connection, "members-rate", f"guild {guild_id}, {wait:.3f} s too early")
+            meta = {"guild_id": guild_id} | ({"nonce": nonce} if nonce else {})
             gateway.reply(session, "RATE_LIMITED", {"opcode": 8, "retry_after": round(wait, 3), "meta": meta})
             return
-        gateway.members_asked[d["guild_id"]] = now + gateway.options.members_window
+        gateway.members_asked[guild_id] = now + gateway.options.members_window
     gateway.drain()
-    for chunk in gateway.world.members_chunk(d, intents=session.intents):
+    for chunk in gateway.world.members_chunk(request, intents=session.intents):
         gateway.reply(session, chunk.name, chunk.d)
 
 
 def _sounds(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
     session = connection.session
     assert session is not None
-    fault = judge.sounds_fault(d)
-    if fault is not None:
-        gateway.violation(connection, "request-malformed", fault)
+    request = _documented(gateway, connection, Opcode.REQUEST_SOUNDBOARD_SOUNDS, d, "request-malformed")
+    if request is None:
         return
-    here = [guild_id for guild_id in d["guild_ids"] if _is_here(gateway, connection, guild_id)]
+    here = [guild_id for guild_id in request["guild_ids"] if _is_here(gateway, connection, guild_id)]
     gateway.drain()
     for answer in gateway.world.soundboard_sounds(here):
         gateway.reply(session, answer.name, answer.d)
@@ -283,12 +301,10 @@ def _sounds(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
 def _channel_info(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
     session = connection.session
     assert session is not None
-    fault = judge.channel_info_fault(d)
-    if fault is not None:
-        gateway.violation(connection, "request-malformed", fault)
-    elif _is_here(gateway, connection, d["guild_id"]):
+    request = _documented(gateway, connection, Opcode.REQUEST_CHANNEL_INFO, d, "request-malformed")
+    if request is not None and _is_here(gateway, connection, request["guild_id"]):
         gateway.drain()
-        for answer in gateway.world.channel_info(d):
+        for answer in gateway.world.channel_info(request):
             gateway.reply(session, answer.name, answer.d)
 
 

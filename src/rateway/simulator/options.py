@@ -35,6 +35,8 @@ class SimulatorOptions:
     max_guilds_per_shard: int = 2500
     max_concurrency: int = 1
     identify_window: float = 5.0
+    # After how long op 9 answers an identify that came too early: "after a few seconds" (api-docs#1328).
+    identify_refusal_delay: float = 2.5
     identifies_total: int = 1000
     # Left at the start; None: all.
     identifies_remaining: int | None = None
