@@ -21,7 +21,7 @@ from rateway.runtime.gateway import EX_CONFIG, Gateway
 from rateway.runtime.reporter import Reporter
 from rateway.runtime.service import keep_informed
 from rateway.transports import control
-from rateway.transports.state import StateDir, StateError
+from rateway.transports.state import StateDir, StateError, refuse_foreign
 from rateway.transports.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> int:
     with StateDir.open(settings.state_dir) as state:
+        if settings.cache_path is not None:
+            refuse_foreign(settings.cache_path, "CACHE_PATH")
         await state.lock(lambda pid: _say_wait(settings, pid))
         gateway = Gateway(settings, state)
         loop = asyncio.get_running_loop()

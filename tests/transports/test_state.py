@@ -18,10 +18,8 @@ from tests.aio import run
 RECORD = FatalRecord(4014, "disallowed intents", "switch GUILD_MEMBERS on", 1700000000.0)
 
 
-def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "state"
-    folder.parent.mkdir()
-    folder.mkdir(mode=0o755)
     with StateDir.open(folder) as state:
         state.write_ledger(b"x")
         state.remember_fatal(state.fingerprint("a"), RECORD)

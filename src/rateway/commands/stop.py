@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import select
 import signal
 import sys
@@ -46,11 +47,12 @@ def run(options: argparse.Namespace) -> int:
     folder = configuration.state_dir(options.config, options.state_dir)
     if folder is None:
         return configuration.EXIT_CONFIGURATION
-    if not folder.is_dir():
-        print(f"no gateway runs with the state folder {folder}: there is no such folder")
-        return 0
     try:
-        with StateDir.open(folder) as state:
+        visited = StateDir.visit(folder)
+        if visited is None:
+            print(f"no gateway runs with the state folder {folder}: none ever ran there")
+            return 0
+        with visited as state:
             return _stop(state, end_sessions=options.end_sessions, timeout=options.timeout)
     except StateError as error:
         print(f"rateway stop: {error}", file=sys.stderr)
@@ -72,6 +74,13 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
         print(f"rateway stop: the gateway (pid {pid}) cannot be reached: {error.strerror}", file=sys.stderr)
         return 1
     try:
+        if _user_of(pid) != state.lock_owner():
+            # What the file says is only as good as who may write it.
+            print(
+                f"rateway stop: pid {pid} in {state.path} is no gateway of this folder's user",
+                file=sys.stderr,
+            )
+            return 1
         if end_sessions:
             state.request_end_sessions()
         signal.pidfd_send_signal(process, signal.SIGTERM)
@@ -89,3 +98,14 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
         return 1
     print(f"the gateway (pid {pid}) has left; its sessions {'ended' if end_sessions else 'are kept'}")
     return 0
+
+
+def _user_of(pid: int) -> int | None:
+    """The effective user (uid) of a process; None once it is gone."""
+    try:
+        # The owner of /proc/PID is root's where a process keeps its memory to itself.
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^Uid:\t\d+\t(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found is not None else None

@@ -15,6 +15,7 @@ from rateway.config import Settings
 from rateway.discord.intents import Intents
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import Layout
+from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
 from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions
@@ -29,6 +30,7 @@ __all__ = [
     "choose",
     "clusters_of",
     "forget_layout",
+    "leftover_sessions",
     "open_store",
     "remember_layout",
     "store_folder",
@@ -207,17 +209,38 @@ def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[Se
     """What the store of a cluster holds, even if it cannot be written just now."""
     store = open_store(settings, state, number)
     if isinstance(store, StoreFault):
-        return read_sessions(store_folder(settings, state, number), cluster=number)
+        return leftover_sessions(settings, state, number)
     found = store.sessions()
     store.close()
     return found
 
 
+def leftover_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
+    """What a store holds that cannot be opened for writing; nothing of one that somebody else may have put there."""
+    try:
+        folder = _private(settings, state, number)
+    except FolderRefused:
+        return []
+    except OSError:
+        # A disk that is full or read-only.
+        folder = store_folder(settings, state, number)
+    return read_sessions(folder, cluster=number)
+
+
 def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
     """The store of a cluster, with the cache's policy of the settings."""
-    folder = store_folder(settings, state, number)
     try:
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = _private(settings, state, number)
     except OSError as error:
-        return StoreFault(f"{folder.parent} cannot be made: {error.strerror}")
+        folder = store_folder(settings, state, number)
+        words = error.strerror or str(error)
+        advice = f"; {error.advice}" if isinstance(error, FolderRefused) else ""
+        return StoreFault(f"{error.filename or folder} cannot be used: {words}{advice}")
     return Store.open(folder, cluster=number, policy=policy_of(settings), wall=time.time())
+
+
+def _private(settings: Settings, state: StateDir, number: int) -> Path:
+    """The folder of a store, made if need be, and nobody else's. Raises OSError."""
+    if settings.cache_path is None:
+        return state.folder_below("clusters", str(number), "store")
+    return make_below(settings.cache_path, str(number), "store")

@@ -19,7 +19,7 @@ from rateway.runtime.gathering import Gathering
 from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
-from rateway.runtime.start import Identity, open_store, store_folder
+from rateway.runtime.start import Identity, leftover_sessions, open_store
 from rateway.runtime.trimming import Trimmer
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.session.orders import Fatal, State
@@ -28,7 +28,7 @@ from rateway.transports.amqp.inbound import Inbound, Ownership
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
-from rateway.transports.store import SessionRecord, StoreFault, read_sessions
+from rateway.transports.store import SessionRecord, StoreFault
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class Worker:
         leftover: list[SessionRecord] = []
         if isinstance(store, StoreFault):
             words = store.words
-            leftover = read_sessions(store_folder(self.settings, self.state, number), cluster=number)
+            leftover = leftover_sessions(self.settings, self.state, number)
             log.error(
                 "the store cannot be used: %s. Events flow on, %d sessions are resumed from what it holds; it is tried "
                 "again every %.0f s, until then a restart may lose what happens from now on",
@@ -153,9 +153,8 @@ class Worker:
         spool = None
         if self.settings.spool_bytes:
             try:
-                spool = Spool.open(
-                    self.state.path / "clusters" / str(number) / "spool", self.settings.spool_bytes
-                )
+                folder = self.state.folder_below("clusters", str(number), "spool")
+                spool = Spool.open(folder, self.settings.spool_bytes)
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
         opened = None if isinstance(store, StoreFault) else store

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import struct
 import zlib
 from collections import deque
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rateway.delivery.message import Publish
+from rateway.transports.folder import CAREFUL
 
 __all__ = ["Spool", "SpoolFull"]
 
@@ -155,7 +157,7 @@ class Spool:
 
     def _new_segment(self) -> None:
         path = self.folder / f"{self._next:020d}{_SUFFIX}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | CAREFUL, 0o600)
         try:
             if os.write(descriptor, _SIGNATURE) != len(_SIGNATURE):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -206,7 +208,7 @@ class Spool:
         if segment is None:
             return None
         try:
-            descriptor = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(segment.path, os.O_RDONLY | CAREFUL)
         except OSError:
             return None
         try:
@@ -259,7 +261,7 @@ class Spool:
                 self._place = _Place(segment.first, segment.first, len(_SIGNATURE))
             if self._file < 0:
                 try:
-                    self._file = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+                    self._file = os.open(segment.path, os.O_RDONLY | CAREFUL)
                 except OSError:
                     self._lose(segment)
                     continue
@@ -332,9 +334,7 @@ class Spool:
         """Only a hint: without it more is published twice after a crash, nothing is lost."""
         try:
             if self._front_file < 0:
-                self._front_file = os.open(
-                    self.folder / _FRONT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
-                )
+                self._front_file = os.open(self.folder / _FRONT, os.O_WRONLY | os.O_CREAT | CAREFUL, 0o600)
             os.pwrite(self._front_file, _NUMBER.pack(self._front), 0)
         except OSError as error:
             self.trouble = error.strerror or str(error)
@@ -342,7 +342,9 @@ class Spool:
     # After a restart
 
     def _recover(self) -> None:
-        paths = sorted(path for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+        found = (path for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+        # Whatever else stands there, a link for one, is none of the spool's.
+        paths = sorted(path for path in found if stat.S_ISREG(path.lstat().st_mode))
         firsts = [int(path.stem) for path in paths]
         for index, (path, first) in enumerate(zip(paths, firsts, strict=True)):
             last = index == len(paths) - 1
@@ -373,9 +375,15 @@ class Spool:
 
     def _remembered(self) -> int:
         try:
-            data = (self.folder / _FRONT).read_bytes()
+            descriptor = os.open(self.folder / _FRONT, os.O_RDONLY | CAREFUL)
         except OSError:
             return 1
+        try:
+            data = os.read(descriptor, _NUMBER.size + 1)
+        except OSError:
+            return 1
+        finally:
+            os.close(descriptor)
         return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 1
 
 

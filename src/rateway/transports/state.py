@@ -11,7 +11,7 @@ import hmac
 import os
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,9 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["FatalRecord", "StateDir", "StateError", "boot_id"]
+from rateway.transports.folder import FolderRefused, make_below, open_file, open_folder
+
+__all__ = ["FatalRecord", "StateDir", "StateError", "boot_id", "refuse_foreign"]
 
 LOCK = "lock"
 LEDGER = "identifies.json"
@@ -28,7 +30,8 @@ SALT = "salt"
 END_SESSIONS = "end-sessions"
 # What was fatal with some other settings is of no use for long; the newest are kept.
 MAX_FATAL = 16
-
+# The largest of these files, the ledger of a bot with thousands of shards, is some hundred kilobytes.
+MAX_FILE_BYTES = 64 << 20
 
 # A disk that is full today may have room tomorrow, without anybody changing the configuration.
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -67,43 +70,92 @@ def boot_id() -> str:
 
 
 class StateDir:
-    """The state folder, 0700. Made with :meth:`open`; closing it gives up the lock.
+    """The state folder, of which everything is opened below the folder that was judged at first, and no link followed.
 
-    The lock is the kernel's (``flock``): it ends with the process that holds it, however that dies.
+    Made with :meth:`open`; closing it gives up the lock. The lock is the kernel's (``flock``): it ends with the process
+    that holds it, however that dies.
     """
 
-    def __init__(self, path: Path, lock_file: int) -> None:
+    def __init__(self, path: Path, folder: int, lock_file: int) -> None:
         self.path = path
+        self._folder = folder
         self._lock_file = lock_file
         self._locked = False
 
     @classmethod
     def open(cls, path: Path) -> StateDir:
-        """Make or take the folder and check that it can be written. Raises :class:`StateError`."""
+        """Make the folder (0700) or take the one that is there, and check that it can be written.
+
+        Raises :class:`StateError` also for a folder that others may write, or that is another user's.
+        """
         path = path.expanduser()
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.stat().st_uid == os.geteuid():
-                path.chmod(0o700)
-            lock_file = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            folder, _ = open_folder(path)
             try:
-                cls._prove_writable(path)
+                lock_file = open_file(folder, LOCK, os.O_RDWR | os.O_CREAT, path)
+                try:
+                    cls._prove_writable(folder)
+                except OSError:
+                    os.close(lock_file)
+                    raise
             except OSError:
-                os.close(lock_file)
+                os.close(folder)
                 raise
         except OSError as error:
-            raise _fault(path, error) from None
-        return cls(path, lock_file)
+            raise fault(path, error) from None
+        return cls(path, folder, lock_file)
+
+    @classmethod
+    @contextlib.contextmanager
+    def tried(cls, path: Path) -> Iterator[StateDir]:
+        """The folder as :meth:`open` gives it; one that was not there is taken away again at the end."""
+        missing = []
+        above = path.expanduser().absolute()
+        while not os.path.lexists(above):
+            missing.append(above)
+            above = above.parent
+        try:
+            with cls.open(path) as state:
+                yield state
+                # A gateway that began in it meanwhile has the lock.
+                if missing and state.try_lock():
+                    for name in os.listdir(state._folder):
+                        os.unlink(name, dir_fd=state._folder)
+        finally:
+            # Somebody else may use it by now.
+            with contextlib.suppress(OSError):
+                for folder in missing:
+                    folder.rmdir()
+
+    @classmethod
+    def visit(cls, path: Path) -> StateDir | None:
+        """The folder of a gateway that may be another user's, to speak to that gateway: nothing in it is trusted.
+
+        None where no gateway has ever run. Raises :class:`StateError`.
+        """
+        path = path.expanduser()
+        try:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return cls(path, folder, open_file(folder, LOCK, os.O_RDWR, path))
+            except OSError:
+                os.close(folder)
+                raise
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise fault(path, error) from None
 
     @staticmethod
-    def _prove_writable(path: Path) -> None:
-        probe = path / f".probe-{os.getpid()}"
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def _prove_writable(folder: int) -> None:
+        probe = f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             os.write(descriptor, b"rateway")
         finally:
             os.close(descriptor)
-            probe.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(probe, dir_fd=folder)
 
     # The lock
 
@@ -111,9 +163,14 @@ class StateDir:
     def shared(cls, path: Path) -> StateDir:
         """The folder for a worker process, whose inherited copy of the lock holds it as long as the worker lives.
 
-        Its records may be read; the lock is not taken and not given up.
+        Its records may be read; the lock is not taken and not given up. Raises :class:`StateError`.
         """
-        return cls(path.expanduser(), -1)
+        path = path.expanduser()
+        try:
+            folder, _ = open_folder(path)
+        except OSError as error:
+            raise fault(path, error) from None
+        return cls(path, folder, -1)
 
     @property
     def lock_file(self) -> int:
@@ -145,7 +202,10 @@ class StateDir:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         # Of its own, so that a wait that was given up can close it without touching ours.
-        descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            descriptor = open_file(self._folder, LOCK, os.O_RDWR, self.path)
+        except OSError as error:
+            raise fault(self.path, error) from None
 
         def tell(outcome: OSError | None) -> None:
             if done.done():  # given up meanwhile
@@ -176,7 +236,7 @@ class StateDir:
             raise
         except OSError as error:
             os.close(descriptor)
-            raise _fault(self.path, error) from None
+            raise fault(self.path, error) from None
         os.close(self._lock_file)
         self._lock_file = descriptor
         self._own()
@@ -192,7 +252,7 @@ class StateDir:
         """The pid of the gateway that holds the lock, ``None`` when none does (or it has not written it yet)."""
         if not self._locked:
             try:
-                descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+                descriptor = open_file(self._folder, LOCK, os.O_RDWR, self.path)
             except OSError:
                 return None
             try:
@@ -205,6 +265,10 @@ class StateDir:
                 os.close(descriptor)
         text = os.pread(self._lock_file, 32, 0).strip()
         return int(text) if text.isdigit() else None
+
+    def lock_owner(self) -> int:
+        """The user (uid) that made the lock's file: the gateway that holds it runs as that one."""
+        return os.fstat(self._lock_file).st_uid
 
     # The ledger of identifies
 
@@ -244,11 +308,11 @@ class StateDir:
     def forget_fatal(self) -> bool:
         """Forget what was fatal; whether there was anything."""
         try:
-            (self.path / FATAL).unlink()
+            os.unlink(FATAL, dir_fd=self._folder)
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise _fault(self.path, error) from None
+            raise fault(self.path, error) from None
         return True
 
     def _fatal(self) -> dict[str, FatalRecord]:
@@ -267,28 +331,48 @@ class StateDir:
     def take_end_sessions(self) -> bool:
         """Whether that was asked for; the request is used up."""
         try:
-            (self.path / END_SESSIONS).unlink()
+            os.unlink(END_SESSIONS, dir_fd=self._folder)
         except OSError:
             return False
         return True
 
-    # Files
+    # Files and folders
+
+    def folder_below(self, *names: str) -> Path:
+        """Make or take a folder below this one, whose files nobody else may plant; its path. Raises OSError."""
+        return make_below(self.path, *names)
 
     def read(self, name: str) -> bytes | None:
-        """The file *name* of the folder, ``None`` when there is none."""
+        """The file *name* of the folder, ``None`` when there is none. Raises :class:`StateError`."""
         try:
-            return (self.path / name).read_bytes()
-        except OSError:
+            descriptor = open_file(self._folder, name, os.O_RDONLY, self.path)
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            raise fault(self.path, error) from None
+        try:
+            parts = []
+            room = MAX_FILE_BYTES
+            while part := os.read(descriptor, room):
+                parts.append(part)
+                room -= len(part)
+            return b"".join(parts)
+        except OSError as error:
+            raise fault(self.path, error) from None
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
         """Replace a file as a whole: a reader, and a start after a crash, find the old or the new one.
 
         It is on the disk when this returns (blocks). Raises :class:`StateError`.
         """
-        fresh = self.path / f".{name}.new"
+        fresh = f".{name}.new"
         try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # What a crash left, or a link that somebody planted: neither is written to.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh, dir_fd=self._folder)
+            descriptor = open_file(self._folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.path)
             try:
                 view = memoryview(data)
                 while view:
@@ -296,14 +380,10 @@ class StateDir:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            os.replace(fresh, self.path / name)
-            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            os.replace(fresh, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            os.fsync(self._folder)
         except OSError as error:
-            raise _fault(self.path, error) from None
+            raise fault(self.path, error) from None
 
     def close(self) -> None:
         """Give up the lock."""
@@ -314,6 +394,9 @@ class StateDir:
             os.close(self._lock_file)
             self._lock_file = -1
             self._locked = False
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
 
     def __enter__(self) -> Self:
         return self
@@ -324,20 +407,40 @@ class StateDir:
         self.close()
 
 
-def _fault(path: Path, error: OSError) -> StateError:
+def refuse_foreign(path: Path, setting: str) -> None:
+    """Raise :class:`StateError` for a folder that others may write, or that is another user's.
+
+    One that cannot be made or opened just now is no matter of this: whoever uses it says so.
+    """
+    try:
+        descriptor, _ = open_folder(path.expanduser())
+    except FolderRefused as error:
+        raise fault(path, error, setting) from None
+    except OSError:
+        return
+    os.close(descriptor)
+
+
+def fault(path: Path, error: OSError, setting: str = "STATE_DIR") -> StateError:
+    """Why a folder that a setting names cannot be used, and what to do."""
+    what = (
+        f"the {'state folder' if setting == 'STATE_DIR' else f'folder of {setting},'} {path} cannot be used"
+    )
     name = error.strerror or str(error)
+    if isinstance(error, FolderRefused):
+        where = "" if error.filename == str(path) else f"{error.filename}: "
+        return StateError(f"{what} ({where}{name}); {error.advice}")
+    give = f"give it to the user that runs the gateway, or set {setting} to a folder that it may write"
     advice = {
-        errno.EACCES: "give it to the user that runs the gateway, or set STATE_DIR to a folder that it may write",
-        errno.EPERM: "give it to the user that runs the gateway, or set STATE_DIR to a folder that it may write",
-        errno.EROFS: "the disk is mounted read-only: mount it for writing, or set STATE_DIR to a folder elsewhere",
-        errno.ENOSPC: "the disk is full: make room, or set STATE_DIR to a folder elsewhere",
-        errno.EDQUOT: "the quota is used up: make room, or set STATE_DIR to a folder elsewhere",
-        errno.ENOTDIR: "a part of the path is a file: set STATE_DIR to a folder",
-        errno.EEXIST: "it is a file: set STATE_DIR to a folder",
+        errno.EACCES: give,
+        errno.EPERM: give,
+        errno.EROFS: f"the disk is mounted read-only: mount it for writing, or set {setting} to a folder elsewhere",
+        errno.ENOSPC: f"the disk is full: make room, or set {setting} to a folder elsewhere",
+        errno.EDQUOT: f"the quota is used up: make room, or set {setting} to a folder elsewhere",
+        errno.ENOTDIR: f"a part of the path is a file: set {setting} to a folder",
+        errno.EEXIST: f"it is a file: set {setting} to a folder",
     }.get(
         error.errno or 0,
-        "the gateway keeps there what a restart must know: set STATE_DIR to a folder that works",
+        f"the gateway keeps there what a restart must know: set {setting} to a folder that works",
     )
-    return StateError(
-        f"the state folder {path} cannot be used ({name}); {advice}", passing=error.errno in PASSING
-    )
+    return StateError(f"{what} ({name}); {advice}", passing=error.errno in PASSING)

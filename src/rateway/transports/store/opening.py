@@ -16,6 +16,7 @@ import lmdb
 
 from rateway.cache.pages import DICTIONARY_HASH
 from rateway.cache.storage import Table
+from rateway.transports.folder import refuse_links
 from rateway.transports.store.reserve import Reserve, reserves
 from rateway.transports.store.tables import MAX_DATABASES, Tables, branches_of, open_tables
 
@@ -125,6 +126,7 @@ def _mark(cluster: int, boot_id: str | None) -> dict[str, object]:
 def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: int) -> Tables | StoreFault:
     """A store that cannot be written, for reading; nobody else may use it meanwhile."""
     try:
+        refuse_links(path, _FILES[0])
         env = lmdb.open(
             str(path), map_size=map_size, max_dbs=MAX_DATABASES, readonly=True, create=False, lock=False
         )
@@ -162,6 +164,7 @@ def _made_writable(path: Path, tables: Tables, map_size: int) -> tuple[Tables, R
 
 
 def _open(path: Path, map_size: int, *, writable: bool = False) -> Tables:
+    refuse_links(path, *_FILES)
     env = lmdb.open(
         str(path),
         map_size=map_size,
@@ -232,6 +235,7 @@ def close_in_order(tables: Tables, reserve: Reserve | None) -> None:
 def open_for_reading(path: Path, map_size: int = MAP_SIZE) -> Tables | StoreFault:
     """A store that another process writes."""
     try:
+        refuse_links(path, *_FILES)
         env = lmdb.open(
             str(path),
             map_size=map_size,

@@ -76,7 +76,7 @@ class Reserve:
     def __init__(self, file: Path, pages: int, page: int, map_size: int) -> None:
         """Allocate a file of so many pages, holes included, and the first step behind it. Raises OSError."""
         self.page = page
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        self._descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         # What LMDB says of its environment.
         self._info: Callable[[], Any] = lambda: {"last_pgno": pages - 1, "map_size": map_size}
         self._branches_now: Callable[[], int] = lambda: 0
