@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import web
+from aiohttp import FormData, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from rateway.discord.intents import PRIVILEGED
@@ -73,6 +73,27 @@ class Api:
     async def do(self, method: str, path: str, body: object = None) -> Any:
         """The body of a request that must succeed."""
         status, answer, _ = await self.ask(method, path, body)
+        assert status < 300, (status, answer)
+        return answer
+
+    async def post_form(
+        self, path: str, fields: Mapping[str, str], *, file: str | None = None
+    ) -> tuple[int, Any]:
+        """Status and body of a form that is posted: urlencoded, or multipart with a file."""
+        data: Any = dict(fields)
+        if file is not None:
+            data = FormData()
+            for name, value in fields.items():
+                data.add_field(name, value, content_type="application/json")
+            data.add_field("files[0]", b"picture", filename=file)
+        headers = {"Authorization": f"Bot {TOKEN}"}
+        async with self._client.post(f"/api/v10/{path}", data=data, headers=headers) as response:
+            text = await response.text()
+            return response.status, json.loads(text) if text else None
+
+    async def form(self, path: str, fields: Mapping[str, str], *, file: str | None = None) -> Any:
+        """The body of a form that must succeed."""
+        status, answer = await self.post_form(path, fields, file=file)
         assert status < 300, (status, answer)
         return answer
 

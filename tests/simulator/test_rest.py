@@ -372,3 +372,35 @@ def test_one_message_too_many_is_told_to_wait() -> None:
         assert headers["X-RateLimit-Bucket"] == answers[0][2]["X-RateLimit-Bucket"]
 
     with_api(test)
+
+
+@pytest.mark.checklist("K53")
+def test_a_message_is_forwarded_without_content_and_from_anywhere() -> None:
+    async def test(it: Api) -> None:
+        other = it.world.guild(it.world.guild_ids[1])
+        there = next(key for key, d in other.channels.items() if d["type"] == 0)
+        for source, guild_id in ((it.channel(), it.guild.id), (there, other.id)):
+            original = await it.do("POST", f"channels/{source}/messages", {"content": "first"})
+            reference = {"type": 1, "message_id": original["id"], "channel_id": source}
+            sent = await it.do(
+                "POST", f"channels/{it.channel()}/messages", {"message_reference": reference, "flags": 4096}
+            )
+            assert sent["content"] == "" and sent["type"] == 0
+            assert sent["message_reference"] == reference | {"guild_id": guild_id}
+            assert sent["message_snapshots"][0]["message"]["content"] == "first"
+            assert sent["flags"] == 1 << 14 | 4096
+            name, told = it.dispatched()[-1]
+            assert (name, told["id"]) == ("MESSAGE_CREATE", sent["id"])
+        path = f"channels/{there}/messages"
+        unknown = {"type": 1, "message_id": "1", "channel_id": there, "fail_if_not_exists": False}
+        assert await it.fails("POST", path, {"message_reference": unknown}) == (400, 50035)
+        assert await it.fails("POST", path, {"message_reference": {"type": 1, "channel_id": "1"}}) == (
+            404,
+            10003,
+        )
+        assert await it.fails("POST", path, {"message_reference": 5}) == (400, 50035)
+        # An answer says something.
+        answer = {"type": 0, "message_id": original["id"], "channel_id": there}
+        assert await it.fails("POST", path, {"message_reference": answer}) == (400, 50006)
+
+    with_api(test)

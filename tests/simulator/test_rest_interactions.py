@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rateway.simulator.people import BOT_ID
 from rateway.simulator.world_dispatch import WorldOptions
@@ -239,5 +244,145 @@ def test_the_bot_is_moved_in_and_out_of_guilds_and_the_world_can_be_read() -> No
         world = await it.do("GET", f"/simulator/world?kinds=role,member&guilds={it.guild.id}")
         assert set(world) == {"role", "member"} and set(world["role"]) == set(it.guild.roles)
         assert await it.fails("GET", "/simulator/world?kinds=rolls") == (400, 50035)
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K48")
+def test_options_in_shorthand_have_the_registered_types() -> None:
+    async def test(it: Api) -> None:
+        person, channel, role = it.person(2), it.channel(), it.guild.id
+        leaves = [
+            {"name": "text", "type": 3, "description": "d", "required": False, "choices": None},
+            {"name": "whole", "type": 4, "description": "d"},
+            {"name": "yes", "type": 5, "description": "d"},
+            {"name": "user", "type": 6, "description": "d"},
+            {"name": "channel", "type": 7, "description": "d"},
+            {"name": "role", "type": 8, "description": "d"},
+            {"name": "any", "type": 9, "description": "d"},
+            {"name": "number", "type": 10, "description": "d"},
+        ]
+        made = await it.do("POST", COMMANDS, {"name": "ping", "description": "p", "options": leaves})
+        assert "choices" not in made["options"][0]
+        given = {
+            "text": 5, "whole": "7", "yes": True, "user": int(person), "channel": int(channel), "role": role,
+            "any": person, "number": 2, "unknown": 1.5,
+        }  # fmt: skip
+        data = (await asked(it, options=given))["data"]
+        assert [(option["name"], option["type"], option["value"]) for option in data["options"]] == [
+            ("text", 3, "5"), ("whole", 4, 7), ("yes", 5, True), ("user", 6, person), ("channel", 7, channel),
+            ("role", 8, role), ("any", 9, person), ("number", 10, 2.0), ("unknown", 10, 1.5),
+        ]  # fmt: skip
+        assert isinstance(data["options"][7]["value"], float)
+        assert set(data["resolved"]["users"]) == {person} and set(data["resolved"]["channels"]) == {channel}
+        assert set(data["resolved"]["roles"]) == {role}
+        where = {"channel_id": channel, "name": "ping", "options": {"whole": "seven"}}
+        assert await it.fails("POST", f"/simulator/users/{it.person()}/commands", where) == (400, 50035)
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K48")
+def test_options_of_subcommands_in_shorthand_have_the_registered_types() -> None:
+    async def test(it: Api) -> None:
+        sub = {
+            "name": "add",
+            "type": 1,
+            "description": "d",
+            "options": [{"name": "who", "type": 6, "description": "d"}],
+        }
+        group = {"name": "team", "type": 2, "description": "d", "options": [sub]}
+        await it.do("POST", COMMANDS, {"name": "ping", "description": "p", "options": [group]})
+        data = (await asked(it, options={"team": {"add": {"who": it.person()}}}))["data"]
+        assert data["options"] == [
+            {
+                "name": "team",
+                "type": 2,
+                "options": [
+                    {"name": "add", "type": 1, "options": [{"name": "who", "type": 6, "value": it.person()}]}
+                ],
+            }
+        ]
+        assert set(data["resolved"]["users"]) == {it.person()}
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K48")
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["integration_types", "contexts", "options", "nsfw", "dm_permission", "default_permission", "type",
+             "default_member_permissions", "name_localizations", "description_localizations"]
+        ),
+        st.none(),
+    )
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_null_in_a_command_stands_for_discords_default(nulls: dict[str, None]) -> None:
+    async def test(it: Api) -> None:
+        body = {"name": "ping", "description": "p"}
+        expected = await it.do("POST", COMMANDS, body)
+        expected.pop("version")
+        assert expected["integration_types"] == [0] and expected["contexts"] is None
+        for method, sent in (("POST", body | nulls), ("PUT", [body | nulls])):
+            got = await it.do(method, COMMANDS, sent)
+            got = got[0] if method == "PUT" else got
+            got.pop("version")
+            assert got == expected
+        changed = await it.do("PATCH", f"{COMMANDS}/{expected['id']}", {"contexts": [0], "nsfw": True})
+        assert (changed["contexts"], changed["nsfw"]) == ([0], True)
+        changed = await it.do("PATCH", f"{COMMANDS}/{expected['id']}", {"contexts": None, "nsfw": None})
+        assert (changed["contexts"], changed["nsfw"]) == (None, False)
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K48")
+def test_a_callback_has_no_rate_limit_headers() -> None:
+    async def test(it: Api) -> None:
+        for _ in range(60):
+            d = await asked(it)
+            status, _, headers = await it.ask("POST", callback(d), {"type": 4, "data": {"content": "x"}})
+            it.dispatched()
+            assert status == 204
+            assert not [name for name in headers if name.lower().startswith("x-ratelimit")]
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K53")
+@pytest.mark.parametrize("kind", ["json", "urlencoded", "urlencoded payload_json", "multipart payload_json"])
+def test_a_body_may_come_in_each_of_discords_forms(kind: str) -> None:
+    async def test(it: Api) -> None:
+        body = {"type": 4, "data": {"content": "héllo & more=1"}}
+        if kind == "urlencoded":
+            # Fields of a form are strings: what a message needs.
+            answer = await it.form(f"channels/{it.channel()}/messages", {"content": "héllo & more=1"})
+            assert answer["content"] == "héllo & more=1"
+            return
+        d = await asked(it)
+        if kind == "json":
+            await it.do("POST", callback(d), body)
+        elif kind == "urlencoded payload_json":
+            await it.form(callback(d), {"payload_json": json.dumps(body)})
+        else:
+            await it.form(callback(d), {"payload_json": json.dumps(body)}, file="picture.png")
+        [(name, told)] = it.dispatched()
+        assert (name, told["content"]) == ("MESSAGE_CREATE", "héllo & more=1")
+        names = [attachment["filename"] for attachment in told["attachments"]]
+        assert names == (["picture.png"] if kind.startswith("multipart") else [])
+
+    with_api(test)
+
+
+@pytest.mark.checklist("K53")
+@pytest.mark.parametrize("payload", ["{", "[", "\x00", "[" * 100_000, "5", "null"])
+def test_a_form_with_a_broken_payload_is_refused_in_words(payload: str) -> None:
+    async def test(it: Api) -> None:
+        d = await asked(it)
+        for file in (None, "picture.png"):
+            status, answer = await it.post_form(callback(d), {"payload_json": payload}, file=file)
+            assert status == 400 and answer["code"] in (50109, 50035)
 
     with_api(test)

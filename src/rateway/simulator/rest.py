@@ -28,6 +28,8 @@ __all__ = ["GatewayFacts", "Limits", "routes", "setup"]
 Handler = Callable[[Rest, web.Request], Awaitable[object]]
 # Routes that the token in their path opens, or that need none.
 _OPEN: Final = ("/interactions/", "/webhooks/", "/gateway")
+# Routes without a bucket, and so without its headers: hikari complains of them there.
+_UNLIMITED: Final = "/interactions/"
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -110,6 +112,8 @@ def _discord(
         major = where.get("channel_id") or where.get("guild_id") or where.get("token") or ""
         if not is_open and not _authorized(request, facts):
             return Refused("unauthorized").response()
+        if route.startswith(_UNLIMITED):
+            return await _answered(rest, request, handler)
         verdict = limits.ask(method, route, major, now)
         if verdict.retry_after is not None:
             return _limited(verdict.retry_after, verdict.headers)

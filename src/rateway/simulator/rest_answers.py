@@ -83,32 +83,53 @@ class Rest:
 
 
 async def body_of(request: web.Request) -> Any:
-    """The JSON body; of a form with files, its `payload_json` with the files as `attachments`."""
+    """The body in any of Discord's three forms (API Reference, "Uploading Files", "Content-Type").
+
+    JSON; or a form, urlencoded or multipart, whose `payload_json` has it, else whose fields are it; files become
+    `attachments`.
+    """
     if request.content_type.startswith("multipart/"):
         return await _form(request)
+    if request.content_type == "application/x-www-form-urlencoded":
+        return _fields(dict((await request.post()).items()))
     raw = await request.read()
-    if not raw:
-        return {}
+    return json_of(raw) if raw else {}
+
+
+def json_of(raw: bytes | str) -> Any:
+    """What JSON text says; raises Refused."""
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refused("json") from None
 
 
-async def _form(request: web.Request) -> Json:
-    body: Json = {}
+def _fields(fields: dict[str, Any]) -> Any:
+    payload = fields.pop("payload_json", None)
+    return fields if payload is None else json_of(payload)
+
+
+async def _form(request: web.Request) -> Any:
+    fields: Json = {}
     files: list[Json] = []
-    async for part in await request.multipart():
-        if not isinstance(part, BodyPartReader):
-            continue
-        data = await part.read(decode=True)
-        if part.name == "payload_json":
-            try:
-                body = json.loads(data)
-            except ValueError:
-                raise Refused("json") from None
-        elif part.filename is not None:
-            files.append({"filename": part.filename, "size": len(data)})
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            data = await part.read(decode=True)
+            if part.filename is None or part.name == "payload_json":
+                fields[part.name] = data.decode("utf-8", "replace")
+            else:
+                files.append({"filename": part.filename, "size": len(data)})
+    except ValueError:
+        raise Refused("json") from None
+    body = _fields(fields)
+    if not isinstance(body, dict) or not files:
+        return body
+    answer = body.get("data")
+    # The files of an interaction's first answer belong to its data.
+    if isinstance(answer, dict) and "type" in body:
+        return {**body, "data": {**answer, "attachments": files}}
     return {**body, "attachments": files}
 
 

@@ -9,7 +9,16 @@ from aiohttp import web
 
 from rateway.simulator import payloads_message as shapes
 from rateway.simulator import world_messages
-from rateway.simulator.rest_answers import Refused, Rest, body_of, channel_of, object_of, whole, wrong
+from rateway.simulator.rest_answers import (
+    Refused,
+    Rest,
+    body_of,
+    channel_of,
+    guild_with,
+    object_of,
+    whole,
+    wrong,
+)
 from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import THREADS, WRITABLE, Guild, Message
 from rateway.simulator.world_members import user_of
@@ -19,6 +28,8 @@ CONTENT: Final = 2000
 EMBEDS: Final = 10
 # A message without content needs one of these.
 _SAYING: Final = ("embeds", "components", "attachments", "poll", "sticker_items")
+# Message, Message Reference Types.
+FORWARD: Final = 1
 # Bulk deletion takes 2 to 100 ids.
 BULK: Final = 100
 
@@ -72,23 +83,32 @@ def written(rest: Rest, guild: Guild | None, channel: Json, author: Json, body: 
     if body.get("sticker_ids") and guild is not None:
         stickers = [guild.stickers[key] for key in map(str, body["sticker_ids"]) if key in guild.stickers]
         fields["sticker_items"] = [{key: s[key] for key in ("id", "name", "format_type")} for s in stickers]
-    if not content and not any(fields.get(key) for key in _SAYING):
-        raise Refused("empty")
     reference = body.get("message_reference")
+    if reference is not None and not isinstance(reference, dict):
+        raise wrong("message_reference", "DICT_TYPE_CONVERT", "Only dictionaries may be used in a DictType")
+    forwards = reference is not None and reference.get("type") == FORWARD
+    if not content and not forwards and not any(fields.get(key) for key in _SAYING):
+        raise Refused("empty")
     if reference is not None:
         more |= _reference(rest, guild, channel, reference)
+    if "flags" in more:
+        fields["flags"] = int(fields.get("flags", 0)) | more.pop("flags")
     return world_messages.create_message(world, guild, channel["id"], author, content, **fields, **more)
 
 
 def _reference(rest: Rest, guild: Guild | None, channel: Json, reference: Json) -> Json:
+    """The fields of an answer (`type` 0) or a forward (`type` 1, whose message may be anywhere)."""
     place = str(reference.get("channel_id") or channel["id"])
-    message = world_messages.kept(rest.world, guild, place).get(str(reference.get("message_id")))
-    guild_id = None if guild is None else guild.id
+    source = guild
+    if place != channel["id"]:
+        source, _ = guild_with(rest, place)
+    message = world_messages.kept(rest.world, source, place).get(str(reference.get("message_id")))
+    guild_id = None if source is None else source.id
     if message is None:
-        if reference.get("fail_if_not_exists", True):
+        if reference.get("fail_if_not_exists", True) or reference.get("type") == FORWARD:
             raise wrong("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
         return {}
-    if reference.get("type") == 1:
+    if reference.get("type") == FORWARD:
         return shapes.forward_of(message.d, guild_id)
     return shapes.reply_to(message.d, guild_id)
 

@@ -19,8 +19,6 @@ from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import TEXT, Guild
 from rateway.simulator.world_snapshot import KINDS
 
-_TYPES: Final = {str: 3, bool: 5, int: 4, float: 10}
-
 
 def _user(rest: Rest, request: web.Request) -> tuple[str, Json]:
     """The user of the path."""
@@ -73,15 +71,13 @@ async def _command(rest: Rest, request: web.Request) -> Json:
     body = await object_of(request)
     user_id, _ = _user(rest, request)
     guild, channel = _place(rest, body, user_id)
-    options = body.get("options") or []
-    if isinstance(options, dict):
-        options = [
-            {"name": key, "type": _TYPES.get(type(value), 3), "value": value}
-            for key, value in options.items()
-        ]
-    data = world_application.command_data(
-        rest.world, guild, _field(body, "name"), options, int(body.get("type", 1))
-    )
+    name, kind = _field(body, "name"), int(body.get("type", 1))
+    known = rest.world.app.find(name, None if guild is None else guild.id)
+    try:
+        options = world_application.typed_options(known, body.get("options") or [])
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise wrong("options", "BASE_TYPE_CHOICES", "an option's value does not fit its type") from None
+    data = world_application.command_data(rest.world, guild, name, options, kind)
     return world_application.ask(rest.world, guild, channel["id"], user_id, 2, data).d
 
 

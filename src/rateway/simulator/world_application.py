@@ -31,6 +31,28 @@ _OPTION_MENTIONABLE: Final = 9
 _OPTION_NUMBER: Final = 10
 
 
+# Type of an option that is not registered, by its value: {name: value} of a dict is a subcommand.
+_TYPE_OF: Final[Mapping[type, int]] = {
+    str: _OPTION_STRING,
+    bool: _OPTION_BOOLEAN,
+    int: _OPTION_INTEGER,
+    float: _OPTION_NUMBER,
+    dict: 1,
+}
+# How a value is written for an option of a type: people write ids as numbers, and numbers as they come.
+_CONVERSIONS: Final[Mapping[int, Callable[[Any], Any]]] = {
+    _OPTION_STRING: str,
+    _OPTION_INTEGER: int,
+    _OPTION_BOOLEAN: bool,
+    _OPTION_USER: str,
+    _OPTION_CHANNEL: str,
+    _OPTION_ROLE: str,
+    _OPTION_MENTIONABLE: str,
+    _OPTION_NUMBER: float,
+    11: str,
+}
+
+
 @dataclass(slots=True)
 class Asked:
     """An interaction that the bot may answer: its payload, when it was asked, and what was answered."""
@@ -123,34 +145,56 @@ class Application:
         return None
 
 
+# A command's fields where they are not given (docs: Application Commands, Application Command Structure).
+_DEFAULTS: Final[Json] = {
+    "id": "",
+    "type": 1,
+    "application_id": "",
+    "name": "",
+    "name_localizations": None,
+    "description": "",
+    "description_localizations": None,
+    "options": [],
+    "default_member_permissions": None,
+    "dm_permission": True,
+    "default_permission": True,
+    "nsfw": False,
+    "integration_types": [0],
+    "contexts": None,
+}
+
+
 # Changes
+
+
+def _without_nulls(value: Any) -> Any:
+    """Options as Discord answers them: optional fields that are null are not there."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def command(world: World, guild_id: str | None, body: Json, command_id: str | None = None) -> Json:
     """Register a command or replace one of the same name and type; every documented field is filled in."""
     scope = world.app.commands.setdefault(guild_id, {})
-    kind = body.get("type", 1)
+    known = {} if command_id is None else scope.get(command_id, {})
+    kind = body.get("type") or known.get("type", 1)
     if command_id is None:
         same = (c for c in scope.values() if c["name"] == body.get("name") and c["type"] == kind)
         command_id = next((c["id"] for c in same), None) or world.snowflake()
-    before = scope.get(command_id, {})
+    # What is null stands for Discord's default.
+    given = {key: value for key, value in body.items() if value is not None}
+    reset = {key: _DEFAULTS[key] for key, value in body.items() if value is None and key in _DEFAULTS}
+    if "options" in given:
+        given["options"] = _without_nulls(given["options"])
     d = {
+        **_DEFAULTS,
+        **scope.get(command_id, {}),
+        **reset,
+        **given,
         "id": command_id,
         "type": kind,
         "application_id": world.app.id,
-        "name": "",
-        "name_localizations": None,
-        "description": "",
-        "description_localizations": None,
-        "options": [],
-        "default_member_permissions": None,
-        "dm_permission": True,
-        "default_permission": True,
-        "nsfw": False,
-        "integration_types": [0],
-        "contexts": None,
-        **before,
-        **body,
         "version": world.snowflake(),
     }
     if guild_id is not None:
@@ -228,6 +272,29 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
     if resolved:
         data["resolved"] = resolved
     return data
+
+
+def typed_options(known: Json | None, given: Json | list[Json]) -> list[Json]:
+    """A command's options as Discord sends them, from `{name: value}` or a list; types are the registered ones.
+
+    In the short form the value of a subcommand (or group) is again `{name: value}`. An option that is not registered
+    has the type of its value.
+    """
+    declared = {option["name"]: option for option in (known or {}).get("options") or []}
+    if isinstance(given, dict):
+        given = [{"name": name, "value": value} for name, value in given.items()]
+    typed = []
+    for option in given:
+        registered = declared.get(option["name"])
+        value = option.get("options", option.get("value"))
+        kind = option.get("type") or (registered["type"] if registered else _TYPE_OF.get(type(value), 3))
+        if kind in _NESTED:
+            nested = typed_options(registered, value or [])
+            typed.append({"name": option["name"], "type": kind, "options": nested})
+        else:
+            converted = _CONVERSIONS.get(kind, lambda plain: plain)(value)
+            typed.append({**option, "type": kind, "value": converted})
+    return typed
 
 
 def _leaves(options: list[Json]) -> list[Json]:
