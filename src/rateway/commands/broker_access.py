@@ -26,6 +26,8 @@ from rateway.transports.amqp.uri import parse
 #: sysexits.h: a configuration that cannot be used, a service that is away.
 EXIT_CONFIGURATION = 78
 EXIT_UNAVAILABLE = 69
+# For each node of the broker, seconds.
+DIAL_S = 10
 
 
 class Refused(Exception):
@@ -61,7 +63,10 @@ def address(config: Path | None, environ: Mapping[str, str]) -> Secret:
             table = tomllib.loads(config.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise Refused(f"{config}: {error}", EXIT_CONFIGURATION) from None
-        if isinstance(uri := table.get("amqp"), str):
+        uri = table.get("amqp")
+        if isinstance(uri, list) and all(isinstance(each, str) for each in uri):
+            uri = ",".join(uri)
+        if isinstance(uri, str):
             return Secret(uri)
         if isinstance(path := table.get("amqp_file"), str):
             return _from_file(Path(path), f"{config}: amqp_file")
@@ -79,27 +84,33 @@ def _from_file(path: Path, where: str) -> Secret:
 
 
 async def connect(options: argparse.Namespace) -> AbstractConnection:
-    """A connection to the broker that *options* name; Refused with the host and the reason, never the password."""
+    """A connection to the broker that *options* name; Refused with the host and the reason, never the password.
+
+    Of several nodes the first that answers is used.
+    """
     uri = address(options.config, os.environ).reveal()
     try:
         place = parse(uri)
         context = place.tls_context()
     except ValueError as error:
         raise Refused(f"the broker's address cannot be used: {error}", EXIT_CONFIGURATION) from None
-    # aio-pika has other names for what RabbitMQ's parameters say: it is told in its own words.
-    url = URL.build(
-        scheme="amqps" if place.tls else "amqp",
-        user=place.user,
-        password=place.password,
-        host=place.host,
-        port=place.port,
-        path=f"/{place.vhost}",
-        query={"auth": "external"} if place.external else {},
-    )
-    try:
-        return await dialled(url, timeout=10, ssl_context=context)
-    except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
-        raise Refused(f"no connection to the broker at {place}: {type(error).__name__}: {error}") from None
+    failures = []
+    for node in place.nodes():
+        # aio-pika has other names for what RabbitMQ's parameters say: it is told in its own words.
+        url = URL.build(
+            scheme="amqps" if node.tls else "amqp",
+            user=node.user,
+            password=node.password,
+            host=node.host,
+            port=node.port,
+            path=f"/{node.vhost}",
+            query={"auth": "external"} if node.external else {},
+        )
+        try:
+            return await dialled(url, timeout=DIAL_S, ssl_context=context)
+        except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
+            failures.append(f"no connection to the broker at {node}: {type(error).__name__}: {error}")
+    raise Refused("; ".join(failures))
 
 
 async def cluster_exchange(connection: AbstractConnection, cluster: int) -> AbstractExchange:

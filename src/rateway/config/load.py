@@ -39,6 +39,8 @@ class _Reading:
     found: dict[str, object] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    files: dict[str, Path] = field(default_factory=dict)
+    """Settings that stand in a file of their own, and where that is."""
     unread: bool = False
     """Whether the file could not be read: what it says is not known, so nothing can be missing in it."""
 
@@ -48,7 +50,8 @@ class _Reading:
         for mistake in error.mistakes if isinstance(error, ManyWrong) else [error]:
             self.problems.append(Problem(where, mistake.wrong, mistake.instead))
 
-    def take(self, row: Row, value: object, where: str) -> None:
+    def take(self, row: Row, value: object, where: str, file: Path | None = None) -> None:
+        self.files.pop(row.name, None)
         try:
             self.found[row.name] = row.read(value)
         except (Wrong, ManyWrong) as error:
@@ -56,6 +59,8 @@ class _Reading:
         else:
             # What is read later replaces it, mistakes of the replaced one stay mistakes.
             self.origins[row.name] = where
+            if file is not None:
+                self.files[row.name] = file.absolute()
 
 
 def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -73,7 +78,7 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     if reading.problems:
         raise ConfigurationError(reading.problems)
     kept: dict[str, Any] = reading.found
-    return Settings(**kept, source=file, origins=reading.origins)
+    return Settings(**kept, amqp_file=reading.files.get("amqp"), source=file, origins=reading.origins)
 
 
 # The file
@@ -236,7 +241,7 @@ def _take_secret_file(reading: _Reading, row: Row, named: object, where: str, ba
     except Wrong as error:
         reading.wrong(row, where, error)
     else:
-        reading.take(row, lines[0], where)
+        reading.take(row, lines[0].strip(), where, path)
 
 
 # What is left
@@ -275,6 +280,9 @@ def _cross_check(reading: _Reading, from_file: Mapping[str, str]) -> None:
     if found.get("shards") is not None and source("extra_shards") == source("shards") != "default":
         wrong = "a total of shards and extra shards are both set"
         problem("shards", wrong, "keep one: the total stands in place of recommended + extra")
+    if found.get("clusters") is not None and found.get("shards") is None and "shards" not in reading.broken:
+        wrong = "the total of shards is not set: each gateway of the bot takes what Discord recommends at its start"
+        problem("clusters", wrong, "set SHARDS as well, to the same number for all gateways of the bot")
     published, hidden = found.get("events"), found.get("events_except")
     if isinstance(published, frozenset) and isinstance(hidden, frozenset):
         if both := sorted(published & hidden):

@@ -72,7 +72,7 @@ class Settings:
 
     # the broker
     amqp: Secret
-    """The broker's address, with user and password."""
+    """The broker's address, with user and password; several nodes with commas."""
     persistent: bool
     events: frozenset[str] | None
     """Names published; ``None`` means all."""
@@ -116,6 +116,8 @@ class Settings:
     """``host:port``; ``None`` means off."""
     http_token: Secret | None
 
+    amqp_file: Path | None = None
+    """Where the broker's address was read from, when it stands in a file of its own: it is read there again."""
     source: Path | None = None
     """The file that was read, if any."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)

@@ -109,17 +109,19 @@ ROWS: tuple[Row, ...] = (
         "Shards in a cluster. Each cluster has one exchange, `rateway-<number>`.", SHARDS),
     Row("clusters", "CLUSTERS", "shards.clusters", values.clusters, "numbers and ranges, from 1", None,
         "The clusters that this gateway runs, such as `1-4,7`. With a subset, other gateways run the others, "
-        "and their identifies are not counted here: see `IDENTIFY_BUCKETS`.", SHARDS, "all"),
+        "and their identifies are not counted here: see `IDENTIFY_BUCKETS`. Needs `SHARDS`, the same for all of them.",
+        SHARDS, "all"),
     Row("reshard", "RESHARD", "shards.reshard", values.boolean, "`true` or `false`", False,
         "Take the number of shards that Discord recommends now, though stored sessions have another: they end.",
         SHARDS),
     Row("processes", "PROCESSES", "processes", values.optional(values.integer(1, 1024)), "number", None,
         "Worker processes; never more than clusters.", SHARDS, "one for each core"),
 
-    Row("amqp", "AMQP_URI", "amqp", values.amqp, "address", REQUIRED,
+    Row("amqp", "AMQP_URI", "amqp", values.amqp, "address, in TOML also a list", REQUIRED,
         "RabbitMQ's address: `amqp://user:password@host:5672/vhost`, or `amqps://` with `cacertfile`, `certfile`, "
         "`keyfile`, `verify`, `server_name_indication` in its query. One that ends in `/` means the default virtual "
-        "host.", BROKER, secret=True),
+        "host. The nodes of a cluster are named with commas: `amqp://user:password@a,b,c:5673/vhost`. An address in "
+        "a file (`AMQP_URI_FILE`) is read again for each attempt to connect.", BROKER, secret=True),
     Row("persistent", "PERSISTENT", "persistent", values.boolean, "`true` or `false`", True,
         "Publish events as persistent messages, which durable queues keep over a restart of the broker.", BROKER),
     Row("unconfirmed_events", "UNCONFIRMED_EVENTS", "unconfirmed_events", values.integer(100), "number", 100_000,

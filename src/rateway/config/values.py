@@ -363,8 +363,10 @@ def bearer(value: object) -> Secret:
 
 
 def amqp(value: object) -> Secret:
-    """A broker's address. Nothing of it is shown in an error: it holds a password."""
+    """A broker's address, or a list of those of its nodes. Nothing of it is shown in an error: it holds a password."""
     example = "write one such as amqp://HOST:5672/VHOST, with USER:PASSWORD@ before HOST and special characters as %xx"
+    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        value = ",".join(each.strip() for each in value)
     if not isinstance(value, str) or not value.strip():
         raise Wrong("it is empty", example)
     try:

@@ -46,7 +46,7 @@ from rateway.session.orders import (
     StoredSession,
 )
 from rateway.transports.amqp.publisher import EventPublisher, ShardStream
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
 
@@ -70,7 +70,7 @@ class ClusterTools:
     gateway_url: str
     options: SessionOptions
     limits: DeliveryLimits
-    address: AmqpAddress
+    address: AddressSource
     dialer: Dialer
     permits: IdentifyPermits
     token_hash: str

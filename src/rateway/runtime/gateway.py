@@ -182,6 +182,13 @@ class Gateway:
             for row in changed(self.settings, settings)
             if row not in ("log_level", "presence", "events", "events_except")
         ]
+        if (
+            settings.amqp_file is not None
+            and settings.amqp_file == self.settings.amqp_file
+            and "amqp" in fixed
+        ):
+            # The next attempt to connect reads it by itself.
+            fixed.remove("amqp")
         if fixed:
             log.warning("%s: changed only by a restart", ", ".join(fixed), extra={"action": "reload"})
         kept = {name: getattr(self.settings, name) for name in fixed}

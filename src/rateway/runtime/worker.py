@@ -19,11 +19,10 @@ from rateway.runtime.gathering import Gathering
 from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
-from rateway.runtime.start import Identity, leftover_sessions, open_store
+from rateway.runtime.start import Identity, broker_address, leftover_sessions, open_store
 from rateway.runtime.trimming import Trimmer
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.session.orders import Fatal, State
-from rateway.transports.amqp import uri
 from rateway.transports.amqp.inbound import Inbound, Ownership
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
@@ -86,6 +85,7 @@ class Worker:
                 on_message=responder.message,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
                 on_writable=self._answers_go_on,
+                home=state.fingerprint("home")[:16],
             )
             cluster.on_exchange = self._inbound[number].bind_again
 
@@ -123,7 +123,7 @@ class Worker:
                 bytes=settings.unconfirmed_bytes,
                 nack_patience=settings.nack_patience,
             ),
-            address=uri.parse(settings.amqp.reveal()),
+            address=broker_address(settings),
             dialer=self.dialer,
             permits=self.permits,
             token_hash=identity.bot,

@@ -62,6 +62,13 @@ _WRITE_HIGH: Final = 1024 * 1024
 _FRAME_MAX: Final = 131_072
 # Brokers refuse these for good reasons; another try in a few seconds is answered the same.
 _REFUSALS: Final = (403, 530)
+# Seconds, where the address names no other: RabbitMQ's default of 60 finds a dead machine after two minutes.
+HEARTBEAT_S: Final = 10
+# Looks at the connection in one heartbeat interval: the broker's silence is found between 15 and 16 of them later.
+_LOOKS: Final = 8
+_SILENT_LOOKS: Final = 2 * _LOOKS - 1
+# RabbitMQ expects something at least every half interval.
+_QUIET_LOOKS: Final = _LOOKS // 2 - 1
 
 
 class BrokerUnavailable(Exception):
@@ -200,6 +207,8 @@ class Connection(asyncio.Protocol):
         self.frame_max = _FRAME_MAX
         self.heartbeat = 0
         self.server = ""
+        # What the node calls the RabbitMQ cluster that it belongs to; a single node is one of its own.
+        self.cluster_name = ""
         self.on_blocked: Callable[[bool, str], None] = lambda blocked, why: None
         self.on_writable: Callable[[], None] = lambda: None
         self.opened: asyncio.Future[None] = loop.create_future()
@@ -211,9 +220,15 @@ class Connection(asyncio.Protocol):
         self._one: Channel | None = None
         self._rest = b""
         self._heard = self._wrote = True
-        self._silent = 0
+        # Looks since something came, and since something was written.
+        self._silent = self._quiet = 0
         self._beat: asyncio.TimerHandle | None = None
         self._reason: str | None = None
+
+    @property
+    def address(self) -> AmqpAddress:
+        """The node that it leads to."""
+        return self._address
 
     def __repr__(self) -> str:
         return f"<Connection {self._address} {'closed' if self.closed.done() else 'open'}>"
@@ -379,7 +394,7 @@ class Connection(asyncio.Protocol):
                 self._tune(method)
             case spec.Connection.OpenOk():
                 if self.heartbeat:
-                    self._beat = self.loop.call_later(self.heartbeat / 2, self._tick)
+                    self._beat = self.loop.call_later(self.heartbeat / _LOOKS, self._tick)
                 if not self.opened.done():
                     self.opened.set_result(None)
             case spec.Connection.Close():
@@ -387,7 +402,8 @@ class Connection(asyncio.Protocol):
                 self._reason = f"the broker closed the connection: {code} {text}"
                 self.write(framing.marshal(spec.Connection.CloseOk(), 0))
                 if not self.opened.done():
-                    refused = code in _REFUSALS or "ACCESS_REFUSED" in text
+                    # A virtual host that is down comes back by itself, with its node or its majority.
+                    refused = (code in _REFUSALS or "ACCESS_REFUSED" in text) and "is down" not in text
                     self.opened.set_exception(
                         (BrokerRefused if refused else BrokerUnavailable)(f"{code} {text}")
                     )
@@ -409,6 +425,7 @@ class Connection(asyncio.Protocol):
         wanted = "EXTERNAL" if address.external else "PLAIN"
         known = method.server_properties or {}
         self.server = f"{_text(known.get('product'))} {_text(known.get('version'))}".strip()
+        self.cluster_name = _text(known.get("cluster_name"))
         if wanted.encode() not in offered.split():
             if not self.opened.done():
                 words = f"it does not offer the mechanism {wanted}, only {offered.decode('ascii', 'replace')}"
@@ -438,24 +455,27 @@ class Connection(asyncio.Protocol):
         channels = _least(method.channel_max, address.channel_max)
         self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
         offered = method.heartbeat or 0
-        self.heartbeat = offered if address.heartbeat is None else _least(offered, address.heartbeat)
+        wanted = HEARTBEAT_S if address.heartbeat is None else address.heartbeat
+        self.heartbeat = _least(offered, wanted)
         if address.heartbeat == 0:
             self.heartbeat = 0
         self.write(framing.marshal(spec.Connection.TuneOk(channels, self.frame_max, self.heartbeat), 0))
         self.write(framing.marshal(spec.Connection.Open(address.vhost), 0))
 
     def _tick(self) -> None:
-        """Twice per heartbeat: a beat if we were silent, the end if the broker was, for two whole intervals."""
+        """Write a beat if we were quiet for nearly half an interval; end if the broker was for nearly two."""
         if self._transport is None:
             return
-        if not self._wrote:
+        self._quiet = 0 if self._wrote else self._quiet + 1
+        if self._quiet >= _QUIET_LOOKS:
             self._transport.write(_HEARTBEAT)
+            self._quiet = 0
         self._silent = 0 if self._heard or self.blocked else self._silent + 1
         self._heard = self._wrote = False
-        if self._silent >= 4:
+        if self._silent >= _SILENT_LOOKS:
             self.abort(f"the broker was silent for {2 * self.heartbeat} s")
             return
-        self._beat = self.loop.call_later(self.heartbeat / 2, self._tick)
+        self._beat = self.loop.call_later(self.heartbeat / _LOOKS, self._tick)
 
     def _broken(self, what: str) -> None:
         self.abort(f"what the broker sent is not AMQP: {what}")

@@ -29,11 +29,25 @@ from rateway.transports.amqp.connection import (
     ChannelClosed,
     Connection,
     ConnectionLost,
-    connect,
 )
 from rateway.transports.amqp.deliveries import Delivery, Properties
+from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL, END, short
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.inbound_queue import (
+    Away,
+    Found,
+    Missing,
+    Refused,
+    ask,
+    flag,
+    flag_stands,
+    is_away,
+    is_taken,
+    lock_holds,
+    look,
+    make,
+)
+from rateway.transports.amqp.uri import AddressSource
 
 __all__ = ["Inbound", "Message", "Ownership"]
 
@@ -43,6 +57,8 @@ PREFETCH: Final = 5_000
 ASK_AGAIN_S: Final = 0.5
 # Somebody must change something at the broker.
 PATIENT_S: Final = 15.0
+# What a broker is asked about a queue is answered at once, unless the node of that queue has stopped answering.
+ANSWER_S: Final = 10.0
 RECONNECT_MOST_S: Final = 10.0
 
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
@@ -60,7 +76,9 @@ _JSON: Final = b"\x10application/json"
 PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
-_ACCESS_REFUSED, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 405, 406
+# Beside both, because it may be told while something is asked.
+_TELLING: Final = 4
+_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 
 Headers: TypeAlias = tuple[tuple[str, str | int], ...]
@@ -81,13 +99,21 @@ class Message(msgspec.Struct, frozen=True):
     channel: Channel
 
 
+class _NotOurs(msgspec.Struct, frozen=True):
+    """Why the queue is not ours now, and after how many seconds to ask again."""
+
+    state: Ownership
+    why: str
+    delay: float
+
+
 class Inbound:
     """The consuming connection of one cluster; it reconnects by itself, for ever."""
 
     def __init__(
         self,
         *,
-        address: AmqpAddress,
+        address: AddressSource,
         name: str,
         exchange: str,
         queue: str,
@@ -95,9 +121,12 @@ class Inbound:
         on_message: Callable[[Message], None],
         on_ownership: Callable[[Ownership, str], None],
         on_writable: Callable[[], None] = lambda: None,
+        on_other_live: Callable[[], None] = lambda: None,
+        home: str = "",
     ) -> None:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
-        become true or a new connection begins; ``on_message`` must not wait or raise.
+        become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
+        cluster and to have sessions for it; ``on_message`` must not wait or raise. ``home`` names the state folder.
         """
         self._address = address
         self._name = name
@@ -105,10 +134,18 @@ class Inbound:
         self._queue = queue
         # Exclusive to the connection that holds the consumer: as long as it is there, so is that connection.
         self._flag = f"{queue}-held-{secrets.token_hex(8)}"
+        # The same for all processes on one state folder, one after the other.
+        self._home_flag = f"{queue}-home-{home or secrets.token_hex(8)}"
+        # Of the owner whose shards have sessions, whoever that is.
+        self._live_flag = f"{queue}-live"
+        self._live = False
+        self.existed: bool | None = None
+        """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
         self._keys = keys
         self._on_message = on_message
         self._on_ownership = on_ownership
         self._on_writable = on_writable
+        self._on_other_live = on_other_live
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._said: tuple[Ownership, str] | None = None
@@ -127,7 +164,7 @@ class Inbound:
             if delay:
                 await asyncio.sleep(delay)
             try:
-                connection = await connect(self._address, name=self._name)
+                connection = await dial(self._address, name=self._name)
             except BrokerUnavailable as error:
                 self._say("away", str(error))
                 delay = min(RECONNECT_MOST_S, max(0.5, delay * 2)) * random.uniform(0.5, 1)
@@ -144,30 +181,48 @@ class Inbound:
 
     async def _hold(self, connection: Connection) -> float:
         """One connection's life. Returns after how many seconds to try again."""
+        owned = False
         while True:
             try:
-                channel = await connection.channel(CHANNEL)
-                # What waits in the queue is delivered with the broker's word that we consume, before we have read
-                # that: it is answered on this channel.
-                self._connection, self._channel = connection, channel
-                connection.on_writable = self._on_writable
-                await self._consume(channel)
-                await self._ask(connection, spec.Queue.Declare(0, self._flag, exclusive=True))
+                async with asyncio.timeout(ANSWER_S):
+                    channel = await connection.channel(CHANNEL)
+                    # What waits in the queue is delivered with the broker's word that we consume, before we have read
+                    # that: it is answered on this channel.
+                    self._connection, self._channel = connection, channel
+                    connection.on_writable = self._on_writable
+                    refusal = await self._own(connection, channel)
+                    if refusal is not None:
+                        channel.close()
+                        await asyncio.shield(channel.closed)
+            except TimeoutError:
+                self._say("away", f"the broker does not answer about {self._queue}: its node may be silent")
+                return ASK_AGAIN_S
             except ChannelClosed as closed:
                 self._drop()
-                ghost = _is_taken(closed) and await self._flag_stands(connection)
-                delay = self._refused(closed, ghost)
+                if not is_taken(closed):
+                    delay = self._refused(closed)
+                else:
+                    delay = await self._taken(connection)
+                    if owned:
+                        # The flags of this connection would say that we are the owner.
+                        return delay
             except ConnectionLost as lost:
                 self._say("away", str(lost))
-                return 0.5
+                return ASK_AGAIN_S
             else:
-                self._say("owned", "")
-                reason = await asyncio.shield(channel.closed)
-                self._drop()
-                if isinstance(reason, ConnectionLost):
-                    self._say("away", str(reason))
-                    return 0.1
-                delay = self._refused(reason, False)
+                if refusal is None:
+                    owned = True
+                    self._say("owned", "")
+                    reason = await asyncio.shield(channel.closed)
+                    self._drop()
+                    if isinstance(reason, ConnectionLost):
+                        self._say("away", str(reason))
+                        return 0.1
+                    delay = self._refused(reason)
+                else:
+                    self._drop()
+                    self._say(refusal.state, refusal.why)
+                    delay = refusal.delay
             await asyncio.sleep(delay)
             if connection.closed.done():
                 self._say("away", connection.closed.result())
@@ -196,51 +251,103 @@ class Inbound:
         for key in self._keys:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
 
-    async def _consume(self, channel: Channel) -> None:
-        channel.on_delivery = functools.partial(self._deliver, channel)
+    async def _own(self, connection: Connection, channel: Channel) -> _NotOurs | None:
+        """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken."""
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
         await channel.call(
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
-        await channel.call(spec.Queue.Declare(0, self._queue, durable=True), spec.Queue.DeclareOk)
+        found = await look(connection, _ASKING, self._queue)
+        if self.existed is None and isinstance(found, Found | Missing):
+            self.existed = isinstance(found, Found)
+        if isinstance(found, Missing):
+            found = await make(connection, _ASKING, self._queue)
+        if isinstance(found, Away):
+            return _NotOurs("away", f"{self._queue} is out of reach: {found.words}", ASK_AGAIN_S)
+        if isinstance(found, Refused):
+            return self._queue_refused(found.closed)
         await self._bind(channel)
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
+        # A gateway that is not the owner answers nothing: until that is known, what comes is only kept.
+        early: list[tuple[Delivery, Properties, bytes]] = []
+        channel.on_delivery = lambda *message: early.append(message)
         await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
-
-    async def _flag_stands(self, connection: Connection) -> bool:
-        """Whether the consumer in our way is our own: its connection broke, and the broker does not know that yet."""
-        try:
-            closed = await self._ask(connection, spec.Queue.Declare(0, self._flag, passive=True))
-        except ConnectionLost:
-            return False
-        return closed is not None and closed.code == _RESOURCE_LOCKED
-
-    async def _ask(self, connection: Connection, method: spec.Queue.Declare) -> ChannelClosed | None:
-        """What the broker has against it; None when it is done. Harms no other channel."""
-        channel = await connection.channel(_ASKING)
-        try:
-            await channel.call(method, spec.Queue.DeclareOk)
-            channel.close()
-            await asyncio.shield(channel.closed)
-        except ChannelClosed as closed:
-            return closed
+        holds = await lock_holds(connection, _ASKING, self._queue)
+        if holds is not True:
+            return self._unlocked(found, holds)
+        for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
+            await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
+        channel.on_delivery = functools.partial(self._deliver, channel)
+        for message in early:
+            channel.on_delivery(*message)
         return None
 
-    def _refused(self, closed: ChannelClosed, ghost: bool) -> float:
-        if ghost:
-            self._say(
-                "away", f"our former connection still reads {self._queue}: the broker has not missed it yet"
+    async def tell_live(self) -> None:
+        """Let other gateways know that shards of this cluster have sessions here, as long as the queue is ours."""
+        self._live = True
+        connection = self._connection
+        if connection is not None and self._said == ("owned", ""):
+            with contextlib.suppress(ConnectionLost, TimeoutError):
+                await ask(connection, _TELLING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
+
+    def tell_idle(self) -> None:
+        """The shards of this cluster have no connections here any more."""
+        self._live = False
+
+    def _unlocked(self, found: Found, holds: ChannelClosed | Literal[False]) -> _NotOurs:
+        kind = f"a {found.kind} queue" if found.kind else "a queue"
+        if holds is False:
+            why = (
+                f"{self._queue} is {kind} that lets two exclusive consumers read it: two gateways could both own the "
+                "cluster. Delete it, and it is declared again as a classic queue: rabbitmqctl delete_queue "
+                f"{self._queue}"
             )
-            return ASK_AGAIN_S
-        if _is_taken(closed):
-            self._say("elsewhere", f"another gateway reads {self._queue}")
+        else:
+            why = f"whether {self._queue}, {kind}, is ours alone cannot be found out: {holds}"
+        return _NotOurs("refused", why, PATIENT_S)
+
+    def _queue_refused(self, closed: ChannelClosed) -> _NotOurs:
+        """The broker's answer to the declaration of the queue."""
+        if closed.code == _PRECONDITION_FAILED:
+            why = (
+                f"{self._queue} exists with other properties ({closed.text}). Delete what an older version left: "
+                f"rabbitmqctl delete_queue {self._queue}"
+            )
+        else:
+            why = f"the broker refuses {self._queue}: {closed}"
+        return _NotOurs("refused", why, PATIENT_S)
+
+    async def _taken(self, connection: Connection) -> float:
+        """Somebody consumes exclusively. Say who, as far as the flags tell; seconds until the next try."""
+        try:
+            if await flag_stands(connection, _ASKING, self._flag, timeout=ANSWER_S):
+                self._say(
+                    "away",
+                    f"our former connection still reads {self._queue}: the broker has not missed it yet",
+                )
+            elif await flag_stands(connection, _ASKING, self._home_flag, timeout=ANSWER_S):
+                self._say(
+                    "elsewhere",
+                    f"a gateway with this state folder, or a copy of it, still reads {self._queue}",
+                )
+            else:
+                self._say("elsewhere", f"another gateway reads {self._queue}")
+                if await flag_stands(connection, _ASKING, self._live_flag, timeout=ANSWER_S):
+                    self._on_other_live()
+        except (ConnectionLost, TimeoutError):
+            # The next try finds out.
+            pass
+        return ASK_AGAIN_S
+
+    def _refused(self, closed: ChannelClosed) -> float:
+        if is_away(closed):
+            self._say("away", f"{self._queue} is out of reach: {closed.text}")
             return ASK_AGAIN_S
         if closed.code == _PRECONDITION_FAILED:
             self._say(
                 "refused",
-                f"{self._queue} or {self._exchange} exists with other properties ({closed.text}). Delete what an "
-                f"older version left: rabbitmqctl delete_queue {self._queue}",
+                f"{self._exchange} exists with other properties ({closed.text}). Delete what an older version left",
             )
             return PATIENT_S
         if closed.code == 200:
@@ -376,11 +483,6 @@ class Inbound:
         if below:
             frames.append(_ACK.pack(1, CHANNEL, 13, 60, 80, max(below), len(below) > 1, 0xCE))
         return b"".join(frames)
-
-
-def _is_taken(closed: ChannelClosed) -> bool:
-    """Whether a consumer was refused because another one is exclusive."""
-    return closed.code in (_ACCESS_REFUSED, _RESOURCE_LOCKED) and "exclusive" in closed.text
 
 
 @functools.lru_cache(64)

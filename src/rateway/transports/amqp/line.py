@@ -22,10 +22,10 @@ from rateway.transports.amqp.connection import (
     ChannelClosed,
     Connection,
     ConnectionLost,
-    connect,
 )
+from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.uri import AddressSource
 
 __all__ = ["LineOwner", "keep_line"]
 
@@ -63,7 +63,7 @@ class LineOwner(Protocol):
         """For people."""
 
 
-async def keep_line(owner: LineOwner, address: AmqpAddress, exchange: str, cluster: int) -> None:
+async def keep_line(owner: LineOwner, address: AddressSource, exchange: str, cluster: int) -> None:
     """Keep a channel open for ``owner``, until cancelled."""
     loop = asyncio.get_running_loop()
     said, delay = "", 0.0
@@ -71,7 +71,7 @@ async def keep_line(owner: LineOwner, address: AmqpAddress, exchange: str, clust
         if delay:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
         try:
-            connection = await connect(address, name=f"rateway: events of {exchange}")
+            connection = await dial(address, name=f"rateway: events of {exchange}")
         except BrokerUnavailable as error:
             if not said:
                 said = "away"

@@ -30,7 +30,7 @@ from rateway.transports.amqp.observer import Clock, PublisherObserver
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 
 __all__ = ["Clock", "EventPublisher", "PublisherObserver", "ShardStream"]
@@ -60,7 +60,7 @@ class EventPublisher:
     def __init__(
         self,
         *,
-        address: AmqpAddress,
+        address: AddressSource,
         exchange: str,
         cluster: int,
         limits: DeliveryLimits,

@@ -1,21 +1,27 @@
-"""What does the broker's address say?
+"""The broker's address.
 
 ``amqp://user:password@host:port/vhost?parameters`` and ``amqps://``, as RabbitMQ documents them (*RabbitMQ
-URI Specification*, *RabbitMQ URI Query Parameters*), with one difference: an address that ends in ``/`` means
-the default virtual host.
+URI Specification*, *RabbitMQ URI Query Parameters*), with two differences: an address that ends in ``/`` means
+the default virtual host, and the nodes of a RabbitMQ cluster are separated by commas, as hosts
+(``amqp://user:password@a,b:5673/vhost``) or as whole addresses that are alike but for host and port.
 """
 
 from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-__all__ = ["AmqpAddress", "parse"]
+__all__ = ["AddressSource", "AmqpAddress", "parse"]
 
+# Nodes of one cluster. RabbitMQ advises against more than seven; a longer list is a mistake.
+_MOST_HOSTS = 32
+_AUTHORITY = re.compile(r"(amqps?://)([^/?#]*)(.*)", re.DOTALL)
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _MECHANISMS = ("plain", "external")
 _VERIFY = ("verify_peer", "verify_none")
@@ -28,6 +34,13 @@ _TLS_ONLY = (
     "verify",
     "fail_if_no_peer_cert",
 )
+
+
+class AddressSource(Protocol):
+    """Gives the broker's address for each attempt to connect."""
+
+    def current(self) -> AmqpAddress:
+        """Return the address that holds now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +61,31 @@ class AmqpAddress:
     verify: bool = True
     server_name: str | None = None
     external: bool = False
-    # Seconds; None takes what the broker offers, 0 switches heartbeats off.
+    # Seconds; None takes the gateway's own choice, 0 switches heartbeats off.
     heartbeat: int | None = None
     connection_timeout: float = 10.0
     channel_max: int | None = None
     frame_max: int | None = None
+    # Host and port of the cluster's other nodes.
+    others: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'amqps' if self.tls else 'amqp'}://{self.user}@{host}:{self.port}{self.vhost_path}"
+        return f"{'amqps' if self.tls else 'amqp'}://{self.user}@{self.hosts}{self.vhost_path}"
+
+    @property
+    def hosts(self) -> str:
+        """``host:port`` of each node, separated by commas."""
+        places = ((self.host, self.port), *self.others)
+        return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in places)
+
+    def current(self) -> AmqpAddress:
+        """Return the address itself: it does not change. See :class:`AddressSource`."""
+        return self
+
+    def nodes(self) -> list[AmqpAddress]:
+        """Return the address of each node by itself."""
+        places = ((self.host, self.port), *self.others)
+        return [replace(self, host=host, port=port, others=()) for host, port in places]
 
     @property
     def vhost_path(self) -> str:
@@ -90,6 +119,38 @@ class AmqpAddress:
 
 def parse(uri: str) -> AmqpAddress:
     """Read an address; :class:`ValueError` says in words what is wrong with it, and never shows a password."""
+    found = [_parse_one(each) for each in _each_node(uri)]
+    first = found[0]
+    for other in found[1:]:
+        if replace(other, host=first.host, port=first.port) != first:
+            raise ValueError(
+                "the addresses differ in more than host and port: they must name nodes of one RabbitMQ cluster, with "
+                "the same user, password, virtual host and parameters"
+            )
+    places = dict.fromkeys((each.host, each.port) for each in found)
+    del places[first.host, first.port]
+    return replace(first, others=tuple(places))
+
+
+def _each_node(uri: str) -> list[str]:
+    """The address of each node by itself: hosts, and whole addresses, are separated by commas."""
+    each = []
+    for whole in re.split(r",(?=amqps?://)", uri.strip()):
+        match = _AUTHORITY.fullmatch(whole)
+        if match is None:
+            each.append(whole)
+            continue
+        userinfo, at, places = match[2].rpartition("@")
+        hosts = places.split(",")
+        if len(hosts) > 1 and not all(hosts):
+            raise ValueError("the list of hosts has an empty one: write a comma between two hosts only")
+        each += [f"{match[1]}{userinfo}{at}{host}{match[3]}" for host in hosts]
+    if len(each) > _MOST_HOSTS:
+        raise ValueError(f"the address names {len(each)} hosts, at most {_MOST_HOSTS} are read")
+    return each
+
+
+def _parse_one(uri: str) -> AmqpAddress:
     if any(character.isspace() for character in uri.strip()):
         raise ValueError("the address has white space in it")
     try:
