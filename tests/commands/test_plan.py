@@ -128,8 +128,8 @@ def replace_struct(struct: BrokerSaid, **changes: Any) -> BrokerSaid:
 
 
 def test_clusters_that_there_are_not_are_a_problem_and_a_subset_is_a_warning() -> None:
-    assert "no cluster 9" in plan(CLUSTERS="1,9").problems[0].what
-    some = plan(CLUSTERS="1,3")
+    assert "no cluster 9" in plan(SHARDS="19", CLUSTERS="1,9").problems[0].what
+    some = plan(SHARDS="19", CLUSTERS="1,3")
     assert some.ok
     assert some.shards_here == 11
     assert "IDENTIFY_BUCKETS" in some.warnings[0].do
@@ -138,8 +138,8 @@ def test_clusters_that_there_are_not_are_a_problem_and_a_subset_is_a_warning() -
 
 def test_shards_outside_the_buckets_of_this_gateway_are_a_problem() -> None:
     known = replace(KNOWN, gateway=replace(ANSWER, max_concurrency=16))
-    assert plan(known, CLUSTERS="1", IDENTIFY_BUCKETS="0-7").ok
-    wrong = plan(known, CLUSTERS="2", IDENTIFY_BUCKETS="0-7")
+    assert plan(known, SHARDS="19", CLUSTERS="1", IDENTIFY_BUCKETS="0-7").ok
+    wrong = plan(known, SHARDS="19", CLUSTERS="2", IDENTIFY_BUCKETS="0-7")
     assert wrong.problems[0].where == "IDENTIFY_BUCKETS"
     assert "8, 9" in wrong.problems[0].what
 

@@ -271,6 +271,9 @@ def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
         async with stage(tmp_path, broker, guilds=24, members=3, simulator=simulator, **two()) as it:
             await it.ready()
             environment = it.gateway.environment | {"STATE_DIR": str(tmp_path / "other"), "CLUSTERS": "2"}
+            # Both gateways have to cut the bot alike.
+            environment["SHARDS"] = str(it.layout.shards)
+            del environment["EXTRA_SHARDS"]
             other = Gateway(tmp_path, "other", **(environment | {"PROCESSES": "1"}))
             await other.start()
             try:

@@ -42,6 +42,7 @@ def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
             "INTENTS": "GUILDS,GUILD_MESSAGES",
             "AMQP_URI": "amqp://user:password@localhost/",
             "EVENTS": "MESSAGE_CREATE,READY",
+            "SHARDS": "32",
             "CLUSTERS": "1-2",
             "PRESENCE": '{"status": "online", "activities": [{"name": "shard {shard}", "type": 0}]}',
         },

@@ -41,7 +41,7 @@ def test_the_handshake_says_who_we_are_and_takes_what_the_broker_offers() -> Non
     async def scenario() -> None:
         async with FakeBroker(heartbeat=60, frame_max=50_000, channel_max=100) as broker:
             connection = await _open(broker)
-            assert (connection.frame_max, connection.heartbeat, connection.server) == (50_000, 60, "Fake 1")
+            assert (connection.frame_max, connection.heartbeat, connection.server) == (50_000, 10, "Fake 1")
             assert broker.start_ok is not None and broker.tune_ok is not None
             assert broker.start_ok.mechanism == "PLAIN" and broker.start_ok.response == "\0user\0s3cret"
             about: Any = broker.start_ok.client_properties
@@ -50,12 +50,30 @@ def test_the_handshake_says_who_we_are_and_takes_what_the_broker_offers() -> Non
             assert (broker.tune_ok.channel_max, broker.tune_ok.frame_max, broker.tune_ok.heartbeat) == (
                 100,
                 50_000,
-                60,
+                10,
             )
             assert "s3cret" not in repr(connection)
             await connection.close()
             assert connection.closed.result() == "closed by us"
             assert isinstance(broker.methods[-1], spec.Connection.Close)
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K42")
+@pytest.mark.parametrize(
+    ("offered", "query", "agreed"),
+    [(60, "", 10), (5, "", 5), (0, "", 10), (60, "?heartbeat=30", 30), (60, "?heartbeat=90", 60), (60, "?heartbeat=0", 0)],
+)  # fmt: skip
+def test_a_heartbeat_is_ten_seconds_at_most_unless_the_address_names_one(
+    offered: int, query: str, agreed: int
+) -> None:
+    async def scenario() -> None:
+        async with FakeBroker(heartbeat=offered) as broker:
+            connection = await _open(broker, query)
+            assert broker.tune_ok is not None
+            assert (connection.heartbeat, broker.tune_ok.heartbeat) == (agreed, agreed)
+            await connection.close()
 
     run(scenario())
 

@@ -16,7 +16,7 @@ from pamqp import commands as spec
 
 from rateway import logs
 from rateway.commands import configuration
-from rateway.commands.plan import BrokerSaid, Finding, Known, Plan, make_plan
+from rateway.commands.plan import BrokerSaid, Finding, Known, NodeSaid, Plan, make_plan
 from rateway.config import ConfigurationError, Settings, load
 from rateway.contract import topology
 from rateway.discord.intents import PRIVILEGED
@@ -25,8 +25,7 @@ from rateway.fleet.identify import Ledger
 from rateway.form import form
 from rateway.runtime.crew import cores
 from rateway.runtime.permits import SystemClock
-from rateway.runtime.start import Identity
-from rateway.transports.amqp import uri
+from rateway.runtime.start import Identity, broker_address
 from rateway.transports.amqp.connection import (
     BrokerRefused,
     BrokerUnavailable,
@@ -35,6 +34,9 @@ from rateway.transports.amqp.connection import (
     ConnectionLost,
     connect,
 )
+from rateway.transports.amqp.dial import addresses_of, dial
+from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
+from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError
 
@@ -61,6 +63,8 @@ exit codes: 0 a start would work, 1 it would not (the reasons are listed), 78 th
 
 # Exchanges and queues that are looked at; a fleet of a thousand clusters is not asked for one by one.
 MAX_LOOKED_AT = 64
+# What a broker is asked is answered at once, unless a node of it is silent.
+ANSWER_S = 10.0
 PRECONDITION_FAILED = 406
 NOT_FOUND = 404
 LAYOUT = "layout.json"
@@ -128,21 +132,54 @@ def _clusters(settings: Settings, answer: GatewayBot | None) -> list[int]:
 
 
 async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
-    address = uri.parse(settings.amqp.reveal())
+    address = broker_address(settings).current()
+    nodes = await _ask_nodes(address)
+    warnings = [
+        Finding("broker", each.problem, "the other nodes are used meanwhile")
+        for each in nodes
+        if not each.reached
+    ]
     try:
-        connection = await connect(address, name="rateway check")
+        connection = await dial(address, name="rateway check")
     except (BrokerUnavailable, BrokerRefused) as error:
-        return BrokerSaid(str(address), False, problem=str(error))
+        return BrokerSaid(str(address), False, problem=str(error), nodes=nodes)
     findings: list[Finding] = []
     there = 0
     try:
         for turn, cluster in enumerate(clusters[:MAX_LOOKED_AT]):
-            there += await _look_at(connection, 1 + 4 * turn, cluster, findings)
+            there += await _look_at(connection, 1 + turn, cluster, findings)
     except ConnectionLost as error:
         findings.append(Finding("broker", f"it closed the connection: {error}", "see the broker's log"))
+    except TimeoutError:
+        what = "it does not answer about an exchange or queue: a node of it may be silent"
+        findings.append(Finding("broker", what, "see the broker's log"))
     finally:
         await connection.close()
-    return BrokerSaid(str(address), True, connection.server, "", findings, there)
+    return BrokerSaid(str(address), True, connection.server, "", findings, there, warnings, nodes)
+
+
+async def _ask_nodes(address: AmqpAddress) -> list[NodeSaid]:
+    """What each node says, if the address names several: hosts, or addresses behind a host's name."""
+    found: list[AmqpAddress | NodeSaid] = []
+    for node in address.nodes():
+        try:
+            found += await addresses_of(node)
+        except BrokerUnavailable as error:
+            found.append(NodeSaid(str(node), False, problem=str(error)))
+    if len(found) < 2:
+        return []
+    return list(await asyncio.gather(*map(_ask_node, found)))
+
+
+async def _ask_node(node: AmqpAddress | NodeSaid) -> NodeSaid:
+    if isinstance(node, NodeSaid):
+        return node
+    try:
+        connection = await connect(node, name="rateway check")
+    except (BrokerUnavailable, BrokerRefused) as error:
+        return NodeSaid(str(node), False, problem=str(error))
+    await connection.close()
+    return NodeSaid(str(node), True, connection.server, connection.cluster_name)
 
 
 async def _look_at(connection: Connection, number: int, cluster: int, findings: list[Finding]) -> bool:
@@ -150,44 +187,34 @@ async def _look_at(connection: Connection, number: int, cluster: int, findings: 
     exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
     passive = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, passive=True, durable=True)
     ours = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, durable=True)
-    there = await _declare(connection, number, passive, ours, f"the exchange {exchange}", findings)
-    await _declare(
-        connection,
-        number + 2,
-        spec.Queue.Declare(0, queue, passive=True, durable=True),
-        spec.Queue.Declare(0, queue, durable=True),
-        f"the queue {queue}",
-        findings,
-    )
+    closed = await ask(connection, number, passive, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+    there = closed is None or closed.code != NOT_FOUND
+    if closed is None:
+        closed = await ask(connection, number, ours, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+    if closed is not None and there:
+        findings.append(_refused(f"the exchange {exchange}", closed))
+    found = await look(connection, number, queue, timeout=ANSWER_S)
+    if isinstance(found, Refused) and "exclusive" not in found.closed.text:
+        findings.append(_refused(f"the queue {queue}", found.closed))
+    elif isinstance(found, Away):
+        what = f"the queue {queue} is out of reach: {found.words}"
+        do = (
+            "bring its node back; until then stored sessions are resumed, but no query or command is answered"
+        )
+        findings.append(Finding("broker", what, do))
+    elif isinstance(found, Found) and found.kind not in ("", "classic"):
+        what = f"the queue {queue} is a {found.kind} queue, which two gateways could read at the same time"
+        do = f"delete it (its messages go with it): rabbitmqctl delete_queue {queue}"
+        findings.append(Finding("broker", what, do))
     return there
 
 
-async def _declare(
-    connection: Connection,
-    number: int,
-    passive: spec.Exchange.Declare | spec.Queue.Declare,
-    ours: spec.Exchange.Declare | spec.Queue.Declare,
-    what: str,
-    findings: list[Finding],
-) -> bool:
-    """Declare again what is there, which changes nothing and tells whether its flags are other ones."""
-    reply = spec.Exchange.DeclareOk if isinstance(ours, spec.Exchange.Declare) else spec.Queue.DeclareOk
-    try:
-        channel = await connection.channel(number)
-        await channel.call(passive, reply)
-        await channel.call(ours, reply)
-    except ChannelClosed as closed:
-        if closed.code == NOT_FOUND:
-            return False
-        if closed.code == PRECONDITION_FAILED:
-            do = "delete it in the broker (its messages go with it): the gateway declares it anew, as the contract says"
-            findings.append(Finding("broker", f"{what} is there with other flags: {closed.text}", do))
-        elif "exclusive" not in closed.text:
-            do = "give the broker's user the rights to configure, write and read rateway-*"
-            findings.append(Finding("broker", f"{what}: {closed.code} {closed.text}", do))
-        return True
-    channel.close()
-    return True
+def _refused(what: str, closed: ChannelClosed) -> Finding:
+    if closed.code == PRECONDITION_FAILED:
+        do = "delete it in the broker (its messages go with it): the gateway declares it anew, as the contract says"
+        return Finding("broker", f"{what} is there with other flags: {closed.text}", do)
+    do = "give the broker's user the rights to configure, write and read rateway-*"
+    return Finding("broker", f"{what}: {closed.code} {closed.text}", do)
 
 
 # This machine

@@ -57,6 +57,8 @@ def _overview(plan: Plan) -> Table:
         row("Discord", plan.gateway_url)
     if plan.broker is not None:
         row("broker", f"{plan.broker.address} {plan.broker.server}" if plan.broker.reached else "not reached")
+        for node in plan.broker.nodes:
+            row("", f"{node.address} {node.server}, cluster {node.cluster}" if node.reached else node.problem)
     if plan.shards is not None:
         here = "" if plan.shards_here == plan.shards else f", {plan.shards_here} of them here"
         row("shards", f"{plan.shards}{here}: {plan.shards_why}")

@@ -85,6 +85,16 @@ class IntentPlan(msgspec.Struct, frozen=True):
     switched_on: bool | None
 
 
+class NodeSaid(msgspec.Struct, frozen=True):
+    """What one of several nodes of the broker answered. ``cluster`` is the RabbitMQ cluster that it belongs to."""
+
+    address: str
+    reached: bool
+    server: str = ""
+    cluster: str = ""
+    problem: str = ""
+
+
 class BrokerSaid(msgspec.Struct, frozen=True):
     """What the broker answered. ``address`` has no password; ``server`` is its product and version."""
 
@@ -95,6 +105,9 @@ class BrokerSaid(msgspec.Struct, frozen=True):
     findings: list[Finding] = []
     exchanges: int = 0
     """How many of this gateway's exchanges are there already."""
+    warnings: list[Finding] = []
+    nodes: list[NodeSaid] = []
+    """Every node that the address names, when it names several."""
 
 
 class Plan(msgspec.Struct):
@@ -166,6 +179,17 @@ def _broker(plan: Plan, said: BrokerSaid) -> None:
         do = "see AMQP_URI, and whether the broker runs; a gateway that runs waits for it by itself"
         plan.problems.append(Finding("broker", said.problem, do))
     plan.problems += said.findings
+    plan.warnings += said.warnings
+    names = sorted({node.cluster for node in said.nodes if node.reached})
+    if len(names) > 1:
+        what = f"the nodes belong to different RabbitMQ clusters: {', '.join(names)}"
+        do = "name nodes of one cluster: exchanges and queues of one are not there for the others"
+        plan.problems.append(Finding("AMQP_URI", what, do))
+    elif len(said.nodes) > 1 and names:
+        plan.notes.append(
+            f"the broker is the RabbitMQ cluster {names[0]}: workers' queues should be quorum queues. A classic queue "
+            "is away with its node, and what is published meanwhile is confirmed and lost (docs/rabbitmq.md)"
+        )
 
 
 def _intents(plan: Plan, settings: Settings, application: Application | RestFailure) -> None:

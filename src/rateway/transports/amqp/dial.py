@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from rateway.transports.amqp.connection import BrokerRefused, BrokerUnavailable, Connection, connect
 from rateway.transports.amqp.uri import AddressSource, AmqpAddress
 
-__all__ = ["Resolver", "dial"]
+__all__ = ["Resolver", "addresses_of", "dial"]
 
 # A node that answers does so within milliseconds. Three silent ones before it still leave fail-over below 2 s.
 STAGGER_S: Final = 0.5
@@ -37,35 +37,40 @@ async def dial(source: AddressSource, *, name: str, resolve: Resolver | None = N
     """
     nodes = source.current().nodes()
     random.shuffle(nodes)
-    return await _first([_Host(node, name, resolve or _addresses_of) for node in nodes])
+    return await _first([_Host(node, name, resolve) for node in nodes])
+
+
+async def addresses_of(node: AmqpAddress, resolve: Resolver | None = None) -> list[AmqpAddress]:
+    """Return each address behind the name of a node, at least one; BrokerUnavailable when it has none."""
+    if _is_ip(node.host):
+        return [node]
+    try:
+        async with asyncio.timeout(node.connection_timeout):
+            found = await (resolve or _resolved)(node.host, node.port)
+    except TimeoutError:
+        raise BrokerUnavailable(f"the name of the broker at {node} was not resolved in time") from None
+    except OSError as error:
+        words = error.strerror or type(error).__name__
+        raise BrokerUnavailable(f"the broker at {node} cannot be reached: {words}") from None
+    each = list(dict.fromkeys(found))[:_MOST_ADDRESSES]
+    if len(each) < 2:
+        return [node]
+    # The certificate is for the name, not for the address behind it.
+    server_name = node.server_name or node.host
+    return [replace(node, host=ip, server_name=server_name) for ip in each]
 
 
 class _Host:
     """An attempt to connect to one host: to each of its addresses."""
 
-    def __init__(self, node: AmqpAddress, name: str, resolve: Resolver) -> None:
+    def __init__(self, node: AmqpAddress, name: str, resolve: Resolver | None) -> None:
         self._node = node
         self._name = name
         self._resolve = resolve
 
     async def __call__(self) -> Connection:
-        node = self._node
-        if _is_ip(node.host):
-            return await connect(node, name=self._name)
-        try:
-            async with asyncio.timeout(node.connection_timeout):
-                found = list(dict.fromkeys(await self._resolve(node.host, node.port)))[:_MOST_ADDRESSES]
-        except TimeoutError:
-            raise BrokerUnavailable(f"the name of the broker at {node} was not resolved in time") from None
-        except OSError as error:
-            words = error.strerror or type(error).__name__
-            raise BrokerUnavailable(f"the broker at {node} cannot be reached: {words}") from None
-        if len(found) < 2:
-            return await connect(node, name=self._name)
-        random.shuffle(found)
-        # The certificate is for the name, not for the address behind it.
-        server_name = node.server_name or node.host
-        each = [replace(node, host=ip, server_name=server_name) for ip in found]
+        each = await addresses_of(self._node, self._resolve)
+        random.shuffle(each)
         return await _first([_Address(one, self._name) for one in each])
 
 
@@ -135,7 +140,7 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-async def _addresses_of(host: str, port: int) -> list[str]:
+async def _resolved(host: str, port: int) -> list[str]:
     """What the machine's resolver says."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
