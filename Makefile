@@ -50,7 +50,7 @@ profile: install  ## a flame graph of the hot path, and a table of µs by step
 	@PYTHONPATH=src:. $(BIN)/python -m benchmarks.profile $(ARGS)
 
 test: install install-tools  ## all tests; the last line is pytest's
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not world" $(ARGS)
 
 sanitize: install  ## tests of the compiled modules with every access to memory checked
 	@tools/sanitize $(ARGS)

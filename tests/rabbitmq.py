@@ -8,19 +8,41 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import pytest
 
 from rateway.demo.broker import PrivateBroker
 
 _numbers = itertools.count(1)
 
+#: Where tools/install-rabbitmq-4 puts RabbitMQ 4.
+RABBITMQ_4 = Path(os.environ.get("RATEWAY_CACHE", "/var/cache/rateway"), "rabbitmq-4", "programs")
+#: Values of a parameter `version`: the RabbitMQ of `make test`, and 4.x where that is not it.
+VERSIONS = [
+    pytest.param("installed", id="installed"),
+    pytest.param("4", id="4", marks=pytest.mark.world),
+]
+
+
+def programs_of(version: str) -> Path | None:
+    """The folder of that RabbitMQ's programs, None for the usual one; the test is skipped where it is missing."""
+    if version == "installed":
+        return None
+    if not (RABBITMQ_4 / "rabbitmq-server").exists():
+        pytest.skip("RabbitMQ 4 is not installed here: tools/install-rabbitmq-4, run by root, does that")
+    return RABBITMQ_4
+
 
 @contextmanager
-def private_rabbitmq(*, management: bool = True, **settings: str) -> Iterator[PrivateBroker]:
+def private_rabbitmq(
+    *, management: bool = True, version: str = "installed", **settings: str
+) -> Iterator[PrivateBroker]:
     """A private node for one test that needs its own; *settings* are lines of rabbitmq.conf (`a__b` is `a.b`)."""
     lines = {key.replace("__", "."): value for key, value in settings.items()}
-    with PrivateBroker(settings=lines, management=management) as node:
+    with PrivateBroker(settings=lines, management=management, programs=programs_of(version)) as node:
         yield node
 
 

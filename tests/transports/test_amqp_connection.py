@@ -10,6 +10,7 @@ import pamqp.commands as spec
 import pytest
 from pamqp import body as content
 from pamqp import frame, header
+from pamqp.heartbeat import Heartbeat
 
 from rateway.transports.amqp.connection import (
     Acks,
@@ -63,7 +64,10 @@ def test_the_handshake_says_who_we_are_and_takes_what_the_broker_offers() -> Non
 @pytest.mark.checklist("K42")
 @pytest.mark.parametrize(
     ("offered", "query", "agreed"),
-    [(60, "", 10), (5, "", 5), (0, "", 10), (60, "?heartbeat=30", 30), (60, "?heartbeat=90", 60), (60, "?heartbeat=0", 0)],
+    [
+        (60, "", 10), (5, "", 5), (0, "", 10), (60, "?heartbeat=30", 30), (60, "?heartbeat=90", 60),
+        (60, "?heartbeat=0", 0),
+    ],
 )  # fmt: skip
 def test_a_heartbeat_is_ten_seconds_at_most_unless_the_address_names_one(
     offered: int, query: str, agreed: int
@@ -278,6 +282,22 @@ def test_a_silent_broker_is_left_after_two_heartbeats_and_a_blocked_one_is_not()
             broker.method(spec.Connection.Unblocked(), 0)
             assert await connection.closed == "the broker was silent for 2 s"
             assert told[-1] == (False, "") and not connection.blocked
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K42")
+def test_a_broker_that_falls_silent_just_after_it_spoke_is_left_within_two_heartbeats() -> None:
+    async def scenario() -> None:
+        async with FakeBroker(heartbeat=2) as broker:
+            connection = await _open(broker)
+            loop = asyncio.get_running_loop()
+            # Just after a look at the connection, where silence takes longest to be found.
+            await asyncio.sleep(0.3)
+            broker.send(frame.marshal(Heartbeat(), 0))
+            began = loop.time()
+            assert await connection.closed == "the broker was silent for 4 s"
+            assert 3.4 < loop.time() - began < 4.5
 
     run(scenario())
 

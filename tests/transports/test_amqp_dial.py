@@ -180,7 +180,9 @@ def test_a_password_that_was_replaced_in_its_file_is_used_by_the_next_attempt(tm
     run(scenario())
 
 
-@pytest.mark.parametrize("text", ["", "amqp://h:port/", "two\nlines", "\xff", "amqp://h/" + " " * 70_000, None])
+@pytest.mark.parametrize(
+    "text", ["", "amqp://h:port/", "two\nlines", "\xff", "amqp://h/" + " " * 70_000, None]
+)
 def test_a_file_that_cannot_be_used_leaves_the_address_as_it_was_and_is_said_once(
     tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:

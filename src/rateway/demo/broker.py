@@ -93,7 +93,9 @@ class PrivateBroker:
 
     *settings* are further lines of rabbitmq.conf (`{"max_message_size": "16777216"}`), *plugins* are enabled.
     With *management* the HTTP API is there too, through which vhosts and policies are made in milliseconds;
-    stopping takes 5 s more.
+    stopping takes 5 s more. *programs* is the folder of another RabbitMQ than the one of :func:`find_programs`.
+    *beside* is a node that may belong to the same RabbitMQ cluster: its epmd and its cookie are used. *erlang* are
+    further arguments for the virtual machine.
     """
 
     def __init__(
@@ -102,17 +104,25 @@ class PrivateBroker:
         settings: Mapping[str, str] | None = None,
         management: bool = True,
         plugins: Sequence[str] = (),
+        programs: Path | None = None,
+        beside: PrivateBroker | None = None,
+        erlang: str = "",
     ) -> None:
-        self.programs = find_programs()
+        self.programs = programs or find_programs()
         self.directory = Path(tempfile.mkdtemp(prefix="rateway-rabbitmq-"))
         self.management = management
         self.settings = dict(settings or {})
         self.plugins = (*plugins, *(["rabbitmq_management"] if management else []))
-        self.ports = Ports(*free_ports(5))
+        ports = free_ports(5)
+        if beside is not None:
+            ports[3] = beside.ports.epmd
+        self.ports: Ports = Ports(*ports)
         self.node = f"rateway-{self.ports.amqp}@localhost"
         self._epmd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._leash: subprocess.Popen[bytes] | None = None
+        self._beside = beside
+        self._erlang = erlang
         self._write_files()
 
     def __enter__(self) -> PrivateBroker:
@@ -131,6 +141,11 @@ class PrivateBroker:
 
     def uri_of(self, vhost: str) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.ports.amqp}/{quote(vhost, safe='')}"
+
+    @property
+    def cookie(self) -> str:
+        """What nodes of one cluster have in common."""
+        return (self.directory / ".erlang.cookie").read_text()
 
     @property
     def pid(self) -> int | None:
@@ -269,7 +284,7 @@ class PrivateBroker:
             "RABBITMQ_LOGS": f"{home}/log/node.log",
             "RABBITMQ_PID_FILE": f"{home}/node.pid",
             "RABBITMQ_DIST_PORT": str(self.ports.distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} {self._erlang}".strip(),
             "RABBITMQ_CTL_ERL_ARGS": loopback,
             "RABBITMQ_CTL_DIST_PORT_MIN": str(self.ports.control),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(self.ports.control),
@@ -292,7 +307,7 @@ class PrivateBroker:
         (self.directory / "rabbitmq.conf").write_text(text)
         (self.directory / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
         cookie = self.directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
+        cookie.write_text(secrets.token_hex(16) if self._beside is None else self._beside.cookie)
         cookie.chmod(0o400)
 
     def _start_epmd(self) -> None:
