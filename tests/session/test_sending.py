@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,17 @@ from rateway.session import orders
 from rateway.session.allowance import SlidingLog
 from rateway.session.options import CommandBudget
 from rateway.session.orders import Command, State
-from tests.session.driver import INTERVAL, Driver, Least, members, options, presence, stored, voice
+from tests.session.driver import (
+    INTERVAL,
+    INTERVAL_MS,
+    Driver,
+    Least,
+    members,
+    options,
+    presence,
+    stored,
+    voice,
+)
 
 
 def sent_at(driver: Driver) -> list[tuple[float, int]]:
@@ -116,7 +127,8 @@ def test_two_hundred_commands_at_once_stay_within_the_limit_and_heartbeats_go_fi
     driver.live()
     for n in range(200):
         driver.command(4, voice(), n, lasts=1000)
-    assert len(driver.sent(4)) == 115
+    # What is left of 115 when the other kinds have their share.
+    assert len(driver.sent(4)) == 94
     for _ in range(3):
         driver.say({"op": 1})
     assert len(driver.sent(1)) == 3
@@ -252,7 +264,7 @@ def test_a_stopped_shard_leaves_its_commands_to_whoever_sent_them() -> None:
     assert driver.outcomes() == []
 
 
-def test_voice_updates_keep_their_order_and_go_before_presence_and_requests() -> None:
+def test_kinds_take_turns_and_voice_updates_keep_their_order() -> None:
     driver = Driver(**everything()).start()
     driver.command(8, members(), "members")
     driver.command(3, presence(), "presence")
@@ -260,7 +272,8 @@ def test_voice_updates_keep_their_order_and_go_before_presence_and_requests() ->
         driver.command(4, voice(n % 2 << 30, str(n + 1)), n)
     driver.reconnected()
     driver.ready()
-    assert [handle for handle, _ in driver.outcomes()] == [0, 1, 2, 3, 4, "presence", "members"]
+    assert [handle for handle, _ in driver.outcomes()] == [0, "presence", "members", 1, 2, 3, 4]
+    assert [int(d["d"]["channel_id"]) for d in driver.sent(4)] == [1, 2, 3, 4, 5]
 
 
 def test_all_members_of_a_guild_are_asked_for_once_in_thirty_seconds_and_others_pass() -> None:
@@ -346,12 +359,12 @@ def test_after_a_close_for_sending_too_quickly_nothing_is_sent_for_a_minute_but_
     driver = Driver(**everything()).live()
     for n in range(150):
         driver.command(4, voice(), n, lasts=1000)
-    assert len(driver.sent(4)) == 115
+    assert len(driver.sent(4)) == 94
     driver.fact("closed", 4008, driver.now)
     driver.reconnected()
     driver.resumed()
     driver.advance(60.0)
-    assert len(driver.sent(4)) == 115
+    assert len(driver.sent(4)) == 94
     driver.advance(2.0)
     assert len(driver.sent(4)) == 150
     assert len(driver.sent(1)) >= 2
@@ -359,14 +372,14 @@ def test_after_a_close_for_sending_too_quickly_nothing_is_sent_for_a_minute_but_
 
 def test_a_new_connection_starts_with_an_empty_window_but_for_its_own_handshake() -> None:
     driver = Driver(**everything()).live()
-    for n in range(115):
+    for n in range(94):
         driver.command(4, voice(), n)
     driver.fact("closed", None, driver.now)
     driver.reconnected()
     driver.resumed()
-    for n in range(115):
+    for n in range(94):
         driver.command(4, voice(), n)
-    assert len(driver.sent(4)) == 230
+    assert len(driver.sent(4)) == 188
     assert len(driver.sent(6)) == 1
 
 
@@ -456,6 +469,87 @@ def test_no_pattern_of_commands_exceeds_any_window(pattern: list[tuple[str, int,
     assert len(driver.outcomes()) + driver.conversation.waiting_commands == sum(
         times for kind, times, _ in pattern if kind in ("voice", "presence", "members", "some")
     )
+
+
+@pytest.mark.checklist("K22")
+def test_450_voice_updates_of_one_worker_hold_up_nobody_elses_presence_and_requests() -> None:
+    driver = Driver(settings=options(intents=53608447, command_queue=500), chance=Least()).live()
+    for n in range(450):
+        driver.command(4, voice(n % 3 << 30, str(n + 1)), n, lasts=1000)
+    for n in range(3):
+        driver.advance(10.0)
+        driver.command(8, members(nonce=str(n)) | {"query": "a", "limit": 1}, f"members {n}", lasts=60)
+        driver.command(3, presence(str(n)), f"presence {n}", lasts=60)
+        driver.command(31, {"guild_ids": [str(1 << 30)]}, f"sounds {n}", lasts=60)
+        done = dict(driver.outcomes())
+        assert [done.get(f"{kind} {n}") for kind in ("members", "presence", "sounds")] == ["sent"] * 3
+    driver.advance(400.0)
+    assert [int(payload["d"]["channel_id"]) for payload in driver.sent(4)] == list(range(1, 451))
+
+
+@pytest.mark.checklist("K22")
+def test_a_full_queue_of_one_kind_has_room_for_the_others() -> None:
+    budget = CommandBudget(150)
+    given = options(intents=53608447, command_queue=100, command_budget=budget)
+    shards = [Driver(permits=False, settings=given, chance=Least(), shard=(n, 2)).start() for n in range(2)]
+    for shard, driver in enumerate(shards):
+        for n in range(200):
+            driver.command(4, voice(shard << 22), n)
+    waiting = [driver.conversation.waiting_commands for driver in shards]
+    assert waiting[0] < 100 and sum(waiting) < 150
+    for shard, driver in enumerate(shards):
+        driver.command(8, members(shard << 22), "members")
+        driver.command(3, presence(), "presence")
+        driver.command(31, {"guild_ids": [str(shard << 22)]}, "sounds")
+        assert {handle for handle, _ in driver.outcomes()}.isdisjoint({"members", "presence", "sounds"})
+        assert driver.outcomes()[-1][1] == "queue_full"
+    for driver in shards:
+        driver.fact("stop", driver.now, end_session=False)
+    assert budget.waiting == 0
+
+
+of_kinds: dict[str, Callable[[int], tuple[int, dict[str, Any]]]] = {
+    "voice": lambda n: (4, voice(n % 5 << 30, str(n + 1))),
+    "members": lambda n: (8, {"guild_id": str(n % 5 << 30), "user_ids": [str(n)]}),
+    "others": lambda n: (31, {"guild_ids": [str(n % 5 << 30)]}),
+    "presence": lambda n: (3, presence(str(n))),
+}
+
+
+@pytest.mark.checklist("K22")
+@settings(max_examples=50, deadline=None)
+@given(
+    st.sampled_from(["voice", "members", "others"]),
+    st.lists(st.tuples(st.floats(0, 30), st.integers(0, 400)), min_size=1, max_size=8),
+    st.sampled_from([1000, 10_000, INTERVAL_MS]),
+)
+def test_however_one_kind_floods_the_share_of_the_others_goes_out_at_once(
+    flood: str, bursts: list[tuple[float, int]], interval_ms: int
+) -> None:
+    driver = Driver(settings=options(intents=53608447, command_queue=1000), chance=Least())
+    log = sent_at(driver)
+    driver.start()
+    driver.open()
+    driver.hello(interval_ms)
+    driver.ready()
+    sent = 0
+    last = dict.fromkeys(of_kinds, -1000.0)
+    for wait, burst in bursts:
+        for _ in range(burst):
+            op, d = of_kinds[flood](sent)
+            driver.command(op, d, sent, lasts=1000)
+            sent += 1
+        for kind, make in of_kinds.items():
+            # One a minute: the least share of any kind, however short the interval of heartbeats.
+            if kind != flood and driver.now - last[kind] > 61.0:
+                last[kind] = driver.now
+                op, d = make(sent)
+                driver.command(op, d, f"{kind} {driver.now}", lasts=1.0)
+                assert driver.outcomes()[-1] == (f"{kind} {driver.now}", "sent")
+        driver.advance(wait)
+    assert most_within([at for at, _ in log], 60.0) <= 120
+    order = [payload["d"]["channel_id"] for payload in driver.sent(4) if flood == "voice"]
+    assert order == sorted(order, key=int)
 
 
 def test_a_resume_while_commands_wait_sends_them_after_resumed_only() -> None:

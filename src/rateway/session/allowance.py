@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from rateway.discord import command_forms, commands
-from rateway.discord.opcodes import Opcode
 from rateway.session.options import CommandBudget
 from rateway.session.orders import Command, CommandDone
+from rateway.session.shares import Kind, Shares, kind_of
 
 __all__ = ["Allowance", "Sending", "SlidingLog"]
 
@@ -66,6 +66,15 @@ class SlidingLog:
         free = self._log[min(lacking, len(self._log)) - 1] + self.window if self._log else now
         return math.nextafter(free, math.inf)
 
+    def count(self, now: float) -> int:
+        """Sends in the window that ends now."""
+        return self.limit - self.left(now)
+
+    def next_end(self, now: float) -> float:
+        """When the oldest send of the window leaves it; *now* when there is none."""
+        self.left(now)
+        return math.nextafter(self._log[0] + self.window, math.inf) if self._log else now
+
     def clear(self) -> None:
         self._log.clear()
 
@@ -81,15 +90,16 @@ class Sending:
 
 
 class Allowance:
-    """One shard's sends: the logs of what went out, and the commands that wait, in three lines.
+    """One shard's sends: the logs of what went out, and the commands that wait, in a line for each kind.
 
-    Voice updates go first and in order, then the newest presence, then requests in order, except that a request
-    for all members waits for its guild's turn and lets others pass.
+    Kinds take turns, and each has a share of the limit that the others leave free. Voice updates go in order, of
+    presences only the newest, requests in order, except that a request for all members waits for its guild's turn and
+    lets others pass.
     """
 
     __slots__ = (
-        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_presence",
-        "_presences", "_requests", "_sends", "_shard", "_voice",
+        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_lines", "_presences",
+        "_queue", "_sends", "_sent", "_shard", "_shares", "_turns",
     )  # fmt: skip
 
     def __init__(
@@ -102,16 +112,22 @@ class Allowance:
         self._sends = SlidingLog(SENDS, SENDS_WINDOW)
         self._presences = SlidingLog(PRESENCES, PRESENCES_WINDOW)
         self._commands = SlidingLog(FEWEST_COMMANDS, SENDS_WINDOW)
+        # The same sends by kind; the limit of these logs is not used.
+        self._sent = {kind: SlidingLog(SENDS, SENDS_WINDOW) for kind in Kind}
+        self._shares = Shares(FEWEST_COMMANDS, least=1)
+        self._queue = Shares(limit)
+        # One presence waits at most.
+        self._queue.kept[Kind.PRESENCE] = min(1, self._queue.kept[Kind.PRESENCE])
         self._held_until = -math.inf
         self._guild_free: dict[int, float] = {}
-        self._voice: deque[Sending] = deque()
-        self._presence: Sending | None = None
-        self._requests: deque[Sending] = deque()
+        self._lines: dict[Kind, deque[Sending]] = {kind: deque() for kind in Kind}
+        # Kinds in the order of their turns; the one that was served last is last.
+        self._turns = list(Kind)
         self._expiry = math.inf
 
     def __len__(self) -> int:
         """Commands that wait."""
-        return len(self._voice) + len(self._requests) + (self._presence is not None)
+        return sum(map(len, self._lines.values()))
 
     # What the conversation itself sends.
 
@@ -120,8 +136,11 @@ class Allowance:
         if now >= self._held_until:
             self._sends.clear()
             self._commands.clear()
+            for log in self._sent.values():
+                log.clear()
         # What is left when the beats of a whole window have their room.
         self._commands.limit = max(FEWEST_COMMANDS, SENDS - math.ceil(SENDS_WINDOW / interval) - SPARE)
+        self._shares = Shares(self._commands.limit, least=1)
 
     def own(self, now: float) -> None:
         """An identify or a resume goes out."""
@@ -155,20 +174,21 @@ class Allowance:
             return [sending]
         if command.deadline <= now:
             return [CommandDone(command, "expired", "its deadline had passed when it arrived")]
-        if command.op == Opcode.PRESENCE_UPDATE and self._presence is not None:
-            superseded, self._presence = self._presence, sending
+        kind = kind_of(command.op)
+        line = self._lines[kind]
+        if kind is Kind.PRESENCE and line:
+            superseded = line.popleft()
+            line.append(sending)
             self._expiry = min(self._expiry, command.deadline)
             return [CommandDone(superseded.command, "superseded", "a newer presence came while it waited")]
-        if len(self) >= self._limit:
-            return [CommandDone(command, "queue_full", f"{self._limit} commands wait for this shard")]
-        if self._budget is not None and not self._budget.take():
-            return [CommandDone(command, "queue_full", f"{self._budget.limit} commands wait in all shards")]
-        if command.op == Opcode.PRESENCE_UPDATE:
-            self._presence = sending
-        elif command.op == Opcode.VOICE_STATE_UPDATE:
-            self._voice.append(sending)
-        else:
-            self._requests.append(sending)
+        if not self._queue.has_room(kind, {each: len(waiting) for each, waiting in self._lines.items()}):
+            words = f"{len(self)} commands wait for this shard, {len(line)} of them {kind.value}"
+            return [
+                CommandDone(command, "queue_full", f"{words}; {self._limit} may, and each kind has a share")
+            ]
+        if self._budget is not None and not self._budget.take(kind):
+            return [CommandDone(command, "queue_full", f"{self._budget.waiting} commands wait in all shards")]
+        line.append(sending)
         self._expiry = min(self._expiry, command.deadline)
         return []
 
@@ -200,19 +220,16 @@ class Allowance:
         if now < self._expiry:
             return []
         gone: list[Sending] = []
-        for line in (self._voice, self._requests):
+        for kind, line in self._lines.items():
             late = [sending for sending in line if sending.command.deadline <= now]
             if late:
                 gone += late
                 kept = [sending for sending in line if sending.command.deadline > now]
                 line.clear()
                 line.extend(kept)
-        if self._presence is not None and self._presence.command.deadline <= now:
-            gone.append(self._presence)
-            self._presence = None
+                for _ in late:
+                    self._give_back(kind)
         self._expiry = min((sending.command.deadline for sending in self._waiting()), default=math.inf)
-        for _ in gone:
-            self._give_back()
         return [
             CommandDone(each.command, "expired", "it could not be sent before its deadline") for each in gone
         ]
@@ -222,24 +239,40 @@ class Allowance:
         if now >= self._held_until:
             self._held_until = -math.inf
             while self._commands.left(now) > 0 and self._sends.left(now) > SPARE:
-                sending = self._next(now)
-                if sending is None:
+                taken = self._next(now)
+                if taken is None:
                     return
+                kind, sending = taken
                 self._sends.record(now)
                 self._commands.record(now)
-                self._give_back()
+                self._sent[kind].record(now)
+                self._turns.remove(kind)
+                self._turns.append(kind)
+                self._give_back(kind)
                 yield sending
 
-    def _next(self, now: float) -> Sending | None:
-        if self._voice:
-            return self._voice.popleft()
-        if self._presence is not None and self._presences.left(now) > 0:
-            presence, self._presence = self._presence, None
+    def _next(self, now: float) -> tuple[Kind, Sending] | None:
+        """Take out the command whose kind has its turn: of those that can go now, the kind that waited longest."""
+        for kind in self._turns:
+            if self._lines[kind] and self._has_share(kind, now):
+                sending = self._take(kind, now)
+                if sending is not None:
+                    return kind, sending
+        return None
+
+    def _has_share(self, kind: Kind, now: float) -> bool:
+        return self._shares.has_room(kind, {each: log.count(now) for each, log in self._sent.items()})
+
+    def _take(self, kind: Kind, now: float) -> Sending | None:
+        line = self._lines[kind]
+        if kind is Kind.PRESENCE:
+            if self._presences.left(now) <= 0:
+                return None
             self._presences.record(now)
-            return presence
-        for place, sending in enumerate(self._requests):
+            return line.popleft()
+        for place, sending in enumerate(line):
             if sending.whole_guild is None or self._guild_free.get(sending.whole_guild, now) <= now:
-                del self._requests[place]
+                del line[place]
                 if sending.whole_guild is not None:
                     self._asked_for(sending.whole_guild, now)
                 return sending
@@ -254,35 +287,39 @@ class Allowance:
         """When a command will have expired or, if *sending* is possible at all, can be sent; inf for never."""
         if not sending or not len(self):
             return self._expiry
-        if self._voice:
-            line = now
-        else:
-            line = math.inf
-            if self._presence is not None:
-                line = self._presences.free_at(now)
-            for request in self._requests:
-                if line <= now:
-                    break
-                guild = request.whole_guild
-                line = min(line, now if guild is None else self._guild_free.get(guild, now))
         free = max(self._held_until, self._sends.free_at(now, SPARE), self._commands.free_at(now))
-        return min(self._expiry, max(line, free))
+        first = min(self._line_at(kind, now) for kind, line in self._lines.items() if line)
+        return min(self._expiry, max(first, free))
+
+    def _line_at(self, kind: Kind, now: float) -> float:
+        """When the first of a kind's waiting commands may go, as far as its kind alone decides."""
+        if not self._has_share(kind, now):
+            # Each send that leaves the window may give room.
+            return self._commands.next_end(now)
+        if kind is Kind.PRESENCE:
+            return self._presences.free_at(now)
+        if kind is not Kind.MEMBERS:
+            return now
+        at = math.inf
+        for request in self._lines[kind]:
+            guild = request.whole_guild
+            at = min(at, now if guild is None else self._guild_free.get(guild, now))
+            if at <= now:
+                break
+        return at
 
     def _waiting(self) -> Iterator[Sending]:
-        yield from self._voice
-        yield from self._requests
-        if self._presence is not None:
-            yield self._presence
+        for line in self._lines.values():
+            yield from line
 
-    def _give_back(self) -> None:
+    def _give_back(self, kind: Kind) -> None:
         if self._budget is not None:
-            self._budget.give_back()
+            self._budget.give_back(kind)
 
     def forsake(self) -> None:
         """The shard stops: what waits is nobody's business here any more (its sender still has it)."""
-        for _ in self._waiting():
-            self._give_back()
-        self._voice.clear()
-        self._requests.clear()
-        self._presence = None
+        for kind, line in self._lines.items():
+            for _ in line:
+                self._give_back(kind)
+            line.clear()
         self._expiry = math.inf

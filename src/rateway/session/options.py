@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from rateway.discord import commands
+from rateway.session.shares import Kind, Shares
 
 __all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
 
@@ -24,23 +25,32 @@ class Chance(Protocol):
 
 
 class CommandBudget:
-    """How many commands may wait in all shards together; one instance, shared through the options."""
+    """How many commands may wait in all shards together, each kind with its share; one instance for all shards."""
 
-    __slots__ = ("limit", "waiting")
+    __slots__ = ("_shares", "_waiting")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.waiting = 0
+        self._shares = Shares(limit)
+        self._waiting = dict.fromkeys(Kind, 0)
 
-    def take(self) -> bool:
-        """Room for one more; False when there is none."""
-        if self.waiting >= self.limit:
+    @property
+    def limit(self) -> int:
+        return self._shares.limit
+
+    @property
+    def waiting(self) -> int:
+        """Commands of all kinds and shards that wait."""
+        return sum(self._waiting.values())
+
+    def take(self, kind: Kind) -> bool:
+        """Room for one more of a kind; False when there is none."""
+        if not self._shares.has_room(kind, self._waiting):
             return False
-        self.waiting += 1
+        self._waiting[kind] += 1
         return True
 
-    def give_back(self) -> None:
-        self.waiting -= 1
+    def give_back(self, kind: Kind) -> None:
+        self._waiting[kind] -= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
