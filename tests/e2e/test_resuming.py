@@ -463,3 +463,51 @@ def test_stop_with_end_sessions_ends_them_at_discord_and_the_next_start_identifi
             assert (it.count("identify"), it.count("resume"), it.receipts.gaps) == (4, 0, [])
 
     run(main(), timeout=60)
+
+
+@pytest.mark.checklist("K33")
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_a_presence_that_a_worker_set_is_shown_by_the_identify_after_a_restart_and_a_lost_session(
+    tmp_path: Path, broker: Broker, way: str
+) -> None:
+    async def main() -> None:
+        async with (
+            witness(broker) as worker,
+            stage(tmp_path, broker, shards=1, guilds=3, members=3, PRESENCE='{"status": "idle"}') as it,
+        ):
+            session = sessions_of(await it.ready())[0]
+            assert it.sim.world.app.presence == {"status": "idle", "activities": []}
+            # As discord.py writes it.
+            d = {
+                "activities": [
+                    {"type": 0, "name": "a game", "assets": {}, "timestamps": {}, "platform": None}
+                ],
+                "afk": False,
+                "since": 0.0,
+                "status": "dnd",
+            }
+            assert await worker.ask(1, "gateway", {"op": 3, "d": d}, {"shard_id": 0}) == (
+                "ok",
+                {"shard_id": 0},
+            )
+            shown = {"status": "dnd", "activities": [{"type": 0, "name": "a game"}]}
+            assert it.sim.world.app.presence == shown
+            while way == "kill" and written_down(it.gateway.state_dir)[session].presence is None:
+                await it.gateway.until(all_live)
+            await (it.gateway.stop() if way == "stop" else it.gateway.kill())
+            await it.sim.inject(Fault(kind="forget"))
+            it.sim.world.own_presence("online", [])
+            await it.gateway.start()
+            await it.gateway.until(
+                lambda status: all_live(status) and sessions_of(status)[0] not in (None, session)
+            )
+            assert it.sim.world.app.presence == shown
+            await it.gateway.stop()
+            # Another setting counts more than what it replaces.
+            await it.sim.inject(Fault(kind="forget"))
+            it.gateway.environment["PRESENCE"] = '{"status": "invisible"}'
+            await it.gateway.start()
+            await it.ready()
+            assert it.sim.world.app.presence == {"status": "invisible", "activities": []}
+
+    run(main(), timeout=60)

@@ -274,3 +274,49 @@ def test_a_lost_or_ended_session_is_not_waited_for() -> None:
     sessions.started(0, "t", "wss://resume", ready_seq=1)
     sessions.forget_all()
     assert not sessions.has_unwritten
+
+
+@pytest.mark.checklist("K33")
+def test_a_workers_presence_is_written_down_and_outlives_the_session() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.write([(0, 5)], wall=1.0)
+    sessions.presence_set(0, b'{"status":"dnd"}')
+    sessions.write([(0, 5)], wall=2.0)
+    assert store.committed[0].presence == b'{"status":"dnd"}'
+    sessions.lost(0, gap_of(0), wall=3.0)
+    assert (store.committed[0].session_id, store.committed[0].presence) == ("", b'{"status":"dnd"}')
+    # A later start, which identifies.
+    again = keeper(store)
+    again.restore(store.committed[0])
+    again.started(0, "t", "wss://resume", ready_seq=1)
+    again.write([(0, 1)], wall=4.0)
+    assert store.committed[0].presence == b'{"status":"dnd"}'
+    again.presence_setting_changed("another", sent=True)
+    again.write([(0, 1)], wall=5.0)
+    assert store.committed[0].presence is None
+
+
+@pytest.mark.checklist("K33")
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [({}, True), ({"intents": 1}, True), ({"session_id": ""}, True), ({"token_hash": "x"}, False),
+     ({"shard_count": 5}, False), ({"presence_setting": "x"}, False)],
+)  # fmt: skip
+def test_a_presence_of_another_bot_layout_or_setting_does_not_count(
+    change: dict[str, object], counts: bool
+) -> None:
+    record = SessionRecord(
+        shard_id=0,
+        shard_count=4,
+        session_id="s",
+        resume_url="wss://resume",
+        settled=3,
+        intents=513,
+        token_hash="bot",
+        wall=1.0,
+        presence=b"{}",
+    )
+    found = keeper(MemoryStore()).with_presence_that_counts(msgspec.structs.replace(record, **change))
+    assert (found.presence == b"{}") is counts

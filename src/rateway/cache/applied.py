@@ -44,3 +44,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Guilds whose RATEWAY_GUILD_LEFT is not confirmed yet, each with the session that still had it."""
     compression: str = ""
     """What the session was begun with and has to be resumed with; empty: not known."""
+    presence: bytes | None = None
+    """The last presence that a worker set, as JSON: the next identify shows it, after a restart too."""
+    presence_setting: str = ""
+    """A digest of the setting ``PRESENCE`` that this presence replaced; a changed setting counts more than it."""

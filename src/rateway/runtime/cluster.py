@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import logging
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import msgspec
 
 from rateway.config import Settings
+from rateway.config.presence import PresenceTemplate
 from rateway.contract import messages, topology
 from rateway.delivery.limits import DeliveryLimits
 from rateway.discord.envelope import Envelope
@@ -59,6 +61,15 @@ MOST_NAMES = 12
 COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
+
+
+class _Payload(msgspec.Struct):
+    """A command's payload."""
+
+    d: msgspec.Raw
+
+
+_payload = msgspec.json.Decoder(_Payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,7 @@ class Cluster:
             shard_count=tools.layout.shards,
             intents=tools.settings.intents,
             token_hash=tools.token_hash,
+            presence_setting=_digest(tools.settings.presence),
         )
         self._gathering = tools.gathering
         self._leftover = leftover
@@ -164,6 +176,8 @@ class Cluster:
         stream = self.streams.get(shard_id)
         if stream is None:
             stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
+        if record is not None:
+            record = self._keeper.with_presence_that_counts(record)
         session = None
         if record is not None and self._keeper.fits(record):
             session = self._restored(record)
@@ -180,6 +194,7 @@ class Cluster:
             gateway_url=tools.gateway_url,
             session=session,
             chance=random.Random(),
+            presence=_presence_in(record),
         )
         self.shards[shard_id] = Shard(
             conversation=conversation,
@@ -289,7 +304,10 @@ class Cluster:
         """Other events are published from now on; another presence is sent on every shard."""
         before, self.passage.publishes = self._presence, _filter(settings)
         self._presence = settings.presence
-        if settings.presence is not None and settings.presence != before:
+        changed = settings.presence is not None and settings.presence != before
+        self._keeper.presence_setting_changed(_digest(settings.presence), sent=changed)
+        self._settled_moved.set()
+        if settings.presence is not None and changed:
             deadline = asyncio.get_running_loop().time() + settings.command_deadline
             for shard_id, shard in self.shards.items():
                 wanted = settings.presence.of(shard_id, self.tools.layout.shards, self.number)
@@ -492,7 +510,12 @@ class Cluster:
         self.shards[shard_id].command(command)
 
     def command_done(self, shard: Shard, order: CommandDone) -> None:
-        if order.command.handle is not None:
+        command = order.command
+        if order.outcome == "sent" and command.op == Opcode.PRESENCE_UPDATE and command.handle is not None:
+            # As it was checked: what a worker's message becomes is a payload in the documented form.
+            self._keeper.presence_set(shard.shard_id, bytes(_payload.decode(command.payload).d))
+            self._settled_moved.set()
+        if command.handle is not None:
             self.on_command_done(order)
 
     def fatal(self, shard: Shard, order: Fatal) -> None:
@@ -558,3 +581,18 @@ class Cluster:
 def _filter(settings: Settings) -> Callable[[str], bool] | None:
     """Which names are published; None for all of them, so that the usual case costs an event nothing."""
     return settings.publishes if settings.events is not None or settings.events_except else None
+
+
+def _digest(presence: PresenceTemplate | None) -> str:
+    """A digest by which a changed setting ``PRESENCE`` is recognised; empty without one."""
+    return "" if presence is None else hashlib.sha256(presence.text.encode()).hexdigest()[:16]
+
+
+def _presence_in(record: SessionRecord | None) -> Mapping[str, Any] | None:
+    """The presence that a worker had set, as it was written down."""
+    if record is None or record.presence is None:
+        return None
+    try:
+        return msgspec.json.decode(record.presence, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return None

@@ -41,9 +41,16 @@ class SessionKeeper:
     """The sessions of one cluster. Pure but for the store that it is given; the cluster calls :meth:`write`."""
 
     def __init__(
-        self, store: SessionStore | None, *, shard_count: int, intents: int, token_hash: str
+        self,
+        store: SessionStore | None,
+        *,
+        shard_count: int,
+        intents: int,
+        token_hash: str,
+        presence_setting: str = "",
     ) -> None:
         self._store = store
+        self._presence_setting = presence_setting
         self._shard_count = shard_count
         self._intents = intents
         self._token_hash = token_hash
@@ -70,6 +77,27 @@ class SessionKeeper:
             and record.intents == self._intents
             and record.token_hash == self._token_hash
         )
+
+    def with_presence_that_counts(self, record: SessionRecord) -> SessionRecord:
+        """A stored record without its presence, if that is another bot's, or of another layout or setting."""
+        counts = (
+            record.token_hash == self._token_hash
+            and record.shard_count == self._shard_count
+            and record.presence_setting == self._presence_setting
+        )
+        return record if counts or record.presence is None else _replaced(record, presence=None)
+
+    def presence_set(self, shard_id: int, presence: bytes | None) -> None:
+        """A worker's presence went out (None: the configured one); written with the next :meth:`write`."""
+        kept = self._kept.get(shard_id)
+        if kept is not None:
+            kept.record = _replaced(kept.record, presence=presence, presence_setting=self._presence_setting)
+
+    def presence_setting_changed(self, presence_setting: str, *, sent: bool) -> None:
+        """The setting was read anew; *sent*: it replaces what workers have set."""
+        self._presence_setting = presence_setting
+        for shard_id, kept in self._kept.items():
+            self.presence_set(shard_id, None if sent else kept.record.presence)
 
     def give_up(self, record: SessionRecord, gap: bytes) -> None:
         """A stored session that does not fit: it stays written down until the next one's READY takes its place,
@@ -210,6 +238,8 @@ class SessionKeeper:
             wall=0.0,
             pending_gap=former.pending_gap if former else None,
             pending_left=former.pending_left if former else (),
+            presence=former.presence if former else None,
+            presence_setting=former.presence_setting if former else "",
         )
 
     def _put(self, kept: _Kept, record: SessionRecord) -> None:

@@ -11,7 +11,7 @@ Rules: Discord documentation, "Gateway" (connection lifecycle, heartbeats, resum
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from rateway.discord import commands, control
@@ -91,6 +91,7 @@ class Conversation(Intake):
         gateway_url: str,
         session: StoredSession | None,
         chance: Chance,
+        presence: Mapping[str, Any] | None = None,
     ) -> None:
         self.state = State.IDLE
         self.session_id = session.session_id if session else None
@@ -125,7 +126,8 @@ class Conversation(Intake):
             limit=options.command_queue,
             budget=options.command_budget,
         )
-        self._presence: Any = None
+        # The last presence that a worker set, in an earlier process too: the next identify shows it.
+        self._presence: Mapping[str, Any] | None = presence
         self._lost = False
         self._waits = Waits(options)
         self._watch_until = 0.0
