@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 from rateway.cache.asking import MAX_ANSWER
@@ -37,9 +38,19 @@ class Cache:
 class Long:
     """An answer that takes longer."""
 
+    size = 0
+
     def __init__(self, steps: Steps) -> None:
         self.step = lambda: next(steps)
         self.close = steps.close
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Stands for a message: a name, and how much room it takes."""
+
+    name: object
+    size: int = 1_000
 
 
 class Asker:
@@ -53,6 +64,7 @@ class Asker:
         self.second_answer = asyncio.Event()
 
     def answer_query(self, message: Any, key: str | None, status: Status, body: bytes) -> None:
+        message = message.name
         if message == "broken":
             raise RuntimeError("a mistake of ours")
         self.answers.append((message, status, body))
@@ -63,7 +75,7 @@ class Asker:
         assert seconds >= 0
 
     def fail_query(self, message: Any, fault: Fault, key: str | None) -> None:
-        self.faults.append((message, fault.code))
+        self.faults.append((message.name, fault.code))
         self.fault_came.set()
 
 
@@ -92,7 +104,7 @@ def test_the_most_urgent_query_is_answered_first() -> None:
     async def scenario() -> list[Any]:
         desk, asker = QueryDesk(Cache(echo), limit=10), Asker()
         for name, patience in (("late", 9.0), ("soon", 1.0), ("middle", 5.0)):
-            desk.ask(asker, name, request(name), patience)  # type: ignore[arg-type]  # the asker is a fake
+            desk.ask(asker, Asked(name), request(name), patience)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return [message for message, _, _ in asker.answers]
 
@@ -102,7 +114,7 @@ def test_the_most_urgent_query_is_answered_first() -> None:
 def test_a_query_past_its_deadline_is_told_so_and_not_answered() -> None:
     async def scenario() -> Asker:
         desk, asker = QueryDesk(Cache(echo), limit=10), Asker()
-        desk.ask(asker, "old", request("a"), -1.0)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked("old"), request("a"), -1.0)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return asker
 
@@ -115,7 +127,7 @@ def test_a_full_desk_refuses_at_once() -> None:
     async def scenario() -> Asker:
         desk, asker = QueryDesk(Cache(echo), limit=2), Asker()
         for number in range(3):
-            desk.ask(asker, number, request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
+            desk.ask(asker, Asked(number), request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return asker
 
@@ -128,7 +140,7 @@ def test_a_batch_is_answered_as_one_array_with_errors_and_nulls_in_place() -> No
     async def scenario() -> Asker:
         desk, asker = QueryDesk(Cache(echo), limit=2), Asker()
         asked = request("a", "bad", "none", "b", batch=True)
-        desk.ask(asker, 1, asked, 5)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked(1), asked, 5)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return asker
 
@@ -148,7 +160,7 @@ def test_a_large_batch_lets_the_loop_go_round() -> None:
             yield Answer(Status.OK, b"1")
 
         desk, asker = QueryDesk(Cache(slow), limit=2), Asker()
-        desk.ask(asker, 1, request(*["a"] * 40, batch=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked(1), request(*["a"] * 40, batch=True), 60)  # type: ignore[arg-type]  # the asker is a fake
         rounds = 0
         while not asker.answers:
             await asyncio.sleep(0)
@@ -172,7 +184,7 @@ def test_a_query_of_many_steps_is_dropped_at_its_deadline_and_frees_what_it_hold
                 freed.append(query.type)
 
         desk, asker = QueryDesk(Cache(endless), limit=2), Asker()
-        desk.ask(asker, 1, request("list"), 0.02)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked(1), request("list"), 0.02)  # type: ignore[arg-type]  # the asker is a fake
         await asker.fault_came.wait()
         return asker, freed
 
@@ -194,10 +206,10 @@ def test_an_urgent_query_overtakes_a_long_one_that_was_begun() -> None:
             yield Answer(Status.OK, b"1")
 
         desk, asker = QueryDesk(Cache(slow), limit=5), Asker()
-        desk.ask(asker, "long", request("long"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked("long"), request("long"), 60)  # type: ignore[arg-type]  # the asker is a fake
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        desk.ask(asker, "urgent", request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked("urgent"), request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
         await asker.second_answer.wait()
         return [message for message, _, _ in asker.answers]
 
@@ -210,7 +222,7 @@ def test_a_mistake_in_one_answer_leaves_the_others_their_turn() -> None:
         loop.set_exception_handler(lambda loop, context: None)
         desk, asker = QueryDesk(Cache(echo), limit=5), Asker()
         for message, patience in (("broken", 1.0), ("one", 2.0), ("two", 3.0)):
-            desk.ask(asker, message, request("a"), patience)  # type: ignore[arg-type]  # the asker is a fake
+            desk.ask(asker, Asked(message), request("a"), patience)  # type: ignore[arg-type]  # the asker is a fake
         await asker.second_answer.wait()
         return [message for message, _, _ in asker.answers]
 
@@ -221,9 +233,9 @@ def test_answers_wait_while_the_broker_takes_none_and_expire_all_the_same() -> N
     async def scenario() -> tuple[Asker, Asker, list[Any]]:
         desk, deaf, other = QueryDesk(Cache(echo), limit=5), Asker(), Asker()
         deaf.takes_answers = False
-        desk.ask(deaf, "waits", request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
-        desk.ask(deaf, "expires", request("b"), -1)  # type: ignore[arg-type]  # the asker is a fake
-        desk.ask(other, "goes on", request("c"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(deaf, Asked("waits"), request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(deaf, Asked("expires"), request("b"), -1)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(other, Asked("goes on"), request("c"), 60)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         before = [message for message, _, _ in deaf.answers]
         deaf.takes_answers = True
@@ -243,9 +255,9 @@ def test_who_waits_for_the_broker_counts_among_those_who_wait() -> None:
         desk, asker = QueryDesk(Cache(echo), limit=2), Asker()
         asker.takes_answers = False
         for number in range(2):
-            desk.ask(asker, number, request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
+            desk.ask(asker, Asked(number), request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
-        desk.ask(asker, 2, request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked(2), request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
         return asker
 
     assert run(scenario()).faults == [(2, ErrorCode.QUEUE_FULL)]
@@ -258,7 +270,7 @@ def test_a_batch_that_outgrows_one_message_says_so_in_the_places_that_do_not_fit
     async def scenario() -> Asker:
         desk, asker = QueryDesk(Cache(large), limit=2), Asker()
         asked = request("large", "large", "large", "small", batch=True)
-        desk.ask(asker, 1, asked, 60)  # type: ignore[arg-type]  # the asker is a fake
+        desk.ask(asker, Asked(1), asked, 60)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return asker
 

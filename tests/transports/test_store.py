@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -413,31 +414,130 @@ print(fault.words)
     assert "store" in done.stdout
 
 
-def test_a_long_list_is_read_a_little_at_a_time_and_of_one_moment(tmp_path: Path) -> None:
+def begun(queries: Queries, query: Query) -> LongAnswer:
+    """An answer that is begun and then overtaken: its turn is over."""
+    moment = queries.moment()
+    long = moment.answer(query)
+    moment.close()
+    assert isinstance(long, LongAnswer)
+    return long
+
+
+def whole(long: LongAnswer) -> Answer | StoreFault | Any:
+    while (found := long.step()) is None:
+        pass
+    long.close()
+    return found
+
+
+@pytest.mark.checklist("K16")
+def test_a_long_list_is_read_a_little_at_a_time_and_says_so_when_its_guild_has_gone_meanwhile(
+    tmp_path: Path,
+) -> None:
     store = opened(tmp_path)
     people = [member(number << 30) for number in range(1, 101)]
     begin(store, 0, "one", encode(guild(members=people, member_count=100)))
     store.commit()
     queries = Queries({1: store.reader()}, store.policy)
     query = Query("GuildMembers", (GUILD,), limit=90)
-    moment = queries.moment()
-    long = moment.answer(query)
-    unwanted = moment.answer(query)
-    assert isinstance(long, LongAnswer) and isinstance(unwanted, LongAnswer)
+    long, unwanted = begun(queries, query), begun(queries, query)
     unwanted.close()
-    moment.close()  # the answer under way holds on to it
-    store.apply(0, 3, "GUILD_DELETE", encode({"id": str(GUILD)}))
-    store.commit()
     waits = 0
     while (found := long.step()) is None:
         waits += 1
-    long.close()
     assert waits == 3
     assert isinstance(found, Answer) and found.status == "ok"
     assert len(msgspec.json.decode(found.body)) == 90
-    left = queries.answer(query)
+    overtaken = begun(queries, query)
+    assert overtaken.step() is None
+    store.apply(0, 3, "GUILD_DELETE", encode({"id": str(GUILD)}))
+    store.commit()
+    left = whole(overtaken)
     assert isinstance(left, Answer) and left.status == "not_found"
     store.close()
+
+
+@pytest.mark.checklist("K16")
+@pytest.mark.parametrize("seed", range(6))
+def test_a_long_list_in_a_store_that_moves_on_has_each_that_stayed_once_and_in_order(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    store = opened(tmp_path)
+    everybody = [number << 30 for number in range(1, 301)]
+    there = set(chance.sample(everybody, 200))
+    begin(store, 0, "one", encode(guild(members=[member(each) for each in there], member_count=len(there))))
+    store.commit()
+    queries = Queries({1: store.reader()}, store.policy)
+    stayed, ever, seq = set(there), set(there), 10
+    long = begun(queries, Query("GuildMembers", (GUILD,), limit=1000))
+    while (found := long.step()) is None:
+        # More than one in 32 of these changes folds its page, whose bounds move with it.
+        for _ in range(chance.randrange(60)):
+            seq += 1
+            someone = chance.choice(everybody)
+            if someone in there and chance.random() < 0.3:
+                there.discard(someone)
+                stayed.discard(someone)
+                gone = {"guild_id": str(GUILD), "user": user(someone)}
+                store.apply(0, seq, "GUILD_MEMBER_REMOVE", encode(gone))
+                continue
+            event = "GUILD_MEMBER_UPDATE" if someone in there else "GUILD_MEMBER_ADD"
+            there.add(someone)
+            ever.add(someone)
+            store.apply(0, seq, event, encode({"guild_id": str(GUILD), **member(someone), "nick": f"n{seq}"}))
+        store.commit()
+    assert isinstance(found, Answer) and found.status == "ok"
+    ids = [int(each["user"]["id"]) for each in msgspec.json.decode(found.body)]
+    assert ids == sorted(set(ids)), "each once, ascending"
+    assert stayed <= set(ids) <= ever
+    store.close()
+
+
+@pytest.mark.checklist("K16")
+def test_lists_that_are_overtaken_hold_no_page_of_the_store_and_no_reader(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    people = [member(number << 30) for number in range(1, 101)]
+    begin(store, 0, "one", encode(guild(members=people, member_count=100)))
+    store.commit()
+    reader = store.reader()
+    queries = Queries({1: reader}, store.policy)
+    # LMDB has room for 512 readers.
+    waiting = [begun(queries, Query("GuildMembers", (GUILD,), limit=90)) for _ in range(600)]
+    sizes = []
+    for seq in range(10, 1_510):
+        store.apply(
+            0,
+            seq,
+            "CHANNEL_UPDATE",
+            encode({"guild_id": str(GUILD), **channel(1 << 30, topic=str(seq) * 800)}),
+        )
+        store.commit()
+        sizes.append(reader.used_bytes())
+    # Each commit frees about as many pages as it takes; with one old reader none of them could be used again.
+    assert sizes[-1] - sizes[100] < 256 * 1024
+    assert all(isinstance(whole(long), Answer) for long in waiting)
+    assert isinstance(queries.answer(Query("Guild", (GUILD,))), Answer)
+    store.close()
+
+
+@pytest.mark.checklist("K16")
+def test_a_store_that_was_made_anew_meanwhile_is_said_and_not_read_as_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    store = opened(path)
+    people = [member(number << 30) for number in range(1, 101)]
+    begin(store, 0, "one", encode(guild(members=people, member_count=100)))
+    store.commit()
+    store.close()
+    other = StoreReader.open(path)
+    assert isinstance(other, StoreReader)
+    queries = Queries({1: other}, CachePolicy())
+    long = begun(queries, Query("GuildMembers", (GUILD,), limit=90))
+    opened(tmp_path / "anew").close()
+    os.replace(tmp_path / "anew" / "data.mdb", path / "data.mdb")
+    fault = whole(long)
+    assert fault.code == "unavailable" and "made anew" in fault.message
+    other.close()
 
 
 def test_a_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:

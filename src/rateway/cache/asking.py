@@ -89,20 +89,25 @@ class Listing:
     """A long answer that is still to be read: :meth:`step` until it is done, so that nobody waits for it.
 
     ``parts`` are the pieces of its JSON one after the other; an empty one says that there was work without a result.
+    Between two steps the stores may move on; ``is_there`` says whether what it reads from still is, when they have.
     """
 
-    def __init__(self, parts: Iterator[bytes], *, at_once: int = STEP) -> None:
+    def __init__(
+        self, parts: Iterator[bytes], *, at_once: int = STEP, is_there: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.is_there = is_there
         self._parts = parts
         self._at_once = at_once
         self._taken: list[bytes] = []
-        self._size = 0
+        #: Bytes read so far.
+        self.size = 0
 
     def step(self) -> Found | Refusal | None:
         """Read some more; the answer when there are none left."""
         taken = list(islice(self._parts, self._at_once))
         self._taken += taken
-        self._size += sum(map(len, taken))
-        if self._size > MAX_ANSWER:
+        self.size += sum(map(len, taken))
+        if self.size > MAX_ANSWER:
             words = (
                 f"the answer has more than {MAX_ANSWER >> 20} MiB; ask for it in pages, or for fewer fields"
             )
@@ -277,9 +282,10 @@ class Asking:
         names = self.asked.fields
         return found if names is None else {name: found[name] for name in names if name in found}
 
-    def array(self, items: Iterable[bytes]) -> Listing:
+    def array(self, items: Iterable[bytes], is_there: Callable[[], bool] = lambda: True) -> Listing:
         """A list, as many as were asked for."""
-        return Listing(array_of(map(self.pick, islice(items, self.asked.limit or LIMIT))))
+        parts = array_of(map(self.pick, islice(items, self.asked.limit or LIMIT)))
+        return Listing(parts, is_there=is_there)
 
     @property
     def after(self) -> int:

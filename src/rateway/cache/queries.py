@@ -57,7 +57,13 @@ def _guild(asking: Asking) -> Outcome | Listing:
         return asking.object(found)
     for name in wanted:
         asking.need_of(view, guild_id, row, _LISTS_OF_GUILD[name][0])
-    return Listing(_with_lists(asking, asking.pick(found), view, row.number, dict.fromkeys(wanted)))
+    parts = _with_lists(asking, asking.pick(found), view, row.number, dict.fromkeys(wanted))
+    return Listing(parts, is_there=_guild_stays(view, row.number))
+
+
+def _guild_stays(view: View, number: int) -> Callable[[], bool]:
+    """Whether a guild still has its number: without it its entities are gone, or stand under another one."""
+    return lambda: view.guild_of(number) is not None
 
 
 def _with_lists(
@@ -181,7 +187,8 @@ def _voice_channel_states(asking: Asking) -> Outcome | Listing:
         return asking.absent("channels")
     view, number = place
     asking.need_at(view, number, "voice_states")
-    return Listing(array_of(_states_in(asking, view, number, channel_id)))
+    parts = array_of(_states_in(asking, view, number, channel_id))
+    return Listing(parts, is_there=_guild_stays(view, number))
 
 
 def _states_in(asking: Asking, view: View, number: int, channel_id: int) -> Iterator[bytes]:
@@ -218,9 +225,10 @@ def _children(word: str, kind: Kind) -> _Answer:
             return MISSING
         view, row = place
         items = view.all_told(row.number, kind, asking.after)
+        stays = _guild_stays(view, row.number)
         if kind in (Kind.PRESENCE,):
-            return asking.array(_with_user_id(item, user_id) for user_id, item in items)
-        return asking.array(item for _, item in items)
+            return asking.array((_with_user_id(item, user_id) for user_id, item in items), stays)
+        return asking.array((item for _, item in items), stays)
 
     return find
 
@@ -346,7 +354,7 @@ def answer(asked: Asked, stores: Stores, situation: Situation, policy: CachePoli
 def begin(
     asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
 ) -> Outcome | Listing:
-    """Answer one query, or begin to: the stores must stay as they are until a :class:`Listing` is done."""
+    """Answer one query, or begin to: the stores must stay as they are during each step of a :class:`Listing`."""
     if not policy.enabled and asked.type not in ("WhereIs", "Group"):
         return Refusal("cache_off", "the cache is switched off (CACHE_ENABLED)")
     try:

@@ -124,6 +124,23 @@ class ShelfReader:
 
     def walk(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, bytes]]:
         """A guild's objects of a kind with ids above ``after``, ascending."""
+        reading = self._reading
+        moment = -1
+        while moment != reading.moment:
+            moment = reading.moment
+            for item in self._walk(number, kind, after):
+                yield item
+                if moment != reading.moment:
+                    # What was read ahead, rows and a page, is of another moment than what comes next.
+                    after = item[0]
+                    break
+
+    def go_on(self) -> None:
+        """The view that is read shows another moment: forget what was remembered of this one."""
+        self._indexed = None
+        self._unindexed = {}
+
+    def _walk(self, number: int, kind: int, after: int) -> Iterator[tuple[int, bytes]]:
         start, stop = _bounds(kind, number)
         if after >= 0:
             start = _KEY.pack(number, kind, min(after + 1, 0xFFFF_FFFF_FFFF_FFFF))

@@ -42,7 +42,11 @@ quick(Table)
 
 
 class Reading(Protocol):
-    """A consistent view."""
+    """A consistent view, for as long as :attr:`moment` is the same."""
+
+    @property
+    def moment(self) -> int:
+        """A number that changes when the same view shows the tables as they are later."""
 
     def get(self, table: int, key: bytes) -> bytes | None: ...
 
@@ -75,6 +79,8 @@ class Storage(Reading, Protocol):
 
 class MemoryStorage:
     """Tables in a dict: for tests, and for what should leave nothing behind."""
+
+    moment = 0
 
     def __init__(self) -> None:
         self.tables: list[dict[bytes, bytes]] = [{} for _ in Table]

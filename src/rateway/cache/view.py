@@ -67,6 +67,11 @@ class View:
         self._doubts = {} if doubts is None else doubts
         self._since: Mapping[str, int] | None = None
 
+    def go_on(self) -> None:
+        """The store is read as it is at another moment from now on."""
+        self._since = None
+        self.shelf.go_on()
+
     # completeness
 
     def incomplete_since(self, kind: str) -> int:

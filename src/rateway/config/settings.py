@@ -87,6 +87,8 @@ class Settings:
     """Commands that may wait for one shard."""
     command_queue_total: int
     command_deadline: float
+    command_deadline_max: float
+    """However long a command's own ``expiration`` is."""
     query_deadline: float
     query_queue: int
     lag_warning: float

@@ -141,8 +141,12 @@ ROWS: tuple[Row, ...] = (
     Row("command_deadline", "COMMAND_DEADLINE", "command_deadline", values.duration(0.1, 1200), "time", 60.0,
         "How long a command may wait, unless its `expiration` says otherwise; then it is answered `expired`.",
         BROKER, "60s"),
-    Row("query_deadline", "QUERY_DEADLINE", "query_deadline", values.duration(0.05, 600), "time", 5.0,
-        "How long a query may wait, unless its `expiration` says otherwise.", BROKER, "5s"),
+    Row("command_deadline_max", "COMMAND_DEADLINE_MAX", "command_deadline_max", values.duration(1, 1200), "time", 600.0,
+        "The most that a command waits, whatever its `expiration` and `COMMAND_DEADLINE` say. It has to be well below "
+        "RabbitMQ's `consumer_timeout` (30 minutes unless set), at which RabbitMQ takes the inbound queue away.",
+        BROKER, "10m"),
+    Row("query_deadline", "QUERY_DEADLINE", "query_deadline", values.duration(0.05, 60), "time", 5.0,
+        "How long a query may wait, unless its `expiration` says otherwise; a minute is the most.", BROKER, "5s"),
     Row("query_queue", "QUERY_QUEUE", "query_queue", values.integer(1), "number", 10_000,
         "Queries that may wait in one process; more are answered `queue_full`.", BROKER),
 

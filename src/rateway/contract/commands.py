@@ -6,6 +6,7 @@ A command is a whole gateway payload, ``{"op": 3, "d": {…}}``, published with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -122,10 +123,10 @@ def identifier(value: object) -> int | None:
     return number if 0 <= number <= MAX_ID else None
 
 
-def deadline(expiration: object, default: float) -> float:
-    """Seconds that a message may wait: its ``expiration`` (milliseconds, a decimal string) or *default*."""
+def deadline(expiration: object, default: float, most: float = math.inf) -> float:
+    """Seconds that a message may wait: its ``expiration`` (milliseconds, in decimal) or *default*; *most* at most."""
     if expiration is None:
-        return default
+        return min(default, most)
     if isinstance(expiration, _BYTES):
         expiration = expiration.decode("ascii", "replace")
     if (
@@ -134,8 +135,8 @@ def deadline(expiration: object, default: float) -> float:
         and expiration.isdecimal()
         and len(expiration) <= 12
     ):
-        return int(expiration) / 1000
-    return default
+        return min(int(expiration) / 1000, most)
+    return min(default, most)
 
 
 def command_answer(shard_id: int) -> bytes:

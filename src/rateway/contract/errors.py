@@ -11,8 +11,19 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["ERROR_HEADER", "STATUS_HEADER", "ErrorCode", "Fault", "Status", "error_body", "error_headers"]
+__all__ = [
+    "ERROR_HEADER",
+    "STATUS_HEADER",
+    "ErrorCode",
+    "Fault",
+    "Status",
+    "bounded",
+    "error_body",
+    "error_headers",
+]
 
+# A fault may quote what was sent; an answer's header has to fit into a frame (4,096 bytes at least).
+MOST_WORDS = 500
 STATUS_HEADER = "status"
 ERROR_HEADER = "error"
 
@@ -79,11 +90,18 @@ class _ErrorBody(msgspec.Struct):
     error: _Error
 
 
+def bounded(words: str) -> str:
+    """Words that quote what somebody sent, fit to be encoded: not too long, and without half a surrogate pair."""
+    if len(words) > MOST_WORDS:
+        words = f"{words[:MOST_WORDS]} …"
+    return words if words.isascii() else words.encode("utf-8", "replace").decode()
+
+
 def error_body(fault: Fault) -> bytes:
     """``{"error": {"code": …, "message": …}}``."""
-    return msgspec.json.encode(_ErrorBody(_Error(fault.code.value, fault.message)))
+    return msgspec.json.encode(_ErrorBody(_Error(fault.code.value, bounded(fault.message))))
 
 
 def error_headers(fault: Fault) -> dict[str, str]:
     """The headers of a failed answer; for an old query they are all that tells of the failure."""
-    return {STATUS_HEADER: Status.ERROR.value, ERROR_HEADER: f"{fault.code.value}: {fault.message}"}
+    return {STATUS_HEADER: Status.ERROR.value, ERROR_HEADER: f"{fault.code.value}: {bounded(fault.message)}"}

@@ -6,7 +6,7 @@ for many at once and is answered with an array in the same order. Ids may be int
 
 from __future__ import annotations
 
-import difflib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +27,12 @@ MAX_BODY = 1 << 20
 MAX_FIELDS = 100
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+# The longest type's name is half as long: what is longer is no slip.
+LONGEST_SLIP = 40
+# Of all pairs of letters that two names have, the part that both have: less is another word.
+ALIKE = 0.5
+# A query for one entity waits for milliseconds; who has not got its answer by now has asked again.
+MAX_DEADLINE_S = 60.0
 # ``type`` and ``arguments``: with these and nothing else there is nothing else to be checked.
 _ESSENTIAL = 2
 
@@ -170,16 +176,17 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
     if len(listed) > MAX_QUERIES:
         queries = (Fault(ErrorCode.TOO_LARGE, f"{len(listed)} queries at once; {MAX_QUERIES} are the most"),)
         return QueryRequest(queries, False, key)
-    return QueryRequest(tuple([_query(item) for item in listed]), True, key)
+    queries = tuple([_query(item, hint=False) for item in listed])
+    return QueryRequest(queries, True, key)
 
 
-def _query(said: object) -> Query | Fault:
+def _query(said: object, *, hint: bool = True) -> Query | Fault:
     if not isinstance(said, dict):
         return Fault(ErrorCode.INVALID, "a query is an object with type and arguments")
     name = said.get("type")
     kind = QUERY_TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
-        return _unknown_type(name)
+        return _unknown_type(name, hint)
     arguments = _arguments(kind, said.get("arguments"))
     if isinstance(arguments, Fault):
         return arguments
@@ -195,12 +202,35 @@ def _query(said: object) -> Query | Fault:
     return Query(kind.name, arguments, fields, limit, after)
 
 
-def _unknown_type(name: object) -> Fault:
+def _unknown_type(name: object, hint: bool) -> Fault:
+    """*hint*: whether to look for what was meant. Not in a batch: a thousand slips would cost what one does each."""
     if not isinstance(name, str):
         return Fault(ErrorCode.INVALID, "type is missing: the name of what is asked for, such as Guild")
-    close = difflib.get_close_matches(name[:100], QUERY_TYPES, n=1)
-    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(QUERY_TYPES)}"
-    return Fault(ErrorCode.UNKNOWN_TYPE, f"there is no type {name[:100]!r}{hint}")
+    words = f"there is no type {name[:100]!r}"
+    if hint and len(name) <= LONGEST_SLIP:
+        close = _nearest_type(name)
+        words += f"; did you mean {close}?" if close else f"; there are {', '.join(QUERY_TYPES)}"
+    return Fault(ErrorCode.UNKNOWN_TYPE, words)
+
+
+def _pairs(name: str) -> frozenset[str]:
+    """The pairs of neighbouring letters of a name, its ends included."""
+    text = f"^{name.lower()}$"
+    return frozenset(map("".join, itertools.pairwise(text)))
+
+
+_PAIRS = {name: _pairs(name) for name in QUERY_TYPES}
+
+
+def _nearest_type(name: str) -> str | None:
+    """The type that looks most like *name*, by the letters that they share (a fiftieth of what an alignment costs)."""
+    pairs = _pairs(name)
+
+    def likeness(other: str) -> float:
+        return 2 * len(pairs & _PAIRS[other]) / (len(pairs) + len(_PAIRS[other]))
+
+    nearest = max(_PAIRS, key=likeness)
+    return nearest if likeness(nearest) >= ALIKE else None
 
 
 def _arguments(kind: QueryType, given: object) -> tuple[int, ...] | Fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
-    "exchange", "incoming",
+    "exchange", "incoming", "is_own_queue",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
@@ -15,6 +15,9 @@ CACHE_KEY = "cache"
 OWN_PREFIX = "RATEWAY_"
 # AMQP's short string.
 MAX_KEY_BYTES = 255
+# Inbound queues, and those by which a gateway recognises its own connection.
+_INCOMING = "rateway-incoming-"
+_OWN_QUEUES = _INCOMING.encode()
 
 
 def exchange(cluster: int) -> str:
@@ -24,7 +27,12 @@ def exchange(cluster: int) -> str:
 
 def incoming(cluster: int) -> str:
     """The queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
-    return f"rateway-incoming-{cluster}"
+    return f"{_INCOMING}{cluster}"
+
+
+def is_own_queue(name: bytes) -> bool:
+    """Whether a queue is one of a gateway's own: an answer to there would come back as a query or a command."""
+    return name.startswith(_OWN_QUEUES)
 
 
 def cluster_of_exchange(name: str) -> int | None:

@@ -83,6 +83,7 @@ class Worker:
                 queue=topology.incoming(number),
                 keys=INBOUND_KEYS,
                 on_message=responder.message,
+                on_refused=responder.refuse,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
                 on_writable=self._answers_go_on,
                 home=state.fingerprint("home")[:16],

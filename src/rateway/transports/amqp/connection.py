@@ -23,6 +23,8 @@ from pamqp.base import Frame
 
 from rateway.transports.amqp.deliveries import (
     DELIVER,
+    NO_PROPERTIES,
+    PROPERTIES_TOO_LARGE,
     Delivery,
     Properties,
     body_size_of,
@@ -54,6 +56,8 @@ _ACK_LENGTH: Final = 21
 _acks = struct.Struct(">11sQBB").iter_unpack
 _frame = struct.Struct(">BHI").unpack_from
 _FRAME_END: Final = 0xCE
+# A content header's frame up to the body's size.
+_HEADER_KNOWN: Final = 7 + 12
 _METHOD, _HEADER, _BODY, _BEAT = 1, 2, 3, 8
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 # Above it the transport says stop; a broker that reads slowly is not fed into our own memory twice.
@@ -107,6 +111,8 @@ class Channel:
         self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
         # Called at once when the channel has ended: nothing may be written on it from here on.
         self.on_end: Callable[[], None] = lambda: None
+        # Bodies of deliveries above it are not kept: the message comes without a body, its fault says why.
+        self.body_max: int | None = None
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
         self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
@@ -176,14 +182,23 @@ class Channel:
         if kind == _BODY:
             part = frame[7:-1]
             self._missing -= len(part)
-            # The body of a returned message is ours already.
-            if isinstance(self._method, Delivery):
+            # The body of a returned message is ours already; of one that is refused for its size none is kept.
+            if isinstance(self._method, Delivery) and not self._is_too_large():
                 self._body.append(part)
         elif kind == _HEADER:
             self._size = self._missing = body_size_of(frame)
-            self._properties = properties_of(frame)
+            # Of a returned message nothing is needed but its size.
+            self._properties = properties_of(frame) if isinstance(self._method, Delivery) else NO_PROPERTIES
         else:
             self._method, self._properties, self._body = delivery_of(frame), None, []
+
+    def take_large_header(self, beginning: bytes) -> None:
+        """The first bytes of a content header that is larger than any frame we agreed on; the rest is not read."""
+        self._size = self._missing = body_size_of(beginning)
+        self._properties = PROPERTIES_TOO_LARGE
+
+    def _is_too_large(self) -> bool:
+        return self.body_max is not None and self._size > self.body_max
 
     def complete(self) -> None:
         """Tell the owner of a message that is there in full, if one is."""
@@ -192,6 +207,14 @@ class Channel:
             return
         self._method, self._properties, self._body = None, None, []
         if isinstance(method, Delivery):
+            if self._is_too_large():
+                told = Properties(
+                    told.headers,
+                    told.correlation_id,
+                    told.reply_to,
+                    told.expiration,
+                    told.fault or "body_too_large",
+                )
             self.on_delivery(method, told, parts[0] if len(parts) == 1 else b"".join(parts))
         elif method is not None:
             self.on_return(method.reply_code or 0, str(method.routing_key), self._size)
@@ -219,6 +242,8 @@ class Connection(asyncio.Protocol):
         self._channels: dict[int, Channel] = {}
         self._one: Channel | None = None
         self._rest = b""
+        # Bytes still to come of a frame that is not read.
+        self._unread = 0
         self._heard = self._wrote = True
         # Looks since something came, and since something was written.
         self._silent = self._quiet = 0
@@ -303,6 +328,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        if self._unread:
+            passed = min(self._unread, len(data))
+            self._unread -= passed
+            data = data[passed:]
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -342,6 +371,19 @@ class Connection(asyncio.Protocol):
                 if data.startswith(b"AMQP", at):
                     self._broken("the broker does not speak AMQP 0-9-1")
                     return
+                channel = self._channels.get(number)
+                if kind == _HEADER and channel is not None and channel.body_max is not None:
+                    # A broker passes a message's properties on in one frame, whatever the two of us agreed on.
+                    if size - at < _HEADER_KNOWN:
+                        break
+                    channel.take_large_header(data[at : at + _HEADER_KNOWN])
+                    channel.complete()
+                    if self._transport is None:
+                        return
+                    one = self._one
+                    self._unread = max(0, at + length + 8 - size)
+                    at = min(size, at + length + 8)
+                    continue
                 self._broken(f"a frame of {length} bytes where {self.frame_max} were agreed")
                 return
             if size - at < length + 8:
@@ -360,6 +402,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, kind: int, number: int, data: bytes) -> None:
         if kind == _BEAT:
+            return
+        if kind not in (_METHOD, _HEADER, _BODY):
+            self._broken(f"a frame of the unknown type {kind}")
             return
         channel = self._channels.get(number)
         is_content = number > 0 and (kind != _METHOD or data.startswith(DELIVER, 7))

@@ -1,19 +1,22 @@
-"""What does the broker say of a message that it delivers? Read by hand, for queries come by the ten thousand.
+"""Read what the broker says of a message that it delivers, by hand: queries come by the ten thousand.
 
 ``basic.deliver`` (AMQP 0-9-1, 1.8.3.14) and the content header's properties (4.2.6.1). Of these only what the gateway
-answers by is taken out; the rest is stepped over.
+answers by is taken out; the rest is stepped over. Properties are the publisher's own bytes: nothing in them is decoded
+here, whatever is wrong with them is a value (:attr:`Properties.fault`), and above :data:`MAX_PROPERTIES` bytes they are
+not read.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, Literal
 
 import msgspec
-from pamqp import decode
 
-__all__ = ["DELIVER", "Delivery", "Properties", "body_size_of", "delivered", "delivery_of", "properties_of"]
+__all__ = [
+    "DELIVER", "MAX_PROPERTIES", "NO_PROPERTIES", "PROPERTIES_TOO_LARGE", "Delivery", "DeliveryFault", "Properties",
+    "body_size_of", "delivered", "delivery_of", "properties_of",
+]  # fmt: skip
 
 # Class and method of basic.deliver, where a method frame's payload begins.
 DELIVER: Final = b"\x00\x3c\x00\x3c"
@@ -22,6 +25,11 @@ _PAYLOAD: Final = 7
 # In a content header: class and weight, then the body's size, then the flags.
 _SIZE_AT: Final = _PAYLOAD + 4
 _FLAGS_AT: Final = _SIZE_AT + 8
+
+# A query's or command's properties have some hundred bytes; a broker passes on as much as one frame holds (128 KiB).
+MAX_PROPERTIES: Final = 64 * 1024
+
+DeliveryFault = Literal["properties_too_large", "properties_unreadable", "body_too_large"]
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, 0xCE
 
@@ -42,16 +50,20 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Properties(msgspec.Struct, frozen=True, gc=False):
-    """What is needed of a message's properties; ``expiration`` is milliseconds as text."""
+    """What is needed of a message's properties, as the bytes that it came as."""
 
-    headers: Mapping[str, Any]
-    correlation_id: str | None
-    reply_to: str | None
-    expiration: str | None
+    headers: bytes
+    """The fields of the table, without its length."""
+    correlation_id: bytes | None
+    reply_to: bytes | None
+    expiration: bytes | None
+    """Milliseconds as text."""
+    fault: DeliveryFault | None = None
+    """Why the message is refused; what could be read all the same stands beside it."""
 
 
-_NO_HEADERS: Mapping[str, Any] = {}
-_NOTHING = Properties(_NO_HEADERS, None, None, None)
+NO_PROPERTIES: Final = Properties(b"", None, None, None)
+PROPERTIES_TOO_LARGE: Final = Properties(b"", None, None, None, "properties_too_large")
 
 
 def delivery_of(frame: bytes, at: int = 0) -> Delivery:
@@ -62,7 +74,8 @@ def delivery_of(frame: bytes, at: int = 0) -> Delivery:
     redelivered = bool(frame[at + 8])
     at += 9
     at += 1 + frame[at]  # the exchange
-    return Delivery(tag, redelivered, frame[at + 1 : at + 1 + frame[at]].decode())
+    # A queue may be bound elsewhere, too, and a routing key is any bytes.
+    return Delivery(tag, redelivered, frame[at + 1 : at + 1 + frame[at]].decode("utf-8", "replace"))
 
 
 def body_size_of(frame: bytes) -> int:
@@ -99,35 +112,48 @@ def delivered(
 
 
 def properties_of(frame: bytes, at: int = 0) -> Properties:
-    """The properties in a whole frame of a content header. Raises what :func:`delivery_of` raises."""
+    """The properties in a whole frame of a content header, which begins at ``at``. Never raises."""
+    end = at + _PAYLOAD + _u32(frame, at + 3)[0]
     at += _FLAGS_AT
-    (flags,) = _u16(frame, at)
-    if not flags:
-        return _NOTHING
-    at += 2
-    if flags & 0x8000:  # content type
-        at += 1 + frame[at]
-    if flags & 0x4000:  # content encoding
-        at += 1 + frame[at]
-    headers = _NO_HEADERS
-    if flags & 0x2000:
-        (size,) = _u32(frame, at)
-        if size:
-            headers = decode.field_table(frame[at : at + 4 + size])[1]
-        at += 4 + size
-    if flags & 0x1000:  # delivery mode
-        at += 1
-    if flags & 0x0800:  # priority
-        at += 1
     correlation_id = reply_to = expiration = None
-    if flags & 0x0400:
-        end = at + 1 + frame[at]
-        correlation_id = frame[at + 1 : end].decode() or None
-        at = end
-    if flags & 0x0200:
-        end = at + 1 + frame[at]
-        reply_to = frame[at + 1 : end].decode() or None
-        at = end
-    if flags & 0x0100:
-        expiration = frame[at + 1 : at + 1 + frame[at]].decode() or None
+    headers = b""
+    try:
+        (flags,) = _u16(frame, at)
+        if not flags:
+            return NO_PROPERTIES
+        at += 2
+        # Step over properties without decoding any: a position behind the frame is noticed at the end.
+        if flags & 0x8000:  # content type
+            at += 1 + frame[at]
+        if flags & 0x4000:  # content encoding
+            at += 1 + frame[at]
+        table_at = table_end = at
+        if flags & 0x2000:
+            table_at = at + 4
+            table_end = at = table_at + _u32(frame, at)[0]
+        if flags & 0x1000:  # delivery mode
+            at += 1
+        if flags & 0x0800:  # priority
+            at += 1
+        if flags & 0x0400:
+            start, at = at + 1, at + 1 + frame[at]
+            if at <= end:
+                correlation_id = frame[start:at] or None
+        if flags & 0x0200:
+            start, at = at + 1, at + 1 + frame[at]
+            if at <= end:
+                reply_to = frame[start:at] or None
+        if flags & 0x0100:
+            start, at = at + 1, at + 1 + frame[at]
+            if at <= end:
+                expiration = frame[start:at] or None
+    except (IndexError, struct.error):
+        return Properties(b"", correlation_id, reply_to, expiration, "properties_unreadable")
+    # The last two bits: another word of flags, which class basic does not have, and one that is reserved.
+    if at > end or flags & 0x0003:
+        return Properties(b"", correlation_id, reply_to, expiration, "properties_unreadable")
+    if table_end - table_at > MAX_PROPERTIES:
+        return Properties(b"", correlation_id, reply_to, expiration, "properties_too_large")
+    if table_end > table_at:
+        headers = frame[table_at:table_end]
     return Properties(headers, correlation_id, reply_to, expiration)

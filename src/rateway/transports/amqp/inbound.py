@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import random
+import re
 import secrets
 import struct
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 import pamqp.commands as spec
-from pamqp import frame as framing
-from pamqp.body import ContentBody
-from pamqp.header import ContentHeader
 
+from rateway.contract.topology import is_own_queue
 from rateway.transports.amqp.connection import (
     BrokerRefused,
     BrokerUnavailable,
@@ -30,7 +30,7 @@ from rateway.transports.amqp.connection import (
     Connection,
     ConnectionLost,
 )
-from rateway.transports.amqp.deliveries import Delivery, Properties
+from rateway.transports.amqp.deliveries import Delivery, DeliveryFault, Properties
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL, END, short
 from rateway.transports.amqp.inbound_queue import (
@@ -49,10 +49,22 @@ from rateway.transports.amqp.inbound_queue import (
 )
 from rateway.transports.amqp.uri import AddressSource
 
-__all__ = ["Inbound", "Message", "Ownership"]
+__all__ = ["MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
+
+log = logging.getLogger(__name__)
 
 # Unacknowledged messages: commands that wait for their turn hold up neither queries nor other shards' commands.
 PREFETCH: Final = 5_000
+# The largest query; what is larger is refused without being kept.
+MAX_BODY: Final = 1 << 20
+# Before the queue is known to be ours, a few round trips to the broker.
+EARLY_BYTES: Final = 16 << 20
+# An answer to `reply_to` that nobody fetches is of no use: no query waits for longer.
+ANSWER_EXPIRES_MS: Final = 60_000
+# RabbitMQ's own bound; with a larger one it closes the channel.
+_MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
+# Between two lines about mistakes of our own in reading messages, seconds.
+_SAY_FAILURE_EVERY_S: Final = 60.0
 # Another gateway's consumer leaves without a word to us: RabbitMQ refuses, and has to be asked again.
 ASK_AGAIN_S: Final = 0.5
 # Somebody must change something at the broker.
@@ -63,7 +75,8 @@ RECONNECT_MOST_S: Final = 10.0
 
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
 
-_CORRELATION_ID, _CONTENT_TYPE, _HEADERS = 0x0400, 0x8000, 0x2000
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
+_CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
 # Frames of answers: a method (basic.publish), a content header (class basic), a piece of the body, basic.ack.
 _METHOD: Final = struct.Struct(">BHI6s")
 _PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
@@ -72,6 +85,8 @@ _CLASS_BASIC: Final = 60 << 16
 _BODY: Final = struct.Struct(">BHI")
 _ACK: Final = struct.Struct(">BHIHHQ?B")
 _JSON: Final = b"\x10application/json"
+_TRANSIENT: Final = b"\x01"
+_EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
 # Places that answers go to, whose frames are remembered: one or a few for each worker.
 PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
@@ -85,18 +100,36 @@ Headers: TypeAlias = tuple[tuple[str, str | int], ...]
 """An answer's headers, which many answers share."""
 
 
+Refusal: TypeAlias = DeliveryFault | Literal["bad_reply_to", "bad_correlation_id", "failed"]
+"""Why a message is refused before it is looked at; ``failed`` is a mistake of the gateway's own."""
+
+
 class Message(msgspec.Struct, frozen=True):
-    """A query or a command as it came. ``expiration`` is AMQP's own (milliseconds as text)."""
+    """A query or a command, as the bytes that came. Only ``reply_to`` and ``correlation_id`` are known to be text."""
 
     tag: int
     key: str
     body: bytes
-    headers: Mapping[str, Any]
-    reply_to: str | None
-    correlation_id: str | None
-    expiration: str | None
+    headers: bytes
+    """The fields of the header table (``transports/amqp/header_table.py``)."""
+    reply_to: bytes | None
+    correlation_id: bytes | None
+    expiration: bytes | None
+    """Milliseconds as text."""
     redelivered: bool
     channel: Channel
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes while it is kept."""
+        return len(self.body) + len(self.headers) + 1_024
+
+    def envelope(self) -> Message:
+        """The same without body and headers: what an answer needs."""
+        return Message(
+            self.tag, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
+            self.channel,
+        )  # fmt: skip
 
 
 class _NotOurs(msgspec.Struct, frozen=True):
@@ -105,6 +138,22 @@ class _NotOurs(msgspec.Struct, frozen=True):
     state: Ownership
     why: str
     delay: float
+
+
+class _Early:
+    """What is delivered before it is known whether it is ours to answer: kept, up to a bound, or given back later."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Delivery, Properties, bytes]] = []
+        self.given_back: list[int] = []
+        self._room = EARLY_BYTES
+
+    def take(self, delivery: Delivery, told: Properties, body: bytes) -> None:
+        self._room -= len(body) + len(told.headers)
+        if self._room >= 0:
+            self.messages.append((delivery, told, body))
+        else:
+            self.given_back.append(delivery.tag)
 
 
 class Inbound:
@@ -119,6 +168,7 @@ class Inbound:
         queue: str,
         keys: tuple[str, ...],
         on_message: Callable[[Message], None],
+        on_refused: Callable[[Message, Refusal], None],
         on_ownership: Callable[[Ownership, str], None],
         on_writable: Callable[[], None] = lambda: None,
         on_other_live: Callable[[], None] = lambda: None,
@@ -126,7 +176,8 @@ class Inbound:
     ) -> None:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
-        cluster and to have sessions for it; ``on_message`` must not wait or raise. ``home`` names the state folder.
+        cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
+        ``on_refused(message, reason)`` is called and has to acknowledge the message. ``home`` names the state folder.
         """
         self._address = address
         self._name = name
@@ -143,6 +194,10 @@ class Inbound:
         """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
         self._keys = keys
         self._on_message = on_message
+        self._on_refused = on_refused
+        # RabbitMQ's consumer_timeout in seconds, once it has closed a channel for it.
+        self.consumer_timeout: float | None = None
+        self._failure_said_at = -_SAY_FAILURE_EVERY_S
         self._on_ownership = on_ownership
         self._on_writable = on_writable
         self._on_other_live = on_other_live
@@ -151,7 +206,7 @@ class Inbound:
         self._said: tuple[Ownership, str] | None = None
         self._out: list[bytes] = []
         # Frames that say where to, by exchange and key.
-        self._places: dict[tuple[str, str], bytes] = {}
+        self._places: dict[tuple[bytes, bytes], bytes] = {}
         # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
         self._done: list[int] = []
         self._early: set[int] = set()
@@ -253,6 +308,7 @@ class Inbound:
 
     async def _own(self, connection: Connection, channel: Channel) -> _NotOurs | None:
         """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken."""
+        channel.body_max = MAX_BODY
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
         await channel.call(
@@ -270,8 +326,8 @@ class Inbound:
         await self._bind(channel)
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
         # A gateway that is not the owner answers nothing: until that is known, what comes is only kept.
-        early: list[tuple[Delivery, Properties, bytes]] = []
-        channel.on_delivery = lambda *message: early.append(message)
+        early = _Early()
+        channel.on_delivery = early.take
         await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
         holds = await lock_holds(connection, _ASKING, self._queue)
         if holds is not True:
@@ -279,8 +335,12 @@ class Inbound:
         for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
             await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
         channel.on_delivery = functools.partial(self._deliver, channel)
-        for message in early:
+        for message in early.messages:
             channel.on_delivery(*message)
+        for tag in early.given_back:
+            channel.send(spec.Basic.Reject(tag, True))
+            # The broker counts it as dealt with, and delivers it again under another number.
+            self._early.add(tag)
         return None
 
     async def tell_live(self) -> None:
@@ -344,7 +404,16 @@ class Inbound:
         if is_away(closed):
             self._say("away", f"{self._queue} is out of reach: {closed.text}")
             return ASK_AGAIN_S
-        if closed.code == _PRECONDITION_FAILED:
+        if closed.code == _PRECONDITION_FAILED and (timeout := _acknowledgement_timeout(closed)) is not None:
+            self.consumer_timeout = timeout
+            self._say(
+                "away",
+                f"RabbitMQ closed the channel of {self._queue}, because a command waited for longer than its "
+                f"consumer_timeout of {timeout:g} s ({closed.text}). Set consumer_timeout in rabbitmq.conf well above "
+                "COMMAND_DEADLINE_MAX, or COMMAND_DEADLINE_MAX below it; from now on commands wait half of it at most",
+            )
+            return ASK_AGAIN_S
+        if closed.code == _PRECONDITION_FAILED and "inequivalent arg" in closed.text:
             self._say(
                 "refused",
                 f"{self._exchange} exists with other properties ({closed.text}). Delete what an older version left",
@@ -361,19 +430,47 @@ class Inbound:
             self._on_ownership(state, why)
 
     def _deliver(self, channel: Channel, delivery: Delivery, told: Properties, body: bytes) -> None:
-        self._on_message(
-            Message(
-                delivery.tag,
-                delivery.key,
-                body,
-                told.headers,
-                told.reply_to,
-                told.correlation_id,
-                told.expiration,
-                delivery.redelivered,
-                channel,
-            )
+        """The one place where a delivery becomes a message, and where whatever goes wrong with it ends."""
+        refusal: Refusal | None = told.fault
+        reply_to, correlation_id = told.reply_to, told.correlation_id
+        if reply_to is not None and (not _is_text(reply_to) or is_own_queue(reply_to)):
+            refusal, reply_to = "bad_reply_to", None
+        # It is given back as it came, to a library that may end its connection over what is no text.
+        if correlation_id is not None and not _is_text(correlation_id):
+            refusal, correlation_id = refusal or "bad_correlation_id", None
+        message = Message(
+            delivery.tag,
+            delivery.key,
+            body,
+            told.headers,
+            reply_to,
+            correlation_id,
+            told.expiration,
+            delivery.redelivered,
+            channel,
         )
+        try:
+            if refusal is None:
+                self._on_message(message)
+                return
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the connection, or it comes for ever
+            self._say_failure(error)
+            if message.tag in self._done:
+                return  # it was answered before that
+            refusal = "failed"
+        self._on_refused(message, refusal)
+
+    def _say_failure(self, error: Exception) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._failure_said_at + _SAY_FAILURE_EVERY_S:
+            self._failure_said_at = now
+            log.error(
+                "a message of %s could not be dealt with, a mistake of the gateway's own; it is refused, others are "
+                "served. Please report this",
+                self._queue,
+                exc_info=error,
+                extra={"action": "refused"},
+            )
 
     @property
     def writable(self) -> bool:
@@ -388,29 +485,37 @@ class Inbound:
             self._write_soon()
             self._done.append(message.tag)
 
-    def publish(
-        self,
-        message: Message,
-        exchange: str,
-        key: str,
-        body: bytes,
-        headers: Headers,
-        correlation_id: str | None,
+    def answer(self, message: Message, body: bytes, headers: Headers) -> None:
+        """Send an answer to the message's ``reply_to``: transient, and gone after a minute if nobody fetches it."""
+        assert message.reply_to is not None
+        self._publish(message, b"", message.reply_to, body, headers, expires=True)
+
+    def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
+        """Send an answer under a routing key of at most 255 bytes, as the original rateway did."""
+        self._publish(message, exchange.encode(), key.encode(), body, headers, expires=False)
+
+    def _publish(
+        self, message: Message, exchange: bytes, key: bytes, body: bytes, headers: Headers, *, expires: bool
     ) -> None:
-        """Send an answer on the connection that the question came on. ``key`` and ids are at most 255 bytes."""
+        """Send an answer on the connection that the question came on."""
         connection = self._connection
         if message.channel is not self._channel or connection is None:
             return
-        out, size = self._out, len(body)
+        out, size, correlation_id = self._out, len(body), message.correlation_id
         if not out:
             self._write_soon()
         flags, properties = _HEADERS, _table(headers)
         if body:
             flags |= _CONTENT_TYPE
             properties = _JSON + properties
+        if expires:
+            flags |= _DELIVERY_MODE | _EXPIRATION
+            properties += _TRANSIENT
         if correlation_id is not None:
             flags |= _CORRELATION_ID
-            properties += short(correlation_id.encode())
+            properties += short(correlation_id)
+        if expires:
+            properties += _EXPIRES
         where = self._places.get((exchange, key)) or self._place(exchange, key)
         head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
         room = connection.frame_max - 8
@@ -418,39 +523,44 @@ class Inbound:
             out += (where, head, properties, END, _BODY.pack(3, CHANNEL, size), body, END)
             return
         out += (where, head, properties, END)
-        for start in range(0, size, room):
-            part = body[start : start + room]
-            out += (_BODY.pack(3, CHANNEL, len(part)), part, END)
+        out += _pieces(body, room)
 
-    def _place(self, exchange: str, key: str) -> bytes:
+    def _place(self, exchange: bytes, key: bytes) -> bytes:
         """The frame of a ``basic.publish`` to there."""
-        where = short(exchange.encode()) + short(key.encode()) + b"\0"
+        where = short(exchange) + short(key) + b"\0"
         frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
         if len(self._places) >= PLACES:
             self._places.clear()
         self._places[exchange, key] = frame
         return frame
 
-    def forward(self, message: Message, exchange: str, headers: Mapping[str, Any]) -> None:
-        """Publish the message again, as it is but for its headers, to the same key of another exchange."""
+    def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
+        """Publish the message again, as it is but for its headers, to the same key of another exchange.
+
+        False when its properties do not fit into a frame of this connection.
+        """
         if message.channel is not self._channel:
-            return
+            return True
         assert self._connection is not None
-        about = spec.Basic.Properties(
-            headers=dict(headers),
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            expiration=message.expiration,
-        )
+        flags, properties = _HEADERS, struct.pack(">I", len(headers)) + headers
+        for bit, value in (
+            (_CORRELATION_ID, message.correlation_id),
+            (_REPLY_TO, message.reply_to),
+            (_EXPIRATION, _valid_expiration(message.expiration)),
+        ):
+            if value is not None:
+                flags |= bit
+                properties += short(value)
         room = self._connection.frame_max - 8
-        parts = [framing.marshal(spec.Basic.Publish(0, exchange, message.key), CHANNEL)]
-        parts.append(framing.marshal(ContentHeader(0, len(message.body), about), CHANNEL))
-        parts += [
-            framing.marshal(ContentBody(message.body[start : start + room]), CHANNEL)
-            for start in range(0, len(message.body), room)
-        ]
+        if 14 + len(properties) > room:
+            return False
+        where = self._place(exchange.encode(), message.key.encode())
         self._write_soon()
-        self._out += parts
+        size = len(message.body)
+        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
+        self._out += (where, head, properties, END)
+        self._out += _pieces(message.body, room)
+        return True
 
     def _write_soon(self) -> None:
         if not self._out and not self._done:
@@ -485,6 +595,44 @@ class Inbound:
         return b"".join(frames)
 
 
+def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
+    """RabbitMQ's consumer_timeout in seconds, if that is why it closed the channel.
+
+    It says: ``PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms.``
+    """
+    if "delivery acknowledgement" not in closed.text or "timed out" not in closed.text:
+        return None
+    told = re.search(r"value used: (\d{1,12})", closed.text)
+    # Without the number: RabbitMQ's default from 3.8.17 on.
+    return int(told[1]) / 1000 if told is not None else 1800.0
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether it is what AMQP's short strings are by definition: UTF-8 (4.2.5.3)."""
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _valid_expiration(value: bytes | None) -> bytes | None:
+    """An expiration that a broker takes: with any other it closes the channel of whoever publishes it."""
+    valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
+    return value if valid else None
+
+
+def _pieces(body: bytes, room: int) -> list[bytes]:
+    """A body's frames."""
+    frames = []
+    for start in range(0, len(body), room):
+        part = body[start : start + room]
+        frames += [_BODY.pack(3, CHANNEL, len(part)), part, END]
+    return frames
+
+
 @functools.lru_cache(64)
 def _table(headers: Headers) -> bytes:
     """AMQP's table of an answer's headers; most say ``status`` = ``ok``."""
@@ -495,5 +643,5 @@ def _table(headers: Headers) -> bytes:
 def _field(value: str | int) -> bytes:
     if isinstance(value, int):
         return b"l" + struct.pack(">q", value)
-    text = value.encode()
+    text = value.encode("utf-8", "replace")
     return b"S" + struct.pack(">I", len(text)) + text

@@ -1,4 +1,9 @@
-"""How does a query reach its answer? The stores are read at one moment, the outcome becomes an answer or a fault."""
+"""Answer queries from the stores: their outcome becomes an answer or a fault.
+
+What is answered at once is read at one moment of the stores. A long answer is read a little at a time, each part at a
+moment of its own: a read transaction that waited for it would keep LMDB from using any page again that was freed
+meanwhile, for as long as more urgent queries come.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from rateway.cache.view import View
 from rateway.contract.errors import ErrorCode, Fault, Status
 from rateway.contract.queries import Query
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
+from rateway.transports.store.tables import LmdbReading
 
 __all__ = ["Answer", "LongAnswer", "Moment", "Queries"]
 
@@ -31,7 +37,7 @@ _MISSING = Answer(Status.NOT_FOUND, b"")
 
 class Moment:
     """The stores as they are now, for as many queries as are answered together: a read transaction for each store
-    that is looked at. They end with :meth:`close`, or later with the last :class:`LongAnswer` that needs them.
+    that is looked at. They end with :meth:`close`; :meth:`reopen` begins others, at another moment, to go on reading.
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class Moment:
         self._wall = wall
         self._views: dict[int, View] = {}
         self._transactions: list[lmdb.Transaction] = []
-        self._holders = 1
+        self.is_open = True
 
     def view(self, cluster: int) -> View:
         """A cluster's store. Raises StoreUnreadable."""
@@ -69,41 +75,65 @@ class Moment:
             return _fault_of(query, error)
         return _spoken(outcome)
 
-    def hold(self) -> None:
-        """Somebody needs this moment for longer."""
-        self._holders += 1
+    def reopen(self) -> None:
+        """Read on where it was closed, in the stores as they are now.
+
+        Raises StoreUnreadable when a store is another one by now.
+        """
+        self.is_open = True
+        for cluster, view in self._views.items():
+            self._transactions.append(self._readers[cluster].go_on(view))
 
     def close(self) -> None:
-        """It is not needed any more by whoever made it, or by one who holds it."""
-        self._holders -= 1
-        if not self._holders:
-            for txn in self._transactions:
-                txn.abort()
-            self._transactions.clear()
+        """End the read transactions."""
+        self.is_open = False
+        for view in self._views.values():
+            if isinstance(view.reading, LmdbReading):
+                view.reading.rest()
+        for txn in self._transactions:
+            txn.abort()
+        self._transactions.clear()
 
 
 class LongAnswer:
-    """An answer that is read a little at a time, some half a millisecond each, all of one moment."""
+    """An answer that is read a little at a time, some half a millisecond each. It holds no transaction in between."""
 
     def __init__(self, moment: Moment, query: Query, listing: Listing) -> None:
-        moment.hold()
-        self._moment: Moment | None = moment
+        self._moment = moment
         self._query = query
         self._listing = listing
 
+    @property
+    def size(self) -> int:
+        """Bytes read so far."""
+        return self._listing.size
+
     def step(self) -> Answer | Fault | None:
         """Go on; None while it is not done."""
+        moment, was_open = self._moment, self._moment.is_open
         try:
+            if not was_open:
+                moment.reopen()
+                if not self._listing.is_there():
+                    # The guild has gone, or come anew under another number: what was read of it is no answer any more.
+                    return self._again()
             found = self._listing.step()
         except Exception as error:  # noqa: BLE001  # as above
             return _fault_of(self._query, error)
+        finally:
+            if not was_open:
+                moment.close()
         return None if found is None else _spoken(found)
 
+    def _again(self) -> Answer | Fault | None:
+        outcome = self._moment.answer(self._query)
+        if isinstance(outcome, LongAnswer):
+            self._listing = outcome._listing
+            return None
+        return outcome
+
     def close(self) -> None:
-        """It is done, or not wanted any more."""
-        if self._moment is not None:
-            self._moment.close()
-            self._moment = None
+        """It is done, or not wanted any more: nothing is to be given back."""
 
 
 class Queries:

@@ -50,6 +50,25 @@ class StoreReader:
             raise StoreUnreadable(fault_of(error, self.path)) from None
         return View(LmdbReading(self._tables, txn), doubts=self._doubts), txn
 
+    def go_on(self, view: View) -> lmdb.Transaction:
+        """Let a view that :meth:`begin` gave, and whose transaction has ended, read the store as it is now.
+
+        Raises StoreUnreadable, also when the store was made anew: nothing that was read then is in it.
+        """
+        reading = view.reading
+        assert isinstance(reading, LmdbReading)
+        if self._own:
+            self._follow()
+        if self._tables is None or not reading.is_of(self._tables):
+            raise StoreUnreadable(StoreFault(f"the store {self.path} was made anew; ask again"))
+        try:
+            txn = self._tables.env.begin()
+        except lmdb.Error as error:
+            raise StoreUnreadable(fault_of(error, self.path)) from None
+        reading.go_on(txn)
+        view.go_on()
+        return txn
+
     @contextmanager
     def view(self) -> Iterator[View]:
         """One moment of the store. Raises :class:`StoreUnreadable` alone."""

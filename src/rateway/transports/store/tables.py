@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import lmdb
 
@@ -99,25 +99,61 @@ def _first(cursor: lmdb.Cursor, start: bytes, stop: bytes) -> tuple[bytes, bytes
 
 
 class LmdbReading:
-    """A read transaction as the cache's :class:`~rateway.cache.storage.Reading`."""
+    """A read transaction as the cache's :class:`~rateway.cache.storage.Reading`; :meth:`go_on` takes another one."""
 
-    __slots__ = ("_cursors", "_get", "_pairs", "_rows", "_tables", "_txn")
+    __slots__ = ("_cursors", "_get", "_pairs", "_rows", "_scans", "_tables", "_txn", "moment")
 
     def __init__(self, tables: Tables, txn: lmdb.Transaction) -> None:
         self._tables = tables
-        self._txn = txn
-        self._get = txn.get
         self._rows = tables.rows
         # For looks that are over when they return; a scan has a cursor of its own.
         self._cursors: dict[int, lmdb.Cursor] = {}
         self._pairs: lmdb.Cursor | None = None
+        self.moment = -1
+        # The cursor of each scan, alone in a list, which is empty once its transaction has ended.
+        self._scans: list[list[lmdb.Cursor]] = []
+        self.go_on(txn)
+
+    def is_of(self, tables: Tables) -> bool:
+        """Whether this store is the one that is read."""
+        return self._tables is tables
+
+    def go_on(self, txn: lmdb.Transaction) -> None:
+        """Read in this transaction from now on; a scan that is under way goes on behind the key that it gave last."""
+        self.moment += 1
+        self._txn = txn
+        self._get = txn.get
+
+    def rest(self) -> None:
+        """The transaction ends: let go of it, or it would keep its place among LMDB's readers."""
+        for place in self._scans:
+            place.clear()
+        self._scans.clear()
+        self._cursors.clear()
+        self._pairs = None
+        if hasattr(self, "_txn"):
+            del self._txn, self._get
 
     def get(self, table: int, key: bytes) -> bytes | None:
         found: bytes | None = self._get(key, None, self._rows[table])  # type: ignore[assignment]  # no buffers
         return found
 
     def scan(self, table: int, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return _scan(self._txn.cursor(self._rows[table]), start, stop)
+        # The transaction must not live on in a scan that waits, hence no name for its cursor.
+        place = [self._txn.cursor(self._rows[table])]
+        self._scans.append(place)
+        found = place[0].set_range(start) if start else place[0].first()
+        while found:
+            key = bytes(place[0].key())
+            if key >= stop:
+                return
+            yield key, bytes(place[0].value())
+            if place:
+                found = place[0].next()
+            else:
+                place.append(self._txn.cursor(self._rows[table]))
+                self._scans.append(place)
+                found = place[0].set_range(key + b"\0")
 
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         cursor = self._cursors.get(table)
@@ -137,6 +173,8 @@ class LmdbReading:
 
 class LmdbStorage:
     """The writer's view: at most one write transaction, begun when first needed, and what waits to be written."""
+
+    moment: Final = 0
 
     __slots__ = ("_cursors", "_large", "_reserve", "_tables", "_txn", "waiting")
 
