@@ -285,6 +285,7 @@ def test_a_port_that_others_can_reach_needs_a_token() -> None:
         ("MAX_MESSAGE_BYTES", "1.5GiB", "max_message_bytes", 3 << 29),
         ("RESUME_PATIENCE", "3m", "resume_patience", 180.0),
         ("COMMAND_DEADLINE", "250ms", "command_deadline", 0.25),
+        ("COMMAND_DEADLINE_MAX", "5m", "command_deadline_max", 300.0),
         ("SESSION_MAX_AGE", "2d", "session_max_age", 172800.0),
         ("SESSION_MAX_AGE", "off", "session_max_age", None),
         ("NACK_PATIENCE", "90", "nack_patience", 90.0),

@@ -152,6 +152,7 @@ class Fleet:
             cache={"guilds": 210, "members": 52_000, "messages": 0, "disk_bytes": 9_400_000},
             store="ok",
             query_kinds={"Guild ok": 5, "Member not_found": 1},
+            refused_messages={"properties_too_large": 2},
             query_buckets={"0.001": 5, "+Inf": 6},
             query_seconds=0.01,
         )

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import random
 import struct
+from typing import Any
 
 import aio_pika
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import commands as spec
-from pamqp import frame
+from pamqp import encode, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
@@ -26,6 +27,7 @@ from rateway.transports.amqp.deliveries import (
     delivery_of,
     properties_of,
 )
+from rateway.transports.amqp.header_table import fields_of
 from rateway.transports.amqp.inbound import Inbound, Message
 from rateway.transports.amqp.uri import parse
 from tests.aio import run
@@ -67,9 +69,26 @@ def test_properties_are_read_as_pamqp_reads_them(size: int, data: st.DataObject)
     )
     found = frame.marshal(ContentHeader(0, size, told), 1)
     assert body_size_of(found) == size
-    assert properties_of(found) == Properties(
-        told.headers or {}, told.correlation_id, told.reply_to, told.expiration
+    read = properties_of(found)
+    assert read == Properties(
+        read.headers, raw(told.correlation_id), raw(told.reply_to), raw(told.expiration)
     )
+    # What stands in the table, and a few fields of it.
+    names = {name.encode() for name in told.headers or {}}
+    assert len(read.headers) == (len(table(told.headers)) if told.headers else 0)
+    assert fields_of(read.headers, names) == {
+        name: value.encode() if isinstance(value, str) else value
+        for name, value in (told.headers or {}).items()
+    }
+
+
+def raw(text: str | None) -> bytes | None:
+    return None if text is None else text.encode()
+
+
+def table(headers: Any) -> bytes:
+    """The fields of a table, as pamqp writes them."""
+    return encode.field_table(headers)[4:]
 
 
 def message(tag: int, body: bytes, pieces: int = 1, channel: int = 1) -> bytes:
@@ -92,7 +111,7 @@ def test_a_message_is_read_at_once_when_it_is_there_whole_and_left_alone_otherwi
 ) -> None:
     whole = message(tag, body)
     before = data.draw(st.binary(max_size=20))
-    told = Properties({"a": 1}, f"c{tag}", "answers", None)
+    told = Properties(table({"a": 1}), b"c%d" % tag, b"answers", None)
     wanted = (Delivery(tag, False, "cache"), told, body, len(before) + len(whole))
     assert delivered(before + whole + behind, len(before), 1, 131_072) == wanted
     cut = data.draw(st.integers(8, len(whole) - 1))
@@ -164,6 +183,9 @@ def test_what_is_dealt_with_in_any_order_is_acknowledged_and_the_rest_comes_agai
             if len(taken) == count:
                 all_there.set()
 
+        def refused(message: Message, reason: str) -> None:
+            raise AssertionError(f"{reason}: {message}")
+
         states: list[str] = []
 
         def ownership(state: str, why: str) -> None:
@@ -173,7 +195,7 @@ def test_what_is_dealt_with_in_any_order_is_acknowledged_and_the_rest_comes_agai
 
         inbound = Inbound(
             address=parse(broker.uri), name="rateway: inbound", exchange="rateway-1", queue="rateway-incoming-1",
-            keys=("cache",), on_message=take, on_ownership=ownership,
+            keys=("cache",), on_message=take, on_refused=refused, on_ownership=ownership,
         )  # fmt: skip
         task = asyncio.create_task(inbound.run())
         await owned.wait()
@@ -191,7 +213,7 @@ def test_what_is_dealt_with_in_any_order_is_acknowledged_and_the_rest_comes_agai
             for message in order:
                 if int(message.body) in kept:
                     continue
-                inbound.publish(message, "", message.reply_to or "", b"1", (("status", "ok"),), None)
+                inbound.answer(message, b"1", (("status", "ok"),))
                 inbound.acknowledge(message)
                 if chance.random() < 0.2:
                     await asyncio.sleep(0)

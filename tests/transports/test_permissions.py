@@ -37,8 +37,8 @@ def test_the_documented_permissions_are_enough_for_events_questions_and_answers(
         owned = asyncio.Event()
 
         def answer(message: Message) -> None:
-            inbound.publish(message, "", message.reply_to or "", b'"answer"', (("status", "ok"),), "7")
-            inbound.publish(message, "rateway-1", "by-routing-key", b'"answer"', (), None)
+            inbound.answer(message, b'"answer"', (("status", "ok"),))
+            inbound.publish(message, "rateway-1", "by-routing-key", b'"answer"', ())
             inbound.acknowledge(message)
 
         inbound = Inbound(
@@ -48,6 +48,7 @@ def test_the_documented_permissions_are_enough_for_events_questions_and_answers(
             queue="rateway-incoming-1",
             keys=("cache", "gateway"),
             on_message=answer,
+            on_refused=lambda message, reason: None,
             on_ownership=lambda state, why: owned.set() if state == "owned" else None,
         )
         async with publishing(uri) as (publisher, _), await aio_pika.connect(broker.uri) as connection:

@@ -18,6 +18,7 @@ import pytest
 from rateway.cache.hot import COMPILED
 from rateway.cache.policy import KINDS, CachePolicy, written_policy
 from rateway.cache.shelf import Kind
+from rateway.contract.errors import Fault
 from rateway.contract.queries import Query
 from rateway.transports.store import (
     Answer,
@@ -423,7 +424,7 @@ def begun(queries: Queries, query: Query) -> LongAnswer:
     return long
 
 
-def whole(long: LongAnswer) -> Answer | StoreFault | Any:
+def whole(long: LongAnswer) -> Answer | Fault:
     while (found := long.step()) is None:
         pass
     long.close()
@@ -536,7 +537,7 @@ def test_a_store_that_was_made_anew_meanwhile_is_said_and_not_read_as_the_old_on
     opened(tmp_path / "anew").close()
     os.replace(tmp_path / "anew" / "data.mdb", path / "data.mdb")
     fault = whole(long)
-    assert fault.code == "unavailable" and "made anew" in fault.message
+    assert isinstance(fault, Fault) and fault.code == "unavailable" and "made anew" in fault.message
     other.close()
 
 

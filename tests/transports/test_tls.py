@@ -192,7 +192,7 @@ def test_the_inbound_side_owns_its_queue_over_tls_and_answers(secured: TlsBroker
         owned = asyncio.Event()
 
         def answer(message: Message) -> None:
-            inbound.publish(message, "", message.reply_to or "", b'"answer"', (("status", "ok"),), "7")
+            inbound.answer(message, b'"answer"', (("status", "ok"),))
             inbound.acknowledge(message)
 
         inbound = Inbound(
@@ -202,6 +202,7 @@ def test_the_inbound_side_owns_its_queue_over_tls_and_answers(secured: TlsBroker
             queue="rateway-incoming-2",
             keys=("cache", "gateway"),
             on_message=answer,
+            on_refused=lambda message, reason: None,
             on_ownership=lambda state, why: owned.set() if state == "owned" else None,
         )
         task = asyncio.create_task(inbound.run())

@@ -89,6 +89,7 @@ METRICS: tuple[Row, ...] = (
     _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. No sum.", "histogram"),
     _row("written_seconds", "process", "From an event's arrival at the publisher to its write. No sum.", "histogram"),
     _row("commands_total", "cluster outcome", "Commands of workers, by what became of them."),
+    _row("messages_refused_total", "cluster reason", "Queries and commands refused unread, by reason."),
     _row("commands_waiting", "cluster", "Commands that wait for their turn on a shard."),
     _row("queries_total", "process type outcome", "Queries of workers; `batch`: many in one message."),
     _row("query_seconds", "process", "From a query's arrival to its answer.", "histogram"),
@@ -200,6 +201,8 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_store_ok", cluster, cluster.store == "ok")
         for outcome, count in cluster.commands.items():
             say("rateway_commands_total", cluster, count, outcome)
+        for reason, count in cluster.refused_messages.items():
+            say("rateway_messages_refused_total", cluster, count, reason)
         for kind, count in _entities(cluster):
             say("rateway_cache_entities", cluster, count, kind)
         if cluster.cache is not None:

@@ -92,6 +92,9 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         repeated=cluster.repeated,
         oversize=cluster.oversize,
         refused=cluster.refused,
+        refused_messages={str(reason): count for reason, count in responder.refused.items()}
+        if responder
+        else {},
         query_kinds=dict(responder.query_kinds) if responder else {},
         query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
         query_seconds=responder.query_times.total if responder else 0.0,
@@ -200,6 +203,12 @@ def _notes(worker: Worker) -> list[str]:
         if publisher.unrouted:
             notes.append(
                 f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}"
+            )
+        responder = worker.responders.get(cluster.number)
+        if responder is not None and responder.refused_lately:
+            notes.append(
+                f"cluster {cluster.number}: {responder.refused.total()} messages of workers could not be read and were "
+                f"refused ({', '.join(sorted(responder.refused))}); the log says more"
             )
         words = _store_words(cluster)
         if words != "ok":

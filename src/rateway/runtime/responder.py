@@ -40,6 +40,9 @@ TIMEOUT_SHARE = 0.5
 COMPLAINTS = 20
 COMPLAINTS_S = 60.0
 
+# A message that was refused unread is a note of the status for so long.
+REFUSED_LATELY_S = 300.0
+
 _CODES: dict[str, ErrorCode] = {
     "superseded": ErrorCode.SUPERSEDED,
     "expired": ErrorCode.EXPIRED,
@@ -138,6 +141,12 @@ class Responder:
         else:
             fault = Fault(ErrorCode.INVALID, f"the routing key {message.key!r} is neither cache nor gateway")
             self._fail(message, fault, self.commands)
+
+    @property
+    def refused_lately(self) -> bool:
+        """Whether a message was refused unread in the last minutes."""
+        now = asyncio.get_running_loop().time()
+        return self.refused_at is not None and now < self.refused_at + REFUSED_LATELY_S
 
     def refuse(self, message: Message, reason: Refusal) -> None:
         """A message has come that cannot be read, or may not be answered where it says."""

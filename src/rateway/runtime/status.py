@@ -105,6 +105,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """The sum of all these times."""
     events_per_s: float = 0.0
     """Events received, over the last five seconds."""
+    refused_messages: dict[str, int] = {}
+    """Queries and commands that were refused before they were looked at, by reason (docs/metrics.md)."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
