@@ -22,6 +22,7 @@ from pamqp.header import ContentHeader
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.connection import Channel, Connection, connect
 from rateway.transports.amqp.deliveries import Delivery, Properties
+from rateway.transports.amqp.header_table import fields_of
 
 # The contract's exchange and key of queries for cluster 1.
 EXCHANGE, KEY, REPLIES = "rateway-1", "cache", "bench-replies"
@@ -95,9 +96,9 @@ class Run:
 
     def _answered(self, delivery: Delivery, told: Properties, body: bytes) -> None:
         now = time.monotonic()
-        self.times.append(now - self._due.pop(told.correlation_id or ""))
+        self.times.append(now - self._due.pop((told.correlation_id or b"").decode()))
         self.bytes += len(body)
-        status = str(told.headers.get("status"))
+        status = fields_of(told.headers, {b"status"})["status"].decode()
         if status != "ok":
             why = json.loads(body)["error"]["code"] if body else status
             self.failed[why] = self.failed.get(why, 0) + 1
