@@ -28,7 +28,7 @@ from benchmarks.path.sink import Client
 PATIENCE: Final = 30.0
 # Between two looks at what is due while nothing else comes, seconds.
 TICK: Final = 0.001
-# An answer's headers, its delivery mode and then its correlation id: JSON has no control characters, so that no body looks like it.
+# An answer's headers, delivery mode and correlation id: JSON has no control characters, so that no body looks like it.
 _ANSWER: Final = re.compile(rb"\x06statusS\0\0\0.([a-z_]+)\x01\x09q(\d{8})")
 _CODE: Final = re.compile(rb'"code":"([a-z_]+)"')
 _LONGEST: Final = 64
