@@ -48,7 +48,6 @@ def test_the_documented_permissions_are_enough_for_events_questions_and_answers(
             queue="rateway-incoming-1",
             keys=("cache", "gateway"),
             on_message=answer,
-            on_refused=lambda message, reason: None,
             on_ownership=lambda state, why: owned.set() if state == "owned" else None,
         )
         async with publishing(uri) as (publisher, _), await aio_pika.connect(broker.uri) as connection:

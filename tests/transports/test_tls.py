@@ -202,7 +202,6 @@ def test_the_inbound_side_owns_its_queue_over_tls_and_answers(secured: TlsBroker
             queue="rateway-incoming-2",
             keys=("cache", "gateway"),
             on_message=answer,
-            on_refused=lambda message, reason: None,
             on_ownership=lambda state, why: owned.set() if state == "owned" else None,
         )
         task = asyncio.create_task(inbound.run())

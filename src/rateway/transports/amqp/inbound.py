@@ -168,8 +168,8 @@ class Inbound:
         queue: str,
         keys: tuple[str, ...],
         on_message: Callable[[Message], None],
-        on_refused: Callable[[Message, Refusal], None],
         on_ownership: Callable[[Ownership, str], None],
+        on_refused: Callable[[Message, Refusal], None] | None = None,
         on_writable: Callable[[], None] = lambda: None,
         on_other_live: Callable[[], None] = lambda: None,
         home: str = "",
@@ -177,7 +177,8 @@ class Inbound:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
         cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
-        ``on_refused(message, reason)`` is called and has to acknowledge the message. ``home`` names the state folder.
+        ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
+        done). ``home`` names the state folder.
         """
         self._address = address
         self._name = name
@@ -194,7 +195,7 @@ class Inbound:
         """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
         self._keys = keys
         self._on_message = on_message
-        self._on_refused = on_refused
+        self._on_refused = on_refused or (lambda message, reason: self.acknowledge(message))
         # RabbitMQ's consumer_timeout in seconds, once it has closed a channel for it.
         self.consumer_timeout: float | None = None
         self._failure_said_at = -_SAY_FAILURE_EVERY_S
