@@ -49,7 +49,7 @@ class Child:
         cores: set[int] | None = None,
     ) -> None:
         self.module = module
-        command = [str(module)] if isinstance(module, Path) else [sys.executable, "-m", module]
+        command = [str(module)] if isinstance(module, Path) else [sys.executable, "-P", "-m", module]
         if module == "rateway" and cores is None:
             alone = (environment or {}).get("PROCESSES") == "1"
             cores = machine.MEASURED if alone else machine.MEASURED | machine.AROUND
@@ -58,7 +58,13 @@ class Child:
         self.process = subprocess.Popen(
             [*command, *arguments],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{ROOT}/src:{ROOT}", **(environment or {})},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{ROOT}/src:{ROOT}",
+                # Its memory is measured, and profilers look into it.
+                "RATEWAY_DEBUGGABLE": "1",
+                **(environment or {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if output is None else output,
             stderr=output,

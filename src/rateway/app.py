@@ -12,12 +12,13 @@ from typing import Any
 
 import uvloop
 
-from rateway import __version__, logs
+from rateway import __version__, hardening, logs
 from rateway.config import ConfigurationError, Settings, load
 from rateway.form import form
 from rateway.runtime.caretaker import Caretaker
 from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.gateway import EX_CONFIG, Gateway
+from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.reporter import Reporter
 from rateway.runtime.service import keep_informed
 from rateway.transports import control
@@ -42,6 +43,8 @@ def run(settings: Settings) -> int:
     calm_the_collector()
     # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hardening.ignore_ending_signals()
     try:
         return uvloop.run(_run(settings))
     except StateError as error:
@@ -52,6 +55,7 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
+    say_ignored_signals(asyncio.get_running_loop())
     with StateDir.open(settings.state_dir) as state:
         if settings.cache_path is not None:
             refuse_foreign(settings.cache_path, "CACHE_PATH")

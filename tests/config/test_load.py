@@ -270,10 +270,22 @@ def test_events_that_are_published_and_not_contradict_each_other() -> None:
 def test_a_port_that_others_can_reach_needs_a_token() -> None:
     assert "HTTP_TOKEN" in problem(HTTP_ADDRESS="0.0.0.0:8650").wrong
     assert "HTTP_TOKEN" in problem(HTTP_ADDRESS=":8650").wrong
-    assert of(HTTP_ADDRESS="0.0.0.0:8650", HTTP_TOKEN="long-and-random").http_address == "0.0.0.0:8650"
+    assert of(HTTP_ADDRESS="0.0.0.0:8650", HTTP_TOKEN="long-and-random-text").http_address == "0.0.0.0:8650"
     for loopback in ("127.0.0.1:1", "[::1]:8650", "localhost:8650"):
         assert of(HTTP_ADDRESS=loopback).http_address == loopback
     assert of(HTTP_ADDRESS="").http_address is None
+
+
+@pytest.mark.checklist("K62")
+@pytest.mark.parametrize("length", [1, 2, 8, 15, 16, 40])
+def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
+    token = "!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&"[:length]
+    if length >= 16:
+        assert of(HTTP_TOKEN=token).http_token is not None
+    else:
+        wrong = problem(HTTP_TOKEN=token)
+        assert "16" in wrong.wrong and "random" in wrong.instead
+        assert token not in str(wrong)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rateway.config.load import load
+from rateway.config.load import VARIABLES, load
 from rateway.config.settings import Compression, ConfigurationError, Problem, Settings
 
-__all__ = ["Compression", "ConfigurationError", "Problem", "Settings", "load"]
+__all__ = ["VARIABLES", "Compression", "ConfigurationError", "Problem", "Settings", "load"]

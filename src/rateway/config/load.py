@@ -17,7 +17,7 @@ from rateway.config.settings import ConfigurationError, Problem, Settings
 from rateway.config.table import REQUIRED, ROWS, Row
 from rateway.config.values import ManyWrong, Wrong, nearest
 
-__all__ = ["load"]
+__all__ = ["VARIABLES", "load"]
 
 # A variable that is so like one of ours is taken for a slip; below that it may well be somebody else's.
 ALIKE_VARIABLE = 0.88
@@ -29,6 +29,12 @@ OTHER_NAMES = {
     "AMQP_URI": ("AMQP_URL", "AMQP", "RABBITMQ_URL", "RABBITMQ_URI", "CLOUDAMQP_URL"),
     "INTENTS": ("INTENT", "DISCORD_INTENTS"),
 }
+# Every variable of the environment that a setting may stand in.
+VARIABLES = frozenset(
+    {row.env for row in ROWS}
+    | {f"{row.env}_FILE" for row in ROWS if row.secret}
+    | {name for names in OTHER_NAMES.values() for name in names}
+)
 
 
 @dataclass(slots=True)

@@ -192,5 +192,6 @@ ROWS: tuple[Row, ...] = (
         "`host:port`, or empty for off", "127.0.0.1:8650", "Where health, metrics and the page are served.", PROCESS,
         empty_is_off=True),
     Row("http_token", "HTTP_TOKEN", "http_token", values.bearer, "text", None,
-        "The bearer token for HTTP; required when it listens on more than loopback.", PROCESS, "none", secret=True),
+        "The bearer token for HTTP, at least 16 characters; required when it listens on more than loopback.", PROCESS,
+        "none", secret=True),
 )  # fmt: skip

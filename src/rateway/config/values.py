@@ -31,6 +31,8 @@ SIZES = {
 }  # fmt: skip
 SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 OFF = ("", "off", "none", "never")
+# A guess at the port has some hundred tries a second: of 16 random letters it finds none in a lifetime.
+LEAST_BEARER = 16
 # How alike two names are before one is taken for a slip of the other.
 ALIKE = 0.75
 
@@ -359,6 +361,11 @@ def bearer(value: object) -> Secret:
     text = value.strip()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise Wrong("it has a character that HTTP cannot carry", "write letters and digits")
+    if len(text) < LEAST_BEARER:
+        raise Wrong(
+            f"it is shorter than {LEAST_BEARER} characters, which can be guessed",
+            "write a long random text, such as `openssl rand -hex 24` prints",
+        )
     return Secret(text)
 
 

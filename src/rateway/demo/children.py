@@ -67,6 +67,8 @@ class Child:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # Nothing of the working directory, which is anybody's.
+                "-P",
                 *self.arguments,
                 env=self.environment,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -22,8 +22,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from rateway import logs
-from rateway.config import Settings
+from rateway import hardening, logs
+from rateway.config import VARIABLES, Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime import crew_words as words
 from rateway.runtime.crew_words import FromWorker, Line
@@ -191,10 +191,9 @@ class Crew:
 
     async def _start(self, end: socket.socket) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rateway.runtime.crew_member",
-            str(end.fileno()),
+            *hardening.child_command("rateway.runtime.crew_member", str(end.fileno())),
+            # Settings, secrets among them, go over the socket.
+            env=hardening.child_environment(os.environ, VARIABLES, logs.redact),
             pass_fds=(end.fileno(), self._lock_file),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -1,6 +1,6 @@
 """A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor.
 
-It is a program of its own (``python -m rateway.runtime.crew_member``) and imports nothing that it does not need: its
+It is a program of its own (``python -P -m rateway.runtime.crew_member``) and imports nothing that it does not need: its
 shards wait for it after every crash.
 """
 
@@ -18,10 +18,11 @@ import time
 
 import uvloop
 
-from rateway import logs
+from rateway import hardening, logs
 from rateway.runtime import crew_words as words
 from rateway.runtime.collector import calm_the_collector
 from rateway.runtime.crew_words import Line, ToWorker
+from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.loop_watch import LoopWatch
 from rateway.runtime.parts import parts_of
 from rateway.runtime.permits import PermitOutcome, Refusal
@@ -93,6 +94,8 @@ def work(descriptor: int) -> int:
     # The supervisor alone decides; a stop reaches the worker over the line.
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
+    hardening.ignore_ending_signals()
+    hardening.keep_memory_private()
     return uvloop.run(_work(end))
 
 
@@ -104,6 +107,7 @@ async def _work(end: socket.socket) -> int:
     logs.configure(
         settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
     )
+    say_ignored_signals(asyncio.get_running_loop())
     calm_the_collector()
     return await _run(line, begin)
 
