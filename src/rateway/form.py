@@ -13,7 +13,7 @@ from typing import Literal
 __all__ = ["COMPILED", "Plain", "form", "heed_wish"]
 
 # Every .pyx.
-COMPILED = ("rateway.cache.native", "rateway.lane.native")
+COMPILED = ("rateway.cache.native", "rateway.discord.native", "rateway.lane.native")
 
 
 def form() -> Literal["compiled", "partly compiled", "plain Python"]:

@@ -320,3 +320,33 @@ def test_a_presence_of_another_bot_layout_or_setting_does_not_count(
     )
     found = keeper(MemoryStore()).with_presence_that_counts(msgspec.structs.replace(record, **change))
     assert (found.presence == b"{}") is counts
+
+
+@pytest.mark.checklist("K9")
+def test_a_message_that_could_not_be_read_is_written_down_at_once_and_forgotten_with_its_session() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(3, "first", "wss://r", 1)
+    sessions.failed(3, 1)
+    assert store.committed == {}
+    sessions.write([(3, 5)], 1.0)
+    assert (store.committed[3].settled, store.committed[3].failed_at) == (5, 1)
+    sessions.failed(3, 9)
+    assert (store.committed[3].settled, store.committed[3].failed_at) == (5, 9)
+    restarted = keeper(store)
+    restarted.restore(store.committed[3])
+    restarted.write([(3, 7)], 2.0)
+    assert (store.committed[3].settled, store.committed[3].failed_at) == (7, 9)
+    sessions.started(3, "second", "wss://r", 1)
+    sessions.write([(3, 1)], 3.0)
+    assert store.committed[3].failed_at == 0
+
+
+def test_a_record_of_a_version_that_knew_no_failures_is_read() -> None:
+    store = MemoryStore()
+    sessions = keeper(store)
+    sessions.started(3, "first", "wss://r", 1)
+    sessions.write([(3, 5)], 1.0)
+    data = msgspec.msgpack.decode(msgspec.msgpack.encode(store.committed[3]))
+    del data["failed_at"]
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(data), type=SessionRecord) == store.committed[3]

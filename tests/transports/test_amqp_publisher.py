@@ -327,7 +327,7 @@ def test_a_name_too_long_for_a_routing_key_is_reported_and_counts_as_settled() -
             stream.publish("N" * 256, b"{}", 2, False)
             await cluster.all_confirmed()
             assert stream.settled == 2
-            assert [each.key for each in broker.received] == ["N" * 255, "RATEWAY_REFUSED"]
+            assert [each.key for each in broker.received] == ["N" * 255, "RATEWAY_UNREADABLE"]
 
     run(scenario())
 

@@ -36,6 +36,7 @@ class Handler:
     def __init__(self) -> None:
         self.socket: WebSocket | None = None
         self.messages: list[tuple[bytes, bool]] = []
+        self.failures: list[Exception] = []
         self.ended: asyncio.Future[tuple[int | None, str]] = asyncio.get_running_loop().create_future()
 
     def opened(self, socket: WebSocket) -> None:
@@ -47,6 +48,9 @@ class Handler:
 
     def closed(self, code: int | None, reason: str) -> None:
         self.ended.set_result((code, reason))
+
+    def failed(self, error: Exception) -> None:
+        self.failures.append(error)
 
 
 async def connected(script: Script, *, bound: int = 1 << 20) -> tuple[Handler, asyncio.Queue[int]]:

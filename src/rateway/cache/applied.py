@@ -48,3 +48,6 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The last presence that a worker set, as JSON: the next identify shows it, after a restart too."""
     presence_setting: str = ""
     """A digest of the setting ``PRESENCE`` that this presence replaced; a changed setting counts more than it."""
+    failed_at: int = 0
+    """The sequence after which a message could not be read, 0 for none: at the second time there the session is given
+    up."""

@@ -11,8 +11,8 @@ from typing import ClassVar
 import msgspec
 
 __all__ = [
-    "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "encode", "gap_id", "guild_left_id",
-    "lost_session", "with_new_session",
+    "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "Unreadable", "encode", "gap_id",
+    "guild_left_id", "lost_session", "with_new_session",
 ]  # fmt: skip
 
 
@@ -70,6 +70,19 @@ class Refused(msgspec.Struct, kw_only=True, frozen=True):
     message_id: str | None = None
 
 
+class Unreadable(msgspec.Struct, kw_only=True, frozen=True):
+    """A dispatch of Discord's that cannot be forwarded was passed over: its name is no routing key, or it cannot be
+    read. ``event`` is the beginning of its name, ``null`` where it has none; ``seq`` is ``null`` where it has none.
+    """
+
+    key: ClassVar[str] = "RATEWAY_UNREADABLE"
+
+    shard: int
+    seq: int | None
+    event: str | None = None
+    reason: str
+
+
 class GuildLeft(msgspec.Struct, kw_only=True, frozen=True):
     """A guild of the lost session that the new one no longer has."""
 
@@ -79,9 +92,11 @@ class GuildLeft(msgspec.Struct, kw_only=True, frozen=True):
     guild_id: str
 
 
-OwnMessage = ShardStatus | Gap | Oversize | Refused | GuildLeft
+OwnMessage = ShardStatus | Gap | Oversize | Refused | Unreadable | GuildLeft
 
-OWN_KEYS: frozenset[str] = frozenset(kind.key for kind in (ShardStatus, Gap, Oversize, Refused, GuildLeft))
+OWN_KEYS: frozenset[str] = frozenset(
+    kind.key for kind in (ShardStatus, Gap, Oversize, Refused, Unreadable, GuildLeft)
+)
 
 _gap = msgspec.json.Decoder(Gap)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
-    "exchange", "incoming", "is_own_queue",
+    "event_key_fault", "exchange", "incoming", "is_own_queue",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
@@ -33,6 +33,19 @@ def incoming(cluster: int) -> str:
 def is_own_queue(name: bytes) -> bool:
     """Whether a queue is one of a gateway's own: an answer to there would come back as a query or a command."""
     return name.startswith(_OWN_QUEUES)
+
+
+def event_key_fault(name: str) -> str:
+    """Why an event of that name cannot be published under it; empty when it can."""
+    if not name:
+        return "it has no name"
+    if name in (GATEWAY_KEY, CACHE_KEY) or name.startswith(OWN_PREFIX):
+        return "its name is a key of the gateway's own"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    return "its name is longer than a routing key may be" if size > MAX_KEY_BYTES else ""
 
 
 def cluster_of_exchange(name: str) -> int | None:

@@ -5,9 +5,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.list cimport PyList_Append
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
 import msgspec
+
+from rateway.discord.scan cimport after_space, after_string, after_value, text
 
 cdef object Raw = msgspec.Raw
 cdef bytes END = b"\xce"
@@ -20,164 +22,11 @@ cdef extern from *:
     #define rateway_big64(n) (rateway_little ? __builtin_bswap64(n) : (n))
     #define rateway_big32(n) (rateway_little ? __builtin_bswap32(n) : (n))
     """
-    const bint little "rateway_little"
     uint64_t big64 "rateway_big64"(uint64_t) noexcept nogil
     uint32_t big32 "rateway_big32"(uint32_t) noexcept nogil
-    int trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
 
-ctypedef const unsigned char* text
-
-# JSON (RFC 8259). Each function is given the place where something begins, and answers with the byte after it; NULL when
-# it is not sound JSON, or so unusual that somebody else has to look. At *end* is the zero that ends all bytes of
-# Python's, which no JSON goes on with: so it is asked for only where eight bytes are read at once.
-
-cdef enum:
-    # A byte in each of eight.
-    ONES = 0x0101010101010101
-    # Containers in containers; the kinds of those that are open are bits of a word.
-    DEEPEST = 60
-
-
-cdef inline text after_space(text at) noexcept nogil:
-    # Discord puts no space anywhere: one comparison, then.
-    while at[0] <= c' ' and (at[0] == c' ' or at[0] == c'\n' or at[0] == c'\r' or at[0] == c'\t'):
-        at += 1
-    return at
-
-
-cdef inline bint is_digit(unsigned char byte) noexcept nogil:
-    return c'0' <= byte <= c'9'
-
-
-cdef inline bint is_hex(unsigned char byte) noexcept nogil:
-    return c'0' <= byte <= c'9' or c'a' <= (byte | 0x20) <= c'f'
-
-
-cdef inline text after_string(text at, text end) noexcept nogil:
-    """*at*: after the opening quote."""
-    cdef uint64_t word, quotes, slashes, found
-    while True:
-        # Eight bytes at once, as long as none of them is a quote, a backslash or below a space. (Of the bits that are
-        # set only the lowest is sure to be one: a borrow may have set those above it.)
-        while end - at >= 8:
-            memcpy(&word, at, 8)
-            quotes = word ^ (<uint64_t>ONES * c'"')
-            slashes = word ^ (<uint64_t>ONES * c'\\')
-            found = (
-                ((quotes - <uint64_t>ONES) & ~quotes)
-                | ((slashes - <uint64_t>ONES) & ~slashes)
-                | ((word - <uint64_t>ONES * 0x20) & ~word)
-            ) & (<uint64_t>ONES << 7)
-            if found:
-                if little:
-                    at += trailing_zeros(found) >> 3
-                break
-            at += 8
-        while at[0] != c'"':
-            if at[0] == c'\\':
-                at = after_escape(at)
-                if at == NULL:
-                    return NULL
-                # Back to eight at once.
-                break
-            if at[0] < 0x20:
-                return NULL
-            at += 1
-        else:
-            return at + 1
-
-
-cdef text after_escape(text at) noexcept nogil:
-    if at[1] in (c'"', c'\\', c'/', c'b', c'f', c'n', c'r', c't'):
-        return at + 2
-    if at[1] == c'u' and is_hex(at[2]) and is_hex(at[3]) and is_hex(at[4]) and is_hex(at[5]):
-        return at + 6
-    return NULL
-
-
-cdef text after_number(text at) noexcept nogil:
-    if at[0] == c'-':
-        at += 1
-    if not is_digit(at[0]):
-        return NULL
-    if at[0] == c'0':
-        at += 1
-    else:
-        while is_digit(at[0]):
-            at += 1
-    if at[0] == c'.':
-        at += 1
-        if not is_digit(at[0]):
-            return NULL
-        while is_digit(at[0]):
-            at += 1
-    if at[0] == c'e' or at[0] == c'E':
-        at += 1
-        if at[0] == c'+' or at[0] == c'-':
-            at += 1
-        if not is_digit(at[0]):
-            return NULL
-        while is_digit(at[0]):
-            at += 1
-    return at
-
-
-cdef inline text after_word(text at, text end, const char* word, int length) noexcept nogil:
-    return at + length if end - at >= length and memcmp(at, word, length) == 0 else NULL
-
-
-cdef text after_value(text at, text end) noexcept nogil:
-    # The innermost container's bit is the lowest: 1 for an object.
-    cdef uint64_t objects = 0
-    cdef int depth = 0
-    cdef bint key = False
-    while True:
-        at = after_space(at)
-        if key:
-            if at[0] != c'"':
-                return NULL
-            at = after_string(at + 1, end)
-            if at == NULL:
-                return NULL
-            at = after_space(at)
-            if at[0] != c':':
-                return NULL
-            at = after_space(at + 1)
-        if at[0] == c'"':
-            at = after_string(at + 1, end)
-        elif at[0] == c'{' or at[0] == c'[':
-            if depth == DEEPEST:
-                return NULL
-            depth += 1
-            key = at[0] == c'{'
-            objects = objects << 1 | key
-            at = after_space(at + 1)
-            if at[0] != (c'}' if key else c']'):
-                continue
-            # An empty one: closed below.
-        elif at[0] == c't':
-            at = after_word(at, end, b"true", 4)
-        elif at[0] == c'f':
-            at = after_word(at, end, b"false", 5)
-        elif at[0] == c'n':
-            at = after_word(at, end, b"null", 4)
-        else:
-            at = after_number(at)
-        if at == NULL:
-            return NULL
-        while True:
-            if not depth:
-                return at
-            at = after_space(at)
-            if at[0] != (c'}' if objects & 1 else c']'):
-                break
-            at += 1
-            depth -= 1
-            objects >>= 1
-        if at[0] != c',':
-            return NULL
-        at += 1
-        key = objects & 1
+# A longer name is no routing key.
+cdef Py_ssize_t LONGEST_NAME = 255
 
 
 cdef struct Parts:
@@ -202,11 +51,11 @@ cdef inline bint plain_number(text at, text end, long long* number) noexcept nog
 
 
 cdef inline bint plain_word(text at, text end) noexcept nogil:
-    """A name as Discord's are: not empty, in ASCII, without escapes."""
-    if at == end:
+    """A name as Discord's are: not empty, in printable ASCII, without escapes."""
+    if at == end or end - at > LONGEST_NAME:
         return False
     while at < end:
-        if at[0] >= 0x80 or at[0] == c'\\':
+        if at[0] >= 0x7f or at[0] < 0x20 or at[0] == c'\\':
             return False
         at += 1
     return True
@@ -353,11 +202,15 @@ cdef class Outlet:
 
 cdef class Passage:
     cdef public dict events
+    cdef public long long other
+    cdef public long long unreadable
+    cdef public str unreadable_why
     cdef public object apply
     cdef public object publishes
 
     def __init__(self):
         self.events = {}
+        self.unreadable_why = ""
 
 
 cdef class Lane:
@@ -381,7 +234,7 @@ cdef class Lane:
         cdef Passage passage = self._passage
         cdef Parts parts
         cdef text at
-        cdef object document, body, applied
+        cdef object document, body, applied, count
         cdef str name
         cdef Py_ssize_t size
         if not self.open or not intake._smooth:
@@ -403,17 +256,21 @@ cdef class Lane:
         if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &parts) or parts.s != intake.received_seq + 1:
             self.take_document(document)
             return
+        name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
+        count = passage.events.get(name)
+        if count is None:
+            # The first of its name; whether there is room for another name is the general way's to say.
+            self.take_document(document)
+            return
         intake.bytes_inflated += PyBytes_GET_SIZE(document)
         intake.received_seq = parts.s
         intake._last = document
-        name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
         size = parts.d_end - parts.d
         if size <= COPIED:
             body = PyBytes_FromStringAndSize(<const char*>parts.d, size)
         else:
             body = Raw(memoryview(document)[parts.d - at : parts.d_end - at])
-        count = passage.events.get(name)
-        passage.events[name] = 1 if count is None else count + 1
+        passage.events[name] = count + 1
         if passage.apply is not None:
             applied = passage.apply(self._shard_id, parts.s, name, body)
             if applied is not None:

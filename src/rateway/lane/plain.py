@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from rateway.discord.envelope import FAILURES, Envelope, decode_fast
+from rateway.discord.envelope import Envelope, EnvelopeError, decode
 
 __all__ = ["Intake", "Lane", "Outlet", "Passage", "Template", "parts"]
 
@@ -14,8 +14,8 @@ __all__ = ["Intake", "Lane", "Outlet", "Passage", "Template", "parts"]
 def parts(document: bytes) -> tuple[int, str, bytes] | None:
     """``(s, t, d)`` of a usual dispatch; None for everything else, and nothing is said about that."""
     try:
-        envelope = decode_fast(document)
-    except FAILURES:
+        envelope = decode(document)
+    except EnvelopeError:
         return None
     if envelope.op != 0 or envelope.s is None or not envelope.t:
         return None
@@ -78,11 +78,17 @@ class Outlet:
 class Passage:
     """What a cluster does with each event on its way; one for all of its shards."""
 
-    __slots__ = ("apply", "events", "publishes")
+    __slots__ = ("apply", "events", "other", "publishes", "unreadable", "unreadable_why")
 
     def __init__(self) -> None:
-        # By name. A Counter's item costs three times as much, and each event asks for one.
+        # By name, of which there is a bounded number, each a routing key. A Counter's item costs three times as much,
+        # and each event asks for one.
         self.events: dict[str, int] = {}
+        # Events of names beyond that number.
+        self.other = 0
+        # Dispatches that could not be forwarded, and what was wrong with the last of them.
+        self.unreadable = 0
+        self.unreadable_why = ""
         # (shard, sequence, name, d): into the cache. What it returns, if anything, is for the general way.
         self.apply: Callable[[int, int, str, Any], Any] | None = None
         # Which names are published; None for all.

@@ -25,7 +25,8 @@ from rateway.config import Settings
 from rateway.config.presence import PresenceTemplate
 from rateway.contract import messages, topology
 from rateway.delivery.limits import DeliveryLimits
-from rateway.discord.envelope import Envelope
+from rateway.discord.envelope import Envelope, UnreadableDispatch
+from rateway.discord.events import DOCUMENTED
 from rateway.discord.opcodes import Opcode
 from rateway.fleet.layout import Layout
 from rateway.lane import Passage
@@ -58,6 +59,9 @@ log = logging.getLogger(__name__)
 SAY_UNROUTED_AFTER_S = 10.0
 SAY_UNROUTED_EVERY_S = 300.0
 MOST_NAMES = 12
+# Event names that are counted each by itself, beside those that Discord documents: it has some eighty. What else comes
+# is counted together: names are the sender's choice, and a table of them is not to grow without end.
+MOST_EVENT_NAMES = 200
 COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
@@ -210,7 +214,9 @@ class Cluster:
     @staticmethod
     def _restored(record: SessionRecord) -> StoredSession:
         begun_with = COMPRESSIONS.get(record.compression)
-        return StoredSession(record.session_id, record.resume_url, record.settled, begun_with)
+        return StoredSession(
+            record.session_id, record.resume_url, record.settled, begun_with, record.failed_at
+        )
 
     def _give_up(self, record: SessionRecord) -> None:
         """A session of this bot that cannot be resumed with these settings: its worker is told what it may miss."""
@@ -228,6 +234,12 @@ class Cluster:
         )
         self.gaps += 1
         self._keeper.give_up(record, messages.encode(gap))
+
+    @property
+    def received(self) -> int:
+        """Dispatches of Discord's since the start."""
+        passage = self.passage
+        return sum(passage.events.values()) + passage.other + passage.unreadable
 
     @property
     def resumable(self) -> int:
@@ -328,17 +340,23 @@ class Cluster:
 
     def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
         """One event of Discord's, as it came, on its way to the exchange. A usual one takes the shard's lane."""
-        name = envelope.t
+        name = envelope.t or ""
         seq = envelope.s
-        if not name:
-            # Op 0 without a name: there is no routing key for it.
-            self.skip(shard, seq)
-            return
         passage = self.passage
         try:
             passage.events[name] += 1
         except KeyError:
-            passage.events[name] = 1
+            # Only names that can be published under are counted by name, and not too many of them.
+            why = envelope.why if isinstance(envelope, UnreadableDispatch) else topology.event_key_fault(name)
+            if why:
+                passage.unreadable += 1
+                passage.unreadable_why = why
+                shard.stream.pass_over(name, seq, why)
+                return
+            if len(passage.events) < MOST_EVENT_NAMES or name in DOCUMENTED:
+                passage.events[name] = 1
+            else:
+                passage.other += 1
         if replayed:
             self.replayed += 1
         if repeat:
@@ -465,6 +483,8 @@ class Cluster:
         log.debug("resumed", extra={"cluster": self.number, "shard": shard.shard_id, "action": "resumed"})
 
     def state_changed(self, shard: Shard, order: StateChanged) -> None:
+        # Before anything is dialled again: what failed once is not to fail for ever, whatever becomes of this process.
+        self._keeper.failed(shard.shard_id, shard.conversation.failed_at)
         told = order.old is State.LIVE or order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED)
         level = logging.INFO if told else logging.DEBUG
         log.log(

@@ -121,6 +121,20 @@ class SessionKeeper:
         self._kept[shard_id] = _Kept(record, ready_seq, former, before.stored if before else None)
         self._unwritten.add(shard_id)
 
+    def failed(self, shard_id: int, failed_at: int) -> None:
+        """A message could not be read after that sequence (0: none). Written down at once: a restart has to know."""
+        kept = self._kept.get(shard_id)
+        if kept is None or not kept.record.session_id or kept.record.failed_at == failed_at:
+            return
+        kept.record = _replaced(kept.record, failed_at=failed_at)
+        stored = kept.stored
+        if stored is None or stored.session_id != kept.record.session_id:
+            return
+        self._put(kept, _replaced(stored, failed_at=failed_at))
+        if self.commit() is not None:
+            kept.stored = None
+            self._unwritten.add(shard_id)
+
     def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
         """The session is over and events may be missing: forget it and remember the gap, in one transaction.
 

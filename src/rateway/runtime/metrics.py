@@ -78,6 +78,7 @@ METRICS: tuple[Row, ...] = (
     _row("republished_total", "cluster", "Messages sent once more."),
     _row("oversize_total", "cluster", "Events larger than the broker takes: RATEWAY_OVERSIZE in their place."),
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
+    _row("unreadable_total", "cluster", "Dispatches that cannot be forwarded: RATEWAY_UNREADABLE in their place."),
     _row("unrouted_names", "cluster", "Event names that no queue is bound for."),
     _row("unrouted_total", "cluster", "Messages that came back for want of a queue; a sample of them."),
     _row("unconfirmed", "cluster", "Messages that the broker has not confirmed, in memory and in the spool."),
@@ -183,6 +184,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_gaps_total", cluster, cluster.gaps)
         say("rateway_oversize_total", cluster, cluster.oversize)
         say("rateway_refused_total", cluster, cluster.refused)
+        say("rateway_unreadable_total", cluster, cluster.unreadable)
         say("rateway_broker_connected", cluster, publisher.connected)
         say("rateway_broker_blocked", cluster, publisher.blocked)
         say("rateway_broker_bytes_total", cluster, publisher.bytes_out)
@@ -278,6 +280,8 @@ def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
         for cluster in clusters:
             for name, count in cluster.events.items():
                 names[name if name in DOCUMENTED else "other"] += count
+            if cluster.events_other:
+                names["other"] += cluster.events_other
             kinds.update(cluster.query_kinds)
         for name, count in names.items():
             say("rateway_events_by_name_total", count, role, name)

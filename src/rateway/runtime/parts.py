@@ -23,6 +23,8 @@ __all__ = ["parts_of"]
 # Counting entities takes at most a hundredth of the time, and so much of one look.
 COUNT_AGAIN = 100.0
 COUNTING_S = 0.02
+# Event names that a note has room for.
+MOST_NAMES = 40
 
 
 def parts_of(
@@ -80,7 +82,8 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.passage.events),
-        received=sum(cluster.passage.events.values()),
+        events_other=cluster.passage.other,
+        received=cluster.received,
         replayed=cluster.replayed,
         filtered=cluster.filtered,
         gaps=cluster.gaps,
@@ -95,6 +98,7 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         refused_messages={str(reason): count for reason, count in responder.refused.items()}
         if responder
         else {},
+        unreadable=cluster.passage.unreadable,
         query_kinds=dict(responder.query_kinds) if responder else {},
         query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
         query_seconds=responder.query_times.total if responder else 0.0,
@@ -201,8 +205,15 @@ def _notes(worker: Worker) -> list[str]:
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
             )
         if publisher.unrouted:
+            names = sorted(publisher.unrouted)
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
             notes.append(
-                f"cluster {cluster.number}: no queue is bound for {', '.join(sorted(publisher.unrouted))}"
+                f"cluster {cluster.number}: no queue is bound for {', '.join(names[:MOST_NAMES])}{more}"
+            )
+        if cluster.passage.unreadable:
+            notes.append(
+                f"cluster {cluster.number}: {cluster.passage.unreadable} dispatches could not be forwarded "
+                f"(the last one: {cluster.passage.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
             )
         responder = worker.responders.get(cluster.number)
         if responder is not None and responder.refused_lately:

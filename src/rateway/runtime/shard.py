@@ -51,6 +51,10 @@ log = logging.getLogger(__name__)
 CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FATAL})
 
 
+# Kinds of exceptions that are logged in full; more are not worth their lines.
+MOST_FAILURES = 50
+
+
 class ShardOwner(Protocol):
     """What a shard's cluster does with what the shard finds out."""
 
@@ -137,8 +141,15 @@ class _Line(Lane):
         shard.line = None
         shard.last_close = (code, reason)
         shard.closes[code] = shard.closes.get(code, 0) + 1
-        shard.conversation.closed(code, shard.clock())
+        unreadable = self.socket.refusal if self.socket is not None else ""
+        shard.conversation.closed(code, shard.clock(), unreadable=unreadable)
         shard.carry_out()
+
+    def failed(self, error: Exception) -> None:
+        """Handling what came has raised: a mistake of the gateway's own, which costs the event at most."""
+        shard = self._shard
+        if shard.line is self:
+            shard.failed(error)
 
     def hang_up(self, code: int) -> None:
         self.open = False
@@ -189,6 +200,8 @@ class Shard:
         self._permit: asyncio.Task[None] | None = None
         self._carrying_out = False
         self._dial_failures = 0
+        # Kinds of exceptions that were logged.
+        self._failures: set[str] = set()
         self._actions: dict[type[Any], Callable[[Any], None]] = {
             Connect: self._connect,
             Send: self._send,
@@ -248,6 +261,30 @@ class Shard:
         self.carry_out()
         self.done.set()
 
+    def failed(self, error: Exception) -> None:
+        """Go on after a mistake of the gateway's own in handling what came. An event that it has cost is passed over
+        and told; where there is none, the connection is resumed, and the session is given up if it happens again."""
+        conversation, passage = self.conversation, self.owner.passage
+        name = type(error).__name__
+        known = name in self._failures
+        if not known and len(self._failures) < MOST_FAILURES:
+            self._failures.add(name)
+        log.log(
+            logging.DEBUG if known else logging.ERROR,
+            "a message of Discord's made the gateway fail (%s): a mistake of the gateway's own, please report it",
+            name,
+            exc_info=error,
+            extra={"shard": self.shard_id, "action": "failed"},
+        )
+        why = f"the gateway failed on it ({name})"
+        if conversation.session_id is not None and self.stream.received < conversation.received_seq:
+            passage.unreadable += 1
+            passage.unreadable_why = why
+            self.stream.pass_over("", conversation.received_seq, why)
+        else:
+            conversation.failed(why, self.clock())
+        self.carry_out()
+
     # Orders.
 
     def carry_out(self) -> None:
@@ -259,12 +296,20 @@ class Shard:
         try:
             while conversation.orders:
                 orders, conversation.orders = conversation.orders, []
-                for order in orders:
-                    self._actions[type(order)](order)
+                done = 0
+                try:
+                    for order in orders:
+                        done += 1
+                        self._actions[type(order)](order)
+                finally:
+                    if done < len(orders):
+                        # One of them failed. The others are carried out all the same.
+                        conversation.orders = orders[done:] + conversation.orders
+                        asyncio.get_running_loop().call_soon(self.carry_out)
         finally:
             self._carrying_out = False
-        if conversation.wake_at is not self.timer_at:
-            self._set_timer(conversation.wake_at)
+            if conversation.wake_at is not self.timer_at:
+                self._set_timer(conversation.wake_at)
 
     def _set_timer(self, at: float | None) -> None:
         if self._timer is not None:

@@ -97,6 +97,10 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     oversize: int = 0
     refused: int = 0
     """Events given up, with RATEWAY_OVERSIZE or RATEWAY_REFUSED in their place."""
+    unreadable: int = 0
+    """Dispatches that could not be forwarded, with RATEWAY_UNREADABLE in their place."""
+    events_other: int = 0
+    """Events of names that have no place in ``events``: it holds those that Discord documents and 200 others."""
     query_kinds: dict[str, int] = {}
     """Queries by type and outcome, separated by a space: ``Guild ok``."""
     query_buckets: dict[str, int] = {}

@@ -201,7 +201,7 @@ class Worker:
             await asyncio.sleep(LOOK_EVERY_S)
             now = time.monotonic()
             for cluster in self.clusters.values():
-                cluster.pace.note(now, sum(cluster.passage.events.values()))
+                cluster.pace.note(now, cluster.received)
             trimmer.look(now - looked)
             looked = now
 

@@ -21,6 +21,7 @@ from rateway.discord.envelope import (
     Envelope,
     EnvelopeError,
     NotAnEnvelope,
+    decode,
     decode_all,
     decode_fast,
 )
@@ -57,6 +58,18 @@ SOONEST_REQUEST = 1.0
 WATCH = 60.0
 # Different texts of notes that are given once per process; more are not worth their memory.
 MOST_NOTES = 200
+# Seconds for which a connection is live, after which an older failure to read says nothing about the next.
+FORGIVEN_AFTER = 60.0
+# From here on each sequence is looked at, so that none exceeds a signed 64-bit number. No session of Discord's comes
+# near.
+SMOOTH_BELOW = 1 << 62
+# Characters of a name of Discord's in a note.
+LONGEST_SHOWN = 100
+
+
+def shown(name: str) -> str:
+    """A name as far as a log line has room for it."""
+    return ascii(name[:LONGEST_SHOWN])[1:-1]
 
 
 def _nothing(message: bytes | memoryview, binary: bool) -> None:
@@ -73,13 +86,40 @@ class Conversation(Intake):
     ``ignored`` (messages that were understood by nobody); ``bytes_in`` and ``bytes_inflated`` (WebSocket payload, and
     the JSON in it); ``wake_at`` and ``orders``.
 
+    ``failed_at`` has to be stored with the session: the sequence after which a message could not be read, 0 for none.
+    The connection is resumed then, and Discord sends that message again; when it fails at the same place once more, the
+    session is given up, over a restart too.
+
     ``gateway_url`` may be replaced when Discord names another; identifies use it, and resumes whose own host is dead.
     """
 
     __slots__ = (
-        "_allowance", "_attempts", "_chance", "_connection", "_heart", "_lost", "_noted", "_numbering", "_options",
-        "_presence", "_settled", "_shard", "_waits", "_watch_until", "gateway_url", "ignored", "latency", "orders",
-        "repeat", "replaying", "resume_url", "session_id", "state", "wake_at",
+        "_allowance",
+        "_attempts",
+        "_chance",
+        "_connection",
+        "_heart",
+        "_live_at",
+        "_lost",
+        "_noted",
+        "_numbering",
+        "_options",
+        "_presence",
+        "_settled",
+        "_shard",
+        "_waits",
+        "_watch_until",
+        "failed_at",
+        "gateway_url",
+        "ignored",
+        "latency",
+        "orders",
+        "repeat",
+        "replaying",
+        "resume_url",
+        "session_id",
+        "state",
+        "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -108,7 +148,9 @@ class Conversation(Intake):
         self.bytes_inflated = 0
         self.wake_at: float | None = None
         self.orders: list[Order] = []
+        self.failed_at = session.failed_at if session else 0
         self.gateway_url = gateway_url
+        self._live_at = -math.inf
         self._shard = (shard_id, shard_count)
         self._options = options
         self._chance = chance
@@ -167,9 +209,15 @@ class Conversation(Intake):
             self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait, turned=turned)
             self._plan(now)
 
-    def closed(self, code: int | None, now: float, connection: int | None = None) -> None:
-        """The connection was closed by Discord with *code*, or broke (None)."""
+    def closed(
+        self, code: int | None, now: float, connection: int | None = None, *, unreadable: str = ""
+    ) -> None:
+        """The connection was closed by Discord with *code*, or broke (None); or we have closed it, because what came
+        was *unreadable* for the reason given."""
         if connection not in (None, self._connection):
+            return
+        if unreadable and self.state in OPEN:
+            self._corrupt(unreadable, now)
             return
         if self.state is State.CONNECTING:
             self.dial_failed(DialFailure("closed before it was open"), now)
@@ -283,21 +331,34 @@ class Conversation(Intake):
         """A WebSocket message could not be inflated."""
         self._corrupt(str(error), now)
 
+    def failed(self, why: str, now: float) -> None:
+        """The shell failed on a message: as if it could not be read."""
+        if self.state in OPEN:
+            self._corrupt(why, now)
+
     def _corrupt(self, why: str, now: float) -> None:
         """The stream cannot be read any further: what comes next would be garbage, so nothing is skipped."""
         if self.state is State.WAITING_HELLO:
             following = self._attempts.corrupt_before_hello(resuming=self.session_id is not None)
             if following is not None:
                 self._note("warning", f"{self._attempts.compression} fails at once; from now on {following}")
-        self._note("warning", f"a message that cannot be read: {why}")
-        self._break_off(now, Verdict.RESUME, "a message that cannot be read")
+        why = f"a message that cannot be read: {why}"
+        verdict = Verdict.RESUME
+        if self.state in IN_SESSION:
+            # A connection that was live for long had got past what failed before.
+            long_live = self.state is State.LIVE and now - self._live_at > FORGIVEN_AFTER
+            if self.failed_at == self.received_seq and not long_live:
+                verdict = Verdict.IDENTIFY
+                why = f"twice {why}"
+            self.failed_at = self.received_seq
+        self._note("warning", why)
+        self._break_off(now, verdict, why)
         self._plan(now)
 
     # What messages mean, by opcode.
 
     def _on_dispatch(self, envelope: Envelope, now: float) -> Envelope | None:
         if envelope.t is None:
-            self._note_once("warning", "a dispatch without a name; it is forwarded under an empty one")
             envelope.t = ""
         if self.state is State.IDENTIFYING and envelope.t == "READY":
             self._ready(envelope, now)
@@ -306,7 +367,9 @@ class Conversation(Intake):
             self._resumed(envelope, now)
             return None
         if self.state not in IN_SESSION:
-            self._note_once("warning", f"{envelope.t} outside a session; it is forwarded without a sequence")
+            self._note_once(
+                "warning", f"{shown(envelope.t)} outside a session; it is forwarded without a sequence"
+            )
             envelope.s = None
             self.repeat = 0
             return envelope
@@ -315,13 +378,18 @@ class Conversation(Intake):
             limited = control.members_limited(envelope.d)
             if limited is not None:
                 self._allowance.hold_guild(limited[0], now + limited[1])
-        self._smooth = self.state is State.LIVE and self.repeat == 0 and self._watch_until <= now
+        self._smooth = (
+            self.state is State.LIVE
+            and self.repeat == 0
+            and self._watch_until <= now
+            and self.received_seq < SMOOTH_BELOW
+        )
         return envelope
 
     def _number(self, envelope: Envelope, now: float) -> None:
         before, last = self.received_seq, self._last
         if isinstance(last, bytes):
-            last = decode_fast(last)
+            last = decode(last)
         self.received_seq, self.repeat, remark = self._numbering.count(envelope, before, last, self.replaying)
         if envelope.s == self.received_seq:
             self._last = envelope
@@ -345,6 +413,7 @@ class Conversation(Intake):
         self.resume_url = ready.resume_gateway_url or self.gateway_url
         self._number(envelope, now)
         self._lost = False
+        self._live_at = now
         self._attempts.live(now)
         self._waits.for_nothing()
         self.orders.append(orders.PermitDone("ready"))
@@ -358,7 +427,12 @@ class Conversation(Intake):
     def _resumed(self, envelope: Envelope, now: float) -> None:
         # Not an event of the past: whatever its number is, it shares no identity with one.
         self.replaying = False
+        before = self.received_seq
         self._number(envelope, now)
+        if self.failed_at == before:
+            # Nothing of what failed has been passed by this.
+            self.failed_at = self.received_seq
+        self._live_at = now
         self._attempts.progress()
         self._attempts.live(now)
         self._waits.for_nothing()
@@ -550,7 +624,7 @@ class Conversation(Intake):
     def _forget(self) -> None:
         """Nothing of a session is left, its address and its numbers neither."""
         self.session_id = self.resume_url = self._settled = self._last = None
-        self.received_seq = self.repeat = 0
+        self.received_seq = self.repeat = self.failed_at = 0
         self._numbering = Numbering()
         self._attempts.forget()
 
@@ -620,7 +694,7 @@ class Conversation(Intake):
     def _enter(self, state: State, why: str) -> None:
         old, self.state = self.state, state
         self.replaying = state is State.RESUMING
-        self._smooth = state is State.LIVE and self.repeat == 0
+        self._smooth = state is State.LIVE and self.repeat == 0 and self.received_seq < SMOOTH_BELOW
         if state in ENDED:
             self._allowance.forsake()
         if old is not state:

@@ -67,6 +67,8 @@ class StoredSession:
     """The sequence to resume from: everything up to it was handed over."""
     compression: Compression | None = None
     """What the session was begun with, and has to be resumed with; None: the same as the options'."""
+    failed_at: int = 0
+    """The sequence after which a message could not be read; 0: none. See ``Conversation.failed_at``."""
 
 
 @dataclass(frozen=True, slots=True)

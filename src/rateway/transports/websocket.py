@@ -1,18 +1,22 @@
 """One WebSocket connection to a gateway host: whole messages in, bytes out, closed with the code we choose.
 
 The doorway to picows. picows delivers frames, and its payload view lives only as long as the callback; this
-module joins fragments (RFC 6455, section 5.4), bounds a message's size, and turns every way a connection can
-fail to open into one :class:`DialError`.
+module joins fragments (RFC 6455, section 5.4), bounds what a peer can make it keep, and turns every way a connection
+can fail to open into one :class:`DialError`. What breaks a bound or the protocol ends the connection with a code that
+keeps the session; nothing that a peer sends raises.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import math
 import socket
 import ssl
 import struct
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from picows import (
     WSError,
@@ -28,6 +32,7 @@ BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
 CONTINUATION = WSMsgType.CONTINUATION
 CLOSE = WSMsgType.CLOSE
+PING = WSMsgType.PING
 
 # picows doubles its buffer whenever a read fills it, so the kernel's receive buffer is what bounds a wake-up: without
 # a bound (tcp_rmem: 6 MB) one read under load is ten thousand events, whose first is published only after the last
@@ -40,6 +45,19 @@ RECEIVE_BYTES = 64 * 1024
 # stream fails a step later.)
 CONTROL_BYTES = 125
 JSON_BEGINS = frozenset(b'{["-0123456789tfn \t\r\n\xef')
+
+# The largest message on the wire, in one frame or many. A message of Discord's takes some megabytes at most (17 MB are
+# known, unpacked); a frame is kept whole in a buffer that doubles, so its length is judged by its header.
+MOST_WIRE_BYTES = 64 * 1024 * 1024
+# Continuations without a byte, in one message: nobody needs one.
+MOST_EMPTY_FRAMES = 100
+# Written and not taken by the peer, beyond what the kernel holds. A minute's commands and heartbeats are half of it: a
+# peer that does not read them is as good as gone, and the answers to its pings are not kept for it.
+MOST_UNREAD_BYTES = 1024 * 1024
+# No Retry-After of Discord's is longer than its windows of a day.
+MOST_RETRY_AFTER_S = 86_400.0
+# Ours, in the range that keeps the session (Discord documents what 1000 and 1001 do; 1002 and 1009 are not known).
+REFUSED = 4900
 
 # A peer that does not answer our close frame keeps the connection (Discord: no promise); then TCP is dropped.
 CLOSE_GRACE_S = 2.0
@@ -80,7 +98,11 @@ class MessageHandler(Protocol):
         """A whole message."""
 
     def closed(self, code: int | None, reason: str) -> None:
-        """The connection is gone; ``code`` is the peer's close code, None when TCP ended without one."""
+        """The connection is gone; ``code`` is the peer's close code, None when TCP ended without one, or when we have
+        refused what came (:attr:`WebSocket.refusal`)."""
+
+    def failed(self, error: Exception) -> None:
+        """``opened``, ``message`` or ``closed`` has raised. The connection is kept."""
 
 
 class _Listener(WSListener):
@@ -90,24 +112,39 @@ class _Listener(WSListener):
         self._handler = handler
         self._message = handler.message
         self._max_message_bytes = max_message_bytes
-        self._fragments: list[bytes] | None = None
-        self._fragments_bytes = 0
+        self._fragments: bytearray | None = None
         self._fragments_binary = False
+        self._empty_fragments = 0
         self._close_code: int | None = None
         self._close_reason = ""
+        self._transport: WSTransport | None = None
+        self._told = False
+        self._ending: asyncio.Task[None] | None = None
         self.connected = False
         self.silenced = False
+        # What the peer sent that could not be taken.
+        self.refusal = ""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.connected = True
+        self._transport = transport
         plug = transport.underlying_transport.get_extra_info("socket")
         if plug is not None:
             plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        self._handler.opened(WebSocket(transport, self))
+        try:
+            self._handler.opened(WebSocket(transport, self))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
+            self._handler.failed(error)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self.silenced:
             return
+        try:
+            self._frame(transport, frame)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
+            self._handler.failed(error)
+
+    def _frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.payload_size > CONTROL_BYTES and frame.fin and self._fragments is None:
             # A whole message. A copy of some hundred bytes costs half of what a view of them does.
             data = frame.get_payload_as_bytes()
@@ -115,7 +152,7 @@ class _Listener(WSListener):
                 self._message(data, True)
                 return
         kind = frame.msg_type
-        if kind is BINARY and frame.fin:
+        if kind is BINARY and frame.fin and self._fragments is None:
             self._message(frame.get_payload_as_bytes(), True)
         else:
             self._rare(transport, frame, kind)
@@ -130,38 +167,109 @@ class _Listener(WSListener):
             transport.disconnect()
         elif kind is CONTINUATION:
             self._continue(transport, frame)
+        elif kind is PING:
+            if self.unread() > MOST_UNREAD_BYTES:
+                self.give_up(transport)
+            else:
+                transport.send_pong(frame.get_payload_as_bytes())
         elif kind is BINARY or kind is TEXT:
-            if frame.fin:
+            if self._fragments is not None:
+                self.refuse("a message within another")
+            elif frame.fin:
                 self._message(frame.get_payload_as_bytes(), kind is BINARY)
             else:
-                self._fragments = [frame.get_payload_as_bytes()]
-                self._fragments_bytes = frame.payload_size
+                self._fragments = bytearray(frame.get_payload_as_bytes())
                 self._fragments_binary = kind is BINARY
+                self._empty_fragments = 0
 
     def _continue(self, transport: WSTransport, frame: WSFrame) -> None:
         if self._fragments is None:
-            self._refuse(transport, 1002, "a continuation frame without a beginning")
+            self.refuse("a continuation frame without a beginning")
             return
-        self._fragments.append(frame.get_payload_as_bytes())
-        self._fragments_bytes += frame.payload_size
-        if self._fragments_bytes > self._max_message_bytes:
-            self._refuse(transport, 1009, f"a message of more than {self._max_message_bytes} bytes")
-        elif frame.fin:
-            whole = b"".join(self._fragments)
-            self._fragments = None
-            self._message(whole, self._fragments_binary)
+        self._empty_fragments += frame.payload_size == 0
+        if len(self._fragments) + frame.payload_size > self._max_message_bytes:
+            self.refuse(f"a message of more than {self._max_message_bytes} bytes")
+        elif self._empty_fragments > MOST_EMPTY_FRAMES:
+            self.refuse(f"more than {MOST_EMPTY_FRAMES} empty frames in a message")
+        else:
+            self._fragments += frame.get_payload_as_bytes()
+            if frame.fin:
+                whole = bytes(self._fragments)
+                self._fragments = None
+                self._message(whole, self._fragments_binary)
 
-    def _refuse(self, transport: WSTransport, code: int, reason: str) -> None:
-        # Our own verdict on the peer's frames. The wire carries a private code: 1002 and 1009 are not known to
-        # keep a session (Discord documents only what 1000 and 1001 do), 4900 is in the range that does.
-        self._close_reason = f"{reason} (would be {code})"
-        transport.send(CLOSE, struct.pack(">H", 4900))
+    def refuse(self, reason: str) -> None:
+        """What the peer sent cannot be taken: end the connection, in a way that keeps the session."""
+        if self._transport is not None and not self.silenced:
+            self.refusal = reason
+            self._end(self._transport, reason)
+            self._ending = asyncio.get_running_loop().create_task(_ended(self._transport))
+
+    def give_up(self, transport: WSTransport) -> None:
+        """The peer does not read: nothing more is kept for it. What it sent is not to blame."""
+        if not self.silenced:
+            self._end(transport, "the host does not read what it is sent")
+
+    def hush(self) -> None:
+        """The handler is told nothing more."""
+        self._told = self.silenced = True
+
+    def _end(self, transport: WSTransport, reason: str) -> None:
+        self._close_reason = reason
+        self._fragments = None
+        # picows may still have frames of this read.
+        self.silenced = True
+        transport.send_close(REFUSED)  # type: ignore[arg-type]  # any number will do
         transport.disconnect(graceful=False)
 
+    def unread(self) -> int:
+        """Bytes that were written and not taken by the peer, the kernel's buffer aside."""
+        if self._transport is None:
+            return 0
+        waiting: int = self._transport.underlying_transport.get_write_buffer_size()
+        return waiting
+
+    def pause_writing(self) -> None:
+        """The event loop's: judged where something is written."""
+
+    def resume_writing(self) -> None:
+        """The same."""
+
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        if not self.silenced:
-            self.silenced = True
+        if self._told:
+            return
+        self._told = self.silenced = True
+        try:
             self._handler.closed(self._close_code, self._close_reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
+            self._handler.failed(error)
+
+
+async def _ended(transport: WSTransport) -> None:
+    """Take what picows holds of its own against the connection: what nobody takes is logged as a traceback."""
+    with contextlib.suppress(Exception):
+        await transport.wait_disconnected()
+
+
+class _Referee(logging.LoggerAdapter[logging.Logger]):
+    """What picows says when a frame breaks the protocol: to its logger alone, before it closes with a code of its own
+    choice and goes on reading for a while."""
+
+    def __init__(self, listener: _Listener) -> None:
+        super().__init__(logging.getLogger("picows.client"), {})
+        self._listener = listener
+
+    def error(self, msg: object, *args: Any, **how: Any) -> None:
+        """A frame that cannot be taken."""
+        reason = args[0][1] if args and isinstance(args[0], tuple) and len(args[0]) > 1 else str(msg)
+        if str(reason).startswith("Received CLOSE"):
+            # It ends the connection in any case, and nothing after it is missed.
+            return
+        self._listener.refuse(str(reason))
+
+    def exception(self, msg: object, *args: Any, **how: Any) -> None:
+        """The parser failed."""
+        self._listener.refuse(str(msg))
 
 
 class WebSocket:
@@ -174,8 +282,17 @@ class WebSocket:
 
     def send(self, data: bytes) -> None:
         """Send one text message (Discord takes JSON uncompressed). Nothing happens on a connection that is gone."""
-        if not self._transport.is_disconnected:
+        if self._transport.is_disconnected or self._listener.silenced:
+            return
+        if self._listener.unread() > MOST_UNREAD_BYTES:
+            self._listener.give_up(self._transport)
+        else:
             self._transport.send(TEXT, data)
+
+    @property
+    def refusal(self) -> str:
+        """What the peer sent that could not be taken, if that ended the connection."""
+        return self._listener.refusal
 
     def pause_reading(self) -> None:
         """Stop reading from the socket; the kernel's buffer fills and the peer waits."""
@@ -190,7 +307,7 @@ class WebSocket:
 
     def close(self, code: int) -> None:
         """Close with this code; the handler hears nothing more, not even ``closed``. TCP is dropped after 2 s."""
-        self._listener.silenced = True
+        self._listener.hush()
         if self._transport.is_disconnected:
             return
         if not self._transport.is_close_frame_sent:
@@ -216,7 +333,8 @@ async def dial(
     permessage-deflate is not offered: Discord compresses by itself (Discord documentation, "Gateway":
     "Encoding and Compression").
     """
-    listener = _Listener(handler, max_message_bytes)
+    most = min(max_message_bytes, MOST_WIRE_BYTES)
+    listener = _Listener(handler, most)
     try:
         async with asyncio.timeout(timeout):
             await ws_connect(
@@ -224,8 +342,9 @@ async def dial(
                 url,
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=timeout,
-                enable_auto_pong=True,
-                max_frame_size=max_message_bytes,
+                logger_name=_Referee(listener),
+                enable_auto_pong=False,
+                max_frame_size=most,
                 max_redirects=0,
                 extra_headers=dict(headers),
             )
@@ -251,6 +370,7 @@ async def dial(
 def _seconds(text: str | None) -> float | None:
     """Retry-After in seconds; the HTTP-date form is not used by Discord and counts as absent."""
     try:
-        return max(0.0, float(text)) if text is not None else None
+        value = float(text) if text is not None else math.nan
     except ValueError:
         return None
+    return None if math.isnan(value) else min(max(0.0, value), MOST_RETRY_AFTER_S)

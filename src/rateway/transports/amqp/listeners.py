@@ -16,6 +16,11 @@ __all__ = ["Listeners"]
 
 # What is returned comes back in full: a name is asked about with an event of ordinary size.
 _LARGEST: Final = 64 * 1024
+# Names that are asked about, and remembered as without a queue. Discord has some eighty; names beyond are the sender's
+# choice, and are not to fill the memory.
+_MOST_NAMES: Final = 400
+# Returned publishes of names beyond that are counted together.
+_OTHER: Final = "other"
 
 
 class Listeners:
@@ -36,7 +41,7 @@ class Listeners:
 
     def ask(self, name: str, run: Run, size: int) -> bool:
         """Whether this publish of ``name``, of ``size`` bytes, shall be mandatory; noted in its run if so."""
-        if name in self._asked or size > _LARGEST:
+        if name in self._asked or size > _LARGEST or len(self._asked) >= _MOST_NAMES:
             return False
         self._asked.add(name)
         self._open[name] += 1
@@ -47,7 +52,7 @@ class Listeners:
 
     def returned(self, code: int, name: str, size: int) -> None:
         """``basic.return``."""
-        self.returns[name] += 1
+        self.returns[name if name in self.returns or len(self.returns) < _MOST_NAMES else _OTHER] += 1
         # What was asked before the connection broke is no answer to the newest question.
         if self._open[name] > 0:
             self._returned.add(name)
@@ -56,13 +61,17 @@ class Listeners:
         """The run with these questions is confirmed: what has not come back by now was taken by a queue."""
         for name in names:
             self._open[name] -= 1
+            if self._open[name] <= 0:
+                del self._open[name]
             routed = name not in self._returned
             self._returned.discard(name)
             if routed == (name in self.unrouted):
                 if routed:
                     self.unrouted.discard(name)
-                else:
+                elif len(self.unrouted) < _MOST_NAMES:
                     self.unrouted.add(name)
+                else:
+                    continue
                 self._changed(name, routed)
 
     def next_round(self) -> None:

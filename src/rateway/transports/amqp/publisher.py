@@ -319,9 +319,11 @@ class EventPublisher:
         """What goes out in place of an event that the broker does not take."""
         return self._substitutes.oversize(name, message_id, shard_id, seq, body)
 
-    def unroutable(self, name: str, shard_id: int, seq: int | None) -> Publish:
-        """What goes out in place of an event whose name is no routing key."""
-        return self._substitutes.unroutable(name, shard_id, seq)
+    def unreadable(
+        self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
+    ) -> Publish:
+        """What goes out in place of a dispatch that cannot be forwarded."""
+        return self._substitutes.unreadable(name, message_id, shard_id, seq, why)
 
     # What the broker says
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from rateway.contract.topology import event_key_fault
 from rateway.delivery.ledger import Cursor, Run
 from rateway.delivery.message import Publish
 from rateway.lane import Outlet, Template
@@ -19,6 +20,11 @@ from rateway.transports.amqp import frames
 from rateway.transports.amqp.frames import END, MAX_SHORT
 
 __all__ = ["Hub", "ShardStream"]
+
+# Names that a head is kept for. Discord has some eighty; what is beyond takes the longer way each time.
+MOST_HEADS = 400
+# A head holds a sequence of a signed 64-bit number's width less one: 10 ** 18 is the last power of ten below 2 ** 63.
+MOST_DIGITS = 18
 
 
 class Hub(Protocol):
@@ -45,8 +51,10 @@ class Hub(Protocol):
     ) -> Publish:
         """What goes out in place of an event that the broker does not take."""
 
-    def unroutable(self, name: str, shard_id: int, seq: int | None) -> Publish:
-        """What goes out in place of an event whose name is no routing key."""
+    def unreadable(
+        self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
+    ) -> Publish:
+        """What goes out in place of a dispatch that cannot be forwarded."""
 
 
 class ShardStream(Outlet):
@@ -145,6 +153,19 @@ class ShardStream(Outlet):
         """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
         self._cursor.skip(seq)
 
+    def pass_over(self, name: str, seq: int | None, why: str) -> None:
+        """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
+        hub = self._hub
+        mark = self._last() if seq is None else max(seq, self._last())
+        run = self._run or self._open()
+        prefix = self._id_prefix
+        known, message_id = None, None
+        if prefix is not None and seq is not None:
+            known, message_id = seq, (prefix + b"%d" % seq).decode("utf-8", "replace")
+        publish = hub.unreadable(name, message_id, self.shard_id, known, why)
+        run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max))
+        run.marks.append(mark)
+
     def end(self, run: Run) -> None:
         """The publisher's: this run is to be written; what comes next begins another."""
         if self._run is run:
@@ -169,6 +190,10 @@ class ShardStream(Outlet):
         self, name: str, body: bytes, seq: int | None, replayed: bool, repeat: int, cause: str | None
     ) -> None:
         """The first event of a name, one without a sequence, a large, empty or repeated one."""
+        fault = event_key_fault(name)
+        if fault:
+            self.pass_over(name, seq, fault)
+            return
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
         run = self._run or self._open()
@@ -177,11 +202,9 @@ class ShardStream(Outlet):
         message_id = None
         if prefix is not None and seq is not None:
             message_id = prefix + b"%d" % seq + (b":r%d" % repeat if repeat else b"")
-        key = name.encode("utf-8", "replace")
+        key = name.encode()
         mandatory = False
-        if len(key) > MAX_SHORT:
-            publish = hub.unroutable(name, self.shard_id, known)
-        elif hub.body_max is not None and len(body) > hub.body_max:
+        if hub.body_max is not None and len(body) > hub.body_max:
             identity = message_id.decode("utf-8", "replace") if message_id is not None else None
             publish = hub.oversize(name, identity, self.shard_id, known, body)
         else:
@@ -206,12 +229,14 @@ class ShardStream(Outlet):
 
     def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:
         digits = len(str(seq))
+        if digits > MOST_DIGITS:
+            return
         if not self._low <= seq < self._high:
             self._heads.clear()
             self._replayed_heads.clear()
             self._low, self._high = 10 ** (digits - 1), 10**digits
         heads = self._replayed_heads if replayed else self._heads
-        if name not in heads and self._id_prefix is not None:
+        if name not in heads and self._id_prefix is not None and len(heads) < MOST_HEADS:
             hub = self._hub
             heads[name] = frames.template(
                 hub.exchange_name,

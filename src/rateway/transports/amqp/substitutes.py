@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # A name that is no routing key is shown as far as a log line has room for it.
 _SHOWN: Final = 100
+# Different reasons of unreadable dispatches that are logged; there are some ten, and those of failures of our own.
+_MOST_SAID: Final = 50
 
 
 class _Guild(msgspec.Struct):
@@ -58,6 +60,7 @@ class Substitutes:
         self._own = own
         self._on_oversize = on_oversize
         self._on_refused = on_refused
+        self._said: set[str] = set()
 
     def fitting(self, publish: Publish) -> Publish:
         """The message itself, or RATEWAY_OVERSIZE where the broker takes none of that size."""
@@ -85,11 +88,23 @@ class Substitutes:
         )
         return self._own(report.key, messages.encode(report), _report_id("oversize", message_id), None)
 
-    def unroutable(self, name: str, shard_id: int, seq: int | None) -> Publish:
-        """RATEWAY_REFUSED for an event whose name is no routing key (over 255 bytes)."""
-        return self._refused(
-            name[:_SHOWN], None, shard_id, seq, "its name is longer than a routing key may be"
-        )
+    def unreadable(
+        self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
+    ) -> Publish:
+        """RATEWAY_UNREADABLE for a dispatch that cannot be forwarded. Each reason is logged once."""
+        shown = name[:_SHOWN].encode("utf-8", "replace").decode()
+        if why not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(why)
+            log.error(
+                "a dispatch cannot be forwarded: %s (%s, sequence %s); it is passed over, and so is each like it, "
+                "RATEWAY_UNREADABLE tells the worker",
+                why,
+                ascii(shown),
+                seq,
+                extra={"cluster": self._cluster, "shard": shard_id, "action": "unreadable"},
+            )
+        report = messages.Unreadable(shard=shard_id, seq=seq, event=shown or None, reason=why)
+        return self._own(report.key, messages.encode(report), _report_id("unreadable", message_id), None)
 
     def given_up(self, publish: Publish) -> Publish:
         """RATEWAY_REFUSED for an event that the broker has refused (basic.nack) for too long."""
