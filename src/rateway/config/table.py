@@ -93,7 +93,8 @@ ROWS: tuple[Row, ...] = (
         "time of at least 1h, or `off`", None,
         "Renew sessions that are older, one by one, within the day's identifies.", DISCORD, "off"),
     Row("max_message_bytes", "MAX_MESSAGE_BYTES", "max_message_bytes", values.size(1 << 20), "size", 256 << 20,
-        "A message from Discord that unpacks to more is refused, as a bomb. On the wire one has at most 64 MiB.", DISCORD, "256MiB"),
+        "A message from Discord that unpacks to more is refused, as a bomb. On the wire one has at most 64 MiB.",
+        DISCORD, "256MiB"),
     Row("identify_buckets", "IDENTIFY_BUCKETS", "identify_buckets", values.buckets, "numbers and ranges", None,
         "The identify buckets (shard modulo `max_concurrency`) that this gateway may use. Several gateways of one bot, "
         "each with its own `CLUSTERS`, need disjoint ones.", DISCORD, "all"),
