@@ -71,7 +71,7 @@ def test_the_bot_learns_of_itself_and_of_the_gateway() -> None:
         ("POST", "interactions/1/token/callback", 404, 10062),
         ("GET", f"applications/{UNKNOWN}/commands", 403, 50001),
         ("POST", "users/@me/channels", 403, 50007),
-        ("GET", "guilds/{guild}/welcome-screen", 501, 0),
+        ("GET", "guilds/{guild}/new-member-welcome", 501, 0),
     ],
 )
 def test_errors_are_worded_and_numbered_as_discord_does(
@@ -99,12 +99,12 @@ def test_what_is_wrong_with_a_body_is_named() -> None:
 def test_what_is_not_simulated_is_listed() -> None:
     async def test(it: Api) -> None:
         for _ in range(2):
-            await it.fails("GET", "guilds/1/onboarding")
-        await it.fails("POST", "stage-instances", {})
+            await it.fails("GET", "guilds/1/new-member-welcome")
+        await it.fails("POST", "lobbies", {})
         listed = await it.do("GET", "/simulator/unsimulated")
         assert listed == [
-            {"method": "GET", "path": "/api/v10/guilds/1/onboarding", "count": 2},
-            {"method": "POST", "path": "/api/v10/stage-instances", "count": 1},
+            {"method": "GET", "path": "/api/v10/guilds/1/new-member-welcome", "count": 2},
+            {"method": "POST", "path": "/api/v10/lobbies", "count": 1},
         ]
 
     with_api(test)

@@ -16,6 +16,7 @@ REPLY: Final = 19
 COMMAND: Final = 20
 POLL_RESULT: Final = 46
 
+CROSSPOSTED: Final = 1 << 0
 EPHEMERAL: Final = 1 << 6
 LOADING: Final = 1 << 7
 COMPONENTS_V2: Final = 1 << 15

@@ -10,12 +10,18 @@ import msgspec
 from aiohttp import web
 
 from rateway.simulator import (
+    rest_application,
     rest_channels,
     rest_commands,
+    rest_expressions,
+    rest_gatherings,
     rest_guilds,
     rest_interactions,
     rest_messages,
+    rest_moderation,
+    rest_pages,
     rest_speaking,
+    rest_webhooks,
 )
 from rateway.simulator.rest_answers import Refused, Rest
 from rateway.simulator.rest_limits import Limits
@@ -27,7 +33,12 @@ __all__ = ["GatewayFacts", "Limits", "routes", "setup"]
 
 Handler = Callable[[Rest, web.Request], Awaitable[object]]
 # Routes that the token in their path opens, or that need none.
-_OPEN: Final = ("/interactions/", "/webhooks/", "/gateway")
+_OPEN: Final = (
+    "/interactions/",
+    "/webhooks/{webhook_id}/{token}",
+    "/gateway",
+    "/guilds/{guild_id}/widget.json",
+)
 # Routes without a bucket, and so without its headers: hikari complains of them there.
 _UNLIMITED: Final = "/interactions/"
 _encode: Final = msgspec.json.Encoder().encode
@@ -94,8 +105,15 @@ def routes(facts: GatewayFacts) -> tuple[tuple[str, str, Handler], ...]:
         *rest_channels.ROUTES,
         *rest_messages.ROUTES,
         *rest_guilds.ROUTES,
+        *rest_moderation.ROUTES,
+        *rest_expressions.ROUTES,
+        *rest_gatherings.ROUTES,
+        *rest_pages.ROUTES,
+        # Before the commands: `permissions` is none of them.
+        *rest_application.ROUTES,
         *rest_commands.ROUTES,
         *rest_interactions.ROUTES,
+        *rest_webhooks.ROUTES,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, web
 
@@ -28,9 +30,27 @@ ERRORS: Final = {
     "user": (404, 10013, "Unknown User"),
     "emoji": (404, 10014, "Unknown Emoji"),
     "webhook": (404, 10015, "Unknown Webhook"),
+    "integration": (404, 10005, "Unknown Integration"),
     "ban": (404, 10026, "Unknown Ban"),
+    "sku": (404, 10027, "Unknown SKU"),
+    "entitlement": (404, 10029, "Unknown Entitlement"),
+    "template": (404, 10057, "Unknown guild template"),
+    "voice": (404, 10065, "Unknown Voice State"),
+    "command_permissions": (404, 10066, "Unknown application command permissions"),
+    "stage": (404, 10067, "Unknown Stage Instance"),
+    "welcome_screen": (404, 10069, "Unknown Guild Welcome Screen"),
+    "event": (404, 10070, "Unknown Guild Scheduled Event"),
     "interaction": (404, 10062, "Unknown interaction"),
     "command": (404, 10063, "Unknown application command"),
+    "webhooks": (400, 30007, "Maximum number of webhooks reached (15)"),
+    "crossposted": (400, 40033, "This message was already crossposted"),
+    "widget": (403, 50004, "Widget Disabled"),
+    "vanity": (403, 50020, "This invite code is not available."),
+    "channel_type": (400, 50024, "Cannot execute action on this channel type"),
+    "stage_open": (400, 150006, "The Stage is already open."),
+    "forum_webhook": (400, 220001, "Webhooks posted to forum channels must have a thread_name or thread_id"),
+    "bulk_ban": (400, 500000, "Failed to ban users"),
+    "poll": (400, 520006, "Cannot expire a non-poll message"),
     "acknowledged": (400, 40060, "Interaction has already been acknowledged."),
     "access": (403, 50001, "Missing Access"),
     "author": (403, 50005, "Cannot edit a message authored by another user"),
@@ -174,6 +194,21 @@ def member_at(rest: Rest, guild: Guild, user_id: str) -> Json:
     if member is None:
         raise Refused("member")
     return member
+
+
+def picture(data: object) -> str | None:
+    """The hash of an image that came as a data URI; None for none. Raises Refused."""
+    if data is None:
+        return None
+    if not isinstance(data, str) or not data.startswith("data:image/"):
+        raise wrong("image", "IMAGE_INVALID", "Invalid image data")
+    return f"{zlib.crc32(data.encode()):032x}"
+
+
+def reason_of(request: web.Request) -> Json:
+    """What the audit log says of why, from the request's header."""
+    reason = request.headers.get("X-Audit-Log-Reason")
+    return {} if not reason else {"reason": unquote(reason)[:512]}
 
 
 def whole(request: web.Request, name: str, default: int, most: int) -> int:

@@ -8,11 +8,10 @@ from typing import Final
 from aiohttp import web
 
 from rateway.simulator import payloads, world_channels, world_messages, world_threads
-from rateway.simulator.rest_answers import Refused, Rest, channel_of, guild_of, object_of, wrong
+from rateway.simulator.rest_answers import Refused, Rest, body_of, channel_of, guild_of, object_of, wrong
 from rateway.simulator.rest_messages import checked
 from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import CATEGORY, PRIVATE_THREAD, THREADED, THREADS, Guild
-from rateway.simulator.world_members import user_of
 
 _FIELDS: Final = (
     "name",
@@ -177,34 +176,28 @@ async def _active_threads(rest: Rest, request: web.Request) -> Json:
     return {"threads": threads, "members": [d["member"] for d in threads if "member" in d]}
 
 
-async def _invites(rest: Rest, request: web.Request) -> Json:
-    body = await object_of(request)
-    guild, channel = channel_of(rest, request)
-    bot = user_of(rest.world, rest.world.bot_id)
-    if guild is None or bot is None:
+async def _move(rest: Rest, request: web.Request) -> None:
+    """Other positions and parents; each channel that changes is told of."""
+    moves = await body_of(request)
+    guild = guild_of(rest, request)
+    if not isinstance(moves, list) or not all(isinstance(move, dict) for move in moves):
+        raise wrong("_errors", "LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
+    if any(str(move.get("id")) not in guild.channels for move in moves):
         raise Refused("channel")
-    fields = {key: body[key] for key in ("max_age", "max_uses", "temporary") if key in body}
-    d = world_channels.create_invite(rest.world, guild, channel["id"], bot, **fields)
-    return {
-        **d,
-        "channel": {key: channel[key] for key in ("id", "name", "type")},
-        "guild": {
-            key: guild.fields[key]
-            for key in (
-                "id",
-                "name",
-                "icon",
-                "features",
-                "splash",
-                "banner",
-                "description",
-                "verification_level",
-                "vanity_url_code",
-                "nsfw_level",
-                "premium_subscription_count",
-            )
-        },
-    }
+    for move in moves:
+        old = guild.channels[str(move["id"])]
+        fields: Json = {}
+        if move.get("position") is not None:
+            fields["position"] = int(move["position"])
+        if "parent_id" in move:
+            parent_id = None if move["parent_id"] is None else str(move["parent_id"])
+            if parent_id is not None and guild.channels.get(parent_id, {}).get("type") != CATEGORY:
+                raise wrong("parent_id", "CHANNEL_PARENT_INVALID", "Category does not exist")
+            fields["parent_id"] = parent_id
+            if move.get("lock_permissions") and parent_id is not None:
+                fields["permission_overwrites"] = guild.channels[parent_id]["permission_overwrites"]
+        if any(old[key] != value for key, value in fields.items()):
+            world_channels.change_channel(rest.world, guild, old["id"], **fields)
 
 
 async def _open_direct(rest: Rest, request: web.Request) -> Json:
@@ -228,9 +221,9 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("POST", _ONE + "/messages/{message_id}/threads", _start_thread),
     ("PUT", _ONE + "/thread-members/{user_id}", _joining(True)),
     ("DELETE", _ONE + "/thread-members/{user_id}", _joining(False)),
-    ("POST", _ONE + "/invites", _invites),
     ("GET", "/guilds/{guild_id}/channels", _list),
     ("POST", "/guilds/{guild_id}/channels", _create),
+    ("PATCH", "/guilds/{guild_id}/channels", _move),
     ("GET", "/guilds/{guild_id}/threads/active", _active_threads),
     ("POST", "/users/@me/channels", _open_direct),
 )

@@ -8,7 +8,16 @@ from typing import Final
 from aiohttp import web
 
 from rateway.simulator import world_guilds, world_members, world_voice
-from rateway.simulator.rest_answers import Refused, Rest, guild_of, member_at, object_of, whole, wrong
+from rateway.simulator.rest_answers import (
+    Refused,
+    Rest,
+    body_of,
+    guild_of,
+    member_at,
+    object_of,
+    whole,
+    wrong,
+)
 from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import Guild
 from rateway.simulator.world_snapshot import guild_object, member_with_user, own_member
@@ -240,6 +249,24 @@ async def _create_role(rest: Rest, request: web.Request) -> Json:
     return world_guilds.create_role(rest.world, guild, fields.pop("name", "new role"), **fields)
 
 
+async def _move_roles(rest: Rest, request: web.Request) -> list[Json]:
+    """Other positions; each role that changes is told of."""
+    moves = await body_of(request)
+    guild = guild_of(rest, request)
+    if not isinstance(moves, list) or not all(isinstance(move, dict) for move in moves):
+        raise wrong("_errors", "LIST_TYPE_CONVERT", "Only iterables may be used in a ListType")
+    if any(str(move.get("id")) not in guild.roles for move in moves):
+        raise Refused("role")
+    for move in moves:
+        role_id, position = str(move["id"]), move.get("position")
+        if position is None or guild.roles[role_id]["position"] == int(position):
+            continue
+        if role_id == guild.id:
+            raise Refused("permissions")
+        world_guilds.change_role(rest.world, guild, role_id, position=int(position))
+    return list(guild.roles.values())
+
+
 async def _edit_role(rest: Rest, request: web.Request) -> Json:
     body = await object_of(request)
     guild = guild_of(rest, request)
@@ -290,6 +317,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("DELETE", _GUILD + "/bans/{user_id}", _unban),
     ("GET", _GUILD + "/roles", _roles),
     ("POST", _GUILD + "/roles", _create_role),
+    ("PATCH", _GUILD + "/roles", _move_roles),
     ("GET", _GUILD + "/roles/{role_id}", _role),
     ("PATCH", _GUILD + "/roles/{role_id}", _edit_role),
     ("DELETE", _GUILD + "/roles/{role_id}", _delete_role),

@@ -171,7 +171,8 @@ def _id_of(request: web.Request, asked: Asked) -> str:
     return message_id
 
 
-async def _follow_up(rest: Rest, request: web.Request) -> Json:
+async def follow_up(rest: Rest, request: web.Request) -> Json:
+    """A message after the first answer."""
     body = await object_of(request)
     asked = _following(rest, request)
     if asked.answer == "deferred" and asked.original is not None:
@@ -199,7 +200,8 @@ def _settle(rest: Rest, asked: Asked, message_id: str, body: Json) -> Json:
     return _change(rest, asked, message_id, fields)
 
 
-async def _get(rest: Rest, request: web.Request) -> Json:
+async def get_answer(rest: Rest, request: web.Request) -> Json:
+    """One of the messages that answer an interaction."""
     asked = _following(rest, request)
     message_id = _id_of(request, asked)
     if message_id not in asked.messages:
@@ -207,13 +209,15 @@ async def _get(rest: Rest, request: web.Request) -> Json:
     return _object(asked.messages[message_id])
 
 
-async def _edit(rest: Rest, request: web.Request) -> Json:
+async def edit_answer(rest: Rest, request: web.Request) -> Json:
+    """Change one of them."""
     body = await object_of(request)
     asked = _following(rest, request)
     return _object(_settle(rest, asked, _id_of(request, asked), body))
 
 
-async def _delete(rest: Rest, request: web.Request) -> None:
+async def delete_answer(rest: Rest, request: web.Request) -> None:
+    """Delete one of them."""
     asked = _following(rest, request)
     message_id = _id_of(request, asked)
     d = asked.messages.pop(message_id, None)
@@ -228,12 +232,6 @@ async def _delete(rest: Rest, request: web.Request) -> None:
         world_messages.delete_messages(rest.world, guild, asked.channel_id, [message_id])
 
 
-_WEBHOOK: Final = "/webhooks/{webhook_id}/{token}"
-
 ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[object]]], ...]] = (
     ("POST", "/interactions/{interaction_id}/{token}/callback", _callback),
-    ("POST", _WEBHOOK, _follow_up),
-    ("GET", _WEBHOOK + "/messages/{message_id}", _get),
-    ("PATCH", _WEBHOOK + "/messages/{message_id}", _edit),
-    ("DELETE", _WEBHOOK + "/messages/{message_id}", _delete),
 )

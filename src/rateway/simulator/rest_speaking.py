@@ -111,6 +111,20 @@ async def _react(rest: Rest, request: web.Request) -> None:
         raise Refused("message")
 
 
+def _voting(cast: bool) -> Callable[[Rest, web.Request], Awaitable[None]]:
+    async def answer(rest: Rest, request: web.Request) -> None:
+        """`{channel_id, message_id, answer_id}`: a vote in a poll, or no longer."""
+        body = await object_of(request)
+        user_id, _ = _user(rest, request)
+        guild, channel = _place(rest, body, user_id)
+        answer_id = int(_field(body, "answer_id"))
+        change = world_messages.vote if cast else world_messages.unvote
+        if not change(rest.world, guild, channel["id"], _field(body, "message_id"), answer_id, user_id):
+            raise Refused("message")
+
+    return answer
+
+
 async def _typing(rest: Rest, request: web.Request) -> None:
     body = await object_of(request)
     user_id, _ = _user(rest, request)
@@ -242,6 +256,8 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("POST", _USER + "/commands", _command),
     ("POST", _USER + "/components", _press),
     ("POST", _USER + "/reactions", _react),
+    ("POST", _USER + "/votes", _voting(True)),
+    ("DELETE", _USER + "/votes", _voting(False)),
     ("POST", _USER + "/typing", _typing),
     ("POST", _USER + "/voice", _voice),
     ("POST", _USER + "/join", _join),

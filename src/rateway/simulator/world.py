@@ -74,6 +74,8 @@ class World:
         self.people.change(_BOT, **_bot_user())
         self.app = Application(self.bot_id, self.people.user(0))
         self.direct = DirectMessages()
+        # Webhook id or invite code → number of its guild.
+        self.places: dict[str, int] = {}
         self.mix = Mix(options.mix)
         # User index → guilds that the user joined after the beginning.
         self.travels: dict[int, list[int]] = {}

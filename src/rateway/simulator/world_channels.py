@@ -57,9 +57,9 @@ def delete_channel(world: World, guild: Guild, channel_id: str) -> Json | None:
     for event_id in _unbind(guild.events, channel_id):
         guild.subscribers.pop(event_id, None)
     guild.messages.pop(channel_id, None)
-    guild.webhooks.pop(channel_id, None)
+    for key in (*_unbind(guild.webhooks, channel_id), *_unbind(guild.invites, channel_id)):
+        world.places.pop(key, None)
     guild.info.pop(channel_id, None)
-    guild.invites = {code: place for code, place in guild.invites.items() if place != channel_id}
     world.emit("CHANNEL_DELETE", guild, {**d, "guild_id": guild.id})
     for user_id in sorted(guild.participants.pop(channel_id, ())):
         _hang_up(world, guild, user_id)
@@ -100,8 +100,7 @@ def _unname(world: World, guild: Guild, channel_id: str) -> None:
 def create_invite(world: World, guild: Guild, channel_id: str, inviter: Json, **fields: Any) -> Json:
     """A new invite to a channel, as INVITE_CREATE tells it."""
     code = f"sim{int(world.snowflake()) & 0xFFFFFFFFFF:x}"
-    guild.invites[code] = channel_id
-    d = {
+    d = guild.invites[code] = {
         "channel_id": channel_id,
         "code": code,
         "created_at": world.now(),
@@ -113,19 +112,22 @@ def create_invite(world: World, guild: Guild, channel_id: str, inviter: Json, **
         "uses": 0,
         "type": 0,
         "flags": 0,
-        "expires_at": iso(world.wall + 86_400),
         **fields,
+        "expires_at": iso(world.wall + age) if (age := fields.get("max_age", 86_400)) else None,
     }
+    world.places[code] = guild.number
     world.emit("INVITE_CREATE", guild, d)
     return d
 
 
 def delete_invite(world: World, guild: Guild, code: str) -> bool:
     """An invite is deleted or has expired; False when there is none."""
-    channel_id = guild.invites.pop(code, None)
-    if channel_id is None:
+    d = guild.invites.pop(code, None)
+    world.places.pop(code, None)
+    if d is None:
         return False
-    world.emit("INVITE_DELETE", guild, {"channel_id": channel_id, "guild_id": guild.id, "code": code})
+    where = {"channel_id": d["channel_id"], "guild_id": guild.id, "code": code}
+    world.emit("INVITE_DELETE", guild, where)
     return True
 
 

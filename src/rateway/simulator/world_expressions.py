@@ -32,10 +32,12 @@ def set_stickers(world: World, guild: Guild, stickers: dict[str, Json]) -> None:
     world.emit("GUILD_STICKERS_UPDATE", guild, {"guild_id": guild.id, "stickers": list(stickers.values())})
 
 
-def create_event(world: World, guild: Guild, creator: Json, name: str, channel: Json | None) -> Json:
+def create_event(
+    world: World, guild: Guild, creator: Json, name: str, channel: Json | None, **fields: Any
+) -> Json:
     """A new scheduled event."""
     event_id = world.snowflake()
-    d = payloads.scheduled_event(event_id, guild.id, creator, name, world.wall, channel)
+    d = payloads.scheduled_event(event_id, guild.id, creator, name, world.wall, channel) | fields
     guild.events[event_id] = d
     guild.subscribers[event_id] = []
     world.emit("GUILD_SCHEDULED_EVENT_CREATE", guild, dict(d))
@@ -52,6 +54,13 @@ def change_event(world: World, guild: Guild, event_id: str, **fields: Any) -> Js
         guild.events[event_id] = d
     world.emit("GUILD_SCHEDULED_EVENT_UPDATE", guild, dict(d))
     return d
+
+
+def delete_event(world: World, guild: Guild, event_id: str) -> None:
+    """Delete a scheduled event."""
+    d = guild.events.pop(event_id)
+    guild.subscribers.pop(event_id, None)
+    world.emit("GUILD_SCHEDULED_EVENT_DELETE", guild, d)
 
 
 def follow_event(world: World, guild: Guild, event_id: str, user_id: str, *, interested: bool) -> bool:
@@ -152,9 +161,7 @@ def _event_update(world: World, guild: Guild, chance: Chance) -> None:
 
 def _event_delete(world: World, guild: Guild, chance: Chance) -> None:
     for event_id in list(guild.events):
-        d = guild.events.pop(event_id)
-        guild.subscribers.pop(event_id, None)
-        world.emit("GUILD_SCHEDULED_EVENT_DELETE", guild, d)
+        delete_event(world, guild, event_id)
         return
 
 

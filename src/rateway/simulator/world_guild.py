@@ -204,6 +204,7 @@ class Guild:
 
     __slots__ = (
         "archived",
+        "audit_log",
         "bans",
         "channels",
         "emojis",
@@ -216,6 +217,7 @@ class Guild:
         "invites",
         "messages",
         "number",
+        "pages",
         "participants",
         "roles",
         "roster",
@@ -256,8 +258,13 @@ class Guild:
         self.subscribers: dict[str, list[str]] = {}
         self.integrations: dict[str, Json] = {}
         self.rules: dict[str, Json] = {}
+        # Webhook id → webhook with its `channel_id`; code → invite as INVITE_CREATE tells it.
         self.webhooks: dict[str, Json] = {}
-        self.invites: dict[str, str] = {}
+        self.invites: dict[str, Json] = {}
+        # The newest entries of the audit log, oldest first.
+        self.audit_log: list[Json] = []
+        # What only REST shows and nobody is told of: `welcome_screen`, `onboarding`, `templates`.
+        self.pages: dict[str, Json] = {}
         self.bans: set[str] = set()
         # Voice channel id → `status` and `voice_start_time`, which no snapshot contains.
         self.info: dict[str, Json] = {}
@@ -272,6 +279,7 @@ class Guild:
 
 _PLAIN: Final = (
     "archived",
+    "audit_log",
     "channels",
     "emojis",
     "events",
@@ -279,6 +287,7 @@ _PLAIN: Final = (
     "info",
     "integrations",
     "invites",
+    "pages",
     "roles",
     "rules",
     "sounds",

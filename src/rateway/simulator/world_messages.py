@@ -10,6 +10,7 @@ from rateway.simulator.payloads import UNICODE
 from rateway.simulator.world_dispatch import Chance, Json
 from rateway.simulator.world_guild import DIRECT, WRITABLE, Guild, Message
 from rateway.simulator.world_members import bits_of, member_of, user_of
+from rateway.simulator.world_webhooks import create_webhook
 
 if TYPE_CHECKING:
     from rateway.simulator.world import World
@@ -472,19 +473,10 @@ def _by_webhook(world: World, guild: Guild, channel_id: str, content: str, bits:
 
 
 def _webhook(world: World, guild: Guild, channel_id: str) -> Json:
-    webhook = guild.webhooks.get(channel_id)
-    if webhook is None:
-        webhook = guild.webhooks[channel_id] = {
-            "id": world.snowflake(),
-            "type": 1,
-            "guild_id": guild.id,
-            "channel_id": channel_id,
-            "name": "Captain Hook",
-            "avatar": None,
-            "application_id": None,
-        }
-        world.emit("WEBHOOKS_UPDATE", guild, {"guild_id": guild.id, "channel_id": channel_id})
-    return webhook
+    for webhook in guild.webhooks.values():
+        if webhook["channel_id"] == channel_id and webhook["type"] == 1:
+            return webhook
+    return create_webhook(world, guild, channel_id, "Captain Hook")
 
 
 def _message_update(world: World, guild: Guild, chance: Chance) -> None:

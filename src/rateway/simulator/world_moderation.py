@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _KICK: Final = 20
 _MEMBER_UPDATE: Final = 24
 _MESSAGE_DELETE: Final = 72
+# Entries of the audit log that are remembered.
+_AUDITED: Final = 200
 
 
 def audit(
@@ -29,8 +31,7 @@ def audit(
     **fields: Any,
 ) -> None:
     """Something is written into the audit log."""
-    d: Json = {
-        "guild_id": guild.id,
+    entry: Json = {
         "id": world.snowflake(),
         "action_type": action,
         "user_id": user_id,
@@ -38,6 +39,8 @@ def audit(
         "changes": changes,
         **fields,
     }
+    guild.audit_log = [*guild.audit_log[-_AUDITED + 1 :], entry]
+    d = {"guild_id": guild.id, **entry}
     world.emit("GUILD_AUDIT_LOG_ENTRY_CREATE", guild, d)
 
 
