@@ -7,6 +7,7 @@ import struct
 import msgspec
 
 from rateway.cache.guild_row import GuildRow, counted, recounted
+from rateway.cache.heads import id_of
 from rateway.cache.hot import Echoes, field, merge, parted, says
 from rateway.cache.objects import Fields, fields, join, snowflake
 from rateway.cache.policy import CachePolicy
@@ -47,6 +48,7 @@ class Book(View):
         self.shard_id = 0
         self.seq = 0
         self.wall_ms = 0
+        self.left_out: list[str] = []
         self._stamp = _read_int(storage.get(Table.META, b"stamp"))
         self._next_number = _read_int(storage.get(Table.META, b"number")) or 1
         me = self.current_user()
@@ -66,6 +68,23 @@ class Book(View):
         self._stamp = max(self._stamp + 1, self.wall_ms)
         self.storage.put(Table.META, b"stamp", _STAMP.pack(self._stamp))
         return self._stamp
+
+    def leave_out(self, reason: str) -> None:
+        """Note why a part of the event that is being taken in is left out."""
+        self.left_out.append(reason)
+
+    def take_left_out(self) -> list[str]:
+        """Why parts of the event were left out; the caller's now."""
+        reasons, self.left_out = self.left_out, []
+        return reasons
+
+    def layout_of(self, shard_id: int) -> int | None:
+        """How many shards there were when this one's guilds were listed last; None when they never were."""
+        return _read_int(self.storage.get(Table.META, b"layout:" + _NUMBER.pack(shard_id))) or None
+
+    def keep_layout(self, shard_id: int, shard_count: int) -> None:
+        """All guilds of this shard are in the table, as READY of a bot with so many shards lists them."""
+        self.storage.put(Table.META, b"layout:" + _NUMBER.pack(shard_id), _NUMBER.pack(shard_count))
 
     # guilds
 
@@ -203,6 +222,7 @@ class Book(View):
         """A whole member, its user inside, as another event says it beside its own news."""
         rest, user = parted(member, b"user")
         if user is not None and user != b"null":
+            id_of(user)  # nothing is written of a user without an id
             self.hear(guild_id, user_id, rest, user)
 
     def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rateway.cache.objects import NULL
+from rateway.cache.objects import MOST_ID, NULL, Snowflake, Unreadable
 
 __all__ = ["Carrying", "Id", "Message", "carrying", "id_of", "message"]
 
@@ -15,28 +15,28 @@ __all__ = ["Carrying", "Id", "Message", "carrying", "id_of", "message"]
 class Id(msgspec.Struct, gc=False):
     """Whatever has an id."""
 
-    id: int
+    id: Snowflake
 
 
 class Carrying(msgspec.Struct, gc=False):
     """An event that carries a member beside its own news. ``user_id`` is missing where the member's user says it."""
 
-    guild_id: int | None = None
-    user_id: int | None = None
+    guild_id: Snowflake | None = None
+    user_id: Snowflake | None = None
     member: msgspec.Raw = NULL
 
 
 class Message(msgspec.Struct, gc=False):
     """A message; ``author`` is no user when there is a ``webhook_id``."""
 
-    id: int
-    channel_id: int
-    guild_id: int | None = None
+    id: Snowflake
+    channel_id: Snowflake
+    guild_id: Snowflake | None = None
     author: msgspec.Raw = NULL
     member: msgspec.Raw = NULL
     webhook_id: msgspec.Raw = NULL
-    channel_type: int | None = None
-    flags: int | None = None
+    channel_type: msgspec.Raw = NULL
+    flags: msgspec.Raw = NULL
 
 
 _id = msgspec.json.Decoder(Id, strict=False).decode
@@ -46,4 +46,7 @@ message = msgspec.json.Decoder(Message, strict=False).decode
 
 def id_of(raw: bytes | msgspec.Raw) -> int:
     """An object's id."""
-    return _id(raw).id
+    found = _id(raw).id
+    if found > MOST_ID:
+        raise Unreadable("id is no id")
+    return found

@@ -21,4 +21,4 @@ Door = native.Door
 Echoes = native.Echoes
 divided, listed, page, tailed = native.divided, native.listed, native.page, native.tailed
 field, find, less, merge, parted = native.field, native.find, native.less, native.merge, native.parted
-presence, says = native.presence, native.says
+is_text, offline, presence, says = native.is_text, native.offline, native.presence, native.says

@@ -15,12 +15,29 @@ import msgspec
 from rateway.cache.applied import Applied
 from rateway.cache.before import BEFORE
 from rateway.cache.book import Book
-from rateway.cache.objects import fields, join, snowflake
+from rateway.cache.hot import is_text
+from rateway.cache.objects import UNREADABLE, Unreadable, fields, fields_inside, join, snowflake
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reducers import REDUCERS, Reducer, reducers
+from rateway.cache.repair import repaired
 from rateway.cache.storage import Storage, Table
+from rateway.cache.unread import Unread
 
 __all__ = ["Cache", "Usual"]
+
+# Between Discord's id of a session and the number that tells it from others with that id.
+INCARNATION = "~"
+
+# What reading a payload may raise, whatever is in it. (A mistake of the gateway's own raises other things.)
+PAYLOAD_FAULTS = (
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    msgspec.MsgspecError,
+)
 
 _POSITION = struct.Struct(">Q")
 _SHARD = struct.Struct(">I")
@@ -57,12 +74,12 @@ _session = msgspec.json.Decoder(_Session).decode
 class Cache:
     """One cluster's cache, written by one."""
 
-    def __init__(self, storage: Storage, policy: CachePolicy) -> None:
+    def __init__(self, storage: Storage, policy: CachePolicy, unread: Unread | None = None) -> None:
+        """``unread`` is the account to go on with, of a cache that this one takes the place of."""
         self.policy = policy
         self.storage = storage
         self.book = Book(storage, policy)
-        self.failures: dict[str, int] = {}
-        """Event name → how often its payload could not be understood. The events themselves go on."""
+        self.unread = Unread() if unread is None else unread
         self._reducers = reducers(policy)
         self._before = (
             frozenset(name for name in policy.before if name in BEFORE) if policy.enabled else frozenset()
@@ -74,6 +91,11 @@ class Cache:
             shard_id = _SHARD.unpack(key)[0]
             self._positions[shard_id] = _POSITION.unpack_from(value)[0]
             self._sessions[shard_id] = value[8:].decode()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Event name → how many events of it could not be read in full. The events themselves go on."""
+        return self.unread.events
 
     def usual(self) -> Usual:
         """For the short cut of usual events."""
@@ -114,8 +136,22 @@ class Cache:
             self._positions[shard_id] = 0
         return self._positions.get(shard_id, 0)
 
+    def begin(self, shard_id: int, session_id: str) -> None:
+        """A new session begins, whose READY is the next event: nothing of it has been applied.
+
+        ``session_id`` is the gateway's own name of it: Discord's id, and more where Discord gives one id to several
+        sessions.
+        """
+        self._sessions[shard_id] = session_id
+        # A server may number READY 0.
+        self._positions[shard_id] = -1
+        self._dirty.add(shard_id)
+
     def apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
-        """Take one event in. Raises what the storage raises, and nothing for an odd payload."""
+        """Take one event in. Raises what the storage raises, and nothing for an odd payload.
+
+        What cannot be read is left out of it, counted and kept to be said (:attr:`unread`).
+        """
         if name == "READY":
             self._begin(shard_id, d)
         positions = self._positions
@@ -129,41 +165,78 @@ class Cache:
         book = self.book
         book.shard_id, book.seq = shard_id, seq
         raw = d if type(d) is bytes else bytes(d)
-        if 10 in raw:  # a line break, as a number: looking for bytes in bytes raises and catches within
-            raw = msgspec.json.format(raw, indent=-1)
         try:
-            if name in self._before:
-                before = BEFORE[name](book, fields(raw))
-                result = reducer(book, raw)
-                if before is not None:
-                    return replace(result or Applied(), before=join(before))
-                return result
-            return reducer(book, raw)
-        except (msgspec.DecodeError, KeyError, ValueError, TypeError, OverflowError):
-            self.failures[name] = self.failures.get(name, 0) + 1
-            return None
+            if 10 in raw:  # a line break, as a number: looking for bytes in bytes raises and catches within
+                raw = msgspec.json.format(raw, indent=-1)
+            if not is_text(raw):
+                raise Unreadable("a string is no UTF-8")
+            result = self._reduce(reducer, name, raw)
+        except PAYLOAD_FAULTS as error:
+            return self._repair(reducer, name, raw, error)
+        if book.left_out:
+            self._record(name, raw, book.take_left_out(), applied=True)
+        return result
+
+    def _reduce(self, reducer: Reducer, name: str, raw: bytes) -> Applied | None:
+        if name not in self._before:
+            return reducer(self.book, raw)
+        before = BEFORE[name](self.book, fields(raw))
+        result = reducer(self.book, raw)
+        return result if before is None else replace(result or Applied(), before=join(before))
+
+    def _repair(self, reducer: Reducer, name: str, raw: bytes, fault: Exception) -> Applied | None:
+        """Take in what can be read of an event that could not be read as it stands. A reducer that raised has written
+        nothing.
+        """
+        reasons = self.book.take_left_out()
+        try:
+            sound = repaired(name, raw, reasons.append)
+            result = self._reduce(reducer, name, sound) if sound is not None and reasons else None
+            applied = sound is not None and bool(reasons)
+        except PAYLOAD_FAULTS as error:
+            fault, result, applied = error, None, False
+        reasons += self.book.take_left_out()
+        if not reasons:
+            reasons.append(str(fault) if isinstance(fault, Unreadable) else type(fault).__name__)
+        self._record(name, raw, reasons, applied=applied)
+        return result
+
+    def refuse(self, shard_id: int, name: str, d: bytes | memoryview, error: Exception) -> None:
+        """Record an event that a mistake of the gateway's own kept out of the cache."""
+        self.book.shard_id = shard_id
+        self._record(name, bytes(d), [f"a mistake of the gateway's ({type(error).__name__})"], applied=False)
+
+    def _record(self, name: str, raw: bytes, reasons: list[str], *, applied: bool) -> None:
+        found = fields_inside(raw)
+        guild_id = snowflake(
+            found.get("id" if name.startswith("GUILD_") and "guild_id" not in found else "guild_id")
+        )
+        guild = "" if guild_id is None else str(guild_id)
+        self.unread.record(name, reasons, self.book.shard_id, guild, applied=applied)
 
     def _begin(self, shard_id: int, d: bytes | memoryview) -> None:
+        """READY of a session that nobody has announced (:meth:`begin`), if it is another one than the shard's."""
         try:
             session_id = _session(d).session_id
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return
-        if self._sessions.get(shard_id) != session_id:
-            self._sessions[shard_id] = session_id
-            self._positions[shard_id] = 0
-            self._dirty.add(shard_id)
+        known = self._sessions.get(shard_id)
+        if known is None or known.partition(INCARNATION)[0] != session_id:
+            self.begin(shard_id, session_id)
 
     def _again(self, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
         """The cause of an event that was applied before."""
         if not self.policy.enabled:
             return None
-        found = fields(d)
+        found = fields_inside(d)
         guild_id = snowflake(found.get("id"))
+        if guild_id is None:
+            return None
         if found.get("unavailable") == msgspec.Raw(b"true"):
             return Applied(cause="outage")
         if name == "GUILD_DELETE":
             return Applied(cause="left")
-        row = self.book.guild_row(guild_id) if guild_id is not None else None
+        row = self.book.guild_row(guild_id)
         if row is None or row.cause not in ("start", "join", "available"):
             return None
         return Applied(cause=row.cause) if row.cause_seq == seq else Applied(cause="available")  # type: ignore[arg-type]
@@ -172,7 +245,9 @@ class Cache:
         """Before a commit: write down what is kept in memory in between, and tidy up a little."""
         self.book.shelf.tidy()
         for shard_id in self._dirty:
-            value = _POSITION.pack(self._positions[shard_id]) + self._sessions.get(shard_id, "").encode()
+            value = (
+                _POSITION.pack(max(0, self._positions[shard_id])) + self._sessions.get(shard_id, "").encode()
+            )
             self.storage.put(Table.APPLIED, _SHARD.pack(shard_id), value)
         if self._dirty:
             self.book.flush()

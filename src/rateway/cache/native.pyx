@@ -18,6 +18,8 @@ from rateway.cache import plain
 # Fields of one object that fit on the stack; guilds have the most, about fifty.
 cdef enum:
     MOST = 96
+    # Containers in containers that are passed over here; whether deeper ones can be read, the plain form says.
+    DEEPEST = 64
 
 
 cdef struct Field:
@@ -33,7 +35,35 @@ cdef extern from *:
     #ifdef __SSE2__
     #include <emmintrin.h>
     #endif
-    /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it never closes. */
+    /* How long the escape is that begins here, as far as it matters: of half a surrogate pair 0, no decoder takes it. */
+    static inline int escape_size(const char *at, const char *end) {
+        if (end - at < 6 || at[1] != 'u' || (at[2] | 32) != 'd' || at[3] < '8') return 2;
+        if (at[3] > '9' && (at[3] | 32) > 'b') return 0;
+        if (end - at < 12 || at[6] != '\\\\' || at[7] != 'u' || (at[8] | 32) != 'd') return 0;
+        return at[9] > '9' && (at[9] | 32) >= 'c' && (at[9] | 32) <= 'f' ? 12 : 0;
+    }
+    /* Whether these bytes are UTF-8, as RFC 3629 has it. */
+    static int is_utf8(const char *from, const char *to) {
+        const unsigned char *at = (const unsigned char *)from, *end = (const unsigned char *)to;
+        while (at < end) {
+    #ifdef __SSE2__
+            while (end - at >= 16 && !_mm_movemask_epi8(_mm_loadu_si128((const __m128i *)at))) at += 16;
+            if (at == end) return 1;
+    #endif
+            unsigned char first = *at, low = 0x80, high = 0xbf;
+            int more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
+            if (first >= 0x80 && (first < 0xc2 || first > 0xf4)) return 0;
+            if (end - at <= more) return 0;
+            if (first == 0xe0) low = 0xa0;
+            if (first == 0xed) high = 0x9f;
+            if (first == 0xf0) low = 0x90;
+            if (first == 0xf4) high = 0x8f;
+            for (at++; more; more--, at++, low = 0x80, high = 0xbf)
+                if (*at < low || *at > high) return 0;
+        }
+        return 1;
+    }
+    /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it never closes, or has half a pair. */
     static inline const char *past_string(const char *at, const char *end) {
     #ifdef __SSE2__
         const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\');
@@ -43,17 +73,25 @@ cdef extern from *:
             if (!mask) { at += 16; continue; }
             at += __builtin_ctz(mask);
             if (*at == '"') return at + 1;
-            at += 2;
+            int size = escape_size(at, end);
+            if (!size) return NULL;
+            at += size;
         }
     #endif
         while (at < end) {
             if (*at == '"') return at + 1;
-            at += *at == '\\\\' ? 2 : 1;
+            if (*at == '\\\\') {
+                int size = escape_size(at, end);
+                if (!size) return NULL;
+                at += size;
+            }
+            else at++;
         }
         return NULL;
     }
     """
     const char *past_string(const char *at, const char *end) noexcept nogil
+    bint is_utf8(const char *at, const char *end) noexcept nogil
 
 
 cdef const char *past_value(const char *at, const char *end) noexcept nogil:
@@ -73,6 +111,8 @@ cdef const char *past_value(const char *at, const char *end) noexcept nogil:
                 continue
             if at[0] == c'{' or at[0] == c'[':
                 depth += 1
+                if depth > DEEPEST:
+                    return NULL
             elif at[0] == c'}' or at[0] == c']':
                 depth -= 1
                 if depth == 0:
@@ -645,6 +685,9 @@ cdef inline uint64_t id_in(const Field *field) noexcept nogil:
     cdef Py_ssize_t at
     if field.value_size < 3 or field.value_size > 21 or field.value[0] != c'"':
         return 0
+    # A number that begins with a zero is none in JSON, and the plain form knows which other ones are none.
+    if field.value[1] == c'0':
+        return 0
     for at in range(1, field.value_size - 1):
         if field.value[at] < c'0' or field.value[at] > c'9':
             return 0
@@ -660,6 +703,26 @@ cdef inline uint64_t id_of(const Field *found, int count) noexcept nogil:
     return 0
 
 
+cdef inline bint plainly_offline(const Field *status, bint *offline) noexcept nogil:
+    """Whether a status is offline; False when the plain form should look at it, for there are escapes in it."""
+    offline[0] = status.value_size == 9 and memcmp(status.value, b'"offline"', 9) == 0
+    return memchr(status.value, c'\\', status.value_size) == NULL
+
+
+def offline(bytes raw not None):
+    cdef Field found[MOST]
+    cdef int count = fields_of(raw, found), at
+    cdef bint told
+    for at in range(count - 1, -1, -1):
+        if is_called(&found[at], b"status", 6):
+            return told if plainly_offline(&found[at], &told) else plain.offline(raw)
+    return plain.offline(raw) if count < 0 else False
+
+
+def is_text(bytes raw not None):
+    return is_utf8(PyBytes_AS_STRING(raw), PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw))
+
+
 cdef bint presence_in(
     bytes d, uint64_t *guild_id, uint64_t *user_id, bint *offline, bint *named
 ) noexcept:
@@ -673,7 +736,8 @@ cdef bint presence_in(
         if is_called(&found[at], b"guild_id", 8):
             guild_id[0] = id_in(&found[at])
         elif is_called(&found[at], b"status", 6):
-            offline[0] = found[at].value_size == 9 and memcmp(found[at].value, b'"offline"', 9) == 0
+            if not plainly_offline(&found[at], offline):
+                return False
     return guild_id[0] != 0 and user_id[0] != 0
 
 
@@ -1035,7 +1099,7 @@ cdef class Door:
         """A presence that says nothing of its user."""
         cdef uint64_t guild_id, user_id
         cdef bint offline, named
-        if not presence_in(d, &guild_id, &user_id, &offline, &named) or named:
+        if not presence_in(d, &guild_id, &user_id, &offline, &named) or named or not is_text(d):
             return False
         number = self._numbers.get(guild_id)
         if number is None:
@@ -1062,7 +1126,7 @@ cdef class Door:
             elif is_called(&found[at], b"channel_id", 10):
                 channel = id_in(&found[at]) != 0
                 left = is_null(&found[at])
-        if not guild_id or not user_id or channel == left:
+        if not guild_id or not user_id or channel == left or not is_text(d):
             return False
         number = self._numbers.get(guild_id)
         if number is None or (member and self._members and not self._echoes._carried(d, True)):

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from rateway.cache.objects import Fields, fields, raws, snowflake
+from rateway.cache.objects import Fields, fields_inside, objects_inside, raws_inside, snowflake
 from rateway.cache.shelf import Kind
 from rateway.cache.view import THREAD_TYPES, View
 
@@ -143,11 +143,11 @@ def permissions(
     raw = view.shelf.get(number, Kind.MEMBER, user_id) if number is not None else None
     if number is None or guild is None or raw is None:
         return None
-    member = fields(raw)
-    role_ids = [held for item in raws(member.get("roles")) if (held := snowflake(item)) is not None]
+    member = fields_inside(raw)
+    role_ids = [held for item in raws_inside(member.get("roles")) if (held := snowflake(item)) is not None]
     owner_id = snowflake(guild.get("owner_id"))
     roles = {
-        role_id: snowflake(fields(role).get("permissions")) or 0
+        role_id: snowflake(fields_inside(role).get("permissions")) or 0
         for role_id in (guild_id, *role_ids)
         if (role := view.shelf.get(number, Kind.ROLE, role_id)) is not None
     }
@@ -166,23 +166,22 @@ def permissions(
 def _channel(view: View, number: int, channel_id: int) -> tuple[list[Overwrite], int] | None:
     raw = view.shelf.get(number, Kind.CHANNEL, channel_id)
     if raw is not None:
-        channel = fields(raw)
+        channel = fields_inside(raw)
         return _overwrites(channel), snowflake(channel.get("type")) or 0
     raw = view.shelf.get(number, Kind.THREAD, channel_id)
     if raw is None:
         return None
-    thread = fields(raw)
+    thread = fields_inside(raw)
     parent_id = snowflake(thread.get("parent_id"))
     parent = view.shelf.get(number, Kind.CHANNEL, parent_id) if parent_id is not None else None
     if parent is None:
         return None
-    return _overwrites(fields(parent)), snowflake(thread.get("type")) or 0
+    return _overwrites(fields_inside(parent)), snowflake(thread.get("type")) or 0
 
 
 def _overwrites(channel: Fields) -> list[Overwrite]:
     found = []
-    for raw in raws(channel.get("permission_overwrites")):
-        item = fields(raw)
+    for item in objects_inside(channel.get("permission_overwrites")):
         entity_id = snowflake(item.get("id"))
         if entity_id is not None:
             found.append(
@@ -195,10 +194,8 @@ def _timed_out(member: Fields, wall: float) -> bool:
     raw = member.get("communication_disabled_until")
     if raw is None:
         return False
-    until = msgspec.json.decode(raw)
-    if not isinstance(until, str):
-        return False
     try:
-        return datetime.fromisoformat(until).timestamp() > wall
-    except ValueError:
+        until = msgspec.json.decode(raw)
+        return isinstance(until, str) and datetime.fromisoformat(until).timestamp() > wall
+    except (ValueError, OverflowError, RecursionError):
         return False

@@ -17,7 +17,7 @@ import msgspec
 
 from rateway.cache.applied import Applied
 from rateway.cache.heads import Id, carrying, id_of, message
-from rateway.cache.objects import NULL, fields, join, raws
+from rateway.cache.objects import MOST_ID, NULL, Snowflake, Unreadable, fields, join, raws, same_value
 
 __all__ = [
     "Door",
@@ -25,9 +25,11 @@ __all__ = [
     "divided",
     "field",
     "find",
+    "is_text",
     "less",
     "listed",
     "merge",
+    "offline",
     "page",
     "parted",
     "presence",
@@ -92,11 +94,11 @@ Listed: TypeAlias = tuple[list[int], list[bytes]]
 
 
 class _SoundId(msgspec.Struct, gc=False):
-    sound_id: int
+    sound_id: Snowflake
 
 
 class _UserId(msgspec.Struct, gc=False):
-    user_id: int
+    user_id: Snowflake
 
 
 class _OfUser(msgspec.Struct, gc=False):
@@ -123,7 +125,10 @@ def listed(raw: bytes, path: tuple[bytes, ...]) -> Listed:
     items = [] if raw == b"null" else raws(raw)
     if not items:
         return [], []
-    ordered = sorted(zip(_READERS[path](raw), map(bytes, items), strict=True), key=itemgetter(0))
+    ids = _READERS[path](raw)
+    if max(ids) > MOST_ID:
+        raise Unreadable("an element of an array has an id that is none")
+    ordered = sorted(zip(ids, map(bytes, items), strict=True), key=itemgetter(0))
     return [item[0] for item in ordered], [item[1] for item in ordered]
 
 
@@ -147,11 +152,12 @@ def find(text: bytes, entity_id: int) -> bytes | None:
 
 
 class _Presence(msgspec.Struct, gc=False):
-    guild_id: int
+    guild_id: Snowflake
     user: msgspec.Raw
     status: msgspec.Raw = NULL
 
 
+_OFFLINE = msgspec.Raw(b'"offline"')
 _presence = msgspec.json.Decoder(_Presence, strict=False).decode
 
 
@@ -159,7 +165,23 @@ def presence(d: bytes) -> tuple[int, int, bool, bool]:
     """A PRESENCE_UPDATE's guild and user, whether it says offline, and whether its user has more than an id."""
     head = _presence(d)
     user = bytes(head.user)
-    return head.guild_id, id_of(user), bytes(head.status) == b'"offline"', len(fields(user)) > 1
+    return head.guild_id, id_of(user), same_value(head.status, _OFFLINE), len(fields(user)) > 1
+
+
+def offline(raw: bytes) -> bool:
+    """Whether a presence's ``status`` says offline, however that is written."""
+    return same_value(fields(raw).get("status", NULL), _OFFLINE)
+
+
+def is_text(raw: bytes) -> bool:
+    """Whether these bytes are UTF-8 throughout, as JSON has to be: decoding its objects does not tell."""
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # Fingerprints that the words about one member, or one user, have room for, shared with few others: two cache lines.
@@ -208,6 +230,8 @@ class Echoes:
         """A MESSAGE_CREATE's channel and id, if all that it says of its author and member is kept already."""
         head = message(d)
         if head.guild_id is None or head.author == NULL or head.member == NULL or head.webhook_id != NULL:
+            return None
+        if max(head.id, head.channel_id) > MOST_ID:
             return None
         user, member = bytes(head.author), bytes(head.member)
         user_id = id_of(user)

@@ -13,7 +13,7 @@ import msgspec
 
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.hot import field, merge
-from rateway.cache.objects import Fields, fields, raws, snowflake
+from rateway.cache.objects import Fields, fields, raws_inside, snowflake
 from rateway.cache.policy import written_since
 from rateway.cache.shelf import Kind, ShelfReader
 from rateway.cache.storage import Reading, Table
@@ -217,8 +217,10 @@ class View:
                 if user is not None and user[1] != embedded:
                     raw = merge(raw, b'{"user":%b}' % user[1])
         if removed and (roles := field(raw, b"roles")) is not None:
-            kept = [role for role in raws(roles) if snowflake(role) not in removed]
-            raw = merge(raw, b'{"roles":%b}' % join_raws(kept))
+            items = raws_inside(roles)
+            kept = [role for role in items if snowflake(role) not in removed]
+            if len(kept) < len(items):
+                raw = merge(raw, b'{"roles":%b}' % join_raws(kept))
         return raw
 
     def removed_roles(self, number: int) -> frozenset[int]:

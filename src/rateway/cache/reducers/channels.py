@@ -8,7 +8,18 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import NULL, Fields, fields, join, raws, snowflake, without
+from rateway.cache.objects import (
+    NULL,
+    Fields,
+    Snowflake,
+    fields,
+    fields_inside,
+    join,
+    needed_id,
+    raws,
+    snowflake,
+    without,
+)
 from rateway.cache.shelf import Kind
 from rateway.cache.view import DIRECT
 
@@ -18,8 +29,8 @@ __all__ = [
 
 
 class _Channel(msgspec.Struct, gc=False):
-    id: int
-    guild_id: int | None = None
+    id: Snowflake
+    guild_id: Snowflake | None = None
 
 
 _channel = msgspec.json.Decoder(_Channel, strict=False).decode
@@ -54,11 +65,11 @@ def channel_delete(book: Book, d: bytes) -> None:
         return
     shelf = book.shelf
     for thread_id, raw in list(shelf.walk(number, Kind.THREAD)):
-        if snowflake(fields(raw).get("parent_id")) == head.id:
+        if snowflake(fields_inside(raw).get("parent_id")) == head.id:
             drop_thread(book, number, thread_id)
     for kind in (Kind.STAGE, Kind.SCHEDULED_EVENT, Kind.VOICE_STATE):
         for entity_id, raw in list(shelf.walk(number, kind)):
-            if snowflake(fields(raw).get("channel_id")) == head.id:
+            if snowflake(fields_inside(raw).get("channel_id")) == head.id:
                 shelf.remove(number, kind, entity_id)
     shelf.remove(number, Kind.SIDE, head.id)
     shelf.remove(number, Kind.CHANNEL, head.id)
@@ -75,9 +86,9 @@ def drop_thread(book: Book, number: int, thread_id: int) -> None:
 def channel_pins(book: Book, d: bytes) -> None:
     """``last_pin_timestamp`` of a channel or thread; absent means that nothing is pinned any more."""
     found = fields(d)
-    channel_id = snowflake(found.get("channel_id"))
-    place = book.place_of(channel_id) if channel_id is not None else None
-    if channel_id is None or place is None:
+    channel_id = needed_id(found, "channel_id")
+    place = book.place_of(channel_id)
+    if place is None:
         return
     _merge(book, *place, channel_id, {"last_pin_timestamp": found.get("last_pin_timestamp", NULL)})
 
@@ -107,21 +118,17 @@ def _note_details(book: Book, number: int, channel_id: int, found: Fields) -> No
 def channel_info(book: Book, d: bytes) -> None:
     """The answer to op 43: only the fields that were asked for. They are no fields of the channel object."""
     found = fields(d)
-    guild_id = snowflake(found.get("guild_id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if number is None:
-        return
-    for raw in raws(found.get("channels")):
-        channel = fields(raw)
-        channel_id = snowflake(channel.get("id"))
-        if channel_id is not None:
+    number = book.number_of(needed_id(found, "guild_id"))
+    channels = [fields(raw) for raw in raws(found.get("channels"))]
+    for channel_id, channel in [(needed_id(channel, "id"), channel) for channel in channels]:
+        if number is not None:
             _note_details(book, number, channel_id, channel)
 
 
 def voice_channel_detail(book: Book, d: bytes) -> None:
     """VOICE_CHANNEL_STATUS_UPDATE and VOICE_CHANNEL_START_TIME_UPDATE."""
     found = fields(d)
-    guild_id, channel_id = snowflake(found.get("guild_id")), snowflake(found.get("id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if number is not None and channel_id is not None:
+    guild_id, channel_id = needed_id(found, "guild_id"), needed_id(found, "id")
+    number = book.number_of(guild_id)
+    if number is not None:
         _note_details(book, number, channel_id, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, integer, join, snowflake
+from rateway.cache.objects import Fields, fields, integer, join, needed_id, snowflake
 from rateway.cache.shelf import Kind
 
 __all__ = [
@@ -22,9 +22,9 @@ OVER = (msgspec.Raw(b"3"), msgspec.Raw(b"4"))
 
 
 def _place(book: Book, found: Fields, name: str = "id") -> tuple[int, int] | None:
-    guild_id, entity_id = snowflake(found.get("guild_id")), snowflake(found.get(name))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    return None if number is None or entity_id is None else (number, entity_id)
+    guild_id, entity_id = needed_id(found, "guild_id"), needed_id(found, name)
+    number = book.number_of(guild_id)
+    return None if number is None else (number, entity_id)
 
 
 def stage_upsert(book: Book, d: bytes) -> None:

@@ -7,19 +7,39 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from rateway.cache.applied import Applied, Cause
 from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.hot import divided, field, less, listed, merge, parted
-from rateway.cache.objects import fields, join, snowflake, text, without
+from rateway.cache.hot import divided, field, less, listed, merge, offline, parted
+from rateway.cache.objects import (
+    NULL,
+    Fields,
+    Unreadable,
+    fields,
+    join,
+    needed_count,
+    needed_id,
+    snowflake,
+    text,
+    without,
+)
 from rateway.cache.plain import Listed
 from rateway.cache.shelf import Kind
 from rateway.cache.view import CHANNELS
 
-__all__ = ["CHILD_LISTS", "guild_create", "guild_delete", "guild_update"]
+__all__ = [
+    "CHILD_LISTS",
+    "guild_create",
+    "guild_delete",
+    "guild_update",
+    "load_expressions",
+    "own_member",
+    "read_expressions",
+]
 
 
 # Field of GUILD_CREATE → the kind of its entities and the policy's word for it. Each is a complete set.
@@ -50,6 +70,7 @@ _ID_IN: Mapping[Kind, tuple[bytes, ...]] = {
 
 
 _NONE: Listed = ([], [])
+_Own: TypeAlias = list[tuple[int, bytes]]
 
 
 @functools.lru_cache(8)
@@ -77,12 +98,17 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     named = field(own, b"id")
     guild_id = snowflake(msgspec.Raw(named)) if named is not None else None
     if guild_id is None:
-        return None
+        raise Unreadable("id is no id")
     row = book.guild_row(guild_id)
     if values.get(b"unavailable") == b"true":
         joining = row is None or row.joining
         _outage(book, guild_id, row, joining=joining)
         return Applied(cause="outage")
+    said = values.get(b"member_count")
+    count = (
+        None if said in (None, b"null") else needed_count({"member_count": msgspec.Raw(said)}, "member_count")
+    )
+    threads = _read_threads(book, lists.get(b"threads", _NONE))
     cause = _cause(row)
     fresh = row is None or not row.number
     resync = row is not None and row.state is GuildState.AVAILABLE
@@ -93,9 +119,8 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     row.shard_id, row.cause, row.cause_seq = book.shard_id, cause, book.seq
     for name, (kind, word) in CHILD_LISTS.items():
         if word in book.kept:
-            _load(book, row.number, kind, lists.get(name.encode(), _NONE), fresh)
-    count = values.get(b"member_count")
-    row.member_count = None if count is None else snowflake(msgspec.Raw(count))
+            _load(book, row.number, kind, lists.get(name.encode(), _NONE), fresh, threads)
+    row.member_count = count
     row.cached_members = 0
     if "members" in book.kept:
         members = lists.get(b"members", _NONE)
@@ -107,14 +132,17 @@ def guild_create(book: Book, d: bytes) -> Applied | None:
     return Applied(cause=cause)
 
 
-def _load(book: Book, number: int, kind: Kind, listing: Listed, fresh: bool) -> None:
+def _load(
+    book: Book, number: int, kind: Kind, listing: Listed, fresh: bool, threads: tuple[list[bytes], _Own]
+) -> None:
     ids, items = listing
     if fresh and not items:
         return
     if kind in CHANNELS and not fresh:
         _forget_missing_channels(book, number, kind, set(ids))
     if kind is Kind.THREAD:
-        items = _threads(book, number, ids, items)
+        items, own = threads
+        _load_own_members(book, number, own)
     elif kind is Kind.VOICE_STATE:
         items = [less(item, (b"member",)) for item in items]
     book.shelf.load(number, kind, ids, items, fresh=fresh)
@@ -132,17 +160,24 @@ def _forget_missing_channels(book: Book, number: int, kind: Kind, there: set[int
             book.shelf.remove(number, Kind.SIDE, channel_id)
 
 
-def _threads(book: Book, number: int, ids: list[int], items: list[bytes]) -> list[bytes]:
-    """Threads without the bot's own membership, which stands beside them and is replaced with them."""
-    book.shelf.wipe(number, Kind.THREAD_MEMBER)
-    without_own = []
-    for thread_id, item in zip(ids, items, strict=True):
+def _read_threads(book: Book, listing: Listed) -> tuple[list[bytes], _Own]:
+    """Threads without the bot's own membership in each, and these memberships."""
+    without_own: list[bytes] = []
+    members: _Own = []
+    for thread_id, item in zip(*listing, strict=True):
         thread, own = parted(item, b"member")
-        if own is not None and "thread_members" in book.kept:
-            member = own_member(msgspec.Raw(own), thread_id, book.me)
-            book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, member)
+        if own is not None and own != b"null":
+            members.append((thread_id, own_member(msgspec.Raw(own), thread_id, book.me)))
         without_own.append(thread)
-    return without_own
+    return without_own, members
+
+
+def _load_own_members(book: Book, number: int, members: _Own) -> None:
+    """The bot's own memberships stand beside the threads and are replaced with them."""
+    book.shelf.wipe(number, Kind.THREAD_MEMBER)
+    if "thread_members" in book.kept:
+        for thread_id, member in members:
+            book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, member)
 
 
 def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
@@ -184,7 +219,10 @@ def _load_members(
 def _load_presences(book: Book, number: int, listing: Listed, fresh: bool) -> None:
     """Presences; who is offline has none."""
     ids, items = listing
-    online = [at for at, item in enumerate(items) if b'"offline"' not in item]
+    # The word may stand anywhere, in a custom status for one; where it does the status is looked at.
+    online = [
+        at for at, item in enumerate(items) if not (b"offline" in item or b"\\" in item) or not offline(item)
+    ]
     ids, items = [ids[at] for at in online], [items[at] for at in online]
     if not book.policy.activities:
         items = [less(item, (b"activities",)) for item in items]
@@ -200,22 +238,29 @@ def _with_user_of_now(book: Book, number: int, user_id: int, member: bytes) -> b
 def guild_update(book: Book, d: bytes) -> None:
     """The guild's own fields, merged; roles, emojis and stickers in it are complete sets."""
     found = fields(d)
-    guild_id = snowflake(found.get("id"))
-    row = book.guild_row(guild_id) if guild_id is not None else None
-    if guild_id is None or row is None or not row.number:
+    guild_id = needed_id(found, "id")
+    lists = {name: read_expressions(found, name) for name in _EXPRESSIONS}
+    row = book.guild_row(guild_id)
+    if row is None or not row.number:
         return
-    for name in _EXPRESSIONS:
+    for name, listing in lists.items():
         kind, word = CHILD_LISTS[name]
-        if name in found and word in book.kept:
-            load_expressions(book, row.number, kind, found[name])
+        if listing is not None and word in book.kept:
+            load_expressions(book, row.number, kind, listing)
     row.body = merge(row.body, join(without(found, _APART)))
     book.save(guild_id, row)
 
 
-def load_expressions(book: Book, number: int, kind: Kind, raw: msgspec.Raw) -> None:
+def read_expressions(found: Fields, name: str) -> Listed | None:
+    """The roles, emojis or stickers in an event; None where it has none or null, which says nothing of them."""
+    raw = found.get(name, NULL)
+    return None if raw == NULL else listed(bytes(raw), _ID)
+
+
+def load_expressions(book: Book, number: int, kind: Kind, listing: Listed) -> None:
     """A complete set of roles, emojis or stickers; ``user`` is often left out and then kept."""
     old = dict(book.shelf.walk(number, kind))
-    ids, said = listed(bytes(raw), _ID)
+    ids, said = listing
     items = []
     for entity_id, item in zip(ids, said, strict=True):
         was = old.get(entity_id)
@@ -231,9 +276,7 @@ def load_expressions(book: Book, number: int, kind: Kind, raw: msgspec.Raw) -> N
 def guild_delete(book: Book, d: bytes) -> Applied | None:
     """``unavailable: true`` is an outage, all is kept and marked; anything else means that the bot is out."""
     found = fields(d)
-    guild_id = snowflake(found.get("id"))
-    if guild_id is None:
-        return None
+    guild_id = needed_id(found, "id")
     row = book.guild_row(guild_id)
     if found.get("unavailable") == msgspec.Raw(b"true"):
         _outage(book, guild_id, row, joining=row is not None and row.joining)

@@ -10,7 +10,7 @@ import msgspec
 from rateway.cache.book import Book
 from rateway.cache.heads import carrying, id_of
 from rateway.cache.hot import field, less, merge, parted
-from rateway.cache.objects import NULL, fields, raws, snowflake
+from rateway.cache.objects import NULL, Snowflake, fields, needed_id, raws
 from rateway.cache.reducers.presences import take_presence
 from rateway.cache.shelf import Kind
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class _Whole(msgspec.Struct, gc=False):
-    guild_id: int
+    guild_id: Snowflake
     user: msgspec.Raw
 
 
@@ -97,22 +97,27 @@ def member_remove(book: Book, d: bytes) -> None:
 def members_chunk(book: Book, d: bytes) -> None:
     """The answer to op 8: members and presences, only ever added."""
     found = fields(d)
-    guild_id = snowflake(found.get("guild_id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if number is None or guild_id is None:
+    guild_id = needed_id(found, "guild_id")
+    members = [_read_whole(bytes(raw)) for raw in raws(found.get("members"))]
+    presences = [fields(raw) for raw in raws(found.get("presences"))]
+    for presence in presences:
+        id_of(presence["user"])
+    number = book.number_of(guild_id)
+    if number is None:
         return
     if "members" in book.kept:
-        for raw in raws(found.get("members")):
-            _take_whole(book, guild_id, number, bytes(raw))
-    for raw in raws(found.get("presences")):
-        take_presence(book, number, fields(raw))
+        for user_id, rest, user in members:
+            book.take_member(guild_id, number, user_id, rest, user)
+    for presence in presences:
+        take_presence(book, number, presence)
 
 
-def _take_whole(book: Book, guild_id: int, number: int, member: bytes) -> None:
+def _read_whole(member: bytes) -> tuple[int, bytes, bytes]:
+    """A member's user's id, the member without its user, and the user."""
     rest, user = parted(member, b"user")
-    user_id = snowflake(fields(user).get("id")) if user is not None else None
-    if user_id is not None:
-        book.take_member(guild_id, number, user_id, rest, user)
+    if user is None:
+        raise KeyError("user")
+    return id_of(user), rest, user
 
 
 def take_carried(book: Book, guild_id: int, member: bytes) -> None:

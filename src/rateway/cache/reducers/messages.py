@@ -11,7 +11,26 @@ import msgspec
 
 from rateway.cache.book import Book
 from rateway.cache.heads import Message, carrying, id_of, message
-from rateway.cache.objects import FALSE, NULL, Fields, fields, integer, join, raws, snowflake, text, without
+from rateway.cache.objects import (
+    FALSE,
+    MOST_ID,
+    NULL,
+    UNREADABLE,
+    Fields,
+    Snowflake,
+    Unreadable,
+    fields,
+    fields_inside,
+    integer,
+    join,
+    needed_id,
+    objects_inside,
+    raws,
+    raws_inside,
+    snowflake,
+    text,
+    without,
+)
 from rateway.cache.shelf import MESSAGES, Kind
 from rateway.cache.storage import Table
 from rateway.cache.view import DIRECT, join_raws, key8
@@ -32,8 +51,8 @@ _EMPTY = (msgspec.Raw(b'""'), msgspec.Raw(b"[]"))
 
 
 class _Placed(msgspec.Struct, gc=False):
-    id: int
-    channel_id: int
+    id: Snowflake
+    channel_id: Snowflake
 
 
 _placed = msgspec.json.Decoder(_Placed, strict=False).decode
@@ -43,6 +62,8 @@ def message_create(book: Book, d: bytes) -> None:
     """Its channel's newest message, its thread's counters, its author; the message itself when messages are kept."""
     if not book.takes_authors and "messages" not in book.kept:
         brief = _placed(d)
+        if brief.id > MOST_ID:
+            raise Unreadable("id is no id")
         place = book.place_of(brief.channel_id)
         if place is not None:
             _tip(book, brief.channel_id, brief.id, place)
@@ -51,15 +72,25 @@ def message_create(book: Book, d: bytes) -> None:
         _tip(book, *heard, book.place_of(heard[0]))
         return
     head = message(d)
+    if head.id > MOST_ID:
+        raise Unreadable("id is no id")
+    author_id = _author_of(head)
     place = book.place_of(head.channel_id)
     if place is None and head.guild_id is None:
-        place = _new_direct_channel(book, head)
+        place = _new_direct_channel(book, head, author_id)
     _tip(book, head.channel_id, head.id, place)
-    if book.takes_authors:
-        _take_author(book, head)
+    if book.takes_authors and author_id is not None and head.guild_id is not None:
+        _take_author(book, head, head.guild_id, author_id)
     if "messages" in book.kept and (place is not None or head.guild_id is None):
         # What only the event has: https://docs.discord.com/developers/events/gateway-events#message-create
         _keep(book, head.channel_id, head.id, join(without(fields(d), ("member", "channel_type"))))
+
+
+def _author_of(head: Message) -> int | None:
+    """The id of the user who wrote a message: webhooks' authors are none, their names change with every message."""
+    if head.member != NULL and bytes(head.member)[:1] != b"{":
+        raise Unreadable("member is no object")
+    return None if head.author == NULL or head.webhook_id != NULL else id_of(head.author)
 
 
 def _tip(book: Book, channel_id: int, message_id: int, place: tuple[int, int] | None) -> None:
@@ -69,17 +100,16 @@ def _tip(book: Book, channel_id: int, message_id: int, place: tuple[int, int] | 
         book.tip(channel_id, message_id, counts, counts)
 
 
-def _new_direct_channel(book: Book, head: Message) -> tuple[int, int] | None:
+def _new_direct_channel(book: Book, head: Message, author_id: int | None) -> tuple[int, int] | None:
     """Direct channels are not announced. Ephemeral messages have no guild id either, but are in a guild's channel."""
-    if (head.flags or 0) & EPHEMERAL or head.webhook_id != NULL or head.author == NULL:
+    if (snowflake(head.flags) or 0) & EPHEMERAL or author_id is None or author_id == book.me:
         return None
-    if "channels" not in book.kept or head.channel_type not in (None, *DIRECT_TYPES):
-        return None
-    if id_of(head.author) == book.me:
+    channel_type = snowflake(head.channel_type)
+    if "channels" not in book.kept or channel_type not in (None, *DIRECT_TYPES):
         return None
     stub: Fields = {
         "id": text(head.channel_id),
-        "type": integer(head.channel_type or DIRECT_TYPES[0]),
+        "type": integer(channel_type or DIRECT_TYPES[0]),
         "recipients": msgspec.Raw(join_raws([head.author])),
     }
     book.shelf.put(DIRECT, Kind.CHANNEL, head.channel_id, join(stub))
@@ -87,13 +117,9 @@ def _new_direct_channel(book: Book, head: Message) -> tuple[int, int] | None:
     return DIRECT, Kind.CHANNEL
 
 
-def _take_author(book: Book, head: Message) -> None:
-    """Webhooks' authors are no users, their names change with every message."""
-    if head.author == NULL or head.guild_id is None or head.webhook_id != NULL:
-        return
-    user_id = id_of(head.author)
+def _take_author(book: Book, head: Message, guild_id: int, user_id: int) -> None:
     if head.member != NULL:
-        book.hear(head.guild_id, user_id, bytes(head.member), bytes(head.author))
+        book.hear(guild_id, user_id, bytes(head.member), bytes(head.author))
     elif book.shelf.homes(Kind.MEMBER, user_id, 1):
         book.take_user(user_id, bytes(head.author))
 
@@ -127,10 +153,10 @@ def message_update(book: Book, d: bytes) -> None:
     Its author is not news: it may be as old as the message.
     """
     head = message(d)
+    said = fields(d)
 
     def change(old: Fields) -> Fields:
-        new = fields(d)
-        without(new, ("tts", "member", "channel_type"))
+        new = without(dict(said), ("tts", "member", "channel_type"))
         if not book.policy.message_content:
             for name in ("content", "embeds", "attachments", "components"):
                 if new.get(name) in _EMPTY:
@@ -144,7 +170,7 @@ def _change(book: Book, channel_id: int, message_id: int, change: Callable[[Fiel
     key = key8(channel_id) + key8(message_id)
     raw = book.storage.get(Table.MESSAGES, key)
     if raw is not None:
-        book.storage.put(Table.MESSAGES, key, join(change(fields(raw))))
+        book.storage.put(Table.MESSAGES, key, join(change(fields_inside(raw))))
 
 
 def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
@@ -163,38 +189,38 @@ def _delete(book: Book, channel_id: int, ids: list[int]) -> None:
 
 def message_delete(book: Book, d: bytes) -> None:
     """The channel's ``last_message_id`` stays: it may name a message that is gone."""
-    head = message(d)
+    head = _placed(d)
     _delete(book, head.channel_id, [head.id])
 
 
 def message_delete_bulk(book: Book, d: bytes) -> None:
     """Many at once."""
     found = fields(d)
-    channel_id = snowflake(found.get("channel_id"))
-    if channel_id is not None:
-        _delete(
-            book,
-            channel_id,
-            [number for raw in raws(found.get("ids")) if (number := snowflake(raw)) is not None],
-        )
+    ids = [needed_id({"id": raw}, "id") for raw in raws(found.get("ids"))]
+    _delete(book, needed_id(found, "channel_id"), ids)
 
 
 # Reactions and polls of kept messages; the counts are advisory, as Discord's own are.
 
 
-def _of_message(d: bytes) -> tuple[Fields, int, int] | None:
+def _of_message(d: bytes) -> tuple[Fields, int, int]:
     found = fields(d)
-    channel_id, message_id = snowflake(found.get("channel_id")), snowflake(found.get("message_id"))
-    return None if channel_id is None or message_id is None else (found, channel_id, message_id)
+    return found, needed_id(found, "channel_id"), needed_id(found, "message_id")
 
 
-def _emoji_key(emoji: msgspec.Raw | None) -> bytes | None:
-    """What tells emojis apart: the id, for those of Unicode the name (a deleted one has lost its name)."""
-    if emoji is None:
-        return None
-    found = fields(emoji)
+def _emoji_key(emoji: msgspec.Raw | None) -> int | str | None:
+    """What tells emojis apart: the id, for those of Unicode the name (a deleted one has lost its name), however it is
+    written (in escapes, or as the character).
+    """
+    found = fields_inside(emoji)
     entity_id = snowflake(found.get("id"))
-    return b"%d" % entity_id if entity_id is not None else bytes(found["name"]) if "name" in found else None
+    if entity_id is not None:
+        return entity_id
+    try:
+        name = msgspec.json.decode(found.get("name", NULL))
+    except UNREADABLE:
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _number(found: Fields, name: str) -> int:
@@ -203,13 +229,15 @@ def _number(found: Fields, name: str) -> int:
 
 def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
     wanted = _emoji_key(event.get("emoji"))
+    if wanted is None:
+        return old
     burst = event.get("burst") == _TRUE
-    reactions = [fields(raw) for raw in raws(old.get("reactions"))]
+    reactions = objects_inside(old.get("reactions"))
     for reaction in reactions:
         if _emoji_key(reaction.get("emoji")) == wanted:
             break
     else:
-        if change < 0 or "emoji" not in event:
+        if change < 0:
             return old
         reaction = {"emoji": event["emoji"], "me": FALSE, "me_burst": FALSE, "count": integer(0)}
         reaction["burst_colors"] = msgspec.Raw(b"[]")
@@ -217,7 +245,7 @@ def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
     if burst and change > 0:
         reaction["burst_colors"] = event.get("burst_colors", msgspec.Raw(b"[]"))
     reaction["count"] = integer(max(0, _number(reaction, "count") + change))
-    details = fields(reaction["count_details"]) if "count_details" in reaction else {}
+    details = fields_inside(reaction.get("count_details"))
     name = "burst" if burst else "normal"
     details = {"burst": integer(_number(details, "burst")), "normal": integer(_number(details, "normal"))}
     details[name] = integer(max(0, _number(details, name) + change))
@@ -236,15 +264,15 @@ def _with_reactions(old: Fields, kept: list[msgspec.Raw]) -> Fields:
 
 
 def _reaction(book: Book, d: bytes, change: int) -> None:
-    head = _of_message(d)
-    if head is not None:
-        event, channel_id, message_id = head
-        mine = book.me is not None and snowflake(event.get("user_id")) == book.me
-        _change(book, channel_id, message_id, lambda old: _react(old, event, change, mine))
+    event, channel_id, message_id = _of_message(d)
+    mine = book.me is not None and snowflake(event.get("user_id")) == book.me
+    _change(book, channel_id, message_id, lambda old: _react(old, event, change, mine))
 
 
 def reaction_add(book: Book, d: bytes) -> None:
     """One more; in guilds with the whole member of who reacted."""
+    if "messages" in book.kept:
+        _of_message(d)
     if book.takes_authors and not book.echoes.carried(d):
         head = carrying(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
@@ -260,52 +288,44 @@ def reaction_remove(book: Book, d: bytes) -> None:
 
 def reactions_clear(book: Book, d: bytes) -> None:
     """All reactions of a message."""
-    head = _of_message(d)
-    if head is not None:
-        _change(
-            book,
-            head[1],
-            head[2],
-            lambda old: _with_reactions(old, []),
-        )
+    _, channel_id, message_id = _of_message(d)
+    _change(book, channel_id, message_id, lambda old: _with_reactions(old, []))
 
 
 def reactions_clear_emoji(book: Book, d: bytes) -> None:
     """All reactions of a message with one emoji."""
-    head = _of_message(d)
-    if head is None:
+    event, channel_id, message_id = _of_message(d)
+    wanted = _emoji_key(event.get("emoji"))
+    if wanted is None:
         return
-    wanted = _emoji_key(head[0].get("emoji"))
 
     def change(old: Fields) -> Fields:
-        kept = [raw for raw in raws(old.get("reactions")) if _emoji_key(fields(raw).get("emoji")) != wanted]
+        reactions = raws_inside(old.get("reactions"))
+        kept = [raw for raw in reactions if _emoji_key(fields_inside(raw).get("emoji")) != wanted]
         return _with_reactions(old, kept)
 
-    _change(book, head[1], head[2], change)
+    _change(book, channel_id, message_id, change)
 
 
 def _vote(book: Book, d: bytes, change: int) -> None:
-    head = _of_message(d)
-    if head is None:
-        return
-    event, channel_id, message_id = head
-    answer = event.get("answer_id")
+    event, channel_id, message_id = _of_message(d)
+    answer = needed_id(event, "answer_id")
     mine = book.me is not None and snowflake(event.get("user_id")) == book.me
 
     def counted(old: Fields) -> Fields:
-        poll = fields(old["poll"]) if "poll" in old else {}
-        results = poll.get("results")
-        if results is None or results == msgspec.Raw(b"null") or answer is None:
+        poll = fields_inside(old.get("poll"))
+        results = poll.get("results", NULL)
+        if bytes(results)[:1] != b"{":
             return old
-        found = fields(results)
-        counts = [fields(raw) for raw in raws(found.get("answer_counts"))]
+        found = fields_inside(results)
+        counts = objects_inside(found.get("answer_counts"))
         for count in counts:
-            if count.get("id") == answer:
+            if snowflake(count.get("id")) == answer:
                 break
         else:
             if change < 0:
                 return old
-            count = {"id": answer, "count": integer(0), "me_voted": FALSE}
+            count = {"id": integer(answer), "count": integer(0), "me_voted": FALSE}
             counts.append(count)
         count["count"] = integer(max(0, _number(count, "count") + change))
         if mine:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
+from rateway.cache.heads import id_of
 from rateway.cache.hot import field, presence
-from rateway.cache.objects import Fields, fields, join, snowflake
+from rateway.cache.objects import NULL, Fields, fields, join, same_value
 from rateway.cache.shelf import Kind
 
 __all__ = ["presence_update", "take_presence"]
@@ -55,11 +56,10 @@ def merge_known(book: Book, user_id: int, user: bytes) -> None:
 
 def take_presence(book: Book, number: int, found: Fields) -> None:
     """A presence inside another event (a chunk, a thread's new members)."""
-    user = found.get("user")
-    user_id = snowflake(fields(user).get("id")) if user is not None else None
-    if user_id is None or "presences" not in book.kept:
+    user_id = id_of(found["user"])
+    if "presences" not in book.kept:
         return
-    if found.get("status") == _OFFLINE:
+    if same_value(found.get("status", NULL), _OFFLINE):
         book.shelf.remove(number, Kind.PRESENCE, user_id)
     else:
         _put(book, number, user_id, found)

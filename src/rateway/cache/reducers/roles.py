@@ -10,8 +10,9 @@ import struct
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, join, raws, snowflake
-from rateway.cache.reducers.guilds import load_expressions
+from rateway.cache.heads import id_of
+from rateway.cache.objects import Fields, fields, fields_inside, join, needed_id, raws, raws_inside, snowflake
+from rateway.cache.reducers.guilds import load_expressions, read_expressions
 from rateway.cache.shelf import Kind
 from rateway.cache.storage import Table
 from rateway.cache.view import join_raws
@@ -29,16 +30,15 @@ __all__ = [
 
 
 def _number(book: Book, found: Fields) -> int | None:
-    guild_id = snowflake(found.get("guild_id"))
-    return book.number_of(guild_id) if guild_id is not None else None
+    return book.number_of(needed_id(found, "guild_id"))
 
 
 def role_upsert(book: Book, d: bytes) -> None:
     """The whole role."""
     found = fields(d)
-    number, role = _number(book, found), found.get("role")
-    role_id = snowflake(fields(role).get("id")) if role is not None else None
-    if number is not None and role is not None and role_id is not None:
+    number, role = _number(book, found), found["role"]
+    role_id = id_of(role)
+    if number is not None:
         book.shelf.put(number, Kind.ROLE, role_id, bytes(role))
 
 
@@ -48,52 +48,52 @@ def role_delete(book: Book, d: bytes) -> None:
     Members are not rewritten, there may be a million: the id is noted and left out when they are read.
     """
     found = fields(d)
-    number, role_id = _number(book, found), snowflake(found.get("role_id"))
-    if number is None or role_id is None:
+    number, role_id = _number(book, found), needed_id(found, "role_id")
+    if number is None:
         return
     book.shelf.remove(number, Kind.ROLE, role_id)
     key = b"removed-roles:" + number.to_bytes(4, "big")
     removed = book.removed_roles(number) | {role_id}
     book.storage.put(Table.META, key, struct.pack(f">{len(removed)}Q", *sorted(removed)))
-    mark = b'"%d"' % role_id
+    # As a string, as a number, or with escapes.
+    mark = b"%d" % role_id
     for kind, name in ((Kind.EMOJI, "roles"), (Kind.CHANNEL, "permission_overwrites")):
         for entity_id, raw in list(book.shelf.walk(number, kind)):
-            if mark in raw:
-                entity = fields(raw)
-                kept = [item for item in raws(entity.get(name)) if _role_of(item) != role_id]
-                book.shelf.replace(
-                    number, kind, entity_id, join({**entity, name: msgspec.Raw(join_raws(kept))})
-                )
+            if mark in raw or b"\\" in raw:
+                entity = fields_inside(raw)
+                items = raws_inside(entity.get(name))
+                kept = [item for item in items if _role_of(item) != role_id]
+                if len(kept) < len(items):
+                    book.shelf.replace(
+                        number, kind, entity_id, join({**entity, name: msgspec.Raw(join_raws(kept))})
+                    )
 
 
 def _role_of(item: msgspec.Raw) -> int | None:
     """The id of an emoji's role (an id) or of an overwrite (an object)."""
-    return snowflake(fields(item).get("id")) if bytes(item)[:1] == b"{" else snowflake(item)
+    return snowflake(fields_inside(item).get("id")) if bytes(item)[:1] == b"{" else snowflake(item)
 
 
 def emojis_update(book: Book, d: bytes) -> None:
     """The complete set; ``user`` is kept where it is left out."""
     found = fields(d)
-    number = _number(book, found)
-    if number is not None and "emojis" in found:
-        load_expressions(book, number, Kind.EMOJI, found["emojis"])
+    number, listing = _number(book, found), read_expressions(found, "emojis")
+    if number is not None and listing is not None:
+        load_expressions(book, number, Kind.EMOJI, listing)
 
 
 def stickers_update(book: Book, d: bytes) -> None:
     """The complete set; ``user`` is kept where it is left out."""
     found = fields(d)
-    number = _number(book, found)
-    if number is not None and "stickers" in found:
-        load_expressions(book, number, Kind.STICKER, found["stickers"])
+    number, listing = _number(book, found), read_expressions(found, "stickers")
+    if number is not None and listing is not None:
+        load_expressions(book, number, Kind.STICKER, listing)
 
 
-def _put_sound(book: Book, number: int, found: Fields) -> None:
-    sound_id = snowflake(found.get("sound_id"))
-    if sound_id is None:
-        return
+def _put_sound(book: Book, number: int, sound_id: int, found: Fields) -> None:
     found.pop("guild_id", None)
     was = book.shelf.get(number, Kind.SOUND, sound_id)
-    user = fields(was).get("user") if was is not None else None
+    user = fields_inside(was).get("user")
     if user is not None:
         found.setdefault("user", user)
     book.shelf.put(number, Kind.SOUND, sound_id, join(found))
@@ -102,38 +102,41 @@ def _put_sound(book: Book, number: int, found: Fields) -> None:
 def sound_upsert(book: Book, d: bytes) -> None:
     """One sound; ``user`` is kept where it is left out."""
     found = fields(d)
-    number = _number(book, found)
+    number, sound_id = _number(book, found), needed_id(found, "sound_id")
     if number is not None:
-        _put_sound(book, number, found)
+        _put_sound(book, number, sound_id, found)
 
 
 def sound_delete(book: Book, d: bytes) -> None:
     """One sound less."""
     found = fields(d)
-    number, sound_id = _number(book, found), snowflake(found.get("sound_id"))
-    if number is not None and sound_id is not None:
+    number, sound_id = _number(book, found), needed_id(found, "sound_id")
+    if number is not None:
         book.shelf.remove(number, Kind.SOUND, sound_id)
 
 
 def sounds_update(book: Book, d: bytes) -> None:
     """Some sounds changed; whether the list is complete is not documented, so none is taken away."""
     found = fields(d)
-    number = _number(book, found)
+    number, sounds = _number(book, found), _sounds(found)
     if number is not None:
-        for raw in raws(found.get("soundboard_sounds")):
-            _put_sound(book, number, fields(raw))
+        for sound_id, sound in sounds.items():
+            _put_sound(book, number, sound_id, sound)
+
+
+def _sounds(found: Fields) -> dict[int, Fields]:
+    items = [fields(raw) for raw in raws(found.get("soundboard_sounds"))]
+    return {needed_id(item, "sound_id"): item for item in items}
 
 
 def sounds_replace(book: Book, d: bytes) -> None:
     """SOUNDBOARD_SOUNDS, the answer to op 31: the complete set."""
     found = fields(d)
-    number = _number(book, found)
-    if number is None:
+    number, sounds = _number(book, found), _sounds(found)
+    if number is None or "soundboard_sounds" not in found:
         return
-    items = [fields(raw) for raw in raws(found.get("soundboard_sounds"))]
-    there = {snowflake(item.get("sound_id")) for item in items}
     for sound_id, _ in list(book.shelf.walk(number, Kind.SOUND)):
-        if sound_id not in there:
+        if sound_id not in sounds:
             book.shelf.remove(number, Kind.SOUND, sound_id)
-    for item in items:
-        _put_sound(book, number, item)
+    for sound_id, sound in sounds.items():
+        _put_sound(book, number, sound_id, sound)

@@ -10,51 +10,95 @@ import msgspec
 from rateway.cache.applied import Applied
 from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
-from rateway.cache.objects import fields, join
+from rateway.cache.heads import Id
+from rateway.cache.objects import (
+    NULL,
+    UNREADABLE,
+    fields,
+    fields_inside,
+    join,
+    needed_id,
+    raws_inside,
+    snowflake,
+)
 from rateway.discord.snowflake import shard_of
 
 __all__ = ["ready", "user_update"]
 
 
-class _Listed(msgspec.Struct, gc=False):
-    id: int
+# Shards of a bot at most: more than any bot has, and what a row of the store has room for.
+MOST_SHARDS = 1 << 20
 
 
 class _Ready(msgspec.Struct):
-    user: msgspec.Raw
-    guilds: list[_Listed] = []
-    shard: tuple[int, int] | None = None
+    user: msgspec.Raw = NULL
+    guilds: msgspec.Raw = NULL
+    shard: msgspec.Raw = NULL
 
 
 _ready = msgspec.json.Decoder(_Ready, strict=False).decode
+_ids = msgspec.json.Decoder(list[Id], strict=False).decode
 
 
 def ready(book: Book, d: bytes) -> Applied | None:
     """Every guild of the list is pending until it comes; what Discord no longer lists was left meanwhile."""
     head = _ready(d)
-    book.take_current_user(fields(head.user))
-    listed = {guild.id for guild in head.guilds}
-    count = head.shard[1] if head.shard is not None else None
+    user = fields(head.user) if head.user != NULL else {}
+    if user:
+        needed_id(user, "id")
+        book.take_current_user(user)
+    listed, whole = _guilds_in(head.guilds, book)
+    count = _shard_count(head.shard, book)
+    # Whether all guilds of this shard are known, so that one that is not was joined since.
+    told = count is not None and book.layout_of(book.shard_id) == count and book.is_complete("guilds")
     left = []
     for guild_id, row in list(book.guild_rows()):
         ours = row.shard_id == book.shard_id if count is None else shard_of(guild_id, count) == book.shard_id
-        if ours and guild_id not in listed:
+        if whole and ours and guild_id not in listed:
             if row.number or row.state is GuildState.OUTAGE:
                 left.append(guild_id)
             book.remove_guild(guild_id, row)
-    for guild_id in listed:
+    for guild_id in sorted(listed):
         old = book.guild_row(guild_id)
         row = old if old is not None else GuildRow(GuildState.PENDING)
-        row.state, row.joining = GuildState.PENDING, False
+        # One that was joined in the time between two sessions, and has not come since, is still a new one.
+        row.joining = told if old is None else row.joining and not row.number
+        row.state = GuildState.PENDING
         row.shard_id, row.shard_count = book.shard_id, count or row.shard_count
         book.save(guild_id, row)
+    if count is not None and whole:
+        book.keep_layout(book.shard_id, count)
     return Applied(left=tuple(sorted(left))) if left else None
+
+
+def _guilds_in(raw: msgspec.Raw, book: Book) -> tuple[set[int], bool]:
+    """The ids of READY's guilds, and whether these are all: of a list that cannot be read in full nothing follows about
+    guilds that are not in it.
+    """
+    try:
+        return {guild.id for guild in _ids(raw)}, True
+    except UNREADABLE:
+        book.leave_out("guilds is no array of objects with an id")
+    items = [fields_inside(item) for item in raws_inside(raw)]
+    return {guild_id for item in items if (guild_id := snowflake(item.get("id"))) is not None}, False
+
+
+def _shard_count(raw: msgspec.Raw, book: Book) -> int | None:
+    """How many shards there are, as READY says it."""
+    if raw == NULL:
+        return None
+    numbers = [snowflake(item) for item in raws_inside(raw)]
+    if len(numbers) == 2 and numbers[0] is not None and numbers[1] and numbers[0] < numbers[1] <= MOST_SHARDS:
+        return numbers[1]
+    book.leave_out("shard is no pair of numbers")
+    return None
 
 
 def user_update(book: Book, d: bytes) -> None:
     """The bot's own user, merged; it comes on shard 0 only. What only oneself sees (the address, say) is no part of
     the user that others are shown."""
     new = fields(d)
+    needed_id(new, "id")
     book.take_current_user(new)
     known = book.user(book.me) if book.me is not None else None
     if book.me is not None and known is not None:

@@ -8,7 +8,20 @@ from __future__ import annotations
 import msgspec
 
 from rateway.cache.book import Book
-from rateway.cache.objects import Fields, fields, integer, join, raws, snowflake
+from rateway.cache.heads import id_of
+from rateway.cache.objects import (
+    NULL,
+    Fields,
+    Snowflake,
+    fields,
+    fields_inside,
+    integer,
+    join,
+    needed_count,
+    needed_id,
+    raws,
+    snowflake,
+)
 from rateway.cache.permissions import MANAGE_THREADS, permissions
 from rateway.cache.reducers.channels import drop_thread
 from rateway.cache.reducers.guilds import own_member
@@ -27,9 +40,9 @@ __all__ = [
 
 
 class _Thread(msgspec.Struct, gc=False):
-    id: int
-    guild_id: int | None = None
-    parent_id: int | None = None
+    id: Snowflake
+    guild_id: Snowflake | None = None
+    parent_id: Snowflake | None = None
 
 
 _thread = msgspec.json.Decoder(_Thread, strict=False).decode
@@ -41,14 +54,15 @@ _TRUE = msgspec.Raw(b"true")
 
 
 def _put(book: Book, number: int, thread_id: int, found: Fields) -> None:
-    own = found.pop("member", None)
+    own = found.pop("member", NULL)
+    member = own_member(own, thread_id, book.me) if own != NULL else None
     for name in ("guild_id", "newly_created"):
         found.pop(name, None)
     book.shelf.put(number, Kind.THREAD, thread_id, join(found))
     book.settle_counters(thread_id)
     book.moved(thread_id)
-    if own is not None and "thread_members" in book.kept:
-        book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(own, thread_id, book.me))
+    if member is not None and "thread_members" in book.kept:
+        book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, member)
 
 
 def thread_create(book: Book, d: bytes) -> None:
@@ -65,7 +79,7 @@ def thread_create(book: Book, d: bytes) -> None:
     _put(book, number, head.id, found)
     if new and head.parent_id is not None and book.place_of(head.parent_id) is not None:
         parent = book.shelf.get(number, Kind.CHANNEL, head.parent_id)
-        if parent is not None and fields(parent).get("type") in FORUMS:
+        if parent is not None and fields_inside(parent).get("type") in FORUMS:
             book.tip(head.parent_id, head.id)
 
 
@@ -98,31 +112,36 @@ def thread_delete(book: Book, d: bytes) -> None:
 def thread_list_sync(book: Book, d: bytes) -> None:
     """Says all about the threads of ``channel_ids`` (absent: of the guild), those without any included."""
     found = fields(d)
-    guild_id = snowflake(found.get("guild_id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if number is None:
-        return
-    parents = {snowflake(raw) for raw in raws(found["channel_ids"])} if "channel_ids" in found else None
+    number = book.number_of(needed_id(found, "guild_id"))
+    listed = found.get("channel_ids", NULL)
+    parents = None if listed == NULL else {needed_id({"": raw}, "") for raw in raws(listed)}
     threads = {}
     for raw in raws(found.get("threads")):
         thread = fields(raw)
-        thread_id = snowflake(thread.get("id"))
-        if thread_id is not None:
-            threads[thread_id] = thread
+        threads[needed_id(thread, "id")] = thread
+        _check_own(thread.get("member"))
+    members = [(needed_id(fields(raw), "id"), raw) for raw in raws(found.get("members"))]
+    if number is None:
+        return
     for thread_id, raw_thread in list(book.shelf.walk(number, Kind.THREAD)):
         if thread_id not in threads and (
-            parents is None or snowflake(fields(raw_thread).get("parent_id")) in parents
+            parents is None or snowflake(fields_inside(raw_thread).get("parent_id")) in parents
         ):
             drop_thread(book, number, thread_id)
     for thread_id, thread in threads.items():
         _put(book, number, thread_id, thread)
-    for raw in raws(found.get("members")):
-        _own(book, number, raw)
+    for thread_id, raw in members:
+        _own(book, number, thread_id, raw)
 
 
-def _own(book: Book, number: int, raw: msgspec.Raw) -> None:
-    thread_id = snowflake(fields(raw).get("id"))
-    if thread_id is None or "thread_members" not in book.kept:
+def _check_own(raw: msgspec.Raw | None) -> None:
+    """Raise where the bot's own membership in a thread is no object."""
+    if raw is not None and raw != NULL:
+        fields(raw)
+
+
+def _own(book: Book, number: int, thread_id: int, raw: msgspec.Raw) -> None:
+    if "thread_members" not in book.kept:
         return
     if book.place_of(thread_id) == (number, Kind.THREAD):
         book.shelf.put(number, Kind.THREAD_MEMBER, thread_id, own_member(raw, thread_id, book.me))
@@ -130,45 +149,59 @@ def _own(book: Book, number: int, raw: msgspec.Raw) -> None:
 
 def thread_member_update(book: Book, d: bytes) -> None:
     """The bot's own membership; of an unknown thread it says nothing."""
-    guild_id = snowflake(fields(d).get("guild_id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
+    found = fields(d)
+    guild_id, thread_id = needed_id(found, "guild_id"), needed_id(found, "id")
+    number = book.number_of(guild_id)
     if number is not None:
-        _own(book, number, msgspec.Raw(bytes(d)))
+        _own(book, number, thread_id, msgspec.Raw(bytes(d)))
 
 
 def thread_members_update(book: Book, d: bytes) -> None:
     """The thread's count; members and presences that come along; the bot itself taken out of a private thread."""
     found = fields(d)
-    guild_id, thread_id = snowflake(found.get("guild_id")), snowflake(found.get("id"))
-    number = book.number_of(guild_id) if guild_id is not None else None
-    if number is None or guild_id is None or thread_id is None:
+    guild_id, thread_id = needed_id(found, "guild_id"), needed_id(found, "id")
+    count = needed_count(found, "member_count") if found.get("member_count", NULL) != NULL else None
+    arrivals = [_read_arrival(fields(raw)) for raw in raws(found.get("added_members"))]
+    removed = {needed_id({"": item}, "") for item in raws(found.get("removed_member_ids"))}
+    number = book.number_of(guild_id)
+    if number is None:
         return
     raw = book.shelf.get(number, Kind.THREAD, thread_id) if "threads" in book.kept else None
-    if raw is not None and "member_count" in found:
+    if raw is not None and count is not None:
         thread = fields(raw)
-        count = snowflake(found["member_count"])
-        if count is not None and thread.get("member_count") != found["member_count"]:
+        if snowflake(thread.get("member_count")) != count:
             book.shelf.replace(
                 number, Kind.THREAD, thread_id, join({**thread, "member_count": integer(count)})
             )
-    for added in raws(found.get("added_members")):
-        _added(book, guild_id, number, thread_id, fields(added))
-    removed = {snowflake(item) for item in raws(found.get("removed_member_ids"))}
-    if raw is None or book.me not in removed:
+    for arrival in arrivals:
+        _take_arrival(book, guild_id, number, thread_id, arrival)
+    if raw is None or book.me is None or book.me not in removed:
         return
-    granted = permissions(book, guild_id, book.me, thread_id) if book.me is not None else None
-    if fields(raw).get("type") == PRIVATE_THREAD and not (granted or 0) & MANAGE_THREADS:
+    granted = permissions(book, guild_id, book.me, thread_id)
+    if fields_inside(raw).get("type") == PRIVATE_THREAD and not (granted or 0) & MANAGE_THREADS:
         drop_thread(book, number, thread_id)
     else:
         book.shelf.remove(number, Kind.THREAD_MEMBER, thread_id)
 
 
-def _added(book: Book, guild_id: int, number: int, thread_id: int, added: Fields) -> None:
-    member, presence = added.get("member"), added.get("presence")
+def _read_arrival(added: Fields) -> Fields:
+    """One who joined a thread, if all of it that is taken can be read."""
+    for name in ("id", "user_id"):
+        if added.get(name, NULL) != NULL:
+            needed_id(added, name)
+    for name in ("member", "presence"):
+        if added.get(name, NULL) != NULL:
+            id_of(fields(added[name])["user"])
+    return added
+
+
+def _take_arrival(book: Book, guild_id: int, number: int, thread_id: int, added: Fields) -> None:
+    member, presence = added.get("member", NULL), added.get("presence", NULL)
     user_id = snowflake(added.get("user_id"))
     if user_id is not None and user_id == book.me:
-        _own(book, number, msgspec.Raw(join(added)))
-    if member is not None and member != msgspec.Raw(b"null"):
+        own_thread = snowflake(added.get("id"))
+        _own(book, number, thread_id if own_thread is None else own_thread, msgspec.Raw(join(added)))
+    if member != NULL:
         take_carried(book, guild_id, bytes(member))
-    if presence is not None and presence != msgspec.Raw(b"null"):
+    if presence != NULL:
         take_presence(book, number, fields(presence))

@@ -9,16 +9,16 @@ import msgspec
 
 from rateway.cache.book import Book
 from rateway.cache.hot import less
-from rateway.cache.objects import NULL
+from rateway.cache.objects import NULL, Snowflake
 from rateway.cache.shelf import Kind
 
 __all__ = ["voice_state_update"]
 
 
 class _VoiceState(msgspec.Struct, gc=False):
-    user_id: int
-    guild_id: int | None = None
-    channel_id: int | None = None
+    user_id: Snowflake
+    guild_id: Snowflake | None = None
+    channel_id: Snowflake | None = None
     member: msgspec.Raw = NULL
 
 

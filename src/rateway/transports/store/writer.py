@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from rateway.cache.machine import Cache
 from rateway.cache.policy import CachePolicy
 from rateway.cache.prune import adopt_policy, mark_incomplete, prune
 from rateway.cache.storage import Table
+from rateway.cache.unread import Unread
 from rateway.transports.store.opening import (
     MAP_SIZE,
     Opened,
@@ -31,6 +33,9 @@ __all__ = ["Store"]
 # A reader's process that was killed leaves its slot behind, and LMDB keeps every page that it could still see: after
 # so many commits (a minute, say) the slots of the dead are freed.
 READER_CHECK_COMMITS = 4_096
+
+# A fault that stays, or comes and goes, is said so often.
+SAY_AGAIN_S = 60.0
 
 
 class Store(Door):
@@ -51,6 +56,9 @@ class Store(Door):
         self._broken = False
         self._begun = False
         self._commits = 0
+        self._unsaid: list[str] = []
+        self._said = ""
+        self._said_at = -math.inf
 
     @classmethod
     def open(
@@ -125,13 +133,19 @@ class Store(Door):
             return self._cache.apply(shard_id, seq, name, d)
         except (lmdb.Error, OSError) as error:
             self._fail(fault_of(error, self.path))
-        # A mistake of ours in one reducer must not stop the stream of events: it is counted, said, and the guilds
-        # are marked as incomplete.
+        # A mistake of ours in one reducer must not stop the stream of events. (What Discord may write is none: that
+        # ends in the cache.) What the reducer has written by then is unknown: it is counted, said, and the guilds are
+        # marked as incomplete.
         except Exception as error:  # noqa: BLE001
+            self._cache.refuse(shard_id, name, d, error)
             self._fail(
                 StoreFault(f"{name} could not be taken into the cache: {type(error).__name__}: {error}")
             )
         return None
+
+    def begin_session(self, shard_id: int, session_id: str) -> None:
+        """A new session of a shard begins; its READY is the next event. ``session_id`` is the gateway's name of it."""
+        self._cache.begin(shard_id, session_id)
 
     def applied(self, shard_id: int) -> int:
         """The highest sequence whose effect is in the cache (0: none)."""
@@ -144,8 +158,23 @@ class Store(Door):
 
     @property
     def failures(self) -> dict[str, int]:
-        """Event name → how often its payload was not understood (the event itself goes on to the exchange)."""
+        """Event name → how often not all of it was understood (the event itself goes on to the exchange)."""
         return self._cache.failures
+
+    @property
+    def unread(self) -> Unread:
+        """The account of what could not be taken into the cache."""
+        return self._cache.unread
+
+    def take_lines(self) -> list[str]:
+        """Lines for the log that nobody has written yet: faults of the store, and what could not be read of events."""
+        lines, self._unsaid = self._unsaid, []
+        return lines + self._cache.unread.take_lines()
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether :meth:`take_lines` has any; asked at each end of a wake-up."""
+        return bool(self._unsaid or self._cache.unread.lines)
 
     def commit(self) -> StoreFault | None:
         """End the open transaction: all of it is visible to every reader, or none. Cheap when nothing is open."""
@@ -172,16 +201,25 @@ class Store(Door):
     def _fail(self, fault: StoreFault) -> None:
         """Drop what was not committed. What it would have changed is missing from now on, and said to be."""
         self.fault = fault
+        self._say(fault.words)
         self._broken = True
         self._storage.abort()
-        failures = self._cache.failures
         try:
-            self._cache = Cache(self._storage, self.policy)
+            self._cache = Cache(self._storage, self.policy, self._cache.unread)
             self.lead_to(self._cache.usual(), self._storage.waiting)
             self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
-        self._cache.failures = failures
+            self._say(self.fault.words)
+
+    def _say(self, words: str) -> None:
+        """Keep a fault for the log before a commit that succeeds clears it; the same one again once a minute."""
+        now = time.monotonic()
+        if words != self._said or now >= self._said_at + SAY_AGAIN_S:
+            self._said, self._said_at = words, now
+            self._unsaid.append(
+                f"{words}; what was not written is marked as incomplete until the guilds come anew"
+            )
 
     def prune(self, shard_count: int, shards: Collection[int]) -> int:
         """Drop guilds that another layout put here: those of none of these shards. How many there were."""
