@@ -148,7 +148,7 @@ _MESSAGE = Shape(
 )
 _REACTION = Shape(
     {"channel_id": _id, "message_id": _id},
-    firm={"guild_id": _id, "user_id": _id, "emoji": _OBJECT},
+    firm={"guild_id": _id, "user_id": _id},
     may={"member": _OF_USER},
 )
 _VOTE = Shape({"channel_id": _id, "message_id": _id, "answer_id": _id}, firm={"user_id": _id})
@@ -265,11 +265,12 @@ def _readable(d: bytes, say: Say) -> bytes:
             say("a string has half a surrogate pair")
             d = whole
     try:
-        return compact(d)
+        fields(d)
     except RecursionError:
-        return compact(_shallow(d, say))
+        d = _shallow(d, say)
     except UNREADABLE:
         return d
+    return compact(d)
 
 
 def _shallow(d: bytes, say: Say) -> bytes:

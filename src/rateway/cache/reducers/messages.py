@@ -208,6 +208,9 @@ def _of_message(d: bytes) -> tuple[Fields, int, int]:
     return found, needed_id(found, "channel_id"), needed_id(found, "message_id")
 
 
+_NO_EMOJI = "emoji has neither an id nor a name"
+
+
 def _emoji_key(emoji: msgspec.Raw | None) -> int | str | None:
     """What tells emojis apart: the id, for those of Unicode the name (a deleted one has lost its name), however it is
     written (in escapes, or as the character).
@@ -227,10 +230,7 @@ def _number(found: Fields, name: str) -> int:
     return snowflake(found.get(name)) or 0
 
 
-def _react(old: Fields, event: Fields, change: int, mine: bool) -> Fields:
-    wanted = _emoji_key(event.get("emoji"))
-    if wanted is None:
-        return old
+def _react(old: Fields, event: Fields, wanted: int | str, change: int, mine: bool) -> Fields:
     burst = event.get("burst") == _TRUE
     reactions = objects_inside(old.get("reactions"))
     for reaction in reactions:
@@ -265,8 +265,12 @@ def _with_reactions(old: Fields, kept: list[msgspec.Raw]) -> Fields:
 
 def _reaction(book: Book, d: bytes, change: int) -> None:
     event, channel_id, message_id = _of_message(d)
+    wanted = _emoji_key(event.get("emoji"))
+    if wanted is None:
+        book.leave_out(_NO_EMOJI)
+        return
     mine = book.me is not None and snowflake(event.get("user_id")) == book.me
-    _change(book, channel_id, message_id, lambda old: _react(old, event, change, mine))
+    _change(book, channel_id, message_id, lambda old: _react(old, event, wanted, change, mine))
 
 
 def reaction_add(book: Book, d: bytes) -> None:
@@ -297,6 +301,7 @@ def reactions_clear_emoji(book: Book, d: bytes) -> None:
     event, channel_id, message_id = _of_message(d)
     wanted = _emoji_key(event.get("emoji"))
     if wanted is None:
+        book.leave_out(_NO_EMOJI)
         return
 
     def change(old: Fields) -> Fields:

@@ -12,6 +12,7 @@ from rateway.cache.book import Book
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.heads import Id
 from rateway.cache.objects import (
+    MOST_ID,
     NULL,
     UNREADABLE,
     fields,
@@ -76,9 +77,12 @@ def _guilds_in(raw: msgspec.Raw, book: Book) -> tuple[set[int], bool]:
     guilds that are not in it.
     """
     try:
-        return {guild.id for guild in _ids(raw)}, True
+        listed = {guild.id for guild in _ids(raw)}
     except UNREADABLE:
-        book.leave_out("guilds is no array of objects with an id")
+        listed = {MOST_ID + 1}
+    if max(listed, default=0) <= MOST_ID:
+        return listed, True
+    book.leave_out("guilds is no array of objects with an id")
     items = [fields_inside(item) for item in raws_inside(raw)]
     return {guild_id for item in items if (guild_id := snowflake(item.get("id"))) is not None}, False
 

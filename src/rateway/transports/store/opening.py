@@ -17,6 +17,7 @@ import lmdb
 from rateway.cache.pages import DICTIONARY_HASH
 from rateway.cache.storage import Table
 from rateway.transports.folder import refuse_links
+from rateway.transports.store.cut import is_cut
 from rateway.transports.store.reserve import Reserve, reserves
 from rateway.transports.store.tables import MAX_DATABASES, Tables, branches_of, open_tables
 
@@ -38,6 +39,8 @@ MAX_READERS = 512
 
 # Changes with anything that makes old bytes unreadable: keys, rows, pages, the dictionary that pages need.
 FORMAT = f"rateway 2 {DICTIONARY_HASH}"
+
+CUT = "its file ends before its pages do (copied in part)"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FILES = ("data.mdb", "lock.mdb")
@@ -93,9 +96,13 @@ def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         for _ in range(2):
             existed = (path / _FILES[0]).exists()
+            tables: Tables | None = None
             try:
-                tables = _open(path, map_size)
-                distrust = _distrust(tables, mark) if existed else None
+                if existed and is_cut(path / _FILES[0]):
+                    distrust = CUT
+                else:
+                    tables = _open(path, map_size)
+                    distrust = _distrust(tables, mark) if existed else None
             except (
                 lmdb.CorruptedError,
                 lmdb.InvalidError,
@@ -127,6 +134,8 @@ def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: in
     """A store that cannot be written, for reading; nobody else may use it meanwhile."""
     try:
         refuse_links(path, _FILES[0])
+        if is_cut(path / _FILES[0]):
+            return StoreFault(f"the store {path} cannot be used: {CUT}")
         env = lmdb.open(
             str(path), map_size=map_size, max_dbs=MAX_DATABASES, readonly=True, create=False, lock=False
         )
@@ -236,6 +245,8 @@ def open_for_reading(path: Path, map_size: int = MAP_SIZE) -> Tables | StoreFaul
     """A store that another process writes."""
     try:
         refuse_links(path, *_FILES)
+        if is_cut(path / _FILES[0]):
+            return StoreFault(f"the store {path} cannot be used: {CUT}")
         env = lmdb.open(
             str(path),
             map_size=map_size,
