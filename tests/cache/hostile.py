@@ -74,7 +74,7 @@ def hostile(d: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.1:
         return chance.choice(WHOLE)
     raw = spoilt(d, chance)
-    return raw.replace(b":", b" :\n ") if chance.random() < 0.1 else raw
+    return raw.replace(b'":', b'" :\n ') if chance.random() < 0.1 else raw
 
 
 def reasons_for(name: str, d: bytes) -> tuple[bytes | None, list[str]]:

@@ -97,6 +97,7 @@ def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size:
         for _ in range(2):
             existed = (path / _FILES[0]).exists()
             tables: Tables | None = None
+            distrust: str | None
             try:
                 if existed and is_cut(path / _FILES[0]):
                     distrust = CUT
