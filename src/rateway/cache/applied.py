@@ -7,7 +7,10 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Applied", "Cause", "SessionRecord"]
+__all__ = ["INCARNATION", "Applied", "Cause", "SessionRecord"]
+
+# Between Discord's id of a session and the number that tells it from others with that id.
+INCARNATION = "~"
 
 Cause = Literal["start", "join", "available", "left", "outage"]
 
@@ -51,3 +54,14 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     failed_at: int = 0
     """The sequence after which a message could not be read, 0 for none: at the second time there the session is given
     up."""
+    number: int = 0
+    """Above 0 where ``session_id`` was the id of an earlier session of this shard as well."""
+    repeats: int = 0
+    """How many sessions of this shard had the id of an earlier one: the greatest ``number`` so far."""
+    earlier: tuple[str, ...] = ()
+    """Short hashes of the ids of this shard's latest sessions."""
+
+    @property
+    def name(self) -> str:
+        """The session as workers see it in ids of messages: Discord's id, and a number where that is not its own."""
+        return f"{self.session_id}{INCARNATION}{self.number}" if self.number else self.session_id

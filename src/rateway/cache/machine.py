@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from rateway.cache.applied import Applied
+from rateway.cache.applied import INCARNATION, Applied
 from rateway.cache.before import BEFORE
 from rateway.cache.book import Book
 from rateway.cache.hot import is_text
@@ -24,9 +24,6 @@ from rateway.cache.storage import Storage, Table
 from rateway.cache.unread import Unread
 
 __all__ = ["Cache", "Usual"]
-
-# Between Discord's id of a session and the number that tells it from others with that id.
-INCARNATION = "~"
 
 # What reading a payload may raise, whatever is in it. (A mistake of the gateway's own raises other things.)
 PAYLOAD_FAULTS = (
@@ -120,7 +117,7 @@ class Cache:
 
     def applied(self, shard_id: int) -> int:
         """The highest sequence whose effect is in the cache."""
-        return self._positions.get(shard_id, 0)
+        return max(0, self._positions.get(shard_id, 0))
 
     def session_of(self, shard_id: int) -> str | None:
         """The session that :meth:`applied` counts in."""
@@ -134,7 +131,7 @@ class Cache:
         if self._sessions.get(shard_id) != session_id:
             self._sessions[shard_id] = session_id
             self._positions[shard_id] = 0
-        return self._positions.get(shard_id, 0)
+        return self.applied(shard_id)
 
     def begin(self, shard_id: int, session_id: str) -> None:
         """A new session begins, whose READY is the next event: nothing of it has been applied.

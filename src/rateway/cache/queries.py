@@ -75,8 +75,9 @@ def _with_lists(
         yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
         before = b""
         word, kind = _LISTS_OF_GUILD[name]
+        inside = bytes if kind in _NAMING_THEIR_GUILD else _plain
         items = view.all_told(number, kind)
-        yield from array_of(asking.slimmed(word, _plain(item)) for _, item in items)
+        yield from array_of(asking.slimmed(word, inside(item)) for _, item in items)
     yield b"}"
 
 
@@ -84,6 +85,10 @@ def _plain(told: bytes) -> bytes:
     """An entity inside its guild, where ``guild_id`` would say nothing."""
     return less(told, (b"guild_id",))
 
+
+# What names its guild inside a GUILD_CREATE as well; all other kinds of entities do not
+# (https://docs.discord.com/developers/events/gateway-events#guild-create, and what libraries read of its payloads).
+_NAMING_THEIR_GUILD = frozenset({Kind.THREAD, Kind.STICKER, Kind.STAGE, Kind.SCHEDULED_EVENT, Kind.SOUND})
 
 _LISTS_OF_GUILD: Mapping[str, tuple[str, Kind]] = {
     "channels": ("channels", Kind.CHANNEL),

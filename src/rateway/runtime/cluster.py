@@ -185,7 +185,7 @@ class Cluster:
         session = None
         if record is not None and self._keeper.fits(record):
             session = self._restored(record)
-            stream.restore(record.session_id, record.settled)
+            stream.restore(record.name, record.settled)
             self._keeper.restore(record)
         elif record is not None and record.session_id and record.token_hash == tools.token_hash:
             self._give_up(record)
@@ -226,7 +226,7 @@ class Cluster:
             reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
         gap = messages.Gap(
             shard=record.shard_id,
-            old_session=record.session_id,
+            old_session=record.name,
             settled=record.settled,
             received=record.settled,
             reason=reason,
@@ -251,8 +251,12 @@ class Cluster:
         self.store, self.store_words = store, "ok"
         if self.tools.settings.cache_enabled:
             self._keep_in(store)
-        sessions = {number: shard.conversation.session_id for number, shard in self.shards.items()}
-        store.take_over({number: session for number, session in sessions.items() if session is not None})
+        sessions = {
+            number: self._keeper.session(number)
+            for number, shard in self.shards.items()
+            if shard.conversation.session_id is not None
+        }
+        store.take_over(sessions)
         self._keeper.take_store(store)
         self._settled_moved.set()
 
@@ -398,24 +402,34 @@ class Cluster:
             self.skip(shard, seq)
             return
         if applied.before is not None:
-            message_id = f"{shard.conversation.session_id}:{shard.shard_id}:{seq}:before"
+            session = self._keeper.session(shard.shard_id)
+            message_id = f"{session}:{shard.shard_id}:{seq}:before"
             self.publisher.publish_own(f"{name}.before", applied.before, message_id)
         shard.stream.publish(name, body, seq, replayed, repeat, applied.cause)
 
     def _end_of_wake_up(self) -> None:
-        if self._cache is not None:
-            self._cache.commit()
+        cache = self._cache
+        if cache is not None:
+            cache.commit()
+            if cache.has_lines:
+                self._say_faults(cache)
         self._gathering.worked(self.publisher.woken_at)
+
+    def _say_faults(self, cache: Store) -> None:
+        for line in cache.take_lines():
+            log.warning("%s", line, extra={"cluster": self.number, "action": "cache"})
 
     # Sessions.
 
     def session_started(self, shard: Shard, order: SessionStarted) -> None:
         shard_id = shard.shard_id
-        self.streams[shard_id].begin(order.session_id)
-        self._keeper.started(shard_id, order.session_id, order.resume_url, 1, order.compression or "")
-        gaps = [
-            messages.with_new_session(gap, order.session_id) for gap in self._keeper.pending_gaps(shard_id)
-        ]
+        session = self._keeper.started(
+            shard_id, order.session_id, order.resume_url, 1, order.compression or ""
+        )
+        self.streams[shard_id].begin(session)
+        if self._cache is not None:
+            self._cache.begin_session(shard_id, session)
+        gaps = [messages.with_new_session(gap, session) for gap in self._keeper.pending_gaps(shard_id)]
         self._keeper.remember_gaps(shard_id, gaps)
         self._tell_pending(shard_id)
         # After this message has been handled, and so READY with it.
@@ -464,7 +478,7 @@ class Cluster:
         wall = time.time()
         gap = messages.Gap(
             shard=shard.shard_id,
-            old_session=order.session_id,
+            old_session=self._keeper.session(shard.shard_id) or order.session_id,
             settled=self.streams[shard.shard_id].settled,
             received=order.received_seq,
             new_session=None,
@@ -514,6 +528,7 @@ class Cluster:
                 # Guilds have stopped coming, and perhaps all events with them: what waits for the index, which every
                 # lookup goes through until then, moves on by itself.
                 self._cache.commit()
+                self._say_faults(self._cache)
                 self._settled_moved.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_EVERY_S):

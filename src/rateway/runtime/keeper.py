@@ -8,6 +8,7 @@ session no longer has leave the cache in one transaction with the note that this
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,9 @@ import msgspec
 
 from rateway.contract import messages
 from rateway.transports.store import SessionRecord, StoreFault
+
+# Ids that a shard's new session is compared with. A server that repeats ids repeats the latest.
+MOST_EARLIER = 8
 
 
 class SessionStore(Protocol):
@@ -60,6 +64,7 @@ class SessionKeeper:
 
     def restore(self, record: SessionRecord) -> None:
         """What the store held at the start: a session that is being resumed, or what is to be told of a lost one."""
+        record = _with_own_id(record)
         gaps = (record.pending_gap or b"").splitlines()
         before = messages.lost_session(gaps[-1]) if gaps and not record.session_id else ""
         self._kept[record.shard_id] = _Kept(record, ready_seq=0, before=before, stored=record)
@@ -103,23 +108,42 @@ class SessionKeeper:
         """A stored session that does not fit: it stays written down until the next one's READY takes its place,
         and the gap is told then, also by a later start that finds it again.
         """
-        blank = _replaced(record, session_id="", settled=0, pending_gap=_join(record.pending_gap, gap))
-        self._kept[record.shard_id] = _Kept(blank, ready_seq=0, before=record.session_id, stored=record)
+        record = _with_own_id(record)
+        blank = _replaced(
+            record, session_id="", number=0, settled=0, pending_gap=_join(record.pending_gap, gap)
+        )
+        self._kept[record.shard_id] = _Kept(blank, ready_seq=0, before=record.name, stored=record)
 
     def started(
         self, shard_id: int, session_id: str, resume_url: str, ready_seq: int, compression: str = ""
-    ) -> None:
-        """READY came: a new session. What must still be told of those before stays with the shard."""
+    ) -> str:
+        """READY came: a new session, and the name that it has from now on (:attr:`SessionRecord.name`).
+
+        What must still be told of those before stays with the shard. Not every server gives each session an id of its
+        own; by its name no session is taken for an earlier one.
+        """
         before = self._kept.get(shard_id)
+        blank = self._blank(shard_id, before.record if before else None)
+        known = _hash_of(session_id)
+        repeats = blank.repeats + (known in blank.earlier)
         record = _replaced(
-            self._blank(shard_id, before.record if before else None),
+            blank,
             session_id=session_id,
             resume_url=resume_url,
             compression=compression,
+            number=repeats if known in blank.earlier else 0,
+            repeats=repeats,
+            earlier=(*[each for each in blank.earlier if each != known], known)[-MOST_EARLIER:],
         )
-        former = before.record.session_id or before.before if before else ""
+        former = before.record.name or before.before if before else ""
         self._kept[shard_id] = _Kept(record, ready_seq, former, before.stored if before else None)
         self._unwritten.add(shard_id)
+        return record.name
+
+    def session(self, shard_id: int) -> str:
+        """The name of a shard's session; empty when it has none."""
+        kept = self._kept.get(shard_id)
+        return kept.record.name if kept else ""
 
     def failed(self, shard_id: int, failed_at: int) -> None:
         """A message could not be read after that sequence (0: none). Written down at once: a restart has to know."""
@@ -143,7 +167,7 @@ class SessionKeeper:
         known = self._kept.get(shard_id)
         former = self._blank(shard_id, known.record if known else None)
         blank = _replaced(former, wall=wall, pending_gap=_join(former.pending_gap, gap))
-        self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.session_id if known else "")
+        self._kept[shard_id] = _Kept(blank, ready_seq=0, before=known.record.name if known else "")
         self._put(self._kept[shard_id], blank)
         if self.commit() is not None:
             self._kept[shard_id].stored = None
@@ -229,8 +253,15 @@ class SessionKeeper:
 
     def forget_all(self) -> None:
         """The sessions were ended on purpose: nothing is left to resume."""
-        for shard_id in self._kept:
-            if self._store is not None:
+        for shard_id, kept in self._kept.items():
+            if self._store is None:
+                continue
+            if kept.record.repeats:
+                # What is known of a server that repeats ids outlives them.
+                self._store.put_session(
+                    _replaced(self._blank(shard_id, kept.record), pending_gap=None, pending_left=())
+                )
+            else:
                 self._store.drop_session(shard_id)
         self._kept.clear()
         self._unwritten.clear()
@@ -254,6 +285,8 @@ class SessionKeeper:
             pending_left=former.pending_left if former else (),
             presence=former.presence if former else None,
             presence_setting=former.presence_setting if former else "",
+            repeats=former.repeats if former else 0,
+            earlier=former.earlier if former else (),
         )
 
     def _put(self, kept: _Kept, record: SessionRecord) -> None:
@@ -261,6 +294,19 @@ class SessionKeeper:
             self._store.put_session(record)
         kept.stored = record
         self._unwritten.discard(record.shard_id)
+
+
+def _with_own_id(record: SessionRecord) -> SessionRecord:
+    """A record that knows its own session's id, which those of version 0.3.0 and before do not."""
+    known = _hash_of(record.session_id)
+    if not record.session_id or known in record.earlier:
+        return record
+    return _replaced(record, earlier=(*record.earlier, known)[-MOST_EARLIER:])
+
+
+def _hash_of(session_id: str) -> str:
+    """Enough of a hash to recognise an id; two ids with the same one cost a number behind the second."""
+    return hashlib.blake2b(session_id.encode(), digest_size=4).hexdigest()
 
 
 def _join(gaps: bytes | None, gap: bytes) -> bytes:

@@ -96,6 +96,11 @@ METRICS: tuple[Row, ...] = (
     _row("query_seconds", "process", "From a query's arrival to its answer.", "histogram"),
     _row("cache_entities", "cluster kind", "Entities in the cache; `unavailable_guilds` are guilds too."),
     _row("cache_bytes", "cluster", "Size of the store on disk, its reserve included."),
+    _row(
+        "cache_unread_events_total",
+        "cluster outcome",
+        "Events that the cache could not read in full: `left_out`: all but a part is in it; `not_applied`: nothing is.",
+    ),
     _row("store_ok", "cluster", "1 while sessions and cache can be written down."),
     _row("process_cpu_seconds_total", "process", "CPU seconds of each process."),
     _row("process_memory_bytes", "process", "Resident memory of each process."),
@@ -201,6 +206,8 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_spool_bytes", cluster, publisher.spool_bytes)
         say("rateway_paused", cluster, publisher.paused)
         say("rateway_store_ok", cluster, cluster.store == "ok")
+        for outcome in ("left_out", "not_applied"):
+            say("rateway_cache_unread_events_total", cluster, cluster.cache_unread.get(outcome, 0), outcome)
         for outcome, count in cluster.commands.items():
             say("rateway_commands_total", cluster, count, outcome)
         for reason, count in cluster.refused_messages.items():

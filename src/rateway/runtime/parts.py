@@ -103,6 +103,7 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         query_buckets=_cumulative(responder.query_times.counts()) if responder else {},
         query_seconds=responder.query_times.total if responder else 0.0,
         events_per_s=cluster.pace.rate,
+        cache_unread=_unread(cluster),
     )
 
 
@@ -130,6 +131,14 @@ def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
     ended = time.monotonic()
     cluster.cache_counts = (ended + COUNT_AGAIN * (ended - began), found)
     return found
+
+
+def _unread(cluster: Cluster) -> dict[str, int]:
+    """Events that the cache could not read in full, by what became of them."""
+    if cluster.store is None or not cluster.tools.settings.cache_enabled:
+        return {}
+    unread = cluster.store.unread
+    return {"left_out": unread.left_out, "not_applied": unread.not_applied}
 
 
 def _store_words(cluster: Cluster) -> str:
@@ -224,4 +233,6 @@ def _notes(worker: Worker) -> list[str]:
         words = _store_words(cluster)
         if words != "ok":
             notes.append(f"cluster {cluster.number}: {words}")
+        if cluster.store is not None and (note := cluster.store.unread.note()):
+            notes.append(f"cluster {cluster.number}: {note}")
     return notes

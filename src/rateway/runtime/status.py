@@ -111,6 +111,9 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """Events received, over the last five seconds."""
     refused_messages: dict[str, int] = {}
     """Queries and commands that were refused before they were looked at, by reason (docs/metrics.md)."""
+    cache_unread: dict[str, int] = {}
+    """Events that the cache could not read in full: how many lack a part there (``left_out``), how many are not in it
+    at all (``not_applied``)."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):

@@ -39,6 +39,9 @@ class Numbering:
         s = envelope.s
         if s is None:
             return received, 0, "a dispatch without a sequence"
+        if s == 0 and received == 0 and envelope.t == "READY":
+            # Some servers begin at 0.
+            return 0, 0, None
         if not 1 <= s <= MAX_SEQUENCE:
             envelope.s = None
             return received, 0, "a dispatch with a sequence that cannot be one; it counts as without"

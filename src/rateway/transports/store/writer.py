@@ -100,7 +100,7 @@ class Store(Door):
         for _, value in self._storage.scan(Table.SESSIONS, b"", b"\xff" * 9):
             record = msgspec.msgpack.decode(value, type=SessionRecord)
             if self.policy.enabled:
-                applied = self._cache.position_in(record.shard_id, record.session_id)
+                applied = self._cache.position_in(record.shard_id, record.name)
                 record = msgspec.structs.replace(record, applied=applied)
             found.append(record)
         return found
