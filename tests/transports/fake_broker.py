@@ -56,6 +56,8 @@ class FakeBroker:
     asleep: bool = False
     received: list[Received] = field(default_factory=list)
     methods: list[Frame] = field(default_factory=list)
+    # The channel that the method came on which is answered just now.
+    answering: int = 1
     heartbeats: int = 0
     connections: int = 0
     channels: int = 0
@@ -193,6 +195,7 @@ class FakeBroker:
                     continue
                 if isinstance(found, spec.Confirm.Select):
                     tag = 0
+                self.answering = _channel
                 self._answer(found)
                 self._changed.set()
                 if isinstance(found, spec.Connection.CloseOk | spec.Connection.Close):

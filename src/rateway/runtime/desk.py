@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TURN_S = 0.001
 # Queries that wait in one process, and the answers begun to them: thousands of usual ones, or a few of the largest.
 MOST_BYTES = 64 << 20
+# Whoever asks for much leaves room for those who ask for little.
+SMALL_BYTES = 64 << 10
+LARGE_SHARE = 0.75
 # What one query of a batch takes once it is read, and one name of its fields.
 QUERY_BYTES = 256
 FIELD_BYTES = 64
@@ -176,7 +179,8 @@ class QueryDesk:
         if len(self._waiting) + len(self._parked) >= self._limit:
             waiting.fail(Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already"))
             return
-        if self._bytes + waiting.weight > self._most_bytes:
+        room = self._most_bytes if waiting.weight <= SMALL_BYTES else self._most_bytes * LARGE_SHARE
+        if self._bytes + waiting.weight > room:
             words = f"queries of {self._bytes >> 20} MiB wait already, their answers included"
             waiting.fail(Fault(ErrorCode.QUEUE_FULL, words))
             return
@@ -261,7 +265,7 @@ class QueryDesk:
             return
         if not done:
             self._bytes += waiting.begun - begun
-            while self._bytes > self._most_bytes and self._give_up_largest():
+            while self._bytes > self._most_bytes * LARGE_SHARE and self._give_up_largest():
                 pass
 
     def _end(self, waiting: _Waiting, begun: int | None = None) -> None:
