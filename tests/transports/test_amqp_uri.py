@@ -10,9 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rateway.config import ConfigurationError, load
 from rateway.transports.amqp.uri import AmqpAddress, parse
 
 
@@ -60,8 +61,9 @@ def test_an_address_is_read_as_rabbitmq_documents_it(uri: str, expected: AmqpAdd
         ("amqp://u:s3cret@h:port", "the port must be a number"),
         ("amqp://u:s3cret@h:0", "the port must be a number"),
         ("amqp://u:s3cret@h:70000", "the port must be a number"),
-        ("amqp://u:s3/cret@h", "the port must be a number"),
-        ("amqp://u:s3cret#x@h", "'#'"),
+        ("amqp://u:s3/cret@h", "%2F for '/'"),
+        ("amqp://u:s3cret#x@h", "%23"),
+        ("amqp://u:s3cret@h/#x", "'#'"),
         ("amqp://u:s3@cret@h", "two '@'"),
         ("amqp://u:s3cret@h/a/b", "%2F"),
         ("amqp://u:s3cret@h/?heartbeet=5", "did you mean heartbeat"),
@@ -83,6 +85,61 @@ def test_a_wrong_address_says_what_is_wrong_without_the_password(uri: str, words
         parse(uri)
     assert words in str(caught.value)
     assert "s3" not in str(caught.value) and "cret" not in str(caught.value)
+
+
+def parts_of(password: str) -> set[str]:
+    """What of a password must not be seen: runs of four characters that no message has of its own."""
+    return {password[at : at + 4] for at in range(len(password) - 3)}
+
+
+# No four of these characters, one after the other, stand in any message.
+SECRET = st.text("QXZJqxzj0918?#@/%:[]&=,;+\\é\n", min_size=4, max_size=16)
+
+
+@pytest.mark.checklist("K59")
+@given(
+    SECRET,
+    st.sampled_from(["amqp", "amqps"]),
+    st.sampled_from(["user:", "u%40x:", ":", ""]),
+    st.sampled_from(
+        ["@host", "@host:5672/vhost", "@a,b,c:1/", "@host/?heartbeat=5", "@", "", "/", "@[::1]/"]
+    ),
+)
+@example("qxzj?91qz", "amqp", "user:", "@host")
+@example("qxzj#91qz", "amqp", "user:", "@host/")
+@example("qxzj/91qz", "amqp", "user:", "@host")
+@example("1234/qxzj", "amqp", "user:", "@host")
+@example("p@12/qxzj", "amqp", "user:", "@host")
+@example("1234?qxzj=1", "amqps", "user:", "")
+@example("1234?verify=qxzj", "amqps", "user:", "@host")
+@example("qxzj%ff", "amqp", "user:", "@host")
+@example("qxzj?heartbeat=qzqz", "amqp", "user:", "@host/")
+def test_no_part_of_a_password_stands_in_an_error_or_in_what_is_shown_of_an_address(
+    password: str, scheme: str, user: str, rest: str
+) -> None:
+    given_as = f"{scheme}://{user}{password}{rest}"
+    said = []
+    try:
+        address = parse(given_as)
+        # Without an @ there is no password: what stands there is a host.
+        if "@" in given_as:
+            said += [str(address), repr(address), *map(str, address.nodes())]
+    except ValueError as error:
+        said.append(str(error))
+    try:
+        load(None, {"AMQP_URI": given_as, "DISCORD_TOKEN": "a.b.c", "INTENTS": "1", "HOME": "/root"})
+    except ConfigurationError as error:
+        said.append(str(error))
+    for each in said:
+        assert not [part for part in parts_of(password) if part in each], each
+
+
+@pytest.mark.checklist("K59")
+def test_a_password_with_an_unescaped_question_mark_says_what_to_write() -> None:
+    with pytest.raises(ValueError, match="%3F") as caught:
+        parse("amqp://bot:sw0rd?fish=marked@host:5672/vhost")
+    for part in ("sw0rd", "fish", "marked"):
+        assert part not in str(caught.value)
 
 
 def test_an_address_shows_no_password() -> None:

@@ -434,6 +434,8 @@ def _check_address(uri: str) -> None:
     try:
         parts = urlsplit(uri)
         usable = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+        # The rest of a password with an unescaped '/', '?' or '#': errors would show it as a virtual host, say.
+        usable = usable and not parts.fragment and "@" not in parts.path + parts.query
     except ValueError:
         usable = False
     if not usable:

@@ -16,6 +16,7 @@ from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
 from rateway.demo.scene import Options, SimulatorGone, WorkerGone
 from rateway.secret import Secret
+from rateway.transports.amqp.uri import parse
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
@@ -80,6 +81,12 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
     uri = os.environ.get("AMQP_URI")
+    try:
+        if uri:
+            parse(uri)
+    except ValueError as error:
+        print(f"rateway demo: AMQP_URI cannot be used: {error}", file=sys.stderr)
+        return EXIT_USAGE
     wanted = Options(
         seconds=options.seconds,
         rate=options.rate,

@@ -160,28 +160,34 @@ def _parse_one(uri: str) -> AmqpAddress:
     default_port = _PORTS.get(parts.scheme)
     if default_port is None or "://" not in uri:
         raise ValueError("the address must begin with amqp:// or amqps://")
+    # A '/', '?' or '#' in a password ends the part with user and host, and its rest would be taken for a virtual host
+    # or a parameter. Where no '@' stands behind that part, none of what is read there belongs to a password.
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise ValueError(
+            "the address has a '@' behind its host: in user or password write %2F for '/', %3F for '?', %23 for '#' "
+            "and %40 for '@'; in virtual host and parameters write %40 as well"
+        )
     if parts.fragment or uri.rstrip().endswith("#"):
         raise ValueError("the address has a '#': write it as %23 in user, password or virtual host")
     tls = parts.scheme == "amqps"
     user, password = _credentials(parts)
+    host, port, vhost = _host(parts), _port(parts, default_port), _vhost(parts.path)
+    place = AmqpAddress(host=host, port=port, tls=tls, user=user, password=password, vhost=vhost)
     known: dict[str, object] = {}
-    for name, value in _query(parts.query):
+    # Names and values are not shown: this may be the password of an address whose '@' and host were forgotten.
+    for number, (name, value) in enumerate(_query(parts.query), 1):
         if not tls and name in _TLS_ONLY:
             raise ValueError(f"the parameter {name} needs amqps://")
         read = _PARAMETERS.get(name)
         if read is None:
             near = difflib.get_close_matches(name, _PARAMETERS, n=1)
             hint = f", did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(_PARAMETERS))}"
-            raise ValueError(f"the parameter {name[:40]} is unknown{hint}")
+            raise ValueError(f"the parameter number {number} is unknown{hint}")
         key, converted = read(name, value)
         known[key] = converted
     if (known.get("keyfile") is not None) and known.get("certfile") is None:
         raise ValueError("the parameter keyfile needs certfile beside it")
     known.pop("", None)
-    host = _host(parts)
-    place = AmqpAddress(
-        host=host, port=_port(parts, default_port), tls=tls, user=user, password=password, vhost=_vhost(parts.path)
-    )  # fmt: skip
     return replace(place, **known)  # type: ignore[arg-type]  # each reader below returns its field's type
 
 
@@ -256,9 +262,7 @@ def _number(
 ) -> Callable[[str, str], tuple[str, int | float]]:
     def read(name: str, value: str) -> tuple[str, int | float]:
         if not (value.isascii() and value.isdigit() and least <= int(value[:12]) <= most):
-            raise ValueError(
-                f"the parameter {name} must be a number from {least} to {most}, not {value[:20]!r}"
-            )
+            raise ValueError(f"the parameter {name} must be a number from {least} to {most}")
         return key, int(value) if unit is None else int(value) * unit
 
     return read
@@ -278,7 +282,7 @@ def _word(
 ) -> Callable[[str, str], tuple[str, object]]:
     def read(name: str, value: str) -> tuple[str, object]:
         if value.lower() not in words:
-            raise ValueError(f"the parameter {name} must be {' or '.join(words)}, not {value[:20]!r}")
+            raise ValueError(f"the parameter {name} must be {' or '.join(words)}")
         return key, meaning(value.lower())
 
     return read
