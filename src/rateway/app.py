@@ -90,7 +90,9 @@ def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, 
         from rateway.transports.http.server import HttpServer
 
         yield observatory.run()
-        yield HttpServer(settings.http_address, settings.http_token, observatory.routes()).run()
+        server = HttpServer(settings.http_address, settings.http_token, observatory.routes())
+        observatory.turned_away = server.turned_away
+        yield server.run()
     if manager is not None:
         yield keep_informed(manager, observatory.condition)
 

@@ -11,6 +11,7 @@ import time
 import aiohttp
 import pytest
 
+from rateway.runtime.observatory import Observatory
 from rateway.secret import Secret
 from rateway.transports.http.answers import Answer, Route
 from rateway.transports.http.server import HttpServer, Limits
@@ -217,6 +218,111 @@ def test_a_thousand_idle_connections_do_not_keep_a_probe_out() -> None:
     run(scene())
 
 
+async def ask_and_not_read(port: int, request: bytes, times: int) -> socket.socket:
+    """A peer that asks and takes nothing: its buffer is as small as the kernel allows."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        # What the server does not read stays here; the requests that it has read are enough.
+        async with asyncio.timeout(0.05):
+            await loop.sock_sendall(sock, request * times)
+    return sock
+
+
+ASKED_AND_NOT_READ = {
+    "the page": ("/", 200),
+    "health": ("/health/ready", 5000),
+    "nothing": ("/nothing", 2000),
+    "much": ("/much", 4),
+}
+
+
+@pytest.mark.checklist("K21")
+@pytest.mark.parametrize("what", ASKED_AND_NOT_READ)
+def test_peers_that_ask_and_do_not_read_never_make_a_probe_fail(what: str) -> None:
+    path, times = ASKED_AND_NOT_READ[what]
+
+    async def scene() -> None:
+        async def much(trusted: bool) -> Answer:
+            return Answer(b"x" * 4_000_000)
+
+        observatory = Observatory(Fleet(), patience_s=180.0)
+        server = HttpServer("127.0.0.1:0", None, {**observatory.routes(), "/much": Route(much)})
+        bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(server.run(bound.set_result))
+        port = await bound
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        held = [await ask_and_not_read(port, request, times) for _ in range(80)]
+        try:
+            # Each on a connection of its own, as kubelets and load balancers ask.
+            for number in range(60):
+                status, _ = await get(port, ("/health/live", "/health/ready")[number % 2])
+                assert status == 200, number
+            # A stream of metrics and pages goes on, too, once their readers have had their time.
+            async with asyncio.timeout(server.limits.unread_s + 5.0):
+                while (await get(port, "/metrics"))[0] != 200:
+                    await asyncio.wait([serving], timeout=0.05)
+            assert server.turned_away.get("probe", 0) == 0
+        finally:
+            for sock in held:
+                sock.close()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    run(scene(), timeout=60)
+
+
+@pytest.mark.checklist("K21")
+def test_a_request_that_finds_no_seat_is_refused_at_once_and_counted() -> None:
+    async def scene() -> None:
+        begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def slow(trusted: bool) -> Answer:
+            begun.release()
+            await go_on.wait()
+            return Answer(b"done")
+
+        async def quick(trusted: bool) -> Answer:
+            return Answer(b"ok")
+
+        routes = {"/slow": Route(slow), "/health/live": Route(quick, open=True, probe=True)}
+        server = HttpServer("127.0.0.1:0", None, routes, Limits(connections=3))
+        bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(server.run(bound.set_result))
+        port = await bound
+        asking = [asyncio.create_task(get(port, "/slow")) for _ in range(3)]
+        for _ in asking:
+            await begun.acquire()
+        assert (await get(port, "/slow"))[0] == 503
+        assert (await get(port, "/health/live"))[0] == 200
+        go_on.set()
+        assert [await each for each in asking] == [(200, "done")] * 3
+        assert (await get(port, "/slow"))[0] == 200
+        assert server.turned_away == {"page": 1}
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+    run(scene())
+
+
+@pytest.mark.checklist("K21")
+def test_a_probe_that_nobody_reads_makes_room_for_another() -> None:
+    async def scene() -> None:
+        limits = Limits(connections=8, probes=2, requests_per_s=10_000, burst=10_000)
+        async with served(Fleet(), limits=limits) as (port, _):
+            request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            held = [await ask_and_not_read(port, request, 20_000) for _ in range(6)]
+            for _ in range(20):
+                assert (await get(port, "/health/live"))[0] == 200
+            for sock in held:
+                sock.close()
+
+    run(scene(), timeout=60)
+
+
 def test_an_answer_that_nobody_takes_ends_the_connection() -> None:
     async def scene() -> None:
         async def much(trusted: bool) -> Answer:
@@ -250,7 +356,7 @@ def test_requests_beyond_the_pace_wait_their_turn() -> None:
         async with served(fleet, limits=limits) as (port, _), aiohttp.ClientSession() as session:
             began = time.monotonic()
             for _ in range(20):
-                async with session.get(f"http://127.0.0.1:{port}/health/live") as answer:
+                async with session.get(f"http://127.0.0.1:{port}/status") as answer:
                     assert answer.status == 200
             assert time.monotonic() - began > 0.25
             assert fleet.asked <= 4  # one look serves all

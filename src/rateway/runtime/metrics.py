@@ -50,6 +50,7 @@ METRICS: tuple[Row, ...] = (
     _row("up_seconds", "", "Seconds since this gateway started."),
     _row("state", "state", "1 for the state that the gateway is in: starting, running, waiting, stopping."),
     _row("ready", "", "1 while /health/ready says 200."),
+    _row("http_turned_away_total", "seat", "HTTP requests that found no seat: `page`, or `probe` for health probes."),
     _row("layout_shards", "", "Shards of the bot, those of other gateways included."),
     _row("shards", "cluster state", "Shards by state."),
     _row("shards_away_seconds", "cluster", "Since when the longest away shard is not live; 0: all are."),
@@ -111,10 +112,10 @@ METRICS: tuple[Row, ...] = (
 _BY_NAME = {row.name: row for row in METRICS}
 
 
-def render(status: GatewayStatus, *, ready: bool) -> bytes:
-    """The text that Prometheus reads."""
+def render(status: GatewayStatus, *, ready: bool, turned_away: Mapping[str, int] | None = None) -> bytes:
+    """The text that Prometheus reads. ``turned_away``: requests that found no seat at the HTTP server, by its kind."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(status, ready))
+    registry.register(_Collector(status, ready, turned_away or {}))
     return generate_latest(registry)
 
 
@@ -131,13 +132,16 @@ Sample = tuple[tuple[str, ...], float | None]
 
 
 class _Collector(Collector):
-    def __init__(self, status: GatewayStatus, ready: bool) -> None:
+    def __init__(self, status: GatewayStatus, ready: bool, turned_away: Mapping[str, int]) -> None:
         self._status = status
         self._ready = ready
+        self._turned_away = turned_away
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
         yield from _families(_gateway(status, self._ready))
+        kinds: list[Sample] = [((kind,), self._turned_away.get(kind, 0)) for kind in ("page", "probe")]
+        yield from _families({"rateway_http_turned_away_total": kinds})
         yield from _families(_clusters(status))
         yield from _families(_shards(status))
         yield from _families(_processes(status))

@@ -55,6 +55,8 @@ class Observatory:
         self.patience_for_answers_s = ANSWERS_WITHIN_S
         self._source = source
         self._patience = patience_s
+        self.turned_away: Mapping[str, int] = {}
+        """What the HTTP server counts: requests that found no seat."""
         self.history = History()
         self._panel = Panel(self.history)
         self._followers: set[asyncio.Queue[bytes | None]] = set()
@@ -73,8 +75,8 @@ class Observatory:
         return {
             "/": Route(self._answer_page, open=True),
             "/events": Stream(self._follow),
-            "/health/live": Route(self._answer_live, open=True),
-            "/health/ready": Route(self._answer_ready, open=True),
+            "/health/live": Route(self._answer_live, open=True, probe=True),
+            "/health/ready": Route(self._answer_ready, open=True, probe=True),
             "/metrics": Route(self._answer_metrics),
             "/status": Route(self._answer_status),
         }
@@ -213,7 +215,7 @@ class Observatory:
             return Answer(b"the gateway's processes do not answer\n", status=503)
         ready = self._ready(status).ok
         # Thousands of lines: a thread keeps the loop free for whatever else it does.
-        body = await asyncio.to_thread(metrics.render, status, ready=ready)
+        body = await asyncio.to_thread(metrics.render, status, ready=ready, turned_away=self.turned_away)
         return Answer(body, metrics.CONTENT_TYPE)
 
     async def _answer_status(self, trusted: bool) -> Answer:

@@ -23,10 +23,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``answer(trusted)`` is called for each request; ``open``: also without the token, then ``trusted`` is false."""
+    """``answer(trusted)`` is called for each request; ``open``: also without the token, then ``trusted`` is false.
+
+    ``probe``: a health probe, which is answered however many others are.
+    """
 
     answer: Callable[[bool], Awaitable[Answer]]
     open: bool = False
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from aiohttp import http_exceptions, web
 
 from rateway.secret import Secret
 from rateway.transports.http.answers import Answer, Route, Stream
-from rateway.transports.http.door import Door, Limits, Pace
+from rateway.transports.http.door import Door, Limits, Pace, Seat
 
 __all__ = ["HttpServer", "Limits"]
 
@@ -85,6 +85,11 @@ class HttpServer:
         """Connections that are held now."""
         return self._door.guests
 
+    @property
+    def turned_away(self) -> Mapping[str, int]:
+        """Requests that found no seat, by its kind, counted on."""
+        return self._door.turned_away
+
     async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> None:
         """Serve until cancelled. A port that is taken is asked for again; the gateway runs on meanwhile."""
         listener = await self._listen()
@@ -126,14 +131,19 @@ class HttpServer:
         if guest is None:
             # The connection has just ended; aiohttp finds out when it writes.
             return web.Response(status=503)
-        guest.work(self.limits.answer_s)
-        wait = self._pace.wait(asyncio.get_running_loop().time())
-        if wait:
-            await asyncio.sleep(wait)
         route = self._routes.get(request.path)
+        seat: Seat = "probe" if isinstance(route, Route) and route.probe else "page"
+        # Whoever asks too often waits without a seat, which others may need.
+        pace = guest.probes if seat == "probe" else self._pace
+        wait = pace.wait(asyncio.get_running_loop().time())
+        if wait:
+            guest.wait(self.limits.answer_s)
+            await asyncio.sleep(wait)
+        if not guest.work(seat, self.limits.answer_s):
+            return self._no_seat()
         refusal = self._refuse(request, route)
         if refusal is None and isinstance(route, Stream):
-            guest.work(None)
+            guest.work(seat, None)
             return await self._stream(request, route)
         if refusal is not None:
             answer = refusal
@@ -154,6 +164,15 @@ class HttpServer:
             guest.leave()
         else:
             guest.rest()
+        return response
+
+    @staticmethod
+    def _no_seat() -> web.Response:
+        """It is short enough to be gone at once, so that its connection is free for the next request's head."""
+        response = web.Response(
+            status=503, text="too many are answered already\n", headers={**_HEADERS, "Retry-After": "2"}
+        )
+        response.force_close()
         return response
 
     def _refuse(self, request: web.BaseRequest, route: Route | Stream | None) -> Answer | None:
