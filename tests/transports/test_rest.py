@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rateway.secret import Secret
@@ -271,3 +272,89 @@ def test_the_wait_grows_to_a_minute_and_no_further(attempt: int, chance: float) 
     wait = backoff(RestFailure("unavailable", "no"), attempt, chance)
     assert 0.5 <= wait <= 60
     assert backoff(RestFailure("rate_limited", "no", 30.0), attempt, chance) >= 30.0
+
+
+@pytest.mark.checklist("K19")
+@pytest.mark.parametrize("shards", [65_537, 10**9, 10**40])
+def test_more_shards_than_any_bot_has_are_refused_with_words(shards: int) -> None:
+    answer = failure(answering(data=GOOD | {"shards": shards}))
+    assert answer.kind == "invalid"
+    assert "shards" in answer.text or "out of range" in answer.text
+    at_most = ask(answering(data=GOOD | {"shards": 65_536}))
+    assert isinstance(at_most, GatewayBot) and at_most.shards == 65_536
+
+
+@pytest.mark.checklist("K58")
+@pytest.mark.parametrize(
+    "url", ["wss://evil.example", "ws://gateway.discord.gg", "ws://127.0.0.2:1", "wss://["]
+)
+def test_a_gateway_that_the_token_must_not_go_to_is_no_answer(url: str) -> None:
+    answer = failure(answering(data=GOOD | {"url": url}))
+    assert answer.kind == "invalid" and "the gateway" in answer.text, answer
+
+
+HOSTILE_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+LIMITS = st.dictionaries(
+    st.sampled_from(["total", "remaining", "reset_after", "max_concurrency"]),
+    st.integers() | st.integers(10**17, 10**40) | HOSTILE_JSON,
+)
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    HOSTILE_JSON.map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "url": st.just("wss://gateway.discord.gg") | st.text(max_size=30) | HOSTILE_JSON,
+            "shards": st.integers() | HOSTILE_JSON,
+            "session_start_limit": LIMITS,
+            "retry_after": st.floats() | HOSTILE_JSON,
+            "id": st.text(alphabet="0123456789", max_size=5000) | st.text() | HOSTILE_JSON,
+            "name": st.text(max_size=5),
+            "flags": st.integers() | HOSTILE_JSON,
+        },
+    ).map(lambda body: json.dumps(body).encode()),
+    st.integers(1, 100_000).map(lambda deep: b'{"x":' + b"[" * deep + b"]" * deep + b"}"),
+)
+ANSWERS = st.tuples(
+    st.sampled_from([200, 200, 200, 204, 301, 400, 403, 404, 408, 429, 500, 503]),
+    BODIES,
+    st.none() | st.sampled_from(["inf", "nan", "1e18", "-1", "", "9" * 500, "x"]) | st.floats().map(str),
+)
+
+
+@pytest.mark.checklist("K19", "K20")
+def test_whatever_rest_answers_is_a_value_and_the_next_answer_is_read() -> None:
+    async def asked(answers: list[tuple[int, bytes, str | None]]) -> list[Any]:
+        coming = iter([*answers, (200, json.dumps(GOOD).encode(), None)])
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            status, body, retry_after = next(coming)
+            headers = {} if retry_after is None else {"Retry-After": retry_after}
+            return web.Response(status=status, body=body, headers=headers)
+
+        found: list[Any] = []
+        async with discord(handler) as client:
+            for number in range(len(answers)):
+                answer = await (client.gateway_bot() if number % 2 else client.application())
+                found += [answer]
+            found.append(await client.gateway_bot())
+        return found
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(ANSWERS, max_size=6))
+    def check(answers: list[tuple[int, bytes, str | None]]) -> None:
+        *odd, last = run(asked(answers))
+        assert isinstance(last, GatewayBot)
+        for answer in odd:
+            if isinstance(answer, RestFailure):
+                assert answer.retry_after is None or 0 <= answer.retry_after <= 86_400
+                assert len(answer.text) < 1000
+                assert 0 <= backoff(answer, 5, 0.5) <= 86_401
+            elif isinstance(answer, GatewayBot):
+                assert 1 <= answer.shards <= 65_536
+
+    check()

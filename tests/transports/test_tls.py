@@ -24,12 +24,15 @@ from cryptography.x509.oid import NameOID
 from rateway.commands import broker_access
 from rateway.delivery.limits import DeliveryLimits
 from rateway.demo.broker import PrivateBroker, free_ports
+from rateway.secret import Secret
 from rateway.simulator.options import SimulatorOptions
 from rateway.simulator.server import Simulator
 from rateway.transports.amqp.connection import BrokerRefused, BrokerUnavailable, connect
 from rateway.transports.amqp.inbound import Inbound, Message
 from rateway.transports.amqp.publisher import EventPublisher
 from rateway.transports.amqp.uri import parse
+from rateway.transports.rest import DiscordRest, RestFailure
+from rateway.transports.tls import client_context
 from rateway.transports.websocket import DialError, WebSocket, dial
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
@@ -368,3 +371,49 @@ def test_the_whole_gateway_speaks_tls_to_discord_and_to_the_broker(
             assert (await it.all_arrived()).doubled == 0
 
     run(scenario(), timeout=60)
+
+
+@pytest.mark.checklist("K60")
+@pytest.mark.parametrize("boundary", ["Discord", "REST", "AMQP"])
+def test_a_certificate_without_a_subject_alternative_name_is_refused(
+    boundary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path, "authority")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    # A certificate says which host it is for in its common name only.
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*authority.issue("localhost"))
+    good = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    good.load_cert_chain(*authority.issue("good", "localhost"))
+
+    async def refused(context: ssl.SSLContext) -> str:
+        def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        listening = await asyncio.start_server(say_nothing, "127.0.0.1", 0, ssl=context)
+        port = listening.sockets[0].getsockname()[1]
+        if boundary == "REST":
+            answer = await DiscordRest(f"https://localhost:{port}/api", Secret("tok.en")).gateway_bot()
+            assert isinstance(answer, RestFailure)
+            return answer.text
+        if boundary == "AMQP":
+            address = parse(f"amqps://guest:guest@localhost:{port}/?cacertfile={authority.file}")
+            try:
+                await asyncio.open_connection("localhost", port, ssl=address.tls_context())
+            except ssl.SSLCertVerificationError as error:
+                return str(error)
+            return ""
+        with pytest.raises(DialError) as caught:
+            await dial(
+                f"wss://localhost:{port}/",
+                Silent(),
+                timeout=5,
+                max_message_bytes=1,
+                headers={},
+                ssl_context=client_context(),
+            )
+        return caught.value.reason
+
+    words = run(refused(server))
+    assert "ertificate" in words and ("mismatch" in words or "Hostname" in words or "not valid for" in words)
+    assert "ertificate" not in run(refused(good))

@@ -105,7 +105,7 @@ def _print_json(plan: Plan) -> None:
 
 async def check(settings: Settings) -> Plan:
     """Ask everybody, and make the plan."""
-    rest = DiscordRest(settings.api_url, settings.token)
+    rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
     gateway = await rest.gateway_bot()
     application = await rest.application()
     clusters = _clusters(settings, gateway if isinstance(gateway, GatewayBot) else None)

@@ -49,6 +49,8 @@ class Settings:
     intents: int
     api_url: str
     """Base of Discord's REST, with the version, without a slash at the end."""
+    gateway_hosts: frozenset[str]
+    """Domains beside the API's own that the token may be sent to."""
     compression: Compression
     large_threshold: int
     presence: PresenceTemplate | None

@@ -10,6 +10,7 @@ from rateway.cache.policy import KINDS
 from rateway.cache.slim import ALWAYS
 from rateway.config import values
 from rateway.config.values import Reader
+from rateway.fleet.layout import MOST_SHARDS
 
 __all__ = ["GROUPS", "REQUIRED", "ROWS", "Row"]
 
@@ -77,6 +78,9 @@ ROWS: tuple[Row, ...] = (
         "or `ALL`. Privileged ones have to be switched on in Discord's developer portal.", DISCORD),
     Row("api_url", "DISCORD_API_URL", "api_url", values.api_url, "address", "https://discord.com/api/v10",
         "The base of Discord's REST. Point it at `rateway simulate` to try things.", DISCORD),
+    Row("gateway_hosts", "GATEWAY_HOSTS", "gateway_hosts", values.domains, "names", frozenset(),
+        "Domains that gateway addresses may have beside the API's own and Discord's. The token goes to no other host, "
+        "and never without TLS where the API has it.", DISCORD, "none"),
     Row("compression", "COMPRESSION", "compression", values.choice("zstd-stream", "zlib-stream", "none"),
         "`zstd-stream`, `zlib-stream` or `none`", "zstd-stream",
         "How Discord compresses what it sends. zstd takes least CPU, but up to 2 MB of memory a shard; "
@@ -102,9 +106,9 @@ ROWS: tuple[Row, ...] = (
         "A shard whose identifies fail so often within an hour (no READY, or dead within a minute after it) is stopped "
         "and reported; it gets another one six hours later. 0: never.", DISCORD),
 
-    Row("shards", "SHARDS", "shards.total", values.optional(values.integer(1, 1_000_000)), "number", None,
+    Row("shards", "SHARDS", "shards.total", values.optional(values.integer(1, MOST_SHARDS)), "number", None,
         "The total number of shards, in place of Discord's recommendation and `EXTRA_SHARDS`.", SHARDS, "recommended"),
-    Row("extra_shards", "EXTRA_SHARDS", "shards.extra", values.integer(0, 100_000), "number", 8,
+    Row("extra_shards", "EXTRA_SHARDS", "shards.extra", values.integer(0, MOST_SHARDS), "number", 8,
         "Shards on top of those that Discord recommends.", SHARDS),
     Row("shards_per_cluster", "SHARDS_PER_CLUSTER", "shards.per_cluster", values.integer(1, 100_000), "number", 8,
         "Shards in a cluster. Each cluster has one exchange, `rateway-<number>`.", SHARDS),

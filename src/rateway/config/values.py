@@ -342,6 +342,19 @@ def api_url(value: object) -> str:
     return value.strip().rstrip("/")
 
 
+def domains(value: object) -> frozenset[str]:
+    """Names of hosts or domains, or addresses."""
+    given = [word.lower().rstrip(".") for word in words(value)]
+    mistakes = [
+        Wrong(f"{shown(word)} is not a domain", "write names such as gateway.example.org")
+        for word in given
+        if not re.fullmatch(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|[0-9a-f:.]+", word, re.ASCII)
+    ]
+    if mistakes:
+        raise ManyWrong(mistakes)
+    return frozenset(given)
+
+
 def token(value: object) -> Secret:
     """A bot's token, bare: white space around it and the ``Bot `` of HTTP are taken off."""
     if not isinstance(value, str):

@@ -9,7 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Layout", "LayoutError", "parse_clusters"]
+__all__ = ["MOST_SHARDS", "Layout", "LayoutError", "parse_clusters"]
+
+# Of Discord's recommendation and of each setting. Discord recommends a shard for each thousand guilds: this is ten
+# times what the largest bots have. Each shard has its objects before anything connects, so a wrong number would fill
+# the memory.
+MOST_SHARDS = 65_536
 
 _RANGE = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?\Z", re.ASCII)
 

@@ -13,6 +13,7 @@ import random
 import ssl
 from collections.abc import Callable
 
+from rateway.discord.hosts import TokenHosts
 from rateway.transports.websocket import DialError, MessageHandler, dial
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,14 @@ class Dialer:
         user_agent: str,
         max_message_bytes: int,
         ssl_context: Callable[[], ssl.SSLContext | None],
+        token_hosts: TokenHosts | None = None,
     ) -> None:
         self.on_refusal: Callable[[float], None] = lambda seconds: None
         """Hears for how many seconds dials are held, so that the host's other processes hold theirs as well."""
         self._headers = {"User-Agent": user_agent}
         self._max_message_bytes = max_message_bytes
         self._make_ssl_context = ssl_context
+        self._token_hosts = token_hosts
         self._ssl_context: ssl.SSLContext | None = None
         self._slots = asyncio.Semaphore(HANDSHAKES)
         self._closed_until = 0.0
@@ -63,6 +66,9 @@ class Dialer:
 
         ``failures``: how many dials of this shard have failed in a row.
         """
+        fault = self._token_hosts.fault(url) if self._token_hosts is not None else ""
+        if fault:
+            raise DialError(f"the token is not sent to {url.partition('?')[0]}: {fault}")
         hurry = FIRST_RESUME_TIMEOUT_S * 2 ** min(failures, 4)
         async with self._slots:
             await self._wait_for_the_host()

@@ -50,7 +50,7 @@ class Gateway:
         self.held: Worker | Crew | None = None
         self.permits: LocalPermits | None = None
         self._identity = Identity.of(settings, state)
-        self._rest = DiscordRest(settings.api_url, settings.token)
+        self._rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
         self._fatal: FatalRecord | None = None
         self._stop = asyncio.Event()
         self._end_sessions = False

@@ -13,9 +13,10 @@ import msgspec
 from rateway import logs
 from rateway.cache.policy import DEFAULT_KINDS, CachePolicy
 from rateway.config import Settings
+from rateway.discord.envelope import FAILURES
 from rateway.discord.intents import Intents
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
-from rateway.fleet.layout import Layout
+from rateway.fleet.layout import MOST_SHARDS, Layout
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.address_file import AddressFile
 from rateway.transports.folder import FolderRefused, make_below
@@ -125,11 +126,17 @@ def forget_layout(state: StateDir) -> None:
 
 def _stored_layout(state: StateDir) -> StoredLayout | None:
     data = state.read(LAYOUT)
+    if not data:
+        return None
     try:
-        return msgspec.json.decode(data, type=StoredLayout) if data else None
-    except msgspec.DecodeError:
+        layout = msgspec.json.decode(data, type=StoredLayout)
+    except FAILURES:
+        layout = None
+    # Recommended and extra shards, each within its bound.
+    if layout is None or not (1 <= layout.shards <= 2 * MOST_SHARDS and layout.per_cluster >= 1):
         log.warning("the stored layout cannot be read and is not used", extra={"action": "layout"})
         return None
+    return layout
 
 
 def _count_resumable(stored: StoredLayout, settings: Settings, state: StateDir, identity: Identity) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from rateway import logs
 from rateway.config import Settings
 from rateway.contract import topology
 from rateway.delivery.limits import DeliveryLimits
+from rateway.discord.hosts import TokenHosts
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster, ClusterTools
 from rateway.runtime.dialer import Dialer
@@ -28,6 +28,7 @@ from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
 from rateway.transports.store import SessionRecord, StoreFault
+from rateway.transports.tls import client_context
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,12 @@ class Worker:
         self.responders: dict[int, Responder] = {}
         self.ownership: dict[int, tuple[Ownership, str]] = {}
         self.cache: HostCache | None = None
+        self.hosts = TokenHosts(settings.api_url, settings.gateway_hosts)
         self.dialer = Dialer(
             user_agent=USER_AGENT,
             max_message_bytes=settings.max_message_bytes,
-            ssl_context=ssl.create_default_context,
+            ssl_context=client_context,
+            token_hosts=self.hosts,
         )
         # Clusters that another gateway owned when the broker was last asked.
         self._elsewhere: set[int] = set()
@@ -111,6 +114,7 @@ class Worker:
             hello_timeout=HELLO_TIMEOUT_S,
             resume_patience=settings.resume_patience,
             max_message_bytes=settings.max_message_bytes,
+            address_fault=self.hosts.fault,
             command_queue=settings.command_queue,
             command_budget=CommandBudget(settings.command_queue_total),
         )

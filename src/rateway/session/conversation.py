@@ -136,7 +136,11 @@ class Conversation(Intake):
         self.state = State.IDLE
         self.session_id = session.session_id if session else None
         self.resume_url = (
-            session.resume_url if session and control.is_gateway_url(session.resume_url) else None
+            session.resume_url
+            if session
+            and control.is_gateway_url(session.resume_url)
+            and not self._address_fault(options, session.resume_url, gateway_url)
+            else None
         )
         self.received_seq = session.settled if session else 0
         self.replaying = False
@@ -174,6 +178,10 @@ class Conversation(Intake):
         self._waits = Waits(options)
         self._watch_until = 0.0
         self._noted: set[str] = set()
+
+    @staticmethod
+    def _address_fault(options: SessionOptions, url: str, before: str) -> str:
+        return options.address_fault(url, before) if options.address_fault is not None else ""
 
     @property
     def waiting_commands(self) -> int:
@@ -411,6 +419,10 @@ class Conversation(Intake):
         self._forget()
         self.session_id = ready.session_id
         self.resume_url = ready.resume_gateway_url or self.gateway_url
+        fault = self._address_fault(self._options, self.resume_url, self.gateway_url)
+        if fault:
+            self._note_once("error", f"Discord names an address to resume at that is not used: {fault}")
+            self.resume_url = self.gateway_url
         self._number(envelope, now)
         self._lost = False
         self._live_at = now

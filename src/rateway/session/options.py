@@ -89,6 +89,8 @@ class SessionOptions:
     # Part of the heartbeat interval for which reading may pause before the connection is closed.
     pause_share: float = 0.75
 
+    address_fault: Callable[[str, str], str] | None = None
+    """Why the token is not sent to a gateway's address, given that and the one before; empty when it is."""
     max_message_bytes: int = 256 * 1024 * 1024
     """Bound for one inflated message; what is larger is refused as an attack."""
     command_queue: int = 1000

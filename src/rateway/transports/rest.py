@@ -12,15 +12,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Literal, TypeVar
 
 import msgspec
 
 from rateway import __version__
+from rateway.discord.control import is_gateway_url
+from rateway.discord.envelope import FAILURES
+from rateway.discord.hosts import TokenHosts
+from rateway.fleet.layout import MOST_SHARDS
 from rateway.secret import Secret
+from rateway.transports.tls import client_context
 
 __all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
 
@@ -32,6 +36,12 @@ USER_AGENT = f"DiscordBot (https://github.com/rateway/rateway, {__version__})"
 MAX_BODY = 1 << 20
 # A wait that Discord did not name, after 429 without Retry-After.
 DEFAULT_RETRY_AFTER = 5.0
+# Numbers of the session start limit beyond this are not believed. Discord's own are thousands, and a day in
+# milliseconds.
+MOST_IDENTIFIES = 10**9
+MOST_RESET_MS = 10**9
+# Characters of an address in an error.
+LONGEST_SHOWN = 200
 # No Retry-After of Discord's is longer than its windows of a day.
 MAX_RETRY_AFTER = 86_400.0
 
@@ -102,6 +112,9 @@ class _RateLimitBody(msgspec.Struct):
     message: str = ""
 
 
+_Body = TypeVar("_Body", bound=msgspec.Struct)
+
+
 def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
     """Seconds to wait before the next question after *attempt* failures in a row (1 …); *chance* in [0, 1).
 
@@ -123,9 +136,17 @@ class DiscordRest:
     """
 
     def __init__(
-        self, api_url: str, token: Secret, user_agent: str | None = None, *, timeout: float = 15.0
+        self,
+        api_url: str,
+        token: Secret,
+        user_agent: str | None = None,
+        *,
+        timeout: float = 15.0,
+        hosts: Iterable[str] = (),
     ) -> None:
+        """*hosts*: domains beside the API's own that the gateway's address may have."""
         self._api_url = api_url.rstrip("/")
+        self._hosts = TokenHosts(api_url, hosts)
         self._token = token
         self._user_agent = user_agent or USER_AGENT
         self._timeout = timeout
@@ -135,7 +156,16 @@ class DiscordRest:
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """``GET /gateway/bot``, once."""
         body = await self._get("/gateway/bot")
-        return body if isinstance(body, RestFailure) else _gateway_bot(body)
+        answer = body if isinstance(body, RestFailure) else _gateway_bot(body)
+        if isinstance(answer, RestFailure):
+            return answer
+        fault = self._hosts.fault(answer.url)
+        if fault:
+            text = (
+                f"/gateway/bot names the gateway {answer.url[:LONGEST_SHOWN]}, which gets no token: {fault}"
+            )
+            return RestFailure("invalid", text, None, 200)
+        return answer
 
     async def application(self) -> Application | RestFailure:
         """``GET /applications/@me``, once."""
@@ -204,8 +234,9 @@ class DiscordRest:
 def _opener() -> urllib.request.OpenerDirector:
     """Every status is an answer, and no redirection is followed: the token is for one host."""
     opener = urllib.request.OpenerDirector()
-    for handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-        opener.add_handler(handler())
+    opener.add_handler(urllib.request.ProxyHandler())
+    opener.add_handler(urllib.request.HTTPHandler())
+    opener.add_handler(urllib.request.HTTPSHandler(context=client_context()))
     return opener
 
 
@@ -246,22 +277,17 @@ def _retry_after(header: str | None, body: bytes) -> float:
     waits = [DEFAULT_RETRY_AFTER] if header is None else []
     if header is not None and (named := _seconds(header)) is not None:
         waits = [named]
-    try:
-        told = msgspec.json.decode(body, type=_RateLimitBody).retry_after
-        if 0 <= told <= MAX_RETRY_AFTER:
-            waits = [max(told, *waits)] if header is not None and waits else [told]
-    except msgspec.DecodeError:
-        pass
+    limited = _decoded(body, _RateLimitBody)
+    if not isinstance(limited, str) and 0 <= limited.retry_after <= MAX_RETRY_AFTER:
+        told = limited.retry_after
+        waits = [max(told, *waits)] if header is not None and waits else [told]
     return max(waits, default=DEFAULT_RETRY_AFTER)
 
 
 def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
     """A 200 that is not the answer to the question: a rate limit from a cache at the edge, a proxy's page."""
-    try:
-        limited = msgspec.json.decode(body, type=_RateLimitBody)
-    except msgspec.DecodeError:
-        pass
-    else:
+    limited = _decoded(body, _RateLimitBody)
+    if not isinstance(limited, str):
         wait = min(max(limited.retry_after, 0.0), MAX_RETRY_AFTER)
         return RestFailure(
             "rate_limited", f"{route} answered 200 with a rate limit; again in {wait:g} s", wait, 200
@@ -273,20 +299,30 @@ def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
     )
 
 
-def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
+def _decoded(body: bytes, kind: type[_Body]) -> _Body | str:
+    """A body of that kind, or why it is none."""
     try:
-        said = msgspec.json.decode(body, type=_GatewayBotBody)
-    except msgspec.DecodeError as error:
-        return _not_ours("/gateway/bot", body, str(error))
+        return msgspec.json.decode(body, type=kind)
+    except FAILURES as error:
+        return str(error)
+
+
+def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
+    said = _decoded(body, _GatewayBotBody)
+    if isinstance(said, str):
+        return _not_ours("/gateway/bot", body, said)
     limit = said.session_start_limit
-    url = urlsplit(said.url)
     wrong = ""
-    if url.scheme not in ("ws", "wss") or not url.hostname:
+    if not is_gateway_url(said.url):
         wrong = "the address of the gateway is none"
     elif said.shards < 1 or limit.max_concurrency < 1:
         wrong = "shards and max_concurrency are at least 1"
+    elif said.shards > MOST_SHARDS:
+        wrong = f"{said.shards} shards are recommended, and no bot has more than {MOST_SHARDS:,}"
     elif limit.total < 0 or limit.remaining < 0 or limit.reset_after < 0:
         wrong = "a limit is negative"
+    elif max(limit.total, limit.remaining) > MOST_IDENTIFIES or limit.reset_after > MOST_RESET_MS:
+        wrong = "a limit is larger than any of Discord's"
     if wrong:
         return RestFailure("invalid", f"/gateway/bot answered nonsense: {wrong}", None, 200)
     return GatewayBot(
@@ -295,10 +331,12 @@ def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
 
 
 def _application(body: bytes) -> Application | RestFailure:
-    try:
-        said = msgspec.json.decode(body, type=_ApplicationBody)
-        number = int(said.id)
-    except (msgspec.DecodeError, ValueError) as error:
-        return _not_ours("/applications/@me", body, str(error))
+    said = _decoded(body, _ApplicationBody)
+    if isinstance(said, str):
+        return _not_ours("/applications/@me", body, said)
+    # A snowflake has twenty digits at most.
+    if not (said.id.isascii() and said.id.isdigit() and len(said.id) <= 20):
+        return _not_ours("/applications/@me", body, "the id is not a number")
+    number = int(said.id)
     switched_on = sum(bit for flags, bit in PRIVILEGED_FLAGS if said.flags & flags)
     return Application(number, said.name, switched_on)

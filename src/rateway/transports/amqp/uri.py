@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from rateway.transports.tls import client_context
+
 __all__ = ["AddressSource", "AmqpAddress", "parse"]
 
 # Nodes of one cluster. RabbitMQ advises against more than seven; a longer list is a mistake.
@@ -97,7 +99,7 @@ class AmqpAddress:
         if not self.tls:
             return None
         try:
-            context = ssl.create_default_context(cafile=self.cacertfile)
+            context = client_context(self.cacertfile)
         except (OSError, ssl.SSLError) as error:
             raise ValueError(
                 f"the CA certificates in {self.cacertfile} cannot be read: {_reason(error)}"
