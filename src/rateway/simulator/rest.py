@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -41,6 +42,9 @@ _OPEN: Final = (
 )
 # Routes without a bucket, and so without its headers: hikari complains of them there.
 _UNLIMITED: Final = "/interactions/"
+# What reading a value as what it is not raises.
+_MALFORMED: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+log = logging.getLogger(__name__)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -157,6 +161,16 @@ async def _answered(rest: Rest, request: web.Request, handler: Handler) -> web.S
         result = await handler(rest, request)
     except Refused as refused:
         return refused.response()
+    except _MALFORMED as error:
+        # A body of a shape that no field's own check has foreseen.
+        log.warning(
+            "%s %s was refused as an invalid form: %r",
+            request.method,
+            request.path,
+            error,
+            exc_info=log.isEnabledFor(logging.DEBUG),
+        )
+        return Refused("form").response()
     finally:
         rest.flush()
     if isinstance(result, web.StreamResponse):

@@ -91,21 +91,11 @@ async def _create_event(rest: Rest, request: web.Request) -> Json:
     channel = _place_of(guild, kind, body.get("channel_id"))
     bot = user_of(rest.world, rest.world.bot_id)
     assert bot is not None
-    fields = {key: body[key] for key in _EVENT_FIELDS if key in body} | {
-        "description": body.get("description")
-    }
+    fields = {key: body[key] for key in _EVENT_FIELDS if key in body and key not in ("name", "status")}
+    fields |= {key: body.get(key) for key in ("description", "recurrence_rule")}
+    image = picture(body.get("image"))
     return world_expressions.create_event(
-        rest.world,
-        guild,
-        bot,
-        str(body["name"]),
-        channel,
-        **{
-            **fields,
-            "status": 1,
-            "recurrence_rule": body.get("recurrence_rule"),
-            "image": picture(body.get("image")),
-        },
+        rest.world, guild, bot, str(body["name"]), channel, **fields, image=image
     )
 
 
