@@ -1,0 +1,42 @@
+// A bot with discord.js: see tests/world/README.md.
+import { Client, Events, GatewayIntentBits, SlashCommandBuilder } from "discord.js";
+
+const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
+const client = new Client({
+  intents: [GatewayIntentBits.Guilds, GatewayIntentBits.GuildMembers],
+  // discord.js adds the version itself.
+  rest: { api: process.env.BOT_API.replace(/\/v10$/, "") },
+});
+let asked = false;
+
+client.once(Events.ClientReady, async () => {
+  const ping = new SlashCommandBuilder()
+    .setName("ping")
+    .setDescription("Pong?")
+    .addStringOption((option) => option.setName("text").setDescription("What to say").setRequired(true));
+  await client.application.commands.set([ping]);
+});
+
+client.on(Events.ShardReady, async () => {
+  say("ready");
+  if (asked) return;
+  asked = true;
+  const guild = client.guilds.cache.get(process.env.BOT_GUILD);
+  say("members", { count: (await guild.members.fetch()).size });
+});
+
+client.on(Events.ShardResume, () => say("resumed"));
+
+client.on(Events.InteractionCreate, async (interaction) => {
+  if (!interaction.isChatInputCommand()) return;
+  const text = interaction.options.getString("text");
+  await interaction.reply(`pong ${text}`);
+  say("answered", { text });
+});
+
+client.on(Events.Error, (error) => console.error(error));
+process.on("SIGTERM", async () => {
+  await client.destroy();
+  process.exit(0);
+});
+await client.login(process.env.BOT_TOKEN);

@@ -1,0 +1,39 @@
+// A bot with discordeno: see tests/world/README.md.
+import { createBot, Intents } from "discordeno";
+
+const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
+let asked = false;
+const bot = createBot({
+  token: process.env.BOT_TOKEN,
+  intents: Intents.Guilds | Intents.GuildMembers,
+  // What it calls a proxy gets the token as it is given here, and paths with the version.
+  rest: { proxy: { baseUrl: process.env.BOT_API.replace(/\/v10$/, ""), authorization: `Bot ${process.env.BOT_TOKEN}` } },
+  gateway: { cache: { requestMembers: { enabled: true } } },
+  desiredProperties: {
+    interaction: { id: true, token: true, type: true, data: true },
+    member: { id: true },
+    user: { id: true },
+  },
+  events: {
+    async ready() {
+      say("ready");
+      if (asked) return;
+      asked = true;
+      const option = { type: 3, name: "text", description: "What to say", required: true };
+      await bot.helpers.upsertGlobalApplicationCommands([{ name: "ping", description: "Pong?", options: [option] }]);
+      const members = await bot.gateway.requestMembers(BigInt(process.env.BOT_GUILD), { limit: 0, query: "" });
+      say("members", { count: members.length });
+    },
+    async interactionCreate(interaction) {
+      const text = interaction.data.options[0].value;
+      await interaction.respond(`pong ${text}`);
+      say("answered", { text });
+    },
+  },
+});
+bot.gateway.events.resumed = () => say("resumed");
+process.on("SIGTERM", async () => {
+  await bot.shutdown();
+  process.exit(0);
+});
+await bot.start();

@@ -1,0 +1,83 @@
+// A bot with discordgo: see tests/world/README.md.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/bwmarrin/discordgo"
+)
+
+func say(saw string, more map[string]any) {
+	line, _ := json.Marshal(more)
+	tail := string(line)
+	if len(more) == 0 {
+		fmt.Printf("{\"saw\":%q}\n", saw)
+	} else {
+		fmt.Printf("{\"saw\":%q,%s\n", saw, tail[1:])
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	// Its addresses are variables that were put together when the program began: each that is used is set.
+	api := os.Getenv("BOT_API") + "/"
+	discordgo.EndpointGateway = api + "gateway"
+	discordgo.EndpointGatewayBot = api + "gateway/bot"
+	discordgo.EndpointApplicationGlobalCommands = func(app string) string { return api + "applications/" + app + "/commands" }
+	discordgo.EndpointInteractionResponse = func(id, token string) string {
+		return api + "interactions/" + id + "/" + token + "/callback"
+	}
+	session, err := discordgo.New("Bot " + os.Getenv("BOT_TOKEN"))
+	check(err)
+	session.Identify.Intents = discordgo.IntentsGuilds | discordgo.IntentsGuildMembers
+	asked, members := false, 0
+	session.AddHandler(func(s *discordgo.Session, ready *discordgo.Ready) {
+		say("ready", nil)
+		if asked {
+			return
+		}
+		asked = true
+		option := &discordgo.ApplicationCommandOption{
+			Type: discordgo.ApplicationCommandOptionString, Name: "text", Description: "What to say", Required: true,
+		}
+		_, err := s.ApplicationCommandBulkOverwrite(ready.User.ID, "", []*discordgo.ApplicationCommand{
+			{Name: "ping", Description: "Pong?", Options: []*discordgo.ApplicationCommandOption{option}},
+		})
+		check(err)
+		check(s.RequestGuildMembers(os.Getenv("BOT_GUILD"), "", 0, "members", false))
+	})
+	session.AddHandler(func(s *discordgo.Session, _ *discordgo.Resumed) { say("resumed", nil) })
+	session.AddHandler(func(s *discordgo.Session, chunk *discordgo.GuildMembersChunk) {
+		members += len(chunk.Members)
+		if chunk.ChunkIndex+1 == chunk.ChunkCount {
+			say("members", map[string]any{"count": members})
+		}
+	})
+	session.AddHandler(func(s *discordgo.Session, interaction *discordgo.InteractionCreate) {
+		text := interaction.ApplicationCommandData().Options[0].StringValue()
+		err := s.InteractionRespond(interaction.Interaction, &discordgo.InteractionResponse{
+			Type: discordgo.InteractionResponseChannelMessageWithSource,
+			Data: &discordgo.InteractionResponseData{Content: "pong " + text},
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		say("answered", map[string]any{"text": text})
+	})
+	check(session.Open())
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	check(session.Close())
+}

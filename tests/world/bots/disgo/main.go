@@ -1,0 +1,82 @@
+// A bot with disgo: see tests/world/README.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/disgoorg/disgo"
+	"github.com/disgoorg/disgo/bot"
+	"github.com/disgoorg/disgo/discord"
+	"github.com/disgoorg/disgo/events"
+	"github.com/disgoorg/disgo/gateway"
+	"github.com/disgoorg/disgo/rest"
+	"github.com/disgoorg/snowflake/v2"
+)
+
+func say(saw string, more map[string]any) {
+	line, _ := json.Marshal(more)
+	if len(more) == 0 {
+		fmt.Printf("{\"saw\":%q}\n", saw)
+	} else {
+		fmt.Printf("{\"saw\":%q,%s\n", saw, line[1:])
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	guild := snowflake.MustParse(os.Getenv("BOT_GUILD"))
+	asked := false
+	client, err := disgo.New(os.Getenv("BOT_TOKEN"),
+		bot.WithRestClientConfigOpts(rest.WithURL(os.Getenv("BOT_API"))),
+		bot.WithGatewayConfigOpts(
+			gateway.WithURL(os.Getenv("BOT_GATEWAY")),
+			gateway.WithIntents(gateway.IntentGuilds, gateway.IntentGuildMembers),
+		),
+		bot.WithEventListenerFunc(func(event *events.Ready) {
+			say("ready", nil)
+			if asked {
+				return
+			}
+			asked = true
+			// The chunks arrive on the connection that this handler holds up.
+			go func() {
+				members, err := event.Client().MemberChunkingManager().RequestAllMembers(guild)
+				check(err)
+				say("members", map[string]any{"count": len(members)})
+			}()
+		}),
+		bot.WithEventListenerFunc(func(*events.Resumed) { say("resumed", nil) }),
+		bot.WithEventListenerFunc(func(event *events.ApplicationCommandInteractionCreate) {
+			text := event.SlashCommandInteractionData().String("text")
+			if err := event.CreateMessage(discord.MessageCreate{Content: "pong " + text}); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return
+			}
+			say("answered", map[string]any{"text": text})
+		}),
+	)
+	check(err)
+	option := discord.ApplicationCommandOptionString{Name: "text", Description: "What to say", Required: true}
+	_, err = client.Rest().SetGlobalCommands(client.ApplicationID(), []discord.ApplicationCommandCreate{
+		discord.SlashCommandCreate{
+			Name: "ping", Description: "Pong?", Options: []discord.ApplicationCommandOption{option},
+		},
+	})
+	check(err)
+	check(client.OpenGateway(context.Background()))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	client.Close(context.Background())
+}

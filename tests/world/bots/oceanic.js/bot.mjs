@@ -1,0 +1,43 @@
+// A bot with oceanic.js: see tests/world/README.md.
+import { ApplicationCommandOptionTypes, ApplicationCommandTypes, Client } from "oceanic.js";
+
+const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
+const client = new Client({
+  auth: `Bot ${process.env.BOT_TOKEN}`,
+  gateway: { intents: ["GUILDS", "GUILD_MEMBERS"] },
+  rest: { baseURL: process.env.BOT_API },
+});
+let asked = false;
+
+client.on("shardReady", async () => {
+  say("ready");
+  if (asked) return;
+  asked = true;
+  await client.application.bulkEditGlobalCommands([
+    {
+      type: ApplicationCommandTypes.CHAT_INPUT,
+      name: "ping",
+      description: "Pong?",
+      options: [{ type: ApplicationCommandOptionTypes.STRING, name: "text", description: "What to say", required: true }],
+    },
+  ]);
+  const members = await client.guilds.get(process.env.BOT_GUILD).fetchMembers();
+  say("members", { count: members.length });
+});
+
+client.on("shardResume", () => say("resumed"));
+
+client.on("interactionCreate", async (interaction) => {
+  if (!interaction.isCommandInteraction()) return;
+  const text = interaction.data.options.getString("text", true);
+  await interaction.createMessage({ content: `pong ${text}` });
+  say("answered", { text });
+});
+
+client.on("error", (error) => console.error(error));
+client.on("warn", (message) => console.error(message));
+process.on("SIGTERM", () => {
+  client.disconnect(false);
+  setTimeout(() => process.exit(0), 500);
+});
+await client.connect();

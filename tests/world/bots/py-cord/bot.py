@@ -1,0 +1,43 @@
+"""A bot with py-cord: see tests/world/README.md."""
+
+import json
+import os
+
+import discord
+import discord.http
+
+discord.http.Route.API_BASE_URL = os.environ["BOT_API"]
+
+intents = discord.Intents.default()
+intents.members = True
+bot = discord.Bot(intents=intents, chunk_guilds_at_startup=False)
+asked = False
+
+
+def say(saw: str, **more: object) -> None:
+    print(json.dumps({"saw": saw, **more}), flush=True)
+
+
+@bot.slash_command(description="Pong?")
+async def ping(context: discord.ApplicationContext, text: str) -> None:
+    await context.respond(f"pong {text}")
+    say("answered", text=text)
+
+
+@bot.event
+async def on_ready() -> None:
+    global asked
+    say("ready")
+    if not asked:
+        asked = True
+        guild = bot.get_guild(int(os.environ["BOT_GUILD"]))
+        await guild.chunk()
+        say("members", count=len(guild.members))
+
+
+@bot.event
+async def on_resumed() -> None:
+    say("resumed")
+
+
+bot.run(os.environ["BOT_TOKEN"])

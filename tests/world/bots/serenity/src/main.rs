@@ -1,0 +1,59 @@
+//! A bot with serenity: see tests/world/README.md.
+use std::env::var;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serenity::all::*;
+
+struct Bot {
+    guild: GuildId,
+    asked: AtomicBool,
+    members: AtomicUsize,
+}
+
+#[async_trait]
+impl EventHandler for Bot {
+    async fn ready(&self, ctx: Context, _: Ready) {
+        println!(r#"{{"saw":"ready"}}"#);
+        if !self.asked.swap(true, Ordering::SeqCst) {
+            ctx.shard.chunk_guild(self.guild, None, false, ChunkGuildFilter::None, Some("members".to_owned()));
+        }
+    }
+
+    async fn resume(&self, _: Context, _: ResumedEvent) {
+        println!(r#"{{"saw":"resumed"}}"#);
+    }
+
+    async fn guild_members_chunk(&self, _: Context, chunk: GuildMembersChunkEvent) {
+        let count = self.members.fetch_add(chunk.members.len(), Ordering::SeqCst) + chunk.members.len();
+        if chunk.chunk_index + 1 == chunk.chunk_count {
+            println!(r#"{{"saw":"members","count":{count}}}"#);
+        }
+    }
+
+    async fn interaction_create(&self, ctx: Context, interaction: Interaction) {
+        let Interaction::Command(command) = interaction else { return };
+        let text = command.data.options[0].value.as_str().expect("a string").to_owned();
+        let message = CreateInteractionResponseMessage::new().content(format!("pong {text}"));
+        match command.create_response(&ctx.http, CreateInteractionResponse::Message(message)).await {
+            Ok(()) => println!(r#"{{"saw":"answered","text":"{text}"}}"#),
+            Err(error) => eprintln!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let token = var("BOT_TOKEN").expect("BOT_TOKEN");
+    let address = var("BOT_API").expect("BOT_API");
+    let http = HttpBuilder::new(&token).proxy(address.trim_end_matches("/api/v10")).build();
+    let application = http.get_current_application_info().await.expect("an application").id;
+    http.set_application_id(application);
+    let option = CreateCommandOption::new(CommandOptionType::String, "text", "What to say").required(true);
+    let command = CreateCommand::new("ping").description("Pong?").add_option(option);
+    Command::set_global_commands(&http, vec![command]).await.expect("commands");
+    let guild = GuildId::new(var("BOT_GUILD").expect("BOT_GUILD").parse().expect("a snowflake"));
+    let bot = Bot { guild, asked: AtomicBool::new(false), members: AtomicUsize::new(0) };
+    let intents = GatewayIntents::GUILDS | GatewayIntents::GUILD_MEMBERS;
+    let mut client = ClientBuilder::new_with_http(http, intents).event_handler(bot).await.expect("a client");
+    client.start().await.expect("a gateway");
+}

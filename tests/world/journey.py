@@ -1,0 +1,311 @@
+"""One library's journey: connect, get members, answer a command, come back from each fault, and be judged.
+
+The simulator and the bot are processes of their own. What the bot saw is told by its lines, what it did by the
+simulator's journal; both have to agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from tests.world.libraries import Library
+from tests.world.toolchains import CACHE, ROOT
+
+# More than the 1,000 members of one chunk, so that a request is answered by two.
+MEMBERS: Final = 1_500
+# Events a second while faults happen: a resume has something to replay.
+RATE: Final = 20
+# Each step's patience. A JVM's start, Discord's 5 s between identifies and a library's own pause fit well.
+STEP_S: Final = 60.0
+# How long a bot may take to end after SIGTERM before it is killed.
+END_S: Final = 10.0
+POLL_S: Final = 0.05
+HEARTBEAT_MS: Final = 8_000
+
+# Column of the table → the fault, in the order in which they happen.
+FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cut": {"kind": "cut"},
+    "op 7": {"kind": "op7"},
+    "op 9, d true": {"kind": "op9", "resumable": True},
+    "op 9, d false": {"kind": "op9", "resumable": False},
+    "close 4000": {"kind": "close", "code": 4000},
+}
+
+
+class Stuck(Exception):
+    """A step that did not come to pass; the message says which, and what was seen instead."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one library: a word for each step that was done, and what it broke."""
+
+    library: str
+    version: str
+    steps: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+    # Rule or warning → how often.
+    violations: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
+    details: list[str] = field(default_factory=list)
+    unsimulated: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def foreign(self, library: Library) -> dict[str, int]:
+        """Violations that are not known to be the library's own."""
+        return {rule: times for rule, times in self.violations.items() if rule not in library.own}
+
+
+class Bot:
+    """A bot's process and the lines that it has written."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.log = log
+        self.process = process
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.log.open("ab") as log:
+            async for line in self.process.stdout:
+                log.write(line)
+                log.flush()
+                # Libraries write what they like beside the bot's own lines.
+                if line.startswith(b'{"saw"'):
+                    self.lines.append(json.loads(line))
+
+    def saw(self, what: str, **fields: Any) -> list[dict[str, Any]]:
+        """The lines of this kind with these fields."""
+        wanted = fields | {"saw": what}
+        return [line for line in self.lines if wanted.items() <= line.items()]
+
+    async def end(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        if self.process.returncode is None:
+            self.process.terminate()
+            try:
+                async with asyncio.timeout(END_S):
+                    await self.process.wait()
+            except TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+        await self._reading
+
+
+class Discord:
+    """A `rateway simulate` process and its control interface."""
+
+    def __init__(self, ready: Mapping[str, Any], http: aiohttp.ClientSession) -> None:
+        self.ready = ready
+        self._http = http
+
+    async def get(self, path: str) -> Any:
+        """The answer of a route below `/simulator`."""
+        async with self._http.get(f"{self.ready['control_url']}/{path}") as response:
+            response.raise_for_status()
+            return await response.json()
+
+    async def post(self, path: str, body: Any) -> Any:
+        """Post to a route below `/simulator`."""
+        async with self._http.post(f"{self.ready['control_url']}/{path}", json=body) as response:
+            response.raise_for_status()
+            return await response.json()
+
+
+@asynccontextmanager
+async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
+    """`rateway simulate` as a process, with Discord's own pauses and limits."""
+    ready_file = folder / "simulator.json"
+    ready_file.unlink(missing_ok=True)
+    arguments = [
+        "simulate",
+        "--json",
+        *("--ready-file", str(ready_file)),
+        *("--guilds", "3"),
+        *("--members", "30"),
+        *("--largest-guild", str(MEMBERS)),
+        # The bot stays in its guilds.
+        *("--mix", "GUILD_DELETE=0"),
+        # Users ask only what this module counts.
+        *("--mix", "INTERACTION_CREATE=0"),
+        *("--resume-hosts", "1"),
+        *("--heartbeat-ms", str(HEARTBEAT_MS)),
+        *(["--tls"] if library.tls else []),
+    ]
+    with (folder / "simulator.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "rateway", *arguments),
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        async with asyncio.timeout(STEP_S):
+            while not ready_file.exists():
+                if process.returncode is not None:
+                    raise Stuck(f"the simulator ended with {process.returncode}: {folder / 'simulator.log'}")
+                await asyncio.sleep(POLL_S)
+        ready = json.loads(ready_file.read_text())
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as http:
+            yield Discord(ready, http)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        await process.wait()
+
+
+@asynccontextmanager
+async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id: str) -> AsyncIterator[Bot]:
+    """The library's bot as a process."""
+    log = CACHE / "logs" / library.name / "bot.log"
+    log.unlink(missing_ok=True)
+    environment = {
+        "BOT_API": ready["api_url"],
+        "BOT_GATEWAY": ready["gateway_url"],
+        "BOT_TOKEN": ready["token"],
+        "BOT_GUILD": guild_id,
+    }
+    if ready["ca_file"]:
+        environment |= {"NODE_EXTRA_CA_CERTS": ready["ca_file"]}
+    with log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *library.toolchain.start(folder),
+            cwd=folder,
+            env=os.environ | environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+        )
+    running = Bot(process, log)
+    try:
+        yield running
+    finally:
+        await running.end()
+
+
+class Journey:
+    """The steps of one library."""
+
+    def __init__(self, discord: Discord, bot: Bot, outcome: Outcome, guild: Mapping[str, Any]) -> None:
+        self._discord = discord
+        self._bot = bot
+        self._outcome = outcome
+        self._guild = guild
+
+    async def _until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
+        """Wait for a condition. Raises Stuck."""
+        try:
+            async with asyncio.timeout(STEP_S):
+                while not await condition():
+                    if self._bot.process.returncode is not None:
+                        raise Stuck(f"{what}: the bot ended with {self._bot.process.returncode}")
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            last = [f"{entry['what']} {entry['detail']}".strip() for entry in await self._discord.get("journal")]
+            raise Stuck(
+                f"{what}: not within {STEP_S:g} s; the bot saw {self._bot.lines[-3:]}, Discord saw {last[-4:]}"
+            ) from None
+
+    async def walk(self) -> None:
+        """All steps in order. Raises Stuck at the first that does not come to pass."""
+        bot, steps = self._bot, self._outcome.steps
+
+        async def connected() -> bool:
+            return bool(bot.saw("ready"))
+
+        async def members() -> bool:
+            return bool(bot.saw("members"))
+
+        await self._until("connect", connected)
+        steps["connects"] = "yes"
+        await self._until("members by op 8", members)
+        count = bot.saw("members")[0]["count"]
+        if count != MEMBERS:
+            raise Stuck(f"members by op 8: {count} instead of {MEMBERS}")
+        steps["members"] = "yes"
+        await self._command("hello")
+        steps["command"] = "yes"
+        await self._discord.post("rate", {"rate": RATE})
+        for name, fault in FAULTS.items():
+            steps[name] = await self._fault(name, fault)
+
+    async def _command(self, text: str) -> None:
+        """A user uses the bot's command; the bot's answer has to stand in the world."""
+        where = {"channel_id": self._guild["channel_id"], "name": "ping", "options": {"text": text}}
+        await self._discord.post(f"users/{self._guild['members'][0]}/commands", where)
+
+        async def answered() -> bool:
+            if not self._bot.saw("answered", text=text):
+                return False
+            messages = (await self._discord.get(f"world?kinds=message&guilds={self._guild['id']}"))["message"]
+            return any(message["content"] == f"pong {text}" for message in messages.values())
+
+        await self._until(f"the command with {text!r}", answered)
+
+    async def _fault(self, name: str, fault: Mapping[str, Any]) -> str:
+        """Make a fault happen; how the bot came back."""
+        since = len(await self._discord.get("journal"))
+        resumed, ready = len(self._bot.saw("resumed")), len(self._bot.saw("ready"))
+        hit = (await self._discord.post("faults", dict(fault)))["connections"]
+        if hit != 1:
+            raise Stuck(f"{name}: {hit} connections were hit")
+        how = ""
+
+        async def back() -> bool:
+            nonlocal how
+            journal = (await self._discord.get("journal"))[since:]
+            ways = [entry["what"] for entry in journal if entry["what"] in ("ready", "resumed")]
+            how = ways[-1] if ways else ""
+            if how == "resumed":
+                return len(self._bot.saw("resumed")) > resumed
+            return how == "ready" and len(self._bot.saw("ready")) > ready
+
+        await self._until(f"back from {name}", back)
+        await self._command(f"after {name}")
+        return "resumes" if how == "resumed" else "new session"
+
+
+def _counted(entries: list[dict[str, Any]], key: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for entry in entries:
+        counts[entry[key]] = counts.get(entry[key], 0) + 1
+    return counts
+
+
+async def travel(library: Library, folder: Path) -> Outcome:
+    """Take a library, whose environment is in *folder*, through all steps."""
+    outcome = Outcome(library.name, library.toolchain.version(folder, library.package))
+    logs = CACHE / "logs" / library.name
+    logs.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    async with discord(library, logs) as server:
+        guild = max(await server.get("guilds"), key=lambda each: each["member_count"])
+        try:
+            async with bot(library, folder, server.ready, guild["id"]) as running:
+                await Journey(server, running, outcome, guild).walk()
+        except Stuck as stuck:
+            outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
+        # After the bot's end: how it goes is judged as well.
+        violations = await server.get("violations")
+        summary = await server.get("ledger")
+        outcome.violations = _counted(violations, "rule")
+        outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations]
+        outcome.warnings = dict(summary.get("warnings") or {})
+        outcome.unsimulated = [f"{each['method']} {each['path']}" for each in await server.get("unsimulated")]
+    outcome.seconds = round(time.monotonic() - started, 1)
+    return outcome

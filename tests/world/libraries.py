@@ -1,0 +1,41 @@
+"""The libraries that are tried: language, package, and what each is known to do against Discord's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.world.toolchains import GO, JAVA, NODE, PYTHON, RUST, Toolchain
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One library. `name` is its folder under `bots` as well."""
+
+    name: str
+    toolchain: Toolchain
+    package: str
+    # Part of `make test`; the others run with `make test-world`.
+    always: bool = False
+    # Rules that the library itself breaks, each with where in its source.
+    own: Mapping[str, str] = field(default_factory=dict)
+    # Its REST cannot be told to do without TLS.
+    tls: bool = False
+
+
+LIBRARIES = (
+    Library("discord.py", PYTHON, "discord.py", always=True),
+    Library("hikari", PYTHON, "hikari", always=True),
+    Library("disnake", PYTHON, "disnake"),
+    Library("nextcord", PYTHON, "nextcord"),
+    Library("py-cord", PYTHON, "py-cord"),
+    Library("discord.js", NODE, "discord.js"),
+    Library("eris", NODE, "eris", tls=True),
+    Library("oceanic.js", NODE, "oceanic.js"),
+    Library("discordeno", NODE, "discordeno"),
+    Library("discordgo", GO, "github.com/bwmarrin/discordgo"),
+    Library("disgo", GO, "github.com/disgoorg/disgo"),
+    Library("twilight", RUST, "twilight-gateway"),
+    Library("serenity", RUST, "serenity"),
+    Library("JDA", JAVA, "JDA"),
+)
