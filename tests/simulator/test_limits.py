@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,9 +33,17 @@ def test_a_bucket_admits_one_identify_in_five_seconds_by_arrival() -> None:
     assert limits.arrived(1, 1.0)[0] is Verdict.GRANTED
     verdict, since = limits.arrived(2, 5.9)
     assert verdict is Verdict.TOO_EARLY and abs(since - 4.9) < 1e-9
-    # The refused one began a window of its own.
-    assert limits.arrived(0, 6.5)[0] is Verdict.TOO_EARLY
-    assert limits.arrived(0, 11.5)[0] is Verdict.GRANTED
+    assert limits.arrived(0, 5.95)[0] is Verdict.TOO_EARLY
+
+
+@pytest.mark.checklist("K53")
+def test_a_refused_identify_begins_no_window_so_that_a_library_that_tries_again_at_once_comes_in() -> None:
+    limits = _limits()
+    assert limits.arrived(0, 1.0)[0] is Verdict.GRANTED
+    # disgo and discordgo after op 9: again as soon as they are refused.
+    verdicts = [limits.arrived(0, at)[0] for at in (2.0, 4.5, 7.0, 9.5)]
+    assert verdicts == [Verdict.TOO_EARLY, Verdict.TOO_EARLY, Verdict.GRANTED, Verdict.TOO_EARLY]
+    assert limits.remaining == 5
 
 
 def test_the_budget_counts_refused_identifies_and_is_full_again_after_its_time() -> None:

@@ -27,7 +27,7 @@ def main() -> int:
     for name in options.names or known:
         library = known[name]
         try:
-            folder = prepare(name, library.toolchain)
+            folder = prepare(library.folder, library.toolchain)
         except ToolMissing as missing:
             print(f"{name}: skipped, {missing} is missing", file=sys.stderr)
             continue

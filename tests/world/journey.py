@@ -172,7 +172,7 @@ async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
 @asynccontextmanager
 async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id: str) -> AsyncIterator[Bot]:
     """The library's bot as a process."""
-    log = CACHE / "logs" / library.name / "bot.log"
+    log = CACHE / "logs" / library.folder / "bot.log"
     log.unlink(missing_ok=True)
     environment = {
         "BOT_API": ready["api_url"],
@@ -201,7 +201,10 @@ async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id
 class Journey:
     """The steps of one library."""
 
-    def __init__(self, discord: Discord, bot: Bot, outcome: Outcome, guild: Mapping[str, Any]) -> None:
+    def __init__(
+        self, library: Library, discord: Discord, bot: Bot, outcome: Outcome, guild: Mapping[str, Any]
+    ) -> None:
+        self._silent_resumes = library.silent_resumes
         self._discord = discord
         self._bot = bot
         self._outcome = outcome
@@ -216,7 +219,9 @@ class Journey:
                         raise Stuck(f"{what}: the bot ended with {self._bot.process.returncode}")
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            last = [f"{entry['what']} {entry['detail']}".strip() for entry in await self._discord.get("journal")]
+            last = [
+                f"{entry['what']} {entry['detail']}".strip() for entry in await self._discord.get("journal")
+            ]
             raise Stuck(
                 f"{what}: not within {STEP_S:g} s; the bot saw {self._bot.lines[-3:]}, Discord saw {last[-4:]}"
             ) from None
@@ -272,7 +277,7 @@ class Journey:
             ways = [entry["what"] for entry in journal if entry["what"] in ("ready", "resumed")]
             how = ways[-1] if ways else ""
             if how == "resumed":
-                return len(self._bot.saw("resumed")) > resumed
+                return self._silent_resumes or len(self._bot.saw("resumed")) > resumed
             return how == "ready" and len(self._bot.saw("ready")) > ready
 
         await self._until(f"back from {name}", back)
@@ -290,22 +295,21 @@ def _counted(entries: list[dict[str, Any]], key: str) -> dict[str, int]:
 async def travel(library: Library, folder: Path) -> Outcome:
     """Take a library, whose environment is in *folder*, through all steps."""
     outcome = Outcome(library.name, library.toolchain.version(folder, library.package))
-    logs = CACHE / "logs" / library.name
+    logs = CACHE / "logs" / library.folder
     logs.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     async with discord(library, logs) as server:
         guild = max(await server.get("guilds"), key=lambda each: each["member_count"])
         try:
             async with bot(library, folder, server.ready, guild["id"]) as running:
-                await Journey(server, running, outcome, guild).walk()
+                await Journey(library, server, running, outcome, guild).walk()
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
         # After the bot's end: how it goes is judged as well.
-        violations = await server.get("violations")
-        summary = await server.get("ledger")
+        violations, warnings = await server.get("violations"), await server.get("warnings")
         outcome.violations = _counted(violations, "rule")
-        outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations]
-        outcome.warnings = dict(summary.get("warnings") or {})
+        outcome.warnings = _counted(warnings, "rule")
+        outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations + warnings]
         outcome.unsimulated = [f"{each['method']} {each['path']}" for each in await server.get("unsimulated")]
     outcome.seconds = round(time.monotonic() - started, 1)
     return outcome

@@ -10,17 +10,24 @@ from tests.world.toolchains import GO, JAVA, NODE, PYTHON, RUST, Toolchain
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One library. `name` is its folder under `bots` as well."""
+    """One library, by the name that it is known by."""
 
     name: str
     toolchain: Toolchain
     package: str
     # Part of `make test`; the others run with `make test-world`.
     always: bool = False
-    # Rules that the library itself breaks, each with where in its source.
+    # Rules that the library itself breaks, each with the reason.
     own: Mapping[str, str] = field(default_factory=dict)
     # Its REST cannot be told to do without TLS.
     tls: bool = False
+    # It resumes and does not tell its bot: what the simulator saw has to do.
+    silent_resumes: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder under `bots`: a dot would make a Python module of it."""
+        return self.name.replace(".", "_").replace("-", "_")
 
 
 LIBRARIES = (
@@ -34,7 +41,7 @@ LIBRARIES = (
     Library("oceanic.js", NODE, "oceanic.js"),
     Library("discordeno", NODE, "discordeno"),
     Library("discordgo", GO, "github.com/bwmarrin/discordgo"),
-    Library("disgo", GO, "github.com/disgoorg/disgo"),
+    Library("disgo", GO, "github.com/disgoorg/disgo", silent_resumes=True),
     Library("twilight", RUST, "twilight-gateway"),
     Library("serenity", RUST, "serenity"),
     Library("JDA", JAVA, "JDA"),

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +91,7 @@ def _version_rust(folder: Path, package: str) -> str:
 
 
 def _version_java(folder: Path, package: str) -> str:
-    for dependency in ElementTree.parse(folder / "pom.xml").iter(f"{POM}dependency"):
+    for dependency in ET.parse(folder / "pom.xml").iter(f"{POM}dependency"):
         if dependency.findtext(f"{POM}artifactId") == package:
             return str(dependency.findtext(f"{POM}version"))
     raise ValueError(f"{package} is not in {folder / 'pom.xml'}")

@@ -58,16 +58,19 @@ class IdentifyLimits:
         self._last: dict[int, float] = {}
 
     def arrived(self, shard: int, now: float) -> tuple[Verdict, float]:
-        """An identify arrived; the verdict, and the seconds since the last one of its bucket."""
+        """An identify arrived; the verdict, and the seconds since the last one of its bucket that was granted."""
         self._renew(now)
         bucket = shard % self.max_concurrency
         since = now - self._last.get(bucket, -self._window - 1.0)
-        self._last[bucket] = now
         if self.remaining <= 0:
             return Verdict.BUDGET_SPENT, since
-        # Refused ones count as well: users report it, and a client has to assume it.
+        # Refused ones count in the day's budget (api-docs#1328). They begin no window of their own: discordgo and
+        # disgo identify again as soon as they are refused, and come in at Discord.
         self.remaining -= 1
-        return (Verdict.TOO_EARLY if since < self._window else Verdict.GRANTED), since
+        if since < self._window:
+            return Verdict.TOO_EARLY, since
+        self._last[bucket] = now
+        return Verdict.GRANTED, since
 
     def _renew(self, now: float) -> None:
         if now >= self._reset_at:

@@ -1,21 +1,19 @@
 // A bot with eris: see tests/world/README.md. Its REST knows no HTTP without TLS, and no port but by its agent.
 import { Agent } from "node:https";
-import Eris from "eris";
+import { Client, CommandInteraction } from "eris";
 
 const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 const address = new URL(process.env.BOT_API);
 const agent = new Agent({ keepAlive: true });
 agent.defaultPort = Number(address.port);
-const client = new Eris(`Bot ${process.env.BOT_TOKEN}`, {
+const client = new Client(`Bot ${process.env.BOT_TOKEN}`, {
   intents: ["guilds", "guildMembers"],
   rest: { domain: address.hostname, baseURL: address.pathname, agent },
 });
-let asked = false;
 
-client.on("shardReady", async () => {
-  say("ready");
-  if (asked) return;
-  asked = true;
+client.on("shardPreReady", () => say("ready"));
+
+client.once("ready", async () => {
   await client.bulkEditCommands([
     { name: "ping", description: "Pong?", options: [{ name: "text", description: "What to say", type: 3, required: true }] },
   ]);
@@ -26,7 +24,7 @@ client.on("shardReady", async () => {
 client.on("shardResume", () => say("resumed"));
 
 client.on("interactionCreate", async (interaction) => {
-  if (!(interaction instanceof Eris.CommandInteraction)) return;
+  if (!(interaction instanceof CommandInteraction)) return;
   const text = interaction.data.options[0].value;
   await interaction.createMessage(`pong ${text}`);
   say("answered", { text });

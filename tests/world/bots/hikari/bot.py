@@ -25,7 +25,9 @@ def say(saw: str, **more: object) -> None:
 async def on_starting(event: hikari.StartingEvent) -> None:
     application = await bot.rest.fetch_application()
     command = bot.rest.slash_command_builder("ping", "Pong?").add_option(
-        hikari.CommandOption(type=hikari.OptionType.STRING, name="text", description="What to say", is_required=True)
+        hikari.CommandOption(
+            type=hikari.OptionType.STRING, name="text", description="What to say", is_required=True
+        )
     )
     await bot.rest.set_application_commands(application.id, [command])
 
@@ -36,7 +38,7 @@ async def on_ready(event: hikari.ShardReadyEvent) -> None:
     say("ready")
     if not asked:
         asked = True
-        await bot.request_guild_members(hikari.Snowflake(os.environ["BOT_GUILD"]), query="", limit=0, nonce="members")
+        await event.shard.request_guild_members(hikari.Snowflake(os.environ["BOT_GUILD"]), nonce="members")
 
 
 @bot.listen()

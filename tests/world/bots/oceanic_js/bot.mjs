@@ -7,12 +7,11 @@ const client = new Client({
   gateway: { intents: ["GUILDS", "GUILD_MEMBERS"] },
   rest: { baseURL: process.env.BOT_API },
 });
-let asked = false;
 
-client.on("shardReady", async () => {
-  say("ready");
-  if (asked) return;
-  asked = true;
+// Its "shardReady" is told once for a connection, although a second READY may come on it after op 9.
+client.on("shardPreReady", () => say("ready"));
+
+client.once("ready", async () => {
   await client.application.bulkEditGlobalCommands([
     {
       type: ApplicationCommandTypes.CHAT_INPUT,
