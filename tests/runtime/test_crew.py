@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rateway.config import load
@@ -35,7 +37,7 @@ def test_a_machine_has_at_least_one_core() -> None:
 
 
 def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
-    settings = load(
+    given_settings = load(
         None,
         {
             "DISCORD_TOKEN": "a.b.c",
@@ -47,8 +49,8 @@ def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
             "PRESENCE": '{"status": "online", "activities": [{"name": "shard {shard}", "type": 0}]}',
         },
     )
-    arrived = decode_settings(encode_settings(settings))
-    assert arrived == settings
+    arrived = decode_settings(encode_settings(given_settings))
+    assert arrived == given_settings
     assert "password" not in repr(arrived)
     assert arrived.token.reveal() == "a.b.c"
 
@@ -184,3 +186,82 @@ def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
     assert ended.stdout == "beat\n"
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+async def hostile_line(data: bytes) -> list[object]:
+    """The records that a supervisor reads when a worker has written these bytes, and then one that is sound."""
+    ours, theirs = socket.socketpair()
+    line = await Line.open(ours, FromWorker)
+    _, writer = await asyncio.open_unix_connection(sock=theirs)
+    writer.write(data + b"\n" + msgspec.json.encode(words.Withdraw(1, 2)) + b"\n")
+    writer.write_eof()
+    found = [record async for record in line.records()]
+    writer.close()
+    line.close()
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=60)
+        | st.builds(
+            lambda tag, fields: json.dumps({"type": tag, **fields}).encode(),
+            st.sampled_from(["Acquire", "Beat", "Parts", "Drained", "Nothing", "DialsRefused"]),
+            st.dictionaries(
+                st.sampled_from(["call", "shard", "lost", "seconds", "x"]), st.integers() | st.text()
+            ),
+        )
+        | st.integers(1, 3000).map(lambda deep: b'{"type":"Beat","x":' + b"[" * deep + b"]" * deep + b"}"),
+        max_size=8,
+    )
+)
+def test_a_line_that_is_no_record_is_passed_over_and_the_next_one_is_read(lines: list[bytes]) -> None:
+    assert run(hostile_line(b"\n".join(lines)))[-1] == words.Withdraw(1, 2)
+
+
+def test_a_line_that_is_too_long_is_passed_over_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(words, "MAX_LINE_BYTES", 4096)
+    assert run(hostile_line(b'"' + b"x" * 100_000 + b'"')) == [words.Withdraw(1, 2)]
+
+
+def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
+    async def scenario() -> tuple[list[int], int]:
+        ours, worker = await line_pair()
+        carried: list[int] = []
+
+        def carry_out(record: words.Withdraw) -> None:
+            if record.shard == 1:
+                raise KeyError(record.shard)
+            carried.append(record.shard)
+
+        for shard in (0, 1, 2):
+            worker.send(words.Withdraw(7, shard))
+        worker.close()
+        async for record in ours.records():
+            ours.guard(carry_out, record)
+        return carried, ours.unreadable
+
+    assert run(scenario()) == ([0, 2], 1)
+
+
+def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(words, "MAX_LINE_BYTES", 1 << 20)
+
+    async def scenario() -> list[object]:
+        ours, theirs = socket.socketpair()
+        line = await Line.open(ours, FromWorker)
+        record = words.UseGateway("x" * 10_000)
+        for _ in range(10_000):
+            line.send(record)
+        # To be given up is the end of the line, for us as well; else this would wait for ever.
+        async with asyncio.timeout(10):
+            found = [each async for each in line.records()]
+        theirs.close()
+        return found
+
+    assert run(scenario()) == []

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rateway.transports import control
 from tests.aio import run
@@ -72,3 +74,78 @@ def test_a_malformed_request_gets_an_answer_and_harms_nobody(tmp_path: Path, req
     answer, after = run(scenario())
     assert json.loads(answer)
     assert json.loads(after) == {"words": ["status"]}
+
+
+async def said(path: Path, data: bytes) -> bytes:
+    """What the socket answers to these bytes, until it closes."""
+    reader, writer = await asyncio.open_unix_connection(str(path / control.SOCKET_NAME))
+    try:
+        writer.write(data)
+        writer.write_eof()
+        return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def test_hostile_requests_are_answered_or_closed_and_the_next_one_is_served(tmp_path: Path) -> None:
+    async def fragile(words: list[str]) -> object:
+        if words != ["status"]:
+            raise KeyError(words[0])
+        return {"words": words}
+
+    async def scenario(requests: list[bytes]) -> list[bytes]:
+        async with control.serve(tmp_path, fragile):
+            answers = [await said(tmp_path, request) for request in requests]
+            return [*answers, await control.ask(tmp_path, "status")]
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.binary(max_size=60) | st.binary(min_size=5000, max_size=9000), max_size=5))
+    def check(requests: list[bytes]) -> None:
+        *answers, last = run(scenario(requests))
+        assert json.loads(last) == {"words": ["status"]}
+        for answer in answers:
+            assert not answer or set(json.loads(answer)) & {"error", "words"}
+
+    check()
+
+
+def test_a_handler_that_raises_costs_its_request_only(tmp_path: Path) -> None:
+    async def broken(words: list[str]) -> object:
+        raise RuntimeError("no")
+
+    async def scenario() -> bytes:
+        async with control.serve(tmp_path, broken):
+            return await control.ask(tmp_path, "status")
+
+    assert "RuntimeError" in json.loads(run(scenario()))["error"]
+
+
+def test_more_requests_than_there_are_seats_are_told_so_and_the_others_are_served(tmp_path: Path) -> None:
+    async def scenario() -> tuple[list[bytes], bytes]:
+        go_on = asyncio.Event()
+
+        async def slow(words: list[str]) -> object:
+            await go_on.wait()
+            return {"words": words}
+
+        async with control.serve(tmp_path, slow):
+            asking = [
+                asyncio.create_task(said(tmp_path, b"status\n")) for _ in range(control.MOST_CONNECTIONS)
+            ]
+            refused = b""
+            while b"more than" not in refused:
+                # Those before it may not all have been taken yet.
+                one_more = asyncio.create_task(said(tmp_path, b"status\n"))
+                done, _ = await asyncio.wait([one_more], timeout=0.5)
+                if done:
+                    refused = one_more.result()
+                else:
+                    asking.append(one_more)
+            go_on.set()
+            return await asyncio.gather(*asking), refused
+
+    served, refused = run(scenario())
+    assert b"64 ask at once" in refused
+    assert sum(b"words" in answer for answer in served) >= control.MOST_CONNECTIONS

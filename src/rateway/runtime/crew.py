@@ -170,7 +170,7 @@ class Crew:
         watching = asyncio.create_task(self._watch(hand, process))
         try:
             async for record in line.records():
-                self._take(hand, line, record)
+                line.guard(self._take, hand, line, record)
             await process.wait()
         finally:
             watching.cancel()

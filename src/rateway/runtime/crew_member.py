@@ -116,8 +116,8 @@ async def _first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
     """The line to the supervisor, and what it wants run; None when it is gone already."""
     line = await Line.open(end, ToWorker)
     async for record in line.records():
-        assert isinstance(record, words.Begin)
-        return line, record
+        if isinstance(record, words.Begin):
+            return line, record
     return line, None
 
 
@@ -168,12 +168,11 @@ async def _beat(line: Line, worker: Worker) -> None:
 async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopWatch, role: str) -> bool:
     """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
     draining: set[asyncio.Future[None]] = set()
-    async for record in line.records():
+
+    def carry_out(record: ToWorker) -> None:
         match record:
             case words.Permitted():
                 permits.answered(record)
-            case words.Stop():
-                return bool(record.end_sessions)
             case words.AskStatus():
                 clusters, shards, process, notes = parts_of(worker, watch, role)
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
@@ -193,6 +192,11 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 draining.add(asyncio.ensure_future(_drain(line, worker, record.cluster)))
             case words.Reload():
                 worker.reload(words.decode_settings(record.settings))
+
+    async for record in line.records():
+        if isinstance(record, words.Stop):
+            return record.end_sessions
+        line.guard(carry_out, record)
     log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})
     return False
 

@@ -7,19 +7,23 @@ so that they can resume, and leaves (docs/architecture.md, "Processes").
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from rateway.config import Settings
+from rateway.discord.envelope import FAILURES
 from rateway.fleet.choice import Choice
 from rateway.runtime.permits import PermitOutcome
 from rateway.runtime.start import Identity
 from rateway.runtime.status import ClusterStatus, ProcessStatus, ShardStatus
 from rateway.secret import Secret
+
+log = logging.getLogger(__name__)
 
 # A status of 1,000 shards is about a megabyte.
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -197,6 +201,8 @@ class Line:
         self._reader = reader
         self._writer = writer
         self._decoder = msgspec.json.Decoder(incoming)
+        self.unreadable = 0
+        """Lines that were no record, and records that could not be carried out: each is passed over."""
 
     @classmethod
     async def open(cls, end: socket.socket, incoming: Any) -> Line:
@@ -206,20 +212,51 @@ class Line:
         return cls(reader, writer, incoming)
 
     def send(self, record: ToWorker | FromWorker) -> None:
-        """Never waits: what is said here is small and rare. Nothing happens once the other end is gone."""
-        if not self._writer.is_closing():
-            self._writer.write(msgspec.json.encode(record) + b"\n")
+        """Never waits: what is said here is small and rare. Nothing happens once the other end is gone, or has not read
+        for so long that it is as good as gone."""
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_LINE_BYTES:
+            log.error(
+                "the other process has not read %d bytes: it is given up",
+                MAX_LINE_BYTES,
+                extra={"action": "line"},
+            )
+            self._writer.transport.abort()
+            return
+        self._writer.write(msgspec.json.encode(record) + b"\n")
 
     async def records(self) -> AsyncIterator[Any]:
-        """What comes, until the other end is gone."""
+        """What comes, until the other end is gone. A line that is no record, or too long for one, is passed over."""
         while True:
             try:
                 line = await self._reader.readline()
-            except (ConnectionError, ValueError):
+            except ConnectionError:
                 return
+            except ValueError:
+                self._pass_over(f"a line of more than {MAX_LINE_BYTES} bytes")
+                continue
             if not line.endswith(b"\n"):
                 return
-            yield self._decoder.decode(line)
+            try:
+                record = self._decoder.decode(line)
+            except FAILURES as error:
+                self._pass_over(f"a line that is no record: {error}")
+                continue
+            yield record
+
+    def guard(self, carry_out: Callable[..., None], *arguments: Any) -> None:
+        """Call *carry_out* for a record. What it raises ends here: one record is not to end a process."""
+        try:
+            carry_out(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
+            self._pass_over(f"a record that could not be carried out: {type(error).__name__}", error)
+
+    def _pass_over(self, what: str, error: Exception | None = None) -> None:
+        self.unreadable += 1
+        # Nobody but a process of ours writes here: the first says what is wrong, the others the same.
+        level = logging.ERROR if self.unreadable == 1 else logging.DEBUG
+        log.log(level, "%s; it is passed over", what, exc_info=error, extra={"action": "line"})
 
     def close(self) -> None:
         self._writer.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,6 +25,11 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # A client that connects and says nothing is dropped, and so is one that does not take its answer. How long the
 # gateway may think is the client's business: a drain takes as long as confirms do.
 PATIENCE_S = 10.0
+
+# Requests under way. Each is a person's or a probe's.
+MOST_CONNECTIONS = 64
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[[list[str]], Awaitable[object]]
 
@@ -60,15 +66,26 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
     finally:
         os.umask(mask)
 
+    asking = 0
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        nonlocal asking
+        asking += 1
+        try:
             async with asyncio.timeout(PATIENCE_S):
                 words = await _request(reader)
-            reply = msgspec.json.encode(words if isinstance(words, dict) else await handler(words)) + b"\n"
+            if asking > MOST_CONNECTIONS:
+                words = {"error": f"more than {MOST_CONNECTIONS} ask at once; ask again"}
+            reply = msgspec.json.encode(words if isinstance(words, dict) else await _handled(handler, words))
             async with asyncio.timeout(PATIENCE_S):
-                writer.write(reply)
+                writer.write(reply + b"\n")
                 await writer.drain()
-        writer.close()
+        except (ConnectionError, TimeoutError):
+            # What it has not taken by now is not kept for it.
+            writer.transport.abort()
+        finally:
+            asking -= 1
+            writer.close()
 
     server = await asyncio.start_unix_server(answer, sock=listener, limit=MAX_REQUEST_BYTES)
     try:
@@ -77,6 +94,15 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
         server.close()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+
+
+async def _handled(handler: Handler, words: list[str]) -> object:
+    """The handler's answer. What it raises is a mistake of the gateway's own, and costs this request only."""
+    try:
+        return await handler(words)
+    except Exception as error:
+        log.exception("the request %s failed", ascii(words[0][:40]), extra={"action": "control"})
+        return {"error": f"the gateway failed on this request ({type(error).__name__}); its log says more"}
 
 
 async def _request(reader: asyncio.StreamReader) -> list[str] | dict[str, str]:
