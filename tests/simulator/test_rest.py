@@ -374,6 +374,18 @@ def test_one_message_too_many_is_told_to_wait() -> None:
     with_api(test)
 
 
+@pytest.mark.checklist("K54")
+def test_json_has_no_charset_as_at_discord() -> None:
+    async def test(it: Api) -> None:
+        path = f"guilds/{it.guild.id}/channels"
+        for method, body, status in (("GET", None, 200), ("POST", {"name": "x"}, 201), ("POST", {}, 400)):
+            answer = await it.ask(method, path, body)
+            # discord.py takes everything else for text.
+            assert (answer[0], answer[2]["Content-Type"]) == (status, "application/json")
+
+    with_api(test)
+
+
 @pytest.mark.checklist("K53")
 def test_a_message_is_forwarded_without_content_and_from_anywhere() -> None:
     async def test(it: Api) -> None:

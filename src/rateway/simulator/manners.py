@@ -11,6 +11,7 @@ from aiohttp import web
 
 from rateway.simulator.ledger import Ledger
 from rateway.simulator.limits import Window
+from rateway.simulator.rest_answers import json_answer
 
 USER_AGENT = re.compile(r"DiscordBot \([^()]*(https?://|\S+\.\S+)[^()]*\)")
 # Their answers do not depend on the bot, and have limits of their own (docs: Rate Limits, Global Rate Limit).
@@ -112,7 +113,7 @@ class RestManners:
 
 
 def _too_many(retry_after: float, *, is_global: bool) -> web.Response:
-    return web.json_response(
+    return json_answer(
         {"message": "You are being rate limited.", "retry_after": retry_after, "global": is_global},
         status=429,
         headers={

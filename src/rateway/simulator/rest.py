@@ -24,7 +24,7 @@ from rateway.simulator import (
     rest_speaking,
     rest_webhooks,
 )
-from rateway.simulator.rest_answers import Refused, Rest
+from rateway.simulator.rest_answers import Refused, Rest, json_answer
 from rateway.simulator.rest_limits import Limits
 from rateway.simulator.world import World
 from rateway.simulator.world_dispatch import Dispatch, Json
@@ -39,6 +39,7 @@ _OPEN: Final = (
     "/webhooks/{webhook_id}/{token}",
     "/gateway",
     "/guilds/{guild_id}/widget.json",
+    "/sticker-packs",
 )
 # Routes without a bucket, and so without its headers: hikari complains of them there.
 _UNLIMITED: Final = "/interactions/"
@@ -187,7 +188,7 @@ def _authorized(request: web.Request, facts: GatewayFacts) -> bool:
 
 def _limited(retry_after: float, headers: dict[str, str]) -> web.Response:
     body = {"message": "You are being rate limited.", "retry_after": round(retry_after, 3), "global": False}
-    return web.json_response(body, status=429, headers=headers)
+    return json_answer(body, status=429, headers=headers)
 
 
 def _unsimulated(rest: Rest, facts: GatewayFacts) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

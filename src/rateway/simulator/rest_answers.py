@@ -66,6 +66,13 @@ ERRORS: Final = {
 }
 
 
+def json_answer(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """JSON as Discord sends it: without a charset, for which discord.py would take it for text."""
+    return web.Response(
+        body=json.dumps(body).encode(), status=status, headers=headers, content_type="application/json"
+    )
+
+
 class Refused(Exception):
     """A request that Discord would answer with an error; `name` is one of `ERRORS`."""
 
@@ -79,7 +86,7 @@ class Refused(Exception):
         body: Json = {"message": self.message, "code": self.code}
         if self.errors is not None:
             body["errors"] = self.errors
-        return web.json_response(body, status=self.status)
+        return json_answer(body, status=self.status)
 
 
 def wrong(name: str, code: str, message: str) -> Refused:

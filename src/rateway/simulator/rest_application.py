@@ -130,7 +130,7 @@ async def _get_entitlement(rest: Rest, request: web.Request) -> Json:
 
 
 async def _create_entitlement(rest: Rest, request: web.Request) -> Json:
-    """A test entitlement: no subscription, no end."""
+    """A test entitlement."""
     body = await object_of(request)
     _own(rest, request)
     if str(body.get("sku_id")) != _SKU:
@@ -144,7 +144,9 @@ async def _create_entitlement(rest: Rest, request: web.Request) -> Json:
     d = payloads.entitlement(
         entitlement_id, world.app.id, None if of_guild else owner, owner if of_guild else None, world.wall
     )
-    d |= {"type": _TEST, "starts_at": None, "ends_at": None, "subscription_id": None}
+    # It belongs to no subscription and has no end.
+    del d["subscription_id"]
+    d |= {"type": _TEST, "starts_at": None, "ends_at": None}
     world.app.entitlements[entitlement_id] = d
     world.emit("ENTITLEMENT_CREATE", None, d)
     return d

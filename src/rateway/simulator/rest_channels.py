@@ -8,7 +8,16 @@ from typing import Final
 from aiohttp import web
 
 from rateway.simulator import payloads, world_channels, world_messages, world_threads
-from rateway.simulator.rest_answers import Refused, Rest, body_of, channel_of, guild_of, object_of, wrong
+from rateway.simulator.rest_answers import (
+    Refused,
+    Rest,
+    body_of,
+    channel_of,
+    guild_of,
+    json_answer,
+    object_of,
+    wrong,
+)
 from rateway.simulator.rest_messages import checked
 from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import CATEGORY, PRIVATE_THREAD, THREADED, THREADS, Guild
@@ -115,7 +124,7 @@ async def _create(rest: Rest, request: web.Request) -> web.Response:
     kind = int(body.get("type") or 0)
     parent = None if parent_id is None else str(parent_id)
     channel = world_channels.create_channel(rest.world, guild, kind, name, parent, **fields)
-    return web.json_response(_object(guild, channel), status=201)
+    return json_answer(_object(guild, channel), status=201)
 
 
 async def _overwrite(rest: Rest, request: web.Request) -> None:
@@ -155,7 +164,7 @@ async def _start_thread(rest: Rest, request: web.Request) -> web.Response:
         message_id=message_id,
         applied_tags=body.get("applied_tags") or [],
     )
-    return web.json_response(thread, status=201)
+    return json_answer(thread, status=201)
 
 
 def _joining(join: bool) -> Callable[[Rest, web.Request], Awaitable[None]]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from rateway.simulator.rest_answers import Refused, Rest, body_of, guild_of, object_of, wrong
+from rateway.simulator.rest_answers import Refused, Rest, body_of, guild_of, json_answer, object_of, wrong
 from rateway.simulator.world_application import command
 from rateway.simulator.world_dispatch import Json
 
@@ -46,7 +46,7 @@ async def _create(rest: Rest, request: web.Request) -> web.Response:
     scope = _scope(rest, request)
     before = len(_commands(rest, request))
     d = command(rest.world, scope, body)
-    return web.json_response(d, status=201 if len(_commands(rest, request)) > before else 200)
+    return json_answer(d, status=201 if len(_commands(rest, request)) > before else 200)
 
 
 async def _replace(rest: Rest, request: web.Request) -> list[Json]:

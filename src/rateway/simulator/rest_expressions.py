@@ -9,7 +9,16 @@ from typing import Final
 from aiohttp import web
 
 from rateway.simulator import payloads, world_expressions, world_moderation
-from rateway.simulator.rest_answers import Refused, Rest, guild_of, object_of, picture, reason_of, wrong
+from rateway.simulator.rest_answers import (
+    Refused,
+    Rest,
+    guild_of,
+    json_answer,
+    object_of,
+    picture,
+    reason_of,
+    wrong,
+)
 from rateway.simulator.world_dispatch import Json
 from rateway.simulator.world_guild import Guild
 from rateway.simulator.world_members import user_of
@@ -74,7 +83,7 @@ async def _create_emoji(rest: Rest, request: web.Request) -> web.Response:
     d = payloads.emoji(emoji_id, name, animated=animated, roles=_roles(guild, body))
     world_expressions.set_emojis(rest.world, guild, {**guild.emojis, emoji_id: d})
     _audit(rest, request, guild, _EMOJI_CREATED, emoji_id)
-    return web.json_response(_with_user(rest, d), status=201)
+    return json_answer(_with_user(rest, d), status=201)
 
 
 async def _edit_emoji(rest: Rest, request: web.Request) -> Json:
