@@ -6,6 +6,7 @@ digest of the bot's files, so that an environment is made again only when they c
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -134,7 +135,7 @@ RUST: Final = Toolchain(
 )
 JAVA: Final = Toolchain(
     "Java",
-    ("java", "mvn"),
+    ("java", "javac", "mvn"),
     lambda folder: (("mvn", "--quiet", "--batch-mode", "package"),),
     lambda folder: ("java", "-cp", "target/classes:target/dependency/*", "Bot"),
     _version_java,
@@ -153,6 +154,14 @@ def prepare(name: str, toolchain: Toolchain) -> Path:
     """
     if missing := missing_tools(toolchain):
         raise ToolMissing(" and ".join(missing))
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        # Two runs of the tests at the same time must not build in one folder.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _prepare(name, toolchain)
+
+
+def _prepare(name: str, toolchain: Toolchain) -> Path:
     source, folder = BOTS / name, CACHE / name
     digest = hashlib.sha256()
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
