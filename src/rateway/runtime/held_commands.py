@@ -12,6 +12,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from rateway.contract.errors import ErrorCode, Fault
+from rateway.session.shares import Kind, Shares, kind_of
 from rateway.transports.amqp.inbound import Message
 
 __all__ = ["MOST_HELD", "Held", "HeldCommands"]
@@ -29,6 +30,7 @@ class Held:
     message: Message = field(repr=False)
     shard_id: int
     overdue_at: float
+    kind: Kind
     is_over: bool = False
 
 
@@ -36,26 +38,28 @@ class HeldCommands:
     """Times are monotonic seconds."""
 
     def __init__(self, most: int = MOST_HELD) -> None:
-        self._most = most
+        # Each kind of command has a share that the others leave free.
+        self._shares = Shares(most)
         self._channel: object = None
-        self._count = 0
+        self._counts = dict.fromkeys(Kind, 0)
         self._due: list[tuple[float, int, Held]] = []
         self._order = itertools.count()
 
     def __len__(self) -> int:
         """How many are held on the present channel."""
-        return self._count
+        return sum(self._counts.values())
 
-    def hold(self, message: Message, shard_id: int, deadline: float) -> Held | Fault:
+    def hold(self, message: Message, shard_id: int, op: int, deadline: float) -> Held | Fault:
         """Take a command in, or refuse it because too many wait."""
         if message.channel is not self._channel:
             # What came on a channel that has ended is delivered anew: it stands in nobody's way any more.
-            self._channel, self._count = message.channel, 0
-        if self._count >= self._most:
-            words = f"{self._most} commands wait for the shards of this cluster already"
-            return Fault(ErrorCode.QUEUE_FULL, words)
-        self._count += 1
-        held = Held(message.envelope(), shard_id, deadline + GRACE_S)
+            self._channel, self._counts = message.channel, dict.fromkeys(Kind, 0)
+        kind = kind_of(op)
+        if not self._shares.has_room(kind, self._counts):
+            words = f"{len(self)} commands wait for the shards of this cluster"
+            return Fault(ErrorCode.QUEUE_FULL, f"{words}, {self._counts[kind]} of them {kind.value}")
+        self._counts[kind] += 1
+        held = Held(message.envelope(), shard_id, deadline + GRACE_S, kind)
         heapq.heappush(self._due, (held.overdue_at, next(self._order), held))
         return held
 
@@ -65,9 +69,9 @@ class HeldCommands:
             return False
         held.is_over = True
         if held.message.channel is self._channel:
-            self._count -= 1
+            self._counts[held.kind] -= 1
         # Most commands have their outcome long before their deadline.
-        if len(self._due) > 2 * self._count + 64:
+        if len(self._due) > 2 * len(self) + 64:
             self._due = [entry for entry in self._due if not entry[2].is_over]
             heapq.heapify(self._due)
         return True

@@ -187,7 +187,7 @@ class Responder:
             self._hand_on(message, number, headers.get(HOPS, 0))
             return
         deadline = asyncio.get_running_loop().time() + self._patience(message)
-        held = self._held.hold(message, request.shard_id, deadline)
+        held = self._held.hold(message, request.shard_id, request.op, deadline)
         if isinstance(held, Fault):
             self._fail(message, held, self.commands)
             return
