@@ -59,16 +59,199 @@ def test_three_shards_in_one_bucket_start_5_25_seconds_apart() -> None:
         governor.finished(shard_id, "ready", now + 0.5)
 
 
-@pytest.mark.checklist("D5")
-def test_a_ready_that_is_still_out_holds_its_bucket() -> None:
+@pytest.mark.checklist("D5", "K26")
+def test_a_ready_that_is_still_out_holds_its_bucket_until_it_comes() -> None:
     governor = a_governor()
     governor.request(0, False, 0.0)
     governor.request(1, False, 0.0)
     assert granted(governor, 0.0) == [0]
     governor.spent(0, 0.0)
-    assert granted(governor, 400.0) == []
-    governor.finished(0, "ready", 400.0)
-    assert granted(governor, 400.0) == [1]
+    assert granted(governor, 9.0) == []
+    governor.finished(0, "ready", 9.0)
+    assert granted(governor, 9.0) == [1]
+
+
+@pytest.mark.checklist("K26")
+@given(
+    st.integers(min_value=2, max_value=40),
+    st.sampled_from([1, 2, 16]),
+    st.sets(st.integers(min_value=0, max_value=39), max_size=40),
+)
+@settings(max_examples=60, deadline=None)
+def test_shards_whose_ready_never_comes_hold_their_buckets_for_15_seconds_each(
+    shards: int, concurrency: int, mute: set[int]
+) -> None:
+    governor = a_governor(shards, budget=a_budget(mc=concurrency))
+    for shard_id in range(shards):
+        governor.request(shard_id, False, 0.0)
+    now = 0.0
+    at: dict[int, float] = {}
+    while governor.waiting:
+        for shard_id in granted(governor, now):
+            at[shard_id] = now
+            governor.spent(shard_id, now)
+            if shard_id not in mute:
+                governor.finished(shard_id, "ready", now + 0.3)
+        woken = governor.wake_at(now)
+        assert woken is not None or not governor.waiting
+        now = now if woken is None else woken
+    for bucket in range(concurrency):
+        mine = sorted((when, shard) for shard, when in at.items() if shard % concurrency == bucket)
+        waits = [15.0 if shard in mute else 5.25 for _, shard in mine]
+        for (earlier, _), (later, _), wait in zip(mine, mine[1:], waits, strict=False):
+            assert later - earlier == pytest.approx(wait)
+
+
+@pytest.mark.checklist("K26")
+def test_one_shard_without_ready_delays_the_next_of_the_only_bucket_by_15_seconds_not_600() -> None:
+    governor = a_governor()
+    governor.request(0, False, 0.0)
+    governor.request(1, False, 0.0)
+    assert granted(governor, 0.0) == [0]
+    governor.spent(0, 0.0)
+    assert granted(governor, 14.9) == []
+    assert governor.wake_at(14.9) == pytest.approx(15.0)
+    assert granted(governor, 15.0) == [1]
+
+
+# A fault that many shards meet
+
+
+def meet(
+    governor: IdentifyGovernor, shards: int, outcome: str, until: float, *, begin: float = 0.0, lives: float = 0.0
+) -> list[float]:
+    """Shards that identify, fail and ask again 10 s later, until then. When identifies were sent."""
+    ask_at = dict.fromkeys(range(shards), begin)
+    made: list[float] = []
+    now = begin
+    while now < until:
+        for shard_id in [shard for shard, at in ask_at.items() if at <= now]:
+            governor.request(shard_id, True, now)
+            del ask_at[shard_id]
+        if governor.needs_budget(now):
+            governor.budget(a_budget(10_000, remaining=10_000 - len(made), mc=governor.max_concurrency or 1), now)
+        for decision in governor.decide(now):
+            assert isinstance(decision, Granted), decision
+            made.append(now)
+            governor.spent(decision.shard_id, now)
+            governor.finished(decision.shard_id, outcome, now)  # type: ignore[arg-type]
+            ask_at[decision.shard_id] = now + 10.0 + lives
+        woken = governor.wake_at(now)
+        now = min([*ask_at.values(), *([] if woken is None else [max(woken, now + 0.01)])])
+    return made
+
+
+@pytest.mark.checklist("K24")
+@given(
+    st.integers(min_value=1, max_value=24),
+    st.sampled_from(["invalid", "closed", "timeout"]),
+    st.floats(min_value=600.0, max_value=20_000.0),
+)
+@settings(max_examples=15, deadline=None)
+def test_many_shards_that_fail_alike_are_never_stopped_and_one_ready_forgives_all(
+    shards: int, outcome: str, lasts: float
+) -> None:
+    governor = a_governor(shards, budget=a_budget(10_000, mc=shards))
+    made = meet(governor, shards, outcome, lasts)
+    fault = governor.fault
+    assert fault is not None
+    assert fault.shards == shards
+    assert fault.outcomes == {outcome: shards}
+    # Whoever failed tries in turns: after what was needed to tell, a tenth of the fault's age apart at most.
+    pause = max(16.0, 0.1 * lasts + 11.0)
+    assert max(later - earlier for earlier, later in pairwise([*made, lasts])) <= pause
+    assert len(made) <= 10 * shards + 60 + lasts / 600
+    # Discord is well: the next try gets READY, and all others follow at once.
+    now, ready = lasts, 0
+    for shard_id in range(shards):
+        governor.request(shard_id, True, now)
+    while governor.waiting:
+        for shard_id in granted(governor, now):
+            governor.spent(shard_id, now)
+            governor.finished(shard_id, "ready", now)
+            ready += 1
+        if governor.needs_budget(now):
+            governor.budget(a_budget(10_000, mc=shards), now)
+        now = max(now, governor.wake_at(now) or now)
+    assert governor.fault is None
+    assert ready == shards
+    assert now <= lasts + pause
+
+
+@pytest.mark.checklist("K24")
+def test_op_9_to_every_identify_for_20_minutes_stops_no_shard_for_hours() -> None:
+    governor = a_governor(8, budget=a_budget(mc=1))
+    made = meet(governor, 8, "invalid", 1200.0)
+    assert len(made) < 120
+    assert governor.snapshot(boot(1200.0, 1200.0)).stopped == {}
+    assert governor.fault is not None
+    for shard_id in range(8):
+        governor.request(shard_id, True, 1330.0)
+    assert len(granted(governor, 1330.0)) == 1
+
+
+@pytest.mark.checklist("K24")
+def test_readys_that_do_not_last_are_tried_slowly_until_one_lasts() -> None:
+    governor = a_governor(4, budget=a_budget(10_000, mc=4))
+    made = meet(governor, 4, "ready", 7200.0, lives=5.0)
+    assert governor.fault is not None
+    assert set(governor.fault.outcomes) == {"lost"}
+    assert len(made) < 150, "a tenth of the fault's age apart, twice"
+    governor.request(0, True, 8000.0)
+    assert granted(governor, 8000.0) == [0]
+    governor.spent(0, 8000.0)
+    governor.finished(0, "ready", 8001.0)
+    governor.request(1, True, 8002.0)
+    assert granted(governor, 8002.0) == [], "it may die as well"
+    assert governor.wake_at(8002.0) == pytest.approx(8061.0)
+    assert 1 in granted(governor, 8061.0)
+    assert governor.fault is None
+
+
+@pytest.mark.checklist("K24", "B19")
+def test_a_shard_that_fails_alone_is_stopped_however_well_the_others_are() -> None:
+    governor = a_governor(16, budget=a_budget(mc=16))
+    for shard_id in range(1, 16):
+        assert identify(governor, shard_id, 0.0)
+    now = 100.0
+    for _ in range(10):
+        governor.request(0, True, now)
+        assert granted(governor, now) == [0]
+        governor.spent(0, now)
+        governor.finished(0, "invalid", now + 1)
+        now += 30.0
+    governor.request(0, True, now)
+    assert refused(governor, now)[0].kind == "crash_loop"
+    assert governor.fault is None
+
+
+@pytest.mark.checklist("K24")
+def test_three_sick_shards_of_a_thousand_hold_no_healthy_one_back() -> None:
+    governor = a_governor(1000, budget=a_budget(10_000, mc=16))
+    now = 0.0
+    for _ in range(3):
+        for shard_id in (16, 33, 50):
+            governor.request(shard_id, True, now)
+            for chosen in granted(governor, now):
+                governor.spent(chosen, now)
+                governor.finished(chosen, "closed", now)
+            governor.withdraw(shard_id)
+        now += 700.0
+    assert governor.fault is not None
+    governor.request(7, True, now)
+    assert granted(governor, now) == [7]
+
+
+@pytest.mark.checklist("K24")
+def test_a_restart_in_the_middle_of_a_common_fault_goes_on_with_it() -> None:
+    governor = a_governor(4, budget=a_budget(10_000, mc=4))
+    meet(governor, 4, "invalid", 1200.0)
+    again = IdentifyGovernor(shards=range(4))
+    again.restore(governor.snapshot(boot(1200.0, 1200.0)), boot(1201.0, 1201.0))
+    again.budget(a_budget(10_000, mc=4), 1201.0)
+    assert again.fault is not None
+    meet(again, 4, "invalid", 3000.0, begin=1201.0)
+    assert again.snapshot(boot(3000.0, 3000.0)).stopped == {}
 
 
 @pytest.mark.checklist("D6")
@@ -518,5 +701,5 @@ def test_a_network_that_flaps_for_a_day_uses_a_fraction_of_the_budget(outcome: s
                 ask_at[decision[0]] = decision[1].until
         if governor.waiting:
             governor.withdraw(shard_id)
-            ask_at[shard_id] = now + 1
+            ask_at[shard_id] = now + 30
     assert used < 300

@@ -89,8 +89,10 @@ class Bench:
         self.discord = discord
 
 
-def local(discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> LocalPermits:
-    return LocalPermits(IdentifyGovernor(shards=range(4), **governor), disk, discord, bot="bot", clock=clock)
+def local(discord: Discord, disk: Disk, clock: Clock, **more: Any) -> LocalPermits:
+    governor = {key: more.pop(key) for key in ("crash_loop", "buckets") if key in more}
+    governing = IdentifyGovernor(shards=range(4), **governor)
+    return LocalPermits(governing, disk, discord, bot="bot", clock=clock, **more)
 
 
 class OverProcesses:
@@ -191,6 +193,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.offset = 0.0
         self.threads = 0
+        self.turns = 0
 
     def time(self) -> float:
         return super().time() + getattr(self, "offset", 0.0)
@@ -206,6 +209,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return future
 
     def _run_once(self) -> None:
+        self.turns += 1
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
         if not ready and scheduled and not self.threads and not self._selector.select(0):  # type: ignore[attr-defined]
             self.offset += max(0.0, scheduled[0].when() - self.time())
@@ -347,16 +351,119 @@ def test_a_rest_that_fails_is_asked_again_until_it_answers(form: Form) -> None:
     assert asked == 3
 
 
-def test_a_dead_token_refuses_everybody_and_asks_no_more(form: Form) -> None:
-    async def scenario(bench: Bench) -> tuple[list[Refusal | None], int]:
+@pytest.mark.checklist("K25")
+def test_a_token_refused_twice_with_no_session_alive_refuses_everybody_and_is_used_no_more(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[list[Refusal | None], list[Refusal | None], int]:
         both = await asyncio.gather(bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True))
+        await asyncio.sleep(301)
+        again = await asyncio.gather(bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True))
+        await asyncio.sleep(86_400)
         later = await bench.permits.acquire(2, lost=False)
-        return [*both, later], bench.discord.asked
+        return both, [*again, later], bench.discord.asked
 
-    refusals, asked = on(form, scenario, RestFailure("unauthorized", "401"))
-    assert [refusal.kind for refusal in refusals] == ["unauthorized"] * 3
-    assert [refusal.until for refusal in refusals] == [None] * 3
-    assert asked == 1
+    first, then, asked = on(form, scenario, RestFailure("unauthorized", "401"))
+    assert [refusal.kind for refusal in [*first, *then]] == ["unauthorized"] * 5
+    assert all(refusal.until is not None and "asked again in 300 s" in refusal.why for refusal in first)
+    assert [refusal.until for refusal in then] == [None] * 3
+    assert asked == 2
+
+
+@pytest.mark.checklist("K25")
+def test_a_token_that_sessions_live_with_is_tried_again_with_long_pauses(
+    form: Form, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(bench: Bench) -> list[tuple[str, float]]:
+        loop, found = asyncio.get_running_loop(), []
+        begun = loop.time()
+        while True:
+            refusal = await bench.permits.acquire(0, lost=True)
+            found.append(("granted" if refusal is None else refusal.kind, loop.time() - begun))
+            if refusal is None:
+                return found
+            assert refusal.until is not None
+            await asyncio.sleep(refusal.until - loop.time())
+
+    refused = [RestFailure("unauthorized", "401", None, 401)] * 6
+    found = on(form, scenario, *refused, answer(), any_live=lambda: True)
+    assert [kind for kind, _ in found] == ["unauthorized"] * 6 + ["granted"]
+    waits = [later[1] - earlier[1] for earlier, later in pairwise(found)]
+    assert waits == pytest.approx([300, 600, 1200, 2400, 3600, 3600], abs=5)
+    assert sum("sessions live with the same token" in each for each in caplog.messages) == 6, "each refusal, once"
+
+
+@pytest.mark.checklist("K25")
+def test_a_401_does_not_hold_back_identifies_that_the_known_budget_allows(form: Form) -> None:
+    async def scenario(bench: Bench) -> tuple[Refusal | None, Refusal | None]:
+        first = await identify(bench.permits, 0, [])
+        await asyncio.sleep(3601)
+        return first, await identify(bench.permits, 1, [], lost=True)
+
+    refused = RestFailure("unauthorized", "401", None, 401)
+    assert on(form, scenario, answer(), refused, any_live=lambda: True) == (None, None)
+
+
+@pytest.mark.checklist("K30")
+def test_while_rest_answers_429_without_a_time_it_is_asked_ever_more_rarely(form: Form) -> None:
+    async def scenario(bench: Bench) -> int:
+        waiting = asyncio.create_task(bench.permits.acquire(0, lost=True))
+        await asyncio.sleep(1800)
+        waiting.cancel()
+        return bench.discord.asked
+
+    assert on(form, scenario, RestFailure("rate_limited", "429", None, 429)) < 70
+
+
+@pytest.mark.checklist("K25")
+def test_a_budget_that_is_out_of_date_is_waited_for_without_turning_in_circles(form: Form) -> None:
+    """With the reserve reached and REST away, a shard waits for the next answer: the loop has nothing to do."""
+
+    async def scenario(bench: Bench) -> tuple[int, int]:
+        assert await identify(bench.permits, 0, []) is None
+        await asyncio.sleep(90)
+        waiting = asyncio.create_task(bench.permits.acquire(0, lost=False))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, JumpingLoop)
+        await asyncio.sleep(5)
+        turns = loop.turns
+        await asyncio.sleep(1200)
+        waiting.cancel()
+        return loop.turns - turns, bench.discord.asked
+
+    few = answer(remaining=4)
+    turns, asked = on(form, scenario, few, RestFailure("unavailable", "503", None, 503))
+    assert asked > 10
+    assert turns < 40 * asked
+
+
+@pytest.mark.checklist("K24")
+def test_identifies_that_fail_alike_are_said_once_and_their_end_forgives_everybody(
+    form: Form, caplog: pytest.LogCaptureFixture
+) -> None:
+    forgiven: list[float] = []
+
+    async def shard(bench: Bench, shard_id: int, well_at: float) -> float:
+        loop = asyncio.get_running_loop()
+        while True:
+            assert await bench.permits.acquire(shard_id, lost=True) is None, "nobody is stopped"
+            assert await bench.permits.spent(shard_id) is None
+            well = loop.time() >= well_at
+            bench.permits.finished(shard_id, "ready" if well else "invalid")
+            if well:
+                return loop.time()
+            await asyncio.sleep(10)
+
+    async def scenario(bench: Bench) -> list[float]:
+        well_at = asyncio.get_running_loop().time() + 1200
+        ready = await asyncio.gather(*(shard(bench, number, well_at) for number in range(4)))
+        return [at - well_at for at in ready]
+
+    late = on(form, scenario, answer(total=5000, remaining=5000, mc=4),
+              on_forgiven=lambda: forgiven.append(0.0))  # fmt: skip
+    assert max(late) < 140, "a tenth of the fault's age"
+    assert max(late) - min(late) < 15
+    assert len(forgiven) == 1
+    assert sum("fail alike" in each and "op 9" in each for each in caplog.messages) == 1
+    assert sum("identifies succeed again" in each for each in caplog.messages) == 1
 
 
 def test_a_cancelled_wait_leaves_nothing_behind(form: Form) -> None:

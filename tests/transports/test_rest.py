@@ -81,7 +81,7 @@ def test_the_request_names_the_client_and_carries_the_token() -> None:
     assert seen["User-Agent"].startswith("DiscordBot (https://")
 
 
-def test_a_dead_token_is_told_and_never_used_again() -> None:
+def test_a_dead_token_is_told_and_not_used_again_for_a_minute() -> None:
     asked = 0
 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
@@ -109,13 +109,15 @@ def test_a_dead_token_is_told_and_never_used_again() -> None:
         ({"Retry-After": "1"}, {"retry_after": 1.5}, 1.5),
         ({}, {"retry_after": 0.3}, 0.3),
         ({"Retry-After": "65"}, "<html>Error 1015</html>", 65.0),
-        ({}, "", 5.0),
-        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "", 5.0),
-        ({"Retry-After": "-3"}, {"retry_after": -1}, 5.0),
+        ({}, "", None),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "", None),
+        ({"Retry-After": "-3"}, {"retry_after": -1}, None),
+        ({"Retry-After": "nan"}, "", None),
         ({"Retry-After": "99999999"}, "", 86400.0),
+        ({"Retry-After": "inf"}, "", 86400.0),
     ],
 )
-def test_429_waits_as_long_as_discord_says(headers: dict[str, str], body: Any, wait: float) -> None:
+def test_429_waits_as_long_as_discord_says(headers: dict[str, str], body: Any, wait: float | None) -> None:
     kind = {"data": body} if isinstance(body, dict) else {"text": body}
     answer = failure(answering(status=429, headers=headers, **kind))
     assert (answer.kind, answer.retry_after, answer.status) == ("rate_limited", wait, 429)
@@ -358,3 +360,23 @@ def test_whatever_rest_answers_is_a_value_and_the_next_answer_is_read() -> None:
                 assert 1 <= answer.shards <= 65_536
 
     check()
+
+
+@pytest.mark.checklist("K30")
+@given(
+    st.sampled_from([RestFailure("rate_limited", "429", None, 429), RestFailure("unavailable", "403", None, 403)]),
+    st.floats(min_value=0, max_value=0.999),
+)
+def test_a_429_that_names_no_time_is_waited_for_as_a_403_is(failed: RestFailure, chance: float) -> None:
+    waits = [backoff(failed, attempt, chance) for attempt in range(1, 12)]
+    assert waits == [backoff(RestFailure("unavailable", ""), attempt, chance) for attempt in range(1, 12)]
+    assert waits == sorted(waits)
+    assert waits[-1] >= 30.0
+
+
+@pytest.mark.checklist("K30")
+@given(st.floats(min_value=0, max_value=5), st.floats(min_value=0, max_value=0.999))
+def test_a_short_time_that_is_named_again_and_again_is_not_believed_for_ever(named: float, chance: float) -> None:
+    failed = RestFailure("rate_limited", "429", named, 429)
+    assert backoff(failed, 1, chance) >= named
+    assert backoff(failed, 11, chance) >= 30.0

@@ -14,12 +14,13 @@ early.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Alert", "Budget", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal", "RefusalKind",
+    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal", "RefusalKind",
 ]  # fmt: skip
 
 Outcome = Literal["ready", "invalid", "closed", "timeout", "unused", "abandoned"]
@@ -27,6 +28,9 @@ RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"
 
 # Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.
 SPACING = 5.0 + 0.25
+# A READY that takes longer than the window is waited for this long, counted from op 2: starting a large shard is work
+# for Discord. One that never comes must not keep the other shards of its bucket away.
+LONGEST_HOLD = 15.0
 # What a restored time may lag behind the moment op 2 was really written: the ledger is on disk *before* that.
 RESTORED_ALLOWANCE = 1.0
 DAY = 86_400.0
@@ -45,6 +49,20 @@ ALERTS = (50, 80)
 STABLE_AFTER = 60.0
 # How long a shard that crash-loops gets no identify; afterwards one, and none for as long again if it fails.
 STOPPED_FOR = 6 * HOUR
+# Shards that fail alike until it is Discord's fault and no shard's own (all of them, where there are fewer), and how
+# many failures they have together.
+ALIKE_SHARDS = 3
+ALIKE_FAILURES = 3
+# In a common fault one of the failing shards tries at a time. The pause between two tries is a tenth of the fault's
+# age: recovery takes at most that much longer than the fault. At the cap a day of it costs 144 identifies and the 50
+# or so before that, a fifth of what a small bot has.
+TRY_SHARE = 0.1
+LONGEST_TRY_PAUSE = 600.0
+# Shards that have not failed in the fault themselves are not held back, up to so many failing ones: three sick shards
+# of a thousand are no reason to keep a healthy one away, a thousand that fail would use up a day.
+ALIKE_FRESH = 20
+# A fault that comes back so soon after a READY ended it is the same one: READYs come, but sessions do not last.
+RELAPSE = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,18 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class CommonFault:
+    """Identifies of many shards fail alike, which is Discord's fault (or the network's) and not a shard's own."""
+
+    since: float
+    """When the first of them failed (monotonic seconds)."""
+    shards: int
+    """How many shards failed and have had no READY since."""
+    outcomes: Mapping[str, int]
+    """How their last identifies ended, and how many so; ``lost`` is a READY whose session died within a minute."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
     """One moment on both clocks. ``boot`` names the boot of the machine: within it, ``monotonic`` can be compared."""
 
@@ -118,11 +148,17 @@ class IdentifyGovernor:
 
     *shards* are the shards that this gateway runs: the reserve and the first start are measured by their number.
     *buckets* restricts it to some buckets, when other gateways of the same bot have the others. *crash_loop* is the
-    number of failing identifies within an hour that stops a shard (0: never).
+    number of failing identifies within an hour that stops a shard (0: never). *new_layout*: the layout was changed
+    because Discord refused the one before it, so that identifies of shards with the same numbers were other shards'.
     """
 
     def __init__(
-        self, *, shards: Iterable[int] = (), buckets: frozenset[int] | None = None, crash_loop: int = 10
+        self,
+        *,
+        shards: Iterable[int] = (),
+        buckets: frozenset[int] | None = None,
+        crash_loop: int = 10,
+        new_layout: bool = False,
     ) -> None:
         self._planned = frozenset(shards)
         self._buckets = buckets
@@ -139,6 +175,17 @@ class IdentifyGovernor:
         self._failures: dict[int, list[float]] = {}
         self._ready: dict[int, float] = {}
         self._stopped: dict[int, float] = {}
+        self._new_layout = new_layout
+        # Identifies at the front of ``_spends`` that belong to another layout.
+        self._former = 0
+        # Per shard when its last identify of the last hour was known to have ended, and how; "ready" until it dies young.
+        self._outcomes: dict[int, tuple[float, str]] = {}
+        self._fault_since: float | None = None
+        self._relapsed = False
+        self._forgiven_at = -math.inf
+        # Since when the fault lasted that a READY ended last.
+        self._before_relapse = math.inf
+        self._tried_at = -math.inf
         self._alerted = 0
         self.alerts: list[Alert] = []
         """Appended to when a mark is crossed; whoever reads them clears the list."""
@@ -154,6 +201,18 @@ class IdentifyGovernor:
     def total(self) -> int | None:
         """Identifies a day, ``None`` before the first budget."""
         return self._budget.total if self._budget else None
+
+    @property
+    def fault(self) -> CommonFault | None:
+        """The common fault that identifies meet now, if there is one."""
+        if self._fault_since is None:
+            return None
+        failing = Counter(self._outcomes[shard][1] for shard in self._failing())
+        return CommonFault(self._fault_since, failing.total(), failing)
+
+    def needs(self, shards: int, now: float) -> bool:
+        """Whether the day's budget, as far as it is known, has an identify for each of so many shards."""
+        return self._budget is not None and self.available(now) >= shards
 
     @property
     def waiting(self) -> int:
@@ -211,9 +270,10 @@ class IdentifyGovernor:
         ready = self._ready.pop(shard_id, None)
         if ready is not None:
             if now - ready < STABLE_AFTER:
-                self._fail(shard_id, now)
+                self._fail(shard_id, now, "lost")
             else:
                 self._forgive(shard_id)
+                self._outcomes[shard_id] = (ready, "ready")
         self._holds.pop(shard_id, None)
         self._granted.pop(shard_id, None)
         self._waiting[shard_id] = lost
@@ -225,22 +285,27 @@ class IdentifyGovernor:
     def restart(self, shard_id: int) -> None:
         """A person asks for this shard: a crash loop is forgiven."""
         self._forgive(shard_id)
+        self._outcomes.pop(shard_id, None)
 
     def decide(self, now: float) -> list[Granted | tuple[int, Refusal]]:
         """Who gets a permit now, and who is refused and must ask again later. The rest goes on waiting.
 
-        Lost sessions go first, then shards in ascending order. Nobody is refused on a budget that is out of date.
+        Lost sessions go first, and those before others that failed lately; then shards in ascending order. Nobody is refused on a budget that is out of date.
         """
         decisions: list[Granted | tuple[int, Refusal]] = []
         if self._budget is None or not self._waiting:
+            self._look_at_fault(now)
             return decisions
+        self._look_at_fault(now)
         may_change = self.needs_budget(now)
         taken = self._taken(now)
-        for shard_id, lost in sorted(self._waiting.items(), key=lambda item: (not item[1], item[0])):
+        held_back = self._held_back()
+        for shard_id, lost in sorted(self._waiting.items(), key=self._rank):
             bucket = shard_id % self._budget.max_concurrency
             refusal = self._never(shard_id, bucket, now)
             if refusal is None:
-                if taken.get(bucket, now) > now:
+                tries = shard_id in held_back
+                if taken.get(bucket, now) > now or (tries and self._next_try(now) > now):
                     continue
                 refusal = self._over_budget(shard_id, lost, now)
                 if refusal is not None and may_change:
@@ -250,9 +315,25 @@ class IdentifyGovernor:
             else:
                 taken[bucket] = math.inf
                 self._granted[shard_id] = now
+                if tries:
+                    self._tried_at = now
                 decisions.append(Granted(shard_id))
             del self._waiting[shard_id]
         return decisions
+
+    def why_not(self, shard_id: int, now: float) -> str:
+        """Why a new session of *shard_id* in place of one that is given up would have to wait; empty when it need not.
+
+        Waiting for the bucket is not counted.
+        """
+        if self._budget is None:
+            return ""
+        refusal = self._never(shard_id, shard_id % self._budget.max_concurrency, now)
+        refusal = refusal or self._over_budget(shard_id, True, now)
+        if refusal is not None:
+            again = "" if refusal.until is None else f"; again in {refusal.until - now:.0f} s"
+            return f"{refusal.why}{again}"
+        return "" if self._fault_since is None else "identifies of many shards fail alike just now"
 
     def spent(self, shard_id: int, now: float) -> None:
         """Op 2 of *shard_id* goes out now. Call again after a delay to move the time (it is counted once)."""
@@ -278,8 +359,12 @@ class IdentifyGovernor:
             return
         if outcome == "ready":
             self._ready[shard_id] = now
+            # A failure stays one until the session has lasted.
+            self._outcomes.setdefault(shard_id, (now, "ready"))
+            if self._fault_since is not None and not self._relapsed:
+                self._forgive_all(now)
         elif outcome != "unused":
-            self._fail(shard_id, now)
+            self._fail(shard_id, now, outcome)
 
     # When to look again
 
@@ -288,14 +373,22 @@ class IdentifyGovernor:
 
         ``None`` when that rests on others: a new budget, or the end of an identify that is under way.
         """
-        if not self._waiting or self._budget is None:
-            return None
-        times = [] if self.needs_budget(now) else [self._old_at(now)]
-        taken = self._taken(now)
-        for shard_id in self._waiting:
-            free = taken.get(shard_id % self._budget.max_concurrency, now)
-            if free < math.inf:
-                times.append(free)
+        times = []
+        if self._fault_since is not None and self._relapsed:
+            times += [at + STABLE_AFTER for at in self._ready.values() if at >= self._fault_since]
+        if self._waiting and self._budget is not None:
+            stale = self.needs_budget(now)
+            if not stale:
+                times.append(self._old_at(now))
+            taken = self._taken(now)
+            held_back = self._held_back()
+            for shard_id in self._waiting:
+                free = taken.get(shard_id % self._budget.max_concurrency, now)
+                if shard_id in held_back:
+                    free = max(free, self._next_try(now))
+                # On a budget that is out of date a shard may wait for the next one although its bucket is free.
+                if free < math.inf and not (stale and free <= now):
+                    times.append(free)
         return max(now, min(times)) if times else None
 
     # What outlives the process
@@ -331,6 +424,13 @@ class IdentifyGovernor:
         # How these ended was not written down. A shard that asks again within a minute did not live long.
         self._ready = {shard: at for shard, at in self._spends if now - at < STABLE_AFTER}
         self._forget(now)
+        self._former = len(self._spends) if self._new_layout else 0
+        # A restart in the middle of a common fault goes on where it was.
+        self._outcomes = {
+            shard: (max(times), "closed") for shard, times in self._failures.items() if now - max(times) < HOUR
+        }
+        if self._fails_alike(now):
+            self._fault_since = min(at for at, _ in self._outcomes.values())
 
     # Inside
 
@@ -344,7 +444,11 @@ class IdentifyGovernor:
                 break
             bucket = shard_id % buckets
             taken[bucket] = max(taken.get(bucket, 0.0), at + SPACING)
-        for shard_id in (*self._granted, *self._holds):
+        for shard_id, at in self._holds.items():
+            # Its READY is still to come.
+            bucket = shard_id % buckets
+            taken[bucket] = max(taken.get(bucket, 0.0), at + LONGEST_HOLD)
+        for shard_id in self._granted:
             taken[shard_id % buckets] = math.inf
         return taken
 
@@ -382,7 +486,7 @@ class IdentifyGovernor:
 
     def _first_start_fits(self, shard_id: int, left: int) -> bool:
         """The first start of the day may use the reserve, if it suffices for all that have yet to start."""
-        started = {shard for shard, _ in self._spends}
+        started = {shard for shard, _ in self._spends[self._former :]}
         if shard_id in started:
             return False
         outstanding = (self._planned | {shard for shard, lost in self._waiting.items() if not lost}) - started
@@ -396,10 +500,76 @@ class IdentifyGovernor:
             return max(now + RESET_MARGIN, self._spends[0][1] + DAY + RESET_MARGIN)
         return max(now, self._reset_at) + RESET_MARGIN
 
-    def _fail(self, shard_id: int, now: float) -> None:
+    # A fault that many shards meet
+
+    def _rank(self, item: tuple[int, bool]) -> tuple[bool, float, int]:
+        """Lost sessions first, then those that have not failed lately, so that each has its turn; then ascending."""
+        shard_id, lost = item
+        at, how = self._outcomes.get(shard_id, (0.0, "ready"))
+        return not lost, 0.0 if how == "ready" else at, shard_id
+
+    def _held_back(self) -> Collection[int]:
+        """The shards that wait and of which only one at a time may try, while a common fault lasts."""
+        if self._fault_since is None:
+            return ()
+        failing = self._failing()
+        return self._waiting if len(failing) >= ALIKE_FRESH else failing
+
+    def _failing(self) -> set[int]:
+        return {shard for shard, (_, how) in self._outcomes.items() if how != "ready"}
+
+    def _next_try(self, now: float) -> float:
+        assert self._fault_since is not None
+        age = max(self._tried_at, self._fault_since) - self._fault_since
+        return self._tried_at + min(LONGEST_TRY_PAUSE, max(SPACING, age * TRY_SHARE))
+
+    def _fails_alike(self, now: float) -> bool:
+        """Whether of the shards whose last identify of this hour proved something at least half failed."""
+        for shard_id, at in self._ready.items():
+            if now - at >= STABLE_AFTER:
+                self._outcomes[shard_id] = (at, "ready")
+        self._outcomes = {shard: each for shard, each in self._outcomes.items() if now - each[0] < HOUR}
+        failing = self._failing()
+        together = sum(len(self._failures.get(shard, ())) for shard in failing)
+        enough = min(ALIKE_SHARDS, len(self._planned) or ALIKE_SHARDS)
+        lasting = [at for at, how in self._outcomes.values() if how == "ready" and now - at >= STABLE_AFTER]
+        return len(failing) >= enough and together >= ALIKE_FAILURES and len(failing) >= len(lasting)
+
+    def _look_at_fault(self, now: float) -> None:
+        """End a common fault of which nothing was met for an hour, or whose READYs last by now."""
+        since = self._fault_since
+        if since is None:
+            return
+        if self._relapsed and any(at >= since and now - at >= STABLE_AFTER for at in self._ready.values()):
+            self._forgive_all(now)
+        elif not any(now - self._outcomes[shard][0] < HOUR for shard in self._failing()):
+            self._forgive_all(now)
+
+    def _meet_fault(self, now: float) -> None:
+        if self._fault_since is not None:
+            return
+        first = min(self._outcomes[shard][0] for shard in self._failing())
+        self._relapsed = now - self._forgiven_at < RELAPSE
+        self._fault_since = min(first, self._before_relapse) if self._relapsed else first
+
+    def _forgive_all(self, now: float) -> None:
+        """The fault was common and is over: nothing of it is held against any shard."""
+        self._before_relapse = now if self._fault_since is None else self._fault_since
+        self._failures.clear()
+        self._stopped.clear()
+        self._outcomes.clear()
+        self._fault_since = None
+        self._relapsed = False
+        self._forgiven_at = now
+
+    def _fail(self, shard_id: int, now: float, how: str) -> None:
         times = [at for at in self._failures.get(shard_id, []) if now - at < HOUR]
         times.append(now)
         self._failures[shard_id] = times
+        self._outcomes[shard_id] = (now, how)
+        if self._fault_since is not None or self._fails_alike(now):
+            self._meet_fault(now)
+            return
         # A shard that was stopped before has one try, not a new series of them.
         if self._crash_loop and (len(times) >= self._crash_loop or shard_id in self._stopped):
             self._stopped[shard_id] = now + STOPPED_FOR
@@ -414,6 +584,7 @@ class IdentifyGovernor:
         spends = self._spends
         if spends and now - spends[0][1] >= DAY:
             self._spends = [spend for spend in spends if now - spend[1] < DAY]
+            self._former = max(0, self._former - (len(spends) - len(self._spends)))
 
     def _mark(self, now: float) -> None:
         if self._budget is None or self._budget.total <= 0:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -19,6 +20,7 @@ import msgspec
 from rateway.fleet.identify import (
     RESTORED_ALLOWANCE,
     Budget,
+    CommonFault,
     Granted,
     IdentifyGovernor,
     Ledger,
@@ -44,6 +46,11 @@ PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
 WRITE_ATTEMPTS = 3
 # How long a shard waits after a ledger that could not be written.
 LEDGER_PAUSE = 30.0
+# After a 401 while sessions live with the same token, or before it is believed: doubled each time, up to an hour.
+FIRST_PAUSE_AFTER_401 = 300.0
+LONGEST_PAUSE_AFTER_401 = 3600.0
+# A token that is refused so often in a row, with no session that lives with it, is dead.
+REFUSALS_OF_A_DEAD_TOKEN = 2
 # Bots whose ledgers are kept; a folder sees one, or a few in a developer's hands.
 MAX_LEDGERS = 8
 
@@ -110,6 +117,8 @@ class LocalPermits:
     """The port within one process: one governor, one ledger on disk, one who asks Discord for the budget.
 
     *bot* names the bot in the ledger (a hash, never the token). *on_gateway_bot* is told each answer of Discord.
+    *any_live* says whether a session lives, which proves the token; *on_dead_token* is told that it is dead.
+    *on_forgiven* is told that a fault which many shards met is over: all may identify at once.
     Use :meth:`run` in a task group: it asks for the budget and wakes shards when their time has come.
     """
 
@@ -122,6 +131,9 @@ class LocalPermits:
         bot: str = "",
         clock: Clock | None = None,
         on_gateway_bot: Callable[[GatewayBot], None] | None = None,
+        any_live: Callable[[], bool] = lambda: False,
+        on_dead_token: Callable[[RestFailure], None] = lambda failure: None,
+        on_forgiven: Callable[[], None] = lambda: None,
     ) -> None:
         self._governor = governor
         self._ledger = ledger
@@ -129,6 +141,15 @@ class LocalPermits:
         self._bot = bot
         self._clock: Clock = clock or SystemClock()
         self._on_gateway_bot = on_gateway_bot
+        self._any_live = any_live
+        self._on_dead_token = on_dead_token
+        self._on_forgiven = on_forgiven
+        # Refusals of the token in a row, the last of them, and when Discord is asked again.
+        self._refusals = 0
+        self._refused: RestFailure | None = None
+        self._ask_at = 0.0
+        self._held_back = ""
+        self._fault: CommonFault | None = None
         self._waiters: dict[int, asyncio.Future[Refusal | None]] = {}
         self._changed = asyncio.Event()
         self._deciding = False
@@ -139,6 +160,12 @@ class LocalPermits:
         self._written = 0
         self.identifies = 0
         """Written down since the start: each went out, or may have."""
+        self.readies = 0
+        """How many of them were answered with READY."""
+        self.failures: Counter[str] = Counter()
+        """How the others ended: ``invalid`` (op 9), ``closed``, ``timeout``."""
+        self.rest_failures: Counter[str] = Counter()
+        """Questions to GET /gateway/bot without a usable answer: by HTTP status, ``none`` without one."""
         self._restore()
 
     @property
@@ -160,6 +187,8 @@ class LocalPermits:
         """See :class:`IdentifyPermits`."""
         if self._dead is not None:
             return Refusal("unauthorized", None, self._dead.text)
+        if self._refused is not None and self._governor.total is None and self.now() < self._ask_at:
+            return self._after_401(self._refused)
         previous = self._waiters.pop(shard_id, None)
         if previous is not None:
             previous.cancel()
@@ -200,6 +229,10 @@ class LocalPermits:
 
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
         """See :class:`IdentifyPermits`."""
+        if outcome == "ready":
+            self.readies += 1
+        elif outcome != "unused":
+            self.failures[outcome] += 1
         self._governor.finished(shard_id, outcome, self.now())
         self._decide_soon()
 
@@ -212,24 +245,70 @@ class LocalPermits:
         """A person asks for this shard: a crash loop is forgiven."""
         self._governor.restart(shard_id)
 
+    def hold_back(self, why: str) -> None:
+        """Grant nothing until this is called with an empty text; *why* is for people."""
+        self._held_back = why
+        self._decide_soon()
+
+    async def learn_budget(self) -> RestFailure | None:
+        """Ask Discord for the budget now. None when it is known, else why it is not."""
+        if self._dead is not None:
+            return self._dead
+        if self._refused is not None and self.now() < self._ask_at:
+            return self._refused
+        failure = await self._ask()
+        self._changed.set()
+        return failure
+
+    def why_not(self, shard_id: int) -> str:
+        """Why *shard_id* would get no permit now, for a person; empty when it would, as far as is known."""
+        governor, now = self._governor, self.now()
+        if self._dead is not None:
+            return self._dead.text
+        if self._held_back:
+            return self._held_back
+        if governor.total is None and self._refused is not None:
+            return self._after_401(self._refused).why
+        return governor.why_not(shard_id, now)
+
+    def notes(self) -> list[str]:
+        """What a person should know about identifies now."""
+        found = []
+        if self._held_back:
+            found.append(self._held_back)
+        fault = self._governor.fault
+        if fault is not None:
+            found.append(_fault_words(fault, self.now()))
+        if self._dead is not None:
+            found.append(f"no shard can identify: {self._dead.text}")
+        elif self._refused is not None:
+            found.append(self._after_401(self._refused).why)
+        return found
+
+    def _after_401(self, failure: RestFailure) -> Refusal:
+        wait = max(0.0, self._ask_at - self.now())
+        proof = "; sessions live with the same token" if self._any_live() else ""
+        why = f"{failure.text}{proof}: Discord is asked again in {wait:.0f} s"
+        if self._governor.total is None:
+            why += ", until then the day's identifies are not known and no shard identifies"
+        return Refusal("unauthorized", self._ask_at, why)
+
     async def run(self) -> None:
         """Ask Discord for the budget when it is needed, and wake shards in time. Ends only when it is cancelled."""
-        failures, not_before = 0, 0.0
+        failures = 0
         while True:
             self._changed.clear()
             self._decide()
             now = self.now()
-            wake_at = self._governor.wake_at(now)
+            wake_at = None if self._held_back else self._governor.wake_at(now)
             if self._dead is None and self._governor.needs_budget(now):
-                if now >= not_before:
+                if now >= self._ask_at:
                     failure = await self._ask()
-                    if failure is None:
-                        failures, not_before = 0, 0.0
-                    else:
-                        failures += 1
-                        not_before = self.now() + self._report(failure, failures)
+                    failures = 0 if failure is None else failures + 1
+                    if failure is not None and failure.kind != "unauthorized":
+                        self._ask_at = self.now() + self._report(failure, failures)
                     continue
-                wake_at = not_before if wake_at is None else min(wake_at, not_before)
+                wake_at = self._ask_at if wake_at is None else min(wake_at, self._ask_at)
             try:
                 async with asyncio.timeout(None if wake_at is None else max(0.0, wake_at - now)):
                     await self._changed.wait()
@@ -240,20 +319,43 @@ class LocalPermits:
         asked_at = self.now()
         answer = await self._rest.gateway_bot()
         if isinstance(answer, RestFailure):
+            self.rest_failures[str(answer.status or "none")] += 1
+            if answer.kind == "unauthorized":
+                self._refuse_token(answer)
             return answer
+        if self._refused is not None:
+            log.info("Discord knows the token again", extra={"action": "budget"})
+        self._refusals, self._refused, self._ask_at = 0, None, 0.0
         self.learn(answer, asked_at)
         if self._on_gateway_bot is not None:
             self._on_gateway_bot(answer)
         return None
 
+    def _refuse_token(self, failure: RestFailure) -> None:
+        """Discord refused the token. A live session proves that it is good, and one refusal alone is no proof."""
+        live = self._any_live()
+        self._refusals += 1
+        if self._refusals >= REFUSALS_OF_A_DEAD_TOKEN and not live:
+            self._dead, self._refused = failure, None
+            log.error("%s, %d times in a row; no session lives with it", failure.text, self._refusals,
+                      extra={"action": "budget"})  # fmt: skip
+            self._refuse_waiting(Refusal("unauthorized", None, failure.text))
+            self._on_dead_token(failure)
+            return
+        pause = min(LONGEST_PAUSE_AFTER_401, FIRST_PAUSE_AFTER_401 * 2.0 ** min(self._refusals - 1, 8))
+        self._refused, self._ask_at = failure, self.now() + pause
+        refusal = self._after_401(failure)
+        log.error("%s", refusal.why, extra={"action": "budget"})
+        if self._governor.total is None:
+            self._refuse_waiting(refusal)
+
+    def _refuse_waiting(self, refusal: Refusal) -> None:
+        for shard_id in list(self._waiters):
+            self._governor.withdraw(shard_id)
+            self._answer(shard_id, refusal)
+
     def _report(self, failure: RestFailure, failures: int) -> float:
         """Say it once and then now and then; the seconds until the next question."""
-        if failure.kind == "unauthorized":
-            self._dead = failure
-            for shard_id in list(self._waiters):
-                self._governor.withdraw(shard_id)
-                self._answer(shard_id, Refusal("unauthorized", None, failure.text))
-            return 0.0
         wait = backoff(failure, failures, random.random())
         level = logging.WARNING if failures == 1 or failures % 10 == 0 else logging.DEBUG
         log.log(
@@ -273,7 +375,11 @@ class LocalPermits:
 
     def _decide(self) -> None:
         self._deciding = False
-        for decision in self._governor.decide(self.now()):
+        if self._held_back:
+            return
+        decisions = self._governor.decide(self.now())
+        self._tell_fault()
+        for decision in decisions:
             if isinstance(decision, Granted):
                 self._answer(decision.shard_id, None)
             else:
@@ -287,6 +393,18 @@ class LocalPermits:
             waiter.set_result(refusal)
         elif refusal is None:
             self._governor.finished(shard_id, "unused", self.now())
+
+    def _tell_fault(self) -> None:
+        before, self._fault = self._fault, self._governor.fault
+        if self._fault is not None and before is None:
+            log.error("%s", _fault_words(self._fault, self.now()), extra={"action": "identify_fault"})
+        elif before is not None and self._fault is None:
+            lasted = self.now() - before.since
+            log.warning(
+                "identifies succeed again after %.0f s: nothing is held against any shard, all may try at once", lasted,
+                extra={"action": "identify_fault"},
+            )  # fmt: skip
+            self._on_forgiven()
 
     def _tell_alerts(self) -> None:
         for alert in self._governor.alerts:
@@ -332,3 +450,19 @@ class LocalPermits:
                 await asyncio.wait([writing])
                 raise
             self._written = marks
+
+
+def _fault_words(fault: CommonFault, now: float) -> str:
+    words = {
+        "invalid": "answered with op 9",
+        "closed": "ended by a close",
+        "timeout": "without READY",
+        "lost": "with a READY whose session did not last a minute",
+    }
+    how = ", ".join(f"{count} {words.get(each, each)}" for each, count in sorted(fault.outcomes.items()))
+    return (
+        f"the identifies of {fault.shards} shards fail alike for {max(0.0, now - fault.since):.0f} s ({how}): that is "
+        "Discord's fault or the network's, and no shard is stopped for it; they try one at a time, with growing "
+        "pauses up to 10 minutes, and a READY lets all of them go on. See https://discordstatus.com; a restart does "
+        "not help and costs identifies"
+    )

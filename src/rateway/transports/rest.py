@@ -34,14 +34,16 @@ FALLBACK_GATEWAY = "wss://gateway.discord.gg"
 USER_AGENT = f"DiscordBot (https://github.com/rateway/rateway, {__version__})"
 # The answers of these routes are some hundred bytes; anything much larger is not from Discord.
 MAX_BODY = 1 << 20
-# A wait that Discord did not name, after 429 without Retry-After.
-DEFAULT_RETRY_AFTER = 5.0
 # Numbers of the session start limit beyond this are not believed. Discord's own are thousands, and a day in
 # milliseconds.
 MOST_IDENTIFIES = 10**9
 MOST_RESET_MS = 10**9
 # Characters of an address in an error.
 LONGEST_SHOWN = 200
+# A token that Discord has refused is not used again for so long, whoever asks: requests with it lead to a ban of the
+# address. A token that sessions live with was refused by mistake, and is tried again after a longer pause
+# (runtime/permits.py).
+UNAUTHORIZED_FOR = 60.0
 # No Retry-After of Discord's is longer than its windows of a day.
 MAX_RETRY_AFTER = 86_400.0
 
@@ -118,11 +120,11 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
     """Seconds to wait before the next question after *attempt* failures in a row (1 …); *chance* in [0, 1).
 
-    Discord's own ``Retry-After`` first; otherwise 1, 2, 4 … 60 s, the upper half of it by chance.
+    1, 2, 4 … 60 s, the upper half of it by chance, and never less than Discord's own ``Retry-After``.
     """
     grown: float = min(60.0, 2.0 ** min(attempt - 1, 6))
     waited = grown * (0.5 + chance / 2)
-    return max(failure.retry_after, 1.0) + chance if failure.retry_after is not None else waited
+    return waited if failure.retry_after is None else max(failure.retry_after + chance, waited, 1.0)
 
 
 class DiscordRest:
@@ -150,8 +152,8 @@ class DiscordRest:
         self._token = token
         self._user_agent = user_agent or USER_AGENT
         self._timeout = timeout
-        # Requests with a token that Discord has refused lead to a ban of the address: after the first one it stays.
-        self._unauthorized: RestFailure | None = None
+        # What a refused token was answered with, and until when that is the answer (monotonic seconds).
+        self._unauthorized: tuple[RestFailure, float] | None = None
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """``GET /gateway/bot``, once."""
@@ -173,8 +175,8 @@ class DiscordRest:
         return body if isinstance(body, RestFailure) else _application(body)
 
     async def _get(self, route: str) -> bytes | RestFailure:
-        if self._unauthorized is not None:
-            return self._unauthorized
+        if self._unauthorized is not None and time.monotonic() < self._unauthorized[1]:
+            return self._unauthorized[0]
         where = f"{self._api_url}{route}"
         silence = RestFailure("unavailable", f"{where} did not answer within {self._timeout:g} s")
         loop = asyncio.get_running_loop()
@@ -199,7 +201,7 @@ class DiscordRest:
         except TimeoutError:
             return silence
         if isinstance(said, RestFailure) and said.kind == "unauthorized":
-            self._unauthorized = said
+            self._unauthorized = (said, time.monotonic() + UNAUTHORIZED_FOR)
         return said
 
     def _ask(self, where: str, silence: RestFailure) -> bytes | RestFailure:
@@ -250,9 +252,8 @@ def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> 
         )
     if status == 429:
         wait = _retry_after(headers.get("Retry-After"), body)
-        return RestFailure(
-            "rate_limited", f"{where} answered 429: asked too often; again in {wait:g} s", wait, 429
-        )
+        again = "" if wait is None else f"; again in {wait:g} s"
+        return RestFailure("rate_limited", f"{where} answered 429: asked too often{again}", wait, 429)
     named = headers.get("Retry-After")
     wait_named = _seconds(named) if named is not None else None
     if status == 403:
@@ -269,26 +270,29 @@ def _seconds(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return min(value, MAX_RETRY_AFTER) if value >= 0 else None
+    return _sane(value)
 
 
-def _retry_after(header: str | None, body: bytes) -> float:
-    """Seconds, from the header or the body (which has the fraction), whichever is longer."""
-    waits = [DEFAULT_RETRY_AFTER] if header is None else []
-    if header is not None and (named := _seconds(header)) is not None:
-        waits = [named]
+def _sane(seconds: float) -> float | None:
+    return min(seconds, MAX_RETRY_AFTER) if seconds >= 0 else None
+
+
+def _retry_after(header: str | None, body: bytes) -> float | None:
+    """Seconds, from the header or the body (which has the fraction), whichever is longer; None when neither names any.
+
+    The edge in front of Discord answers without either: then the wait grows as after any other failure.
+    """
+    named = _seconds(header) if header is not None else None
     limited = _decoded(body, _RateLimitBody)
-    if not isinstance(limited, str) and 0 <= limited.retry_after <= MAX_RETRY_AFTER:
-        told = limited.retry_after
-        waits = [max(told, *waits)] if header is not None and waits else [told]
-    return max(waits, default=DEFAULT_RETRY_AFTER)
+    told = None if isinstance(limited, str) else _sane(limited.retry_after)
+    return max((wait for wait in (named, told) if wait is not None), default=None)
 
 
 def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
     """A 200 that is not the answer to the question: a rate limit from a cache at the edge, a proxy's page."""
     limited = _decoded(body, _RateLimitBody)
     if not isinstance(limited, str):
-        wait = min(max(limited.retry_after, 0.0), MAX_RETRY_AFTER)
+        wait = _sane(limited.retry_after) or 0.0
         return RestFailure(
             "rate_limited", f"{route} answered 200 with a rate limit; again in {wait:g} s", wait, 200
         )
