@@ -118,7 +118,13 @@ def test_one_shard_without_ready_delays_the_next_of_the_only_bucket_by_15_second
 
 
 def meet(
-    governor: IdentifyGovernor, shards: int, outcome: str, until: float, *, begin: float = 0.0, lives: float = 0.0
+    governor: IdentifyGovernor,
+    shards: int,
+    outcome: str,
+    until: float,
+    *,
+    begin: float = 0.0,
+    lives: float = 0.0,
 ) -> list[float]:
     """Shards that identify, fail and ask again 10 s later, until then. When identifies were sent."""
     ask_at = dict.fromkeys(range(shards), begin)
@@ -129,7 +135,9 @@ def meet(
             governor.request(shard_id, True, now)
             del ask_at[shard_id]
         if governor.needs_budget(now):
-            governor.budget(a_budget(10_000, remaining=10_000 - len(made), mc=governor.max_concurrency or 1), now)
+            governor.budget(
+                a_budget(10_000, remaining=10_000 - len(made), mc=governor.max_concurrency or 1), now
+            )
         for decision in governor.decide(now):
             assert isinstance(decision, Granted), decision
             made.append(now)

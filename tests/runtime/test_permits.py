@@ -352,14 +352,18 @@ def test_a_rest_that_fails_is_asked_again_until_it_answers(form: Form) -> None:
 
 
 @pytest.mark.checklist("K25")
-def test_a_token_refused_twice_with_no_session_alive_refuses_everybody_and_is_used_no_more(form: Form) -> None:
+def test_a_token_refused_twice_with_no_session_alive_refuses_everybody_and_is_used_no_more(
+    form: Form,
+) -> None:
     async def scenario(bench: Bench) -> tuple[list[Refusal | None], list[Refusal | None], int]:
         both = await asyncio.gather(bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True))
         await asyncio.sleep(301)
-        again = await asyncio.gather(bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True))
+        again = await asyncio.gather(
+            bench.permits.acquire(0, lost=False), bench.permits.acquire(1, lost=True)
+        )
         await asyncio.sleep(86_400)
         later = await bench.permits.acquire(2, lost=False)
-        return both, [*again, later], bench.discord.asked
+        return list(both), [*again, later], bench.discord.asked
 
     first, then, asked = on(form, scenario, RestFailure("unauthorized", "401"))
     assert [refusal.kind for refusal in [*first, *then]] == ["unauthorized"] * 5
@@ -373,7 +377,8 @@ def test_a_token_that_sessions_live_with_is_tried_again_with_long_pauses(
     form: Form, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(bench: Bench) -> list[tuple[str, float]]:
-        loop, found = asyncio.get_running_loop(), []
+        loop = asyncio.get_running_loop()
+        found: list[tuple[str, float]] = []
         begun = loop.time()
         while True:
             refusal = await bench.permits.acquire(0, lost=True)
@@ -388,7 +393,9 @@ def test_a_token_that_sessions_live_with_is_tried_again_with_long_pauses(
     assert [kind for kind, _ in found] == ["unauthorized"] * 6 + ["granted"]
     waits = [later[1] - earlier[1] for earlier, later in pairwise(found)]
     assert waits == pytest.approx([300, 600, 1200, 2400, 3600, 3600], abs=5)
-    assert sum("sessions live with the same token" in each for each in caplog.messages) == 6, "each refusal, once"
+    assert sum("sessions live with the same token" in each for each in caplog.messages) == 6, (
+        "each refusal, once"
+    )
 
 
 @pytest.mark.checklist("K25")
@@ -439,7 +446,7 @@ def test_a_budget_that_is_out_of_date_is_waited_for_without_turning_in_circles(f
 def test_identifies_that_fail_alike_are_said_once_and_their_end_forgives_everybody(
     form: Form, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forgiven: list[float] = []
+    told: list[bool] = []
 
     async def shard(bench: Bench, shard_id: int, well_at: float) -> float:
         loop = asyncio.get_running_loop()
@@ -458,10 +465,10 @@ def test_identifies_that_fail_alike_are_said_once_and_their_end_forgives_everybo
         return [at - well_at for at in ready]
 
     late = on(form, scenario, answer(total=5000, remaining=5000, mc=4),
-              on_forgiven=lambda: forgiven.append(0.0))  # fmt: skip
+              on_fault=told.append)  # fmt: skip
     assert max(late) < 140, "a tenth of the fault's age"
     assert max(late) - min(late) < 15
-    assert len(forgiven) == 1
+    assert told == [True, False]
     assert sum("fail alike" in each and "op 9" in each for each in caplog.messages) == 1
     assert sum("identifies succeed again" in each for each in caplog.messages) == 1
 

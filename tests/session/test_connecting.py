@@ -158,6 +158,52 @@ def test_retry_after_is_kept_and_429_does_not_speak_against_the_host() -> None:
     assert driver.session() == "stored"
 
 
+@pytest.mark.checklist("K23")
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 522, 530])
+@pytest.mark.parametrize("retry_after", [None, 5.0, 600.0])
+def test_the_first_5xx_of_a_resume_host_turns_to_the_main_one_at_once(
+    status: int, retry_after: float | None
+) -> None:
+    driver = Driver(stored(), chance=Most()).start()
+    assert driver.last(orders.Connect).other == GATEWAY
+    driver.fact("dial_failed", DialFailure(f"HTTP {status}", status, retry_after), driver.now)
+    assert driver.state() is State.CONNECTING
+    assert driver.url.startswith(GATEWAY)
+    assert driver.last(orders.Connect).other == RESUME
+    assert not driver.last(orders.Connect).own
+
+
+@pytest.mark.checklist("K23")
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_what_the_main_host_asks_for_does_not_delay_the_sessions_own(status: int) -> None:
+    driver = Driver(stored(), chance=Most()).start()
+    driver.fact("dial_failed", DialFailure("HTTP 503", 503), driver.now)
+    for _ in range(2 if status == 403 else 1):
+        driver.until(State.CONNECTING)
+        assert driver.url.startswith(GATEWAY)
+        driver.fact(
+            "dial_failed", DialFailure(f"HTTP {status}", status, 120.0 if status != 403 else None), driver.now
+        )
+    before = driver.now
+    driver.until(State.CONNECTING)
+    assert driver.url.startswith(RESUME)
+    assert driver.now - before <= 2.0
+
+
+@pytest.mark.checklist("K23")
+def test_a_session_whose_own_host_is_the_main_one_has_no_other() -> None:
+    driver = Driver().start()
+    driver.reconnected()
+    driver.ready(url=GATEWAY)
+    driver.fact("closed", None, driver.now)
+    driver.until(State.CONNECTING)
+    assert driver.last(orders.Connect).other is None
+    driver.fact("dial_failed", DialFailure("HTTP 503", 503, 30.0), driver.now)
+    before = driver.now
+    driver.until(State.CONNECTING)
+    assert driver.now - before >= 30.0
+
+
 @pytest.mark.checklist("A3")
 def test_a_requested_beat_is_sent_at_once_and_is_no_zombie() -> None:
     driver = Driver(chance=Least(), acks=False).live()

@@ -616,6 +616,86 @@ def test_ready_alone_does_not_start_the_delays_again() -> None:
     assert waits == pytest.approx([5, 10, 20, 40, 80])
 
 
+@pytest.mark.checklist("K24")
+def test_a_fault_that_many_shards_meet_keeps_the_backoff_and_closes_no_breaker() -> None:
+    driver = Driver(chance=Most()).start()
+    driver.fact("excuse")
+    waits = []
+    for _ in range(40):
+        driver.reconnected()
+        before = driver.now
+        driver.say({"op": 9, "d": False})
+        driver.until(State.CONNECTING)
+        waits.append(driver.now - before)
+    assert waits == pytest.approx([5, 10, 20, 40, 80, 160, 320] + [600] * 33)
+
+
+@pytest.mark.checklist("K24")
+def test_the_end_of_such_a_fault_lets_a_shard_without_a_session_try_at_once_and_forgets_its_failures() -> (
+    None
+):
+    driver = Driver(chance=Most()).start()
+    for _ in range(11):
+        driver.reconnected()
+        driver.say({"op": 9, "d": False})
+    assert driver.state() is State.BACKING_OFF
+    driver.fact("forgive", driver.now)
+    assert driver.state() is State.CONNECTING
+    driver.reconnected()
+    before = driver.now
+    driver.say({"op": 9, "d": False})
+    driver.until(State.CONNECTING)
+    assert driver.now - before == pytest.approx(5.0)
+
+
+@pytest.mark.checklist("K24")
+def test_the_end_of_such_a_fault_leaves_a_resume_to_its_own_time() -> None:
+    driver = Driver(stored(), chance=Most()).start()
+    for _ in range(4):
+        driver.until(State.CONNECTING)
+        driver.fact("dial_failed", DialFailure("refused"), driver.now)
+    assert driver.state() is State.BACKING_OFF
+    driver.fact("forgive", driver.now)
+    assert driver.state() is State.BACKING_OFF
+
+
+@pytest.mark.checklist("K31")
+@pytest.mark.parametrize("before", ["live", "resuming", "connecting", "backing off", "waiting for hello"])
+def test_a_session_is_renewed_wherever_it_stands(before: str) -> None:
+    driver = Driver(chance=Most()).live()
+    driver.advance(61.0)
+    if before != "live":
+        driver.fact("closed", None, driver.now)
+        driver.until(State.CONNECTING)
+    if before in ("waiting for hello", "resuming"):
+        driver.open()
+    if before == "resuming":
+        driver.hello()
+    while before == "backing off" and driver.state() is not State.BACKING_OFF:
+        driver.until(State.CONNECTING)
+        driver.fact("dial_failed", DialFailure("refused"), driver.now)
+    driver.forget()
+    driver.fact("renew", "asked for by an operator", driver.now)
+    assert [(each.session_id, each.reason) for each in driver.all(orders.SessionLost)] == [
+        ("first", "asked for by an operator")
+    ]
+    assert driver.state() is State.CONNECTING
+    driver.reconnected()
+    assert driver.last(orders.RequestPermit).lost is True
+    driver.ready("second")
+    assert driver.session() == "second"
+
+
+@pytest.mark.checklist("K25")
+def test_a_shard_that_waits_for_its_next_attempt_makes_it_when_a_person_asks() -> None:
+    driver = Driver(chance=Most()).start()
+    driver.reconnected()
+    driver.fact("closed", 4000, driver.now)
+    assert driver.state() is State.BACKING_OFF
+    driver.fact("reconnect", "asked for by an operator", driver.now)
+    assert driver.state() is State.CONNECTING
+
+
 def test_a_renewed_session_is_told_as_lost_and_replaced() -> None:
     driver = Driver().live()
     driver.advance(61.0)

@@ -312,6 +312,33 @@ def test_a_rate_limited_guild_is_left_alone_for_the_seconds_that_discord_names()
     assert driver.outcomes()[-1] == ("again", "sent")
 
 
+@pytest.mark.checklist("K32")
+@given(st.floats(min_value=0.05, max_value=300.0))
+@settings(deadline=None, max_examples=40)
+def test_the_seconds_of_rate_limited_count_whatever_our_own_window_says(named: float) -> None:
+    driver = Driver(**everything()).live()
+    driver.command(8, members(nonce="n1"), "first")
+    limited = {"opcode": 8, "retry_after": named, "meta": {"guild_id": str(1 << 30), "nonce": "n1"}}
+    driver.dispatch("RATE_LIMITED", limited)
+    driver.command(8, members(nonce="n2"), "again", lasts=1000)
+    driver.advance(named * 0.99)
+    assert [handle for handle, _ in driver.outcomes()] == ["first"]
+    driver.advance(named * 0.01 + 0.001)
+    assert driver.outcomes()[-1] == ("again", "sent")
+
+
+@pytest.mark.checklist("K32")
+def test_rate_limited_with_4_25_seconds_means_4_25_seconds() -> None:
+    driver = Driver(**everything()).live()
+    driver.command(8, members(nonce="n1"), "first")
+    driver.dispatch("RATE_LIMITED", {"opcode": 8, "retry_after": 4.25, "meta": {"guild_id": str(1 << 30)}})
+    driver.command(8, members(nonce="n2"), "again", lasts=1000)
+    driver.advance(4.2)
+    assert [handle for handle, _ in driver.outcomes()] == ["first"]
+    driver.advance(0.06)
+    assert driver.outcomes()[-1] == ("again", "sent")
+
+
 @pytest.mark.checklist("D12")
 @pytest.mark.parametrize(
     "d",

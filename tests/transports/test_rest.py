@@ -364,7 +364,9 @@ def test_whatever_rest_answers_is_a_value_and_the_next_answer_is_read() -> None:
 
 @pytest.mark.checklist("K30")
 @given(
-    st.sampled_from([RestFailure("rate_limited", "429", None, 429), RestFailure("unavailable", "403", None, 403)]),
+    st.sampled_from(
+        [RestFailure("rate_limited", "429", None, 429), RestFailure("unavailable", "403", None, 403)]
+    ),
     st.floats(min_value=0, max_value=0.999),
 )
 def test_a_429_that_names_no_time_is_waited_for_as_a_403_is(failed: RestFailure, chance: float) -> None:
@@ -376,7 +378,9 @@ def test_a_429_that_names_no_time_is_waited_for_as_a_403_is(failed: RestFailure,
 
 @pytest.mark.checklist("K30")
 @given(st.floats(min_value=0, max_value=5), st.floats(min_value=0, max_value=0.999))
-def test_a_short_time_that_is_named_again_and_again_is_not_believed_for_ever(named: float, chance: float) -> None:
+def test_a_short_time_that_is_named_again_and_again_is_not_believed_for_ever(
+    named: float, chance: float
+) -> None:
     failed = RestFailure("rate_limited", "429", named, 429)
     assert backoff(failed, 1, chance) >= named
     assert backoff(failed, 11, chance) >= 30.0

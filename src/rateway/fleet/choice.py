@@ -20,6 +20,8 @@ class StoredLayout(msgspec.Struct, frozen=True):
     per_cluster: int
     gateway_url: str
     """Where identifies go; asked from REST then, so that a restart needs no answer from REST."""
+    refused: int = 0
+    """A total that Discord refused (4010, 4011): it is not tried again. 0: none."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -27,6 +29,8 @@ class Choice(msgspec.Struct, frozen=True):
     gateway_url: str
     words: str
     """Why this number, for the log."""
+    refused: int = 0
+    """See StoredLayout."""
 
 
 def keep_stored(
@@ -35,6 +39,8 @@ def keep_stored(
     """The stored layout if it holds, else why not (empty when there is none)."""
     if stored is None:
         return ""
+    if stored.refused == stored.shards:
+        return f"Discord refuses the stored {stored.shards} shards; their {resumable} sessions are given up"
     if reshard:
         return (
             f"RESHARD is set: the stored {stored.shards} shards and their {resumable} sessions are given up"
@@ -51,18 +57,27 @@ def keep_stored(
     if resumable == 0:
         return "no stored session can be resumed"
     layout = Layout(stored.shards, stored.per_cluster)
-    return Choice(layout, stored.gateway_url, f"{resumable} of {stored.shards} stored sessions are resumed")
+    words = f"{resumable} of {stored.shards} stored sessions are resumed"
+    return Choice(layout, stored.gateway_url, words, stored.refused)
 
 
 def take_recommended(
-    *, shards: int | None, recommended: int, extra: int, per_cluster: int, gateway_url: str
+    *, shards: int | None, recommended: int, extra: int, per_cluster: int, gateway_url: str, refused: int = 0
 ) -> Choice:
-    """``SHARDS`` if given, else what Discord recommends and the extra ones on top."""
+    """``SHARDS`` if given, else what Discord recommends and the extra ones on top.
+
+    *refused* is a total that Discord has refused. Of a very large bot it demands a multiple of its own number, and it
+    takes no total that leaves more than 2,500 guilds to a shard. So where the sum is no larger than what was refused,
+    the next larger multiple of the recommendation takes its place.
+    """
     if shards is not None:
-        return Choice(Layout(shards, per_cluster), gateway_url, f"{shards} shards, as SHARDS says")
+        return Choice(Layout(shards, per_cluster), gateway_url, f"{shards} shards, as SHARDS says", refused)
     total = recommended + extra
-    return Choice(
-        Layout(total, per_cluster),
-        gateway_url,
-        f"{total} shards: Discord recommends {recommended}, and {extra} extra",
-    )
+    words = f"{total} shards: Discord recommends {recommended}, and {extra} extra"
+    if total <= refused:
+        total = (refused // recommended + 1) * recommended
+        words = (
+            f"{total} shards: Discord refused {refused}, so the next multiple of the {recommended} that it recommends "
+            f"is taken in place of {recommended} + {extra} extra"
+        )
+    return Choice(Layout(total, per_cluster), gateway_url, words, refused)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal", "RefusalKind",
+    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal",
+    "RefusalKind",
 ]  # fmt: skip
 
 Outcome = Literal["ready", "invalid", "closed", "timeout", "unused", "abandoned"]
@@ -178,7 +179,7 @@ class IdentifyGovernor:
         self._new_layout = new_layout
         # Identifies at the front of ``_spends`` that belong to another layout.
         self._former = 0
-        # Per shard when its last identify of the last hour was known to have ended, and how; "ready" until it dies young.
+        # Per shard when its last identify of the last hour ended, and how; "ready" unless its session died young.
         self._outcomes: dict[int, tuple[float, str]] = {}
         self._fault_since: float | None = None
         self._relapsed = False
@@ -290,7 +291,8 @@ class IdentifyGovernor:
     def decide(self, now: float) -> list[Granted | tuple[int, Refusal]]:
         """Who gets a permit now, and who is refused and must ask again later. The rest goes on waiting.
 
-        Lost sessions go first, and those before others that failed lately; then shards in ascending order. Nobody is refused on a budget that is out of date.
+        Lost sessions go first, and those before others that failed lately; then shards in ascending order. None is
+        refused on a budget that is out of date.
         """
         decisions: list[Granted | tuple[int, Refusal]] = []
         if self._budget is None or not self._waiting:
@@ -427,7 +429,9 @@ class IdentifyGovernor:
         self._former = len(self._spends) if self._new_layout else 0
         # A restart in the middle of a common fault goes on where it was.
         self._outcomes = {
-            shard: (max(times), "closed") for shard, times in self._failures.items() if now - max(times) < HOUR
+            shard: (max(times), "closed")
+            for shard, times in self._failures.items()
+            if now - max(times) < HOUR
         }
         if self._fails_alike(now):
             self._fault_since = min(at for at, _ in self._outcomes.values())
@@ -540,9 +544,9 @@ class IdentifyGovernor:
         since = self._fault_since
         if since is None:
             return
-        if self._relapsed and any(at >= since and now - at >= STABLE_AFTER for at in self._ready.values()):
-            self._forgive_all(now)
-        elif not any(now - self._outcomes[shard][0] < HOUR for shard in self._failing()):
+        lasts = any(at >= since and now - at >= STABLE_AFTER for at in self._ready.values())
+        met = any(now - self._outcomes[shard][0] < HOUR for shard in self._failing())
+        if (self._relapsed and lasts) or not met:
             self._forgive_all(now)
 
     def _meet_fault(self, now: float) -> None:

@@ -45,6 +45,8 @@ SOUND_AFTER_S = 5.0
 RESTARTS_AT_ONCE = 3
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 30.0
+# A worker's event loop answers what a person asks within milliseconds, unless it stands still.
+ANSWERS_WITHIN_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
 STOP_GRACE_S = 2.0
 
@@ -112,6 +114,7 @@ class Crew:
             hand.loading = self._shards_of(hand)
         self._calls = itertools.count(1)
         self._asked: dict[int, asyncio.Future[words.Parts]] = {}
+        self._answers: dict[int, asyncio.Future[words.Answered]] = {}
         # By cluster: how many of its events were left unconfirmed.
         self._draining: dict[int, asyncio.Future[int]] = {}
         self._stopping = False
@@ -254,6 +257,10 @@ class Crew:
                 asked = self._asked.pop(record.call, None)
                 if asked is not None and not asked.done():
                     asked.set_result(record)
+            case words.Answered():
+                waiting = self._answers.get(record.call)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(record)
             case words.DialsRefused():
                 for other in self._hands:
                     if other is not hand and other.line is not None:
@@ -354,11 +361,30 @@ class Crew:
             if hand.line is not None:
                 hand.line.send(words.UseGateway(url))
 
-    def restart_shard(self, shard_id: int) -> bool:
-        """Reconnect one shard; whether it runs here. A worker that is down just now connects all of its shards."""
+    def identify_fault(self, lasts: bool) -> None:
+        """See ``Worker.identify_fault``. A worker that starts later counts its own failures from nought."""
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.IdentifyFault(lasts))
+
+    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> words.Answered | None:
+        """See ``Worker.restart_shard``. A worker that is down just now connects all of its shards."""
         number = self.choice.layout.cluster_of(shard_id)
-        self._tell(number, words.RestartShard(shard_id))
-        return self._hand_of(number) is not None
+        if self._hand_of(number) is None:
+            return None
+        call = next(self._calls)
+        answer: asyncio.Future[words.Answered] = asyncio.get_running_loop().create_future()
+        self._answers[call] = answer
+        try:
+            if not self._tell(number, words.RestartShard(call, shard_id, new_session, refusal)):
+                why = "its process is down just now; when it is back, all of its shards connect and resume"
+                return words.Answered(False, f"shard {shard_id}: {why}")
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                return await answer
+        except TimeoutError:
+            return words.Answered(False, f"shard {shard_id}: its process does not answer")
+        finally:
+            del self._answers[call]
 
     def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""

@@ -131,7 +131,9 @@ async def _run(line: Line, begin: words.Begin) -> int:
 
     state = StateDir.shared(settings.state_dir)
     worker = Worker(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
-    worker.dialer.on_refusal = lambda seconds: line.send(words.DialsRefused(seconds))
+    worker.dialer.on_refusal = lambda host, seconds, status: line.send(
+        words.DialsRefused(host, seconds, status)
+    )
     watch = LoopWatch()
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -177,12 +179,16 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 clusters, shards, process, notes = parts_of(worker, watch, role)
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
-                worker.restart_shard(record.shard)
+                found = await worker.restart_shard(record.shard, record.new_session, record.refusal)
+                found = found or words.Answered(False, f"shard {record.shard} does not run here")
+                line.send(words.Answered(found.done, found.words, record.call))
             case words.Loading():
                 if worker.cache is not None:
                     worker.cache.learn(record.shards, record.unreadable)
             case words.DialsRefused():
-                worker.dialer.hold(record.seconds)
+                worker.dialer.hold(record.host, record.seconds, record.status)
+            case words.IdentifyFault():
+                worker.identify_fault(record.lasts)
             case words.UseGateway():
                 worker.use_gateway(record.url)
             case words.RenewShard():

@@ -48,7 +48,19 @@ class AskStatus(msgspec.Struct, tag=True, frozen=True):
 
 
 class RestartShard(msgspec.Struct, tag=True, frozen=True):
+    call: int
     shard: int
+    new_session: bool
+    refusal: str
+    """Why the shard would get no permit to identify now; empty when it would."""
+
+
+class Answered(msgspec.Struct, tag=True, frozen=True):
+    """What became of a person's request, in words."""
+
+    done: bool
+    words: str
+    call: int = 0
 
 
 class RenewShard(msgspec.Struct, tag=True, frozen=True):
@@ -116,9 +128,18 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
 
 
 class DialsRefused(msgspec.Struct, tag=True, frozen=True):
-    """An upgrade was refused: no process of this host dials for so long. From a worker, and on to the others."""
+    """An upgrade was refused: no process of this machine dials that host for so long. From a worker, and on to the
+    others."""
 
+    host: str
     seconds: float
+    status: int
+
+
+class IdentifyFault(msgspec.Struct, tag=True, frozen=True):
+    """To a worker: identifies of many shards fail alike, or succeed again."""
+
+    lasts: bool
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True):
@@ -164,9 +185,12 @@ ToWorker = (
     | UseGateway
     | Loading
     | DialsRefused
+    | IdentifyFault
     | Permitted
 )
-FromWorker = Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused
+FromWorker = (
+    Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused | Answered
+)
 
 
 def encode_settings(settings: Settings) -> msgspec.Raw:

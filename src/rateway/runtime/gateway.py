@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import random
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,14 +14,23 @@ import msgspec
 
 from rateway import logs
 from rateway.config import Settings
-from rateway.fleet.choice import Choice
+from rateway.fleet.choice import Choice, take_recommended
 from rateway.fleet.identify import IdentifyGovernor
 from rateway.runtime.caretaker import Renewal
 from rateway.runtime.crew import Crew, cores
+from rateway.runtime.crew_words import Answered
 from rateway.runtime.permits import LocalPermits
-from rateway.runtime.start import FatalEnd, Identity, choose, clusters_of, forget_layout, remember_layout
+from rateway.runtime.start import (
+    FatalEnd,
+    Identity,
+    choose,
+    clusters_of,
+    dead_token,
+    refuse_layout,
+    remember_layout,
+)
 from rateway.session.orders import Fatal
-from rateway.transports.rest import DiscordRest, GatewayBot
+from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir, StateError
 
 if TYPE_CHECKING:
@@ -30,8 +40,16 @@ log = logging.getLogger(__name__)
 
 # sysexits.h, EX_CONFIG: a restarter must not try again (systemd's RestartPreventExitStatus).
 EX_CONFIG = 78
+# A shard would hold more guilds than Discord takes.
+SHARDING_REQUIRED = 4011
 # Invalid shard, sharding required: another number of shards may work.
-RESHARDING = frozenset({4010, 4011})
+RESHARDING = frozenset({4010, SHARDING_REQUIRED})
+# Layouts that Discord may refuse in a row, with no READY between, before a person has to look.
+MOST_LAYOUTS = 3
+# Discord's own count of identifies is asked for again this often while a new layout waits for it.
+LOOK_AT_BUDGET_EVERY_S = 3600.0
+# Beyond the moment at which the count starts anew.
+RESET_MARGIN_S = 5.0
 
 Result = TypeVar("Result")
 
@@ -54,7 +72,13 @@ class Gateway:
         self._fatal: FatalRecord | None = None
         self._stop = asyncio.Event()
         self._end_sessions = False
-        self._resharded = False
+        # What Discord refused the layout with, and how many were refused in a row without a READY.
+        self._refused_layout: Fatal | None = None
+        self._layout_refused = asyncio.Event()
+        self._layouts_refused = 0
+        self._layout_note = ""
+        self._answer: GatewayBot | None = None
+        self._replaces = False
 
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the planned stop; ``run`` returns when it is done."""
@@ -95,14 +119,28 @@ class Gateway:
             shards=shards,
             buckets=self.settings.identify_buckets,
             crash_loop=self.settings.crash_loop_identifies,
+            new_layout=self._layouts_refused > 0,
         )
         permits = self.permits = LocalPermits(
-            governor, self.state, self._rest, bot=self._identity.account, on_gateway_bot=self._learn
+            governor,
+            self.state,
+            self._rest,
+            bot=self._identity.account,
+            on_gateway_bot=self._learn,
+            any_live=lambda: self.progress()[0] > 0,
+            on_dead_token=self._token_is_dead,
+            on_fault=self._identify_fault,
         )
+        self._refused_layout, self._layout_note, self._replaces = None, "", False
+        self._layout_refused.clear()
         worker = self.held = self._hands(choice, mine, permits)
         try:
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(permits.run()), tasks.create_task(worker.run())]
+                running = [
+                    tasks.create_task(permits.run()),
+                    tasks.create_task(worker.run()),
+                    tasks.create_task(self._replace_layout(choice, permits)),
+                ]
                 self.phase = "running"
                 await self._stop.wait()
                 self.phase = "stopping"
@@ -111,7 +149,12 @@ class Gateway:
                     task.cancel()
         finally:
             worker.close()
-        return self._reshards()
+        if not self._replaces or self._fatal is not None:
+            return False
+        self._layouts_refused = 1 if permits.readies else self._layouts_refused + 1
+        refuse_layout(self.state, choice)
+        self._stop.clear()
+        return True
 
     def _hands(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Worker | Crew:
         """This process itself, or a process for each core."""
@@ -130,13 +173,24 @@ class Gateway:
         """(Live shards, all shards) of this gateway."""
         return self.held.progress() if self.held is not None else (0, 0)
 
-    def restart_shard(self, shard_id: int) -> bool:
-        """Reconnect one shard; a crash loop that stopped it is forgiven. Whether it runs here."""
-        if self.held is None or self.choice is None or shard_id >= self.choice.layout.shards:
-            return False
-        if self.permits is not None:
-            self.permits.restart(shard_id)
-        return self.held.restart_shard(shard_id)
+    async def restart_shard(self, shard_id: int, *, new_session: bool) -> Answered:
+        """Reconnect one shard, or give its session up for a new one; a crash loop that stopped it is forgiven."""
+        held, permits = self.held, self.permits
+        if held is None or permits is None or self.choice is None or shard_id >= self.choice.layout.shards:
+            return Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
+        permits.restart(shard_id)
+        if new_session:
+            failure = await permits.learn_budget()
+            if failure is not None:
+                why = f"it is not known how many identifies are left: {failure.text}"
+                return Answered(False, f"shard {shard_id} keeps its session: {why}")
+        found = await held.restart_shard(shard_id, new_session, permits.why_not(shard_id))
+        return found or Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
+
+    def notes(self) -> list[str]:
+        """What a person should know about the gateway as a whole, most important first."""
+        found = [self._layout_note] if self._layout_note else []
+        return found + (self.permits.notes() if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:
         """How sessions are renewed for their age or to fill the cache, if they are."""
@@ -198,20 +252,55 @@ class Gateway:
             self.held.reload(self.settings)
         log.info("settings read again", extra={"action": "reload"})
 
-    def _reshards(self) -> bool:
-        """4010 and 4011 ask for another number of shards: Discord's recommendation, unless a person chose one."""
-        if self._fatal is None or self._fatal.code not in RESHARDING or self.settings.shards is not None:
-            return False
-        if self._resharded:
-            return False  # Discord refuses what it has just recommended: a person has to look
-        self._resharded = True
-        log.warning(
-            "%s: asking Discord for its recommendation", self._fatal.meaning, extra={"action": "layout"}
-        )
-        self._fatal = None
-        self._stop.clear()
-        forget_layout(self.state)
-        return True
+    async def _replace_layout(self, choice: Choice, permits: LocalPermits) -> None:
+        """Once Discord refuses the layout: look for one that it takes, and stop for it when the day has an identify
+        for each of its shards. Until then live sessions are kept."""
+        await self._layout_refused.wait()
+        refused, failures = self._refused_layout, 0
+        assert refused is not None
+        total = choice.layout.shards
+        words = f"Discord refuses {total} shards ({refused.code}: {refused.meaning})"
+        log.warning("%s: asking Discord for its recommendation", words, extra={"action": "layout"})
+        while True:
+            permits.hold_back(f"{words}: another layout is looked for")
+            failure = await permits.learn_budget()
+            if failure is not None or self._answer is None:
+                failures += 1
+                wait = backoff(failure, failures, random.random()) if failure is not None else 1.0
+                await self._wait_for_layout(f"{words}, and does not recommend another number", failure, wait)
+                continue
+            new = take_recommended(
+                shards=None,
+                recommended=self._answer.shards,
+                extra=self.settings.extra_shards,
+                per_cluster=self.settings.shards_per_cluster,
+                gateway_url=self._answer.url,
+                refused=total,
+            )
+            needed = sum(len(new.layout.shards_of(each)) for each in clusters_of(self.settings, new.layout))
+            governor, now = permits.governor, permits.now()
+            if governor.needs(needed, now):
+                break
+            left, reset = governor.available(now), governor.reset_in(now) or 0.0
+            kept = (
+                f"{words}. {new.layout.shards} shards take their place, which needs {needed} identifies; {left} are "
+                f"left. The {self.progress()[0]} live sessions are kept until the count starts anew in "
+                f"{reset / 3600:.1f} h"
+            )
+            if refused.code == SHARDING_REQUIRED:
+                # A shard with fewer guilds still gets READY, and the others are refused one by one.
+                permits.hold_back("")
+            await self._wait_for_layout(kept, None, min(LOOK_AT_BUDGET_EVERY_S, reset + RESET_MARGIN_S))
+        log.warning("%s: %s", words, new.words, extra={"action": "layout"})
+        self._replaces = True
+        self._stop.set()
+
+    async def _wait_for_layout(self, words: str, failure: RestFailure | None, seconds: float) -> None:
+        note = words if failure is None else f"{words}: {failure.text}"
+        if note.partition(" left.")[0] != self._layout_note.partition(" left.")[0]:
+            log.error("%s", note, extra={"action": "layout"})
+        self._layout_note = note
+        await asyncio.sleep(seconds)
 
     def _warn_of_others(self, choice: Choice, mine: list[int]) -> None:
         if len(mine) < len(choice.layout.clusters) and self.settings.identify_buckets is None:
@@ -226,7 +315,7 @@ class Gateway:
     # Facts.
 
     def _learn(self, answer: GatewayBot) -> None:
-        choice = self.choice
+        choice, self._answer = self.choice, answer
         if choice is None:
             return
         if answer.url != choice.gateway_url and self.held is not None:
@@ -246,9 +335,31 @@ class Gateway:
             )
 
     def _on_fatal(self, shard_id: int, order: Fatal) -> None:
+        if order.code in RESHARDING and self.settings.shards is None:
+            readies = self.permits.readies if self.permits is not None else 0
+            if readies or self._layouts_refused < MOST_LAYOUTS:
+                if self._refused_layout is None:
+                    self._refused_layout = order
+                    self._layout_refused.set()
+                return
+            help_text = (
+                f"Discord has refused {MOST_LAYOUTS + 1} numbers of shards in a row, multiples of its own among them: "
+                "set SHARDS (`shards.total`) to what it demands, for a very large bot a multiple of the number that "
+                "Discord has set, and start with RESHARD=1"
+            )
+            order = Fatal(order.code, order.meaning, help_text)
         if self._fatal is None:
             self._fatal = FatalRecord(order.code, order.meaning, order.help, time.time())
         self.stop()
+
+    def _token_is_dead(self, failure: RestFailure) -> None:
+        if self._fatal is None:
+            self._fatal = dead_token(failure)
+        self.stop()
+
+    def _identify_fault(self, lasts: bool) -> None:
+        if self.held is not None:
+            self.held.identify_fault(lasts)
 
     def _remember(self, record: FatalRecord) -> None:
         try:

@@ -54,7 +54,7 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         cluster=cluster.number,
         state=conversation.state.value,
         since_s=now - shard.state_since,
-        why=(conversation.state is State.CONNECTING and worker.dialer.refusal()) or shard.why,
+        why=(conversation.state is State.CONNECTING and worker.dialer.refusal(shard.host)) or shard.why,
         session=conversation.session_id,
         received=conversation.received_seq,
         settled=cluster.streams[shard.shard_id].settled,
@@ -198,7 +198,7 @@ def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
 
 
 def _notes(worker: Worker) -> list[str]:
-    notes = []
+    notes = worker.dialer.notes()
     for number, (state, why) in worker.ownership.items():
         if state != "owned":
             notes.append(f"cluster {number}: {why}")

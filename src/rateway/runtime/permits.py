@@ -118,7 +118,7 @@ class LocalPermits:
 
     *bot* names the bot in the ledger (a hash, never the token). *on_gateway_bot* is told each answer of Discord.
     *any_live* says whether a session lives, which proves the token; *on_dead_token* is told that it is dead.
-    *on_forgiven* is told that a fault which many shards met is over: all may identify at once.
+    *on_fault* is told that identifies of many shards fail alike (True), and that they succeed again (False).
     Use :meth:`run` in a task group: it asks for the budget and wakes shards when their time has come.
     """
 
@@ -133,7 +133,7 @@ class LocalPermits:
         on_gateway_bot: Callable[[GatewayBot], None] | None = None,
         any_live: Callable[[], bool] = lambda: False,
         on_dead_token: Callable[[RestFailure], None] = lambda failure: None,
-        on_forgiven: Callable[[], None] = lambda: None,
+        on_fault: Callable[[bool], None] = lambda lasts: None,
     ) -> None:
         self._governor = governor
         self._ledger = ledger
@@ -143,7 +143,7 @@ class LocalPermits:
         self._on_gateway_bot = on_gateway_bot
         self._any_live = any_live
         self._on_dead_token = on_dead_token
-        self._on_forgiven = on_forgiven
+        self._on_fault = on_fault
         # Refusals of the token in a row, the last of them, and when Discord is asked again.
         self._refusals = 0
         self._refused: RestFailure | None = None
@@ -398,13 +398,14 @@ class LocalPermits:
         before, self._fault = self._fault, self._governor.fault
         if self._fault is not None and before is None:
             log.error("%s", _fault_words(self._fault, self.now()), extra={"action": "identify_fault"})
+            self._on_fault(True)
         elif before is not None and self._fault is None:
             lasted = self.now() - before.since
             log.warning(
                 "identifies succeed again after %.0f s: nothing is held against any shard, all may try at once", lasted,
                 extra={"action": "identify_fault"},
             )  # fmt: skip
-            self._on_forgiven()
+            self._on_fault(False)
 
     def _tell_alerts(self) -> None:
         for alert in self._governor.alerts:

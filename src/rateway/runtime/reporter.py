@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 # A line of progress in a log; a live terminal is drawn anew this often.
 LOG_EVERY_S = 5.0
 DRAW_EVERY_S = 0.25
+REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 
 class Reporter:
@@ -35,18 +36,14 @@ class Reporter:
         match words:
             case ["status"]:
                 return await self.status()
-            case ["restart-shard", number] if number.isdigit():
-                return self._restart_shard(int(number))
+            case ["restart-shard", number, *how] if number.isdigit() and how in ([], ["new-session"]):
+                found = await self._gateway.restart_shard(int(number), new_session=bool(how))
+                return {"ok" if found.done else "error": found.words}
             case ["drain", number] if number.isdigit():
                 return await self._drain(int(number))
             case _:
                 asked = " ".join(words)[:80]
-                return {"error": f"unknown request {asked!r}; there are: status, restart-shard N, drain N"}
-
-    def _restart_shard(self, shard_id: int) -> object:
-        if self._gateway.restart_shard(shard_id):
-            return {"ok": f"shard {shard_id} reconnects and resumes"}
-        return {"error": f"shard {shard_id} does not run here: {self._gateway.words_for_clusters()}"}
+                return {"error": f"unknown request {asked!r}; there are: {REQUESTS}"}
 
     async def _drain(self, cluster: int) -> object:
         # Once begun it goes on, whether or not the person waits for it.
@@ -90,7 +87,7 @@ class Reporter:
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
-            notes=notes,
+            notes=gateway.notes() + notes,
         )
 
     async def run(self) -> None:

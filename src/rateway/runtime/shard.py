@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from rateway.discord.close_codes import KEEP_SESSION
 from rateway.discord.envelope import Envelope
@@ -192,6 +193,8 @@ class Shard:
         """Why it is away, or was the last time: steps on its way back are no reasons."""
         self.session_since = clock()
         self.held = False
+        self.host = ""
+        """Whom it dialled last."""
         self.done = asyncio.Event()
         self._dialer = dialer
         self._permits = permits
@@ -251,6 +254,13 @@ class Shard:
 
     def renew(self, why: str) -> None:
         self.conversation.renew(why, self.clock())
+        self.carry_out()
+
+    def excuse(self) -> None:
+        self.conversation.excuse()
+
+    def forgive(self) -> None:
+        self.conversation.forgive(self.clock())
         self.carry_out()
 
     def settle(self, seq: int) -> None:
@@ -325,11 +335,15 @@ class Shard:
 
     def _connect(self, order: Connect) -> None:
         line = self.line = _Line(self)
+        self.host = urlsplit(order.url).netloc
         line.dialling = self._spawn(self._dial(line, order))
 
     async def _dial(self, line: _Line, order: Connect) -> None:
         try:
-            await self._dialer.dial(order.url, line, resuming=order.resuming, failures=self._dial_failures)
+            await self._dialer.dial(
+                order.url, line, resuming=order.resuming, failures=self._dial_failures,
+                other=order.other, own=order.own,
+            )  # fmt: skip
             self._dial_failures = 0
         except DialError as error:
             self._dial_failures += 1

@@ -34,9 +34,10 @@ __all__ = [
     "broker_address",
     "choose",
     "clusters_of",
-    "forget_layout",
+    "dead_token",
     "leftover_sessions",
     "open_store",
+    "refuse_layout",
     "remember_layout",
     "store_folder",
     "stored_sessions",
@@ -105,6 +106,7 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
             extra=settings.extra_shards,
             per_cluster=settings.shards_per_cluster,
             gateway_url=answer.url,
+            refused=stored.refused if stored is not None else 0,
         )
     count = len(choice.layout.clusters)
     log.info("%s, in %d cluster%s", choice.words, count, "s" * (count > 1), extra={"action": "layout"})
@@ -114,14 +116,14 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
 
 def remember_layout(state: StateDir, choice: Choice) -> None:
     """Write the layout down for the next start, if it is not there already."""
-    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url)
+    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url, choice.refused)
     if layout != _stored_layout(state):
         state.write(LAYOUT, msgspec.json.encode(layout))
 
 
-def forget_layout(state: StateDir) -> None:
-    """The next :func:`choose` takes Discord's recommendation."""
-    state.write(LAYOUT, b"")
+def refuse_layout(state: StateDir, choice: Choice) -> None:
+    """Write down that Discord refuses this layout: the next :func:`choose` takes another one."""
+    remember_layout(state, msgspec.structs.replace(choice, refused=choice.layout.shards))
 
 
 def _stored_layout(state: StateDir) -> StoredLayout | None:
@@ -181,8 +183,13 @@ async def _ask_discord(rest: DiscordRest) -> GatewayBot:
 def unauthorized(answer: RestFailure) -> None:
     """Raise FatalEnd when the answer says that the token is dead."""
     if answer.kind == "unauthorized":
-        help_text = "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)"
-        raise FatalEnd(FatalRecord(401, "Discord does not know this token", help_text, time.time()))
+        raise FatalEnd(dead_token(answer))
+
+
+def dead_token(answer: RestFailure) -> FatalRecord:
+    """What a person is told about a token that Discord refuses."""
+    help_text = "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)"
+    return FatalRecord(answer.status or 401, "Discord does not know this token", help_text, time.time())
 
 
 def clusters_of(settings: Settings, layout: Layout) -> list[int]:

@@ -14,11 +14,13 @@ from rateway.delivery.limits import DeliveryLimits
 from rateway.discord.hosts import TokenHosts
 from rateway.fleet.choice import Choice
 from rateway.runtime.cluster import Cluster, ClusterTools
+from rateway.runtime.crew_words import Answered
 from rateway.runtime.dialer import Dialer
 from rateway.runtime.gathering import Gathering
 from rateway.runtime.host_cache import HostCache
 from rateway.runtime.permits import IdentifyPermits
 from rateway.runtime.responder import Responder
+from rateway.runtime.shard import Shard
 from rateway.runtime.start import Identity, broker_address, leftover_sessions, open_store
 from rateway.runtime.trimming import Trimmer
 from rateway.session.options import CommandBudget, SessionOptions
@@ -38,6 +40,8 @@ HELLO_TIMEOUT_S = 5.0
 LOOK_EVERY_S = 1.0
 # Between two tries of a store that could not be opened: somebody makes room, or mounts the disk for writing again.
 OPEN_AGAIN_S = 2.0
+# The reason that a gap gives for a session that a person gave up.
+BY_OPERATOR = "asked for by an operator"
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
 __all__ = ["Worker"]
@@ -245,13 +249,22 @@ class Worker:
             for shard in cluster.shards.values():
                 shard.conversation.gateway_url = url
 
-    def restart_shard(self, shard_id: int) -> bool:
-        """Reconnect one shard, which resumes; whether it runs here."""
+    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
+        """Reconnect one shard, which resumes, or give its session up for a new one; None when it does not run here.
+
+        ``refusal``: why it would get no permit to identify now; empty when it would.
+        """
         cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
-        if cluster is None:
-            return False
-        cluster.shards[shard_id].reconnect("asked for by an operator")
-        return True
+        return None if cluster is None else _restart(cluster.shards[shard_id], new_session, refusal)
+
+    def identify_fault(self, lasts: bool) -> None:
+        """Identifies of many shards fail alike, which is no shard's own fault; or they succeed again."""
+        for cluster in self.clusters.values():
+            for shard in cluster.shards.values():
+                if lasts:
+                    shard.excuse()
+                else:
+                    shard.forgive()
 
     def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
@@ -321,3 +334,24 @@ class Worker:
         """Give the stores and spools back."""
         for cluster in self.clusters.values():
             cluster.close()
+
+
+def _restart(shard: Shard, new_session: bool, refusal: str) -> Answered:
+    conversation, who = shard.conversation, f"shard {shard.shard_id}"
+    state, has_session = conversation.state, conversation.session_id is not None
+    if state in (State.IDLE, State.STOPPED, State.FATAL):
+        return Answered(
+            False, f"{who} is {state.value}: {shard.why or 'its cluster is not held by this gateway'}"
+        )
+    if refusal and (new_session or not has_session):
+        keeps = "keeps its session" if has_session else "cannot identify"
+        return Answered(False, f"{who} {keeps}: {refusal}")
+    if new_session and has_session:
+        shard.renew(BY_OPERATOR)
+        return Answered(True, f"{who} gives its session up and identifies; RATEWAY_GAP tells the workers")
+    if state in (State.WAITING_PERMIT, State.IDENTIFYING):
+        return Answered(True, f"{who} has no session and is about to identify")
+    shard.reconnect(BY_OPERATOR)
+    if state is State.CONNECTING:
+        return Answered(True, f"{who} is connecting already")
+    return Answered(True, f"{who} reconnects and {'resumes' if has_session else 'identifies'}")

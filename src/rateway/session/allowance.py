@@ -162,8 +162,8 @@ class Allowance:
         self._held_until = now + PENALTY
 
     def hold_guild(self, guild_id: int, until: float) -> None:
-        """Discord answered RATE_LIMITED for a guild's members: the next request for it waits."""
-        self._guild_free[guild_id] = max(until, self._guild_free.get(guild_id, until))
+        """Discord answered RATE_LIMITED for a guild's members: the next request waits exactly so long, as it says."""
+        self._guild_free[guild_id] = until
 
     # Commands.
 

@@ -10,7 +10,7 @@ from rateway.discord.close_codes import Verdict
 from rateway.session.compression import Preference
 from rateway.session.options import Chance, Compression, SessionOptions
 from rateway.session.orders import DialFailure, State
-from rateway.session.reconnect import Delays, Hosts, Patience, gateway_address
+from rateway.session.reconnect import Delays, Hosts, Patience, Turn, gateway_address
 
 __all__ = ["IN_SESSION", "Attempts"]
 
@@ -18,6 +18,8 @@ __all__ = ["IN_SESSION", "Attempts"]
 IN_SESSION = frozenset({State.RESUMING, State.LIVE})
 # HTTP: about how often we call, not about this host's health.
 TOO_MANY_REQUESTS = 429
+# HTTP: from here on the host itself says that it is not well.
+SERVER_ERROR = 500
 
 
 class Attempts:
@@ -45,11 +47,24 @@ class Attempts:
         self._preference.begin()
         return gateway_address(main, self.compression)
 
+    def other_address(self, own: str | None, main: str, *, resuming: bool) -> str | None:
+        """Where to resume instead, were the address just given known to be dead; None when there is no other."""
+        return self._hosts.other(own, main) if resuming else None
+
+    @property
+    def at_own(self) -> bool:
+        """Whether resumes dial the session's own host, not the main one in its place."""
+        return not self._hosts.at_main
+
     # A connection's life.
 
-    def dial_failed(self, failure: DialFailure) -> bool:
-        """Whether that turned to the other address, to be tried without delay."""
-        return failure.status != TOO_MANY_REQUESTS and self._hosts.failed(silent=failure.silent)
+    def dial_failed(self, failure: DialFailure) -> Turn:
+        """Which address is next."""
+        if failure.status == TOO_MANY_REQUESTS:
+            # Not waited for where the session's own host may be well.
+            return self._hosts.failed(decides=True) if self._hosts.at_main else Turn.STAY
+        unwell = failure.status is not None and failure.status >= SERVER_ERROR
+        return self._hosts.failed(decides=failure.silent or unwell)
 
     def corrupt_before_hello(self, *, resuming: bool) -> Compression | None:
         """The compression that is preferred from now on, None for the same as before."""
@@ -60,6 +75,14 @@ class Attempts:
         self._hosts.worked()
         self._delays.greeted()
         self._preference.greeted()
+
+    def excuse(self) -> None:
+        """Identifies of many shards fail alike."""
+        self._delays.excuse()
+
+    def forgive(self) -> None:
+        """They succeed again."""
+        self._delays.forgive()
 
     def identified(self, now: float) -> None:
         self._delays.identified(now)
@@ -78,13 +101,13 @@ class Attempts:
         """Discord closed because it is in trouble itself: even a first attempt waits."""
         self._delays.not_at_once()
 
-    def ended(self, state: State, now: float, *, silent: bool) -> bool:
-        """A connection ended in *state*, *silent* after a whole time-out: whether that turned to the other address."""
+    def ended(self, state: State, now: float, *, silent: bool) -> Turn:
+        """A connection ended in *state*, *silent* after a whole time-out: which address is next."""
         if state is State.WAITING_HELLO:
-            return self._hosts.failed(silent=silent)
+            return self._hosts.failed(decides=silent)
         if state is State.LIVE:
             self._delays.lived(now, now - self._live_since)
-        return False
+        return Turn.STAY
 
     # What follows.
 
@@ -103,10 +126,13 @@ class Attempts:
         """RESUMEs in a row that led to nothing."""
         return self._patience.sent
 
-    def delay(self, now: float, *, greeted: bool, resuming: bool, turned: bool) -> float:
-        """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *turned*: as told above."""
+    def delay(self, now: float, *, greeted: bool, resuming: bool, turn: Turn, wait: float) -> float:
+        """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *wait*: for so long the host
+        that failed wants to be left alone, which is nothing to another host."""
         delay = self._delays.next(now, greeted=greeted, identify=not resuming)
-        return 0.0 if turned and resuming else delay
+        if resuming and turn is Turn.TO_MAIN:
+            return 0.0
+        return delay if resuming and turn is Turn.TO_OWN else max(wait, delay)
 
     def forget(self) -> None:
         """The session is gone."""

@@ -35,6 +35,7 @@ from rateway.session.inflate import InflateError, make_inflater
 from rateway.session.numbering import Numbering
 from rateway.session.options import Chance, SessionOptions
 from rateway.session.orders import Command, DialFailure, Order, PermitOutcome, State, StoredSession
+from rateway.session.reconnect import Turn
 from rateway.session.waits import Waits
 
 __all__ = ["Conversation"]
@@ -213,8 +214,8 @@ class Conversation(Intake):
         if self.state is State.CONNECTING and connection in (None, self._connection):
             wait = failure.retry_after or 0.0
             wait = wait if 0.0 <= wait <= LONGEST_RETRY_AFTER else 0.0
-            turned = self._attempts.dial_failed(failure)
-            self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait, turned=turned)
+            turn = self._attempts.dial_failed(failure)
+            self._ended(now, Verdict.RESUME, f"no connection: {failure.reason}", wait=wait, turn=turn)
             self._plan(now)
 
     def closed(
@@ -554,16 +555,45 @@ class Conversation(Intake):
         self._plan(now)
 
     def reconnect(self, why: str, now: float) -> None:
-        """Close, keeping the session, and resume."""
+        """Close, keeping the session, and resume; connect at once where the next attempt is waited for."""
         if self.state in OPEN:
             self._break_off(now, Verdict.RESUME, why)
             self._plan(now)
+        else:
+            self.retry(why, now)
 
     def renew(self, why: str, now: float) -> None:
-        """Give a live session up and start a new one."""
+        """Give the session up, live or on its way back, and start a new one."""
         if self.state is State.LIVE:
             self._break_off(now, Verdict.IDENTIFY, why)
+        elif self.session_id is not None and self.state not in (State.IDLE, *ENDED):
+            self._lose(why)
+            self._try_now(why, now)
+        self._plan(now)
+
+    def retry(self, why: str, now: float) -> None:
+        """Connect at once, whatever is waited for."""
+        if self.state is State.BACKING_OFF:
+            self._connect(now, why)
             self._plan(now)
+
+    def _try_now(self, why: str, now: float) -> None:
+        if self.state in OPEN or self.state is State.CONNECTING:
+            self.orders.append(orders.Disconnect(KEEP_SESSION, why))
+            self._settle_permit("closed")
+            self._over()
+        self._connect(now, why)
+
+    def excuse(self) -> None:
+        """Identifies of many shards fail alike: this shard's failures are not its own."""
+        self._attempts.excuse()
+
+    def forgive(self, now: float) -> None:
+        """The fault that many shards met is over: what failed in it is forgotten, and a shard without a session that
+        waits for its next attempt makes it now."""
+        self._attempts.forgive()
+        if self.session_id is None:
+            self.retry("identifies succeed again", now)
 
     def stop(self, now: float, *, end_session: bool) -> None:
         """The end. The session is kept for the next process, or ended for good. Waiting commands get no outcome."""
@@ -589,8 +619,9 @@ class Conversation(Intake):
         self._waits.for_attempt(None)
         resuming = self.session_id is not None
         address = self._attempts.address(self.resume_url, self.gateway_url, resuming=resuming)
+        other = self._attempts.other_address(self.resume_url, self.gateway_url, resuming=resuming)
         self._enter(State.CONNECTING, why)
-        self.orders.append(orders.Connect(address, resuming, self._connection))
+        self.orders.append(orders.Connect(address, resuming, self._connection, other, self._attempts.at_own))
 
     def _break_off(
         self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
@@ -607,18 +638,19 @@ class Conversation(Intake):
         why: str,
         wait: float = 0.0,
         outcome: PermitOutcome = "closed",
-        turned: bool = False,
+        turn: Turn = Turn.STAY,
     ) -> None:
         """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
         self._settle_permit(outcome)
         greeted = self._heart is not None
-        turned |= self._attempts.ended(self.state, now, silent=outcome == "timeout")
+        if turn is Turn.STAY:
+            turn = self._attempts.ended(self.state, now, silent=outcome == "timeout")
         if self.session_id is not None and self._attempts.given_up(self.state, verdict, now):
             resumes = self._attempts.resumes
             self._lose((f"{resumes} resumes led to nothing; the last: " if resumes > 1 else "") + why)
         self._over()
         resuming = self.session_id is not None
-        delay = max(wait, self._attempts.delay(now, greeted=greeted, resuming=resuming, turned=turned))
+        delay = self._attempts.delay(now, greeted=greeted, resuming=resuming, turn=turn, wait=wait)
         if delay > LONG_DELAY:
             self._note("warning", f"{why}; the next attempt is in {delay:.0f} s")
         if delay > 0 or self._waits.paused:

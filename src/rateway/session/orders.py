@@ -116,6 +116,10 @@ class Connect:
     url: str
     resuming: bool
     connection: int
+    other: str | None = None
+    """Where the session may be resumed as well: a host known to be dead need not be waited for."""
+    own: bool = True
+    """Whether ``url`` is the session's own host, and ``other`` the main one, or the other way round."""
 
 
 @dataclass(frozen=True, slots=True)

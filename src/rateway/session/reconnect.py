@@ -7,11 +7,12 @@ identify is scarce: the first is tried at once and often, the second is delayed 
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from urllib.parse import urlsplit, urlunsplit
 
 from rateway.session.options import Chance, Compression, SessionOptions
 
-__all__ = ["Backoff", "Breaker", "Delays", "Hosts", "Patience", "gateway_address"]
+__all__ = ["Backoff", "Breaker", "Delays", "Hosts", "Patience", "Turn", "gateway_address"]
 
 API_VERSION = 10
 # Failures in a row at one host after which the other is tried, with the same session.
@@ -73,6 +74,9 @@ class Breaker:
         """When the next identify may be sent; *now* or earlier means at once."""
         return self._log[0] + HOUR if len(self._log) == self._log.maxlen else now
 
+    def forget(self) -> None:
+        self._log.clear()
+
 
 class Delays:
     """When the next connection may be tried.
@@ -83,7 +87,7 @@ class Delays:
     shard that is READY and dies at once is what spends tokens, so only a longer life clears that of identifies.
     """
 
-    __slots__ = ("_breaker", "_dial", "_ends", "_identify", "_options", "_resume", "_trouble")
+    __slots__ = ("_breaker", "_dial", "_ends", "_excused", "_identify", "_options", "_resume", "_trouble")
 
     def __init__(self, options: SessionOptions, chance: Chance) -> None:
         self._options = options
@@ -92,6 +96,7 @@ class Delays:
         self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
         self._breaker = Breaker(options.identifies_per_hour)
         self._trouble = False
+        self._excused = False
         self._ends: deque[float] = deque(maxlen=FLAPPING)
 
     def next(self, now: float, *, greeted: bool, identify: bool) -> float:
@@ -105,12 +110,25 @@ class Delays:
         delay = backoff.delay()
         backoff.failed()
         if identify:
-            delay = max(delay, self._identify.delay(), self._breaker.closed_until(now) - now)
+            delay = max(delay, self._identify.delay())
+            if not self._excused:
+                delay = max(delay, self._breaker.closed_until(now) - now)
         return delay
 
     def greeted(self) -> None:
         """Hello came: the host can be reached."""
         self._dial.reset()
+
+    def excuse(self) -> None:
+        """Identifies of many shards fail alike: this one's are not held against it. Whoever grants them paces them."""
+        self._excused = True
+
+    def forgive(self) -> None:
+        """The fault that many shards met is over: what failed in it counts no longer."""
+        self._excused = False
+        self._breaker.forget()
+        for backoff in (self._identify, self._resume, self._dial):
+            backoff.reset()
 
     def identified(self, now: float) -> None:
         """An identify goes out; until the connection proves sound it counts as one that failed."""
@@ -159,32 +177,57 @@ class Patience:
         return self.sent >= self._attempts and now - self._since >= self._seconds
 
 
+class Turn(Enum):
+    """Which of the session's two addresses the next resume dials, after a failure at one of them."""
+
+    STAY = "stay"
+    TO_MAIN = "to main"
+    """At once: the session's own host is dead, and Discord keeps its events for seconds only."""
+    TO_OWN = "to own"
+    """After the usual delay: the main one has failed as well."""
+
+
 class Hosts:
     """Which of the session's two addresses to dial: its own, or the main one when its own is dead.
 
-    The one that worked last is kept; two failures in a row go over to the other.
+    The one that worked last is kept; two failures in a row, or one that decides by itself, go over to the other.
     """
 
-    __slots__ = ("_failures", "_use_main")
+    __slots__ = ("_failures", "_two", "_use_main")
 
     def __init__(self) -> None:
         self._failures = 0
         self._use_main = False
+        # Whether the last choice was one.
+        self._two = False
 
     def choose(self, resume_url: str | None, gateway_url: str) -> str:
+        """The address to dial now."""
+        self._two = resume_url is not None and urlsplit(resume_url).netloc != urlsplit(gateway_url).netloc
         return gateway_url if self._use_main or resume_url is None else resume_url
 
-    def failed(self, *, silent: bool = False) -> bool:
-        """Dial, TLS or upgrade failed, or no Hello came; *silent*: after a whole time-out, which decides by itself.
+    @property
+    def at_main(self) -> bool:
+        """Whether the main one is dialled in place of the session's own."""
+        return self._use_main
 
-        True when that turned from the session's own host to the main one, which is then tried without delay.
+    def other(self, resume_url: str | None, gateway_url: str) -> str | None:
+        """The address that would be dialled next, were the one chosen now known to be dead; None without one."""
+        if resume_url is None or not self._two:
+            return None
+        return resume_url if self._use_main else gateway_url
+
+    def failed(self, *, decides: bool = False) -> Turn:
+        """Dial, TLS or upgrade failed, or no Hello came.
+
+        *decides*: by itself, because the host was silent for a whole time-out, or answered 5xx.
         """
-        self._failures += FAILURES_PER_HOST if silent else 1
-        if self._failures < FAILURES_PER_HOST:
-            return False
+        self._failures += FAILURES_PER_HOST if decides else 1
+        if self._failures < FAILURES_PER_HOST or not self._two:
+            return Turn.STAY
         self._failures = 0
         self._use_main = not self._use_main
-        return self._use_main
+        return Turn.TO_MAIN if self._use_main else Turn.TO_OWN
 
     def worked(self) -> None:
         """Hello came."""
@@ -194,3 +237,4 @@ class Hosts:
         """The session is gone, its address with it."""
         self._failures = 0
         self._use_main = False
+        self._two = False
