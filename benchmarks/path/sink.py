@@ -72,6 +72,7 @@ class Client:
         self.inbox = b""
         self.greeted = self.counting = False
         self.tag = 0
+        self.owned: set[str] = set()
         # The tag of its consumer, if it has one; nothing is delivered to it here.
         self.consumer = ""
 
@@ -123,6 +124,12 @@ class Client:
             _, channel, method = frame.unmarshal(self.inbox[:size])
             self.inbox = self.inbox[size:]
             answer = _answer(method)
+            if isinstance(method, spec.Basic.Consume) and method.exclusive:
+                # The first of a queue is its owner; a second one tries the lock, which has to hold.
+                if method.queue in self.owned:
+                    text = f"ACCESS_REFUSED - queue '{method.queue}' in exclusive use"
+                    answer = spec.Channel.Close(403, text, 60, 20)
+                self.owned.add(method.queue)
             if answer is not None:
                 self.plug.sendall(frame.marshal(answer, channel))
             self.counting = isinstance(method, spec.Confirm.Select)

@@ -166,7 +166,8 @@ def discord(recipe: Recipe, *compressions: str) -> Iterator[tuple[Child, int]]:
 def sink() -> Iterator[tuple[Child, str]]:
     """The broker that takes everything, and its address."""
     with child("benchmarks.path.sink") as found:
-        yield found, f"amqp://guest:guest@127.0.0.1:{int(found.hear())}/"
+        # It sends no heartbeats.
+        yield found, f"amqp://guest:guest@127.0.0.1:{int(found.hear())}/?heartbeat=0"
 
 
 def settings(api_url: str, broker: str, folder: Path, shards: int, **more: str) -> dict[str, str]:

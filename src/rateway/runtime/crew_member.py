@@ -179,7 +179,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 clusters, shards, process, notes = parts_of(worker, watch, role)
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
-                found = await worker.restart_shard(record.shard, record.new_session, record.refusal)
+                found = worker.restart(record.shard, record.new_session, record.refusal)
                 found = found or words.Answered(False, f"shard {record.shard} does not run here")
                 line.send(words.Answered(found.done, found.words, record.call))
             case words.Loading():

@@ -250,6 +250,10 @@ class Worker:
                 shard.conversation.gateway_url = url
 
     async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
+        """See :meth:`restart`. The same interface as a crew's, which has to ask another process."""
+        return self.restart(shard_id, new_session, refusal)
+
+    def restart(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
         """Reconnect one shard, which resumes, or give its session up for a new one; None when it does not run here.
 
         ``refusal``: why it would get no permit to identify now; empty when it would.

@@ -131,7 +131,7 @@ class Source:
             if self.recorded:
                 await self._record_all()
             sessions = self._gateway.sessions
-            if not sessions:
+            if not sessions or not self._going:
                 return
             rate = self.rate * len(sessions) if self.per_shard else self.rate
             now = loop.time()
