@@ -83,13 +83,19 @@ cdef inline text after_value(text at, text end) noexcept nogil:
             at += 1
         return at if at != begin else NULL
     while True:
-        kind = kind_of[at[0]]
-        if kind == 0:
-            at += 1
-        elif kind == 1:
+        # A string is followed by one byte before the next, as a rule.
+        if at[0] == c'"':
             at = after_string(at + 1, end)
             if at == NULL:
                 return NULL
+            if at[0] == c':' or at[0] == c',':
+                at += 1
+            continue
+        kind = kind_of[at[0]]
+        if kind == 0:
+            at += 1
+            while kind_of[at[0]] == 0:
+                at += 1
         elif kind == 2:
             if depth == DEEPEST:
                 return NULL

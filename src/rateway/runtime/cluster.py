@@ -402,8 +402,8 @@ class Cluster:
             self.skip(shard, seq)
             return
         if applied.before is not None:
-            session = self._keeper.session(shard.shard_id)
-            message_id = f"{session}:{shard.shard_id}:{seq}:before"
+            known = shard.stream.message_id(seq)
+            message_id = None if known is None else f"{known}:before"
             self.publisher.publish_own(f"{name}.before", applied.before, message_id)
         shard.stream.publish(name, body, seq, replayed, repeat, applied.cause)
 

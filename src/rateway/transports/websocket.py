@@ -140,22 +140,19 @@ class _Listener(WSListener):
         if self.silenced:
             return
         try:
-            self._frame(transport, frame)
+            if frame.payload_size > CONTROL_BYTES and frame.fin and self._fragments is None:
+                # A whole message. A copy of some hundred bytes costs half of what a view of them does.
+                data = frame.get_payload_as_bytes()
+                if data[0] not in JSON_BEGINS or frame.msg_type is BINARY:
+                    self._message(data, True)
+                    return
+            kind = frame.msg_type
+            if kind is BINARY and frame.fin and self._fragments is None:
+                self._message(frame.get_payload_as_bytes(), True)
+            else:
+                self._rare(transport, frame, kind)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
             self._handler.failed(error)
-
-    def _frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.payload_size > CONTROL_BYTES and frame.fin and self._fragments is None:
-            # A whole message. A copy of some hundred bytes costs half of what a view of them does.
-            data = frame.get_payload_as_bytes()
-            if data[0] not in JSON_BEGINS or frame.msg_type is BINARY:
-                self._message(data, True)
-                return
-        kind = frame.msg_type
-        if kind is BINARY and frame.fin and self._fragments is None:
-            self._message(frame.get_payload_as_bytes(), True)
-        else:
-            self._rare(transport, frame, kind)
 
     def _rare(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
         if kind is CLOSE:

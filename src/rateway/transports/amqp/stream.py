@@ -149,6 +149,11 @@ class ShardStream(Outlet):
         append(END)
         self._mark(seq)
 
+    def message_id(self, seq: int | None) -> str | None:
+        """What the dispatch of that sequence is published under; None without a sequence or a session."""
+        prefix = self._id_prefix
+        return None if prefix is None or seq is None else (prefix + b"%d" % seq).decode("utf-8", "replace")
+
     def skip(self, seq: int) -> None:
         """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
         self._cursor.skip(seq)
@@ -158,10 +163,8 @@ class ShardStream(Outlet):
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
         run = self._run or self._open()
-        prefix = self._id_prefix
-        known, message_id = None, None
-        if prefix is not None and seq is not None:
-            known, message_id = seq, (prefix + b"%d" % seq).decode("utf-8", "replace")
+        message_id = self.message_id(seq)
+        known = None if message_id is None else seq
         publish = hub.unreadable(name, message_id, self.shard_id, known, why)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max))
         run.marks.append(mark)
