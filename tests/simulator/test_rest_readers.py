@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import io
 
 import discord
 import discord.gateway
@@ -107,6 +108,18 @@ async def with_discord_py(simulator: Simulator, client: discord.Client) -> None:
     assert (await stage.fetch_instance()).topic == "Ask"
     await instance.edit(topic="Tell")
     await instance.delete()
+
+    own = await client.create_application_emoji(name="fox", image=PNG)
+    assert [each.id for each in await client.fetch_application_emojis()] == [own.id]
+    await (await own.edit(name="wolf")).delete()
+    sticker = await guild.create_sticker(
+        name="wave", description="", emoji="👋", file=discord.File(io.BytesIO(PNG), "wave.png")
+    )
+    assert (await guild.fetch_sticker(sticker.id)).name == "wave"
+    await sticker.delete()
+    sound = await guild.create_soundboard_sound(name="quack", sound=b"OggS", volume=0.5)
+    assert (await guild.fetch_soundboard_sound(sound.id)).volume == 0.5
+    await sound.delete()
 
     poll = discord.Poll("Well?", duration=dt.timedelta(hours=1))
     poll.add_answer(text="yes").add_answer(text="no")

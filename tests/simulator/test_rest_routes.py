@@ -222,6 +222,44 @@ def test_emojis_are_made_renamed_and_deleted() -> None:
     with_api(test)
 
 
+def test_stickers_sounds_and_own_emojis_are_made_changed_and_deleted() -> None:
+    async def test(it: Api) -> None:
+        path = f"guilds/{it.guild.id}/stickers"
+        made = await it.form(path, {"name": "wave", "tags": "hi", "description": ""}, file="wave.png")
+        assert (made["name"], made["user"]["id"]) == ("wave", BOT_ID)
+        assert (await it.do("PATCH", f"{path}/{made['id']}", {"name": "waves"}))["name"] == "waves"
+        assert (await it.do("GET", f"{path}/{made['id']}"))["name"] == "waves"
+        await it.do("DELETE", f"{path}/{made['id']}")
+        assert names(it) == ["GUILD_STICKERS_UPDATE"] * 3
+        assert await it.fails("GET", f"{path}/{made['id']}") == (404, 10060)
+        assert (await it.post_form(path, {"name": "wave", "tags": "hi"}))[0] == 400
+        path = f"guilds/{it.guild.id}/soundboard-sounds"
+        made = await it.do(
+            "POST", path, {"name": "quack", "sound": "data:audio/ogg;base64,T2dn", "volume": 0.5}
+        )
+        assert (made["volume"], made["guild_id"]) == (0.5, it.guild.id)
+        assert (await it.do("PATCH", f"{path}/{made['sound_id']}", {"emoji_name": "🦆"}))[
+            "emoji_name"
+        ] == "🦆"
+        await it.do("DELETE", f"{path}/{made['sound_id']}")
+        assert names(it) == [f"GUILD_SOUNDBOARD_SOUND_{what}" for what in ("CREATE", "UPDATE", "DELETE")]
+        assert await it.fails("GET", f"{path}/{made['sound_id']}") == (404, 10097)
+        assert await it.fails("POST", path, {"name": "quack"}) == (400, 50035)
+        path = f"applications/{BOT_ID}/emojis"
+        made = await it.do("POST", path, {"name": "fox", "image": PICTURE})
+        assert await it.do("GET", path) == {"items": [made]}
+        renamed = await it.do("PATCH", f"{path}/{made['id']}", {"name": "wolf"})
+        assert await it.do("GET", f"{path}/{made['id']}") == renamed == made | {"name": "wolf"}
+        await it.do("DELETE", f"{path}/{made['id']}")
+        assert await it.fails("GET", f"{path}/{made['id']}") == (404, 10014)
+        assert names(it) == []
+        await it.do("PUT", f"guilds/{it.guild.id}/bans/{it.person()}")
+        assert (await it.do("GET", f"guilds/{it.guild.id}/bans/{it.person()}"))["user"]["id"] == it.person()
+        assert await it.fails("GET", f"guilds/{it.guild.id}/bans/{it.person(2)}") == (404, 10026)
+
+    with_api(test)
+
+
 def test_a_scheduled_event_goes_from_planned_to_over() -> None:
     async def test(it: Api) -> None:
         path = f"guilds/{it.guild.id}/scheduled-events"
@@ -428,6 +466,7 @@ def test_what_can_be_bought_is_given_consumed_and_taken() -> None:
         permissions = f"{base}/guilds/{it.guild.id}/commands"
         assert await it.do("GET", f"{permissions}/permissions") == []
         assert await it.fails("GET", f"{permissions}/1/permissions") == (404, 10066)
+        assert await it.fails("PUT", f"{permissions}/1/permissions", {"permissions": []}) == (403, 20001)
         assert await it.fails("GET", f"applications/{UNKNOWN}/skus") == (403, 50001)
 
     with_api(test)
@@ -529,6 +568,7 @@ def test_a_body_of_any_shape_is_answered_as_a_client_s_mistake_at_worst(
             "webhook_id": hook["id"], "token": hook["token"], "application_id": BOT_ID, "emoji": "x",
             "event_id": next(iter(it.guild.events)), "overwrite_id": it.guild.id, "code": "x", "command_id": "1",
             "interaction_id": "1", "entitlement_id": "1", "answer_id": "1", "integration_id": "1",
+            "sticker_id": next(iter(it.guild.stickers)), "sound_id": next(iter(it.guild.sounds)),
         }  # fmt: skip
         path = re.sub(r"\{(\w+)\}", lambda match: str(known[match[1]]), route[1])
         for body in bodies:

@@ -79,6 +79,11 @@ async def _permissions(rest: Rest, request: web.Request) -> Json:
 # What can be bought
 
 
+async def _set_permissions(rest: Rest, request: web.Request) -> Json:
+    """Only users may change them, with a token of their own (docs: Edit Application Command Permissions)."""
+    raise Refused("bots")
+
+
 async def _skus(rest: Rest, request: web.Request) -> list[Json]:
     _own(rest, request)
     return [
@@ -173,6 +178,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("PATCH", "/applications/@me", _edit_application),
     ("GET", _IN_GUILD + "/permissions", _all_permissions),
     ("GET", _IN_GUILD + "/{command_id}/permissions", _permissions),
+    ("PUT", _IN_GUILD + "/{command_id}/permissions", _set_permissions),
     ("GET", _APPLICATION + "/skus", _skus),
     ("GET", _APPLICATION + "/entitlements", _entitlements),
     ("POST", _APPLICATION + "/entitlements", _create_entitlement),

@@ -196,6 +196,14 @@ async def _bans(rest: Rest, request: web.Request) -> list[Json]:
     ]
 
 
+async def _get_ban(rest: Rest, request: web.Request) -> Json:
+    guild = guild_of(rest, request)
+    user_id = request.match_info["user_id"]
+    if user_id not in guild.bans:
+        raise Refused("ban")
+    return {"reason": None, "user": world_members.user_of(rest.world, user_id)}
+
+
 async def _ban(rest: Rest, request: web.Request) -> None:
     guild = guild_of(rest, request)
     user_id = request.match_info["user_id"]
@@ -313,6 +321,7 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("PUT", _MEMBER + "/roles/{role_id}", _role_of_member(True)),
     ("DELETE", _MEMBER + "/roles/{role_id}", _role_of_member(False)),
     ("GET", _GUILD + "/bans", _bans),
+    ("GET", _GUILD + "/bans/{user_id}", _get_ban),
     ("PUT", _GUILD + "/bans/{user_id}", _ban),
     ("DELETE", _GUILD + "/bans/{user_id}", _unban),
     ("GET", _GUILD + "/roles", _roles),

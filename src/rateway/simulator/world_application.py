@@ -78,6 +78,7 @@ class Application:
         # Guild id (None: everywhere) → command id → command.
         self.commands: dict[str | None, dict[str, Json]] = {None: {}}
         self.asked: dict[str, Asked] = {}
+        self.emojis: dict[str, Json] = {}
         self.entitlements: dict[str, Json] = {}
         self.subscriptions: dict[str, Json] = {}
         self.d: Json = {

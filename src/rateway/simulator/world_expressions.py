@@ -32,6 +32,18 @@ def set_stickers(world: World, guild: Guild, stickers: dict[str, Json]) -> None:
     world.emit("GUILD_STICKERS_UPDATE", guild, {"guild_id": guild.id, "stickers": list(stickers.values())})
 
 
+def set_sound(world: World, guild: Guild, sound_id: str, sound: Json | None) -> None:
+    """A sound is new, is changed, or (None) deleted."""
+    known = sound_id in guild.sounds
+    if sound is None:
+        del guild.sounds[sound_id]
+        d: Json = {"sound_id": sound_id, "guild_id": guild.id}
+        world.emit("GUILD_SOUNDBOARD_SOUND_DELETE", guild, d)
+        return
+    guild.sounds[sound_id] = sound
+    world.emit(f"GUILD_SOUNDBOARD_SOUND_{'UPDATE' if known else 'CREATE'}", guild, sound)
+
+
 def create_event(
     world: World, guild: Guild, creator: Json, name: str, channel: Json | None, **fields: Any
 ) -> Json:
