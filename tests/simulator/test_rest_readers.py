@@ -117,7 +117,7 @@ async def with_discord_py(simulator: Simulator, client: discord.Client) -> None:
     )
     assert (await guild.fetch_sticker(sticker.id)).name == "wave"
     await sticker.delete()
-    sound = await guild.create_soundboard_sound(name="quack", sound=b"OggS", volume=0.5)
+    sound = await guild.create_soundboard_sound(name="quack", sound=b"ID3\x03", volume=0.5)
     assert (await guild.fetch_soundboard_sound(sound.id)).volume == 0.5
     await sound.delete()
 
