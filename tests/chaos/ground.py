@@ -146,6 +146,7 @@ async def ground(folder: Path, broker: Broker, processes: int) -> AsyncIterator[
             amqp_uri=broker.uri.replace(f":{broker.port}/", f":{relay.port}/"),
             start=False,
             expect=frozenset({"*"}),
+            collector=None,
             PROCESSES=str(processes),
             STOP_TIMEOUT="5",
             # Sessions are taken away young, again and again, on purpose.

@@ -159,6 +159,7 @@ async def stage(
     members: int = 10,
     simulator: Json | None = None,
     amqp_uri: str | None = None,
+    collector: Collector | None = None,
     start: bool = True,
     expect: frozenset[str] = frozenset(),
     **settings: str,
@@ -172,7 +173,7 @@ async def stage(
     defaults: Json = {"world": world, "shards": shards, "max_concurrency": max(shards, 1)}
     layout = Layout(shards, per_cluster)
     async with Simulator(SimulatorOptions(**(defaults | (simulator or {})))) as sim:
-        collector = Collector(broker.uri, layout.clusters)
+        collector = collector or Collector(broker.uri, layout.clusters)
         async with collector.running():
             environment = {
                 "AMQP_URI": amqp_uri or broker.uri,

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rateway import logs
+from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 
 __all__ = ["away", "page", "show"]
@@ -114,6 +115,7 @@ def _clusters(clusters: list[ClusterStatus]) -> Table:
         publisher = cluster.publisher
         state = "" if cluster.owned else "not ours"
         state = state if publisher.connected else "broker away"
+        state = "held up" if publisher.held_up_s > HELD_UP_S else state
         state = "blocked" if publisher.blocked else "paused" if publisher.paused else state
         table.add_row(
             _text(cluster.exchange) + (f" [red]{state}[/]" if state else ""),

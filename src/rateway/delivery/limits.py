@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["DeliveryLimits"]
+__all__ = ["HELD_UP_S", "DeliveryLimits"]
+
+
+# A broker that has confirmed nothing at all for so long is said to hold the cluster up, seconds.
+HELD_UP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)

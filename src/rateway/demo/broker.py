@@ -154,6 +154,11 @@ class PrivateBroker:
 
     # ---- life ----
 
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Add lines to rabbitmq.conf, which the next `start` reads."""
+        self.settings |= settings
+        self._write_files()
+
     def start(self) -> None:
         """Start the node and wait until it takes AMQP connections; BrokerUnavailable with the end of its log."""
         if self._server is not None:
@@ -307,12 +312,16 @@ class PrivateBroker:
         (self.directory / "rabbitmq.conf").write_text(text)
         (self.directory / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
         cookie = self.directory / ".erlang.cookie"
+        if cookie.exists():
+            return
         cookie.write_text(secrets.token_hex(16) if self._beside is None else self._beside.cookie)
         cookie.chmod(0o400)
 
     def _start_epmd(self) -> None:
+        epmd = ["epmd", "-address", "127.0.0.1", "-port", str(self.ports.epmd)]
         self._epmd = subprocess.Popen(
-            ["epmd", "-address", "127.0.0.1", "-port", str(self.ports.epmd)],
+            # The first process of this node's group. Beside another node, whose epmd is shared, it does nothing.
+            epmd if self._beside is None else ["sleep", "infinity"],
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -6,13 +6,13 @@ The queue is durable and survives restarts of the broker; the collector connects
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError
 
-from rateway.client.line import dialled
+from rateway.client.line import FAILURES, dialled
 from rateway.contract import topology
 from rateway.contract.messages import OWN_KEYS
 from rateway.demo.audit import Receipts
@@ -29,8 +29,19 @@ DIAL = 10.0
 class Collector:
     """Collects from the clusters given into one `Receipts`. Use it with `async with collector.running():`."""
 
-    def __init__(self, uri: str, clusters: Iterable[int], *, names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        uri: str,
+        clusters: Iterable[int],
+        *,
+        names: Iterable[str] = (),
+        nodes: Iterable[str] = (),
+        kind: str = "",
+    ) -> None:
+        """*nodes* are addresses to take in turns where the broker has several; *kind* is the queue's type."""
         self.uri = uri
+        self._uris = itertools.cycle((uri, *nodes))
+        self._arguments = {"x-queue-type": kind} if kind else {}
         self.clusters = tuple(clusters)
         self.names = sorted(DOCUMENTED | OWN_KEYS | set(names))
         self.receipts = Receipts()
@@ -62,9 +73,10 @@ class Collector:
         while True:
             try:
                 await self._collect()
-            except (OSError, AMQPError):
+            except FAILURES:
                 # The broker is away; what it holds for us is durable.
                 self.connected.clear()
+                self.uri = next(self._uris)
             await asyncio.sleep(RETRY)
 
     async def _collect(self) -> None:
@@ -91,7 +103,11 @@ class Collector:
         exchange = await channel.declare_exchange(
             topology.exchange(cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
         )
-        queue = await channel.declare_queue(self.queue_name(cluster), durable=True)
+        queue = await channel.declare_queue(
+            self.queue_name(cluster),
+            durable=True,
+            arguments=self._arguments,  # type: ignore[arg-type]  # aio-pika's table type is closed over its own values
+        )
         for name in self.names:
             await queue.bind(exchange, name)
         await queue.consume(self._on_message)
@@ -112,6 +128,6 @@ class Collector:
             async with await dialled(self.uri, timeout=DIAL) as connection, connection.channel() as channel:
                 for cluster in self.clusters:
                     await channel.queue_delete(self.queue_name(cluster))
-        except (OSError, AMQPError):
+        except FAILURES:
             # The broker is gone and the queues with it, or they stay for the next run, which reads them empty.
             return

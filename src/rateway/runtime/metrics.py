@@ -72,6 +72,7 @@ METRICS: tuple[Row, ...] = (
     _row("compression_ratio", "cluster", "Bytes inflated for each on the wire, since the start."),
     _row("broker_connected", "cluster", "1 while the publishing connection is up."),
     _row("broker_blocked", "cluster", "1 while the broker blocks publishers (its memory or disk alarm)."),
+    _row("broker_held_up_seconds", "cluster", "How long the broker has confirmed nothing, though it could."),
     _row("broker_bytes_total", "cluster", "Bytes to the broker, frames included."),
     _row("published_total", "cluster", "Messages for the exchange, RATEWAY_* included."),
     _row("confirmed_total", "cluster", "Messages that the broker confirmed."),
@@ -196,6 +197,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_unreadable_total", cluster, cluster.unreadable)
         say("rateway_broker_connected", cluster, publisher.connected)
         say("rateway_broker_blocked", cluster, publisher.blocked)
+        say("rateway_broker_held_up_seconds", cluster, publisher.held_up_s)
         say("rateway_broker_bytes_total", cluster, publisher.bytes_out)
         say("rateway_published_total", cluster, publisher.published)
         say("rateway_confirmed_total", cluster, publisher.confirmed)

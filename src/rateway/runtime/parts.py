@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rateway.cache.census import incomplete_shards, stats_of
+from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.loop_watch import LoopWatch
 from rateway.runtime.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
 from rateway.session.orders import State
@@ -174,6 +175,10 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         latency_buckets=_cumulative(latencies),
         written_buckets=_cumulative(publisher.writings()),
         unrouted_events=publisher.unrouted_events.total(),
+        address=publisher.address,
+        server=publisher.server,
+        nodes=publisher.nodes,
+        held_up_s=publisher.held_up,
     )
 
 
@@ -209,6 +214,11 @@ def _notes(worker: Worker) -> list[str]:
                 f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
             )
         oldest = publisher.oldest()
+        if publisher.held_up > HELD_UP_S:
+            notes.append(
+                f"cluster {cluster.number}: the broker has confirmed nothing for {publisher.held_up:.0f} s: a queue "
+                f"that takes no events holds all events of the cluster up (docs/rabbitmq.md)"
+            )
         if oldest is not None and oldest[0] > worker.settings.lag_warning:
             notes.append(
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
@@ -235,4 +245,10 @@ def _notes(worker: Worker) -> list[str]:
             notes.append(f"cluster {cluster.number}: {words}")
         if cluster.store is not None and (note := cluster.store.unread.note()):
             notes.append(f"cluster {cluster.number}: {note}")
+    nodes = max((cluster.publisher.nodes for cluster in worker.clusters.values()), default=1)
+    if nodes > 1:
+        notes.append(
+            f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum queues. A "
+            "classic queue is away with its node, and what is published meanwhile is confirmed and lost"
+        )
     return notes

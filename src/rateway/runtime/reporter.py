@@ -87,7 +87,8 @@ class Reporter:
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
-            notes=gateway.notes() + notes,
+            # Processes may have the same to say.
+            notes=list(dict.fromkeys(gateway.notes() + notes)),
         )
 
     async def run(self) -> None:

@@ -68,6 +68,14 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     """Socket to confirm, cumulative counts by upper bound in seconds."""
     written_buckets: dict[str, int]
     """Socket to the write to the broker, so."""
+    address: str = ""
+    """The node of the broker that it is connected to; empty while it is not."""
+    server: str = ""
+    """Product and version of that node."""
+    nodes: int = 1
+    """Hosts that the broker's address names."""
+    held_up_s: float = 0.0
+    """For how long the broker has taken and confirmed nothing, though connected, unblocked and with events to take."""
     unrouted_events: int = 0
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 

@@ -230,6 +230,8 @@ class Connection(asyncio.Protocol):
         self.frame_max = _FRAME_MAX
         self.heartbeat = 0
         self.server = ""
+        # Nodes that the address named when this one was dialled.
+        self.nodes = 1
         # What the node calls the RabbitMQ cluster that it belongs to; a single node is one of its own.
         self.cluster_name = ""
         self.on_blocked: Callable[[bool, str], None] = lambda blocked, why: None

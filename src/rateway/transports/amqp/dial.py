@@ -37,7 +37,9 @@ async def dial(source: AddressSource, *, name: str, resolve: Resolver | None = N
     """
     nodes = source.current().nodes()
     random.shuffle(nodes)
-    return await _first([_Host(node, name, resolve) for node in nodes])
+    connection = await _first([_Host(node, name, resolve) for node in nodes])
+    connection.nodes = len(nodes)
+    return connection
 
 
 async def addresses_of(node: AmqpAddress, resolve: Resolver | None = None) -> list[AmqpAddress]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
-from rateway.delivery.limits import DeliveryLimits
+from rateway.delivery.limits import HELD_UP_S, DeliveryLimits
 from rateway.delivery.message import Publish
 from rateway.delivery.patience import Patience
 from rateway.transports.amqp import frames
@@ -69,7 +69,8 @@ class EventPublisher:
         clock: Clock,
         observer: PublisherObserver,
     ) -> None:
-        self.address = address
+        self.address_source = address
+        self._nodes = 1
         self.exchange = exchange
         self.exchange_name = exchange.encode()
         self.cluster = cluster
@@ -118,6 +119,8 @@ class EventPublisher:
         self._draining: asyncio.Future[None] | None = None
         self._overflow = None if spool is None else Overflow(self._ledger, spool, cluster, self._cut_fitting)
         self._said_stalled = False
+        # When the broker last confirmed something, or a channel was opened (monotonic seconds).
+        self._moved_at = 0.0
 
     def __repr__(self) -> str:
         return f"<EventPublisher {self.exchange} {'up' if self.connected else 'down'}, {self.unconfirmed} unconfirmed>"
@@ -155,6 +158,33 @@ class EventPublisher:
     def blocked(self) -> bool:
         """Whether the broker has asked us to stop publishing (``connection.blocked``)."""
         return self._connection is not None and self._connection.blocked
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the node that we are connected to; empty while there is none."""
+        return self._connection.address.hosts if self._connection is not None else ""
+
+    @property
+    def server(self) -> str:
+        """Product and version of that node."""
+        return self._connection.server if self._connection is not None else ""
+
+    @property
+    def nodes(self) -> int:
+        """Hosts that the broker's address names."""
+        return self._nodes
+
+    @property
+    def held_up(self) -> float:
+        """For how many seconds the broker has confirmed nothing at all, though it could and something is written.
+
+        RabbitMQ stops reading from a connection whose events go to a queue that does not take them; a few hundred
+        unanswered ones are enough. Events for all other queues wait behind that.
+        """
+        if not self.connected or self.blocked or self._ledger.refused:
+            return 0.0
+        oldest = next((run.at for run in self._ledger.sent if run.left), None)
+        return 0.0 if oldest is None else self._clock.monotonic() - max(oldest, self._moved_at)
 
     @property
     def unrouted(self) -> set[str]:
@@ -334,7 +364,7 @@ class EventPublisher:
     def _answered(self, finished: list[Run]) -> None:
         ledger = self._ledger
         if finished:
-            now = self._clock.monotonic()
+            now = self._moved_at = self._clock.monotonic()
             histogram = self._histogram
             at, bar = -1.0, 0
             for run in finished:
@@ -560,9 +590,11 @@ class EventPublisher:
         if stalled and not self._said_stalled:
             assert found is not None
             log.warning(
-                "the broker has not confirmed a %s for %.0f s: a queue bound to it does not answer",
+                "the broker has not confirmed a %s for %.0f s: a queue bound to it does not answer%s. Look for a queue "
+                "without its majority, or whose node is silent: rabbitmqctl list_queues name type state",
                 found[1],
                 found[0],
+                ", and all events of this cluster wait behind it" if self.held_up >= HELD_UP_S else "",
                 extra={"cluster": self.cluster, "action": "stalled"},
             )
         self._said_stalled = stalled
@@ -576,7 +608,7 @@ class EventPublisher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 ticking = tasks.create_task(self._tick_often())
-                serving = tasks.create_task(keep_line(self, self.address, self.exchange, self.cluster))
+                serving = tasks.create_task(keep_line(self, self.address_source, self.exchange, self.cluster))
                 await self._stopping.wait()
                 ticking.cancel()
                 serving.cancel()
@@ -634,6 +666,7 @@ class EventPublisher:
     def line_connected(self, connection: Connection) -> None:
         """A connection, not yet a channel."""
         self._connection = connection
+        self._nodes = connection.nodes
         self._substitutes.body_max = None
         connection.on_blocked = self._on_blocked
         connection.on_writable = self._pump
@@ -646,6 +679,7 @@ class EventPublisher:
         channel.on_return = self._listeners.returned
         channel.on_end = self._stop_flow
         self.connected = True
+        self._moved_at = self._clock.monotonic()
         self._ask_again()
         self._ask_with_waiting()
         self._pump()
