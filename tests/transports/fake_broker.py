@@ -255,6 +255,8 @@ class FakeBroker:
                 self.method(spec.Channel.OpenOk())
             case spec.Channel.CloseOk():
                 self._closing = False
+            case spec.Channel.Close():
+                self.method(spec.Channel.CloseOk())
             case spec.Exchange.Declare():
                 if self.refuse_declare is not None:
                     self.close_channel(*self.refuse_declare)

@@ -65,8 +65,8 @@ def test_the_handshake_says_who_we_are_and_takes_what_the_broker_offers() -> Non
 @pytest.mark.parametrize(
     ("offered", "query", "agreed"),
     [
-        (60, "", 10), (5, "", 5), (0, "", 10), (60, "?heartbeat=30", 30), (60, "?heartbeat=90", 60),
-        (60, "?heartbeat=0", 0),
+        (60, "", 10), (5, "", 5), (0, "", 0), (0, "?heartbeat=7", 7), (60, "?heartbeat=30", 30),
+        (60, "?heartbeat=90", 60), (60, "?heartbeat=0", 0),
     ],
 )  # fmt: skip
 def test_a_heartbeat_is_ten_seconds_at_most_unless_the_address_names_one(

@@ -52,6 +52,10 @@ class Patience:
         """The oldest is out of the way; the next one's time begins with its own refusal."""
         self._since = None
 
+    def renewed(self) -> None:
+        """A new channel, opened because of refusals: what waits goes out on it from one event on."""
+        self.window, self.retry_at = 1, None
+
     def reset(self) -> None:
         """A new channel: everything refused is written again with the rest. The delay keeps its length."""
         self.window = self.retry_at = None

@@ -502,8 +502,9 @@ class Connection(asyncio.Protocol):
         channels = _least(method.channel_max, address.channel_max)
         self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
         offered = method.heartbeat or 0
-        wanted = HEARTBEAT_S if address.heartbeat is None else address.heartbeat
-        self.heartbeat = _least(offered, wanted)
+        # A broker that offers 0 has them switched off, on purpose.
+        wanted = HEARTBEAT_S if offered else 0
+        self.heartbeat = _least(offered, wanted if address.heartbeat is None else address.heartbeat)
         if address.heartbeat == 0:
             self.heartbeat = 0
         self.write(framing.marshal(spec.Connection.TuneOk(channels, self.frame_max, self.heartbeat), 0))

@@ -37,6 +37,7 @@ _RECONNECT_FIRST: Final = 0.1
 _RECONNECT_MOST: Final = 2.0
 # Seconds between tries when the broker refuses us: somebody must change something there.
 _REFUSED_DELAY: Final = 5.0
+_CLOSED_BY_US: Final = 200
 _NOT_FOUND: Final = 404
 _PRECONDITION_FAILED: Final = 406
 
@@ -102,6 +103,7 @@ async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluste
     """One connection's life; why it ended."""
     owner.line_connected(connection)
     repeats = Repeats()
+    renewed = False
     while True:
         try:
             channel = await _open(connection, exchange)
@@ -110,18 +112,23 @@ async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluste
         except ChannelClosed as closed:
             reason: ChannelClosed | ConnectionLost = closed
         else:
-            log.info(
-                "publishing to %s (%s)",
-                exchange,
-                connection.server,
-                extra={"cluster": cluster, "action": "broker_up"},
-            )
-            owner.line_state(True, "")
+            if not renewed:
+                log.info(
+                    "publishing to %s (%s)",
+                    exchange,
+                    connection.server,
+                    extra={"cluster": cluster, "action": "broker_up"},
+                )
+                owner.line_state(True, "")
             owner.line_ready(channel)
             reason = await asyncio.shield(channel.closed)
         if isinstance(reason, ConnectionLost):
             return str(reason)
         owner.line_lost()
+        # The owner closes its channel to have another one.
+        renewed = reason.code == _CLOSED_BY_US
+        if renewed:
+            continue
         owner.line_state(False, str(reason))
         delay = _closed(owner, reason, repeats, exchange, cluster)
         if delay:

@@ -49,6 +49,8 @@ _MANY: Final = 16
 _TICK: Final = 0.25
 # Events looked at for a name that has not been asked about since the channel is new.
 _ASK_MOST: Final = 2_000
+# Servers that go on refusing on a channel what they would take on another.
+_STICKS_TO_REFUSALS: Final = "RabbitMQ 3."
 # Upper edges in seconds.
 _EDGES: Final = tuple(0.00025 * 2**power for power in range(18))
 _TOO_LARGE: Final = re.compile(r"message size (\d+).*?(?:max\w*(?: size)?|limit)\D*(\d+)", re.IGNORECASE)
@@ -93,6 +95,10 @@ class EventPublisher:
         self._ledger = Unconfirmed()
         self._patience = Patience(limits.nack_delay, limits.nack_delay_most, limits.nack_patience)
         self._cautious: set[Run] = set()
+        # Tries of what was refused, since something was taken; and whether our channel is being replaced for it.
+        self._tries = 0
+        self._renewing = False
+        self._channel: Channel | None = None
         # Of the spool, how much may be unanswered now, and since when it is so much.
         self._drain_window = limits.drain_window
         self._drain_window_since = 0.0
@@ -429,6 +435,9 @@ class EventPublisher:
             if patience.exhausted(now):
                 self._give_up()
                 return
+            self._tries += 1
+            if self._tries > 1 and self._renew_channel():
+                return
         if not ledger.refused:
             return
         run = ledger.retry(patience.window or 1, self._fetch)
@@ -436,6 +445,22 @@ class EventPublisher:
             self.republished += len(run.marks)
             self._cautious.add(run)
             self._write(b"".join(run.pieces))
+
+    def _renew_channel(self) -> bool:
+        """Try what is refused on a new channel, if nothing else is unanswered on this one.
+
+        RabbitMQ 3.10 refuses every event of a channel whose first one met a quorum queue without a leader, also when
+        the queue has long had a new one. A fail-over to another node meets just that moment. 4.0 does not.
+        """
+        channel, ledger = self._channel, self._ledger
+        if channel is None or not self.server.startswith(_STICKS_TO_REFUSALS):
+            return False
+        if sum(run.left for run in ledger.sent) > len(ledger.refused):
+            return False
+        self._renewing = True
+        self._stop_flow()
+        channel.close()
+        return True
 
     def _give_up(self) -> None:
         run, index = next(iter(self._ledger.refused))
@@ -465,6 +490,7 @@ class EventPublisher:
         self._cautious.difference_update(finished)
         if not self._cautious:
             self._patience.accepted()
+            self._tries = 0
 
     def _on_blocked(self, blocked: bool, why: str) -> None:
         if blocked:
@@ -678,6 +704,7 @@ class EventPublisher:
         channel.on_nack = self._on_nack
         channel.on_return = self._listeners.returned
         channel.on_end = self._stop_flow
+        self._channel = channel
         self.connected = True
         self._moved_at = self._clock.monotonic()
         self._ask_again()
@@ -705,7 +732,12 @@ class EventPublisher:
         # Runs that are still filled must not be sorted into what was written.
         self.flush()
         self._cautious.clear()
-        self._patience.reset()
+        self._channel = None
+        if self._renewing:
+            self._patience.renewed()
+        else:
+            self._patience.reset()
+        self._renewing = False
         self.republished += self._ledger.lost(frames.remark)
         self._listeners.forget()
         if self.spool is not None:
