@@ -22,7 +22,7 @@ from pamqp.header import ContentHeader
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.connection import Channel, Connection, connect
 from rateway.transports.amqp.deliveries import Delivery, Properties
-from rateway.transports.amqp.header_table import fields_of
+from rateway.contract.header_table import fields_of
 
 # The contract's exchange and key of queries for cluster 1.
 EXCHANGE, KEY, REPLIES = "rateway-1", "cache", "bench-replies"

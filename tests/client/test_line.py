@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+import time
 import warnings
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ import pytest
 
 from rateway.client.errors import BrokerUnavailable
 from rateway.client.line import Line
+from rateway.client.sound_frames import Unreadable
 from tests.aio import run
 
 
@@ -33,6 +35,7 @@ def test_dials_that_failed_leave_nothing_behind_whichever_thread_collects_them(
                 ssl_context=None,
                 opened=never,
                 lost=never,
+                unreadable=Unreadable(time.monotonic),
             )
             running = asyncio.create_task(line.run())
             with pytest.raises(BrokerUnavailable, match="refused"):

@@ -17,6 +17,7 @@ from pamqp import encode, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
+from rateway.contract.header_table import fields_of
 from rateway.transports.amqp.connection import Channel, Connection
 from rateway.transports.amqp.deliveries import (
     DELIVER,
@@ -27,7 +28,6 @@ from rateway.transports.amqp.deliveries import (
     delivery_of,
     properties_of,
 )
-from rateway.transports.amqp.header_table import fields_of
 from rateway.transports.amqp.inbound import Inbound, Message
 from rateway.transports.amqp.uri import parse
 from tests.aio import run

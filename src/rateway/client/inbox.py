@@ -26,6 +26,8 @@ __all__ = ["Inbox", "QueueKind"]
 log = logging.getLogger(__name__)
 
 QueueKind = Literal["classic", "quorum"]
+# Names, and mistakes, of which each has a log line: whoever sends more of them has been seen by then.
+_MOST_SAID: Final = 20
 # What an acknowledgement on a channel that has gone raises.
 _GONE: Final = (*FAILURES, MessageProcessError)
 
@@ -80,6 +82,8 @@ class Inbox:
         self._held: dict[str, _Held] = {}
         self._arrived = asyncio.Event()
         self._unwanted: set[str] = set()
+        #: Events that could not be looked at.
+        self.unreadable = 0
 
     # The connection.
 
@@ -159,6 +163,21 @@ class Inbox:
         return None
 
     async def _delivered(self, message: AbstractIncomingMessage) -> None:
+        try:
+            await self._take(message)
+        # What it cannot even look at is dropped: without an answer the broker would keep it for this worker, for ever.
+        except Exception as error:
+            self.unreadable += 1
+            if self.unreadable <= _MOST_SAID:
+                log.warning(
+                    "an event cannot be read and is dropped: %s",
+                    type(error).__name__,
+                    exc_info=error,
+                    extra={"cluster": self._cluster, "action": "unreadable"},
+                )
+            await _tell(message, "done")
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
         # Nothing is awaited before the event has its place: deliveries stay in order.
         message_id = message.message_id
         held = self._held.get(message_id) if message_id is not None else None
@@ -178,13 +197,13 @@ class Inbox:
 
     async def _not_wanted(self, held: _Held) -> None:
         name = held.message.routing_key or ""
-        if name not in self._unwanted:
+        if name not in self._unwanted and len(self._unwanted) < _MOST_SAID:
             self._unwanted.add(name)
             log.warning(
                 "the queue %s is still bound to %s, which this worker does not want: such events are dropped; "
                 "unbind it, or use another queue",
                 self._name,
-                name,
+                name[:100],
                 extra={"cluster": self._cluster, "action": "not_wanted"},
             )
         await _tell(held.message, "done")

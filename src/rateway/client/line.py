@@ -26,6 +26,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Conne
 from yarl import URL
 
 from rateway.client.errors import BrokerUnavailable
+from rateway.client.sound_frames import SoundFrames, Unreadable
 
 __all__ = ["FAILURES", "Broken", "Line", "dialled", "watched"]
 
@@ -63,8 +64,10 @@ class Line:
         ssl_context: ssl.SSLContext | None,
         opened: Callable[[AbstractConnection, Broken], Awaitable[None]],
         lost: Callable[[], None],
+        unreadable: Unreadable,
     ) -> None:
-        """*name* is what the broker's management page shows."""
+        """*name* is what the broker's management page shows; *unreadable* is told of messages that are not sound."""
+        self._frames = SoundFrames(unreadable)
         self._uri = uri
         self._name = name
         self._ssl_context = ssl_context
@@ -106,7 +109,9 @@ class Line:
 
     async def _hold(self) -> None:
         """One connection's life; returns when it is lost."""
-        connection = await dialled(self._uri, timeout=_DIAL_S, name=self._name, ssl_context=self._ssl_context)
+        connection = await dialled(
+            self._uri, timeout=_DIAL_S, name=self._name, ssl_context=self._ssl_context, frames=self._frames
+        )
         ended = asyncio.Event()
         try:
             connection.close_callbacks.add(lambda *_facts: ended.set())
@@ -121,18 +126,26 @@ class Line:
 
 
 async def dialled(
-    url: str | URL, *, timeout: float, name: str | None = None, ssl_context: ssl.SSLContext | None = None
+    url: str | URL,
+    *,
+    timeout: float,
+    name: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    frames: SoundFrames | None = None,
 ) -> AbstractConnection:
     """An open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
 
     `aio_pika.connect` leaves an object of a failed dial behind that nobody can close: whichever thread collects it
-    begins a `close` that nobody awaits. *name* is what the broker's management page shows.
+    begins a `close` that nobody awaits. *name* is what the broker's management page shows. *frames*: what cannot be
+    read in a message is left out of it, and so is what no event or answer of the gateway's has.
     """
     connection = aio_pika.Connection(
         make_url(url),
         ssl_context=ssl_context,
         client_properties=None if name is None else {"connection_name": name},
     )
+    if frames is not None:
+        connection.kwargs["transport_factory"] = frames
     try:
         await connection.connect(timeout=timeout)
     except BaseException:

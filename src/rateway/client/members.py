@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _CHUNK: Final = "GUILD_MEMBERS_CHUNK"
 _LIMITED: Final = "RATE_LIMITED"
 _GAP: Final = messages.Gap.key
+# Messages that cannot be read, of which each has a log line.
+_MOST_SAID: Final = 20
 # 32 characters: the most that Discord gives back.
 _NONCE_BYTES: Final = 16
 
@@ -128,6 +130,7 @@ class _Ear:
 
     channel: AbstractChannel
     asked: dict[str, _Asked] = field(default_factory=dict)
+    unreadable: int = 0
 
     async def hear(self, message: AbstractIncomingMessage) -> None:
         try:
@@ -146,8 +149,11 @@ class _Ear:
                     gap = msgspec.json.decode(message.body, type=messages.Gap)
                     for asked in self.asked.values():
                         asked.gap(gap)
-        except msgspec.DecodeError as error:
-            log.warning("a %s is not as Discord documents it: %s", message.routing_key, error)
+        # Not JSON, not UTF-8, nested too deep: all that msgspec raises.
+        except (ValueError, RecursionError) as error:
+            self.unreadable += 1
+            if self.unreadable <= _MOST_SAID:
+                log.warning("a %s is not as Discord documents it: %s", message.routing_key, str(error)[:200])
 
     def lost(self) -> None:
         for asked in self.asked.values():
@@ -185,7 +191,8 @@ class MemberRequests:
                     if isinstance(again, Members):
                         return again
                     log.info("members of guild %s are asked for again: %s", guild_id, again.why)
-                    await asyncio.sleep(again.after)
+                    # No longer than anybody waits, whatever the event says.
+                    await asyncio.sleep(min(max(0.0, again.after), timeout))
         except NoAnswer:
             raise
         except TimeoutError:

@@ -58,6 +58,8 @@ class Requests:
         self._closed = False
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        #: Answers that were no JSON.
+        self.unreadable = 0
         #: The connection while there is one, for further channels; :attr:`up` says when.
         self.connection: AbstractConnection | None = None
 
@@ -178,12 +180,14 @@ class Requests:
         status = str(message.headers.get(STATUS_HEADER, Status.OK.value))
         try:
             body = msgspec.json.decode(message.body) if message.body else None
-        except msgspec.DecodeError as error:
+        # Not JSON, not UTF-8, nested too deep: all that msgspec raises.
+        except (ValueError, RecursionError) as error:
+            self.unreadable += 1
             waiting.set_result(_unreadable(error))
             return
         waiting.set_result(Answer(status, body))
 
 
-def _unreadable(error: msgspec.DecodeError) -> Answer:
+def _unreadable(error: Exception) -> Answer:
     what = {"code": ErrorCode.INTERNAL.value, "message": f"the answer is no JSON: {error}"}
     return Answer(Status.ERROR.value, {"error": what})

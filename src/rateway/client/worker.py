@@ -10,6 +10,7 @@ import asyncio
 import difflib
 import logging
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -26,6 +27,7 @@ from rateway.client.line import Line
 from rateway.client.members import MemberRequests, Members, place_of
 from rateway.client.requests import Answer, Requests
 from rateway.client.seen import Remembering, Seen
+from rateway.client.sound_frames import Unreadable
 from rateway.contract import topology
 from rateway.contract.errors import ErrorCode, Status
 from rateway.contract.messages import OWN_KEYS
@@ -93,6 +95,7 @@ class Worker:
         self._attempts = attempts
         self._patience = patience
         self._ssl_context = ssl_context
+        self._unreadable = Unreadable(time.monotonic)
         self._requests = Requests(cluster)
         self._members = MemberRequests(self._requests, self._request_members, self._where)
         self._handlers: dict[str, list[Handler]] = {}
@@ -147,10 +150,18 @@ class Worker:
         if self._tasks is None:
             raise RuntimeError("a worker is used as `async with Worker(...) as worker`")
         name = f"rateway worker, cluster {self.cluster}, {what}"
-        line = Line(self._uri, name=name, ssl_context=self._ssl_context, opened=end.opened, lost=end.lost)
+        line = Line(
+            self._uri, name=name, ssl_context=self._ssl_context, opened=end.opened, lost=end.lost,
+            unreadable=self._unreadable,
+        )  # fmt: skip
         self._tasks.create_task(line.run())
         await line.began(self._patience)
         return line
+
+    @property
+    def unreadable(self) -> int:
+        """How many messages came that could not be read whole: with properties left out, or not at all."""
+        return self._unreadable.count + self._inbox.unreadable + self._requests.unreadable
 
     # Events.
 
@@ -289,7 +300,9 @@ class Worker:
 
         Each question as :func:`question` makes it. One that fails is its :class:`QueryError`, not raised.
         """
-        found: list[Any] = _content(await self._ask({"queries": list(questions)}, timeout), QueryError)
+        found = _content(await self._ask({"queries": list(questions)}, timeout), QueryError)
+        if not isinstance(found, list):
+            raise QueryError(ErrorCode.INTERNAL.value, "the answer to a batch is no list")
         return [error_in(item) or item for item in found]
 
     async def _ask(self, body: Json, timeout: float) -> Answer:

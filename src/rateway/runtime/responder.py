@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from rateway.contract import commands, errors, queries, topology
 from rateway.contract.errors import ErrorCode, Fault
+from rateway.contract.header_table import TableUnreadable, fields_of, with_integer
 from rateway.runtime.held_commands import Held, HeldCommands
 from rateway.runtime.times import Times
 from rateway.session.orders import Command, CommandDone
 from rateway.transports.amqp.deliveries import MAX_PROPERTIES
-from rateway.transports.amqp.header_table import TableUnreadable, fields_of, with_integer
 from rateway.transports.amqp.inbound import MAX_BODY, Inbound, Message, Refusal
 
 if TYPE_CHECKING:

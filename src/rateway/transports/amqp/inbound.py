@@ -111,7 +111,7 @@ class Message(msgspec.Struct, frozen=True):
     key: str
     body: bytes
     headers: bytes
-    """The fields of the header table (``transports/amqp/header_table.py``)."""
+    """The fields of the header table (``contract/header_table.py``)."""
     reply_to: bytes | None
     correlation_id: bytes | None
     expiration: bytes | None

@@ -12,11 +12,12 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["MOST_FIELDS", "TableUnreadable", "fields_of", "with_integer"]
+__all__ = ["MOST_FIELDS", "TableUnreadable", "fields_of", "sound_fields", "with_integer"]
 
 # A worker sets one or two headers, a shovel or a dead-letter exchange a handful more.
 MOST_FIELDS: Final = 256
 
+_TEXT: Final = ord("S")
 _U32: Final = struct.Struct(">I").unpack_from
 
 
@@ -97,6 +98,23 @@ def fields_of(table: bytes, names: Collection[bytes]) -> dict[str, Any]:
         if name in names:
             found[name.decode("ascii")] = _TYPES[kind][1](table[value_at:end])
     return found
+
+
+def sound_fields(table: bytes, wanted: Mapping[bytes, Collection[int]]) -> bytes:
+    """Return the table with those fields alone that are *wanted*, have one of the types said there, and are text if
+    strings. Raises :class:`TableUnreadable`.
+    """
+    parts = []
+    for begin, name, kind, value_at, end in _walk(table):
+        if kind in wanted.get(name, ()):
+            value = table[value_at:end]
+            try:
+                if kind == _TEXT:
+                    value.decode()
+            except UnicodeDecodeError:
+                continue
+            parts.append(table[begin:end])
+    return b"".join(parts)
 
 
 def with_integer(table: bytes, name: bytes, value: int) -> bytes:
