@@ -70,9 +70,30 @@ def written(document: Any) -> bytes:
     return raw
 
 
+def torn(d: bytes, chance: random.Random) -> bytes:
+    """The event with some bytes changed, doubled or taken away: mostly no JSON at all."""
+    raw = bytearray(d)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        at = chance.randrange(len(raw))
+        how = chance.random()
+        if how < 0.5:
+            raw[at] = chance.choice(b'"\\{}[],:0-.eEtfnu \n\t\x00\x1f\x7f\x80\xc3\xed\xff')
+        elif how < 0.75:
+            del raw[at]
+        else:
+            raw[at:at] = chance.choice(
+                (b"0", b'"', b"\\", b"\\u", b"\\x", b"\x01", b"\xff", b",", b"[", b"}")
+            )
+        if not raw:
+            break
+    return bytes(raw)
+
+
 def hostile(d: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.1:
         return chance.choice(WHOLE)
+    if chance.random() < 0.15:
+        return torn(d, chance)
     raw = spoilt(d, chance)
     return raw.replace(b'":', b'" :\n ') if chance.random() < 0.1 else raw
 

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rateway.cache import hot, plain
 from rateway.cache.machine import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reducers import REDUCERS
 from rateway.cache.repair import EVENTS
 from rateway.cache.shelf import Kind
 from rateway.cache.storage import MemoryStorage
-from tests.cache.hostile import WHOLE, apply_all, hostile, reasons_for
+from tests.cache.hostile import WHOLE, apply_all, hostile, reasons_for, torn
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
 from tests.cache.world_feed import EVERYTHING, Event, differences, state, stream
 
@@ -106,6 +107,39 @@ def of_others(found: dict[str, dict[str, Any]], mine: str) -> dict[str, dict[str
     }
 
 
+@pytest.mark.checklist("K11")
+@settings(max_examples=400, deadline=None)
+@given(st.integers(0, 1 << 30))
+def test_what_is_no_json_is_none_in_both_forms(seed: int) -> None:
+    chance = random.Random(seed)
+    odd: list[Any] = [-1.5e3, 0, None, True, False, {}, []]
+    user_of = {"id": str(ANN), "name": 'a\u00fcb"\\\n'}
+    whole = msgspec.json.encode({"id": "5", "user": user_of, "n": odd, "s": "idle"})
+    whole = whole.replace("\u00fc".encode(), rb"\ud83d\udd25")
+    raw = torn(whole, chance)
+    assert hot.is_text(raw) == plain.is_text(raw)
+    if not plain.is_text(raw):
+        # The cache looks at that first, and reads no further.
+        return
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("less", (raw, (b"n",))),
+        ("field", (raw, b"user")),
+        ("merge", (raw, b'{"s":"dnd"}')),
+        ("parted", (raw, b"user")),
+        ("offline", (raw,)),
+        ("listed", (b"[%b,%b]" % (whole, raw), (b"user", b"id"))),
+        ("divided", (raw, {b"n": (), b"user": (b"id",)}, (b"s",))),
+    ]
+    for name, arguments in calls:
+        results = []
+        for form in (hot, plain):
+            try:
+                results.append(getattr(form, name)(*arguments))
+            except (ValueError, msgspec.DecodeError) as error:
+                results.append(type(error) if isinstance(error, msgspec.MsgspecError) else ValueError)
+        assert results[0] == results[1], (name, raw)
+
+
 FORM = """
 import base64, json, sys
 from rateway.form import form
@@ -128,16 +162,16 @@ def test_both_forms_make_the_same_of_hostile_events() -> None:
     ]
     document = json.dumps([(seq, name, base64.b64encode(d).decode()) for seq, name, d in events])
     found = {}
-    for plain in ("", "1"):
-        env = {**os.environ, "RATEWAY_PLAIN": plain}
-        if not plain:
+    for is_plain in ("", "1"):
+        env = {**os.environ, "RATEWAY_PLAIN": is_plain}
+        if not is_plain:
             del env["RATEWAY_PLAIN"]
         made = subprocess.run(
             [sys.executable, "-c", FORM], input=document, capture_output=True, text=True, env=env
         )
         assert made.returncode == 0, made.stderr
-        form, *found[plain] = json.loads(made.stdout)
-        assert (form == "plain Python") or not plain
+        form, *found[is_plain] = json.loads(made.stdout)
+        assert form == "plain Python" or not is_plain
     assert differences(found[""][0], found["1"][0]) == []
     assert found[""][1:] == found["1"][1:]
     assert sum(count for _, count in found[""][1]) > 100

@@ -18,9 +18,6 @@ from rateway.cache import plain
 # Fields of one object that fit on the stack; guilds have the most, about fifty.
 cdef enum:
     MOST = 96
-    # Containers in containers that are passed over here; whether deeper ones can be read, the plain form says.
-    DEEPEST = 64
-
 
 cdef struct Field:
     const char *name
@@ -32,15 +29,23 @@ cdef struct Field:
 cdef extern from *:
     """
     #include <stddef.h>
+    #include <string.h>
     #ifdef __SSE2__
     #include <emmintrin.h>
     #endif
-    /* How long the escape is that begins here, as far as it matters: of half a surrogate pair 0, no decoder takes it. */
+    /* Containers in containers that are passed over here; whether deeper ones can be read, the plain form says. */
+    #define DEEPEST 60
+    static inline int is_digit(char at) { return '0' <= at && at <= '9'; }
+    static inline int is_hex(char at) { return is_digit(at) || ('a' <= (at | 32) && (at | 32) <= 'f'); }
+    /* How long the escape is that begins here; 0 for none of JSON's, and for half of a surrogate pair. */
     static inline int escape_size(const char *at, const char *end) {
-        if (end - at < 6 || at[1] != 'u' || (at[2] | 32) != 'd' || at[3] < '8') return 2;
+        if (end - at < 2) return 0;
+        if (at[1] != 'u') return memchr("\\"\\\\/bfnrt", at[1], 8) && at[1] ? 2 : 0;
+        if (end - at < 6 || !is_hex(at[2]) || !is_hex(at[3]) || !is_hex(at[4]) || !is_hex(at[5])) return 0;
+        if ((at[2] | 32) != 'd' || at[3] < '8') return 6;
         if (at[3] > '9' && (at[3] | 32) > 'b') return 0;
         if (end - at < 12 || at[6] != '\\\\' || at[7] != 'u' || (at[8] | 32) != 'd') return 0;
-        return at[9] > '9' && (at[9] | 32) >= 'c' && (at[9] | 32) <= 'f' ? 12 : 0;
+        return (at[9] | 32) >= 'c' && is_hex(at[9]) && is_hex(at[10]) && is_hex(at[11]) ? 12 : 0;
     }
     /* Whether these bytes are UTF-8, as RFC 3629 has it. */
     static int is_utf8(const char *from, const char *to) {
@@ -63,67 +68,87 @@ cdef extern from *:
         }
         return 1;
     }
-    /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it never closes, or has half a pair. */
+    /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it is none of JSON's. */
     static inline const char *past_string(const char *at, const char *end) {
     #ifdef __SSE2__
-        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\');
+        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
         while (end - at >= 16) {
-            __m128i found = _mm_loadu_si128((const __m128i *)at);
-            int mask = _mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(found, quote), _mm_cmpeq_epi8(found, slash)));
+            __m128i read = _mm_loadu_si128((const __m128i *)at);
+            __m128i found = _mm_or_si128(_mm_cmpeq_epi8(read, quote), _mm_cmpeq_epi8(read, slash));
+            int mask = _mm_movemask_epi8(_mm_or_si128(found, _mm_cmpeq_epi8(_mm_min_epu8(read, control), read)));
             if (!mask) { at += 16; continue; }
             at += __builtin_ctz(mask);
             if (*at == '"') return at + 1;
-            int size = escape_size(at, end);
+            int size = *at == '\\\\' ? escape_size(at, end) : 0;
             if (!size) return NULL;
             at += size;
         }
     #endif
         while (at < end) {
             if (*at == '"') return at + 1;
-            if (*at == '\\\\') {
-                int size = escape_size(at, end);
-                if (!size) return NULL;
-                at += size;
-            }
-            else at++;
+            int size = *at == '\\\\' ? escape_size(at, end) : (unsigned char)*at > 0x1f;
+            if (!size) return NULL;
+            at += size;
         }
         return NULL;
     }
+    /* Beyond a number, true, false or null; NULL when it is none. */
+    static const char *past_scalar(const char *at, const char *end) {
+        if (end - at >= 4 && (!memcmp(at, "null", 4) || !memcmp(at, "true", 4))) return at + 4;
+        if (end - at >= 5 && !memcmp(at, "false", 5)) return at + 5;
+        if (at < end && *at == '-') at++;
+        if (at >= end || !is_digit(*at)) return NULL;
+        if (*at == '0') at++;
+        else while (at < end && is_digit(*at)) at++;
+        if (at < end && *at == '.') {
+            if (++at >= end || !is_digit(*at)) return NULL;
+            while (at < end && is_digit(*at)) at++;
+        }
+        if (at < end && (*at | 32) == 'e') {
+            if (++at < end && (*at == '+' || *at == '-')) at++;
+            if (at >= end || !is_digit(*at)) return NULL;
+            while (at < end && is_digit(*at)) at++;
+        }
+        return at;
+    }
+    /* Beyond a value without space between its tokens; NULL when there is none, or the plain form should look at it. */
+    static const char *past_value(const char *at, const char *end) {
+        /* Of the containers that are open: 1 for an object, the innermost lowest. */
+        unsigned long long objects = 0;
+        int depth = 0;
+        for (;;) {
+            if (at >= end) return NULL;
+            if (*at == '"') at = past_string(at + 1, end);
+            else if (*at == '{' || *at == '[') {
+                int object = *at == '{';
+                if (depth == DEEPEST || ++at >= end) return NULL;
+                depth++;
+                objects = objects << 1 | (unsigned)object;
+                if (*at != (object ? '}' : ']')) {
+                    if (object) goto key;
+                    continue;
+                }
+            }
+            else at = past_scalar(at, end);
+            if (!at) return NULL;
+            for (;;) {
+                if (!depth) return at;
+                if (at >= end) return NULL;
+                if (*at != (objects & 1 ? '}' : ']')) break;
+                at++;
+                depth--;
+                objects >>= 1;
+            }
+            if (*at++ != ',') return NULL;
+            if (!(objects & 1)) continue;
+        key:
+            if (at >= end || *at != '"' || !(at = past_string(at + 1, end))) return NULL;
+            if (at >= end || *at++ != ':') return NULL;
+        }
+    }
     """
-    const char *past_string(const char *at, const char *end) noexcept nogil
+    const char *past_value(const char *at, const char *end) noexcept nogil
     bint is_utf8(const char *at, const char *end) noexcept nogil
-
-
-cdef const char *past_value(const char *at, const char *end) noexcept nogil:
-    """Beyond a value. NULL when there is none."""
-    cdef const char *start = at
-    cdef int depth = 0
-    if at >= end:
-        return NULL
-    if at[0] == c'"':
-        return past_string(at + 1, end)
-    if at[0] == c'{' or at[0] == c'[':
-        while at < end:
-            if at[0] == c'"':
-                at = past_string(at + 1, end)
-                if at == NULL:
-                    return NULL
-                continue
-            if at[0] == c'{' or at[0] == c'[':
-                depth += 1
-                if depth > DEEPEST:
-                    return NULL
-            elif at[0] == c'}' or at[0] == c']':
-                depth -= 1
-                if depth == 0:
-                    return at + 1
-            at += 1
-        return NULL
-    while at < end and at[0] != c',' and at[0] != c'}':
-        if <unsigned char>at[0] <= 32 or at[0] == c'"':
-            return NULL
-        at += 1
-    return at if at > start else NULL
 
 
 cdef inline const char *named(const char *at, const char *end, Field *field) noexcept nogil:
@@ -133,7 +158,7 @@ cdef inline const char *named(const char *at, const char *end, Field *field) noe
     at += 1
     field.name = at
     while at < end and at[0] != c'"':
-        if at[0] == c'\\':
+        if at[0] == c'\\' or <unsigned char>at[0] < 0x20:
             return NULL
         at += 1
     field.name_size = at - field.name
