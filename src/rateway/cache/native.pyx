@@ -92,11 +92,30 @@ cdef extern from *:
         }
         return NULL;
     }
+    /* The closing quote of a name without escapes; `at` is beyond the opening one. NULL when it is none. */
+    static inline const char *end_of_name(const char *at, const char *end) {
+    #ifdef __SSE2__
+        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
+        while (end - at >= 16) {
+            __m128i read = _mm_loadu_si128((const __m128i *)at);
+            __m128i found = _mm_or_si128(_mm_cmpeq_epi8(read, quote), _mm_cmpeq_epi8(read, slash));
+            int mask = _mm_movemask_epi8(_mm_or_si128(found, _mm_cmpeq_epi8(_mm_min_epu8(read, control), read)));
+            if (!mask) { at += 16; continue; }
+            at += __builtin_ctz(mask);
+            return *at == '"' ? at : NULL;
+        }
+    #endif
+        while (at < end && *at != '"' && *at != '\\\\' && (unsigned char)*at > 0x1f) at++;
+        return at < end && *at == '"' ? at : NULL;
+    }
     /* Beyond a number, true, false or null; NULL when it is none. */
-    static const char *past_scalar(const char *at, const char *end) {
-        if (end - at >= 4 && (!memcmp(at, "null", 4) || !memcmp(at, "true", 4))) return at + 4;
-        if (end - at >= 5 && !memcmp(at, "false", 5)) return at + 5;
-        if (at < end && *at == '-') at++;
+    static inline const char *past_scalar(const char *at, const char *end) {
+        switch (*at) {
+        case 'n': return end - at >= 4 && !memcmp(at, "null", 4) ? at + 4 : NULL;
+        case 't': return end - at >= 4 && !memcmp(at, "true", 4) ? at + 4 : NULL;
+        case 'f': return end - at >= 5 && !memcmp(at, "false", 5) ? at + 5 : NULL;
+        case '-': at++;
+        }
         if (at >= end || !is_digit(*at)) return NULL;
         if (*at == '0') at++;
         else while (at < end && is_digit(*at)) at++;
@@ -147,6 +166,7 @@ cdef extern from *:
         }
     }
     """
+    const char *end_of_name(const char *at, const char *end) noexcept nogil
     const char *past_value(const char *at, const char *end) noexcept nogil
     bint is_utf8(const char *at, const char *end) noexcept nogil
 
@@ -157,10 +177,9 @@ cdef inline const char *named(const char *at, const char *end, Field *field) noe
         return NULL
     at += 1
     field.name = at
-    while at < end and at[0] != c'"':
-        if at[0] == c'\\' or <unsigned char>at[0] < 0x20:
-            return NULL
-        at += 1
+    at = end_of_name(at, end)
+    if at == NULL:
+        return NULL
     field.name_size = at - field.name
     # The colon, and a byte of the value.
     if end - at < 3 or at[1] != c':':
@@ -744,8 +763,12 @@ def offline(bytes raw not None):
     return plain.offline(raw) if count < 0 else False
 
 
-def is_text(bytes raw not None):
+cdef inline bint is_sound(bytes raw) noexcept:
     return is_utf8(PyBytes_AS_STRING(raw), PyBytes_AS_STRING(raw) + PyBytes_GET_SIZE(raw))
+
+
+def is_text(bytes raw not None):
+    return is_sound(raw)
 
 
 cdef bint presence_in(
@@ -1124,7 +1147,7 @@ cdef class Door:
         """A presence that says nothing of its user."""
         cdef uint64_t guild_id, user_id
         cdef bint offline, named
-        if not presence_in(d, &guild_id, &user_id, &offline, &named) or named or not is_text(d):
+        if not presence_in(d, &guild_id, &user_id, &offline, &named) or named or not is_sound(d):
             return False
         number = self._numbers.get(guild_id)
         if number is None:
@@ -1151,7 +1174,7 @@ cdef class Door:
             elif is_called(&found[at], b"channel_id", 10):
                 channel = id_in(&found[at]) != 0
                 left = is_null(&found[at])
-        if not guild_id or not user_id or channel == left or not is_text(d):
+        if not guild_id or not user_id or channel == left or not is_sound(d):
             return False
         number = self._numbers.get(guild_id)
         if number is None or (member and self._members and not self._echoes._carried(d, True)):
