@@ -90,6 +90,8 @@ class Owner:
 
     def apply(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
         """Of every seventh it knows what was before, of every eleventh a cause."""
+        if name == "BREAKS":
+            raise RuntimeError("a mistake in the cache")
         self.seen.append((shard_id, seq, name, bytes(d)))
         if seq % 7 == 0 and len(name) < 200:
             return Applied(before=b'{"was":%d}' % seq)
@@ -115,6 +117,14 @@ class Outcome:
     seen: list[Any]
     told: list[str]
     numbers: tuple[Any, ...]
+
+
+def take(line: Any, data: bytes, binary: bool) -> None:
+    """As a WebSocket hands a message over."""
+    try:
+        line.message(data, binary)
+    except RuntimeError as error:
+        line.failed(error)
 
 
 async def walked(messages: list[bytes], compression: Compression, *, short_cut: bool, cache: bool) -> Outcome:
@@ -152,13 +162,13 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
         wire = Wire(compression)
         line = dialer.line
         line.open = short_cut
-        line.message(wire.pack(b'{"op":10,"d":{"heartbeat_interval":41250}}'), wire.binary)
+        take(line, wire.pack(b'{"op":10,"d":{"heartbeat_interval":41250}}'), wire.binary)
         # Its identify.
         await dialer.socket.said.wait()
         ready = {"session_id": "s1", "resume_gateway_url": "wss://resume.discord.test"}
-        line.message(wire.pack(dispatch("READY", 1, ready)), wire.binary)
+        take(line, wire.pack(dispatch("READY", 1, ready)), wire.binary)
         for number, message in enumerate(messages):
-            line.message(wire.pack(message), wire.binary)
+            take(line, wire.pack(message), wire.binary)
             if number % 5 == 4:
                 # The end of a wake-up.
                 await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rateway.runtime.cluster import MOST_EVENT_NAMES
-from tests.lane.test_lane import Outcome, dispatch, walked
+from tests.lane.test_lane import Outcome, Owner, dispatch, walked
 
 
 def after(messages: list[bytes], *, short_cut: bool = True, cache: bool = False) -> Outcome:
@@ -88,3 +88,33 @@ def test_event_names_without_end_are_forwarded_and_fill_no_table(short_cut: bool
 def test_both_ways_count_names_without_end_alike() -> None:
     messages: list[Any] = [dispatch(f"NAME_{s % 700}", s, s) for s in range(2, 1500)]
     assert after(messages, short_cut=True) == after(messages, short_cut=False)
+
+
+@pytest.mark.checklist("K7")
+@pytest.mark.parametrize("short_cut", [True, False])
+def test_a_mistake_of_the_gateways_own_costs_the_event_that_it_met(short_cut: bool) -> None:
+    messages = [dispatch("A", 2, 1), dispatch("BREAKS", 3, 0), dispatch("BREAKS", 4, 0), dispatch("A", 5, 2)]
+    found = after(messages, short_cut=short_cut, cache=True)
+    assert [each[0] for each in found.published] == [
+        "READY",
+        "A",
+        "RATEWAY_UNREADABLE",
+        "RATEWAY_UNREADABLE",
+        "A",
+    ]
+    told = [json.loads(each[1]) for each in found.published if each[0] == "RATEWAY_UNREADABLE"]
+    assert [(each["seq"], each["reason"]) for each in told] == [
+        (3, "the gateway failed on it (RuntimeError)"),
+        (4, "the gateway failed on it (RuntimeError)"),
+    ]
+    assert found.numbers[11] == 5
+    assert "backing_off" not in " ".join(found.told) and "reconnect" not in " ".join(found.told)
+
+
+def test_an_order_that_fails_keeps_no_other_from_being_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Owner, shard: Any, order: Any) -> None:
+        raise RuntimeError("a mistake in the cluster")
+
+    monkeypatch.setattr(Owner, "state_changed", broken)
+    found = after([dispatch("A", 2, 1), dispatch("A", 3, 2)])
+    assert [json.loads(each[1]) for each in found.published if each[0] == "A"] == [1, 2]

@@ -274,7 +274,12 @@ class Shard:
     def failed(self, error: Exception) -> None:
         """Go on after a mistake of the gateway's own in handling what came. An event that it has cost is passed over
         and told; where there is none, the connection is resumed, and the session is given up if it happens again."""
-        conversation, passage = self.conversation, self.owner.passage
+        self._say_failure(error)
+        if not self._pass_over(error):
+            self.conversation.failed(_words_of(error), self.clock())
+        self.carry_out()
+
+    def _say_failure(self, error: Exception) -> None:
         name = type(error).__name__
         known = name in self._failures
         if not known and len(self._failures) < MOST_FAILURES:
@@ -286,14 +291,16 @@ class Shard:
             exc_info=error,
             extra={"shard": self.shard_id, "action": "failed"},
         )
-        why = f"the gateway failed on it ({name})"
-        if conversation.session_id is not None and self.stream.received < conversation.received_seq:
-            passage.unreadable += 1
-            passage.unreadable_why = why
-            self.stream.pass_over("", conversation.received_seq, why)
-        else:
-            conversation.failed(why, self.clock())
-        self.carry_out()
+
+    def _pass_over(self, error: Exception) -> bool:
+        """Whether the failure has cost an event, which is told in its place."""
+        conversation, passage = self.conversation, self.owner.passage
+        if conversation.session_id is None or self.stream.received >= conversation.received_seq:
+            return False
+        passage.unreadable += 1
+        passage.unreadable_why = _words_of(error)
+        self.stream.pass_over("", conversation.received_seq, passage.unreadable_why)
+        return True
 
     # Orders.
 
@@ -306,16 +313,13 @@ class Shard:
         try:
             while conversation.orders:
                 orders, conversation.orders = conversation.orders, []
-                done = 0
-                try:
-                    for order in orders:
-                        done += 1
+                for order in orders:
+                    try:
                         self._actions[type(order)](order)
-                finally:
-                    if done < len(orders):
-                        # One of them failed. The others are carried out all the same.
-                        conversation.orders = orders[done:] + conversation.orders
-                        asyncio.get_running_loop().call_soon(self.carry_out)
+                    except Exception as error:  # noqa: BLE001 - the other orders are carried out all the same
+                        self._say_failure(error)
+                        if isinstance(order, Deliver):
+                            self._pass_over(error)
         finally:
             self._carrying_out = False
             if conversation.wake_at is not self.timer_at:
@@ -442,6 +446,10 @@ class Shard:
 
     def _note(self, order: Note) -> None:
         log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id})
+
+
+def _words_of(error: Exception) -> str:
+    return f"the gateway failed on it ({type(error).__name__})"
 
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
