@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +153,34 @@ def test_json_and_exit_codes(
     assert "a start would not work" in page and "sw0rdfish" not in page
 
 
-def test_a_folder_that_cannot_be_made_is_told() -> None:
-    finding = check._cannot_make(Path("/proc/rateway/state"))
-    assert finding is None or finding.where == "STATE_DIR"
+@pytest.mark.checklist("K65")
+@pytest.mark.parametrize(
+    "kind", ["a file", "below a file", "below /proc", "for all to write", "another user's"]
+)
+@pytest.mark.parametrize("name", ["STATE_DIR", "CACHE_PATH"])
+def test_a_folder_that_cannot_be_used_is_tried_and_told(
+    broker: Broker, tmp_path: Path, kind: str, name: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    folder = {"a file": file, "below a file": file / "state", "below /proc": Path("/proc/rateway/state")}.get(
+        kind
+    )
+    if folder is None:
+        folder = tmp_path / "state"
+        folder.mkdir(mode=0o700)
+        if kind == "for all to write":
+            folder.chmod(0o777)
+        elif os.geteuid() == 0:
+            os.chown(folder, 12345, 12345)
+        else:
+            pytest.skip("gives files to another user")
+    state = folder if name == "STATE_DIR" else tmp_path / "fine"
+    more = {} if name == "STATE_DIR" else {"CACHE_PATH": str(folder)}
+    plan = run(checked(SimulatorOptions(), broker.uri, state, **more))
+    assert [problem.where for problem in plan.problems] == [name], plan.problems
+    assert str(folder) in plan.problems[0].what
+    assert not (tmp_path / "fine").exists() or name == "CACHE_PATH"
 
 
 def test_the_memory_of_the_machine_is_known() -> None:

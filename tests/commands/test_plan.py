@@ -10,11 +10,15 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from rateway.cache.applied import SessionRecord
 from rateway.commands import check_page
 from rateway.commands.plan import BrokerSaid, Finding, Known, Plan, make_plan
 from rateway.config import load
+from rateway.discord.events import EVENTS
+from rateway.discord.intents import ALL
 from rateway.fleet.choice import StoredLayout
 from rateway.fleet.identify import Ledger, Moment
+from rateway.runtime.start import StoredSessions
 from rateway.transports.rest import Application, GatewayBot, RestFailure
 
 ENVIRON = {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS,GUILD_MEMBERS", "AMQP_URI": "amqp://localhost/"}
@@ -148,8 +152,9 @@ def test_shards_outside_the_buckets_of_this_gateway_are_a_problem() -> None:
 def test_too_few_identifies_left_are_a_problem_unless_sessions_are_stored() -> None:
     known = replace(KNOWN, gateway=replace(ANSWER, remaining=18))
     assert plan(known).problems[0].where == "identifies"
-    stored = plan(replace(known, stored=StoredLayout(19, 8, "wss://x")))
+    stored = plan(with_sessions(known, 19), SHARDS="19")
     assert stored.ok and stored.warnings[0].where == "identifies"
+    assert stored.identifies is not None and (stored.identifies.needed, stored.identifies.spends) == (19, 0)
 
 
 def test_our_own_count_of_the_day_goes_into_what_is_left() -> None:
@@ -160,12 +165,63 @@ def test_our_own_count_of_the_day_goes_into_what_is_left() -> None:
     assert not tired.ok, "the reserve is for lost sessions"
 
 
+def with_sessions(
+    known: Known, shards: int, *, intents: int = 3, bot: str = "bot", settled: int = 5
+) -> Known:
+    """A state folder with a session for each of so many shards, eight a cluster."""
+    settings = load(None, ENVIRON)
+
+    def read(number: int) -> list[SessionRecord]:
+        return [
+            SessionRecord(
+                shard_id=shard, shard_count=shards, session_id=f"s{shard}", resume_url="wss://x", settled=settled,
+                intents=intents, token_hash=bot, wall=1.0,
+            )
+            for shard in range(8 * (number - 1), min(8 * number, shards))
+        ]  # fmt: skip
+
+    stored = StoredLayout(shards, 8, "wss://x")
+    return replace(known, stored=stored, sessions=StoredSessions(settings, "bot", read))
+
+
 def test_the_stored_number_of_shards_holds_and_is_told() -> None:
-    kept = plan(replace(KNOWN, stored=StoredLayout(16, 8, "wss://x")))
-    assert kept.shards == 16
-    assert "RESHARD" in kept.notes[0]
-    assert plan(replace(KNOWN, stored=StoredLayout(16, 8, "wss://x")), RESHARD="1").shards == 19
-    assert plan(replace(KNOWN, stored=StoredLayout(16, 8, "wss://x")), SHARDS="20").shards == 20
+    kept = plan(with_sessions(KNOWN, 16))
+    assert (kept.shards, kept.resumed) == (16, 16)
+    assert any("RESHARD" in note for note in kept.notes)
+    assert plan(with_sessions(KNOWN, 16), RESHARD="1").shards == 19
+    assert plan(with_sessions(KNOWN, 16), SHARDS="20").shards == 20
+
+
+@pytest.mark.checklist("K64")
+@pytest.mark.parametrize("other", [{"intents": 1}, {"bot": "another"}, {"settled": 0}])
+def test_sessions_that_do_not_fit_are_not_said_to_be_resumed(other: dict[str, Any]) -> None:
+    found = plan(with_sessions(KNOWN, 16, **other))
+    assert (found.shards, found.resumed) == (19, 0)
+    assert found.identifies is not None and found.identifies.spends == 19
+    assert not any("resume" in note and "16 of" in note for note in found.notes)
+    assert any("16 stored sessions" in warning.what for warning in found.warnings)
+
+
+@pytest.mark.checklist("K67")
+@pytest.mark.parametrize("name", sorted(name for name, spec in EVENTS.items() if spec.intents))
+def test_an_event_that_no_intent_brings_is_warned_about(name: str) -> None:
+    wanted = EVENTS[name].intents
+    bits = wanted & -wanted
+    allowed = replace(KNOWN, application=Application(42, "bot", wanted))
+    assert not [
+        each for each in plan(allowed, EVENTS=name, INTENTS=str(bits)).warnings if each.where == "EVENTS"
+    ]
+    (warning,) = [
+        each
+        for each in plan(allowed, EVENTS=name, INTENTS=str(ALL & ~wanted)).warnings
+        if each.where == "EVENTS"
+    ]
+    assert name in warning.what and warning.do
+
+
+def test_events_that_always_come_need_no_intent() -> None:
+    always = ",".join(name for name, spec in EVENTS.items() if not spec.intents)
+    assert not [each for each in plan(EVENTS=always).warnings if each.where == "EVENTS"]
 
 
 def test_far_fewer_shards_than_recommended_are_warned_about() -> None:

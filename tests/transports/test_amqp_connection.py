@@ -156,7 +156,7 @@ def test_another_protocol_at_that_port_is_an_error_in_words() -> None:
     async def scenario() -> None:
         for answer, words in (
             (b"AMQP\x00\x01\x00\x00", "does not speak AMQP 0-9-1"),
-            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not AMQP"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP is spoken there"),
             (b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x0aX", "without its end"),
             (b"\x01\x00\x00\x00\x00\x00\x04\xff\xff\xff\xff\xce", "cannot be read"),
         ):

@@ -9,23 +9,38 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from pamqp import commands as spec
 
 from rateway import logs
 from rateway.commands import configuration
-from rateway.commands.plan import BrokerSaid, Finding, Known, NodeSaid, Plan, make_plan
+from rateway.commands.plan import (
+    BrokerSaid,
+    Finding,
+    Known,
+    NodeSaid,
+    Plan,
+    choice_of,
+    kept_of,
+    make_plan,
+)
 from rateway.config import ConfigurationError, Settings, load
 from rateway.contract import topology
 from rateway.discord.intents import PRIVILEGED
-from rateway.fleet.choice import StoredLayout
-from rateway.fleet.identify import Ledger
+from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
 from rateway.form import form
 from rateway.runtime.crew import cores
-from rateway.runtime.permits import SystemClock
-from rateway.runtime.start import Identity, broker_address
+from rateway.runtime.permits import SystemClock, read_ledgers
+from rateway.runtime.start import (
+    Identity,
+    StoredSessions,
+    broker_address,
+    running_clusters,
+    sessions_as_they_are,
+    stored_layout,
+)
 from rateway.transports.amqp.connection import (
     BrokerRefused,
     BrokerUnavailable,
@@ -38,9 +53,7 @@ from rateway.transports.amqp.dial import addresses_of, dial
 from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
 from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
-from rateway.transports.state import FatalRecord, StateDir, StateError
-
-T = TypeVar("T")
+from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
 
 SUMMARY = "ask Discord and the broker whether a start would work, and show the plan"
 DESCRIPTION = """\
@@ -67,7 +80,6 @@ MAX_LOOKED_AT = 64
 ANSWER_S = 10.0
 PRECONDITION_FAILED = 406
 NOT_FOUND = 404
-LAYOUT = "layout.json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -108,24 +120,22 @@ async def check(settings: Settings) -> Plan:
     rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
     gateway = await rest.gateway_bot()
     application = await rest.application()
-    clusters = _clusters(settings, gateway if isinstance(gateway, GatewayBot) else None)
-    broker = await _ask_broker(settings, clusters)
-    machine = machine_memory()
     known = Known(
-        gateway, application, broker, SystemClock().moment(), form(), machine=machine, cores=cores()
+        gateway,
+        application,
+        BrokerSaid("", False),
+        SystemClock().moment(),
+        form(),
+        machine=machine_memory(),
+        cores=cores(),
     )
-    return make_plan(settings, _with_state(settings, known))
-
-
-def _clusters(settings: Settings, answer: GatewayBot | None) -> list[int]:
-    """The clusters whose exchanges are looked at."""
-    if settings.shards is None and answer is None:
-        return [1]
-    total = settings.shards or (answer.shards + settings.extra_shards if answer is not None else 1)
-    count = -(-total // settings.shards_per_cluster)
-    return [
-        number for number in range(1, count + 1) if settings.clusters is None or number in settings.clusters
-    ]
+    known = _with_state(settings, known)
+    kept = kept_of(settings, known.stored, known.sessions)
+    choice = choice_of(settings, gateway, kept, known.stored)
+    if choice is None and settings.shards is not None:
+        choice = Choice(Layout(settings.shards, settings.shards_per_cluster), "", "")
+    clusters = [1] if choice is None else running_clusters(settings, choice.layout)
+    return make_plan(settings, replace(known, broker=await _ask_broker(settings, clusters)))
 
 
 # The broker
@@ -142,7 +152,7 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
     try:
         connection = await dial(address, name="rateway check")
     except (BrokerUnavailable, BrokerRefused) as error:
-        return BrokerSaid(str(address), False, problem=str(error), nodes=nodes)
+        return BrokerSaid(str(address), False, problem=error.what, do=error.remedy, nodes=nodes)
     findings: list[Finding] = []
     there = 0
     try:
@@ -221,15 +231,19 @@ def _refused(what: str, closed: ChannelClosed) -> Finding:
 
 
 def _with_state(settings: Settings, known: Known) -> Known:
-    """Add what the state folder says, and forget what was fatal when it would not be now."""
-    folder = settings.state_dir
-    if not folder.is_dir():
-        problem = _cannot_make(folder)
-        return replace(known, problems=(problem,)) if problem is not None else known
+    """Add what the state folder says, and forget what was fatal when it would not be now.
+
+    The folder is opened as a start opens it; one that was not there is taken away again.
+    """
+    problems: list[Finding] = []
+    if settings.cache_path is not None:
+        try:
+            try_folder(settings.cache_path, "CACHE_PATH")
+        except StateError as error:
+            problems.append(Finding("CACHE_PATH", str(error)))
     try:
-        with StateDir.open(folder) as state:
+        with StateDir.tried(settings.state_dir) as state:
             identity = Identity.of(settings, state)
-            problems = []
             record = state.fatal(identity.settings)
             if record is not None and not _forgettable(record, settings, known):
                 what = f"the last start with these settings ended with {record.code}: {record.meaning}"
@@ -237,15 +251,32 @@ def _with_state(settings: Settings, known: Known) -> Known:
                 problems.append(Finding("Discord", what, do))
             elif record is not None:
                 state.forget_fatal()
+            running = state.holder()
+            sessions = StoredSessions(
+                settings,
+                identity.bot,
+                lambda number: sessions_as_they_are(settings, state, number, in_use=running is not None),
+            )
+            stored = stored_layout(state)
+            # Read while the folder is open.
+            kept = kept_of(settings, stored, sessions)
+            choice = choice_of(settings, known.gateway, kept, stored)
+            if choice is not None:
+                sessions.given_up(choice.layout, stored)
+            try:
+                ledger, _ = read_ledgers(state, identity.account)
+            except msgspec.DecodeError:
+                ledger = None
             return replace(
                 known,
-                stored=_decoded(state.read(LAYOUT), StoredLayout),
-                ledger=(_decoded(state.read_ledger(), dict[str, Ledger]) or {}).get(identity.bot),
-                running_pid=state.holder(),
+                stored=stored,
+                sessions=sessions,
+                ledger=ledger,
+                running_pid=running,
                 problems=tuple(problems),
             )
     except StateError as error:
-        return replace(known, problems=(Finding("STATE_DIR", str(error)),))
+        return replace(known, problems=(*problems, Finding("STATE_DIR", str(error))))
 
 
 def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:
@@ -263,23 +294,6 @@ def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:
         # Discord's recommendation of today takes the place of the number that it refused.
         return settings.shards is None
     return False
-
-
-def _cannot_make(folder: Path) -> Finding | None:
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    if os.access(parent, os.W_OK | os.X_OK):
-        return None
-    what = f"the folder {folder} is not there, and this user may not make it in {parent}"
-    return Finding(
-        "STATE_DIR", what, "make it and give it to the gateway's user, or set STATE_DIR to another"
-    )
-
-
-def _decoded(data: bytes | None, kind: type[T]) -> T | None:
-    try:
-        return msgspec.json.decode(data, type=kind) if data else None
-    except msgspec.DecodeError:
-        return None
 
 
 def machine_memory() -> int | None:

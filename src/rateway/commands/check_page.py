@@ -66,7 +66,8 @@ def _overview(plan: Plan) -> Table:
         budget = plan.identifies
         row(
             "identifies",
-            f"{budget.needed} needed without a session to resume, {budget.left} of {budget.total} left today, "
+            f"{budget.spends} for this start ({budget.needed} if no session could be resumed), "
+            f"{budget.left} of {budget.total} left today, "
             f"{budget.reserve} of them kept for lost sessions; "
             + (f"reset in {_duration(budget.resets_in_s)}" if budget.resets_in_s else "no reset pending"),
         )

@@ -9,13 +9,15 @@ import msgspec
 
 from rateway.config import Settings
 from rateway.contract import topology
+from rateway.discord.events import EVENTS
 from rateway.discord.intents import PRIVILEGED, Intents
-from rateway.fleet.choice import StoredLayout
+from rateway.fleet.choice import Choice, StoredLayout
 from rateway.fleet.identify import SPACING, Budget, IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
+from rateway.runtime.start import StoredSessions, kept_choice, new_choice, running_clusters
 from rateway.transports.rest import Application, GatewayBot, RestFailure
 
-__all__ = ["BrokerSaid", "Finding", "Known", "Plan", "make_plan"]
+__all__ = ["BrokerSaid", "Finding", "Known", "Plan", "choice_of", "kept_of", "make_plan"]
 
 # Resident memory after 5 MB of traffic: a zstd context with window log 18 to 21, and zlib-ng's.
 ZSTD_BYTES = (444_000, 2_100_000)
@@ -49,9 +51,11 @@ class ClusterPlan(msgspec.Struct, frozen=True):
 
 
 class IdentifyPlan(msgspec.Struct, frozen=True):
-    """Identifies of the day. ``needed`` when no session can be resumed, ``reserve`` is kept for lost sessions."""
+    """Identifies of the day. ``needed`` when no session can be resumed, ``spends`` what this start sends; ``reserve``
+    is kept for lost sessions."""
 
     needed: int
+    spends: int
     total: int
     left: int
     reserve: int
@@ -61,7 +65,7 @@ class IdentifyPlan(msgspec.Struct, frozen=True):
 
 
 class StartPlan(msgspec.Struct, frozen=True):
-    """How long the start takes when every shard identifies, in seconds, and why."""
+    """How long the start takes, in seconds, and why."""
 
     seconds: float
     why: str
@@ -108,6 +112,8 @@ class BrokerSaid(msgspec.Struct, frozen=True):
     warnings: list[Finding] = []
     nodes: list[NodeSaid] = []
     """Every node that the address names, when it names several."""
+    do: str = ""
+    """What to do about the problem, where that is known."""
 
 
 class Plan(msgspec.Struct):
@@ -123,6 +129,8 @@ class Plan(msgspec.Struct):
     shards_here: int | None = None
     recommended: int | None = None
     shards_why: str = ""
+    resumed: int | None = None
+    """Shards here whose stored session is resumed, as far as Discord still holds it."""
     clusters: list[ClusterPlan] = []
     identifies: IdentifyPlan | None = None
     start: StartPlan | None = None
@@ -145,6 +153,7 @@ class Known:
     moment: Moment
     form: str
     stored: StoredLayout | None = None
+    sessions: StoredSessions | None = None
     ledger: Ledger | None = None
     running_pid: int | None = None
     machine: int | None = None
@@ -159,6 +168,7 @@ def make_plan(settings: Settings, known: Known) -> Plan:
     plan.problems = list(known.problems)
     _broker(plan, known.broker)
     _intents(plan, settings, known.application)
+    kept = kept_of(settings, known.stored, known.sessions)
     if isinstance(known.gateway, RestFailure):
         do = {
             "unauthorized": "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)",
@@ -169,15 +179,44 @@ def make_plan(settings: Settings, known: Known) -> Plan:
         plan.problems.append(Finding("Discord", known.gateway.text, do))
     else:
         plan.gateway_url = known.gateway.url
-        _shards(plan, settings, known.gateway, known)
+    choice = choice_of(settings, known.gateway, kept, known.stored)
+    if choice is not None:
+        _shards(plan, settings, choice, kept, known)
     plan.ok = not plan.problems
     return plan
 
 
+def _unseen(plan: Plan, settings: Settings) -> None:
+    """Events that are named and that Discord does not send with these intents."""
+    for where, names in (("EVENTS", settings.events), ("BEFORE", settings.before)):
+        for name in sorted(names or ()):
+            wanted = EVENTS[name].intents if name in EVENTS else 0
+            if wanted and not settings.intents & wanted:
+                by_name = " or ".join(str(intent.name) for intent in Intents if intent & wanted)
+                what = f"{name} is named, and Discord sends it only with the intent {by_name}"
+                plan.warnings.append(Finding(where, what, f"add {by_name} to INTENTS, or take {name} out"))
+
+
+def kept_of(settings: Settings, stored: StoredLayout | None, sessions: StoredSessions | None) -> Choice | str:
+    """The stored layout if a start keeps it, else why not; by the start's own function."""
+    return "" if sessions is None else kept_choice(settings, stored, sessions)
+
+
+def choice_of(
+    settings: Settings, gateway: GatewayBot | RestFailure, kept: Choice | str, stored: StoredLayout | None
+) -> Choice | None:
+    """The layout that a start takes; None while Discord has to be asked for it."""
+    if isinstance(kept, Choice):
+        return kept
+    return new_choice(settings, gateway, stored) if isinstance(gateway, GatewayBot) else None
+
+
 def _broker(plan: Plan, said: BrokerSaid) -> None:
     if not said.reached:
-        do = "see AMQP_URI, and whether the broker runs; a gateway that runs waits for it by itself"
-        plan.problems.append(Finding("broker", said.problem, do))
+        do = said.do or "see AMQP_URI, and whether the broker runs"
+        plan.problems.append(
+            Finding("broker", said.problem, f"{do}; a gateway that runs goes on trying by itself")
+        )
     plan.problems += said.findings
     plan.warnings += said.warnings
     names = sorted({node.cluster for node in said.nodes if node.reached})
@@ -211,47 +250,66 @@ def _intents(plan: Plan, settings: Settings, application: Application | RestFail
             )
             do = f"developer portal → Bot → Privileged Gateway Intents; or take {intent.name} out of INTENTS"
             plan.problems.append(Finding("INTENTS", what, do))
+    _unseen(plan, settings)
     if settings.cache_enabled and not settings.intents & Intents.GUILDS:
         what = "without the intent GUILDS no guild comes, and the cache stays empty"
         plan.warnings.append(Finding("INTENTS", what, "add GUILDS, or set CACHE_ENABLED=false"))
 
 
-def _shards(plan: Plan, settings: Settings, answer: GatewayBot, known: Known) -> None:
-    recommended = answer.shards
-    total = settings.shards if settings.shards is not None else recommended + settings.extra_shards
-    why = (
-        "SHARDS says so"
-        if settings.shards is not None
-        else f"{recommended} recommended by Discord + {settings.extra_shards} extra (EXTRA_SHARDS)"
-    )
-    stored = known.stored
-    holds = (
-        stored is not None
-        and not settings.reshard
-        and settings.shards in (None, stored.shards)
-        and stored.per_cluster == settings.shards_per_cluster
-    )
-    if stored is not None and holds and stored.shards != total:
-        plan.notes.append(
-            f"{stored.shards} shards are stored from the last start and stay in force while their sessions can be "
-            f"resumed; without them it would be {total}. RESHARD=1 changes it"
-        )
-        total, why = stored.shards, "the stored sessions have it; Discord recommends another number by now"
-    elif stored is not None and holds:
-        plan.notes.append(
-            "sessions of the last start that Discord still holds are resumed, without an identify"
-        )
-    plan.shards, plan.recommended, plan.shards_why = total, recommended, why
-    if total < recommended * LEAST_SHARE_OF_RECOMMENDED:
-        what = f"{total} shards where Discord recommends {recommended}: it refuses over 2,500 guilds a shard (4011)"
-        plan.warnings.append(Finding("SHARDS", what, f"set SHARDS={recommended} or more, or leave it out"))
-    layout = Layout(total, settings.shards_per_cluster)
+def _shards(plan: Plan, settings: Settings, choice: Choice, kept: Choice | str, known: Known) -> None:
+    layout, total = choice.layout, choice.layout.shards
+    plan.shards, plan.shards_why = total, choice.words
+    if settings.shards is not None:
+        plan.shards_why = "SHARDS says so"
+    elif isinstance(known.gateway, GatewayBot) and total == known.gateway.shards + settings.extra_shards:
+        extra = settings.extra_shards
+        plan.shards_why = f"{known.gateway.shards} recommended by Discord + {extra} extra (EXTRA_SHARDS)"
     mine = _clusters(plan, settings, layout)
     shards = [shard for cluster in mine for shard in layout.shards_of(cluster)]
     plan.shards_here = len(shards)
-    _buckets(plan, settings, answer, shards)
-    _identifies(plan, settings, answer, shards, known)
+    resumed = set() if known.sessions is None else set(known.sessions.resumed(layout))
+    plan.resumed = len(resumed)
+    _stored(plan, choice, kept, known)
+    identifying = [shard for shard in shards if shard not in resumed]
+    if isinstance(known.gateway, GatewayBot):
+        answer = known.gateway
+        plan.recommended = answer.shards
+        _recommended(plan, settings, known.stored, answer, kept)
+        if total < answer.shards * LEAST_SHARE_OF_RECOMMENDED:
+            what = f"{total} shards where Discord recommends {answer.shards}: it refuses over 2,500 guilds a shard"
+            what += " (4011)"
+            do = f"set SHARDS={answer.shards} or more, or leave it out"
+            plan.warnings.append(Finding("SHARDS", what, do))
+        _buckets(plan, settings, answer, shards)
+        _identifies(plan, answer, shards, identifying, known)
     _memory(plan, settings, len(shards), known)
+
+
+def _stored(plan: Plan, choice: Choice, kept: Choice | str, known: Known) -> None:
+    """What becomes of the sessions that are written down."""
+    if plan.resumed:
+        plan.notes.append(
+            f"{plan.resumed} of {plan.shards_here} shards resume their stored session, without an identify, as far as "
+            "Discord still holds it"
+        )
+    if isinstance(kept, str) and kept and known.stored is not None:
+        plan.notes.append(kept)
+    lost = 0 if known.sessions is None else known.sessions.given_up(choice.layout, known.stored)
+    if lost:
+        what = f"{lost} stored sessions belong to other intents, another token or another layout: they are given up"
+        do = "their shards identify anew, and RATEWAY_GAP tells workers what they may have missed"
+        plan.warnings.append(Finding("sessions", what, do))
+
+
+def _recommended(
+    plan: Plan, settings: Settings, stored: StoredLayout | None, answer: GatewayBot, kept: Choice | str
+) -> None:
+    fresh = new_choice(settings, answer, stored).layout.shards
+    if isinstance(kept, Choice) and kept.layout.shards != fresh:
+        plan.notes.append(
+            f"{kept.layout.shards} shards are stored from the last start and stay in force while their sessions can be "
+            f"resumed; without them it would be {fresh}. RESHARD=1 changes it"
+        )
 
 
 def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
@@ -260,7 +318,7 @@ def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
     if missing:
         what = f"there is no cluster {', '.join(map(str, missing))}: {layout.shards} shards make {len(layout.clusters)}"
         plan.problems.append(Finding("CLUSTERS", what, f"write clusters from 1 to {len(layout.clusters)}"))
-    mine = [cluster for cluster in layout.clusters if chosen is None or cluster in chosen]
+    mine = running_clusters(settings, layout)
     for cluster in layout.clusters:
         shards = layout.shards_of(cluster)
         exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
@@ -283,7 +341,9 @@ def _buckets(plan: Plan, settings: Settings, answer: GatewayBot, shards: list[in
         plan.problems.append(Finding("IDENTIFY_BUCKETS", what, do))
 
 
-def _identifies(plan: Plan, settings: Settings, answer: GatewayBot, shards: list[int], known: Known) -> None:
+def _identifies(
+    plan: Plan, answer: GatewayBot, shards: list[int], identifying: list[int], known: Known
+) -> None:
     governor = IdentifyGovernor(shards=shards)
     now = known.moment.monotonic
     if known.ledger is not None:
@@ -294,21 +354,29 @@ def _identifies(plan: Plan, settings: Settings, answer: GatewayBot, shards: list
     left = governor.available(now)
     resets_in = answer.reset_after_ms / 1000
     started = {shard for shard, _ in known.ledger.spends} if known.ledger is not None else set()
-    # A first start of the day may use the reserve; a shard that identified today already may not.
-    suffices = left >= len(shards) if not started & set(shards) else left - governor.reserve >= len(shards)
+
+    def suffices(wanted: list[int]) -> bool:
+        # A first start of the day may use the reserve; a shard that identified today already may not.
+        return left - (governor.reserve if started & set(wanted) else 0) >= len(wanted)
+
     plan.identifies = IdentifyPlan(
-        len(shards), answer.total, left, governor.reserve, resets_in, answer.max_concurrency, suffices
-    )
-    if not suffices:
+        len(shards), len(identifying), answer.total, left, governor.reserve, resets_in, answer.max_concurrency,
+        suffices(shards),
+    )  # fmt: skip
+    do = f"the count starts anew in {resets_in / 3600:.1f} h; {governor.reserve} are kept for lost sessions"
+    if not suffices(identifying):
+        what = f"{len(identifying)} identifies are needed for this start; {left} of {answer.total} are left"
+        plan.problems.append(Finding("identifies", what, do))
+    elif not suffices(shards):
         what = f"{len(shards)} identifies are needed if no session can be resumed; {left} of {answer.total} are left"
-        do = f"the count starts anew in {resets_in / 3600:.1f} h; {governor.reserve} are kept for lost sessions"
-        target = plan.warnings if known.stored is not None else plan.problems
-        target.append(Finding("identifies", what, do))
+        plan.warnings.append(Finding("identifies", what, do))
     concurrency = answer.max_concurrency
-    rounds = max(Counter(shard % concurrency for shard in shards).values(), default=0)
+    rounds = max(Counter(shard % concurrency for shard in identifying).values(), default=0)
     each = "one" if concurrency == 1 else f"{concurrency} at a time (max_concurrency)"
     why = (
-        f"{len(shards)} shards identify, {each} every {SPACING:g} s: {rounds} rounds; slow READYs take longer"
+        f"{len(identifying)} shards identify, {each} every {SPACING:g} s: {rounds} rounds; slow READYs take longer"
+        if identifying
+        else "every shard resumes"
     )
     plan.start = StartPlan(rounds * SPACING, why)
 

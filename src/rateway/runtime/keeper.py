@@ -41,6 +41,17 @@ class _Kept:
     stored: SessionRecord | None = None
 
 
+def is_resumable(record: SessionRecord, *, shard_count: int, intents: int, token_hash: str) -> bool:
+    """Whether a stored session can be resumed: it belongs to this bot, these intents and this number of shards."""
+    return (
+        bool(record.session_id)
+        and record.settled > 0
+        and record.shard_count == shard_count
+        and record.intents == intents
+        and record.token_hash == token_hash
+    )
+
+
 class SessionKeeper:
     """The sessions of one cluster. Pure but for the store that it is given; the cluster calls :meth:`write`."""
 
@@ -75,12 +86,8 @@ class SessionKeeper:
 
     def fits(self, record: SessionRecord) -> bool:
         """Whether a stored session belongs to this bot, these intents and this number of shards."""
-        return (
-            bool(record.session_id)
-            and record.settled > 0
-            and record.shard_count == self._shard_count
-            and record.intents == self._intents
-            and record.token_hash == self._token_hash
+        return is_resumable(
+            record, shard_count=self._shard_count, intents=self._intents, token_hash=self._token_hash
         )
 
     def with_presence_that_counts(self, record: SessionRecord) -> SessionRecord:
@@ -323,4 +330,4 @@ def _same(stored: SessionRecord, record: SessionRecord) -> bool:
     return _replaced(stored, wall=0.0) == _replaced(record, wall=0.0)
 
 
-__all__ = ["SessionKeeper", "SessionStore"]
+__all__ = ["SessionKeeper", "SessionStore", "is_resumable"]

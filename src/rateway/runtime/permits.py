@@ -38,6 +38,7 @@ __all__ = [
     "PermitOutcome",
     "Refusal",
     "SystemClock",
+    "read_ledgers",
 ]
 
 PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
@@ -111,6 +112,18 @@ class SystemClock:
     def moment(self) -> Moment:
         """Now."""
         return Moment(time.monotonic(), time.time(), self._boot)
+
+
+def read_ledgers(ledger: IdentifyLedger, bot: str) -> tuple[Ledger | None, dict[str, Ledger]]:
+    """What *bot* (``Identity.account``) has spent, as it is written down, and the ledgers of other bots.
+
+    Raises msgspec.DecodeError when it cannot be read.
+    """
+    data = ledger.read_ledger()
+    if data is None:
+        return None, {}
+    ledgers = msgspec.json.decode(data, type=dict[str, Ledger])
+    return ledgers.pop(bot, None), ledgers
 
 
 class LocalPermits:
@@ -419,18 +432,13 @@ class LocalPermits:
     # The ledger
 
     def _restore(self) -> None:
-        data = self._ledger.read_ledger()
-        if data is None:
-            return
         try:
-            ledgers = msgspec.json.decode(data, type=dict[str, Ledger])
+            mine, self._others = read_ledgers(self._ledger, self._bot)
         except msgspec.DecodeError:
             log.warning(
                 "the ledger of identifies cannot be read; what was spent before is taken from Discord alone"
             )
             return
-        mine = ledgers.pop(self._bot, None)
-        self._others = ledgers
         if mine is not None:
             self._governor.restore(mine, self._clock.moment())
 

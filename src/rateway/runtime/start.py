@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +18,13 @@ from rateway.discord.envelope import FAILURES
 from rateway.discord.intents import Intents
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
+from rateway.runtime.keeper import is_resumable
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.address_file import AddressFile
 from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
-from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions
+from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions, read_sessions_beside
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +33,21 @@ LAYOUT = "layout.json"
 __all__ = [
     "FatalEnd",
     "Identity",
+    "StoredSessions",
     "broker_address",
     "choose",
     "clusters_of",
     "dead_token",
+    "kept_choice",
     "leftover_sessions",
+    "new_choice",
     "open_store",
     "refuse_layout",
     "remember_layout",
+    "running_clusters",
+    "sessions_as_they_are",
     "store_folder",
+    "stored_layout",
     "stored_sessions",
     "unauthorized",
 ]
@@ -86,27 +94,22 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
 
     Raises FatalEnd when Discord refuses the token.
     """
-    stored = _stored_layout(state)
-    kept = keep_stored(
-        stored,
-        resumable=_count_resumable(stored, settings, state, identity) if stored is not None else 0,
-        reshard=settings.reshard,
-        shards=settings.shards,
-        per_cluster=settings.shards_per_cluster,
-    )
+    sessions = StoredSessions(settings, identity.bot, lambda number: stored_sessions(settings, state, number))
+    stored = stored_layout(state)
+    kept = kept_choice(settings, stored, sessions)
     if isinstance(kept, Choice):
         choice = kept
     else:
         if kept:
             log.warning("%s", kept, extra={"action": "layout"})
-        answer = await _ask_discord(rest)
-        choice = take_recommended(
-            shards=settings.shards,
-            recommended=answer.shards,
-            extra=settings.extra_shards,
-            per_cluster=settings.shards_per_cluster,
-            gateway_url=answer.url,
-            refused=stored.refused if stored is not None else 0,
+        choice = new_choice(settings, await _ask_discord(rest), stored)
+    lost = sessions.given_up(choice.layout, stored)
+    if lost:
+        log.warning(
+            "%d stored sessions belong to other intents, another token or another layout and cannot be resumed: their "
+            "shards identify",
+            lost,
+            extra={"action": "layout"},
         )
     count = len(choice.layout.clusters)
     log.info("%s, in %d cluster%s", choice.words, count, "s" * (count > 1), extra={"action": "layout"})
@@ -114,10 +117,75 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
     return choice
 
 
+class StoredSessions:
+    """The sessions that are written down, and which of them a start with these settings resumes.
+
+    ``read`` gives those of a cluster's store, in whatever way that can be read now; each is read once.
+    """
+
+    def __init__(
+        self, settings: Settings, token_hash: str, read: Callable[[int], Sequence[SessionRecord]]
+    ) -> None:
+        self._settings = settings
+        self._token_hash = token_hash
+        self._read = read
+        self._found: dict[int, list[SessionRecord]] = {}
+
+    def resumed(self, layout: Layout) -> list[int]:
+        """The shards of a layout, as far as this gateway runs them, that resume."""
+        return [
+            record.shard_id
+            for number in running_clusters(self._settings, layout)
+            for record in self._of(number)
+            if record.shard_id in layout.shards_of(number) and self._fits(record, layout)
+        ]
+
+    def given_up(self, layout: Layout, stored: StoredLayout | None) -> int:
+        """How many stored sessions a start in this layout does not resume, of the clusters that it runs or ran."""
+        numbers = set(running_clusters(self._settings, layout))
+        if stored is not None:
+            numbers |= set(running_clusters(self._settings, Layout(stored.shards, stored.per_cluster)))
+        held = sum(1 for number in numbers for record in self._of(number) if record.session_id)
+        return held - len(self.resumed(layout))
+
+    def _fits(self, record: SessionRecord, layout: Layout) -> bool:
+        intents, token_hash = self._settings.intents, self._token_hash
+        return is_resumable(record, shard_count=layout.shards, intents=intents, token_hash=token_hash)
+
+    def _of(self, number: int) -> list[SessionRecord]:
+        if number not in self._found:
+            self._found[number] = list(self._read(number))
+        return self._found[number]
+
+
+def kept_choice(settings: Settings, stored: StoredLayout | None, sessions: StoredSessions) -> Choice | str:
+    """The stored layout if it holds, else why not (empty when there is none)."""
+    layout = None if stored is None else Layout(stored.shards, stored.per_cluster)
+    return keep_stored(
+        stored,
+        resumable=0 if layout is None else len(sessions.resumed(layout)),
+        reshard=settings.reshard,
+        shards=settings.shards,
+        per_cluster=settings.shards_per_cluster,
+    )
+
+
+def new_choice(settings: Settings, answer: GatewayBot, stored: StoredLayout | None) -> Choice:
+    """The layout where the stored one does not hold."""
+    return take_recommended(
+        shards=settings.shards,
+        recommended=answer.shards,
+        extra=settings.extra_shards,
+        per_cluster=settings.shards_per_cluster,
+        gateway_url=answer.url,
+        refused=stored.refused if stored is not None else 0,
+    )
+
+
 def remember_layout(state: StateDir, choice: Choice) -> None:
     """Write the layout down for the next start, if it is not there already."""
     layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url, choice.refused)
-    if layout != _stored_layout(state):
+    if layout != stored_layout(state):
         state.write(LAYOUT, msgspec.json.encode(layout))
 
 
@@ -126,7 +194,8 @@ def refuse_layout(state: StateDir, choice: Choice) -> None:
     remember_layout(state, msgspec.structs.replace(choice, refused=choice.layout.shards))
 
 
-def _stored_layout(state: StateDir) -> StoredLayout | None:
+def stored_layout(state: StateDir) -> StoredLayout | None:
+    """The layout of the last start; None when there is none, or none that can be read."""
     data = state.read(LAYOUT)
     if not data:
         return None
@@ -139,27 +208,6 @@ def _stored_layout(state: StateDir) -> StoredLayout | None:
         log.warning("the stored layout cannot be read and is not used", extra={"action": "layout"})
         return None
     return layout
-
-
-def _count_resumable(stored: StoredLayout, settings: Settings, state: StateDir, identity: Identity) -> int:
-    """Sessions of the stored layout that fit this bot and these intents. Says what does not carry over."""
-    resumable, foreign = 0, 0
-    for number in clusters_of(settings, Layout(stored.shards, stored.per_cluster)):
-        for record in stored_sessions(settings, state, number):
-            if record.session_id and record.shard_count == stored.shards:
-                if record.intents == settings.intents and record.token_hash == identity.bot:
-                    resumable += 1
-                else:
-                    foreign += 1
-    if foreign:
-        log.warning(
-            "%d stored sessions belong to other intents or another token and cannot be resumed: "
-            "%d identifies will be spent",
-            foreign,
-            foreign,
-            extra={"action": "layout"},
-        )
-    return resumable
 
 
 async def _ask_discord(rest: DiscordRest) -> GatewayBot:
@@ -193,15 +241,20 @@ def dead_token(answer: RestFailure) -> FatalRecord:
 
 
 def clusters_of(settings: Settings, layout: Layout) -> list[int]:
-    """The clusters of the layout that this gateway runs."""
-    chosen = settings.clusters
-    missing = sorted(set(chosen or ()) - set(layout.clusters))
+    """The clusters of the layout that this gateway runs. Says which of CLUSTERS there are not."""
+    missing = sorted(set(settings.clusters or ()) - set(layout.clusters))
     if missing:
         log.warning(
             "CLUSTERS names %s, but there are only clusters 1-%d",
             ", ".join(map(str, missing)),
             len(layout.clusters),
         )
+    return running_clusters(settings, layout)
+
+
+def running_clusters(settings: Settings, layout: Layout) -> list[int]:
+    """The clusters of the layout that this gateway runs."""
+    chosen = settings.clusters
     return [number for number in layout.clusters if chosen is None or number in chosen]
 
 
@@ -239,6 +292,14 @@ def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[Se
     found = store.sessions()
     store.close()
     return found
+
+
+def sessions_as_they_are(
+    settings: Settings, state: StateDir, number: int, *, in_use: bool
+) -> list[SessionRecord]:
+    """What a start would find in the store of a cluster, without changing anything. ``in_use``: a gateway runs."""
+    folder = store_folder(settings, state, number)
+    return read_sessions_beside(folder) if in_use else read_sessions(folder, cluster=number)
 
 
 def leftover_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:

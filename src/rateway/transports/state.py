@@ -21,7 +21,7 @@ import msgspec
 
 from rateway.transports.folder import FolderRefused, make_below, open_file, open_folder
 
-__all__ = ["FatalRecord", "StateDir", "StateError", "boot_id", "refuse_foreign"]
+__all__ = ["FatalRecord", "StateDir", "StateError", "boot_id", "refuse_foreign", "try_folder"]
 
 LOCK = "lock"
 LEDGER = "identifies.json"
@@ -109,23 +109,12 @@ class StateDir:
     @contextlib.contextmanager
     def tried(cls, path: Path) -> Iterator[StateDir]:
         """The folder as :meth:`open` gives it; one that was not there is taken away again at the end."""
-        missing = []
-        above = path.expanduser().absolute()
-        while not os.path.lexists(above):
-            missing.append(above)
-            above = above.parent
-        try:
-            with cls.open(path) as state:
-                yield state
-                # A gateway that began in it meanwhile has the lock.
-                if missing and state.try_lock():
-                    for name in os.listdir(state._folder):
-                        os.unlink(name, dir_fd=state._folder)
-        finally:
-            # Somebody else may use it by now.
-            with contextlib.suppress(OSError):
-                for folder in missing:
-                    folder.rmdir()
+        with _taken_away_again(path.expanduser()) as made, cls.open(path) as state:
+            yield state
+            # A gateway that began in it meanwhile has the lock.
+            if made and state.try_lock():
+                for name in os.listdir(state._folder):
+                    os.unlink(name, dir_fd=state._folder)
 
     @classmethod
     def visit(cls, path: Path) -> StateDir | None:
@@ -419,6 +408,34 @@ def refuse_foreign(path: Path, setting: str) -> None:
     except OSError:
         return
     os.close(descriptor)
+
+
+def try_folder(path: Path, setting: str) -> None:
+    """Open a folder, or make it and take it away again. Raises :class:`StateError` when it cannot be used."""
+    path = path.expanduser()
+    with _taken_away_again(path):
+        try:
+            descriptor, _ = open_folder(path)
+        except OSError as error:
+            raise fault(path, error, setting) from None
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _taken_away_again(path: Path) -> Iterator[bool]:
+    """Take away at the end what of a folder was not there, if it is empty then; whether anything was not."""
+    missing = []
+    above = path.absolute()
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = above.parent
+    try:
+        yield bool(missing)
+    finally:
+        # Somebody else may use it by now.
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def fault(path: Path, error: OSError, setting: str = "STATE_DIR") -> StateError:

@@ -32,11 +32,13 @@ from rateway.transports.amqp.deliveries import (
     delivery_of,
     properties_of,
 )
+from rateway.transports.amqp.remedy import HTTP_SPOKEN, NO_GREETING, remedy
 from rateway.transports.amqp.uri import AmqpAddress
 
 __all__ = [
     "Acks",
     "BrokerRefused",
+    "BrokerTrouble",
     "BrokerUnavailable",
     "Channel",
     "ChannelClosed",
@@ -75,11 +77,23 @@ _SILENT_LOOKS: Final = 2 * _LOOKS - 1
 _QUIET_LOOKS: Final = _LOOKS // 2 - 1
 
 
-class BrokerUnavailable(Exception):
-    """Nobody (healthy) answers there: try again later. The text says what was tried and what happened."""
+class BrokerTrouble(Exception):
+    """There is no connection. The text says what was tried, what happened, and what to do where that is known.
+
+    ``what`` and ``remedy`` are its two halves.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}; {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
 
 
-class BrokerRefused(Exception):
+class BrokerUnavailable(BrokerTrouble):
+    """Nobody (healthy) answers there: try again later."""
+
+
+class BrokerRefused(BrokerTrouble):
     """The broker answers and does not want us: a wrong password, a virtual host that does not exist."""
 
 
@@ -370,6 +384,9 @@ class Connection(asyncio.Protocol):
                     continue
             kind, number, length = _frame(data, at)
             if length > self.frame_max:
+                if data.startswith(b"HTTP/", at):
+                    self.abort(HTTP_SPOKEN)
+                    return
                 if data.startswith(b"AMQP", at):
                     self._broken("the broker does not speak AMQP 0-9-1")
                     return
@@ -558,6 +575,7 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
     except ValueError as error:
         raise BrokerRefused(f"{where}: {error}") from None
     connection = Connection(address, name, loop)
+    kind: type[BrokerTrouble]
     # Looked at even when connect() itself is cancelled: else asyncio complains of an exception that nobody took.
     connection.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
     try:
@@ -569,23 +587,25 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
             await asyncio.shield(connection.opened)
     except TimeoutError:
         connection.abort("no answer")
-        raise BrokerUnavailable(f"{where} did not answer within {seconds:g} s") from None
+        kind, what = BrokerUnavailable, f"{where} did not answer within {seconds:g} s"
     except ssl.SSLCertVerificationError as error:
-        raise BrokerRefused(
-            f"{where} shows a certificate that is not trusted: {error.verify_message}"
-        ) from None
+        kind = BrokerRefused
+        what = f"{where} shows a certificate that is not trusted: {error.verify_message}"
     except (OSError, ssl.SSLError) as error:
         connection.abort("no connection")
-        raise BrokerUnavailable(f"{where} cannot be reached: {_words(error)}") from None
-    except (BrokerUnavailable, BrokerRefused) as error:
+        kind, what = BrokerUnavailable, f"{where} cannot be reached: {_words(error)}"
+    except BrokerTrouble as error:
         connection.abort("refused")
-        # A port of TLS ends a plain connection before a word of AMQP.
-        hint = "" if address.tls or connection.server else "; if this is the port of TLS, write amqps://"
-        raise type(error)(f"{where} refused us: {error}{hint}") from None
+        kind = type(error)
+        strange = error.what == HTTP_SPOKEN or error.what.startswith("what the broker sent")
+        silent = not address.tls and not connection.server and not strange
+        what = f"{where} refused us: {NO_GREETING if silent else error.what}"
     except asyncio.CancelledError:
         connection.abort("cancelled")
         raise
-    return connection
+    else:
+        return connection
+    raise kind(what, remedy(what, address))
 
 
 def _least(offered: int | None, wanted: int | None) -> int:
@@ -601,5 +621,5 @@ def _text(value: object) -> str:
 def _words(error: Exception) -> str:
     if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
         # What is not a TLS record: the peer answered in AMQP.
-        return "no TLS is spoken there; amqps:// needs the port of TLS, usually 5671"
+        return "no TLS is spoken there"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -128,10 +128,11 @@ def _together(failures: Sequence[BrokerRefused | BrokerUnavailable]) -> BrokerRe
     """One failure for all: a refusal only if nobody may answer otherwise in a moment."""
     if len(failures) == 1:
         return failures[0]
-    words = "; ".join(dict.fromkeys(map(str, failures)))
+    what = "; ".join(dict.fromkeys(each.what for each in failures))
+    remedy = "; ".join(dict.fromkeys(each.remedy for each in failures if each.remedy))
     if all(isinstance(each, BrokerRefused) for each in failures):
-        return BrokerRefused(words)
-    return BrokerUnavailable(words)
+        return BrokerRefused(what, remedy)
+    return BrokerUnavailable(what, remedy)
 
 
 def _is_ip(host: str) -> bool:

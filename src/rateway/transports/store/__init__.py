@@ -21,7 +21,7 @@ Nothing here raises for a full or broken disk: such faults are values, and :attr
 """
 
 from rateway.cache.applied import Applied, SessionRecord
-from rateway.transports.store.leftover import read_sessions
+from rateway.transports.store.leftover import read_sessions, read_sessions_beside
 from rateway.transports.store.opening import StoreFault
 from rateway.transports.store.queries import Answer, LongAnswer, Moment, Queries
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
@@ -39,4 +39,5 @@ __all__ = [
     "StoreReader",
     "StoreUnreadable",
     "read_sessions",
+    "read_sessions_beside",
 ]
