@@ -13,7 +13,7 @@ SEED    ?=
 # Further arguments for pytest or the demo: make test ARGS="-k resume -x"
 ARGS    ?=
 # The paths that linters read, as far as they exist.
-CODE    := $(wildcard src tests examples benchmarks tools/licences hatch_build.py)
+CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install compiled install-tools broker demo bench bench-full profile test test-world sanitize chaos pictures lint format check lock licences audit release clean
@@ -23,13 +23,15 @@ help:           ## this list
 
 install: compiled broker  ## .venv with everything pinned, and RabbitMQ when there is none
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml tools/install-python
+PROJECTS := $(wildcard packages/*/pyproject.toml)
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml $(PROJECTS) tools/install-python
 	@PYTHON="$(PYTHON)" tools/install-python $(VENV)
 	@touch $@
 
 # Only what is older than its source.
 compiled: $(VENV)/.installed
-	@$(BIN)/python hatch_build.py
+	@$(BIN)/python packages/gateway/hatch_build.py
 
 broker:
 	@tools/install-rabbitmq
@@ -47,7 +49,7 @@ bench-full: install  ## every benchmark, the whole matrix: some hours
 	@tools/bench --full
 
 profile: install  ## a flame graph of the hot path, and a table of µs by step
-	@PYTHONPATH=src:. $(BIN)/python -m benchmarks.profile $(ARGS)
+	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
 test: install install-tools  ## all tests but those of test-world; the last line is pytest's
 	-@$(BIN)/python -m tests.world --prepare discord.py hikari
@@ -84,9 +86,12 @@ check: lint test  ## what CI runs
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
 
+# The packages of this workspace are installed from their folders.
+OURS    := $(foreach name,rateway rateway-protocol rateway-client rateway-simulator,--no-emit-package $(name))
+
 lock: $(VENV)/.installed  ## pin the newest versions that pyproject.toml allows
-	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
-	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) $(PROJECTS) --group dev $(OURS) -o requirements/dev.txt
+	$(COMPILE) $(PROJECTS) $(OURS) -c requirements/dev.txt -o requirements/runtime.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 
 licences: $(VENV)/.installed  ## docs/licences.md from what is pinned and installed

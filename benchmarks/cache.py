@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from rateway.cache.policy import CachePolicy
+from rateway.transports.store.reader import StoreReader
+from rateway_protocol.contract.queries import Query
+from rateway_protocol.discord.envelope import decode
 
 from benchmarks.cache_data import Maker
-from rateway.cache.policy import CachePolicy
-from rateway.contract.queries import Query
-from rateway.discord.envelope import decode
 from rateway.transports.store import Answer, Queries, Store
-from rateway.transports.store.reader import StoreReader
 
 PER_GUILD = 100
 # GUILD_CREATEs in one wake-up of the loop: 256 KiB of them.
@@ -141,7 +141,7 @@ def rate(ask: Callable[[], object], seconds: float = 0.5) -> float:
 
 def queries(store: Store, maker: Maker) -> dict[str, float]:
     """Queries a second by type, in the process, without the broker."""
-    desk = Queries({1: store.reader()}, store.policy)
+    query_queue = Queries({1: store.reader()}, store.policy)
     chance = maker.chance
     found = {}
 
@@ -158,13 +158,13 @@ def queries(store: Store, maker: Maker) -> dict[str, float]:
 
     for kind in ("Guild", "Member", "User", "GuildChannel", "Role"):
         asked = [single(kind) for _ in range(2000)]
-        answer = desk.answer(asked[0])
+        answer = query_queue.answer(asked[0])
         assert isinstance(answer, Answer), (kind, answer)
         assert answer.body, kind
         each = iter(asked * 10_000)
-        found[kind] = rate(lambda each=each: desk.answer(next(each)))  # type: ignore[misc]
+        found[kind] = rate(lambda each=each: query_queue.answer(next(each)))  # type: ignore[misc]
     page = Query("GuildMembers", (int(maker.guilds[0]["id"]),), limit=100)
-    found["GuildMembers of 100"] = rate(lambda: desk.answer(page))
+    found["GuildMembers of 100"] = rate(lambda: query_queue.answer(page))
     return found
 
 

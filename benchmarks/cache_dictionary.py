@@ -11,15 +11,15 @@ from pathlib import Path
 
 import msgspec
 import zstandard
+from rateway.cache.pages import PAGE_ITEMS
+from rateway.native.objects import page
+from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.world import World
 
 from benchmarks.cache_data import Maker
-from rateway.cache.hot import page
-from rateway.cache.pages import PAGE_ITEMS
-from rateway.simulator.world import World
-from rateway.simulator.world_dispatch import WorldOptions
 
 SIZE = 16_384
-PLACE = Path(__file__).parents[1] / "src/rateway/cache/dictionary.zstd"
+PLACE = Path(__file__).parents[1] / "packages/gateway/src/rateway/cache/dictionary.zstd"
 LISTS = ("members", "channels", "roles", "emojis", "stickers", "threads", "soundboard_sounds")
 _noise = Maker(4711, 0, 0)
 

@@ -17,12 +17,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child
 from benchmarks.rig.child import Child, Hung
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import Stage, stage
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 LOOK_S = 0.02
 PATIENCE_S = 60.0

@@ -20,11 +20,12 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
+from rateway.demo.broker import PrivateBroker
+
 from benchmarks.rig import child, pictures
 from benchmarks.rig.child import Child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import Recipe
-from rateway.demo.broker import PrivateBroker
 
 SHARES = (0.1, 0.5, 0.9)
 SHARDS = 4

@@ -19,16 +19,17 @@ import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+from rateway.demo.broker import free_ports
+from rateway.runtime.runner.memory import give_back
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.path.floor import inflater, packed
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child, Hung
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
 from benchmarks.rig.streams import Recipe, recorded
-from rateway.demo.broker import free_ports
-from rateway.runtime.trimming import give_back
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream"}
 # Inflated bytes that pass each shard before it is weighed once more.

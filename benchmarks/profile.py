@@ -23,8 +23,8 @@ from benchmarks.rig.streams import Recipe
 
 # Innermost first: the first of a stack's frames that is in the table decides.
 STEPS = (
-    ("rateway/session/inflate.py", "inflate"),
-    ("discord/envelope.py", "envelope"),
+    ("session/inflate.py", "inflate"),
+    ("rateway_protocol/discord/envelope.py", "envelope"),
     ("rateway/session/", "session"),
     # What is compiled has no frame of its own: a lane is its caller.
     ("transports/websocket.py", "messages, and the lane"),

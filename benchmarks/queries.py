@@ -25,11 +25,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rateway.demo.broker import PrivateBroker
+
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import Recipe, recorded
-from rateway.demo.broker import PrivateBroker
 
 # What a core must answer (goal).
 GOAL = 15_000

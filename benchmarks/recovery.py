@@ -16,16 +16,16 @@ import signal
 import time
 
 import aio_pika
+from rateway.demo.audit import Audit, audit
+from rateway.demo.broker import PrivateBroker
+from rateway.demo.collector import Collector
+from rateway_protocol.contract import topology
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
 
 from benchmarks.rig import pictures
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import Stage, stage
-from rateway.contract import topology
-from rateway.demo.audit import Audit, audit
-from rateway.demo.broker import PrivateBroker
-from rateway.demo.collector import Collector
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 # What an event takes in the spool here, with room to spare: its record is its body, its id and its properties.
 SPOOL_BYTES_AN_EVENT = 2_000

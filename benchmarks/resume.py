@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 
 async def rounds(shards: int, runs: int, uri: str, report: Report) -> dict[str, list[dict[str, float]]]:

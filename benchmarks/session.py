@@ -12,12 +12,11 @@ import zlib
 from collections.abc import Callable
 
 from backports import zstd
-from zlib_ng import zlib_ng
-
-from rateway.discord.envelope import Envelope, decode_fast
+from rateway.session.actions import State
 from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
-from rateway.session.orders import State
+from rateway_protocol.discord.envelope import Envelope, decode_fast
+from zlib_ng import zlib_ng
 
 EVENTS = 20_000
 ROUNDS = 5

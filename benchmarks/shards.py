@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from typing import Any
 
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 EVERY_S = 5.0
 # How late a heartbeat may be.

@@ -12,11 +12,12 @@ import asyncio
 import statistics
 import time
 
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child, pictures
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 EVERY = 2.0
 # The first part of a run fills caches and pools; it is no trend.

@@ -10,11 +10,12 @@ import argparse
 import asyncio
 import time
 
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import stage
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 
 async def once(guilds: int, members: int, shards: int, cache: bool, uri: str) -> dict[str, float]:

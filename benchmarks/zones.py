@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rateway_simulator.faults import Fault
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.world.dispatch import WorldOptions
+
 from benchmarks.rig import child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.stage import Stage, stage
-from rateway.simulator.faults import Fault
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.world_dispatch import WorldOptions
 
 # (shards, events a second of each)
 LOADS = ((1000, 5.0), (64, 50.0))

@@ -1,4 +1,4 @@
-"""A whole worker on `rateway.client`: each event once, the cache asked, a command answered.
+"""A whole worker on `rateway_client`: each event once, the cache asked, a command answered.
 
     pip install "rateway[client]"
     AMQP_URI=amqp://guest:guest@localhost/ python examples/worker_client.py
@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 
-from rateway.client import CommandError, Event, Worker
+from rateway_client import CommandError, Event, Worker
 
 CLUSTER = int(os.environ.get("CLUSTER", "1"))
 

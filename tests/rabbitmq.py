@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-
 from rateway.demo.broker import PrivateBroker
 
 _numbers = itertools.count(1)

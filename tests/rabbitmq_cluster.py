@@ -18,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 from rateway.demo.broker import PrivateBroker
+
 from tests.rabbitmq import Broker, programs_of
 
 NODES = 3

@@ -34,7 +34,7 @@ def marks(source: str) -> Iterator[str]:
 
 def covered() -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+    for path in sorted([*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("packages/*/tests/**/test_*.py")]):
         for number in marks(path.read_text()):
             found[number].append(str(path.relative_to(ROOT)))
     return found

@@ -7,15 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-
 from rateway.cli import COMMANDS
 from rateway.config.table import ROWS
-from rateway.contract.errors import ErrorCode
-from rateway.contract.messages import OWN_KEYS
-from rateway.contract.queries import QUERY_TYPES
+from rateway_protocol.contract.errors import ErrorCode
+from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.contract.queries import QUERY_TYPES
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/README.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]*))?\)|\]\(#([^)]+)\)")
 
 
@@ -70,7 +69,7 @@ def test_the_queries_are_all_described() -> None:
 
 def test_no_source_refers_to_a_document_that_is_not_there() -> None:
     missing = set()
-    for path in [*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py")]:
+    for path in [*ROOT.glob("packages/**/*.py"), *ROOT.glob("tests/**/*.py")]:
         for name in re.findall(r"\bdocs/[a-z_]+\.(?:md|toml)\b", path.read_text()):
             if not (ROOT / name).exists():
                 missing.add(name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
+from rateway_simulator.gateway import wire
 
 from benchmarks.path.__main__ import Variant
 from benchmarks.peers import build
 from benchmarks.peers.__main__ import variants
 from benchmarks.peers.client import Frames
-from rateway.simulator import wire
 
 TEXT, BINARY, PING = 1, 2, 9
 

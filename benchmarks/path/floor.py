@@ -15,12 +15,12 @@ import sys
 import time
 
 from backports import zstd
+from rateway.runtime.runner.wakeup_batching import GATHER_S
+from rateway_protocol.discord.envelope import decode_fast
+from rateway_simulator.gateway import wire
 from zlib_ng import zlib_ng
 
 from benchmarks.rig.streams import Recipe, Stream, recorded
-from rateway.discord.envelope import decode_fast
-from rateway.runtime.gathering import GATHER_S
-from rateway.simulator import wire
 
 # Bytes that one read of a socket brings when there is more: as in picows.
 READ = 64 * 1024

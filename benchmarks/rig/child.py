@@ -60,7 +60,7 @@ class Child:
             cwd=ROOT,
             env={
                 "PATH": os.environ["PATH"],
-                "PYTHONPATH": f"{ROOT}/src:{ROOT}",
+                "PYTHONPATH": str(ROOT),
                 # Its memory is measured, and profilers look into it.
                 "RATEWAY_DEBUGGABLE": "1",
                 **(environment or {}),
@@ -199,13 +199,13 @@ def status(folder: Path, environment_path: str = "state") -> dict[str, Any]:
     """What ``rateway status --json`` says; empty when nobody answers."""
     import asyncio
 
-    from rateway.transports import control
+    from rateway.transports import control_socket
 
     try:
         found: dict[str, Any] = msgspec.json.decode(
-            asyncio.run(control.ask(folder / environment_path, "status"))
+            asyncio.run(control_socket.ask(folder / environment_path, "status"))
         )
-    except (control.ControlError, msgspec.DecodeError):
+    except (control_socket.ControlError, msgspec.DecodeError):
         return {}
     return found
 

@@ -20,8 +20,9 @@ import sys
 import time
 from typing import Any
 
+from rateway_simulator.world.people import BOT_ID
+
 from benchmarks.rig.streams import Packed, Recipe, Stream, pack, recorded
-from rateway.simulator.people import BOT_ID
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Bytes of frames in one write when all goes out as fast as it is taken.

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rateway.form import form
+from rateway.native.form import form
 
 # Whose versions decide a figure.
 PARTS = ("backports.zstd", "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard")
@@ -128,7 +128,7 @@ def facts() -> dict[str, Any]:
         "form": form(),
         "versions": {name: metadata.version(name) for name in PARTS},
         "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--", "src")),
+        "changed": bool(_git("status", "--porcelain", "--", "packages")),
     }
 
 

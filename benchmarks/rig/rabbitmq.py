@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from benchmarks.rig import machine
 from rateway.demo.broker import PrivateBroker
+
+from benchmarks.rig import machine
 
 Counter = Callable[[], int]
 # Messages that a queue keeps: what nobody reads must not fill the disk.

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.server import Simulator
 
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child, Hung
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.server import Simulator
-from rateway.transports import control
+from rateway.transports import control_socket
 
 LOOK = 0.05
 Status = dict[str, Any]
@@ -35,8 +35,8 @@ class Stage:
     async def status(self) -> Status:
         """What ``rateway status`` would show; empty while nobody answers."""
         try:
-            found: Status = msgspec.json.decode(await control.ask(self.folder / "state", "status"))
-        except (control.ControlError, msgspec.DecodeError):
+            found: Status = msgspec.json.decode(await control_socket.ask(self.folder / "state", "status"))
+        except (control_socket.ControlError, msgspec.DecodeError):
             return {}
         return {} if "error" in found else found
 

@@ -15,14 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
-
-from rateway.discord.intents import ALL
-from rateway.simulator import wire
-from rateway.simulator.gateway import encode
-from rateway.simulator.people import TOKEN
-from rateway.simulator.sessions import message
-from rateway.simulator.world import World
-from rateway.simulator.world_dispatch import WorldOptions
+from rateway_protocol.discord.intents import ALL
+from rateway_simulator.gateway import wire
+from rateway_simulator.gateway.gateway import encode
+from rateway_simulator.gateway.sessions import message
+from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.people import TOKEN
+from rateway_simulator.world.world import World
 
 __all__ = ["INTENTS", "TOKEN", "Packed", "Recipe", "pack", "recorded"]
 

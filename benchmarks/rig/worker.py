@@ -22,8 +22,7 @@ from pamqp import commands as spec
 from pamqp import frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
-
-from rateway.discord.events import DOCUMENTED
+from rateway_protocol.discord.events import DOCUMENTED
 
 MESSAGE_ID = re.compile(rb"[0-9a-f]{32}:(\d+):(\d+)")
 # Between two messages of its own.

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rateway.runtime.monitoring.http_views import HttpViews
+from tests.http.fleet import Fleet, served
 
-from rateway.runtime.observatory import Observatory
 from tests.aio import run
 from tests.browser.chromium import Page, browser
-from tests.http.fleet import Fleet, served
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 TILES = "document.querySelectorAll('#clusters .tile{}').length"
@@ -360,7 +360,7 @@ def test_pictures_of_a_healthy_moment_and_of_a_fault(tmp_path: Path) -> None:
         assert (IMAGES / name).exists()
 
 
-async def lived(observatory: Observatory, fleet: Fleet) -> None:
+async def lived(observatory: HttpViews, fleet: Fleet) -> None:
     """A quarter of an hour behind it."""
     now, wall = time.monotonic() - 900, time.time() - 900
     for step in range(180):

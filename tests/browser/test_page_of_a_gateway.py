@@ -7,12 +7,13 @@ import contextlib
 import socket
 from pathlib import Path
 
+from tests.http.fleet import get
+from tests.simulator.running import fault
+
 from tests.aio import run
 from tests.browser.chromium import browser
 from tests.e2e.harness import stage
-from tests.http.fleet import get
 from tests.rabbitmq import Broker
-from tests.simulator.running import fault
 
 LIVE = "document.querySelectorAll('#clusters .tile.live').length"
 VERDICT = "document.querySelector('#verdict').className"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import aio_pika
 from aio_pika.exceptions import ChannelNotFoundEntity
-
-from rateway.contract import topology
 from rateway.demo.relay import Relay
-from rateway.simulator.faults import Fault
+from rateway_protocol.contract import topology
+from rateway_simulator.faults import Fault
+
 from tests.chaos.ground import BUFFER, RATE, SHARDS, Ground, arrived, send
 from tests.chaos.machine import disk_full, immutable
 from tests.chaos.plan import CODES, LOSING_CODES, Step

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import lmdb
 import msgspec
-
-from rateway.contract.messages import Gap
 from rateway.demo.relay import Relay
-from rateway.simulator.ledger import SessionRecord
-from rateway.simulator.operations import ENDED_BY_CLIENT
+from rateway_protocol.contract.messages import Gap
+from rateway_simulator.gateway.operations import ENDED_BY_CLIENT
+from rateway_simulator.judge.ledger import SessionRecord
+
 from tests.chaos.machine import Clock, children
 from tests.e2e.harness import Json, Stage, stage
 from tests.e2e.witness import sessions_of, written_down

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from rateway_simulator.judge.ledger import SessionRecord
 
-from rateway.simulator.ledger import SessionRecord
 from tests.chaos.faults import FAULTS
 from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_discord, ground, stored
 from tests.chaos.machine import cannot_be_read_only

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from rateway.contract import messages, topology
-from rateway.contract.commands import ALLOWED
-from rateway.contract.errors import ErrorCode
-from rateway.contract.queries import DEFAULT_LIMIT, MAX_LIMIT, MAX_QUERIES, QUERY_TYPES
+from rateway_protocol.contract import messages, topology
+from rateway_protocol.contract.commands import ALLOWED
+from rateway_protocol.contract.errors import ErrorCode
+from rateway_protocol.contract.queries import DEFAULT_LIMIT, MAX_LIMIT, MAX_QUERIES, QUERY_TYPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "contract.md").read_text("utf-8")
 OWN = (messages.ShardStatus, messages.Gap, messages.Oversize, messages.Refused, messages.GuildLeft)

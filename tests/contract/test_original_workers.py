@@ -14,10 +14,10 @@ import aio_pika
 import pamqp.encode
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
-
 from rateway.demo.children import Child
 from rateway.demo.steering import Steering
-from rateway.discord.snowflake import shard_of
+from rateway_protocol.discord.snowflake import shard_of
+
 from tests.aio import run
 from tests.e2e.harness import LOOK, Json, Stage, stage
 from tests.e2e.witness import witness

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from rateway.config.table import ROWS
-from rateway.runtime import metrics
+from rateway.runtime.monitoring import metrics
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

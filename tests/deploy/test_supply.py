@@ -32,7 +32,9 @@ def test_what_runs_and_what_builds_it_are_the_same_in_all_lists() -> None:
         dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE)) for name in FILES
     )
     assert {name: dev.get(name) for name in runtime | build} == runtime | build
-    backend = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    backend = tomllib.loads((ROOT / "packages/gateway/pyproject.toml").read_text())["build-system"][
+        "requires"
+    ]
     assert {re.split(r"\W", each)[0].lower() for each in backend} <= set(build)
 
 
@@ -48,7 +50,8 @@ def test_a_bill_of_materials_names_all_that_runs(tmp_path: Path) -> None:
     """As `tools/release` makes it, here of the environment that the tests run in."""
     out = tmp_path / "bom.json"
     program = Path(sys.executable).parent / "cyclonedx-py"
-    words = ["environment", "--of", "JSON", "--pyproject", "pyproject.toml", "-o", str(out), sys.executable]
+    project = "packages/gateway/pyproject.toml"
+    words = ["environment", "--of", "JSON", "--pyproject", project, "-o", str(out), sys.executable]
     subprocess.run([program, *words], cwd=ROOT, check=True, capture_output=True, timeout=300)
     listed = {
         re.sub(r"[._]", "-", each["name"].lower()): each for each in json.loads(out.read_text())["components"]

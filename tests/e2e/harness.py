@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-
 from rateway.demo.audit import Audit, Receipts, audit
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.fleet.layout import Layout
-from rateway.simulator.options import SimulatorOptions
-from rateway.simulator.server import Simulator
-from rateway.simulator.world_dispatch import WorldOptions
-from rateway.transports import control
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.server import Simulator
+from rateway_simulator.world.dispatch import WorldOptions
+
+from rateway.transports import control_socket
 from tests.rabbitmq import Broker
 
 #: Between two looks at something that announces itself nowhere, seconds.
@@ -58,8 +58,8 @@ class Gateway(Child):
     async def status(self) -> Json | None:
         """What `rateway status` would show; None while nothing answers."""
         try:
-            found: Json = msgspec.json.decode(await control.ask(self.state_dir, "status"))
-        except (control.ControlError, msgspec.DecodeError):
+            found: Json = msgspec.json.decode(await control_socket.ask(self.state_dir, "status"))
+        except (control_socket.ControlError, msgspec.DecodeError):
             return None
         return None if "error" in found else found
 

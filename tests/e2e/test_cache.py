@@ -8,8 +8,8 @@ import aio_pika
 import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from rateway_client import QueryError, Worker
 
-from rateway.client import QueryError, Worker
 from tests.aio import run
 from tests.e2e.harness import Stage, stage
 from tests.rabbitmq import Broker

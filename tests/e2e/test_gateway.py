@@ -8,8 +8,8 @@ import aio_pika
 import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from rateway_simulator.faults import Fault
 
-from rateway.simulator.faults import Fault
 from tests.aio import run
 from tests.e2e.harness import Json, stage
 from tests.rabbitmq import Broker

@@ -8,8 +8,8 @@ import aio_pika
 import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from rateway_simulator.world.dispatch import Dispatch
 
-from rateway.simulator.world_dispatch import Dispatch
 from tests.aio import run
 from tests.e2e import harness
 from tests.e2e.harness import stage

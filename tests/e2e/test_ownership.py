@@ -9,8 +9,8 @@ from typing import Self
 
 import aio_pika
 import pytest
-
 from rateway.demo.relay import Relay
+
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
 from tests.e2e.witness import all_live, relayed, sessions_of

@@ -9,8 +9,8 @@ from typing import Any
 import aio_pika
 import msgspec
 import pytest
+from rateway_simulator.world.dispatch import Dispatch
 
-from rateway.simulator.world_dispatch import Dispatch
 from tests.aio import run
 from tests.e2e.harness import Stage, stage
 from tests.rabbitmq import Broker

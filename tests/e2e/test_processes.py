@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway_simulator.faults import Fault
+from rateway_simulator.judge.ledger import Entry
 
-from rateway.simulator.faults import Fault
-from rateway.simulator.ledger import Entry
-from rateway.transports import control
+from rateway.transports import control_socket
 from tests.aio import run
 from tests.e2e.harness import LOOK, Gateway, Stage, stage
 from tests.e2e.witness import all_live, sessions_of, witness
@@ -26,7 +26,7 @@ from tests.rabbitmq import Broker
 IMPATIENT = """
 import sys
 from rateway.cli import main
-from rateway.runtime import crew
+from rateway.runtime.supervisor import supervisor as crew
 crew.HANGS_AFTER_S = 2.0
 sys.exit(main([]))
 """
@@ -278,7 +278,7 @@ def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
             await other.start()
             try:
                 await other.logged("another gateway reads rateway-incoming-2")
-                answer = msgspec.json.decode(await control.ask(it.gateway.state_dir, "drain", "2"))
+                answer = msgspec.json.decode(await control_socket.ask(it.gateway.state_dir, "drain", "2"))
                 assert "cluster 2" in answer["ok"]
                 await it.gateway.logged("cluster 2 is given up for another gateway")
                 await other.until(lambda status: len(status["shards"]) == 2 and all_live(status))
@@ -286,7 +286,7 @@ def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
                     lambda status: [c["cluster"] for c in status["clusters"]] == [1]
                 )
                 assert {shard["state"] for shard in status["shards"]} == {"live"}
-                again = msgspec.json.decode(await control.ask(it.gateway.state_dir, "drain", "2"))
+                again = msgspec.json.decode(await control_socket.ask(it.gateway.state_dir, "drain", "2"))
                 assert "does not run here" in again["error"]
                 # Its former worker, started anew, leaves the cluster alone.
                 os.kill((await workers(it.gateway))["worker 2"], signal.SIGKILL)

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-
 from rateway.demo.collector import Collector
+
 from tests.aio import run
 from tests.e2e.harness import LOOK, Json, Stage, stage
 from tests.e2e.witness import all_live

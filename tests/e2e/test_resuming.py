@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
 from rateway.demo.audit import audit
-from rateway.simulator.connection import Connection
-from rateway.simulator.faults import Fault
-from rateway.simulator.gateway import Gateway as SimulatedGateway
-from rateway.simulator.people import TOKEN
-from rateway.simulator.sessions import Session
+from rateway_simulator.faults import Fault
+from rateway_simulator.gateway.connection import Connection
+from rateway_simulator.gateway.gateway import Gateway as SimulatedGateway
+from rateway_simulator.gateway.sessions import Session
+from rateway_simulator.world.people import TOKEN
+
 from tests.aio import run
 from tests.e2e.harness import stage
 from tests.e2e.witness import all_live, all_settled, relayed, sessions_of, witness, written_down

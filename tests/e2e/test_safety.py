@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-
 from rateway.hardening import ENDING
+
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
 from tests.e2e.witness import all_live

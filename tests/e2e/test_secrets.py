@@ -11,12 +11,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
+from tests.simulator.running import fault
 
 from tests.aio import run
 from tests.browser.test_page_of_a_gateway import free_port
 from tests.e2e.harness import Stage, stage
 from tests.rabbitmq import Broker
-from tests.simulator.running import fault
 
 TOKEN = "MTMxMzg5MjUyOTU3MzIwMDc2Nw.Gmarked.never-show-this-token-0123456789abcdef"
 PASSWORD = "never show/this:pass@word"
@@ -175,7 +175,7 @@ def test_no_mistake_in_a_configuration_shows_a_secret(tmp_path: Path) -> None:
     async def one(words: list[str], changes: dict[str, str]) -> None:
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **good, **changes}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rateway", *words, env=environment, cwd=Path(__file__).parents[2] / "src",
+            sys.executable, "-m", "rateway", *words, env=environment, cwd=Path(__file__).parents[2],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await asyncio.wait_for(process.communicate(), 30.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.http.test_service import Ear
+
 from tests.aio import run
 from tests.browser.test_page_of_a_gateway import free_port
 from tests.e2e.harness import stage
-from tests.http.test_service import Ear
 from tests.rabbitmq import Broker
 
 

@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-
 from rateway.transports.state import StateDir
+
 from tests.aio import run
 from tests.e2e.harness import Gateway
 

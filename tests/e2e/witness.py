@@ -18,11 +18,11 @@ import aio_pika
 import lmdb
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
-
-from rateway.cache.applied import SessionRecord
-from rateway.contract.messages import OWN_KEYS
 from rateway.demo.relay import Relay
-from rateway.discord.events import DOCUMENTED
+from rateway.native.objects.applied import SessionRecord
+from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.discord.events import DOCUMENTED
+
 from tests.rabbitmq import Broker
 
 Json = dict[str, Any]

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 import uvloop
+from rateway_simulator.world.dispatch import WorldOptions
 
-from rateway.simulator.world_dispatch import WorldOptions
 from tests.e2e.harness import Stage, stage
 from tests.e2e.witness import Witness, all_live, all_settled, relayed, witness
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway_simulator.gateway.limits import Window
+from rateway_simulator.gateway.sessions import Session
+from rateway_simulator.server import Simulator
 
-from rateway.simulator.limits import Window
-from rateway.simulator.server import Simulator
-from rateway.simulator.sessions import Session
 from tests.aio import run
 from tests.e2e.harness import Stage, stage
 from tests.e2e.witness import all_live, witness

@@ -1,0 +1,38 @@
+"""Fixtures and settings that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from rateway.demo.broker import PrivateBroker
+
+from rateway import logs
+from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
+
+# The machine is shared, so an example's time says nothing; a failing example is printed and reproducible.
+settings.register_profile(
+    "rateway", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("rateway")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_secret_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test tells the log to hide is no secret in the next."""
+    monkeypatch.setattr(logs, "_hidden", logs._Hidden())
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[PrivateBroker]:
+    """The session's RabbitMQ node. Tests that only need a place to publish take `broker` instead."""
+    with private_rabbitmq() as node:
+        yield node
+
+
+@pytest.fixture
+def broker(rabbitmq: PrivateBroker) -> Iterator[Broker]:
+    """A fresh virtual host: `broker.uri`; the node itself may be stopped, killed and restarted through it."""
+    with fresh_vhost(rabbitmq) as each:
+        yield each

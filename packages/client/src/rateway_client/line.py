@@ -1,0 +1,168 @@
+"""How is a connection to the broker kept? It is dialled again for ever, and set up anew each time.
+
+aio-pika's own robust connection restores channel by channel and cannot say that a request under way is lost; here one
+broken part ends the whole connection, and whoever waits on it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.connection import make_url
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    AuthenticationError,
+    ChannelPreconditionFailed,
+    ProbableAuthenticationError,
+)
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ConnectionNotAllowed
+from yarl import URL
+
+from rateway_client.errors import BrokerUnavailable
+from rateway_client.sound_frames import SoundFrames, Unreadable
+
+__all__ = ["FAILURES", "Broken", "Line", "dialled", "watched"]
+
+log = logging.getLogger(__name__)
+
+#: What a broker that is away, or goes away, raises in aio-pika; its RuntimeError is aiormq's for a closed channel.
+FAILURES: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
+# Somebody has to change something: a password, permissions, or a queue that was declared with other settings.
+_REFUSALS: Final = (
+    AuthenticationError,
+    ProbableAuthenticationError,
+    ConnectionNotAllowed,
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelPreconditionFailed,
+    ssl.SSLCertVerificationError,
+)
+# A broker that boots takes connections and lets them wait.
+_DIAL_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.2
+_MOST_PAUSE_S: Final = 5.0
+
+#: Called when any part of the connection has broken: the whole of it is dialled anew.
+Broken: TypeAlias = Callable[[], None]
+
+
+class Line:
+    """One connection. ``opened(connection, broken)`` sets it up, ``lost()`` is told of its end, each time anew."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        name: str,
+        ssl_context: ssl.SSLContext | None,
+        opened: Callable[[AbstractConnection, Broken], Awaitable[None]],
+        lost: Callable[[], None],
+        unreadable: Unreadable,
+    ) -> None:
+        """*name* is what the broker's management page shows; *unreadable* is told of messages that are not sound."""
+        self._frames = SoundFrames(unreadable)
+        self._uri = uri
+        self._name = name
+        self._ssl_context = ssl_context
+        self._opened = opened
+        self._lost = lost
+        self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._trouble = "it has not answered yet"
+
+    async def began(self, patience: float) -> None:
+        """Wait for the first connection, *patience* seconds at most. Raises BrokerUnavailable with the reason."""
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.shield(self._began)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"no connection to the broker in {patience:g} s: {self._trouble}"
+            ) from None
+
+    async def run(self) -> None:
+        """Keep it until cancelled. Returns when the broker refuses the very first one: :meth:`began` raises that."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._hold()
+                log.warning("the connection to the broker broke; connecting again", extra={"action": "lost"})
+                pause = _FIRST_PAUSE_S
+            except _REFUSALS as error:
+                self._trouble = f"it refuses: {_words(error)}"
+                if not self._began.done():
+                    self._began.set_exception(BrokerUnavailable(f"the broker refuses: {_words(error)}"))
+                    return
+                log.error("the broker refuses: %s", _words(error), extra={"action": "refused"})
+                pause = _MOST_PAUSE_S
+            except FAILURES as error:
+                self._trouble = _words(error)
+                log.warning("the broker does not answer: %s", self._trouble, extra={"action": "away"})
+                pause = min(_MOST_PAUSE_S, pause * 2)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _hold(self) -> None:
+        """One connection's life; returns when it is lost."""
+        connection = await dialled(
+            self._uri, timeout=_DIAL_S, name=self._name, ssl_context=self._ssl_context, frames=self._frames
+        )
+        ended = asyncio.Event()
+        try:
+            connection.close_callbacks.add(lambda *_facts: ended.set())
+            async with asyncio.timeout(_DIAL_S):
+                await self._opened(connection, ended.set)
+            if not self._began.done():
+                self._began.set_result(None)
+            await ended.wait()
+        finally:
+            self._lost()
+            await connection.close()
+
+
+async def dialled(
+    url: str | URL,
+    *,
+    timeout: float,
+    name: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    frames: SoundFrames | None = None,
+) -> AbstractConnection:
+    """An open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
+
+    `aio_pika.connect` leaves an object of a failed dial behind that nobody can close: whichever thread collects it
+    begins a `close` that nobody awaits. *name* is what the broker's management page shows. *frames*: what cannot be
+    read in a message is left out of it, and so is what no event or answer of the gateway's has.
+    """
+    connection = aio_pika.Connection(
+        make_url(url),
+        ssl_context=ssl_context,
+        client_properties=None if name is None else {"connection_name": name},
+    )
+    if frames is not None:
+        connection.kwargs["transport_factory"] = frames
+    try:
+        await connection.connect(timeout=timeout)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def watched(connection: AbstractConnection, broken: Broken, *, confirms: bool) -> AbstractChannel:
+    """A channel whose end, or the broker's cancelling of a consumer on it, is the connection's."""
+    channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+    channel.close_callbacks.add(lambda *_facts: broken())
+    underlay = await channel.get_underlay_channel()
+    # The queue was deleted, or its node went away: nothing would come any more.
+    underlay.on_consumer_cancel_callbacks.add(lambda _frame: broken())
+    return channel
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,193 @@
+"""How is the gateway asked, and how is its answer found? AMQP's direct reply-to, one correlation id a request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aio_pika
+import msgspec
+from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    ChannelInvalidStateError,
+    DeliveryError,
+    PublishError,
+)
+from rateway_protocol.contract import topology
+from rateway_protocol.contract.errors import STATUS_HEADER, ErrorCode, Status
+
+from rateway_client.errors import ConnectionLost, NoAnswer
+from rateway_client.line import Broken, watched
+
+__all__ = ["Answer", "Requests"]
+
+log = logging.getLogger(__name__)
+
+# RabbitMQ's pseudo-queue: the answer goes straight to the channel that asked, without a queue in between.
+# https://www.rabbitmq.com/docs/direct-reply-to
+_REPLY_TO: Final = "amq.rabbitmq.reply-to"
+_UNKNOWN_FATE: Final = (
+    "the connection to the broker broke before the answer came: the command may have been sent or not"
+)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came back: the ``status`` of its header, and its body as JSON (None for an empty one)."""
+
+    status: str
+    body: Any
+
+
+class _Lost(Exception):
+    """The connection has ended while an answer was awaited."""
+
+
+class Requests:
+    """The asking side of a worker. Give :meth:`opened` and :meth:`lost` to a :class:`rateway_client.line.Line`."""
+
+    def __init__(self, cluster: int) -> None:
+        self._cluster = cluster
+        self._exchange: AbstractExchange | None = None
+        self._up = asyncio.Event()
+        #: Set when the present connection has ended.
+        self.gone = asyncio.Event()
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        #: Answers that were no JSON.
+        self.unreadable = 0
+        #: The connection while there is one, for further channels; :attr:`up` says when.
+        self.connection: AbstractConnection | None = None
+
+    async def opened(self, connection: AbstractConnection, broken: Broken) -> None:
+        """A new connection: requests can be published on it, and answers come."""
+        channel = await watched(connection, broken, confirms=True)
+        self._exchange = await channel.declare_exchange(
+            topology.exchange(self._cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
+        )
+        replies = await channel.get_queue(_REPLY_TO, ensure=False)
+        await replies.consume(self._answered, no_ack=True)
+        self.gone = asyncio.Event()
+        self.connection = connection
+        self._up.set()
+
+    def lost(self) -> None:
+        """The connection has ended: whoever waits for an answer on it is told."""
+        self._up.clear()
+        self.gone.set()
+        self._exchange = self.connection = None
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(_Lost())
+
+    def close(self) -> None:
+        """No connection will come any more: requests fail with ConnectionLost."""
+        self._closed = True
+        self.lost()
+        self._up.set()
+
+    async def up(self) -> AbstractConnection:
+        """Wait for a connection. Raises ConnectionLost when the worker was closed."""
+        while self.connection is None:
+            if self._closed:
+                raise ConnectionLost("the worker was closed")
+            await self._up.wait()
+        return self.connection
+
+    async def ask(
+        self,
+        key: str,
+        body: bytes,
+        headers: Mapping[str, Any],
+        *,
+        expires: float,
+        patience: float,
+        repeatable: bool,
+    ) -> Answer:
+        """Publish a request and wait for its answer.
+
+        *expires* seconds are the request's own deadline, *patience* is ours. When the connection breaks, a
+        *repeatable* request is asked again on the next one, any other raises ConnectionLost unless it cannot have
+        been published. Raises NoAnswer.
+        """
+        loop = asyncio.get_running_loop()
+        void_at = loop.time() + expires
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    await self.up()
+                    gone = self.gone
+                    try:
+                        return await self._once(key, body, headers, max(0.001, void_at - loop.time()))
+                    except _Lost:
+                        if not repeatable:
+                            raise ConnectionLost(_UNKNOWN_FATE) from None
+                    except ChannelInvalidStateError:
+                        # Nothing was written: the channel had been closed before.
+                        log.debug("a request waits for the next connection")
+                    await gone.wait()
+        except NoAnswer:
+            raise
+        except TimeoutError:
+            why = "no connection to the broker" if self.connection is None else "no gateway has answered"
+            raise NoAnswer(f"no answer within {patience:g} s: {why}") from None
+
+    async def _once(self, key: str, body: bytes, headers: Mapping[str, Any], expires: float) -> Answer:
+        """Ask on this connection. Raises _Lost, ChannelInvalidStateError (nothing was written) and NoAnswer."""
+        assert self._exchange is not None
+        correlation_id = format(next(self._numbers), "x")
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation_id] = waiting
+        message = aio_pika.Message(
+            body,
+            headers=dict(headers),
+            content_type="application/json",
+            correlation_id=correlation_id,
+            reply_to=_REPLY_TO,
+            expiration=expires,
+        )
+        try:
+            await self._exchange.publish(message, key, mandatory=True)
+            return await waiting
+        except PublishError:
+            raise NoAnswer(f"no gateway has run cluster {self._cluster} on this broker") from None
+        except DeliveryError as error:
+            raise NoAnswer(f"the broker does not take requests of cluster {self._cluster}: {error}") from None
+        except ChannelInvalidStateError:
+            raise
+        except CONNECTION_EXCEPTIONS:
+            raise _Lost from None
+        except asyncio.CancelledError:
+            # aiormq cancels what waits on a connection that ends; nobody has cancelled us.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _Lost from None
+        finally:
+            del self._waiting[correlation_id]
+            if not waiting.cancel() and not waiting.cancelled():
+                # Looked at, lest asyncio report one that nobody awaited any more.
+                waiting.exception()
+
+    async def _answered(self, message: AbstractIncomingMessage) -> None:
+        waiting = self._waiting.get(message.correlation_id or "")
+        if waiting is None or waiting.done():
+            return
+        status = str(message.headers.get(STATUS_HEADER, Status.OK.value))
+        try:
+            body = msgspec.json.decode(message.body) if message.body else None
+        # Not JSON, not UTF-8, nested too deep: all that msgspec raises.
+        except (ValueError, RecursionError) as error:
+            self.unreadable += 1
+            waiting.set_result(_unreadable(error))
+            return
+        waiting.set_result(Answer(status, body))
+
+
+def _unreadable(error: Exception) -> Answer:
+    what = {"code": ErrorCode.INTERNAL.value, "message": f"the answer is no JSON: {error}"}
+    return Answer(Status.ERROR.value, {"error": what})

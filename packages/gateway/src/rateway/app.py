@@ -1,0 +1,114 @@
+"""The composition root: settings in, exit code out. The only place that constructs and connects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import uvloop
+
+from rateway import __version__, hardening, logs
+from rateway.config import ConfigurationError, Settings, load
+from rateway.native.form import form
+from rateway.runtime.gateway import EX_CONFIG, Gateway
+from rateway.runtime.ignored_signals import say_ignored_signals
+from rateway.runtime.maintenance import Maintenance
+from rateway.runtime.monitoring.progress import Reporter
+from rateway.runtime.monitoring.service_manager import keep_informed
+from rateway.runtime.runner.garbage import tune_garbage_collection
+from rateway.transports import control_socket
+from rateway.transports.state import StateDir, StateError, refuse_foreign
+from rateway.transports.systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+__all__ = ["run"]
+
+# sysexits.h, EX_TEMPFAIL: a restarter should try again.
+EX_TEMPFAIL = 75
+
+
+def run(settings: Settings) -> int:
+    """Run the gateway until it is told to stop; the process's exit code.
+
+    0, 75 when another start may succeed (the disk is full), or 78 for what a person must change.
+    """
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    log.info("rateway %s, %s", __version__, form(), extra={"action": "start"})
+    tune_garbage_collection()
+    # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hardening.ignore_ending_signals()
+    try:
+        return uvloop.run(_run(settings))
+    except StateError as error:
+        log.critical("%s", error, extra={"action": "state"})
+        return EX_TEMPFAIL if error.passing else EX_CONFIG
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _run(settings: Settings) -> int:
+    say_ignored_signals(asyncio.get_running_loop())
+    with StateDir.open(settings.state_dir) as state:
+        if settings.cache_path is not None:
+            refuse_foreign(settings.cache_path, "CACHE_PATH")
+        await state.lock(lambda pid: _say_wait(settings, pid))
+        gateway = Gateway(settings, state)
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, lambda: gateway.stop(end_sessions=state.take_end_sessions()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
+        reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
+        async with control_socket.serve(state.path, reporter.answer):
+            maintenance = Maintenance(reporter.status, gateway.renewal())
+            work = [reporter.run(), maintenance.run(), *_watched(settings, reporter)]
+            beside = [asyncio.create_task(each) for each in work]
+            try:
+                return await gateway.run()
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside, timeout=2.0)
+
+
+def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, Any, None]]:
+    """What shows the gateway to the outside: history, HTTP, the service manager. Loaded only where it is wanted."""
+    manager = Notifier.of(os.environ)
+    if settings.http_address is None and manager is None:
+        return
+    from rateway.runtime.monitoring.http_views import HttpViews
+
+    http_views = HttpViews(reporter, patience_s=settings.resume_patience)
+    if settings.http_address is not None:
+        from rateway.transports.http.server import HttpServer
+
+        yield http_views.run()
+        server = HttpServer(settings.http_address, settings.http_token, http_views.routes())
+        http_views.turned_away = server.turned_away
+        yield server.run()
+    if manager is not None:
+        yield keep_informed(manager, http_views.condition)
+
+
+async def _reload(gateway: Gateway, settings: Settings) -> None:
+    """SIGHUP: read the file and the environment again."""
+    try:
+        gateway.reload(load(settings.source, os.environ))
+    except ConfigurationError as error:
+        log.error("the changed configuration is not used: %s", error, extra={"action": "reload"})
+
+
+def _say_wait(settings: Settings, pid: int | None) -> None:
+    log.warning(
+        "another gateway%s uses STATE_DIR %s; waiting until it has left",
+        f" (pid {pid})" if pid else "",
+        settings.state_dir,
+        extra={"action": "lock"},
+    )

@@ -1,0 +1,256 @@
+"""What does the next event change? The door to the cache: once per event and session, whatever comes again.
+
+A shard's *applied* sequence is kept in the same transaction as the changes. What comes again at or below it changes
+nothing, so that counters stay right over replays; it only says once more what only the cache knows.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from rateway.cache.before import BEFORE
+from rateway.cache.policy import CachePolicy
+from rateway.cache.reducers import REDUCERS, Reducer, reducers
+from rateway.cache.repair import repaired
+from rateway.cache.storage import Storage, Table
+from rateway.cache.unread import Unread
+from rateway.cache.writer import CacheWriter
+from rateway.native.objects import is_text
+from rateway.native.objects.applied import INCARNATION, Applied
+from rateway.native.objects.fields import UNREADABLE, Unreadable, fields, fields_inside, join, snowflake
+
+__all__ = ["Cache", "Usual"]
+
+# What reading a payload may raise, whatever is in it. (A mistake of the gateway's own raises other things.)
+PAYLOAD_FAULTS = (
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    msgspec.MsgspecError,
+)
+
+_POSITION = struct.Struct(">Q")
+_SHARD = struct.Struct(">I")
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What the short cut of usual events needs of a cache (``cache.plain.Door``)."""
+
+    writer: CacheWriter
+    positions: dict[int, int]
+    dirty: set[int]
+    reducers: Mapping[str, Reducer]
+    presences: bool
+    """Whether presences are kept as they come."""
+    voices: bool
+    """Whether voice states are kept."""
+    members: bool
+    """Whether a voice state says something of the member in it."""
+    tells: bool
+    """Whether a message tells only its channel's newest one, and, if ``hears``, something of its author and member."""
+    hears: bool
+    """Whether messages, typing and (``reactions``) reactions say something of the member in them."""
+    reactions: bool
+
+
+class _Session(msgspec.Struct, gc=False):
+    session_id: str
+
+
+_session = msgspec.json.Decoder(_Session).decode
+
+
+class Cache:
+    """One cluster's cache, written by one."""
+
+    def __init__(self, storage: Storage, policy: CachePolicy, unread: Unread | None = None) -> None:
+        """``unread`` is the account to go on with, of a cache that this one takes the place of."""
+        self.policy = policy
+        self.storage = storage
+        self.writer = CacheWriter(storage, policy)
+        self.unread = Unread() if unread is None else unread
+        self._reducers = reducers(policy)
+        self._before = (
+            frozenset(name for name in policy.before if name in BEFORE) if policy.enabled else frozenset()
+        )
+        self._positions: dict[int, int] = {}
+        self._sessions: dict[int, str] = {}
+        self._dirty: set[int] = set()
+        for key, value in storage.scan(Table.APPLIED, b"", b"\xff" * 9):
+            shard_id = _SHARD.unpack(key)[0]
+            self._positions[shard_id] = _POSITION.unpack_from(value)[0]
+            self._sessions[shard_id] = value[8:].decode()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Event name → how many events of it could not be read in full. The events themselves go on."""
+        return self.unread.events
+
+    def usual(self) -> Usual:
+        """For the short cut of usual events."""
+        plain = "messages" not in self.writer.kept
+        hears = self.writer.takes_authors and plain
+        direct = {name for name, reducer in self._reducers.items() if reducer is REDUCERS[name][0]}
+        direct -= self._before
+        return Usual(
+            writer=self.writer,
+            positions=self._positions,
+            dirty=self._dirty,
+            reducers=self._reducers,
+            presences="PRESENCE_UPDATE" in direct
+            and self.policy.activities
+            and "presences" in self.writer.kept,
+            voices="VOICE_STATE_UPDATE" in direct and "voice_states" in self.writer.kept,
+            members=self.writer.takes_authors,
+            tells=plain and "MESSAGE_CREATE" in direct,
+            hears=hears and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
+            reactions=hears and "MESSAGE_REACTION_ADD" in direct,
+        )
+
+    def applied(self, shard_id: int) -> int:
+        """The highest sequence whose effect is in the cache."""
+        return max(0, self._positions.get(shard_id, 0))
+
+    def session_of(self, shard_id: int) -> str | None:
+        """The session that :meth:`applied` counts in."""
+        return self._sessions.get(shard_id)
+
+    def position_in(self, shard_id: int, session_id: str) -> int:
+        """The applied sequence of a stored session that is about to be resumed.
+
+        If the cache knows another session of that shard (its own record was never written), this one counts from 0.
+        """
+        if self._sessions.get(shard_id) != session_id:
+            self._sessions[shard_id] = session_id
+            self._positions[shard_id] = 0
+        return self.applied(shard_id)
+
+    def begin(self, shard_id: int, session_id: str) -> None:
+        """A new session begins, whose READY is the next event: nothing of it has been applied.
+
+        ``session_id`` is the gateway's own name of it: Discord's id, and more where Discord gives one id to several
+        sessions.
+        """
+        self._sessions[shard_id] = session_id
+        # A server may number READY 0.
+        self._positions[shard_id] = -1
+        self._dirty.add(shard_id)
+
+    def apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """Take one event in. Raises what the storage raises, and nothing for an odd payload.
+
+        What cannot be read is left out of it, counted and kept to be said (:attr:`unread`).
+        """
+        if name == "READY":
+            self._begin(shard_id, d)
+        positions = self._positions
+        if seq <= positions.get(shard_id, 0):
+            return self._again(seq, name, d) if name in ("GUILD_CREATE", "GUILD_DELETE") else None
+        positions[shard_id] = seq
+        reducer = self._reducers.get(name)
+        if reducer is None:
+            return None
+        self._dirty.add(shard_id)
+        writer = self.writer
+        writer.shard_id, writer.seq = shard_id, seq
+        raw = d if type(d) is bytes else bytes(d)
+        try:
+            if 10 in raw:  # a line break, as a number: looking for bytes in bytes raises and catches within
+                raw = msgspec.json.format(raw, indent=-1)
+            if not is_text(raw):
+                raise Unreadable("a string is no UTF-8")
+            result = self._reduce(reducer, name, raw)
+        except PAYLOAD_FAULTS as error:
+            return self._repair(reducer, name, raw, error)
+        if writer.left_out:
+            self._record(name, raw, writer.take_left_out(), applied=True)
+        return result
+
+    def _reduce(self, reducer: Reducer, name: str, raw: bytes) -> Applied | None:
+        if name not in self._before:
+            return reducer(self.writer, raw)
+        before = BEFORE[name](self.writer, fields(raw))
+        result = reducer(self.writer, raw)
+        return result if before is None else replace(result or Applied(), before=join(before))
+
+    def _repair(self, reducer: Reducer, name: str, raw: bytes, fault: Exception) -> Applied | None:
+        """Take in what can be read of an event that could not be read as it stands. A reducer that raised has written
+        nothing.
+        """
+        reasons = self.writer.take_left_out()
+        try:
+            sound = repaired(name, raw, reasons.append)
+            result = self._reduce(reducer, name, sound) if sound is not None and reasons else None
+            applied = sound is not None and bool(reasons)
+        except PAYLOAD_FAULTS as error:
+            fault, result, applied = error, None, False
+        reasons += self.writer.take_left_out()
+        if not reasons:
+            reasons.append(str(fault) if isinstance(fault, Unreadable) else type(fault).__name__)
+        self._record(name, raw, reasons, applied=applied)
+        return result
+
+    def refuse(self, shard_id: int, name: str, d: bytes | memoryview, error: Exception) -> None:
+        """Record an event that a mistake of the gateway's own kept out of the cache."""
+        self.writer.shard_id = shard_id
+        self._record(name, bytes(d), [f"a mistake of the gateway's ({type(error).__name__})"], applied=False)
+
+    def _record(self, name: str, raw: bytes, reasons: list[str], *, applied: bool) -> None:
+        found = fields_inside(raw)
+        guild_id = snowflake(
+            found.get("id" if name.startswith("GUILD_") and "guild_id" not in found else "guild_id")
+        )
+        guild = "" if guild_id is None else str(guild_id)
+        self.unread.record(name, reasons, self.writer.shard_id, guild, applied=applied)
+
+    def _begin(self, shard_id: int, d: bytes | memoryview) -> None:
+        """READY of a session that nobody has announced (:meth:`begin`), if it is another one than the shard's."""
+        try:
+            session_id = _session(d).session_id
+        except UNREADABLE:
+            return
+        known = self._sessions.get(shard_id)
+        if known is None or known.partition(INCARNATION)[0] != session_id:
+            self.begin(shard_id, session_id)
+
+    def _again(self, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """The cause of an event that was applied before."""
+        if not self.policy.enabled:
+            return None
+        found = fields_inside(d)
+        guild_id = snowflake(found.get("id"))
+        if guild_id is None:
+            return None
+        if found.get("unavailable") == msgspec.Raw(b"true"):
+            return Applied(cause="outage")
+        if name == "GUILD_DELETE":
+            return Applied(cause="left")
+        row = self.writer.guild_row(guild_id)
+        if row is None or row.cause not in ("start", "join", "available"):
+            return None
+        return Applied(cause=row.cause) if row.cause_seq == seq else Applied(cause="available")  # type: ignore[arg-type]
+
+    def flush(self) -> None:
+        """Before a commit: write down what is kept in memory in between, and tidy up a little."""
+        self.writer.entity_store.tidy()
+        for shard_id in self._dirty:
+            value = (
+                _POSITION.pack(max(0, self._positions[shard_id])) + self._sessions.get(shard_id, "").encode()
+            )
+            self.storage.put(Table.APPLIED, _SHARD.pack(shard_id), value)
+        if self._dirty:
+            self.writer.flush()
+        self._dirty.clear()
+
+    @property
+    def dirty(self) -> bool:
+        """Whether an event changed something, or could have, since the last :meth:`flush`, or something is untidy."""
+        return bool(self._dirty) or self.writer.entity_store.untidy

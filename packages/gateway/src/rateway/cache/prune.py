@@ -1,0 +1,111 @@
+"""What must go, or be doubted, though no event says so? Other settings, another layout, a write that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+from rateway_protocol.discord.snowflake import shard_of
+
+from rateway.cache.entity_store import MESSAGES, Kind
+from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
+from rateway.cache.slim import ALWAYS
+from rateway.cache.storage import Table
+from rateway.cache.writer import CacheWriter
+
+__all__ = ["adopt_policy", "mark_incomplete", "prune"]
+
+_KINDS_OF = {
+    "channels": (Kind.CHANNEL, Kind.SIDE),
+    "threads": (Kind.THREAD,),
+    "thread_members": (Kind.THREAD_MEMBER,),
+    "roles": (Kind.ROLE,),
+    "emojis": (Kind.EMOJI,),
+    "stickers": (Kind.STICKER,),
+    "members": (Kind.MEMBER,),
+    "presences": (Kind.PRESENCE,),
+    "voice_states": (Kind.VOICE_STATE,),
+    "stage_instances": (Kind.STAGE,),
+    "scheduled_events": (Kind.SCHEDULED_EVENT,),
+    "soundboard_sounds": (Kind.SOUND,),
+    "integrations": (Kind.INTEGRATION,),
+}
+
+
+def _kept(policy: CachePolicy) -> list[str]:
+    return sorted(kind for kind in KINDS if policy.keeps(kind))
+
+
+def adopt_policy(writer: CacheWriter) -> tuple[str, ...]:
+    """Make the store fit other settings: what is off now goes, what is on now is incomplete until guilds come anew."""
+    policy, old = writer.policy, written_policy(writer.reading)
+    kept = _kept(policy)
+    if old is None:
+        _write(writer, WrittenPolicy.of(policy))
+        return ()
+    if old.fingerprint == policy.fingerprint():
+        return ()
+    added = set(kept) - set(old.kinds)
+    if policy.activities and not old.activities and "presences" in kept:
+        added.add("presences")
+    for kind in ALWAYS:
+        if policy.choice(kind).outgrows(old.choice(kind)):
+            added.add("members" if kind == "users" else kind)
+    removed = set(old.kinds) - set(kept)
+    for kind in sorted(removed):
+        _drop(writer, kind)
+    stamp = writer.stamp()
+    added &= {*kept, "guilds"}
+    if "messages" in added:
+        # No snapshot brings them anew: those from now on are whole.
+        added.remove("messages")
+        _drop(writer, "messages")
+    lasting = {kind: at for kind, at in old.since.items() if kind in kept or kind == "guilds"}
+    _write(writer, WrittenPolicy.of(policy, lasting | dict.fromkeys(added, stamp)))
+    words = []
+    if removed:
+        words.append(f"the cache keeps no {', '.join(sorted(removed))} any more; what there was is dropped")
+    if added:
+        words.append(
+            f"the cache keeps {', '.join(sorted(added))}, or more of them, from now on; incomplete until each guild "
+            "comes anew"
+        )
+    return tuple(words)
+
+
+def _write(writer: CacheWriter, written: WrittenPolicy) -> None:
+    writer.storage.put(Table.META, b"policy", msgspec.msgpack.encode(written))
+
+
+def _drop(writer: CacheWriter, kind: str) -> None:
+    numbers = [row.number for _, row in writer.guild_rows() if row.number]
+    for number in numbers:
+        for entities in _KINDS_OF.get(kind, ()):
+            writer.entity_store.wipe(number, entities)
+    tables = {"messages": Table.MESSAGES, "users": Table.USERS, "channels": Table.TIPS}
+    if kind in tables:
+        for key, _ in list(writer.storage.scan(tables[kind], b"", b"\xff" * 17)):
+            writer.storage.delete(tables[kind], key)
+    if kind == "messages":
+        writer.counts[MESSAGES] = 0
+    if kind == "members":
+        for guild_id, row in list(writer.guild_rows()):
+            row.cached_members = 0
+            writer.save(guild_id, row)
+
+
+def mark_incomplete(writer: CacheWriter) -> None:
+    """A write was lost: every kind is incomplete until the guilds come anew."""
+    written = written_policy(writer.reading) or WrittenPolicy.of(writer.policy)
+    written.since = dict.fromkeys((*_kept(writer.policy), "guilds"), writer.stamp())
+    _write(writer, written)
+
+
+def prune(writer: CacheWriter, shard_count: int, shards: Collection[int]) -> int:
+    """Remove guilds that belong to none of these shards of this many."""
+    gone = 0
+    for guild_id, row in list(writer.guild_rows()):
+        if shard_of(guild_id, shard_count) not in shards:
+            writer.remove_guild(guild_id, row)
+            gone += 1
+    return gone

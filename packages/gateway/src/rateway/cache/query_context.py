@@ -1,0 +1,317 @@
+"""What is one question about, and what may be said to it? Where things are, and why there is no answer.
+
+The types of query themselves are in ``queries.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol, TypeAlias
+
+import msgspec
+from rateway_protocol.discord.snowflake import shard_of
+
+from rateway.cache.entity_store import Kind
+from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.policy import CachePolicy
+from rateway.cache.reader import View
+from rateway.cache.slim import ALWAYS
+from rateway.native.objects.fields import Fields, fields, join
+
+__all__ = [
+    "MAX_ANSWER",
+    "MISSING",
+    "Asked",
+    "Found",
+    "Listing",
+    "Missing",
+    "Outcome",
+    "QueryContext",
+    "Refusal",
+    "Refused",
+    "Situation",
+    "Stores",
+    "array_of",
+]
+
+# Without a limit a list has as many entries as the contract's default.
+LIMIT = 100
+
+
+class Asked(Protocol):
+    """One query, checked: ids in the type's order, ``limit`` and ``after`` for lists."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def arguments(self) -> tuple[int, ...]: ...
+    @property
+    def fields(self) -> tuple[str, ...] | None: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def after(self) -> int | None: ...
+
+
+# These three are made for every query: as structs in a tenth of the time.
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """An answer's JSON."""
+
+    body: bytes
+
+
+class Missing(msgspec.Struct, frozen=True, gc=False):
+    """Known not to be there."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """No answer can be given: ``code`` is a word of the contract (``loading``, ``elsewhere``, ``incomplete``, …)."""
+
+    code: str
+    words: str
+
+
+Outcome: TypeAlias = Found | Missing | Refusal
+
+# Parts of a long answer between two looks at the clock: about half a millisecond.
+STEP = 20
+
+# The most bytes of one answer: half of what a broker takes in one message (16 MiB, RabbitMQ 4.0), so that there is
+# room for others in the same batch. A message that is too large would cost the cluster its channel.
+MAX_ANSWER = 8 << 20
+
+
+class Listing:
+    """A long answer that is still to be read: :meth:`step` until it is done, so that nobody waits for it.
+
+    ``parts`` are the pieces of its JSON one after the other; an empty one says that there was work without a result.
+    Between two steps the stores may move on; ``is_there`` says whether what it reads from still is, when they have.
+    """
+
+    def __init__(
+        self, parts: Iterator[bytes], *, at_once: int = STEP, is_there: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.is_there = is_there
+        self._parts = parts
+        self._at_once = at_once
+        self._taken: list[bytes] = []
+        #: Bytes read so far.
+        self.size = 0
+
+    def step(self) -> Found | Refusal | None:
+        """Read some more; the answer when there are none left."""
+        taken = list(islice(self._parts, self._at_once))
+        self._taken += taken
+        self.size += sum(map(len, taken))
+        if self.size > MAX_ANSWER:
+            words = (
+                f"the answer has more than {MAX_ANSWER >> 20} MiB; ask for it in pages, or for fewer fields"
+            )
+            return Refusal("too_large", words)
+        return Found(b"".join(self._taken)) if len(taken) < self._at_once else None
+
+
+def array_of(items: Iterable[bytes]) -> Iterator[bytes]:
+    """An array's JSON in parts."""
+    comma = b"["
+    for item in items:
+        yield comma + item
+        comma = b","
+    yield b"[]" if comma == b"[" else b"]"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the stores cannot know: the layout of shards, and which of them are still starting."""
+
+    shard_count: int | None = None
+    """None before the gateway knows: nothing is then said to be elsewhere."""
+    shards_per_cluster: int = 8
+    clusters: Collection[int] = ()
+    """Clusters of this host."""
+    is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
+
+    def place(self, guild_id: int) -> tuple[int, int] | None:
+        """A guild's shard and cluster."""
+        if self.shard_count is None:
+            return None
+        shard_id = shard_of(guild_id, self.shard_count)
+        return shard_id, shard_id // self.shards_per_cluster + 1
+
+
+class Stores(Protocol):
+    """The clusters' stores at one moment."""
+
+    @property
+    def clusters(self) -> Sequence[int]: ...
+
+    def view(self, cluster: int) -> View: ...
+
+
+class Refused(Exception):
+    """Ends an answer early; goes no further than :func:`rateway.cache.queries.begin`."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.refusal = Refusal(code, words)
+
+
+# There is nothing to tell them apart by.
+MISSING = Missing()
+
+
+class QueryContext:
+    """One question being answered."""
+
+    __slots__ = ("_as_kept", "_slim", "asked", "policy", "situation", "stores", "wall")
+
+    def __init__(
+        self, asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
+    ) -> None:
+        self.asked = asked
+        self.stores = stores
+        self.situation = situation
+        self.policy = policy
+        self.wall = wall
+        slim = policy.slim
+        self._slim = slim if slim is not None and asked.type in _SLIMMED else None
+        # Entities are answered in the very bytes that they are kept in, if nothing has to be left out.
+        self._as_kept = asked.fields is None and self._slim is None
+
+    # Where things are.
+
+    def need(self, kind: str) -> None:
+        """That kind of entity must be kept."""
+        if not self.policy.keeps(kind):
+            raise Refused("cache_off", f"the cache keeps no {kind.replace('_', ' ')} (see its settings)")
+
+    def need_of(self, view: View, guild_id: int, row: GuildRow, kind: str) -> None:
+        """That kind of entity must be kept, and have come with that guild."""
+        self.need(kind)
+        self.check(view, guild_id, row, kind)
+
+    def need_at(self, view: View, number: int, kind: str) -> None:
+        """The same for a guild by its number."""
+        guild = view.guild_of(number)
+        row = view.guild_row(guild[0]) if guild is not None else None
+        if guild is not None and row is not None:
+            self.need_of(view, guild[0], row, kind)
+
+    def views(self) -> Iterator[View]:
+        """Every store; whoever comes to the end has not found it in those that can be read."""
+        unreadable = self.situation.unreadable
+        for cluster in self.stores.clusters:
+            if cluster not in unreadable:
+                yield self.stores.view(cluster)
+        for words in unreadable.values():
+            raise Refused("unavailable", words)
+
+    def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
+        """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
+        place = self.situation.place(guild_id)
+        if place is not None and place[1] in self.situation.unreadable:
+            raise Refused("unavailable", self.situation.unreadable[place[1]])
+        if place is not None and place[1] in self.stores.clusters:
+            views: Iterable[View] = (self.stores.view(place[1]),)
+        else:
+            views = self.views()
+        for view in views:
+            row = view.guild_row(guild_id)
+            if row is not None:
+                self.check(view, guild_id, row, kind)
+                return view, row
+        if place is not None and place[1] not in self.situation.clusters:
+            raise Refused("elsewhere", f"guild {guild_id} is on shard {place[0]}, which another gateway runs")
+        if place is not None and self.situation.is_loading(place[0]):
+            raise Refused("loading", f"shard {place[0]} of guild {guild_id} is still starting")
+        # A write that was lost may have been the one that brought this guild.
+        self.absent("guilds", loading=False)
+        return None
+
+    def check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
+        if not row.number and (kind is not None or row.state is GuildState.PENDING):
+            outage = " (it is in an outage)" if row.state is GuildState.OUTAGE else ""
+            raise Refused("loading", f"guild {guild_id} has not come from Discord yet{outage}")
+        if kind is not None and row.stamp < view.incomplete_since(kind):
+            words = f"{kind.replace('_', ' ')} of guild {guild_id} are incomplete until Discord sends it anew"
+            raise Refused("incomplete", words)
+
+    def absent(self, kind: str | None = None, *, loading: bool = True) -> Outcome:
+        """What is in no store, and names no guild: while shards are starting, or guilds came without what it is of,
+        that says nothing.
+        """
+        count = self.situation.shard_count
+        per_cluster = self.situation.shards_per_cluster
+        for cluster in self.situation.clusters if loading else ():
+            shards = range((cluster - 1) * per_cluster, min(cluster * per_cluster, count or 0))
+            if any(self.situation.is_loading(shard_id) for shard_id in shards):
+                raise Refused("loading", f"shards of cluster {cluster} are still starting")
+        if kind is not None and not all(view.is_complete(kind) for view in self.views()):
+            words = f"{kind.replace('_', ' ')} of some guilds are incomplete until Discord sends these anew"
+            raise Refused("incomplete", words)
+        return MISSING
+
+    def by_id(self, kind: Kind, entity_id: int) -> tuple[View, int] | None:
+        """The store and guild number of an entity that is asked for without its guild."""
+        for view in self.views():
+            number = view.home(kind, entity_id)
+            if number is not None:
+                return view, number
+        return None
+
+    # What is said.
+
+    def object(self, told: bytes | None) -> Outcome:
+        """One entity, with the fields that were asked for."""
+        return MISSING if told is None else Found(self.pick(told))
+
+    def pick(self, told: bytes) -> bytes:
+        """An entity with the fields that were asked for."""
+        return told if self._as_kept else join(self._picked(fields(told)))
+
+    def _picked(self, found: Fields) -> Fields:
+        if self._slim is not None:
+            # What an earlier setting kept is not kept current any more.
+            self._slim.answer(_SLIMMED[self.asked.type], found)
+        names = self.asked.fields
+        return found if names is None else {name: found[name] for name in names if name in found}
+
+    def array(self, items: Iterable[bytes], is_there: Callable[[], bool] = lambda: True) -> Listing:
+        """A list, as many as were asked for."""
+        parts = array_of(map(self.pick, islice(items, self.asked.limit or LIMIT)))
+        return Listing(parts, is_there=is_there)
+
+    @property
+    def after(self) -> int:
+        return -1 if self.asked.after is None else self.asked.after
+
+    def child(self, word: str, kind: Kind, guild_id: int, entity_id: int) -> bytes | None:
+        """An entity that is asked for with its guild."""
+        self.need(word)
+        place = self.guild(guild_id, word)
+        return None if place is None else place[0].told(place[1].number, kind, entity_id, guild_id)
+
+    def slimmed(self, kind: str, told: bytes) -> bytes:
+        """An entity inside the answer, as far as it is kept."""
+        slim = self.policy.slim
+        return told if slim is None or kind not in ALWAYS else join(slim.answer(kind, fields(told)))
+
+
+# Types whose entities may be kept in part, and what they are.
+_SLIMMED = {
+    "Guild": "guilds",
+    "Guilds": "guilds",
+    "MutualGuilds": "guilds",
+    "Member": "members",
+    "GuildMembers": "members",
+    "User": "users",
+    "Presence": "presences",
+    "GuildPresences": "presences",
+    "Message": "messages",
+}

@@ -1,0 +1,340 @@
+"""What does the cache say about one entity? Reading: rows, pages and side tables put together to Discord's own objects.
+
+What is told is complete: with ``guild_id``, with what is tracked beside the object (``last_message_id``, counters, the
+bot's own thread membership). It is JSON, mostly the stored bytes and one field more, or a dict of its raw fields.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping
+
+import msgspec
+
+from rateway.cache.entity_store import EntityStoreReader, Kind
+from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.policy import written_since
+from rateway.cache.storage import Reading, Table
+from rateway.native.objects import field, merge
+from rateway.native.objects.fields import Fields, fields, raws_inside, snowflake
+
+__all__ = ["CHANNELS", "DIRECT", "THREAD_TYPES", "TIP", "View", "key8"]
+
+# Direct channels belong to no guild; they stand under a number that no guild has.
+DIRECT = 0
+
+CHANNELS = (Kind.CHANNEL, Kind.THREAD)
+# https://docs.discord.com/developers/resources/channel#channel-object-channel-types
+THREAD_TYPES = frozenset({10, 11, 12})
+
+# A bot may share ten thousand guilds with ours, and looking for the newest of so many snapshots of it would take
+# milliseconds. What changed while we listened is known from events; these are for what changed before.
+MOST_SNAPSHOTS = 32
+
+# Newest message, then what message events added to a thread's counters since its object came.
+TIP = struct.Struct(">Qii")
+_STAMPED = struct.Struct(">Q")
+_NUMBER = struct.Struct(">I")
+_NUMBERED = struct.Struct(">QQ")
+# Plain numbers: reading an enumeration's member takes 0.1 µs.
+_USERS, _NUMBERS = int(Table.USERS), int(Table.NUMBERS)
+_MEMBER = int(Kind.MEMBER)
+_NOTHING = (0, b"")
+_NO_ROLES: Collection[int] = frozenset()
+_EMPTY = b"{}"
+
+
+def key8(entity_id: int) -> bytes:
+    """An id as a key."""
+    return entity_id.to_bytes(8, "big")
+
+
+class View:
+    """One store as it is at one moment.
+
+    ``doubts`` outlives the moment: kind → the stamp that its incompleteness was looked at for, and a guild found to be
+    incomplete then (:meth:`is_complete`).
+    """
+
+    def __init__(
+        self,
+        reading: Reading,
+        entity_store: EntityStoreReader | None = None,
+        doubts: dict[str, tuple[int, int | None]] | None = None,
+    ) -> None:
+        self.reading = reading
+        self.entity_store = EntityStoreReader(reading) if entity_store is None else entity_store
+        self._doubts = {} if doubts is None else doubts
+        self._since: Mapping[str, int] | None = None
+
+    def go_on(self) -> None:
+        """The store is read as it is at another moment from now on."""
+        self._since = None
+        self.entity_store.go_on()
+
+    # completeness
+
+    def incomplete_since(self, kind: str) -> int:
+        """The stamp before which guilds came without that kind, or with less of it; 0 when none did."""
+        if self._since is None:
+            self._since = written_since(self.reading)
+        return self._since.get(kind, 0)
+
+    def is_complete(self, kind: str) -> bool:
+        """Whether every guild came since that kind is kept. Guilds only become complete, hence the memory."""
+        since = self.incomplete_since(kind)
+        if not since:
+            return True
+        known = self._doubts.get(kind)
+        if known is not None and known[0] == since:
+            if known[1] is None:
+                return True
+            row = self.guild_row(known[1])
+            if row is not None and row.stamp < since:
+                return False
+        doubted = next((guild_id for guild_id, row in self.guild_rows() if row.stamp < since), None)
+        self._doubts[kind] = (since, doubted)
+        return doubted is None
+
+    # guilds
+
+    def guild_row(self, guild_id: int) -> GuildRow | None:
+        value = self.reading.get(Table.GUILDS, key8(guild_id))
+        return None if value is None else GuildRow.unpack(value)
+
+    def guild_rows(self, after: int = -1) -> Iterator[tuple[int, GuildRow]]:
+        for key, value in self.reading.scan(Table.GUILDS, key8(after + 1), b"\xff" * 9):
+            yield int.from_bytes(key, "big"), GuildRow.unpack(value)
+
+    def number_of(self, guild_id: int) -> int | None:
+        """What a guild's children are keyed by; None when it is not known or has none yet."""
+        row = self.guild_row(guild_id)
+        return row.number or None if row is not None else None
+
+    def guild_of(self, number: int) -> tuple[int, int] | None:
+        """A number's guild id and the stamp of its last full GUILD_CREATE."""
+        value = self.reading.get(_NUMBERS, _NUMBER.pack(number))
+        return None if value is None else _NUMBERED.unpack(value)
+
+    def guild(self, guild_id: int) -> Fields | None:
+        """A guild's own fields; only ``id`` and ``unavailable`` when no full GUILD_CREATE has come."""
+        row = self.guild_row(guild_id)
+        return None if row is None else self.guild_fields(guild_id, row)
+
+    def guild_fields(self, guild_id: int, row: GuildRow) -> Fields:
+        return fields(self.guild_told(guild_id, row))
+
+    def guild_told(self, guild_id: int, row: GuildRow) -> bytes:
+        """:meth:`guild` as JSON. A row's body has neither ``member_count`` nor ``unavailable``."""
+        body = row.body if row.packed else b'{"id":"%d"}' % guild_id
+        # After a new session a guild's rows are readable, if old, until its GUILD_CREATE replaces them.
+        readable = row.state is GuildState.AVAILABLE or (row.state is GuildState.PENDING and row.packed)
+        outage = b"false" if readable else b"true"
+        if row.member_count is None:
+            return b'%b,"unavailable":%b}' % (body[:-1], outage)
+        return b'%b,"member_count":%d,"unavailable":%b}' % (body[:-1], row.member_count, outage)
+
+    # children of every kind
+
+    def child(self, number: int, kind: int, entity_id: int) -> Fields | None:
+        """An entity of a guild, with ``guild_id``."""
+        told = self.told(number, kind, entity_id)
+        return None if told is None else fields(told)
+
+    def children(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, Fields]]:
+        """A guild's entities of a kind, ascending by id."""
+        for entity_id, told in self.all_told(number, kind, after):
+            yield entity_id, fields(told)
+
+    def told(self, number: int, kind: int, entity_id: int, guild_id: int | None = None) -> bytes | None:
+        """An entity of a guild as JSON, with ``guild_id``, which a caller may know already."""
+        raw = self.entity_store.get(number, kind, entity_id)
+        if raw is None:
+            return None
+        if guild_id is None and number != DIRECT:
+            guild = self.guild_of(number)
+            guild_id = guild[0] if guild is not None else None
+        removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
+        return self._told(number, kind, entity_id, raw, guild_id, removed)
+
+    def all_told(self, number: int, kind: int, after: int = -1) -> Iterator[tuple[int, bytes]]:
+        """A guild's entities of a kind as JSON, ascending by id."""
+        guild = self.guild_of(number) if number != DIRECT else None
+        guild_id = guild[0] if guild is not None else None
+        removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
+        for entity_id, raw in self.entity_store.walk(number, kind, after):
+            yield entity_id, self._told(number, kind, entity_id, raw, guild_id, removed)
+
+    def _told(
+        self,
+        number: int,
+        kind: int,
+        entity_id: int,
+        raw: bytes,
+        guild_id: int | None,
+        removed: Collection[int],
+    ) -> bytes:
+        """A stored object as it is answered: mostly its own bytes and one field more."""
+        if kind == _MEMBER:
+            raw = self._member(number, entity_id, raw, removed)
+        elif kind in CHANNELS:
+            raw = self._channel(number, kind, entity_id, raw)
+        elif kind == Kind.PRESENCE:
+            # A presence carries as much of its user as changed; the user has an entity of its own.
+            raw = merge(raw, b'{"user":{"id":"%d"}}' % entity_id)
+        if guild_id is None:
+            return raw
+        if b'"guild_id":' in raw or len(raw) <= len(_EMPTY):
+            return merge(raw, b'{"guild_id":"%d"}' % guild_id)
+        return b'%b,"guild_id":"%d"}' % (raw[:-1], guild_id)
+
+    def _channel(self, number: int, kind: int, channel_id: int, raw: bytes) -> bytes:
+        tip = self.tip_of(channel_id)
+        if tip is not None:
+            newest, messages, sent = tip
+            if newest > _number_in(raw, b"last_message_id"):
+                raw = merge(raw, b'{"last_message_id":"%d"}' % newest)
+            if kind == Kind.THREAD:
+                for name, change in ((b"message_count", messages), (b"total_message_sent", sent)):
+                    if change and field(raw, name) is not None:
+                        raw = merge(raw, b'{"%b":%d}' % (name, max(0, _number_in(raw, name) + change)))
+        if kind == Kind.THREAD:
+            own = self.entity_store.get(number, Kind.THREAD_MEMBER, channel_id)
+            if own is not None:
+                raw = merge(raw, b'{"member":%b}' % own)
+        return raw
+
+    def _member(self, number: int, user_id: int, raw: bytes, removed: Collection[int]) -> bytes:
+        value = self.reading.get(_USERS, key8(user_id))
+        homes = self.entity_store.homes(_MEMBER, user_id, MOST_SNAPSHOTS)
+        # Of most users nothing is known but what stands in the member of the one guild that they share with the bot.
+        if value is not None or homes != [number]:
+            own = _NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+            newest = self._newest(homes, own[0], number)
+            if not newest or newest[0][1] != number or b'"user":{' not in raw:
+                embedded = field(raw, b"user")
+                user = self._user(user_id, own, newest, embedded, number)
+                if user is not None and user[1] != embedded:
+                    raw = merge(raw, b'{"user":%b}' % user[1])
+        if removed and (roles := field(raw, b"roles")) is not None:
+            items = raws_inside(roles)
+            kept = [role for role in items if snowflake(role) not in removed]
+            if len(kept) < len(items):
+                raw = merge(raw, b'{"roles":%b}' % join_raws(kept))
+        return raw
+
+    def removed_roles(self, number: int) -> frozenset[int]:
+        """Roles deleted since, whose ids members may still carry."""
+        ids = self.reading.get(Table.META, b"removed-roles:" + _NUMBER.pack(number))
+        return frozenset(struct.unpack(f">{len(ids) // 8}Q", ids)) if ids else frozenset()
+
+    def home(self, kind: int, entity_id: int) -> int | None:
+        """The number of the guild that holds an entity of an indexed kind."""
+        homes = self.entity_store.homes(kind, entity_id)
+        return homes[-1] if homes else None
+
+    def channel(self, channel_id: int) -> tuple[int, Fields] | None:
+        """A channel or thread and its guild's number (:data:`DIRECT` for a direct one)."""
+        for kind in CHANNELS:
+            number = self.home(kind, channel_id)
+            if number is not None:
+                found = self.child(number, kind, channel_id)
+                if found is not None:
+                    return number, found
+        return None
+
+    def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
+        """A channel's newest message, and what messages added to a thread's two counters since its object came."""
+        tip = self.reading.get(Table.TIPS, key8(channel_id))
+        return None if tip is None else TIP.unpack(tip)
+
+    def channel_details(self, number: int, channel_id: int) -> bytes:
+        """A voice channel's ``status`` and ``voice_start_time``, as far as told; no fields of the channel object."""
+        return self.entity_store.get(number, Kind.SIDE, channel_id) or _EMPTY
+
+    # people
+
+    def user(
+        self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
+    ) -> tuple[int, bytes] | None:
+        """A user and the stamp of what is known about it: the newest of its own row and its guilds' snapshots.
+
+        ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
+        """
+        value = self.reading.get(_USERS, key8(user_id))
+        own = _NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+        newest = self.snapshots_of(user_id, own[0], MOST_SNAPSHOTS, number)
+        return self._user(user_id, own, newest, embedded, number)
+
+    def _user(
+        self,
+        user_id: int,
+        own: tuple[int, bytes],
+        newest: list[tuple[int, int]],
+        embedded: bytes | msgspec.Raw | None,
+        number: int | None,
+    ) -> tuple[int, bytes] | None:
+        """The first of the snapshots that has the user, else its ``own`` row."""
+        for stamp, home in newest:
+            raw = embedded
+            if home != number:
+                member = self.entity_store.get(home, _MEMBER, user_id)
+                raw = field(member, b"user") if member is not None else None
+            if raw is not None:
+                return stamp, bytes(raw)
+        return own if own[1] else None
+
+    def snapshots_of(
+        self, user_id: int, newer_than: int = 0, most: int | None = None, here: int | None = None
+    ) -> list[tuple[int, int]]:
+        """The guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest first.
+
+        With ``most`` no more than so many are looked at, ``here`` always among them.
+        """
+        return self._newest(self.entity_store.homes(_MEMBER, user_id, most), newer_than, here, most)
+
+    def _newest(
+        self, homes: list[int], newer_than: int, here: int | None, most: int | None = MOST_SNAPSHOTS
+    ) -> list[tuple[int, int]]:
+        """:meth:`snapshots_of` a user of these guilds."""
+        found = []
+        if len(homes) == most and here is not None and here not in homes:
+            homes.append(here)
+        for home in homes:
+            guild = self.guild_of(home)
+            if guild is not None and guild[1] > newer_than:
+                found.append((guild[1], home))
+        if len(found) > 1:
+            found.sort(reverse=True)
+        return found
+
+    def current_user(self) -> tuple[int, bytes] | None:
+        """The bot's own user and the stamp of what is known about it."""
+        value = self.reading.get(Table.META, b"me")
+        return None if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
+
+    def mutual_guilds(self, user_id: int) -> list[int]:
+        """The guilds in which a user is a cached member."""
+        found = (self.guild_of(number) for number in self.entity_store.homes(Kind.MEMBER, user_id))
+        return [guild[0] for guild in found if guild is not None]
+
+    # messages
+
+    def message(self, channel_id: int, message_id: int) -> Fields | None:
+        told = self.message_told(channel_id, message_id)
+        return None if told is None else fields(told)
+
+    def message_told(self, channel_id: int, message_id: int) -> bytes | None:
+        """A message as JSON."""
+        return self.reading.get(Table.MESSAGES, key8(channel_id) + key8(message_id))
+
+
+def join_raws(items: list[msgspec.Raw]) -> bytes:
+    """Items to an array's JSON."""
+    return b"[%b]" % b",".join(items)
+
+
+def _number_in(raw: bytes, name: bytes) -> int:
+    """An id or a count in an object; 0 when there is none."""
+    value = field(raw, name)
+    return 0 if value is None else snowflake(msgspec.Raw(value)) or 0

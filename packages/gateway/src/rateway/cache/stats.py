@@ -1,0 +1,91 @@
+"""How many entities of each kind does a store hold, and which shards' guilds came without what is kept now?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator
+from itertools import islice
+
+import msgspec
+
+from rateway.cache.entity_store import MESSAGES, Kind
+from rateway.cache.guild_row import GuildState, state_of
+from rateway.cache.policy import CachePolicy
+from rateway.cache.reader import View
+from rateway.cache.storage import Table
+
+__all__ = ["counting", "incomplete_shards", "stats_of"]
+
+_WORDS = {
+    Kind.CHANNEL: "channels",
+    Kind.THREAD: "threads",
+    Kind.THREAD_MEMBER: "thread_members",
+    Kind.ROLE: "roles",
+    Kind.EMOJI: "emojis",
+    Kind.STICKER: "stickers",
+    Kind.MEMBER: "members",
+    Kind.STAGE: "stage_instances",
+    Kind.SCHEDULED_EVENT: "scheduled_events",
+    Kind.SOUND: "soundboard_sounds",
+    Kind.INTEGRATION: "integrations",
+}
+
+
+# Guilds whose state is counted between two looks at the clock.
+COUNTED = 500
+
+
+def counting(view: View) -> Generator[bytes, None, dict[str, int]]:
+    """How many entities of each kind a store holds, a little at a time: guilds are looked at one by one. What it yields
+    in between are parts of an answer with nothing in them (``asking.Listing``).
+    """
+    raw = view.reading.get(Table.META, b"counts")
+    counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
+    found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
+    found["presences"] = view.reading.entries(Table.PRESENCES)
+    found["voice_states"] = view.reading.entries(Table.VOICE_STATES)
+    found["messages"] = counts.get(MESSAGES, 0)
+    states: Counter[GuildState] = Counter()
+    rows = view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)
+    while some := [state_of(value) for _, value in islice(rows, COUNTED)]:
+        states.update(some)
+        yield b""
+    found["guilds"] = states.total()
+    found["unavailable_guilds"] = states[GuildState.OUTAGE]
+    found["pending_guilds"] = states[GuildState.PENDING]
+    return found
+
+
+def stats_of(view: View) -> dict[str, int]:
+    """How many entities of each kind a store holds."""
+    work = counting(view)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: dict[str, int] = done.value
+            return found
+
+
+def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
+    """Shards with guilds that came before a kind was kept that is kept now: the newest stamp from which one is.
+
+    A guild in an outage is none of them: a new session would not bring it.
+    """
+    kinds = [
+        kind
+        for kind in (*policy.kept(), "guilds")
+        if kind not in _WITHOUT_SNAPSHOT and not view.is_complete(kind)
+    ]
+    if not kinds:
+        return {}
+    since = max(view.incomplete_since(kind) for kind in kinds)
+    return {
+        row.shard_id: since
+        for _, row in view.guild_rows()
+        if row.stamp < since and row.state is not GuildState.OUTAGE
+    }
+
+
+# No GUILD_CREATE brings them, however new.
+_WITHOUT_SNAPSHOT = frozenset({"messages", "integrations"})

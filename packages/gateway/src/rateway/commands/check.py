@@ -1,0 +1,312 @@
+"""`rateway check`: would a start work? Asks Discord and the broker, starts nothing, shows the plan."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from pamqp import commands as spec
+from rateway_protocol.contract import topology
+from rateway_protocol.discord.intents import PRIVILEGED
+
+from rateway import logs
+from rateway.commands import configuration
+from rateway.commands.plan import (
+    BrokerSaid,
+    Finding,
+    Known,
+    NodeSaid,
+    Plan,
+    choice_of,
+    kept_of,
+    make_plan,
+)
+from rateway.config import ConfigurationError, Settings, load
+from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
+from rateway.native.form import form
+from rateway.runtime.identify.permits import SystemClock, read_ledgers
+from rateway.runtime.startup import (
+    Identity,
+    StoredSessions,
+    broker_address,
+    running_clusters,
+    sessions_as_they_are,
+    stored_layout,
+)
+from rateway.runtime.supervisor.supervisor import cores
+from rateway.transports.amqp.connection import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ChannelClosed,
+    Connection,
+    ConnectionLost,
+    connect,
+)
+from rateway.transports.amqp.dial import addresses_of, dial
+from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
+from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.rest import Application, DiscordRest, GatewayBot
+from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
+
+SUMMARY = "ask Discord and the broker whether a start would work, and show the plan"
+DESCRIPTION = """\
+Read the configuration, ask Discord and the broker, start nothing, and show what a start would do: shards,
+clusters and their exchanges, identifies needed and left today, how long the start takes and why, memory, and
+the intents by name. Privileged intents are marked, with whether they are switched on for this application.
+
+Nothing is sent that counts: two questions to Discord's REST, one connection to the broker. When the last start
+ended because Discord refused the token or an intent, and Discord would take them now, that is forgotten, so that
+the next start tries again.
+"""
+EPILOG = """\
+examples:
+  rateway check
+  rateway check -c /etc/rateway.toml
+  rateway check --json | jq .identifies
+
+exit codes: 0 a start would work, 1 it would not (the reasons are listed), 78 there are mistakes in the configuration
+"""
+
+# Exchanges and queues that are looked at; a fleet of a thousand clusters is not asked for one by one.
+MAX_LOOKED_AT = 64
+# What a broker is asked is answered at once, unless a node of it is silent.
+ANSWER_S = 10.0
+PRECONDITION_FAILED = 406
+NOT_FOUND = 404
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The options of `rateway check`."""
+    configuration.add_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and show; the exit code."""
+    try:
+        settings = load(options.config, os.environ)
+    except ConfigurationError as error:
+        if options.json:
+            found = [Finding(each.where, each.wrong, each.instead) for each in error.problems]
+            _print_json(Plan(ok=False, problems=found))
+        else:
+            configuration.explain(error)
+        return configuration.EXIT_CONFIGURATION
+    logs.hide(*settings.secrets())
+    plan = asyncio.run(check(settings))
+    if options.json:
+        _print_json(plan)
+    else:
+        from rateway.commands import check_page
+
+        check_page.show(plan)
+    return 0 if plan.ok else 1
+
+
+def _print_json(plan: Plan) -> None:
+    text = json.dumps(msgspec.to_builtins(plan), indent=2, ensure_ascii=False)
+    print(logs.redact(text), file=sys.stdout)
+
+
+async def check(settings: Settings) -> Plan:
+    """Ask everybody, and make the plan."""
+    rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
+    gateway = await rest.gateway_bot()
+    application = await rest.application()
+    known = Known(
+        gateway,
+        application,
+        BrokerSaid("", False),
+        SystemClock().moment(),
+        form(),
+        machine=machine_memory(),
+        cores=cores(),
+    )
+    known = _with_state(settings, known)
+    kept = kept_of(settings, known.stored, known.sessions)
+    choice = choice_of(settings, gateway, kept, known.stored)
+    if choice is None and settings.shards is not None:
+        choice = Choice(Layout(settings.shards, settings.shards_per_cluster), "", "")
+    clusters = [1] if choice is None else running_clusters(settings, choice.layout)
+    return make_plan(settings, replace(known, broker=await _ask_broker(settings, clusters)))
+
+
+# The broker
+
+
+async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
+    address = broker_address(settings).current()
+    nodes = await _ask_nodes(address)
+    warnings = [
+        Finding("broker", each.problem, "the other nodes are used meanwhile")
+        for each in nodes
+        if not each.reached
+    ]
+    try:
+        connection = await dial(address, name="rateway check")
+    except (BrokerUnavailable, BrokerRefused) as error:
+        return BrokerSaid(str(address), False, problem=error.what, do=error.remedy, nodes=nodes)
+    findings: list[Finding] = []
+    there = 0
+    try:
+        for turn, cluster in enumerate(clusters[:MAX_LOOKED_AT]):
+            there += await _look_at(connection, 1 + turn, cluster, findings)
+    except ConnectionLost as error:
+        findings.append(Finding("broker", f"it closed the connection: {error}", "see the broker's log"))
+    except TimeoutError:
+        what = "it does not answer about an exchange or queue: a node of it may be silent"
+        findings.append(Finding("broker", what, "see the broker's log"))
+    finally:
+        await connection.close()
+    return BrokerSaid(str(address), True, connection.server, "", findings, there, warnings, nodes)
+
+
+async def _ask_nodes(address: AmqpAddress) -> list[NodeSaid]:
+    """What each node says, if the address names several: hosts, or addresses behind a host's name."""
+    found: list[AmqpAddress | NodeSaid] = []
+    for node in address.nodes():
+        try:
+            found += await addresses_of(node)
+        except BrokerUnavailable as error:
+            found.append(NodeSaid(str(node), False, problem=str(error)))
+    if len(found) < 2:
+        return []
+    return list(await asyncio.gather(*map(_ask_node, found)))
+
+
+async def _ask_node(node: AmqpAddress | NodeSaid) -> NodeSaid:
+    if isinstance(node, NodeSaid):
+        return node
+    try:
+        connection = await connect(node, name="rateway check")
+    except (BrokerUnavailable, BrokerRefused) as error:
+        return NodeSaid(str(node), False, problem=str(error))
+    await connection.close()
+    return NodeSaid(str(node), True, connection.server, connection.cluster_name)
+
+
+async def _look_at(connection: Connection, number: int, cluster: int, findings: list[Finding]) -> bool:
+    """Whether the exchange is there. What is there has to have the contract's flags, or a start would fail on it."""
+    exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
+    passive = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, passive=True, durable=True)
+    ours = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, durable=True)
+    closed = await ask(connection, number, passive, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+    there = closed is None or closed.code != NOT_FOUND
+    if closed is None:
+        closed = await ask(connection, number, ours, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+    if closed is not None and there:
+        findings.append(_refused(f"the exchange {exchange}", closed))
+    found = await look(connection, number, queue, timeout=ANSWER_S)
+    if isinstance(found, Refused) and "exclusive" not in found.closed.text:
+        findings.append(_refused(f"the queue {queue}", found.closed))
+    elif isinstance(found, Away):
+        what = f"the queue {queue} is out of reach: {found.words}"
+        do = (
+            "bring its node back; until then stored sessions are resumed, but no query or command is answered"
+        )
+        findings.append(Finding("broker", what, do))
+    elif isinstance(found, Found) and found.kind not in ("", "classic"):
+        what = f"the queue {queue} is a {found.kind} queue, which two gateways could read at the same time"
+        do = f"delete it (its messages go with it): rabbitmqctl delete_queue {queue}"
+        findings.append(Finding("broker", what, do))
+    return there
+
+
+def _refused(what: str, closed: ChannelClosed) -> Finding:
+    if closed.code == PRECONDITION_FAILED:
+        do = "delete it in the broker (its messages go with it): the gateway declares it anew, as the contract says"
+        return Finding("broker", f"{what} is there with other flags: {closed.text}", do)
+    do = "give the broker's user the rights to configure, write and read rateway-*"
+    return Finding("broker", f"{what}: {closed.code} {closed.text}", do)
+
+
+# This machine
+
+
+def _with_state(settings: Settings, known: Known) -> Known:
+    """Add what the state folder says, and forget what was fatal when it would not be now.
+
+    The folder is opened as a start opens it; one that was not there is taken away again.
+    """
+    problems: list[Finding] = []
+    if settings.cache_path is not None:
+        try:
+            try_folder(settings.cache_path, "CACHE_PATH")
+        except StateError as error:
+            problems.append(Finding("CACHE_PATH", str(error)))
+    try:
+        with StateDir.tried(settings.state_dir) as state:
+            identity = Identity.of(settings, state)
+            record = state.fatal(identity.settings)
+            if record is not None and not _forgettable(record, settings, known):
+                what = f"the last start with these settings ended with {record.code}: {record.meaning}"
+                do = f"{record.help}; a start with the same settings sends nothing to Discord"
+                problems.append(Finding("Discord", what, do))
+            elif record is not None:
+                state.forget_fatal()
+            running = state.holder()
+            sessions = StoredSessions(
+                settings,
+                identity.bot,
+                lambda number: sessions_as_they_are(settings, state, number, in_use=running is not None),
+            )
+            stored = stored_layout(state)
+            # Read while the folder is open.
+            kept = kept_of(settings, stored, sessions)
+            choice = choice_of(settings, known.gateway, kept, stored)
+            if choice is not None:
+                sessions.given_up(choice.layout, stored)
+            try:
+                ledger, _ = read_ledgers(state, identity.account)
+            except msgspec.DecodeError:
+                ledger = None
+            return replace(
+                known,
+                stored=stored,
+                sessions=sessions,
+                ledger=ledger,
+                running_pid=running,
+                problems=tuple(problems),
+            )
+    except StateError as error:
+        return replace(known, problems=(*problems, Finding("STATE_DIR", str(error))))
+
+
+def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:
+    """Whether what was fatal has been put right outside of the settings: a token revived, an intent switched on."""
+    if not isinstance(known.gateway, GatewayBot):
+        return False
+    if record.code in (401, 4004):
+        return True
+    if record.code == 4014:
+        wanted = settings.intents & PRIVILEGED
+        return (
+            isinstance(known.application, Application) and not wanted & ~known.application.privileged_intents
+        )
+    if record.code in (4010, 4011):
+        # Discord's recommendation of today takes the place of the number that it refused.
+        return settings.shards is None
+    return False
+
+
+def machine_memory() -> int | None:
+    """Bytes that this process may use: the machine's, or the container's when that is less."""
+    found = []
+    try:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError):
+        pass
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if text.isdigit():
+            found.append(int(text))
+    except OSError:
+        pass
+    return min(found, default=None)

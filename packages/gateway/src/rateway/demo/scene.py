@@ -1,0 +1,308 @@
+"""Everything that the demonstration needs, running: broker, simulated Discord, gateway, workers, collector."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import ClientError, ClientResponseError, ClientSession
+from yarl import URL
+
+from rateway.demo.broker import BrokerUnavailable, PrivateBroker, free_ports
+from rateway.demo.children import Child
+from rateway.demo.collector import Collector
+from rateway.demo.relay import Relay
+from rateway.demo.steering import Steering
+from rateway.secret import Secret
+from rateway.transports import control_socket
+from rateway.transports.amqp import connection as amqp
+from rateway.transports.amqp.uri import parse
+
+#: How long the simulated Discord may take to listen, seconds: it grows its world first.
+SIMULATOR_PATIENCE = 60.0
+#: Pings are said in so many guilds, in turns.
+PING_GUILDS = 64
+#: How a worker logs a reply that Discord has taken, or could not: its channel is gone by now.
+TAKEN = ("replied with 200 ", "replied with 404 ")
+#: How long a worker may take to bind its queue, seconds: 1 s is usual.
+WORKER_PATIENCE = 60.0
+
+
+class WorkerGone(RuntimeError):
+    """A worker did not begin to listen; the text says what it logged."""
+
+
+class SimulatorGone(RuntimeError):
+    """The simulated Discord did not start, or ended before the demonstration did; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is shown. *seconds* after the first event, 0 for ever; *rate* events a second over all shards."""
+
+    seconds: float = 30.0
+    rate: float = 1000.0
+    shards: int = 16
+    per_cluster: int = 8
+    guilds: int = 480
+    faults: frozenset[str] = frozenset({"cut", "broker", "worker", "kill"})
+    amqp_uri: Secret | None = None
+    keep: Path | None = None
+
+    @property
+    def clusters(self) -> int:
+        return math.ceil(self.shards / self.per_cluster)
+
+
+@dataclass(slots=True)
+class Scene:
+    """The processes, and what can be done to them."""
+
+    options: Options
+    folder: Path
+    broker: PrivateBroker | None
+    relay: Relay | None
+    simulator: Child
+    steering: Steering
+    gateway: Child
+    workers: list[Child]
+    collector: Collector
+    state_dir: Path
+    #: The address of the gateway's page, with a slash at the end.
+    page: str
+    #: The broker's address as the processes use it.
+    uri: str
+    #: Places where one can speak: (user, channel) of each guild.
+    places: list[tuple[str, str]] = field(default_factory=list)
+    #: The ids of the messages `!ping`.
+    pings: list[str] = field(default_factory=list)
+    #: The gateway is away because we killed it.
+    killing: bool = False
+    #: How often it ended by itself.
+    crashes: int = 0
+
+    def check_simulator(self) -> None:
+        """SimulatorGone when it has ended by itself: without its ledger there is nothing to show."""
+        if not self.simulator.running:
+            process = self.simulator.process
+            code = None if process is None else process.returncode
+            raise SimulatorGone(
+                f"the simulated Discord has ended with exit code {code}:\n{self.simulator.tail()}"
+            )
+
+    async def status(self) -> dict[str, Any] | None:
+        """What the gateway says about itself (docs/operating.md); None while it does not answer."""
+        try:
+            answer = await control_socket.ask(self.state_dir, "status")
+            found: dict[str, Any] = msgspec.json.decode(answer)
+        except (control_socket.ControlError, msgspec.DecodeError):
+            return None
+        return None if "error" in found else found
+
+    async def cut_shards(self, count: int) -> int:
+        """Drop the TCP connections of *count* shards; how many were hit."""
+        return await self.steering.fault("cut", shards=f"random:{count}")
+
+    async def disturb_broker(self) -> str:
+        """Restart the private broker; with a given one, cut the demonstration's connections. What was done."""
+        if self.broker is not None:
+            started = time.monotonic()
+            await asyncio.to_thread(self.broker.stop)
+            await asyncio.to_thread(self.broker.start)
+            return f"the broker was restarted, {time.monotonic() - started:.0f} s away"
+        if self.relay is not None:
+            return f"{self.relay.cut()} connections to the broker were cut"
+        return "connections to a broker with TLS cannot be cut from outside: nothing was done"
+
+    async def kill_gateway(self) -> None:
+        """SIGKILL, and a new one at once, as a supervisor would."""
+        self.killing = True
+        await self.gateway.kill()
+        await self.gateway.start()
+        self.killing = False
+
+    async def kill_worker_process(self) -> str:
+        """SIGKILL for one of the gateway's worker processes; what was done."""
+        status = await self.status()
+        processes = [] if status is None else status["processes"]
+        workers = [each for each in processes if each["clusters"]]
+        if len(workers) < 2:
+            return "the gateway has no worker process to kill on this machine: nothing was done"
+        victim = workers[-1]
+        os.kill(victim["pid"], signal.SIGKILL)
+        clusters = ", ".join(map(str, victim["clusters"]))
+        return f"killed the gateway's worker process {victim['pid']} with -9 (cluster {clusters})"
+
+    async def health(self) -> str:
+        """The answer of the gateway's readiness probe in words."""
+        try:
+            async with ClientSession() as http, http.get(f"{self.page}health/ready") as response:
+                return "ready" if response.status == 200 else f"not ready ({response.status})"
+        except ClientError:
+            return "no answer"
+
+    async def look_for_places(self) -> None:
+        """Find members and text channels to speak as and in."""
+        guilds = await self.steering.guilds(PING_GUILDS)
+        self.places = [(each["members"][-1], each["channel_id"]) for each in guilds if each.get("members")]
+
+    async def ping(self) -> None:
+        """A user says `!ping` in the next guild."""
+        if not self.places:
+            return
+        user, channel = self.places[len(self.pings) % len(self.places)]
+        try:
+            message_id = await self.steering.speak(user, channel, "!ping")
+        except ClientResponseError:
+            # The world lives: that member has left, or the channel is gone.
+            await self.look_for_places()
+        else:
+            self.pings.append(message_id)
+
+    def answered(self) -> int:
+        """How many of the pings a worker has answered; one that came twice counts once."""
+        lines = [line for worker in self.workers for line in worker.lines()]
+        answers = {line.split(" to ")[1].split()[0] for line in lines if line.startswith(TAKEN)}
+        return len(answers.intersection(self.pings))
+
+
+@asynccontextmanager
+async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[Scene]:
+    """Start everything but the gateway's events; all of it has ended when this is left.
+
+    Raises BrokerUnavailable, SimulatorGone and WorkerGone.
+    """
+    if options.amqp_uri is not None:
+        await _try_broker(options.amqp_uri)
+    async with AsyncExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="rateway-demo-")))
+        logs = options.keep or folder
+        logs.mkdir(parents=True, exist_ok=True)
+        for old in logs.glob("*.log"):
+            # Lines are counted at the end; those of an earlier run are not ours.
+            old.unlink()
+        simulator = Child("simulator", _simulator_arguments(options), {}, logs / "simulator.log")
+        exits.push_async_callback(simulator.terminate)
+        say(f"starting the simulated Discord: {options.guilds} guilds on {options.shards} shards")
+        addresses = asyncio.create_task(_start_simulator(simulator))
+        broker, relay, uri = await _reach_broker(options, exits, say)
+        found = await addresses
+        steering = await exits.enter_async_context(Steering(found["control_url"]))
+        collector = Collector(uri, range(1, options.clusters + 1))
+        await exits.enter_async_context(collector.running())
+        workers = await _start_workers(options, exits, uri, found, logs)
+        state_dir = folder / "state"
+        http = f"127.0.0.1:{free_ports(1)[0]}"
+        settings = _settings(options, uri, found, state_dir) | {"HTTP_ADDRESS": http}
+        gateway = Child("gateway", ["-m", "rateway"], settings, logs / "gateway.log")
+        exits.push_async_callback(gateway.terminate)
+        scene = Scene(
+            options=options,
+            folder=folder,
+            broker=broker,
+            relay=relay,
+            simulator=simulator,
+            steering=steering,
+            gateway=gateway,
+            workers=workers,
+            collector=collector,
+            state_dir=state_dir,
+            page=f"http://{http}/",
+            uri=uri,
+        )
+        await scene.look_for_places()
+        say(f"starting the gateway: {options.clusters} clusters; its page is {scene.page}")
+        await gateway.start()
+        yield scene
+
+
+def _simulator_arguments(options: Options) -> list[str]:
+    words = ["-m", "rateway", "simulate", "--json", "--rate", "0", "--members", "20"]
+    words += ["--shards", str(options.shards), "--concurrency", str(options.shards)]
+    return [*words, "--guilds", str(options.guilds)]
+
+
+async def _start_simulator(simulator: Child) -> dict[str, str]:
+    process = await simulator.start(pipe=True)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SIMULATOR_PATIENCE):
+            line = await process.stdout.readline()
+        found: dict[str, str] = json.loads(line)["ready"]
+    except (TimeoutError, ValueError, KeyError):
+        raise SimulatorGone(f"the simulated Discord did not start:\n{simulator.tail()}") from None
+    return found
+
+
+async def _try_broker(given: Secret) -> None:
+    """A gateway and its workers would wait for it for ever; whoever wants to see something would not."""
+    try:
+        connection = await amqp.connect(parse(given.reveal()), name="rateway demo")
+    except (ValueError, amqp.BrokerUnavailable, amqp.BrokerRefused) as error:
+        raise BrokerUnavailable(f"AMQP_URI: {error}") from None
+    await connection.close()
+
+
+async def _reach_broker(
+    options: Options, exits: AsyncExitStack, say: Callable[[str], None]
+) -> tuple[PrivateBroker | None, Relay | None, str]:
+    if options.amqp_uri is None:
+        say("starting a private RabbitMQ on loopback")
+        broker = PrivateBroker(management=False)
+        exits.push_async_callback(asyncio.to_thread, broker.close)
+        await asyncio.to_thread(broker.start)
+        return broker, None, broker.uri
+    url = URL(options.amqp_uri.reveal())
+    say(f"using the broker at {url.host}")
+    if url.scheme != "amqp" or url.host is None:
+        return None, None, str(url)
+    relay = await exits.enter_async_context(Relay(url.host, url.port or 5672))
+    return None, relay, str(url.with_host("127.0.0.1").with_port(relay.port))
+
+
+async def _start_workers(
+    options: Options, exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path
+) -> list[Child]:
+    workers = []
+    for cluster in range(1, options.clusters + 1):
+        environment = {
+            "AMQP_URI": uri,
+            "CLUSTER": str(cluster),
+            "DISCORD_API_URL": found["api_url"],
+            "DISCORD_TOKEN": found["token"],
+        }
+        # The first knows only the original contract, the others are written with our client.
+        module = "rateway.demo.plain_worker" if cluster == 1 else "rateway.demo.client_worker"
+        worker = Child(f"worker {cluster}", ["-m", module], environment, logs / f"worker-{cluster}.log")
+        exits.push_async_callback(worker.terminate)
+        await worker.start()
+        workers.append(worker)
+    # What is said before a queue is bound, no worker hears.
+    for worker in workers:
+        if await worker.line_with("listening on", WORKER_PATIENCE) is None:
+            raise WorkerGone(f"{worker.name} does not listen:\n{worker.tail()}")
+    return workers
+
+
+def _settings(options: Options, uri: str, found: dict[str, str], state_dir: Path) -> dict[str, str]:
+    return {
+        "AMQP_URI": uri,
+        "DISCORD_API_URL": found["api_url"],
+        "DISCORD_TOKEN": found["token"],
+        "INTENTS": "ALL",
+        "EXTRA_SHARDS": "0",
+        "SHARDS_PER_CLUSTER": str(options.per_cluster),
+        "STATE_DIR": str(state_dir),
+        "LOG_FORMAT": "text",
+    }

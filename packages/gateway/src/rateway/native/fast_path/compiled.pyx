@@ -1,0 +1,282 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A fast_path, compiled: the short cut of the usual event. ``plain.py`` says what everything is."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Append
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+
+import msgspec
+
+from rateway_protocol.discord.scan cimport after_space, after_string, after_value, text
+
+cdef object Raw = msgspec.Raw
+cdef bytes END = b"\xce"
+# A longer body is not copied out of its message.
+cdef Py_ssize_t COPIED = 4096
+
+cdef extern from *:
+    """
+    #define rateway_little (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+    #define rateway_big64(n) (rateway_little ? __builtin_bswap64(n) : (n))
+    #define rateway_big32(n) (rateway_little ? __builtin_bswap32(n) : (n))
+    """
+    uint64_t big64 "rateway_big64"(uint64_t) noexcept nogil
+    uint32_t big32 "rateway_big32"(uint32_t) noexcept nogil
+
+# A longer name is no routing key.
+cdef Py_ssize_t LONGEST_NAME = 255
+
+
+cdef struct Parts:
+    text t
+    text t_end
+    text d
+    text d_end
+    long long s
+
+
+cdef inline bint plain_number(text at, text end, long long* number) noexcept nogil:
+    """A whole number that fits, written as plainly as can be."""
+    number[0] = 0
+    if not 0 < end - at <= 18 or (at[0] == c'0' and end - at > 1):
+        return False
+    while at < end:
+        if not c'0' <= at[0] <= c'9':
+            return False
+        number[0] = number[0] * 10 + (at[0] - c'0')
+        at += 1
+    return True
+
+
+cdef inline bint plain_word(text at, text end) noexcept nogil:
+    """A name as Discord's are: not empty, in printable ASCII, without escapes."""
+    if at == end or end - at > LONGEST_NAME:
+        return False
+    while at < end:
+        if at[0] >= 0x7f or at[0] < 0x20 or at[0] == c'\\':
+            return False
+        at += 1
+    return True
+
+
+cdef bint usual_dispatch(text at, text end, Parts* parts) noexcept nogil:
+    """Whether this is one object, with op (which is 0), s, t and d once each. False says nothing of what else it is."""
+    cdef text key, key_end, value
+    cdef int seen = 0, which
+    cdef long long op
+    parts.s = 0
+    parts.t = parts.t_end = parts.d = parts.d_end = at
+    at = after_space(at)
+    if at[0] != c'{':
+        return False
+    while True:
+        key = after_space(at + 1)
+        if key[0] != c'"':
+            return False
+        key += 1
+        at = after_string(key, end)
+        if at == NULL:
+            return False
+        key_end = at - 1
+        at = after_space(at)
+        if at[0] != c':':
+            return False
+        value = after_space(at + 1)
+        at = after_value(value, end)
+        if at == NULL or not plain_word(key, key_end):
+            return False
+        which = 0
+        if key_end - key == 1 and key[0] == c't':
+            which = 1
+            parts.t = value + 1
+            parts.t_end = at - 1
+            if value[0] != c'"' or not plain_word(parts.t, parts.t_end):
+                return False
+        elif key_end - key == 1 and key[0] == c's':
+            which = 2
+            if not plain_number(value, at, &parts.s):
+                return False
+        elif key_end - key == 1 and key[0] == c'd':
+            which = 4
+            parts.d = value
+            parts.d_end = at
+        elif key_end - key == 2 and key[0] == c'o' and key[1] == c'p':
+            which = 8
+            if not plain_number(value, at, &op) or op != 0:
+                return False
+        if seen & which:
+            return False
+        seen |= which
+        at = after_space(at)
+        if at[0] == c'}':
+            return seen == 15 and after_space(at + 1) == end
+        if at[0] != c',':
+            return False
+
+
+def parts(bytes document not None):
+    # For tests: a fast_path makes no tuple of it.
+    cdef Parts found
+    cdef text at = <text>PyBytes_AS_STRING(document)
+    if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &found):
+        return None
+    name = PyUnicode_DecodeASCII(<const char*>found.t, found.t_end - found.t, NULL)
+    return found.s, name, PyBytes_FromStringAndSize(<const char*>found.d, found.d_end - found.d)
+
+
+cdef class ReceiveState:
+    cdef public object _feed
+    cdef public object _last
+    cdef public bint _smooth
+    cdef public long long bytes_in
+    cdef public long long bytes_inflated
+    cdef public double heard_at
+    cdef public long long received_seq
+
+
+cdef class Template:
+    cdef bytes _model
+    cdef Py_ssize_t _size, _seq, _digits, _stamp, _length
+    cdef int _count
+
+    def __init__(self, bytes begin, bytes middle, bytes identity, int digits, bytes end):
+        self._model = b"".join((begin, bytes(8), middle, bytes(8), identity, bytes(digits), bytes(8), end, bytes(4)))
+        self._size = len(begin)
+        self._seq = self._size + 8 + len(middle)
+        self._digits = self._seq + 8 + len(identity)
+        self._count = digits
+        self._stamp = self._digits + digits
+        self._length = self._stamp + 8 + len(end)
+
+    cpdef bytes head(self, Py_ssize_t size, long long seq, bytes stamp):
+        if stamp is None or PyBytes_GET_SIZE(stamp) != 8:
+            raise ValueError("the time is not 8 bytes")
+        cdef Py_ssize_t length = PyBytes_GET_SIZE(self._model)
+        cdef bytes made = PyBytes_FromStringAndSize(NULL, length)
+        cdef char* at = PyBytes_AS_STRING(made)
+        cdef uint64_t long_size = big64(<uint64_t>size), long_seq = big64(<uint64_t>seq)
+        cdef uint32_t short_size = big32(<uint32_t>size)
+        cdef int place
+        memcpy(at, PyBytes_AS_STRING(self._model), length)
+        memcpy(at + self._size, &long_size, 8)
+        memcpy(at + self._seq, &long_seq, 8)
+        memcpy(at + self._stamp, PyBytes_AS_STRING(stamp), 8)
+        memcpy(at + self._length, &short_size, 4)
+        for place in range(self._count - 1, -1, -1):
+            at[self._digits + place] = <char>(48 + seq % 10)
+            seq //= 10
+        return made
+
+
+cdef class PublishState:
+    cdef public dict _heads
+    cdef public long long _low
+    cdef public long long _high
+    cdef public long long _room
+    cdef public object _run
+    cdef public bytes _stamp
+    # The lists of the run that was open at the last event.
+    cdef object _of
+    cdef list _pieces
+    cdef list _marks
+
+    cdef bint put(self, str name, object body, Py_ssize_t size, long long seq) except -1:
+        """Whether the event is in this wake-up's run; else it is for ``publish``, and nothing was done."""
+        cdef Template template = self._heads.get(name)
+        if template is None or not self._low <= seq < self._high or not 0 < size <= self._room:
+            return False
+        if self._run is None:
+            self._open()
+        if self._run is not self._of:
+            self._of = self._run
+            self._pieces = self._of.pieces
+            self._marks = self._of.marks
+        PyList_Append(self._pieces, template.head(size, seq, self._stamp))
+        PyList_Append(self._pieces, body)
+        PyList_Append(self._pieces, END)
+        PyList_Append(self._marks, seq)
+        return True
+
+
+cdef class EventPipeline:
+    cdef public dict events
+    cdef public long long other
+    cdef public long long unreadable
+    cdef public str unreadable_why
+    cdef public object apply
+    cdef public object publishes
+
+    def __init__(self):
+        self.events = {}
+        self.unreadable_why = ""
+
+
+cdef class FastPath:
+    cdef public bint open
+    cdef ReceiveState _receive_state
+    cdef PublishState _publish_state
+    cdef EventPipeline _event_pipeline
+    cdef long long _shard_id
+    cdef object _clock
+
+    def __init__(self, ReceiveState receive_state not None, PublishState publish_state not None, EventPipeline event_pipeline not None, shard_id, clock):
+        self.open = False
+        self._receive_state = receive_state
+        self._publish_state = publish_state
+        self._event_pipeline = event_pipeline
+        self._shard_id = shard_id
+        self._clock = clock
+
+    def message(self, bytes data not None, bint binary):
+        cdef ReceiveState receive_state = self._receive_state
+        cdef EventPipeline event_pipeline = self._event_pipeline
+        cdef Parts parts
+        cdef text at
+        cdef object document, body, applied, count
+        cdef str name
+        cdef Py_ssize_t size
+        if not self.open or not receive_state._smooth:
+            self.take(data, binary)
+            return
+        receive_state.heard_at = self._clock()
+        receive_state.bytes_in += PyBytes_GET_SIZE(data)
+        try:
+            document = receive_state._feed(data, binary)
+        except ValueError as error:
+            self.take_fault(error)
+            return
+        if document is None:
+            return
+        if type(document) is not bytes:
+            self.take_document(document)
+            return
+        at = <text>PyBytes_AS_STRING(document)
+        if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &parts) or parts.s != receive_state.received_seq + 1:
+            self.take_document(document)
+            return
+        name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
+        count = event_pipeline.events.get(name)
+        if count is None:
+            # The first of its name; whether there is room for another name is the general way's to say.
+            self.take_document(document)
+            return
+        receive_state.bytes_inflated += PyBytes_GET_SIZE(document)
+        receive_state.received_seq = parts.s
+        receive_state._last = document
+        size = parts.d_end - parts.d
+        if size <= COPIED:
+            body = PyBytes_FromStringAndSize(<const char*>parts.d, size)
+        else:
+            body = Raw(memoryview(document)[parts.d - at : parts.d_end - at])
+        event_pipeline.events[name] = count + 1
+        if event_pipeline.apply is not None:
+            applied = event_pipeline.apply(self._shard_id, parts.s, name, body)
+            if applied is not None:
+                self.take_applied(name, body, parts.s, applied)
+                return
+        if event_pipeline.publishes is not None and not event_pipeline.publishes(name):
+            self.leave_out(parts.s)
+        elif not self._publish_state.put(name, body, size, parts.s):
+            self._publish_state.publish(name, body, parts.s, False)

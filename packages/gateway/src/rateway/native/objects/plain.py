@@ -1,0 +1,400 @@
+"""What does an event do to bytes, in plain Python? The reference for ``native.pyx``, and what runs where that was not
+compiled.
+
+JSON objects stay Discord's own bytes: what is compared, merged and left out is a top-level field, word for word.
+Merging follows Discord's rule for partial objects: a field that is there overwrites, null included; one that is absent
+leaves the old value.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+import msgspec
+
+from rateway.native.objects.applied import Applied
+from rateway.native.objects.decoders import Id, carrying, id_of, message
+from rateway.native.objects.fields import MOST_ID, NULL, Snowflake, Unreadable, fields, join, raws, same_value
+
+__all__ = [
+    "Door",
+    "SeenFingerprints",
+    "divided",
+    "field",
+    "find",
+    "is_text",
+    "less",
+    "listed",
+    "merge",
+    "offline",
+    "page",
+    "parted",
+    "presence",
+    "says",
+    "tailed",
+]
+
+
+def says(part: bytes, whole: bytes) -> bool:
+    """Whether every field of an object stands in another, word for word, in whatever order.
+
+    ``msgspec.DecodeError`` when one of them is no object; so with all functions here.
+    """
+    return fields(part).items() <= fields(whole).items()
+
+
+def merge(old: bytes, new: bytes) -> bytes:
+    """An object with the fields of another laid over it; ``old`` itself when that changes nothing."""
+    kept = fields(old)
+    merged = {**kept, **fields(new)}
+    return old if merged == kept else join(merged)
+
+
+def less(raw: bytes, names: tuple[bytes, ...]) -> bytes:
+    """An object without some fields; ``raw`` itself when it has none of them."""
+    found = fields(raw)
+    kept = {name: value for name, value in found.items() if name.encode() not in names}
+    return raw if len(kept) == len(found) else join(kept)
+
+
+def field(raw: bytes, name: bytes) -> bytes | None:
+    """A field's value as it stands; None when it is absent."""
+    value = fields(raw).get(name.decode())
+    return None if value is None else bytes(value)
+
+
+def parted(raw: bytes, name: bytes) -> tuple[bytes, bytes | None]:
+    """An object without a field, and the field's value: :func:`less` and :func:`field` in one."""
+    found = fields(raw)
+    value = found.pop(name.decode(), None)
+    return (raw, None) if value is None else (join(found), bytes(value))
+
+
+def divided(
+    raw: bytes, lists: dict[bytes, tuple[bytes, ...]], names: tuple[bytes, ...]
+) -> tuple[bytes, dict[bytes, Listed], dict[bytes, bytes]]:
+    """An object without some fields, and these fields: of ``lists`` what :func:`listed` says of that path (nothing of
+    one that is null, or has no path), of ``names`` the value.
+    """
+    found = fields(raw)
+    apart = {name: found.pop(name.decode(), NULL) for name in lists}
+    values = {name: bytes(found.pop(name.decode())) for name in names if name.decode() in found}
+    listings = {
+        name: listed(bytes(value), lists[name])
+        for name, value in apart.items()
+        if value != NULL and lists[name]
+    }
+    return join(found), listings, values
+
+
+Listed: TypeAlias = tuple[list[int], list[bytes]]
+
+
+class _SoundId(msgspec.Struct, gc=False):
+    sound_id: Snowflake
+
+
+class _UserId(msgspec.Struct, gc=False):
+    user_id: Snowflake
+
+
+class _OfUser(msgspec.Struct, gc=False):
+    user: Id
+
+
+_ids = msgspec.json.Decoder(list[Id], strict=False).decode
+_sound_ids = msgspec.json.Decoder(list[_SoundId], strict=False).decode
+_user_ids = msgspec.json.Decoder(list[_UserId], strict=False).decode
+_of_users = msgspec.json.Decoder(list[_OfUser], strict=False).decode
+_READERS: dict[tuple[bytes, ...], Callable[[bytes], list[int]]] = {
+    (b"id",): lambda raw: [item.id for item in _ids(raw)],
+    (b"sound_id",): lambda raw: [item.sound_id for item in _sound_ids(raw)],
+    (b"user_id",): lambda raw: [item.user_id for item in _user_ids(raw)],
+    (b"user", b"id"): lambda raw: [item.user.id for item in _of_users(raw)],
+}
+
+
+def listed(raw: bytes, path: tuple[bytes, ...]) -> Listed:
+    """An array's ids, ascending, and its objects: the id stands in the field that ``path`` names, or in a field of it.
+
+    None for null. Of an id twice the later object stands behind.
+    """
+    items = [] if raw == b"null" else raws(raw)
+    if not items:
+        return [], []
+    ids = _READERS[path](raw)
+    if max(ids) > MOST_ID:
+        raise Unreadable("an element of an array has an id that is none")
+    ordered = sorted(zip(ids, map(bytes, items), strict=True), key=itemgetter(0))
+    return [item[0] for item in ordered], [item[1] for item in ordered]
+
+
+def page(ids: list[int], items: list[bytes], start: int, end: int) -> bytes:
+    """A page's text (``cache.pages``) of some of these objects, which are ascending by id."""
+    return b"\n%b" % b"".join([b"%d%b\n" % (ids[at], items[at]) for at in range(start, end)])
+
+
+def tailed(ids: bytes, tail: bytes) -> list[bytes]:
+    """Each of these ids, eight bytes long, and the same bytes behind it."""
+    return [ids[at : at + 8] + tail for at in range(0, len(ids) // 8 * 8, 8)]
+
+
+def find(text: bytes, entity_id: int) -> bytes | None:
+    """One object of a page's text (``cache.pages``)."""
+    prefix = b"\n%d{" % entity_id
+    at = text.find(prefix)
+    if at < 0:
+        return None
+    return text[at + len(prefix) - 1 : text.index(b"\n", at + 1)]
+
+
+class _Presence(msgspec.Struct, gc=False):
+    guild_id: Snowflake
+    user: msgspec.Raw
+    status: msgspec.Raw = NULL
+
+
+_OFFLINE = msgspec.Raw(b'"offline"')
+_presence = msgspec.json.Decoder(_Presence, strict=False).decode
+
+
+def presence(d: bytes) -> tuple[int, int, bool, bool]:
+    """A PRESENCE_UPDATE's guild and user, whether it says offline, and whether its user has more than an id."""
+    head = _presence(d)
+    user = bytes(head.user)
+    return head.guild_id, id_of(user), same_value(head.status, _OFFLINE), len(fields(user)) > 1
+
+
+def offline(raw: bytes) -> bool:
+    """Whether a presence's ``status`` says offline, however that is written."""
+    return same_value(fields(raw).get("status", NULL), _OFFLINE)
+
+
+def is_text(raw: bytes) -> bool:
+    """Whether these bytes are UTF-8 throughout, as JSON has to be: decoding its objects does not tell."""
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Fingerprints that the words about one member, or one user, have room for, shared with few others: two cache lines.
+_WAYS = 16
+
+# The table grows fourfold from 512 KiB up to 8 MiB as it fills: a million marks, of which a user has two and one more
+# for each guild. A page of memory that no mark is in is none.
+LEAST_PRINTS = 1 << 16
+MOST_PRINTS = 1 << 20
+
+# Places that no guild has: words about a user, and words that are all that is kept of a user.
+_OF_USER, _WHOLE_USER = 0, 1
+
+
+class SeenFingerprints:
+    """One cluster's memory of words about users and members: does an event only repeat what is kept?
+
+    Messages, typing, reactions and voice states carry their member and user again and again, mostly in the words of
+    the guild's snapshot or of the last time. A table of 64-bit fingerprints recognises such words ahead of any
+    decoding, for some 200,000 people in 8 MB. It forgets now and then (then the words are compared with what is kept
+    once more), and is never wrong: whatever changes a user forgets all words about it, so with a member. The hash is
+    keyed anew in each process: nobody outside can make two texts share a fingerprint.
+
+    A member's words are those of its own fields; a ``user`` among them does not count.
+    """
+
+    __slots__ = ("_former", "_prints", "_taken", "any")
+
+    _former: array[int] | None
+    _prints: array[int]
+    _taken: int
+    any: bool
+    """Whether any words are known at all."""
+
+    def __init__(self) -> None:
+        self.forget_all()
+
+    @property
+    def places(self) -> int:
+        """How many fingerprints the table has room for."""
+        return len(self._prints)
+
+    # words of an event: false or None proves nothing
+
+    def message(self, d: bytes) -> tuple[int, int] | None:
+        """A MESSAGE_CREATE's channel and id, if all that it says of its author and member is kept already."""
+        head = message(d)
+        if head.guild_id is None or head.author == NULL or head.member == NULL or head.webhook_id != NULL:
+            return None
+        if max(head.id, head.channel_id) > MOST_ID:
+            return None
+        user, member = bytes(head.author), bytes(head.member)
+        user_id = id_of(user)
+        if self.knows_user(user_id, user) and self.knows_member(head.guild_id, user_id, member):
+            return head.channel_id, head.id
+        return None
+
+    def carried(self, d: bytes, stale: bool = False) -> bool:
+        """Whether the whole ``member`` in an event of ``user_id`` (TYPING_START, reactions) says only what is kept.
+
+        ``stale``: its ``mute`` and ``deaf`` do not count (VOICE_STATE_UPDATE has those of before the change).
+        """
+        head = carrying(d)
+        if head.guild_id is None or head.user_id is None or head.member == NULL:
+            return False
+        member, user = parted(bytes(head.member), b"user")
+        if stale:
+            member = less(member, (b"mute", b"deaf"))
+        return (
+            user is not None
+            and user != b"null"
+            and self.knows_user(head.user_id, user)
+            and self.knows_member(head.guild_id, head.user_id, member)
+        )
+
+    # words of one member or user
+
+    def knows_member(self, guild_id: int, user_id: int, member: bytes) -> bool:
+        """Whether these words about a member say what is kept. False proves nothing."""
+        return self._known(_home(guild_id, user_id), less(member, (b"user",)))
+
+    def knows_user(self, user_id: int, user: bytes) -> bool:
+        """Whether these words about a user say what is kept. False proves nothing."""
+        return self._known(_home(_OF_USER, user_id), user)
+
+    def learn_member(self, guild_id: int, user_id: int, member: bytes) -> None:
+        """These words about a member say what is kept now."""
+        self._learn(_home(guild_id, user_id), less(member, (b"user",)))
+        self._has_room()
+
+    def learn_user(self, user_id: int, user: bytes) -> None:
+        """These words about a user say what is kept now."""
+        self._learn(_home(_OF_USER, user_id), user)
+        self._has_room()
+
+    def learn_members(self, guild_id: int, ids: list[int], raws: list[Any], fresh: bool) -> None:
+        """A guild's snapshot says all of this of its members and their users, and it is what is kept now.
+
+        What was known of them before is forgotten, but where it is certain to hold still: a guild is ``fresh``, and
+        exactly these words were kept of the user. Once a table of the full size is full, nothing is learned here: most
+        members never speak.
+        """
+        for user_id, raw in zip(ids, raws, strict=True):
+            learns = self._has_room()
+            if not learns and not self.any:
+                continue
+            if not fresh:
+                self.forget_member(guild_id, user_id)
+            member, user = parted(bytes(raw), b"user")
+            if user is None or not self._known(_home(_WHOLE_USER, user_id), user):
+                self.forget_user(user_id)
+                if learns and user is not None:
+                    self._learn(_home(_OF_USER, user_id), user)
+                    self._learn(_home(_WHOLE_USER, user_id), user)
+            if learns and user is not None:
+                self._learn(_home(guild_id, user_id), member)
+
+    # marks
+
+    def _known(self, home: int, words: bytes) -> bool:
+        mark = _mark(home, words)
+        for prints in (self._prints, self._former):
+            if prints is None:
+                break
+            at = home & len(prints) - _WAYS
+            if mark in prints[at : at + _WAYS]:
+                if prints is self._former:
+                    self._learn(home, words)
+                return True
+        return False
+
+    def _learn(self, home: int, words: bytes) -> None:
+        mark, prints = _mark(home, words), self._prints
+        self.any = True
+        at = home & len(prints) - _WAYS
+        ways = prints[at : at + _WAYS]
+        if mark not in ways:
+            # In a free place, else in that of any other.
+            free = 0 in ways
+            prints[at + (ways.index(0) if free else mark & _WAYS - 1)] = mark
+            self._taken += free
+
+    def _has_room(self) -> bool:
+        """Whether less than half of the places are taken, after a larger table is made where that may be."""
+        if self._taken <= len(self._prints) // 2:
+            return True
+        if len(self._prints) >= MOST_PRINTS:
+            return False
+        # Empty; what the smaller one knows moves when it is heard again.
+        self._former, self._prints = self._prints, array("Q", bytes(8 * 4 * len(self._prints)))
+        self._taken = 0
+        return True
+
+    def forget_member(self, guild_id: int, user_id: int) -> None:
+        """Something about this member changed."""
+        self._forget(_home(guild_id, user_id))
+
+    def forget_user(self, user_id: int) -> None:
+        """Something about this user changed."""
+        self._forget(_home(_OF_USER, user_id))
+        self._forget(_home(_WHOLE_USER, user_id))
+
+    def _forget(self, home: int) -> None:
+        for prints in (self._prints, self._former):
+            if prints is not None:
+                start = home & len(prints) - _WAYS
+                for at in range(start, start + _WAYS):
+                    if prints[at] >> 56 == _tag(home):
+                        prints[at] = 0
+                        self._taken -= prints is self._prints
+
+    def forget_all(self) -> None:
+        """Whatever was known may be wrong now."""
+        self.any = False
+        self._prints = array("Q", bytes(8 * LEAST_PRINTS))
+        self._former = None
+        self._taken = 0
+
+
+def _home(place: int, user_id: int) -> int:
+    """What a member's marks, or a user's, have in common: the low bits choose their ways, the top byte is their tag."""
+    return hash((place, user_id)) & (1 << 64) - 1
+
+
+def _tag(home: int) -> int:
+    """Never 0: an empty place has no tag."""
+    return home >> 56 | 1
+
+
+def _mark(home: int, words: bytes) -> int:
+    """What stands for words in the table."""
+    return hash((home, words)) & (1 << 56) - 1 | _tag(home) << 56
+
+
+class Door:
+    """The entrance of a cluster's cache, base of ``transports.store.Store``. Every event takes the general way here.
+
+    Compiled, it has a short cut for what is most of a bot's traffic: presences that say nothing of their user,
+    messages, typing and reactions of people who are known so. It decides nothing: what it would do differently from the
+    general way is a mistake of ours.
+    """
+
+    def lead_to(self, usual: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
+        """From now on events go into that cache (``Cache.usual``), whose puts wait in those dicts, one for a table."""
+
+    def apply(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
+        """Take one event in; never raises. At or below the shard's applied sequence it changes nothing.
+
+        READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence. ``d`` is
+        bytes, or anything with their content.
+        """
+        return self.take(shard_id, seq, name, d)
+
+    def take(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
+        """The general way."""
+        raise NotImplementedError

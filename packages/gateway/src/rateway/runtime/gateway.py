@@ -1,0 +1,399 @@
+"""A gateway in one process: chooses the layout, grants its own identifies, holds all clusters, ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from rateway import logs
+from rateway.config import Settings
+from rateway.fleet.choice import Choice, take_recommended
+from rateway.fleet.identify import IdentifyGovernor
+from rateway.runtime.identify.permits import LocalPermits
+from rateway.runtime.maintenance import Renewal
+from rateway.runtime.startup import (
+    FatalEnd,
+    Identity,
+    choose,
+    clusters_of,
+    dead_token,
+    refuse_layout,
+    remember_layout,
+)
+from rateway.runtime.supervisor.ipc import Answered
+from rateway.runtime.supervisor.supervisor import Supervisor, cores
+from rateway.session.actions import Fatal
+from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
+from rateway.transports.state import FatalRecord, StateDir, StateError
+
+if TYPE_CHECKING:
+    from rateway.runtime.runner.runner import Worker
+
+log = logging.getLogger(__name__)
+
+# sysexits.h, EX_CONFIG: a restarter must not try again (systemd's RestartPreventExitStatus).
+EX_CONFIG = 78
+# A shard would hold more guilds than Discord takes.
+SHARDING_REQUIRED = 4011
+# Invalid shard, sharding required: another number of shards may work.
+RESHARDING = frozenset({4010, SHARDING_REQUIRED})
+# Layouts that Discord may refuse in a row, with no READY between, before a person has to look.
+MOST_LAYOUTS = 3
+# Discord's own count of identifies is asked for again this often while a new layout waits for it.
+LOOK_AT_BUDGET_EVERY_S = 3600.0
+# Beyond the moment at which the count starts anew.
+RESET_MARGIN_S = 5.0
+
+Result = TypeVar("Result")
+
+__all__ = ["EX_CONFIG", "Gateway"]
+
+
+class Gateway:
+    """``run`` returns the exit code."""
+
+    def __init__(self, settings: Settings, state: StateDir) -> None:
+        self.settings = settings
+        self.state = state
+        self.started_at = time.monotonic()
+        self.phase = "starting"
+        self.choice: Choice | None = None
+        self.held: Worker | Supervisor | None = None
+        self.permits: LocalPermits | None = None
+        self._identity = Identity.of(settings, state)
+        self._rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
+        self._fatal: FatalRecord | None = None
+        self._stop = asyncio.Event()
+        self._end_sessions = False
+        # What Discord refused the layout with, and how many were refused in a row without a READY.
+        self._refused_layout: Fatal | None = None
+        self._layout_refused = asyncio.Event()
+        self._layouts_refused = 0
+        self._layout_note = ""
+        self._answer: GatewayBot | None = None
+        self._replaces = False
+
+    def stop(self, *, end_sessions: bool = False) -> None:
+        """Begin the planned stop; ``run`` returns when it is done."""
+        self._end_sessions = self._end_sessions or end_sessions
+        self._stop.set()
+
+    async def run(self) -> int:
+        """Hold the bot's sessions until stopped; the exit code (0, or 78 when a person must change something)."""
+        remembered = self.state.fatal(self._identity.settings)
+        if remembered is not None:
+            _say(
+                remembered,
+                "the last start with these settings ended so, nothing was sent to Discord; rateway check asks again",
+            )
+            return EX_CONFIG
+        try:
+            while await self._once():
+                pass
+        except FatalEnd as end:
+            self._fatal = end.record
+        if self._fatal is None:
+            return 0
+        self._remember(self._fatal)
+        _say(self._fatal, "")
+        return EX_CONFIG
+
+    async def _once(self) -> bool:
+        """One life of the clusters; whether another one, with another layout, is to follow."""
+        choice = self.choice = await self._unless_stopped(
+            choose(self.settings, self.state, self._rest, self._identity)
+        )
+        if choice is None:
+            return False
+        mine = clusters_of(self.settings, choice.layout)
+        self._warn_of_others(choice, mine)
+        shards = [shard for number in mine for shard in choice.layout.shards_of(number)]
+        governor = IdentifyGovernor(
+            shards=shards,
+            buckets=self.settings.identify_buckets,
+            crash_loop=self.settings.crash_loop_identifies,
+            new_layout=self._layouts_refused > 0,
+        )
+        permits = self.permits = LocalPermits(
+            governor,
+            self.state,
+            self._rest,
+            bot=self._identity.account,
+            on_gateway_bot=self._learn,
+            any_live=lambda: self.progress()[0] > 0,
+            on_dead_token=self._token_is_dead,
+            on_fault=self._identify_fault,
+        )
+        self._refused_layout, self._layout_note, self._replaces = None, "", False
+        self._layout_refused.clear()
+        worker = self.held = self._hands(choice, mine, permits)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(permits.run()),
+                    tasks.create_task(worker.run()),
+                    tasks.create_task(self._replace_layout(choice, permits)),
+                ]
+                self.phase = "running"
+                await self._stop.wait()
+                self.phase = "stopping"
+                await worker.wind_down(end_sessions=self._end_sessions)
+                for task in running:
+                    task.cancel()
+        finally:
+            worker.close()
+        if not self._replaces or self._fatal is not None:
+            return False
+        self._layouts_refused = 1 if permits.readies else self._layouts_refused + 1
+        refuse_layout(self.state, choice)
+        self._stop.clear()
+        return True
+
+    def _hands(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Worker | Supervisor:
+        """This process itself, or a process for each core."""
+        settings, identity = self.settings, self._identity
+        processes = min(settings.processes or cores(), len(mine))
+        if processes <= 1:
+            # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
+            from rateway.runtime.runner.runner import Worker
+
+            return Worker(settings, self.state, identity, choice, mine, permits, self._on_fatal)
+        log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
+        lock_file = self.state.lock_file
+        return Supervisor(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards) of this gateway."""
+        return self.held.progress() if self.held is not None else (0, 0)
+
+    async def restart_shard(self, shard_id: int, *, new_session: bool) -> Answered:
+        """Reconnect one shard, or give its session up for a new one; a crash loop that stopped it is forgiven."""
+        held, permits = self.held, self.permits
+        if held is None or permits is None or self.choice is None or shard_id >= self.choice.layout.shards:
+            return Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
+        permits.restart(shard_id)
+        if new_session:
+            failure = await permits.learn_budget()
+            if failure is not None:
+                why = f"it is not known how many identifies are left: {failure.text}"
+                return Answered(False, f"shard {shard_id} keeps its session: {why}")
+        found = await held.restart_shard(shard_id, new_session, permits.why_not(shard_id))
+        return found or Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
+
+    def notes(self) -> list[str]:
+        """What a person should know about the gateway as a whole, most important first."""
+        found = [self._layout_note] if self._layout_note else []
+        return found + (self.permits.notes() if self.permits is not None else [])
+
+    def renewal(self) -> Renewal | None:
+        """How sessions are renewed for their age or to fill the cache, if they are."""
+        settings = self.settings
+        if settings.session_max_age is None and not settings.cache_renew:
+            return None
+        return Renewal(
+            settings.session_max_age, self._may_renew, self._renew_shard, fills_cache=settings.cache_renew
+        )
+
+    def _may_renew(self) -> bool:
+        """Room in the day's budget beyond the reserve that lost sessions may need."""
+        if self.permits is None:
+            return False
+        governor = self.permits.governor
+        if governor.total is None:
+            # All sessions were resumed, so nobody has asked yet. The next look knows it.
+            self.permits.want_budget()
+            return False
+        return governor.available(self.permits.now()) > governor.reserve
+
+    def _renew_shard(self, shard_id: int, why: str) -> bool:
+        return self.held is not None and self.held.renew_shard(shard_id, why)
+
+    async def drain(self, cluster: int) -> int | None:
+        """Give a cluster up for another gateway: how many of its events stay here unconfirmed.
+
+        None when it does not run here.
+        """
+        return None if self.held is None else await self.held.drain(cluster)
+
+    def words_for_clusters(self) -> str:
+        """What runs here, for a person who asked for something else."""
+        if self.choice is None:
+            return "nothing runs yet"
+        layout = self.choice.layout
+        return f"the bot has {layout.shards} shards in {len(layout.clusters)} clusters"
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what can change at run time, and say what cannot."""
+        fixed = [
+            row
+            for row in changed(self.settings, settings)
+            if row not in ("log_level", "presence", "events", "events_except")
+        ]
+        if (
+            settings.amqp_file is not None
+            and settings.amqp_file == self.settings.amqp_file
+            and "amqp" in fixed
+        ):
+            # The next attempt to connect reads it by itself.
+            fixed.remove("amqp")
+        if fixed:
+            log.warning("%s: changed only by a restart", ", ".join(fixed), extra={"action": "reload"})
+        kept = {name: getattr(self.settings, name) for name in fixed}
+        self.settings = dataclasses.replace(settings, **kept)
+        logs.set_level(self.settings.log_level)
+        if self.held is not None:
+            self.held.reload(self.settings)
+        log.info("settings read again", extra={"action": "reload"})
+
+    async def _replace_layout(self, choice: Choice, permits: LocalPermits) -> None:
+        """Once Discord refuses the layout: look for one that it takes, and stop for it when the day has an identify
+        for each of its shards. Until then live sessions are kept."""
+        await self._layout_refused.wait()
+        refused, failures = self._refused_layout, 0
+        assert refused is not None
+        total = choice.layout.shards
+        words = f"Discord refuses {total} shards ({refused.code}: {refused.meaning})"
+        log.warning("%s: asking Discord for its recommendation", words, extra={"action": "layout"})
+        while True:
+            permits.hold_back(f"{words}: another layout is looked for")
+            failure = await permits.learn_budget()
+            if failure is not None or self._answer is None:
+                failures += 1
+                wait = backoff(failure, failures, random.random()) if failure is not None else 1.0
+                await self._wait_for_layout(f"{words}, and does not recommend another number", failure, wait)
+                continue
+            new = take_recommended(
+                shards=None,
+                recommended=self._answer.shards,
+                extra=self.settings.extra_shards,
+                per_cluster=self.settings.shards_per_cluster,
+                gateway_url=self._answer.url,
+                refused=total,
+            )
+            needed = sum(len(new.layout.shards_of(each)) for each in clusters_of(self.settings, new.layout))
+            governor, now = permits.governor, permits.now()
+            if governor.needs(needed, now):
+                break
+            left, reset = governor.available(now), governor.reset_in(now) or 0.0
+            kept = (
+                f"{words}. {new.layout.shards} shards take their place, which needs {needed} identifies; {left} are "
+                f"left. The {self.progress()[0]} live sessions are kept until the count starts anew in "
+                f"{reset / 3600:.1f} h"
+            )
+            if refused.code == SHARDING_REQUIRED:
+                # A shard with fewer guilds still gets READY, and the others are refused one by one.
+                permits.hold_back("")
+            await self._wait_for_layout(kept, None, min(LOOK_AT_BUDGET_EVERY_S, reset + RESET_MARGIN_S))
+        log.warning("%s: %s", words, new.words, extra={"action": "layout"})
+        self._replaces = True
+        self._stop.set()
+
+    async def _wait_for_layout(self, words: str, failure: RestFailure | None, seconds: float) -> None:
+        note = words if failure is None else f"{words}: {failure.text}"
+        if note.partition(" left.")[0] != self._layout_note.partition(" left.")[0]:
+            log.error("%s", note, extra={"action": "layout"})
+        self._layout_note = note
+        await asyncio.sleep(seconds)
+
+    def _warn_of_others(self, choice: Choice, mine: list[int]) -> None:
+        if len(mine) < len(choice.layout.clusters) and self.settings.identify_buckets is None:
+            log.warning(
+                "this gateway runs %d of %d clusters: identifies of other gateways are not counted here. Give each "
+                "gateway IDENTIFY_BUCKETS of its own",
+                len(mine),
+                len(choice.layout.clusters),
+                extra={"action": "layout"},
+            )
+
+    # Facts.
+
+    def _learn(self, answer: GatewayBot) -> None:
+        choice, self._answer = self.choice, answer
+        if choice is None:
+            return
+        if answer.url != choice.gateway_url and self.held is not None:
+            self.choice = msgspec.structs.replace(choice, gateway_url=answer.url)
+            remember_layout(self.state, self.choice)
+            self.held.use_gateway(answer.url)
+        if self.settings.shards is not None:
+            return
+        recommended = answer.shards + self.settings.extra_shards
+        if recommended != choice.layout.shards:
+            log.info(
+                "Discord recommends %d shards now, which would make %d; %d stay in force. RESHARD=1 changes it",
+                answer.shards,
+                recommended,
+                choice.layout.shards,
+                extra={"action": "layout"},
+            )
+
+    def _on_fatal(self, shard_id: int, order: Fatal) -> None:
+        if order.code in RESHARDING and self.settings.shards is None:
+            readies = self.permits.readies if self.permits is not None else 0
+            if readies or self._layouts_refused < MOST_LAYOUTS:
+                if self._refused_layout is None:
+                    self._refused_layout = order
+                    self._layout_refused.set()
+                return
+            help_text = (
+                f"Discord has refused {MOST_LAYOUTS + 1} numbers of shards in a row, multiples of its own among them: "
+                "set SHARDS (`shards.total`) to what it demands, for a very large bot a multiple of the number that "
+                "Discord has set, and start with RESHARD=1"
+            )
+            order = Fatal(order.code, order.meaning, help_text)
+        if self._fatal is None:
+            self._fatal = FatalRecord(order.code, order.meaning, order.help, time.time())
+        self.stop()
+
+    def _token_is_dead(self, failure: RestFailure) -> None:
+        if self._fatal is None:
+            self._fatal = dead_token(failure)
+        self.stop()
+
+    def _identify_fault(self, lasts: bool) -> None:
+        if self.held is not None:
+            self.held.identify_fault(lasts)
+
+    def _remember(self, record: FatalRecord) -> None:
+        try:
+            self.state.remember_fatal(self._identity.settings, record)
+        except StateError as error:
+            log.error("%s", error)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result | None:
+        """The coroutine's result, or None when the stop came first."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            return None
+        return task.result()
+
+
+def _say(record: FatalRecord, why: str) -> None:
+    log.critical(
+        "%d %s: %s%s",
+        record.code,
+        record.meaning,
+        record.help,
+        f" ({why})" if why else "",
+        extra={"action": "fatal"},
+    )
+
+
+def changed(old: Settings, new: Settings) -> list[str]:
+    """Names of the settings that differ."""
+    return [
+        field.name
+        for field in dataclasses.fields(Settings)
+        if field.compare and getattr(old, field.name) != getattr(new, field.name)
+    ]

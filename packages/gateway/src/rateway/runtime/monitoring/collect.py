@@ -1,0 +1,254 @@
+"""What can one process tell of its clusters and shards? Its part of the status, read from counters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rateway.cache.stats import incomplete_shards, stats_of
+from rateway.delivery.limits import HELD_UP_S
+from rateway.runtime.monitoring.loop_lag import LoopLag
+from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
+from rateway.session.actions import State
+from rateway.transports.store.reader import StoreUnreadable
+
+if TYPE_CHECKING:
+    from rateway.runtime.runner.cluster import Cluster
+    from rateway.runtime.runner.runner import Worker
+    from rateway.runtime.runner.shard import Shard
+
+__all__ = ["parts_of"]
+
+# Counting entities takes at most a hundredth of the time, and so much of one look.
+COUNT_AGAIN = 100.0
+COUNTING_S = 0.02
+# Event names that a note has room for.
+MOST_NAMES = 40
+
+
+def parts_of(
+    worker: Worker, watch: LoopLag, role: str
+) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
+    """What one process knows: its clusters, its shards, itself, and what a person should know."""
+    now = asyncio.get_running_loop().time()
+    deadline = time.monotonic() + COUNTING_S
+    # Those counted longest ago come first, so that each has its turn.
+    eldest = sorted(
+        worker.clusters.values(), key=lambda each: each.cache_counts[0] if each.cache_counts else 0.0
+    )
+    clusters = [_cluster(worker, cluster, deadline) for cluster in eldest]
+    shards = [
+        _shard(worker, cluster, shard, now)
+        for cluster in worker.clusters.values()
+        for shard in cluster.shards.values()
+    ]
+    return clusters, shards, watch.process(role, list(worker.clusters)), _notes(worker)
+
+
+def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
+    conversation = shard.conversation
+    last = shard.last_close
+    return ShardStatus(
+        shard=shard.shard_id,
+        cluster=cluster.number,
+        state=conversation.state.value,
+        since_s=now - shard.state_since,
+        why=(conversation.state is State.CONNECTING and worker.dialer.refusal(shard.host)) or shard.why,
+        session=conversation.session_id,
+        received=conversation.received_seq,
+        settled=cluster.streams[shard.shard_id].settled,
+        latency_ms=None if conversation.latency is None else conversation.latency * 1000,
+        closes={"none" if code is None else str(code): count for code, count in shard.closes.items()},
+        last_close=None if last is None else f"{last[0] or 'TCP'} {last[1]}".strip(),
+        resumes_tried=shard.resumes_tried,
+        resumes_succeeded=shard.resumes_succeeded,
+        identifies=shard.identifies,
+        waiting_commands=conversation.waiting_commands,
+        session_s=now - shard.session_since,
+        away_s=0.0 if shard.away_since is None else now - shard.away_since,
+        bytes_in=conversation.bytes_in,
+        bytes_inflated=conversation.bytes_inflated,
+        incomplete_since=cluster.incomplete.get(shard.shard_id, 0),
+    )
+
+
+def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus:
+    request_handler = worker.responders.get(cluster.number)
+    return ClusterStatus(
+        cluster=cluster.number,
+        exchange=cluster.publisher.exchange,
+        owned=worker.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
+        shards=len(cluster.shards),
+        events=dict(cluster.event_pipeline.events),
+        events_other=cluster.event_pipeline.other,
+        received=cluster.received,
+        replayed=cluster.replayed,
+        filtered=cluster.filtered,
+        gaps=cluster.gaps,
+        commands=dict(request_handler.commands) if request_handler else {},
+        queries=dict(request_handler.queries) if request_handler else {},
+        publisher=_publisher(cluster),
+        cache=_cache(cluster, deadline),
+        store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
+        repeated=cluster.repeated,
+        oversize=cluster.oversize,
+        refused=cluster.refused,
+        refused_messages={str(reason): count for reason, count in request_handler.refused.items()}
+        if request_handler
+        else {},
+        unreadable=cluster.event_pipeline.unreadable,
+        query_kinds=dict(request_handler.query_kinds) if request_handler else {},
+        query_buckets=_cumulative(request_handler.query_times.counts()) if request_handler else {},
+        query_seconds=request_handler.query_times.total if request_handler else 0.0,
+        events_per_s=cluster.pace.rate,
+        cache_unread=_unread(cluster),
+    )
+
+
+def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
+    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable.
+
+    Counting reads every guild's row. So it is done again only after a hundred times what it took, and past
+    ``deadline`` (monotonic seconds) not at all: a look at many large clusters must not hold the event loop up.
+    """
+    store = cluster.store
+    if store is None or not cluster.tools.settings.cache_enabled:
+        return None
+    began = time.monotonic()
+    before = cluster.cache_counts
+    if before is not None and (began < before[0] or began > deadline):
+        return before[1]
+    reader = store.reader()
+    try:
+        with reader.view() as view:
+            counts = stats_of(view)
+            cluster.incomplete = incomplete_shards(view, store.policy)
+    except StoreUnreadable:
+        return None
+    found = {**counts, "disk_bytes": reader.disk_bytes()}
+    ended = time.monotonic()
+    cluster.cache_counts = (ended + COUNT_AGAIN * (ended - began), found)
+    return found
+
+
+def _unread(cluster: Cluster) -> dict[str, int]:
+    """Events that the cache could not read in full, by what became of them."""
+    if cluster.store is None or not cluster.tools.settings.cache_enabled:
+        return {}
+    unread = cluster.store.unread
+    return {"left_out": unread.left_out, "not_applied": unread.not_applied}
+
+
+def _store_words(cluster: Cluster) -> str:
+    if cluster.store is not None and cluster.store.fault is not None:
+        return cluster.store.fault.words
+    return cluster.store_words
+
+
+def _publisher(cluster: Cluster) -> PublisherStatus:
+    publisher = cluster.publisher
+    oldest = publisher.oldest()
+    latencies = publisher.latencies()
+    spool = publisher.spool
+    return PublisherStatus(
+        connected=publisher.connected,
+        blocked=publisher.blocked,
+        why=cluster.broker_why,
+        paused=publisher.paused,
+        published=publisher.published,
+        confirmed=publisher.confirmed,
+        nacked=publisher.nacked,
+        republished=publisher.republished,
+        unconfirmed=publisher.unconfirmed,
+        unconfirmed_bytes=publisher.unconfirmed_bytes,
+        lag_s=oldest[0] if oldest else 0.0,
+        oldest=oldest[1] if oldest else None,
+        spool_events=spool.events if spool else 0,
+        spool_bytes=spool.bytes if spool else 0,
+        unrouted=sorted(publisher.unrouted),
+        bytes_out=publisher.bytes_out,
+        latency_p50_ms=_quantile(latencies, 0.5),
+        latency_p99_ms=_quantile(latencies, 0.99),
+        latency_buckets=_cumulative(latencies),
+        written_buckets=_cumulative(publisher.writings()),
+        unrouted_events=publisher.unrouted_events.total(),
+        address=publisher.address,
+        server=publisher.server,
+        nodes=publisher.nodes,
+        held_up_s=publisher.held_up,
+    )
+
+
+def _quantile(buckets: Iterable[tuple[float, int]], share: float) -> float | None:
+    """The upper edge, in milliseconds, of the bucket that holds this share of all; None without any."""
+    buckets = list(buckets)
+    total = sum(count for _, count in buckets)
+    seen = 0
+    for edge, count in buckets:
+        seen += count
+        if total and seen >= share * total:
+            return edge * 1000
+    return None
+
+
+def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
+    counts, seen = {}, 0
+    for edge, count in buckets:
+        seen += count
+        counts["+Inf" if edge == float("inf") else f"{edge:g}"] = seen
+    return counts
+
+
+def _notes(worker: Worker) -> list[str]:
+    notes = worker.dialer.notes()
+    for number, (state, why) in worker.ownership.items():
+        if state != "owned":
+            notes.append(f"cluster {number}: {why}")
+    for cluster in worker.clusters.values():
+        publisher = cluster.publisher
+        if publisher.paused:
+            notes.append(
+                f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
+            )
+        oldest = publisher.oldest()
+        if publisher.held_up > HELD_UP_S:
+            notes.append(
+                f"cluster {cluster.number}: the broker has confirmed nothing for {publisher.held_up:.0f} s: a queue "
+                f"that takes no events holds all events of the cluster up (docs/rabbitmq.md)"
+            )
+        if oldest is not None and oldest[0] > worker.settings.lag_warning:
+            notes.append(
+                f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
+            )
+        if publisher.unrouted:
+            names = sorted(publisher.unrouted)
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            notes.append(
+                f"cluster {cluster.number}: no queue is bound for {', '.join(names[:MOST_NAMES])}{more}"
+            )
+        if cluster.event_pipeline.unreadable:
+            notes.append(
+                f"cluster {cluster.number}: {cluster.event_pipeline.unreadable} dispatches could not be forwarded "
+                f"(the last one: {cluster.event_pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
+            )
+        request_handler = worker.responders.get(cluster.number)
+        if request_handler is not None and request_handler.refused_lately:
+            notes.append(
+                f"cluster {cluster.number}: {request_handler.refused.total()} messages of workers could not be read and were "
+                f"refused ({', '.join(sorted(request_handler.refused))}); the log says more"
+            )
+        words = _store_words(cluster)
+        if words != "ok":
+            notes.append(f"cluster {cluster.number}: {words}")
+        if cluster.store is not None and (note := cluster.store.unread.note()):
+            notes.append(f"cluster {cluster.number}: {note}")
+    nodes = max((cluster.publisher.nodes for cluster in worker.clusters.values()), default=1)
+    if nodes > 1:
+        notes.append(
+            f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum queues. A "
+            "classic queue is away with its node, and what is published meanwhile is confirmed and lost"
+        )
+    return notes

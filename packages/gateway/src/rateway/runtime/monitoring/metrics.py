@@ -1,0 +1,332 @@
+"""What can Prometheus know of the gateway? One row for each metric; exposition and ``docs/metrics.md`` derive from it.
+
+All numbers are read from a :class:`GatewayStatus`; nothing here is called for an event. Labels have small known sets
+of values: ``cluster`` (numbers), ``process`` (roles), ``event`` (names that Discord documents, the rest is ``other``),
+``code`` (close codes), outcomes. Nothing is labelled by shard.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from rateway_protocol.discord.events import DOCUMENTED
+
+from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+from rateway.session.actions import State
+
+__all__ = ["CONTENT_TYPE", "METRICS", "Row", "document", "render"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+# Codes that Discord documents and a few of RFC 6455: what else a peer may send is one value.
+MOST_CODES = range(1000, 5000)
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric. ``name`` is the full one, ``_total`` included for counters."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+def _row(name: str, labels: str, text: str, kind: Kind | None = None) -> Row:
+    derived: Kind = "counter" if name.endswith("_total") else "gauge"
+    return Row(f"rateway_{name}", kind or derived, tuple(labels.split()), text)
+
+
+METRICS: tuple[Row, ...] = (
+    _row("build_info", "version python form", "Always 1; what runs, `compiled`, `partly compiled` or `plain Python`."),
+    _row("up_seconds", "", "Seconds since this gateway started."),
+    _row("state", "state", "1 for the state that the gateway is in: starting, running, waiting, stopping."),
+    _row("ready", "", "1 while /health/ready says 200."),
+    _row("http_turned_away_total", "seat", "HTTP requests that found no seat: `page`, or `probe` for health probes."),
+    _row("layout_shards", "", "Shards of the bot, those of other gateways included."),
+    _row("shards", "cluster state", "Shards by state."),
+    _row("shards_away_seconds", "cluster", "Since when the longest away shard is not live; 0: all are."),
+    _row("heartbeat_seconds", "cluster of", "Round trip of the last heartbeats: the median and the worst shard's."),
+    _row("closes_total", "cluster code", "Connections that ended, by close code; `none`: TCP ended without one."),
+    _row("resumes_tried_total", "cluster", "RESUMEs sent."),
+    _row("resumes_succeeded_total", "cluster", "RESUMEs that Discord answered with RESUMED."),
+    _row("identifies_total", "cluster", "IDENTIFYs sent."),
+    _row("identify_budget", "of", "Identifies a day: `total`, and `remaining` of them."),
+    _row("identify_budget_reset_seconds", "", "Until the day's identifies are whole again."),
+    _row("identify_concurrency", "", "Identifies at once: Discord's max_concurrency."),
+    _row("events_received_total", "cluster", "Dispatches from Discord."),
+    _row("events_replayed_total", "cluster", "Of these, between a RESUME and its RESUMED."),
+    _row("events_repeated_total", "cluster", "Of these, with a sequence number that Discord used twice."),
+    _row("events_filtered_total", "cluster", "Of these, kept back by EVENTS or EVENTS_EXCEPT."),
+    _row("events_by_name_total", "process event", "Dispatches by event name; `other`: what Discord does not document."),
+    _row("gaps_total", "cluster", "Sessions lost, each told to the workers as RATEWAY_GAP."),
+    _row("discord_bytes_total", "cluster form", "Bytes from Discord: on the `wire`, and `inflated`."),
+    _row("compression_ratio", "cluster", "Bytes inflated for each on the wire, since the start."),
+    _row("broker_connected", "cluster", "1 while the publishing connection is up."),
+    _row("broker_blocked", "cluster", "1 while the broker blocks publishers (its memory or disk alarm)."),
+    _row("broker_held_up_seconds", "cluster", "How long the broker has confirmed nothing, though it could."),
+    _row("broker_bytes_total", "cluster", "Bytes to the broker, frames included."),
+    _row("published_total", "cluster", "Messages for the exchange, RATEWAY_* included."),
+    _row("confirmed_total", "cluster", "Messages that the broker confirmed."),
+    _row("nacked_total", "cluster", "Messages that the broker refused; they are sent again."),
+    _row("republished_total", "cluster", "Messages sent once more."),
+    _row("oversize_total", "cluster", "Events larger than the broker takes: RATEWAY_OVERSIZE in their place."),
+    _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
+    _row("unreadable_total", "cluster", "Dispatches that cannot be forwarded: RATEWAY_UNREADABLE in their place."),
+    _row("unrouted_names", "cluster", "Event names that no queue is bound for."),
+    _row("unrouted_total", "cluster", "Messages that came back for want of a queue; a sample of them."),
+    _row("unconfirmed", "cluster", "Messages that the broker has not confirmed, in memory and in the spool."),
+    _row("unconfirmed_bytes", "cluster", "Bytes of those in memory."),
+    _row("lag_seconds", "cluster", "Age of the oldest message without a confirm."),
+    _row("spool_events", "cluster", "Messages in the spool on disk."),
+    _row("spool_bytes", "cluster", "Bytes of the spool."),
+    _row("paused", "cluster", "1 while reading from Discord is paused."),
+    _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. No sum.", "histogram"),
+    _row("written_seconds", "process", "From an event's arrival at the publisher to its write. No sum.", "histogram"),
+    _row("commands_total", "cluster outcome", "Commands of workers, by what became of them."),
+    _row("messages_refused_total", "cluster reason", "Queries and commands refused unread, by reason."),
+    _row("commands_waiting", "cluster", "Commands that wait for their turn on a shard."),
+    _row("queries_total", "process type outcome", "Queries of workers; `batch`: many in one message."),
+    _row("query_seconds", "process", "From a query's arrival to its answer.", "histogram"),
+    _row("cache_entities", "cluster kind", "Entities in the cache; `unavailable_guilds` are guilds too."),
+    _row("cache_bytes", "cluster", "Size of the store on disk, its reserve included."),
+    _row(
+        "cache_unread_events_total",
+        "cluster outcome",
+        "Events that the cache could not read in full: `left_out`: all but a part is in it; `not_applied`: nothing is.",
+    ),
+    _row("store_ok", "cluster", "1 while sessions and cache can be written down."),
+    _row("process_cpu_seconds_total", "process", "CPU seconds of each process."),
+    _row("process_memory_bytes", "process", "Resident memory of each process."),
+    _row("process_loop_lag_seconds", "process", "How late the event loop came round last."),
+    _row("process_up_seconds", "process", "Seconds since the process started."),
+)  # fmt: skip
+
+_BY_NAME = {row.name: row for row in METRICS}
+
+
+def render(status: GatewayStatus, *, ready: bool, turned_away: Mapping[str, int] | None = None) -> bytes:
+    """The text that Prometheus reads. ``turned_away``: requests that found no seat at the HTTP server, by its kind."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(status, ready, turned_away or {}))
+    return generate_latest(registry)
+
+
+def document() -> str:
+    """The table of ``docs/metrics.md``."""
+    lines = ["| Metric | Type | Labels | What it says |", "|---|---|---|---|"]
+    for row in METRICS:
+        labels = ", ".join(f"`{label}`" for label in row.labels)
+        lines.append(f"| `{row.name}` | {row.kind} | {labels} | {row.help} |")
+    return "\n".join(lines) + "\n"
+
+
+Sample = tuple[tuple[str, ...], float | None]
+
+
+class _Collector(Collector):
+    def __init__(self, status: GatewayStatus, ready: bool, turned_away: Mapping[str, int]) -> None:
+        self._status = status
+        self._ready = ready
+        self._turned_away = turned_away
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._status
+        yield from _families(_gateway(status, self._ready))
+        kinds: list[Sample] = [((kind,), self._turned_away.get(kind, 0)) for kind in ("page", "probe")]
+        yield from _families({"rateway_http_turned_away_total": kinds})
+        yield from _families(_clusters(status))
+        yield from _families(_shards(status))
+        yield from _families(_processes(status))
+        yield from _histograms(status)
+
+
+def _families(values: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
+    """A family for each name; a value of None is not known and left out."""
+    for name, samples in values.items():
+        row = _BY_NAME[name]
+        make = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+        family = make(name, row.help, labels=row.labels)
+        for labels, value in samples:
+            if value is not None:
+                family.add_metric(labels, value)
+        yield family
+
+
+def _gateway(status: GatewayStatus, ready: bool) -> dict[str, list[Sample]]:
+    from rateway import __version__
+    from rateway.native.form import form
+
+    budget = status.budget
+    states = ("starting", "running", "waiting", "stopping")
+    return {
+        "rateway_build_info": [((__version__, platform.python_version(), form()), 1)],
+        "rateway_up_seconds": [((), status.uptime_s)],
+        "rateway_state": [((state,), float(state == status.state)) for state in states],
+        "rateway_ready": [((), float(ready))],
+        "rateway_layout_shards": [((), status.shard_count)],
+        "rateway_identify_budget": [(("total",), budget.total), (("remaining",), budget.remaining)],
+        "rateway_identify_budget_reset_seconds": [((), budget.resets_in_s)],
+        "rateway_identify_concurrency": [((), budget.max_concurrency)],
+    }
+
+
+def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
+    values: dict[str, list[Sample]] = {}
+
+    def say(name: str, cluster: ClusterStatus, value: float, *labels: str) -> None:
+        values.setdefault(name, []).append(((str(cluster.cluster), *labels), value))
+
+    for cluster in status.clusters:
+        publisher = cluster.publisher
+        say("rateway_events_received_total", cluster, cluster.received)
+        say("rateway_events_replayed_total", cluster, cluster.replayed)
+        say("rateway_events_repeated_total", cluster, cluster.repeated)
+        say("rateway_events_filtered_total", cluster, cluster.filtered)
+        say("rateway_gaps_total", cluster, cluster.gaps)
+        say("rateway_oversize_total", cluster, cluster.oversize)
+        say("rateway_refused_total", cluster, cluster.refused)
+        say("rateway_unreadable_total", cluster, cluster.unreadable)
+        say("rateway_broker_connected", cluster, publisher.connected)
+        say("rateway_broker_blocked", cluster, publisher.blocked)
+        say("rateway_broker_held_up_seconds", cluster, publisher.held_up_s)
+        say("rateway_broker_bytes_total", cluster, publisher.bytes_out)
+        say("rateway_published_total", cluster, publisher.published)
+        say("rateway_confirmed_total", cluster, publisher.confirmed)
+        say("rateway_nacked_total", cluster, publisher.nacked)
+        say("rateway_republished_total", cluster, publisher.republished)
+        say("rateway_unrouted_names", cluster, len(publisher.unrouted))
+        say("rateway_unrouted_total", cluster, publisher.unrouted_events)
+        say("rateway_unconfirmed", cluster, publisher.unconfirmed)
+        say("rateway_unconfirmed_bytes", cluster, publisher.unconfirmed_bytes)
+        say("rateway_lag_seconds", cluster, publisher.lag_s)
+        say("rateway_spool_events", cluster, publisher.spool_events)
+        say("rateway_spool_bytes", cluster, publisher.spool_bytes)
+        say("rateway_paused", cluster, publisher.paused)
+        say("rateway_store_ok", cluster, cluster.store == "ok")
+        for outcome in ("left_out", "not_applied"):
+            say("rateway_cache_unread_events_total", cluster, cluster.cache_unread.get(outcome, 0), outcome)
+        for outcome, count in cluster.commands.items():
+            say("rateway_commands_total", cluster, count, outcome)
+        for reason, count in cluster.refused_messages.items():
+            say("rateway_messages_refused_total", cluster, count, reason)
+        for kind, count in _entities(cluster):
+            say("rateway_cache_entities", cluster, count, kind)
+        if cluster.cache is not None:
+            say("rateway_cache_bytes", cluster, cluster.cache.get("disk_bytes", 0))
+    return values
+
+
+def _entities(cluster: ClusterStatus) -> Iterator[tuple[str, int]]:
+    for kind, count in (cluster.cache or {}).items():
+        if kind != "disk_bytes":
+            yield kind, count
+
+
+def _shards(status: GatewayStatus) -> dict[str, list[Sample]]:
+    values: dict[str, list[Sample]] = {}
+    by_cluster: dict[int, list[ShardStatus]] = {}
+    for shard in status.shards:
+        by_cluster.setdefault(shard.cluster, []).append(shard)
+
+    def say(name: str, cluster: int, value: float, *labels: str) -> None:
+        values.setdefault(name, []).append(((str(cluster), *labels), value))
+
+    for cluster, shards in by_cluster.items():
+        states = Counter(shard.state for shard in shards)
+        for state in State:
+            say("rateway_shards", cluster, states[state.value], state.value)
+        say("rateway_shards_away_seconds", cluster, max(shard.away_s for shard in shards))
+        latencies = sorted(shard.latency_ms for shard in shards if shard.latency_ms is not None)
+        if latencies:
+            say("rateway_heartbeat_seconds", cluster, latencies[len(latencies) // 2] / 1000, "median")
+            say("rateway_heartbeat_seconds", cluster, latencies[-1] / 1000, "worst")
+        closes: Counter[str] = Counter()
+        for shard in shards:
+            for code, count in shard.closes.items():
+                known = code == "none" or (code.isdigit() and int(code) in MOST_CODES)
+                closes[code if known else "other"] += count
+        for code, count in sorted(closes.items()):
+            say("rateway_closes_total", cluster, count, code)
+        say("rateway_resumes_tried_total", cluster, sum(shard.resumes_tried for shard in shards))
+        say("rateway_resumes_succeeded_total", cluster, sum(shard.resumes_succeeded for shard in shards))
+        say("rateway_identifies_total", cluster, sum(shard.identifies for shard in shards))
+        say("rateway_commands_waiting", cluster, sum(shard.waiting_commands for shard in shards))
+        wire = sum(shard.bytes_in for shard in shards)
+        inflated = sum(shard.bytes_inflated for shard in shards)
+        say("rateway_discord_bytes_total", cluster, wire, "wire")
+        say("rateway_discord_bytes_total", cluster, inflated, "inflated")
+        if wire:
+            say("rateway_compression_ratio", cluster, inflated / wire)
+    return values
+
+
+def _by_process(status: GatewayStatus) -> Iterator[tuple[ProcessStatus, list[ClusterStatus]]]:
+    """Sums over several processes would fall when one is replaced; so each has its own."""
+    clusters = {cluster.cluster: cluster for cluster in status.clusters}
+    for process in status.processes:
+        yield process, [clusters[number] for number in process.clusters if number in clusters]
+
+
+def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
+    values: dict[str, list[Sample]] = {}
+
+    def say(name: str, value: float, *labels: str) -> None:
+        values.setdefault(name, []).append((labels, value))
+
+    for process, clusters in _by_process(status):
+        role = process.role
+        say("rateway_process_cpu_seconds_total", process.cpu_s, role)
+        say("rateway_process_memory_bytes", process.memory_bytes, role)
+        say("rateway_process_loop_lag_seconds", process.loop_lag_ms / 1000, role)
+        say("rateway_process_up_seconds", process.uptime_s, role)
+        names: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
+        for cluster in clusters:
+            for name, count in cluster.events.items():
+                names[name if name in DOCUMENTED else "other"] += count
+            if cluster.events_other:
+                names["other"] += cluster.events_other
+            kinds.update(cluster.query_kinds)
+        for name, count in names.items():
+            say("rateway_events_by_name_total", count, role, name)
+        for kind, count in kinds.items():
+            type_, _, outcome = kind.partition(" ")
+            say("rateway_queries_total", count, role, type_, outcome)
+    return values
+
+
+def _histograms(status: GatewayStatus) -> Iterator[Metric]:
+    confirm, query = _histogram("rateway_confirm_seconds"), _histogram("rateway_query_seconds")
+    written = _histogram("rateway_written_seconds")
+    for process, clusters in _by_process(status):
+        confirms: Counter[str] = Counter()
+        writings: Counter[str] = Counter()
+        queries: Counter[str] = Counter()
+        for cluster in clusters:
+            confirms.update(cluster.publisher.latency_buckets)
+            writings.update(cluster.publisher.written_buckets)
+            queries.update(cluster.query_buckets)
+        if confirms:
+            confirm.add_metric([process.role], [(edge, float(n)) for edge, n in confirms.items()], None)
+        if writings:
+            written.add_metric([process.role], [(edge, float(n)) for edge, n in writings.items()], None)
+        if queries:
+            total = sum(cluster.query_seconds for cluster in clusters)
+            query.add_metric([process.role], [(edge, float(n)) for edge, n in queries.items()], total)
+    yield confirm
+    yield written
+    yield query
+
+
+def _histogram(name: str) -> HistogramMetricFamily:
+    row = _BY_NAME[name]
+    return HistogramMetricFamily(name, row.help, labels=row.labels)

@@ -1,0 +1,245 @@
+"""What does the page need? The status in small rows: all of it once, then what has changed.
+
+Everything that came from outside (close reasons, event names, the broker's words) is cleaned here: secrets replaced,
+control characters escaped. The page writes it as text, never as HTML.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rateway import logs
+from rateway.runtime.monitoring.health import Health, Progress, Verdict
+from rateway.runtime.monitoring.history import Happening, History, Sample, close_words
+from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+
+__all__ = ["PageFeed"]
+
+# Reasons of a thousand shards would be a page of their own; the grid shows them.
+MOST_REASONS = 12
+# Not a state of a shard: nobody can say which it is in.
+SILENT = "silent"
+
+
+class ShardRow(msgspec.Struct, frozen=True):
+    """A shard as its tile and its story show it. ``since`` and ``away_since`` are wall time in seconds."""
+
+    shard: int
+    cluster: int
+    state: str
+    since: int
+    away_since: int | None
+    why: str
+    session: str | None
+    closes: dict[str, int]
+    last_close: str
+    resumes_tried: int
+    resumes_succeeded: int
+    identifies: int
+    bytes_in: int
+    bytes_inflated: int
+
+
+class ClusterRow(msgspec.Struct, frozen=True):
+    """A cluster's part: its shards are in their own rows."""
+
+    cluster: int
+    exchange: str
+    owned: bool
+    connected: bool
+    blocked: bool
+    paused: bool
+    why: str
+    lag_s: float
+    unconfirmed: int
+    spool_events: int
+    spool_bytes: int
+    unrouted: list[str]
+    store: str
+    gaps: int
+
+
+# (shard, received, settled, heartbeat in ms, waiting commands): what changes all the time.
+Pulse = tuple[int, int, int, float | None, int]
+
+
+class PageFeed:
+    """Remembers what was told; :meth:`changes` is what is new, :meth:`everything` a beginning for one who joins."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._shards: dict[int, ShardRow] = {}
+        self._pulses: dict[int, Pulse] = {}
+        self._clusters: dict[int, ClusterRow] = {}
+        self._summary: dict[str, Any] = {}
+
+    def changes(
+        self,
+        status: GatewayStatus,
+        wall: float,
+        verdict: Verdict,
+        live: Health,
+        far: Progress,
+        sample: Sample | None,
+        happenings: list[Happening],
+        *,
+        silent: bool = False,
+    ) -> bytes:
+        """One message for everybody who follows. ``silent``: a process does not answer; its shards stay in sight."""
+        shards = {row.shard: row for row in (self._row(shard, wall) for shard in status.shards)}
+        pulses = {shard.shard: _pulse(shard) for shard in status.shards}
+        clusters = {cluster.cluster: _cluster_row(cluster) for cluster in status.clusters}
+        if silent:
+            for number, row in self._shards.items():
+                if number not in shards:
+                    shards[number] = _silent(row, wall)
+            clusters = {**self._clusters, **clusters}
+        changed = {
+            "shards": [row for number, row in shards.items() if self._shards.get(number) is not row],
+            "pulses": [pulse for number, pulse in pulses.items() if self._pulses.get(number) != pulse],
+            "clusters": [row for number, row in clusters.items() if self._clusters.get(number) != row],
+            "gone": [number for number in self._shards if number not in shards],
+        }
+        self._shards, self._pulses, self._clusters = shards, pulses, clusters
+        self._summary = _summary(status, wall, verdict, live, far)
+        new = {
+            "samples": [] if sample is None else [sample],
+            "happenings": [_clean(each) for each in happenings],
+        }
+        return msgspec.json.encode({**self._summary, **changed, **new})
+
+    def everything(self) -> bytes:
+        """All that :meth:`changes` has told so far, in the same form."""
+        return msgspec.json.encode(
+            {
+                **self._summary,
+                "whole": True,
+                "shards": list(self._shards.values()),
+                "pulses": list(self._pulses.values()),
+                "clusters": list(self._clusters.values()),
+                "gone": [],
+                "samples": list(self._history.samples),
+                "happenings": [_clean(each) for each in self._history.happenings],
+            }
+        )
+
+    def _row(self, shard: ShardStatus, wall: float) -> ShardRow:
+        before = self._shards.get(shard.shard)
+        same = before is not None and (
+            before.state == shard.state
+            and before.session == shard.session
+            and before.identifies == shard.identifies
+            and before.resumes_tried == shard.resumes_tried
+            and before.resumes_succeeded == shard.resumes_succeeded
+            and before.closes == shard.closes
+            and abs(before.since - (wall - shard.since_s)) < 2.0
+        )
+        if same:
+            assert before is not None
+            return before
+        return ShardRow(
+            shard=shard.shard,
+            cluster=shard.cluster,
+            state=shard.state,
+            since=round(wall - shard.since_s),
+            away_since=None if shard.state == "live" else round(wall - shard.away_s),
+            why=_text(shard.why),
+            session=shard.session and _text(shard.session),
+            closes=dict(shard.closes),
+            last_close=_text(close_words(shard.last_close)),
+            resumes_tried=shard.resumes_tried,
+            resumes_succeeded=shard.resumes_succeeded,
+            identifies=shard.identifies,
+            bytes_in=shard.bytes_in,
+            bytes_inflated=shard.bytes_inflated,
+        )
+
+
+def _silent(row: ShardRow, wall: float) -> ShardRow:
+    """A shard of a process that does not answer: nobody knows how it is."""
+    if row.state == SILENT:
+        return row
+    since = round(wall)
+    why = "its process does not answer"
+    return msgspec.structs.replace(
+        row, state=SILENT, since=since, away_since=row.away_since or since, why=why
+    )
+
+
+def _pulse(shard: ShardStatus) -> Pulse:
+    latency = None if shard.latency_ms is None else round(shard.latency_ms, 1)
+    return shard.shard, shard.received, shard.settled, latency, shard.waiting_commands
+
+
+def _cluster_row(cluster: ClusterStatus) -> ClusterRow:
+    publisher = cluster.publisher
+    return ClusterRow(
+        cluster=cluster.cluster,
+        exchange=cluster.exchange,
+        owned=cluster.owned,
+        connected=publisher.connected,
+        blocked=publisher.blocked,
+        paused=publisher.paused,
+        why="" if publisher.connected else _text(publisher.why),
+        lag_s=round(publisher.lag_s, 1),
+        unconfirmed=publisher.unconfirmed,
+        spool_events=publisher.spool_events,
+        spool_bytes=publisher.spool_bytes,
+        unrouted=[_text(name) for name in publisher.unrouted[:20]],
+        store=_text(cluster.store),
+        gaps=cluster.gaps,
+    )
+
+
+def _summary(
+    status: GatewayStatus, wall: float, verdict: Verdict, live: Health, far: Progress
+) -> dict[str, Any]:
+    reasons = [
+        msgspec.structs.replace(reason, text=_text(reason.text), shards=reason.shards[:1])
+        for reason in verdict.reasons[:MOST_REASONS]
+    ]
+    entities: dict[str, int] = {}
+    size = 0
+    for cluster in status.clusters:
+        for kind, count in (cluster.cache or {}).items():
+            if kind == "disk_bytes":
+                size += count
+            elif count:
+                entities[kind] = entities.get(kind, 0) + count
+    return {
+        "version": status.version,
+        "now": round(wall, 2),
+        "state": status.state,
+        "uptime_s": round(status.uptime_s),
+        "layout_shards": status.shard_count,
+        "verdict": {"level": verdict.level, "words": _text(verdict.words), "reasons": reasons},
+        "more_reasons": max(0, len(verdict.reasons) - MOST_REASONS),
+        "live": live.ok,
+        "progress": far,
+        "budget": status.budget,
+        "processes": [_process(process) for process in status.processes],
+        "cache": {"entities": entities, "bytes": size} if entities or size else None,
+        "notes": [_text(note) for note in status.notes[:20]],
+    }
+
+
+def _process(process: ProcessStatus) -> dict[str, Any]:
+    clusters = process.clusters
+    return {
+        "role": process.role,
+        "pid": process.pid,
+        "clusters": [clusters[0], clusters[-1]] if clusters else [],
+        "cpu_s": round(process.cpu_s, 1),
+        "memory_bytes": process.memory_bytes,
+        "loop_lag_ms": round(process.loop_lag_ms, 1),
+    }
+
+
+def _clean(happening: Happening) -> Happening:
+    return msgspec.structs.replace(happening, text=_text(happening.text))
+
+
+def _text(text: str) -> str:
+    return logs.escape(logs.redact(text))[:500]

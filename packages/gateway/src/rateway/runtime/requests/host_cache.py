@@ -1,0 +1,109 @@
+"""The cache as queries see it: every cluster of this host, whichever process writes it.
+
+Stores of this process are read through its own; those of other processes are opened for reading as soon as they are
+there. Which shards are still loading is known of our own, and told by the supervisor of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from rateway.cache.query_context import Situation
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
+from rateway.runtime.requests.query_queue import QueryQueue
+from rateway.runtime.runner.cluster import Cluster
+from rateway.runtime.startup import clusters_of, policy_of, store_folder
+from rateway.session.actions import State
+from rateway.transports.state import StateDir
+from rateway.transports.store import StoreFault, StoreReader
+from rateway.transports.store.queries import Moment, Queries
+
+# A store of another process appears when that process starts.
+LOOK_EVERY_S = 0.5
+
+__all__ = ["HostCache"]
+
+
+class HostCache:
+    """Readers of all stores of this gateway on this host, and the desk where queries wait."""
+
+    def __init__(self, settings: Settings, state: StateDir, choice: Choice, own: dict[int, Cluster]) -> None:
+        self._settings = settings
+        self._state = state
+        self._choice = choice
+        self._own = own
+        self._all = clusters_of(settings, choice.layout)
+        self._loading_elsewhere: frozenset[int] = frozenset()
+        self._unreadable_elsewhere: dict[int, str] = {}
+        self._known: tuple[Layout, Situation] | None = None
+        self._readers: dict[int, StoreReader] = {
+            number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
+        }
+        self._missing = [number for number in self._all if number not in own]
+        self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
+        self.query_queue = QueryQueue(self._moment, limit=settings.query_queue)
+
+    def take(self, number: int, reader: StoreReader) -> None:
+        """A store of this process that could not be opened at the start."""
+        self._readers[number] = reader
+
+    def _situation(self) -> Situation:
+        """Asked for in each turn of the desk; it hardly ever is another than the last."""
+        layout, unreadable = self._choice.layout, self._unreadable_elsewhere | self.unreadable()
+        known = self._known
+        if known is None or known[0] is not layout or known[1].unreadable != unreadable:
+            situation = Situation(
+                shard_count=layout.shards,
+                shards_per_cluster=layout.per_cluster,
+                clusters=self._all,
+                is_loading=self._is_loading,
+                unreadable=unreadable,
+            )
+            known = self._known = (layout, situation)
+        return known[1]
+
+    def unreadable(self) -> dict[int, str]:
+        """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""
+        found = {}
+        for number, cluster in self._own.items():
+            if cluster.store is None:
+                found[number] = cluster.store_words
+            elif cluster.store.fault is not None:
+                found[number] = cluster.store.fault.words
+        return found
+
+    def _is_loading(self, shard_id: int) -> bool:
+        number = self._choice.layout.cluster_of(shard_id)
+        cluster = self._own.get(number)
+        if cluster is None:
+            return number not in self._readers or shard_id in self._loading_elsewhere
+        return cluster.shards[shard_id].conversation.state is not State.LIVE
+
+    def learn(self, loading: Iterable[int], unreadable: dict[int, str]) -> None:
+        """Which shards of other processes are not live, and which clusters' stores are of no use, and why."""
+        self._loading_elsewhere = frozenset(loading)
+        own = self._own
+        self._unreadable_elsewhere = {number: why for number, why in unreadable.items() if number not in own}
+
+    def _moment(self) -> Moment:
+        # Whoever asks may have an event in hand of a process whose store was not there when last looked for.
+        if self._missing:
+            self._open_missing()
+        return self._queries.moment()
+
+    def _open_missing(self) -> None:
+        for number in list(self._missing):
+            reader = StoreReader.open(store_folder(self._settings, self._state, number))
+            if not isinstance(reader, StoreFault):
+                self._readers[number] = reader
+                self._missing.remove(number)
+
+    async def run(self) -> None:
+        """Open the stores of other processes as they appear, until all are there."""
+        while self._missing:
+            self._open_missing()
+            await asyncio.sleep(LOOK_EVERY_S)

@@ -1,0 +1,290 @@
+"""Queries wait here for their turn, the most urgent first, so that they never hold up an event.
+
+All clusters of a process share one desk. It works for a millisecond, then lets the loop go round; a batch or a list
+of a thousand is taken apart. What waits past its deadline, or finds the desk full, is answered with an error: what
+waits is bounded in number, bytes and time, answers that are begun included (docs/queries.md, "Deadlines").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
+from rateway_protocol.contract.queries import Query, QueryRequest
+
+from rateway.cache.query_context import MAX_ANSWER
+from rateway.transports.amqp.inbound import Message
+from rateway.transports.store.queries import Answer
+
+if TYPE_CHECKING:
+    from rateway.runtime.requests.request_handler import RequestHandler
+
+# One turn of work: short beside what an event's way takes in all, long beside one query.
+TURN_S = 0.001
+# Queries that wait in one process, and the answers begun to them: thousands of usual ones, or a few of the largest.
+MOST_BYTES = 64 << 20
+# Whoever asks for much leaves room for those who ask for little.
+SMALL_BYTES = 64 << 10
+LARGE_SHARE = 0.75
+# What one query of a batch takes once it is read, and one name of its fields.
+QUERY_BYTES = 256
+FIELD_BYTES = 64
+
+log = logging.getLogger(__name__)
+
+_clock = time.monotonic
+# Kept: making a union of types takes longer than asking.
+_DONE = (Answer, Fault)
+
+
+class LongAnswer(Protocol):
+    """An answer that takes longer: None from each step but the last (``transports.store.queries.LongAnswer``)."""
+
+    @property
+    def size(self) -> int:
+        """Bytes read so far."""
+
+    def step(self) -> Answer | Fault | None: ...
+    def close(self) -> None: ...
+
+
+class Moment(Protocol):
+    """The cache as it is now (``transports.store.queries.Moment``)."""
+
+    def answer(self, query: Query) -> Answer | Fault | LongAnswer: ...
+    def close(self) -> None: ...
+
+
+class _Waiting:
+    """One message's queries: the answers so far, and the one that is being worked on."""
+
+    __slots__ = ("answers", "asked_at", "message", "request", "request_handler", "running", "size", "weight")
+
+    def __init__(
+        self, request_handler: RequestHandler, message: Message, request: QueryRequest, asked_at: float
+    ) -> None:
+        self.asked_at = asked_at
+        self.request_handler = request_handler
+        self.message = message
+        self.request = request
+        self.answers: list[Answer | Fault] = []
+        self.running: LongAnswer | None = None
+        self.size = 0
+        # What it counts for among all that wait, in bytes.
+        self.weight = message.size
+        if request.batch:
+            self.weight += QUERY_BYTES * len(request.queries)
+        for query in request.queries:
+            if isinstance(query, Query) and query.fields is not None:
+                self.weight += FIELD_BYTES * len(query.fields)
+
+    @property
+    def begun(self) -> int:
+        """Bytes of its answer so far."""
+        return self.size + (self.running.size if self.running is not None else 0)
+
+    def kind(self) -> str:
+        """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
+        if self.request.batch:
+            return "batch"
+        query = self.request.queries[0]
+        return "invalid" if isinstance(query, Fault) else query.type
+
+    def work(self, moment: Moment, end: float) -> bool:
+        """Go on until all queries are answered or the turn is over; whether they are."""
+        queries, answers = self.request.queries, self.answers
+        count = len(queries)
+        while len(answers) < count:
+            query = queries[len(answers)]
+            if isinstance(query, Fault):
+                answers.append(query)
+                continue
+            outcome = moment.answer(query) if self.running is None else self.running.step()
+            if isinstance(outcome, _DONE):
+                self.drop()
+                answers.append(self._bounded(outcome))
+            elif outcome is not None:
+                self.running = outcome
+            if len(answers) < count and _clock() >= end:
+                return False
+        return True
+
+    def _bounded(self, outcome: Answer | Fault) -> Answer | Fault:
+        """The answers of a batch are one message: beyond its bound the rest has to be asked for again."""
+        if isinstance(outcome, Answer):
+            self.size += len(outcome.body)
+            if self.size > MAX_ANSWER:
+                self.size -= len(outcome.body)
+                words = (
+                    f"the answers of this batch have more than {MAX_ANSWER >> 20} MiB; ask for less at once"
+                )
+                return Fault(ErrorCode.TOO_LARGE, words)
+        return outcome
+
+    def drop(self) -> None:
+        """Give up what is being worked on: its moment of the stores is freed."""
+        if self.running is not None:
+            self.running.close()
+            self.running = None
+
+    def finish(self) -> None:
+        """Send the answer: an array for a batch, with errors and nulls in their places."""
+        if self.request.batch:
+            parts = [
+                error_body(each) if isinstance(each, Fault) else each.body or b"null" for each in self.answers
+            ]
+            self.answer(Status.OK, b"[" + b",".join(parts) + b"]")
+            return
+        answer = self.answers[0]
+        if isinstance(answer, Fault):
+            self.fail(answer)
+        else:
+            self.answer(answer.status, answer.body)
+
+    def fail(self, fault: Fault) -> None:
+        self.request_handler.timed(self.kind(), fault.code.value, _clock() - self.asked_at)
+        self.request_handler.fail_query(self.message, fault, self.request.return_routing_key)
+
+    def answer(self, status: Status, body: bytes) -> None:
+        self.request_handler.timed(self.kind(), status, _clock() - self.asked_at)
+        self.request_handler.answer_query(self.message, self.request.return_routing_key, status, body)
+
+
+class QueryQueue:
+    """``moment`` opens the cache for one turn of work; ``limit`` and ``most_bytes`` bound the messages that wait."""
+
+    def __init__(self, moment: Callable[[], Moment], *, limit: int, most_bytes: int = MOST_BYTES) -> None:
+        self._moment = moment
+        self._limit = limit
+        self._most_bytes = most_bytes
+        # Of all that wait, and of the answers that are begun.
+        self._bytes = 0
+        self._waiting: list[tuple[float, int, _Waiting]] = []
+        # Those whose broker does not take answers just now.
+        self._parked: list[tuple[float, int, _Waiting]] = []
+        self._order = itertools.count()
+        self._scheduled = False
+        # When the next of the parked is too late.
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def ask(
+        self, request_handler: RequestHandler, message: Message, request: QueryRequest, patience: float
+    ) -> None:
+        """Take a message's queries in, for ``patience`` seconds; the answer goes out through its responder."""
+        now = _clock()
+        waiting = _Waiting(request_handler, message, request, now)
+        if len(self._waiting) + len(self._parked) >= self._limit:
+            waiting.fail(Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already"))
+            return
+        room = self._most_bytes if waiting.weight <= SMALL_BYTES else self._most_bytes * LARGE_SHARE
+        if self._bytes + waiting.weight > room:
+            words = f"queries of {self._bytes >> 20} MiB wait already, their answers included"
+            waiting.fail(Fault(ErrorCode.QUEUE_FULL, words))
+            return
+        self._bytes += waiting.weight
+        heapq.heappush(self._waiting, (now + patience, next(self._order), waiting))
+        if not self._scheduled:
+            self._schedule()
+
+    def go_on(self) -> None:
+        """A broker takes answers again, or its connection is another one."""
+        parked, self._parked = self._parked, []
+        self._take_up(parked)
+
+    def _too_late(self) -> None:
+        """Queries of a broker that takes no answers do not wait for longer than others."""
+        self._alarm = None
+        now = _clock()
+        late = [each for each in self._parked if each[0] < now]
+        self._parked = [each for each in self._parked if each[0] >= now]
+        self._take_up(late)
+        self._watch_parked()
+
+    def _watch_parked(self) -> None:
+        if self._parked and self._alarm is None:
+            delay = max(0.0, min(self._parked)[0] - _clock()) + TURN_S
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._too_late)
+
+    def _take_up(self, entries: list[tuple[float, int, _Waiting]]) -> None:
+        for each in entries:
+            heapq.heappush(self._waiting, each)
+        if self._waiting and not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        moment = self._moment()
+        try:
+            self._work(moment)
+        finally:
+            moment.close()
+            self._scheduled = False
+            if self._waiting:
+                self._schedule()
+            self._watch_parked()
+
+    def _work(self, moment: Moment) -> None:
+        heap = self._waiting
+        now = _clock()
+        end = now + TURN_S
+        while heap:
+            # The head may change between turns: a more urgent one goes first, what was begun keeps what it has.
+            entry = heap[0]
+            waiting = entry[2]
+            if entry[0] < now:
+                self._end(heapq.heappop(heap)[2])
+                waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
+            elif not waiting.request_handler.takes_answers:
+                self._parked.append(heapq.heappop(heap))
+            else:
+                self._serve(waiting, moment, end)
+            now = _clock()
+            if now >= end:
+                break
+
+    def _serve(self, waiting: _Waiting, moment: Moment, end: float) -> None:
+        """Work on the most urgent of those that wait; it is gone from them when it is answered or cannot be."""
+        begun = waiting.begun
+        try:
+            done = waiting.work(moment, end)
+            if done:
+                self._end(heapq.heappop(self._waiting)[2], begun)
+                waiting.finish()
+        # Whatever it is, it must not come again with every turn.
+        except Exception:
+            log.exception("a query could not be answered, a mistake of the gateway's own; please report this")
+            if self._waiting and self._waiting[0][2] is waiting:
+                self._end(heapq.heappop(self._waiting)[2], begun)
+            waiting.fail(Fault(ErrorCode.INTERNAL, "a mistake of the gateway's; its log says more"))
+            return
+        if not done:
+            self._bytes += waiting.begun - begun
+            while self._bytes > self._most_bytes * LARGE_SHARE and self._give_up_largest():
+                pass
+
+    def _end(self, waiting: _Waiting, begun: int | None = None) -> None:
+        """It does not wait any more; *begun* is what of its answer is counted, if that is not what there is."""
+        self._bytes -= waiting.weight + (waiting.begun if begun is None else begun)
+        waiting.drop()
+
+    def _give_up_largest(self) -> bool:
+        """Refuse the query with the most of an answer in memory, because too much is there; False if none has any."""
+        heap = self._waiting
+        entry = max(heap, key=lambda each: each[2].begun, default=None)
+        if entry is None or not entry[2].begun:
+            return False
+        heap.remove(entry)
+        heapq.heapify(heap)
+        self._end(entry[2])
+        words = f"answers of {self._most_bytes >> 20} MiB are under way; ask for less at once, or in pages"
+        entry[2].fail(Fault(ErrorCode.QUEUE_FULL, words))
+        return True

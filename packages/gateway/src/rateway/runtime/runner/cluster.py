@@ -1,0 +1,635 @@
+"""One cluster: its shards, its exchange, its store. The unit that is owned, moved and restarted as a whole.
+
+What a shard dispatches goes through :meth:`Cluster.dispatch`: into the store's open transaction, then to the
+publisher. Both are closed once per wake-up of the loop, the store first: an event in a worker's hands is already
+visible to queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import msgspec
+from rateway_protocol.contract import messages, topology
+from rateway_protocol.discord.envelope import Envelope, UnreadableDispatch
+from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.opcodes import Opcode
+
+from rateway.config import Settings
+from rateway.config.presence import PresenceTemplate
+from rateway.delivery.limits import DeliveryLimits
+from rateway.fleet.layout import Layout
+from rateway.native.fast_path import EventPipeline
+from rateway.runtime.identify.permits import IdentifyPermits
+from rateway.runtime.monitoring.loop_lag import Pace
+from rateway.runtime.runner.dialer import Dialer
+from rateway.runtime.runner.session_records import SessionRecords
+from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.wakeup_batching import WakeupBatching
+from rateway.session.actions import (
+    Command,
+    CommandDone,
+    Fatal,
+    SessionLost,
+    SessionStarted,
+    State,
+    StateChanged,
+    StoredSession,
+)
+from rateway.session.conversation import Conversation
+from rateway.session.options import Compression, SessionOptions
+from rateway.transports.amqp.publisher import EventPublisher, ShardStream
+from rateway.transports.amqp.uri import AddressSource
+from rateway.transports.spool import Spool
+from rateway.transports.store import Applied, SessionRecord, Store
+
+log = logging.getLogger(__name__)
+
+# Names without a queue are gathered for so long before they are said.
+SAY_UNROUTED_AFTER_S = 10.0
+SAY_UNROUTED_EVERY_S = 300.0
+MOST_NAMES = 12
+# Event names that are counted each by itself, beside those that Discord documents: it has some eighty. What else comes
+# is counted together: names are the sender's choice, and a table of them is not to grow without end.
+MOST_EVENT_NAMES = 200
+COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
+# A session's settled sequence is on disk at most this long after it changed.
+WRITE_EVERY_S = 0.5
+
+
+class _Payload(msgspec.Struct):
+    """A command's payload."""
+
+    d: msgspec.Raw
+
+
+_payload = msgspec.json.Decoder(_Payload)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTools:
+    """What all clusters of a process share."""
+
+    settings: Settings
+    layout: Layout
+    gateway_url: str
+    options: SessionOptions
+    limits: DeliveryLimits
+    address: AddressSource
+    dialer: Dialer
+    permits: IdentifyPermits
+    token_hash: str
+    wakeup_batching: WakeupBatching
+    on_fatal: Callable[[int, Fatal], None]
+
+
+class Cluster:
+    """Implements shard.ShardOwner and amqp.PublisherObserver."""
+
+    def __init__(
+        self,
+        number: int,
+        tools: ClusterTools,
+        store: Store | None,
+        store_words: str,
+        spool: Spool | None,
+        leftover: Sequence[SessionRecord] = (),
+    ) -> None:
+        """``leftover`` are the sessions of a store that cannot be opened for writing just now."""
+        self.number = number
+        self.tools = tools
+        self.store = store
+        self.store_words = store_words
+        self.shards: dict[int, Shard] = {}
+        self.streams: dict[int, ShardStream] = {}
+        self.event_pipeline = EventPipeline()
+        self.pace = Pace()
+        self.replayed = 0
+        self.repeated = 0
+        # When entities may be counted again (monotonic seconds), and what was counted last.
+        self.cache_counts: tuple[float, dict[str, int]] | None = None
+        # Shards with guilds that came without a kind that is kept now: the store's stamp from which that is so.
+        self.incomplete: dict[int, int] = {}
+        self.filtered = 0
+        self.gaps = 0
+        self.oversize = 0
+        self.refused = 0
+        self.on_command_done: Callable[[CommandDone], None] = lambda order: None
+        # The worker's: bind the inbound queue to an exchange that may be a new one.
+        self.on_exchange: Callable[[], Coroutine[Any, Any, None]]
+        self._cache: Store | None = None
+        if store is not None and tools.settings.cache_enabled:
+            self._keep_in(store)
+        self._session_records = SessionRecords(
+            store,
+            shard_count=tools.layout.shards,
+            intents=tools.settings.intents,
+            token_hash=tools.token_hash,
+            presence_setting=_digest(tools.settings.presence),
+        )
+        self._wakeup_batching = tools.wakeup_batching
+        self._leftover = leftover
+        # Shards that are none of ours in this layout, and of which something may be left to tell.
+        self._former: list[int] = []
+        self.event_pipeline.publishes = _filter(tools.settings)
+        self._settled_moved = asyncio.Event()
+        self._write_soon = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._started = False
+        self._presence = tools.settings.presence
+        self._unheard: set[str] = set()
+        self._saying_unrouted: asyncio.TimerHandle | None = None
+        self._said_unrouted_at = -math.inf
+        self.broker_why = "not connected yet"
+        self.publisher = EventPublisher(
+            address=tools.address,
+            exchange=topology.exchange(number),
+            cluster=number,
+            limits=tools.limits,
+            persistent=tools.settings.persistent,
+            spool=spool,
+            clock=time,
+            observer=self,
+        )
+        self.publisher.before_write = self._end_of_wake_up
+        self._wakeup_batching.watch(lambda: self.publisher.is_writing)
+        self._make_shards()
+
+    def _make_shards(self) -> None:
+        found = self.store.sessions() if self.store is not None else self._leftover
+        records = {record.shard_id: record for record in found}
+        for shard_id in self.tools.layout.shards_of(self.number):
+            self._make_shard(shard_id, records.pop(shard_id, None))
+        for record in records.values():
+            if record.session_id and record.token_hash == self.tools.token_hash:
+                self._give_up(record)
+        self._former = list(records)
+
+    def _make_shard(self, shard_id: int, record: SessionRecord | None) -> None:
+        tools = self.tools
+        stream = self.streams.get(shard_id)
+        if stream is None:
+            stream = self.streams[shard_id] = self.publisher.stream(shard_id, tools.layout.shards)
+        if record is not None:
+            record = self._session_records.with_presence_that_counts(record)
+        session = None
+        if record is not None and self._session_records.fits(record):
+            session = self._restored(record)
+            stream.restore(record.name, record.settled)
+            self._session_records.restore(record)
+        elif record is not None and record.session_id and record.token_hash == tools.token_hash:
+            self._give_up(record)
+        elif record is not None:
+            self._session_records.restore(record)
+        conversation = Conversation(
+            shard_id=shard_id,
+            shard_count=tools.layout.shards,
+            options=tools.options,
+            gateway_url=tools.gateway_url,
+            session=session,
+            chance=random.Random(),
+            presence=_presence_in(record),
+        )
+        self.shards[shard_id] = Shard(
+            conversation=conversation,
+            shard_id=shard_id,
+            stream=stream,
+            owner=self,
+            dialer=tools.dialer,
+            permits=tools.permits,
+            clock=asyncio.get_running_loop().time,
+            spawn=self._spawn,
+        )
+
+    @staticmethod
+    def _restored(record: SessionRecord) -> StoredSession:
+        begun_with = COMPRESSIONS.get(record.compression)
+        return StoredSession(
+            record.session_id, record.resume_url, record.settled, begun_with, record.failed_at
+        )
+
+    def _give_up(self, record: SessionRecord) -> None:
+        """A session of this bot that cannot be resumed with these settings: its worker is told what it may miss."""
+        if record.intents != self.tools.settings.intents:
+            reason = "the intents were changed"
+        else:
+            reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
+        gap = messages.Gap(
+            shard=record.shard_id,
+            old_session=record.name,
+            settled=record.settled,
+            received=record.settled,
+            reason=reason,
+            since=record.wall,
+        )
+        self.gaps += 1
+        self._session_records.give_up(record, messages.encode(gap))
+
+    @property
+    def received(self) -> int:
+        """Dispatches of Discord's since the start."""
+        event_pipeline = self.event_pipeline
+        return sum(event_pipeline.events.values()) + event_pipeline.other + event_pipeline.unreadable
+
+    @property
+    def resumable(self) -> int:
+        """Shards that hold a session to resume."""
+        return sum(1 for shard in self.shards.values() if shard.conversation.session_id is not None)
+
+    def take_store(self, store: Store) -> None:
+        """The store can be opened by now: from here on sessions are written down again, and events kept for queries."""
+        self.store, self.store_words = store, "ok"
+        if self.tools.settings.cache_enabled:
+            self._keep_in(store)
+        sessions = {
+            number: self._session_records.session(number)
+            for number, shard in self.shards.items()
+            if shard.conversation.session_id is not None
+        }
+        store.take_over(sessions)
+        self._session_records.take_store(store)
+        self._settled_moved.set()
+
+    def _keep_in(self, store: Store) -> None:
+        self._cache = store
+        self.event_pipeline.apply = store.apply
+
+    # Life.
+
+    async def run(self) -> None:
+        """Publish, write sessions down, hold the shards' tasks, until cancelled; shards start with :meth:`start`."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self.publisher.run(), name=f"publisher {self.number}")
+            tasks.create_task(self._write_sessions(), name=f"sessions {self.number}")
+
+    def start(self) -> None:
+        """Connect all shards: those with a session first, they need no permit."""
+        if self._started:
+            return
+        self._started = True
+        for shard_id in self._former:
+            self._tell_pending(shard_id)
+        for shard in sorted(
+            self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)
+        ):
+            if self.publisher.paused:
+                shard.pause()
+            if shard.conversation.session_id is not None:
+                self._tell_pending(shard.shard_id)
+            shard.start()
+
+    def yield_shards(self) -> None:
+        """Another gateway owns this cluster: leave its shards to it; our sessions stay written down."""
+        if not self._started:
+            return
+        self._started = False
+        for shard in self.shards.values():
+            shard.stop(end_session=False)
+        self._write_now()
+        self._make_shards()
+
+    async def stop(self, *, end_sessions: bool, timeout: float) -> int:
+        """Close the shards so that they can resume (or end for good), wait for confirms, write all down.
+
+        Returns how many events were neither confirmed nor spooled within ``timeout`` seconds; Discord sends them
+        again to whoever resumes.
+        """
+        for shard in reversed(self.shards.values()):
+            shard.stop(end_session=end_sessions)
+        self.publisher.flush()
+        left = await self.publisher.drain(timeout)
+        if end_sessions:
+            self._session_records.forget_all()
+        else:
+            self._write_now()
+        self.publisher.stop()
+        return left
+
+    def reload(self, settings: Settings) -> None:
+        """Other events are published from now on; another presence is sent on every shard."""
+        before, self.event_pipeline.publishes = self._presence, _filter(settings)
+        self._presence = settings.presence
+        changed = settings.presence is not None and settings.presence != before
+        self._session_records.presence_setting_changed(_digest(settings.presence), sent=changed)
+        self._settled_moved.set()
+        if settings.presence is not None and changed:
+            deadline = asyncio.get_running_loop().time() + settings.command_deadline
+            for shard_id, shard in self.shards.items():
+                wanted = settings.presence.of(shard_id, self.tools.layout.shards, self.number)
+                payload = msgspec.json.encode({"op": int(Opcode.PRESENCE_UPDATE), "d": wanted})
+                shard.command(Command(int(Opcode.PRESENCE_UPDATE), payload, None, deadline))
+
+    def close(self) -> None:
+        if self.store is not None:
+            self.store.close()
+        if self.publisher.spool is not None:
+            self.publisher.spool.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._tasks is not None
+        return self._tasks.create_task(coroutine)
+
+    # Events: the hot path.
+
+    def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
+        """One event of Discord's, as it came, on its way to the exchange. A usual one takes the shard's lane."""
+        name = envelope.t or ""
+        seq = envelope.s
+        event_pipeline = self.event_pipeline
+        try:
+            event_pipeline.events[name] += 1
+        except KeyError:
+            # Only names that can be published under are counted by name, and not too many of them.
+            why = envelope.why if isinstance(envelope, UnreadableDispatch) else topology.event_key_fault(name)
+            if why:
+                event_pipeline.unreadable += 1
+                event_pipeline.unreadable_why = why
+                shard.stream.pass_over(name, seq, why)
+                return
+            if len(event_pipeline.events) < MOST_EVENT_NAMES or name in DOCUMENTED:
+                event_pipeline.events[name] = 1
+            else:
+                event_pipeline.other += 1
+        if replayed:
+            self.replayed += 1
+        if repeat:
+            self.repeated += 1
+        applied = None
+        if event_pipeline.apply is not None and seq is not None:
+            applied = event_pipeline.apply(shard.shard_id, seq, name, envelope.d)
+        if applied is not None:
+            self.tell(shard, name, envelope.d, seq, applied, replayed, repeat)
+        elif event_pipeline.publishes is None or event_pipeline.publishes(name):
+            shard.stream.publish(name, envelope.d, seq, replayed, repeat)
+        else:
+            self.skip(shard, seq)
+
+    def skip(self, shard: Shard, seq: int | None) -> None:
+        """Filtered on purpose: it is settled once all before it are."""
+        self.filtered += 1
+        if seq is not None:
+            shard.stream.skip(seq)
+
+    def tell(
+        self,
+        shard: Shard,
+        name: str,
+        body: bytes | msgspec.Raw,
+        seq: int | None,
+        applied: Applied,
+        replayed: bool = False,
+        repeat: int = 0,
+    ) -> None:
+        """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
+        if applied.left:
+            self._session_records.leaving(shard.shard_id, applied.left)
+            before = self._session_records.before(shard.shard_id)
+            for guild_id in applied.left:
+                self._tell_left(shard.shard_id, before, guild_id)
+        publishes = self.event_pipeline.publishes
+        if publishes is not None and not publishes(name):
+            self.skip(shard, seq)
+            return
+        if applied.before is not None:
+            known = shard.stream.message_id(seq)
+            message_id = None if known is None else f"{known}:before"
+            self.publisher.publish_own(f"{name}.before", applied.before, message_id)
+        shard.stream.publish(name, body, seq, replayed, repeat, applied.cause)
+
+    def _end_of_wake_up(self) -> None:
+        cache = self._cache
+        if cache is not None:
+            cache.commit()
+            if cache.has_lines:
+                self._say_faults(cache)
+        self._wakeup_batching.worked(self.publisher.woken_at)
+
+    def _say_faults(self, cache: Store) -> None:
+        for line in cache.take_lines():
+            log.warning("%s", line, extra={"cluster": self.number, "action": "cache"})
+
+    # Sessions.
+
+    def session_started(self, shard: Shard, order: SessionStarted) -> None:
+        shard_id = shard.shard_id
+        session = self._session_records.started(
+            shard_id, order.session_id, order.resume_url, 1, order.compression or ""
+        )
+        self.streams[shard_id].begin(session)
+        if self._cache is not None:
+            self._cache.begin_session(shard_id, session)
+        gaps = [
+            messages.with_new_session(gap, session) for gap in self._session_records.pending_gaps(shard_id)
+        ]
+        self._session_records.remember_gaps(shard_id, gaps)
+        self._tell_pending(shard_id)
+        # After this message has been handled, and so READY with it.
+        asyncio.get_running_loop().call_soon(self._keep_ready)
+
+    def _keep_ready(self) -> None:
+        """Without a broker READY is confirmed by the spool, at once: until then a crash would cost an identify."""
+        if not self.publisher.connected:
+            self.publisher.spool_now()
+
+    def _tell_pending(self, shard_id: int) -> None:
+        """What happened to former sessions and a worker has not surely heard."""
+        for gap in self._session_records.pending_gaps(shard_id):
+            self.publisher.publish_own(
+                messages.Gap.key,
+                gap,
+                messages.gap_id(gap),
+                on_confirmed=functools.partial(self._gap_confirmed, shard_id, gap),
+            )
+        for session, guild_id in self._session_records.pending_left(shard_id):
+            self._tell_left(shard_id, session, guild_id)
+
+    def _tell_left(self, shard_id: int, session: str, guild_id: int) -> None:
+        left = messages.GuildLeft(shard=shard_id, guild_id=str(guild_id))
+        self.publisher.publish_own(
+            left.key,
+            messages.encode(left),
+            messages.guild_left_id(session, guild_id),
+            on_confirmed=functools.partial(self._left_confirmed, shard_id, session, guild_id),
+        )
+
+    def _gap_confirmed(self, shard_id: int, gap: bytes) -> None:
+        self._session_records.gap_confirmed(shard_id, gap)
+        if shard_id in self._former and not self._session_records.pending_gaps(shard_id):
+            self._session_records.forget(shard_id)
+        self._settled_moved.set()
+
+    def _left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:
+        self._session_records.left_confirmed(shard_id, session, guild_id)
+        self._settled_moved.set()
+
+    def session_lost(self, shard: Shard, order: SessionLost) -> None:
+        self.gaps += 1
+        # Discord will not send again what only memory has of that session.
+        self.publisher.spool_now()
+        wall = time.time()
+        gap = messages.Gap(
+            shard=shard.shard_id,
+            old_session=self._session_records.session(shard.shard_id) or order.session_id,
+            settled=self.streams[shard.shard_id].settled,
+            received=order.received_seq,
+            new_session=None,
+            reason=order.reason,
+            since=wall,
+        )
+        self._session_records.lost(shard.shard_id, messages.encode(gap), wall)
+        log.warning(
+            "session lost (%s): events after sequence %d may be missing; RATEWAY_GAP tells the worker",
+            order.reason,
+            order.received_seq,
+            extra={"cluster": self.number, "shard": shard.shard_id, "action": "session_lost"},
+        )
+
+    def session_resumed(self, shard: Shard) -> None:
+        log.debug("resumed", extra={"cluster": self.number, "shard": shard.shard_id, "action": "resumed"})
+
+    def state_changed(self, shard: Shard, order: StateChanged) -> None:
+        # Before anything is dialled again: what failed once is not to fail for ever, whatever becomes of this process.
+        self._session_records.failed(shard.shard_id, shard.conversation.failed_at)
+        told = order.old is State.LIVE or order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED)
+        level = logging.INFO if told else logging.DEBUG
+        log.log(
+            level,
+            "%s → %s%s",
+            order.old.value,
+            order.new.value,
+            f" ({order.why})" if order.why not in ("", order.new.value) else "",
+            extra={"cluster": self.number, "shard": shard.shard_id, "action": "state"},
+        )
+        body = messages.ShardStatus(
+            shard=shard.shard_id,
+            state=order.new.value,
+            before=order.old.value,
+            why=order.why,
+            time=time.time(),
+        )
+        self.publisher.publish_own(body.key, messages.encode(body))
+
+    async def _write_sessions(self) -> None:
+        while True:
+            await self._settled_moved.wait()
+            self._settled_moved.clear()
+            self._write_soon.clear()
+            self._write_now()
+            if self._cache is not None and self._cache.dirty:
+                # Guilds have stopped coming, and perhaps all events with them: what waits for the index, which every
+                # lookup goes through until then, moves on by itself.
+                self._cache.commit()
+                self._say_faults(self._cache)
+                self._settled_moved.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_EVERY_S):
+                    await self._write_soon.wait()
+
+    def _write_now(self) -> None:
+        settled = [(shard_id, stream.settled) for shard_id, stream in self.streams.items()]
+        for shard_id, seq in self._session_records.write(settled, time.time()):
+            self.shards[shard_id].settle(seq)
+
+    # Commands.
+
+    def command(self, shard_id: int, command: Command) -> None:
+        self.shards[shard_id].command(command)
+
+    def command_done(self, shard: Shard, order: CommandDone) -> None:
+        command = order.command
+        if order.outcome == "sent" and command.op == Opcode.PRESENCE_UPDATE and command.handle is not None:
+            # As it was checked: what a worker's message becomes is a payload in the documented form.
+            self._session_records.presence_set(shard.shard_id, bytes(_payload.decode(command.payload).d))
+            self._settled_moved.set()
+        if command.handle is not None:
+            self.on_command_done(order)
+
+    def fatal(self, shard: Shard, order: Fatal) -> None:
+        self.tools.on_fatal(shard.shard_id, order)
+
+    # amqp.PublisherObserver.
+
+    def on_pause(self) -> None:
+        log.warning(
+            "the broker does not keep up and the spool is full or off: reading from Discord pauses",
+            extra={"cluster": self.number, "action": "pause"},
+        )
+        for shard in self.shards.values():
+            shard.pause()
+
+    def on_resume(self) -> None:
+        log.info("reading from Discord goes on", extra={"cluster": self.number, "action": "resume_reading"})
+        for shard in self.shards.values():
+            shard.resume_reading()
+
+    def on_settled(self) -> None:
+        self._settled_moved.set()
+        if self._session_records.has_unwritten:
+            # Perhaps it was a new session's READY that was confirmed just now.
+            self._write_soon.set()
+
+    def on_unrouted(self, name: str, routed: bool) -> None:
+        (self._unheard.discard if routed else self._unheard.add)(name)
+        if not routed and self._saying_unrouted is None:
+            loop = asyncio.get_running_loop()
+            delay = max(SAY_UNROUTED_AFTER_S, self._said_unrouted_at + SAY_UNROUTED_EVERY_S - loop.time())
+            self._saying_unrouted = loop.call_later(delay, self._say_unrouted)
+
+    def _say_unrouted(self) -> None:
+        """One line for all names: a worker that is not there yet leaves every one of them without a queue."""
+        self._saying_unrouted = None
+        if self._unheard:
+            self._said_unrouted_at = asyncio.get_running_loop().time()
+            log.warning(
+                "no queue is bound for %d event names, the broker drops these events: %s. Does the worker bind them? "
+                "EVENTS / EVENTS_EXCEPT keep them from being sent",
+                len(self._unheard),
+                ", ".join(sorted(self._unheard)[:MOST_NAMES])
+                + (" …" if len(self._unheard) > MOST_NAMES else ""),
+                extra={"cluster": self.number, "action": "unrouted"},
+            )
+
+    def on_oversize(
+        self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
+    ) -> None:
+        self.oversize += 1
+
+    def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
+        self.refused += 1
+
+    def on_state(self, up: bool, why: str) -> None:
+        self.broker_why = why
+        if up and self._tasks is not None:
+            # The exchange has just been declared, perhaps anew.
+            self._spawn(self.on_exchange())
+
+
+def _filter(settings: Settings) -> Callable[[str], bool] | None:
+    """Which names are published; None for all of them, so that the usual case costs an event nothing."""
+    return settings.publishes if settings.events is not None or settings.events_except else None
+
+
+def _digest(presence: PresenceTemplate | None) -> str:
+    """A digest by which a changed setting ``PRESENCE`` is recognised; empty without one."""
+    return "" if presence is None else hashlib.sha256(presence.text.encode()).hexdigest()[:16]
+
+
+def _presence_in(record: SessionRecord | None) -> Mapping[str, Any] | None:
+    """The presence that a worker had set, as it was written down."""
+    if record is None or record.presence is None:
+        return None
+    try:
+        return msgspec.json.decode(record.presence, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return None

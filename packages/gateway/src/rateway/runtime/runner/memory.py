@@ -1,0 +1,78 @@
+"""When is memory that a flood needed given back to the system?
+
+What events occupied is free once they are confirmed, but the C library keeps it: between what is free lies what lives
+on (a connection's buffer, a prepared head), and only the end of the heap goes back by itself. A hundred shards that
+had five megabytes each at once kept 180 MB so. ``malloc_trim`` gives such pages back. It holds the heap's lock for
+some milliseconds, so it is called in a calm moment, and only when there is something to gain.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MemoryTrimmer", "anonymous_bytes", "give_back"]
+
+# Less than this is not worth a look through the heap.
+GROWN_BYTES: Final = 16 * 1024 * 1024
+# The process is calm while it works for less than this part of the time.
+CALM_SHARE: Final = 0.1
+
+
+class MemoryTrimmer:
+    """One for a process. :meth:`look` is called about once a second."""
+
+    def __init__(
+        self,
+        *,
+        size: Callable[[], int] | None = None,
+        trim: Callable[[], None] | None = None,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.given_back = 0
+        """How often."""
+        self._size = size or anonymous_bytes
+        self._give_back = trim or give_back
+        self._cpu = cpu
+        self._worked = cpu()
+        self._base = self._size()
+
+    def look(self, seconds: float) -> None:
+        """``seconds`` have passed since the last look: give back what has grown, if they were calm."""
+        worked = self._cpu()
+        calm = worked - self._worked < CALM_SHARE * seconds
+        self._worked = worked
+        if not calm:
+            return
+        size = self._size()
+        if size - self._base >= GROWN_BYTES:
+            self._give_back()
+            self.given_back += 1
+            size = self._size()
+            # Not the next look's work.
+            self._worked = self._cpu()
+            self._base = size
+        elif size < self._base:
+            self._base = size
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that is no file's: the cache's mapped pages are the system's to take."""
+    try:
+        _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def give_back() -> None:
+    """``malloc_trim(3)``; nothing where the C library has none."""
+    # Seldom needed, and half a megabyte by itself.
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,362 @@
+"""The clusters that one process runs, and what they share. What happens here touches no other process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from rateway_protocol.contract import topology
+from rateway_protocol.discord.hosts import TokenHosts
+
+from rateway import logs
+from rateway.config import Settings
+from rateway.delivery.limits import DeliveryLimits
+from rateway.fleet.choice import Choice
+from rateway.runtime.identify.permits import IdentifyPermits
+from rateway.runtime.requests.host_cache import HostCache
+from rateway.runtime.requests.request_handler import RequestHandler
+from rateway.runtime.runner.cluster import Cluster, ClusterTools
+from rateway.runtime.runner.dialer import Dialer
+from rateway.runtime.runner.memory import MemoryTrimmer
+from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.wakeup_batching import WakeupBatching
+from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store
+from rateway.runtime.supervisor.ipc import Answered
+from rateway.session.actions import Fatal, State
+from rateway.session.options import CommandBudget, SessionOptions
+from rateway.transports.amqp.inbound import Inbound, Ownership
+from rateway.transports.rest import USER_AGENT
+from rateway.transports.spool import Spool, SpoolFull
+from rateway.transports.state import StateDir
+from rateway.transports.store import SessionRecord, StoreFault
+from rateway.transports.tls import client_context
+
+log = logging.getLogger(__name__)
+
+# Hello is the first thing that a healthy host says; the wait doubles with each one that does not come.
+HELLO_TIMEOUT_S = 5.0
+# Between two looks at how many events there were, and whether memory can be given back.
+LOOK_EVERY_S = 1.0
+# Between two tries of a store that could not be opened: somebody makes room, or mounts the disk for writing again.
+OPEN_AGAIN_S = 2.0
+# The reason that a gap gives for a session that a person gave up.
+BY_OPERATOR = "asked for by an operator"
+INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """One process's clusters. ``run`` holds them until cancelled, ``wind_down`` closes them in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        identity: Identity,
+        choice: Choice,
+        clusters: list[int],
+        permits: IdentifyPermits,
+        on_fatal: Callable[[int, Fatal], None],
+    ) -> None:
+        self.settings = settings
+        self.state = state
+        self.choice = choice
+        self.permits = permits
+        self.clusters: dict[int, Cluster] = {}
+        self.responders: dict[int, RequestHandler] = {}
+        self.ownership: dict[int, tuple[Ownership, str]] = {}
+        self.cache: HostCache | None = None
+        self.hosts = TokenHosts(settings.api_url, settings.gateway_hosts)
+        self.dialer = Dialer(
+            user_agent=USER_AGENT,
+            max_message_bytes=settings.max_message_bytes,
+            ssl_context=client_context,
+            token_hosts=self.hosts,
+        )
+        # Clusters that another gateway owned when the broker was last asked.
+        self._elsewhere: set[int] = set()
+        self._inbound: dict[int, Inbound] = {}
+        self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
+        tools = self._tools(identity, on_fatal)
+        for number in clusters:
+            cluster = self.clusters[number] = self._make_cluster(number, tools)
+            request_handler = self.responders[number] = RequestHandler(self, cluster)
+            self._inbound[number] = request_handler.inbound = Inbound(
+                address=tools.address,
+                name=f"rateway cluster {number}: queries and commands",
+                exchange=topology.exchange(number),
+                queue=topology.incoming(number),
+                keys=INBOUND_KEYS,
+                on_message=request_handler.message,
+                on_refused=request_handler.refuse,
+                on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
+                on_writable=self._answers_go_on,
+                home=state.fingerprint("home")[:16],
+            )
+            cluster.on_exchange = self._inbound[number].bind_again
+
+        if settings.cache_enabled:
+            self.cache = HostCache(settings, state, choice, self.clusters)
+
+    def _answers_go_on(self) -> None:
+        if self.cache is not None:
+            self.cache.query_queue.go_on()
+
+    def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
+        settings, layout = self.settings, self.choice.layout
+        template = settings.presence
+        options = SessionOptions(
+            token=settings.token.reveal(),
+            intents=settings.intents,
+            compression=settings.compression,
+            large_threshold=settings.large_threshold,
+            presence=None
+            if template is None
+            else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
+            hello_timeout=HELLO_TIMEOUT_S,
+            resume_patience=settings.resume_patience,
+            max_message_bytes=settings.max_message_bytes,
+            address_fault=self.hosts.fault,
+            command_queue=settings.command_queue,
+            command_budget=CommandBudget(settings.command_queue_total),
+        )
+        return ClusterTools(
+            settings=settings,
+            layout=layout,
+            gateway_url=self.choice.gateway_url,
+            options=options,
+            limits=DeliveryLimits(
+                events=settings.unconfirmed_events,
+                bytes=settings.unconfirmed_bytes,
+                nack_patience=settings.nack_patience,
+            ),
+            address=broker_address(settings),
+            dialer=self.dialer,
+            permits=self.permits,
+            token_hash=identity.bot,
+            wakeup_batching=WakeupBatching(),
+            on_fatal=on_fatal,
+        )
+
+    def _make_cluster(self, number: int, tools: ClusterTools) -> Cluster:
+        extra = {"cluster": number, "action": "store"}
+        store = open_store(self.settings, self.state, number)
+        words = "ok"
+        leftover: list[SessionRecord] = []
+        if isinstance(store, StoreFault):
+            words = store.words
+            leftover = leftover_sessions(self.settings, self.state, number)
+            log.error(
+                "the store cannot be used: %s. Events flow on, %d sessions are resumed from what it holds; it is tried "
+                "again every %.0f s, until then a restart may lose what happens from now on",
+                words,
+                sum(1 for record in leftover if record.session_id),
+                OPEN_AGAIN_S,
+                extra=extra,
+            )
+        else:
+            for line in store.words:
+                log.info("%s", line, extra=extra)
+        spool = None
+        if self.settings.spool_bytes:
+            try:
+                folder = self.state.folder_below("clusters", str(number), "spool")
+                spool = Spool.open(folder, self.settings.spool_bytes)
+            except (OSError, SpoolFull) as error:
+                log.error("the spool cannot be used: %s", error, extra=extra)
+        opened = None if isinstance(store, StoreFault) else store
+        return Cluster(number, tools, opened, words, spool, leftover)
+
+    async def _open_later(self, number: int) -> None:
+        """Try the store of a cluster again until it opens."""
+        while number in self.clusters:
+            await asyncio.sleep(OPEN_AGAIN_S)
+            store = open_store(self.settings, self.state, number)
+            if isinstance(store, StoreFault):
+                continue
+            if number not in self.clusters:
+                store.close()
+                return
+            self.clusters[number].take_store(store)
+            if self.cache is not None:
+                self.cache.take(number, store.reader())
+            log.info(
+                "the store can be used again: sessions are written down, the cache fills up",
+                extra={"cluster": number, "action": "store"},
+            )
+            return
+
+    async def run(self) -> None:
+        """Hold the clusters, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_often(), name="events a second, memory")
+            if self.cache is not None:
+                tasks.create_task(self.cache.run(), name="stores of other processes")
+            for number, cluster in self.clusters.items():
+                self._tasks[number] = (
+                    tasks.create_task(cluster.run(), name=f"cluster {number}"),
+                    tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
+                )
+                if cluster.store is None:
+                    tasks.create_task(self._open_later(number), name=f"store {number}")
+
+    async def _look_often(self) -> None:
+        trimmer = MemoryTrimmer()
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = time.monotonic()
+            for cluster in self.clusters.values():
+                cluster.pace.note(now, cluster.received)
+            trimmer.look(now - looked)
+            looked = now
+
+    def _owned(self, number: int, state: Ownership, why: str) -> None:
+        """The broker's word on who owns a cluster. Only an owner connects its shards."""
+        before = self.ownership.get(number)
+        self.ownership[number] = (state, why)
+        cluster = self.clusters.get(number)
+        if cluster is None:
+            return  # given up meanwhile
+        extra = {"cluster": number, "action": "ownership"}
+        if state == "owned":
+            log.info("%s is ours", topology.incoming(number), extra=extra)
+            self._elsewhere.discard(number)
+            cluster.start()
+        elif state == "elsewhere":
+            log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
+            self._elsewhere.add(number)
+            cluster.yield_shards()
+        elif state == "refused":
+            log.error("%s", why, extra=extra)
+        else:
+            log.warning("%s%s", why, "" if before else "; waiting for it", extra=extra)
+            # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
+            # Not so when another gateway was the owner just now: it goes on without the broker, as we would.
+            if cluster.resumable and self.settings.spool_bytes and number not in self._elsewhere:
+                cluster.start()
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards)."""
+        shards = [shard for cluster in self.clusters.values() for shard in cluster.shards.values()]
+        return sum(1 for shard in shards if shard.conversation.state is State.LIVE), len(shards)
+
+    def use_gateway(self, url: str) -> None:
+        """Where Discord's gateway is now: identifies go there, and resumes whose own host is dead."""
+        for cluster in self.clusters.values():
+            for shard in cluster.shards.values():
+                shard.conversation.gateway_url = url
+
+    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
+        """See :meth:`restart`. The same interface as a crew's, which has to ask another process."""
+        return self.restart(shard_id, new_session, refusal)
+
+    def restart(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
+        """Reconnect one shard, which resumes, or give its session up for a new one; None when it does not run here.
+
+        ``refusal``: why it would get no permit to identify now; empty when it would.
+        """
+        cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
+        return None if cluster is None else _restart(cluster.shards[shard_id], new_session, refusal)
+
+    def identify_fault(self, lasts: bool) -> None:
+        """Identifies of many shards fail alike, which is no shard's own fault; or they succeed again."""
+        for cluster in self.clusters.values():
+            for shard in cluster.shards.values():
+                if lasts:
+                    shard.excuse()
+                else:
+                    shard.forgive()
+
+    def renew_shard(self, shard_id: int, why: str) -> bool:
+        """Give one shard's session up for a new one, told as a gap; whether it runs here."""
+        cluster = self.clusters.get(self.choice.layout.cluster_of(shard_id))
+        if cluster is None:
+            return False
+        cluster.shards[shard_id].renew(why)
+        return True
+
+    async def drain(self, number: int) -> int | None:
+        """Settle and close a cluster, keeping its sessions, and give up its queue.
+
+        Returns how many of its events the broker has not confirmed, which stay in the spool; None when it does not
+        run here.
+        """
+        cluster = self.clusters.pop(number, None)
+        if cluster is None:
+            return None
+        left = await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
+        tasks = self._tasks.pop(number, ())
+        for task in tasks:
+            task.cancel()
+        # They put into the spool what is still unconfirmed; its files are closed after that.
+        if tasks:
+            await asyncio.wait(tasks)
+        spool = cluster.publisher.spool
+        left = max(left, spool.events if spool is not None else 0)
+        extra = {"cluster": number, "action": "drained"}
+        if left:
+            words = "%d events of the cluster are not confirmed; they stay in the spool of this state folder"
+            log.warning(words, left, extra=extra)
+        cluster.close()
+        self.ownership.pop(number, None)
+        self.responders.pop(number, None)
+        log.info("cluster %d is given up for another gateway", number, extra=extra)
+        return left
+
+    def reload(self, settings: Settings) -> None:
+        """Take over what can change at run time: log level, events, presence."""
+        self.settings = settings
+        logs.set_level(settings.log_level)
+        for cluster in self.clusters.values():
+            cluster.reload(settings)
+
+    async def wind_down(self, *, end_sessions: bool) -> None:
+        """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
+        timeout = self.settings.stop_timeout
+        left = await asyncio.gather(
+            *(
+                cluster.stop(end_sessions=end_sessions, timeout=timeout)
+                for cluster in reversed(self.clusters.values())
+            )
+        )
+        if sum(left):
+            log.warning(
+                "%d events were not confirmed in time; Discord sends them again to the next start",
+                sum(left),
+                extra={"action": "stop"},
+            )
+        log.info(
+            "stopped; sessions %s",
+            "ended" if end_sessions else "kept: the next start resumes",
+            extra={"action": "stop"},
+        )
+
+    def close(self) -> None:
+        """Give the stores and spools back."""
+        for cluster in self.clusters.values():
+            cluster.close()
+
+
+def _restart(shard: Shard, new_session: bool, refusal: str) -> Answered:
+    conversation, who = shard.conversation, f"shard {shard.shard_id}"
+    state, has_session = conversation.state, conversation.session_id is not None
+    if state in (State.IDLE, State.STOPPED, State.FATAL):
+        return Answered(
+            False, f"{who} is {state.value}: {shard.why or 'its cluster is not held by this gateway'}"
+        )
+    if refusal and (new_session or not has_session):
+        keeps = "keeps its session" if has_session else "cannot identify"
+        return Answered(False, f"{who} {keeps}: {refusal}")
+    if new_session and has_session:
+        shard.renew(BY_OPERATOR)
+        return Answered(True, f"{who} gives its session up and identifies; RATEWAY_GAP tells the workers")
+    if state in (State.WAITING_PERMIT, State.IDENTIFYING):
+        return Answered(True, f"{who} has no session and is about to identify")
+    shard.reconnect(BY_OPERATOR)
+    if state is State.CONNECTING:
+        return Answered(True, f"{who} is connecting already")
+    return Answered(True, f"{who} reconnects and {'resumes' if has_session else 'identifies'}")

@@ -1,0 +1,460 @@
+"""One shard in motion: carries out the conversation's orders on a real socket and hands dispatches on.
+
+The conversation decides (``session/conversation.py``, no I/O); this shell dials, writes, keeps one timer and asks
+for identify permits. Whatever belongs to one connection is bound to a ``_Line``: facts of an old connection
+never reach the conversation once a newer one was ordered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from rateway_protocol.discord.close_codes import KEEP_SESSION
+from rateway_protocol.discord.envelope import Envelope
+
+from rateway.native.fast_path import EventPipeline, FastPath
+from rateway.runtime.identify.permits import IdentifyPermits, Refusal
+from rateway.runtime.runner.dialer import Dialer
+from rateway.session.actions import (
+    Command,
+    CommandDone,
+    Connect,
+    Deliver,
+    DialFailure,
+    Disconnect,
+    Fatal,
+    Identify,
+    Note,
+    Order,
+    PermitDone,
+    RequestPermit,
+    ReturnPermit,
+    Send,
+    SessionLost,
+    SessionResumed,
+    SessionStarted,
+    State,
+    StateChanged,
+)
+from rateway.session.conversation import Conversation
+from rateway.session.inflate import InflateError
+from rateway.transports.amqp.stream import ShardStream
+from rateway.transports.store import Applied
+from rateway.transports.websocket import DialError, WebSocket
+
+log = logging.getLogger(__name__)
+
+# States that a shard enters because something happened, when it was not on its way back already.
+CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FATAL})
+
+
+# Kinds of exceptions that are logged in full; more are not worth their lines.
+MOST_FAILURES = 50
+
+
+class ShardOwner(Protocol):
+    """What a shard's cluster does with what the shard finds out."""
+
+    event_pipeline: EventPipeline
+
+    def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
+        """An event, in order; called for every event that is not usual (see ``rateway.native.fast_path``)."""
+
+    def tell(self, shard: Shard, name: str, body: Any, seq: int, applied: Applied) -> None:
+        """A usual event, of which the cache knows more."""
+
+    def skip(self, shard: Shard, seq: int | None) -> None:
+        """A usual event that is not published."""
+
+    def session_started(self, shard: Shard, order: SessionStarted) -> None: ...
+    def session_lost(self, shard: Shard, order: SessionLost) -> None: ...
+    def session_resumed(self, shard: Shard) -> None: ...
+    def state_changed(self, shard: Shard, order: StateChanged) -> None: ...
+    def command_done(self, shard: Shard, order: CommandDone) -> None: ...
+    def fatal(self, shard: Shard, order: Fatal) -> None: ...
+
+
+class _Line(FastPath):
+    """One connection of a shard, from dial to end. Implements websocket.MessageHandler; ``message`` is the lane's."""
+
+    __slots__ = ("_shard", "dialling", "socket")
+
+    def __init__(self, shard: Shard) -> None:
+        super().__init__(
+            shard.conversation, shard.stream, shard.owner.event_pipeline, shard.shard_id, shard.clock
+        )
+        self._shard = shard
+        self.socket: WebSocket | None = None
+        self.dialling: asyncio.Task[None] | None = None
+
+    def opened(self, socket: WebSocket) -> None:
+        shard = self._shard
+        if shard.line is not self:
+            socket.close(KEEP_SESSION)
+            return
+        self.socket = socket
+        self.open = True
+        if shard.held:
+            socket.pause_reading()
+        shard.conversation.opened(shard.clock())
+        shard.carry_out()
+
+    def take(self, data: bytes, binary: bool) -> None:
+        shard = self._shard
+        if shard.line is self:
+            self._took(shard.conversation.received(data, binary, shard.clock()))
+
+    def take_document(self, document: bytes | memoryview) -> None:
+        shard = self._shard
+        self._took(shard.conversation.read(document, shard.clock()))
+
+    def take_fault(self, error: ValueError) -> None:
+        if not isinstance(error, InflateError):
+            raise error
+        shard = self._shard
+        shard.conversation.spoilt(error, shard.clock())
+        self._took(None)
+
+    def take_applied(self, name: str, body: Any, seq: int, applied: Applied) -> None:
+        shard = self._shard
+        shard.owner.tell(shard, name, body, seq, applied)
+
+    def leave_out(self, seq: int) -> None:
+        shard = self._shard
+        shard.owner.skip(shard, seq)
+
+    def _took(self, envelope: Envelope | None) -> None:
+        shard = self._shard
+        conversation = shard.conversation
+        # Orders first: they arose before the envelope that was returned.
+        if conversation.orders or conversation.wake_at is not shard.timer_at:
+            shard.carry_out()
+        if envelope is not None:
+            shard.owner.dispatch(shard, envelope, conversation.replaying, conversation.repeat)
+
+    def closed(self, code: int | None, reason: str) -> None:
+        self.open = False
+        shard = self._shard
+        if shard.line is not self:
+            return
+        shard.line = None
+        shard.last_close = (code, reason)
+        shard.closes[code] = shard.closes.get(code, 0) + 1
+        unreadable = self.socket.refusal if self.socket is not None else ""
+        shard.conversation.closed(code, shard.clock(), unreadable=unreadable)
+        shard.carry_out()
+
+    def failed(self, error: Exception) -> None:
+        """Handling what came has raised: a mistake of the gateway's own, which costs the event at most."""
+        shard = self._shard
+        if shard.line is self:
+            shard.failed(error)
+
+    def hang_up(self, code: int) -> None:
+        self.open = False
+        if self.dialling is not None:
+            self.dialling.cancel()
+        if self.socket is not None:
+            self.socket.close(code)
+
+
+class Shard:
+    """One shard of one cluster. Made by its cluster, which also owns the tasks that it spawns."""
+
+    def __init__(
+        self,
+        *,
+        conversation: Conversation,
+        shard_id: int,
+        stream: ShardStream,
+        owner: ShardOwner,
+        dialer: Dialer,
+        permits: IdentifyPermits,
+        clock: Callable[[], float],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self.shard_id = shard_id
+        self.stream = stream
+        self.conversation = conversation
+        self.owner = owner
+        self.clock = clock
+        self.line: _Line | None = None
+        self.timer_at: float | None = None
+        self.last_close: tuple[int | None, str] | None = None
+        self.closes: dict[int | None, int] = {}
+        self.resumes_tried = 0
+        self.resumes_succeeded = 0
+        self.identifies = 0
+        self.state_since = clock()
+        self.away_since: float | None = self.state_since
+        self.why = ""
+        """Why it is away, or was the last time: steps on its way back are no reasons."""
+        self.session_since = clock()
+        self.held = False
+        self.host = ""
+        """Whom it dialled last."""
+        self.done = asyncio.Event()
+        self._dialer = dialer
+        self._permits = permits
+        self._spawn = spawn
+        self._timer: asyncio.TimerHandle | None = None
+        self._permit: asyncio.Task[None] | None = None
+        self._carrying_out = False
+        self._dial_failures = 0
+        # Kinds of exceptions that were logged.
+        self._failures: set[str] = set()
+        self._actions: dict[type[Any], Callable[[Any], None]] = {
+            Connect: self._connect,
+            Send: self._send,
+            Identify: self._identify,
+            Deliver: self._deliver,
+            Disconnect: self._disconnect,
+            RequestPermit: self._request_permit,
+            ReturnPermit: self._return_permit,
+            PermitDone: self._permit_done,
+            SessionStarted: self._session_started,
+            SessionLost: self._session_lost,
+            SessionResumed: self._session_resumed,
+            StateChanged: self._state_changed,
+            CommandDone: self._command_done,
+            Fatal: self._fatal,
+            Note: self._note,
+        }
+
+    # What the cluster asks of it.
+
+    def start(self) -> None:
+        self.conversation.start(self.clock())
+        self.carry_out()
+
+    def command(self, command: Command) -> None:
+        self.conversation.command(command, self.clock())
+        self.carry_out()
+
+    def pause(self) -> None:
+        """Stop reading from Discord; heartbeats go on. The conversation closes before Discord would."""
+        self.held = True
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.pause_reading()
+        self.conversation.pause(self.clock())
+        self.carry_out()
+
+    def resume_reading(self) -> None:
+        self.held = False
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.resume_reading()
+        self.conversation.resume_reading(self.clock())
+        self.carry_out()
+
+    def reconnect(self, why: str) -> None:
+        self.conversation.reconnect(why, self.clock())
+        self.carry_out()
+
+    def renew(self, why: str) -> None:
+        self.conversation.renew(why, self.clock())
+        self.carry_out()
+
+    def excuse(self) -> None:
+        self.conversation.excuse()
+
+    def forgive(self) -> None:
+        self.conversation.forgive(self.clock())
+        self.carry_out()
+
+    def settle(self, seq: int) -> None:
+        self.conversation.settle(seq)
+
+    def stop(self, *, end_session: bool) -> None:
+        self.conversation.stop(self.clock(), end_session=end_session)
+        self.carry_out()
+        self.done.set()
+
+    def failed(self, error: Exception) -> None:
+        """Go on after a mistake of the gateway's own in handling what came. An event that it has cost is passed over
+        and told; where there is none, the connection is resumed, and the session is given up if it happens again."""
+        self._say_failure(error)
+        if not self._pass_over(error):
+            self.conversation.failed(_words_of(error), self.clock())
+        self.carry_out()
+
+    def _say_failure(self, error: Exception) -> None:
+        name = type(error).__name__
+        known = name in self._failures
+        if not known and len(self._failures) < MOST_FAILURES:
+            self._failures.add(name)
+        log.log(
+            logging.DEBUG if known else logging.ERROR,
+            "a message of Discord's made the gateway fail (%s): a mistake of the gateway's own, please report it",
+            name,
+            exc_info=error,
+            extra={"shard": self.shard_id, "action": "failed"},
+        )
+
+    def _pass_over(self, error: Exception) -> bool:
+        """Whether the failure has cost an event, which is told in its place."""
+        conversation, event_pipeline = self.conversation, self.owner.event_pipeline
+        if conversation.session_id is None or self.stream.received >= conversation.received_seq:
+            return False
+        event_pipeline.unreadable += 1
+        event_pipeline.unreadable_why = _words_of(error)
+        self.stream.pass_over("", conversation.received_seq, event_pipeline.unreadable_why)
+        return True
+
+    # Orders.
+
+    def carry_out(self) -> None:
+        """Do what the conversation ordered, in order; orders that arise meanwhile come after."""
+        if self._carrying_out:
+            return
+        self._carrying_out = True
+        conversation = self.conversation
+        try:
+            while conversation.orders:
+                orders, conversation.orders = conversation.orders, []
+                for order in orders:
+                    try:
+                        self._actions[type(order)](order)
+                    except Exception as error:  # noqa: BLE001 - the other orders are carried out all the same
+                        self._say_failure(error)
+                        if isinstance(order, Deliver):
+                            self._pass_over(error)
+        finally:
+            self._carrying_out = False
+            if conversation.wake_at is not self.timer_at:
+                self._set_timer(conversation.wake_at)
+
+    def _set_timer(self, at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.timer_at = at
+        self._timer = None if at is None else asyncio.get_running_loop().call_at(at, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self.timer_at = None
+        self.conversation.woken(self.clock())
+        self.carry_out()
+
+    def _connect(self, order: Connect) -> None:
+        line = self.line = _Line(self)
+        self.host = urlsplit(order.url).netloc
+        line.dialling = self._spawn(self._dial(line, order))
+
+    async def _dial(self, line: _Line, order: Connect) -> None:
+        try:
+            await self._dialer.dial(
+                order.url, line, resuming=order.resuming, failures=self._dial_failures,
+                other=order.other, own=order.own,
+            )  # fmt: skip
+            self._dial_failures = 0
+        except DialError as error:
+            self._dial_failures += 1
+            if self.line is line:
+                self.line = None
+                failure = DialFailure(error.reason, error.status, error.retry_after, error.silent)
+                self.conversation.dial_failed(failure, self.clock())
+                self.carry_out()
+        finally:
+            line.dialling = None
+
+    def _send(self, order: Send) -> None:
+        if self.line is not None and self.line.socket is not None:
+            self.line.socket.send(order.data)
+
+    def _identify(self, order: Identify) -> None:
+        if self.line is not None:
+            self._spawn(self._identify_when_written_down(self.line, order.data))
+
+    async def _identify_when_written_down(self, line: _Line, data: bytes) -> None:
+        refusal = await self._permits.spent(self.shard_id)
+        if refusal is not None:
+            self._refused(refusal)
+            self.carry_out()
+        elif self.line is line and line.socket is not None:
+            self.identifies += 1
+            line.socket.send(data)
+
+    def _deliver(self, order: Deliver) -> None:
+        self.owner.dispatch(self, order.envelope, order.replayed, order.repeat)
+
+    def _disconnect(self, order: Disconnect) -> None:
+        line, self.line = self.line, None
+        if line is not None:
+            self.last_close = (order.code, order.reason)
+            if line.socket is not None:
+                self.closes[order.code] = self.closes.get(order.code, 0) + 1
+            line.hang_up(order.code)
+
+    def _request_permit(self, order: RequestPermit) -> None:
+        self._return_permit(None)
+        self._permit = self._spawn(self._acquire(order.lost))
+
+    async def _acquire(self, lost: bool) -> None:
+        refusal = await self._permits.acquire(self.shard_id, lost=lost)
+        self._permit = None
+        if refusal is None:
+            self.conversation.permitted(self.clock())
+        else:
+            self._refused(refusal)
+        self.carry_out()
+
+    def _refused(self, refusal: Refusal) -> None:
+        until = math.inf if refusal.until is None else refusal.until
+        self.conversation.refused(until, refusal.why, self.clock())
+
+    def _return_permit(self, order: ReturnPermit | None) -> None:
+        if self._permit is not None:
+            self._permit.cancel()
+            self._permit = None
+        elif order is not None:
+            self._permits.finished(self.shard_id, "unused")
+
+    def _permit_done(self, order: PermitDone) -> None:
+        self._permits.finished(self.shard_id, order.outcome)
+
+    def _session_started(self, order: SessionStarted) -> None:
+        self.session_since = self.clock()
+        self.owner.session_started(self, order)
+
+    def _session_lost(self, order: SessionLost) -> None:
+        self.owner.session_lost(self, order)
+
+    def _session_resumed(self, order: SessionResumed) -> None:
+        self.resumes_succeeded += 1
+        self.owner.session_resumed(self)
+
+    def _state_changed(self, order: StateChanged) -> None:
+        self.state_since = self.clock()
+        begins_anew = order.new is State.CONNECTING and order.old in (State.IDLE, State.BACKING_OFF)
+        if order.new in CAUSED and not begins_anew:
+            self.why = order.why
+        if order.new is State.LIVE:
+            self.away_since = None
+        elif self.away_since is None:
+            self.away_since = self.state_since
+        if order.new.value == "resuming":
+            self.resumes_tried += 1
+        self.owner.state_changed(self, order)
+
+    def _command_done(self, order: CommandDone) -> None:
+        self.owner.command_done(self, order)
+
+    def _fatal(self, order: Fatal) -> None:
+        self.owner.fatal(self, order)
+
+    def _note(self, order: Note) -> None:
+        log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id})
+
+
+def _words_of(error: Exception) -> str:
+    return f"the gateway failed on it ({type(error).__name__})"
+
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+__all__ = ["Order", "Shard", "ShardOwner"]

@@ -1,0 +1,333 @@
+"""Which layout does this start run, and where does Discord's gateway live? Asked once, before anything connects."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from rateway_protocol.discord.envelope import FAILURES
+from rateway_protocol.discord.intents import Intents
+
+from rateway import logs
+from rateway.cache.policy import DEFAULT_KINDS, CachePolicy
+from rateway.config import Settings
+from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
+from rateway.fleet.layout import MOST_SHARDS, Layout
+from rateway.runtime.runner.session_records import is_resumable
+from rateway.transports.amqp import uri
+from rateway.transports.amqp.address_file import AddressFile
+from rateway.transports.folder import FolderRefused, make_below
+from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
+from rateway.transports.state import FatalRecord, StateDir
+from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions, read_sessions_beside
+
+log = logging.getLogger(__name__)
+
+LAYOUT = "layout.json"
+
+__all__ = [
+    "FatalEnd",
+    "Identity",
+    "StoredSessions",
+    "broker_address",
+    "choose",
+    "clusters_of",
+    "dead_token",
+    "kept_choice",
+    "leftover_sessions",
+    "new_choice",
+    "open_store",
+    "refuse_layout",
+    "remember_layout",
+    "running_clusters",
+    "sessions_as_they_are",
+    "store_folder",
+    "stored_layout",
+    "stored_sessions",
+    "unauthorized",
+]
+
+
+class FatalEnd(Exception):
+    """Nothing can work until a person changes something; ``record`` says what."""
+
+    def __init__(self, record: FatalRecord) -> None:
+        super().__init__(record.meaning)
+        self.record = record
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Which bot and which settings, as keyed hashes: what is written down beside sessions and fatal ends."""
+
+    bot: str
+    settings: str
+    account: str = ""
+    """The bot whatever its token: Discord counts identifies by it, and a reset does not begin a new count."""
+
+    @classmethod
+    def of(cls, settings: Settings, state: StateDir) -> Identity:
+        token = settings.token.reveal()
+        shape = (str(settings.intents), str(settings.shards), settings.api_url, str(settings.extra_shards))
+        return cls(
+            state.fingerprint("token", token, settings.api_url),
+            state.fingerprint("settings", token, *shape),
+            # A token is the bot's id in base64, a time and a signature, joined by dots.
+            state.fingerprint("account", token.partition(".")[0], settings.api_url),
+        )
+
+
+def broker_address(settings: Settings) -> uri.AddressSource:
+    """The broker's address, read again from its file for each attempt to connect if it stands in one."""
+    text = settings.amqp.reveal()
+    if settings.amqp_file is None:
+        return uri.parse(text)
+    return AddressFile(settings.amqp_file, text, logs.hide)
+
+
+async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:
+    """The layout that holds, or a new one from Discord's recommendation, asked for as long as it takes.
+
+    Raises FatalEnd when Discord refuses the token.
+    """
+    sessions = StoredSessions(settings, identity.bot, lambda number: stored_sessions(settings, state, number))
+    stored = stored_layout(state)
+    kept = kept_choice(settings, stored, sessions)
+    if isinstance(kept, Choice):
+        choice = kept
+    else:
+        if kept:
+            log.warning("%s", kept, extra={"action": "layout"})
+        choice = new_choice(settings, await _ask_discord(rest), stored)
+    lost = sessions.given_up(choice.layout, stored)
+    if lost:
+        log.warning(
+            "%d stored sessions belong to other intents, another token or another layout and cannot be resumed: their "
+            "shards identify",
+            lost,
+            extra={"action": "layout"},
+        )
+    count = len(choice.layout.clusters)
+    log.info("%s, in %d cluster%s", choice.words, count, "s" * (count > 1), extra={"action": "layout"})
+    remember_layout(state, choice)
+    return choice
+
+
+class StoredSessions:
+    """The sessions that are written down, and which of them a start with these settings resumes.
+
+    ``read`` gives those of a cluster's store, in whatever way that can be read now; each is read once.
+    """
+
+    def __init__(
+        self, settings: Settings, token_hash: str, read: Callable[[int], Sequence[SessionRecord]]
+    ) -> None:
+        self._settings = settings
+        self._token_hash = token_hash
+        self._read = read
+        self._found: dict[int, list[SessionRecord]] = {}
+
+    def resumed(self, layout: Layout) -> list[int]:
+        """The shards of a layout, as far as this gateway runs them, that resume."""
+        return [
+            record.shard_id
+            for number in running_clusters(self._settings, layout)
+            for record in self._of(number)
+            if record.shard_id in layout.shards_of(number) and self._fits(record, layout)
+        ]
+
+    def given_up(self, layout: Layout, stored: StoredLayout | None) -> int:
+        """How many stored sessions a start in this layout does not resume, of the clusters that it runs or ran."""
+        numbers = set(running_clusters(self._settings, layout))
+        if stored is not None:
+            numbers |= set(running_clusters(self._settings, Layout(stored.shards, stored.per_cluster)))
+        held = sum(1 for number in numbers for record in self._of(number) if record.session_id)
+        return held - len(self.resumed(layout))
+
+    def _fits(self, record: SessionRecord, layout: Layout) -> bool:
+        intents, token_hash = self._settings.intents, self._token_hash
+        return is_resumable(record, shard_count=layout.shards, intents=intents, token_hash=token_hash)
+
+    def _of(self, number: int) -> list[SessionRecord]:
+        if number not in self._found:
+            self._found[number] = list(self._read(number))
+        return self._found[number]
+
+
+def kept_choice(settings: Settings, stored: StoredLayout | None, sessions: StoredSessions) -> Choice | str:
+    """The stored layout if it holds, else why not (empty when there is none)."""
+    layout = None if stored is None else Layout(stored.shards, stored.per_cluster)
+    return keep_stored(
+        stored,
+        resumable=0 if layout is None else len(sessions.resumed(layout)),
+        reshard=settings.reshard,
+        shards=settings.shards,
+        per_cluster=settings.shards_per_cluster,
+    )
+
+
+def new_choice(settings: Settings, answer: GatewayBot, stored: StoredLayout | None) -> Choice:
+    """The layout where the stored one does not hold."""
+    return take_recommended(
+        shards=settings.shards,
+        recommended=answer.shards,
+        extra=settings.extra_shards,
+        per_cluster=settings.shards_per_cluster,
+        gateway_url=answer.url,
+        refused=stored.refused if stored is not None else 0,
+    )
+
+
+def remember_layout(state: StateDir, choice: Choice) -> None:
+    """Write the layout down for the next start, if it is not there already."""
+    layout = StoredLayout(choice.layout.shards, choice.layout.per_cluster, choice.gateway_url, choice.refused)
+    if layout != stored_layout(state):
+        state.write(LAYOUT, msgspec.json.encode(layout))
+
+
+def refuse_layout(state: StateDir, choice: Choice) -> None:
+    """Write down that Discord refuses this layout: the next :func:`choose` takes another one."""
+    remember_layout(state, msgspec.structs.replace(choice, refused=choice.layout.shards))
+
+
+def stored_layout(state: StateDir) -> StoredLayout | None:
+    """The layout of the last start; None when there is none, or none that can be read."""
+    data = state.read(LAYOUT)
+    if not data:
+        return None
+    try:
+        layout = msgspec.json.decode(data, type=StoredLayout)
+    except FAILURES:
+        layout = None
+    # Recommended and extra shards, each within its bound.
+    if layout is None or not (1 <= layout.shards <= 2 * MOST_SHARDS and layout.per_cluster >= 1):
+        log.warning("the stored layout cannot be read and is not used", extra={"action": "layout"})
+        return None
+    return layout
+
+
+async def _ask_discord(rest: DiscordRest) -> GatewayBot:
+    attempts = 0
+    while True:
+        answer = await rest.gateway_bot()
+        if isinstance(answer, GatewayBot):
+            return answer
+        unauthorized(answer)
+        attempts += 1
+        delay = backoff(answer, attempts, random.random())
+        log.warning(
+            "Discord does not say where its gateway is: %s; asking again in %.0f s",
+            answer.text,
+            delay,
+            extra={"action": "rest"},
+        )
+        await asyncio.sleep(delay)
+
+
+def unauthorized(answer: RestFailure) -> None:
+    """Raise FatalEnd when the answer says that the token is dead."""
+    if answer.kind == "unauthorized":
+        raise FatalEnd(dead_token(answer))
+
+
+def dead_token(answer: RestFailure) -> FatalRecord:
+    """What a person is told about a token that Discord refuses."""
+    help_text = "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)"
+    return FatalRecord(answer.status or 401, "Discord does not know this token", help_text, time.time())
+
+
+def clusters_of(settings: Settings, layout: Layout) -> list[int]:
+    """The clusters of the layout that this gateway runs. Says which of CLUSTERS there are not."""
+    missing = sorted(set(settings.clusters or ()) - set(layout.clusters))
+    if missing:
+        log.warning(
+            "CLUSTERS names %s, but there are only clusters 1-%d",
+            ", ".join(map(str, missing)),
+            len(layout.clusters),
+        )
+    return running_clusters(settings, layout)
+
+
+def running_clusters(settings: Settings, layout: Layout) -> list[int]:
+    """The clusters of the layout that this gateway runs."""
+    chosen = settings.clusters
+    return [number for number in layout.clusters if chosen is None or number in chosen]
+
+
+def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
+    return (settings.cache_path or state.path / "clusters") / str(number) / "store"
+
+
+def policy_of(settings: Settings) -> CachePolicy:
+    """What the cache keeps and says."""
+    chosen = {
+        "guilds": settings.cache_guilds_fields,
+        "members": settings.cache_members_fields,
+        "users": settings.cache_users_fields,
+        "presences": settings.cache_presences_fields,
+        "messages": settings.cache_messages_fields,
+    }
+    fields = tuple((kind, names) for kind, names in chosen.items() if names)
+    return CachePolicy(
+        enabled=settings.cache_enabled,
+        messages_per_channel=settings.message_cache_size,
+        activities=settings.cache_activities,
+        members_from_events=settings.cache_members_from_events,
+        before=settings.before,
+        fields=fields,
+        message_content=bool(settings.intents & Intents.MESSAGE_CONTENT),
+        kinds=settings.cache_kinds if settings.cache_kinds is not None else DEFAULT_KINDS,
+    )
+
+
+def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
+    """What the store of a cluster holds, even if it cannot be written just now."""
+    store = open_store(settings, state, number)
+    if isinstance(store, StoreFault):
+        return leftover_sessions(settings, state, number)
+    found = store.sessions()
+    store.close()
+    return found
+
+
+def sessions_as_they_are(
+    settings: Settings, state: StateDir, number: int, *, in_use: bool
+) -> list[SessionRecord]:
+    """What a start would find in the store of a cluster, without changing anything. ``in_use``: a gateway runs."""
+    folder = store_folder(settings, state, number)
+    return read_sessions_beside(folder) if in_use else read_sessions(folder, cluster=number)
+
+
+def leftover_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
+    """What a store holds that cannot be opened for writing; nothing of one that somebody else may have put there."""
+    try:
+        folder = _private(settings, state, number)
+    except FolderRefused:
+        return []
+    except OSError:
+        # A disk that is full or read-only.
+        folder = store_folder(settings, state, number)
+    return read_sessions(folder, cluster=number)
+
+
+def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
+    """The store of a cluster, with the cache's policy of the settings."""
+    try:
+        folder = _private(settings, state, number)
+    except OSError as error:
+        folder = store_folder(settings, state, number)
+        words = error.strerror or str(error)
+        advice = f"; {error.advice}" if isinstance(error, FolderRefused) else ""
+        return StoreFault(f"{error.filename or folder} cannot be used: {words}{advice}")
+    return Store.open(folder, cluster=number, policy=policy_of(settings), wall=time.time())
+
+
+def _private(settings: Settings, state: StateDir, number: int) -> Path:
+    """The folder of a store, made if need be, and nobody else's. Raises OSError."""
+    if settings.cache_path is None:
+        return state.folder_below("clusters", str(number), "store")
+    return make_below(settings.cache_path, str(number), "store")

@@ -1,0 +1,286 @@
+"""What do the supervising process and its workers say to each other? One JSON document a line, over a socket pair.
+
+The worker's end of the pair is also how it knows that its supervisor lives: at its end the worker closes its shards
+so that they can resume, and leaves (docs/architecture.md, "Processes").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rateway_protocol.discord.envelope import FAILURES
+
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime.identify.permits import PermitOutcome
+from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, ShardStatus
+from rateway.runtime.startup import Identity
+from rateway.secret import Secret
+
+log = logging.getLogger(__name__)
+
+# A status of 1,000 shards is about a megabyte.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+class Begin(msgspec.Struct, tag=True, frozen=True):
+    """To a worker, first of all: what to run. ``settings`` is secret and travels here only, never in argv or a file."""
+
+    settings: msgspec.Raw
+    identity: Identity
+    choice: Choice
+    clusters: list[int]
+    number: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    end_sessions: bool
+
+
+class AskStatus(msgspec.Struct, tag=True, frozen=True):
+    call: int
+
+
+class RestartShard(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+    new_session: bool
+    refusal: str
+    """Why the shard would get no permit to identify now; empty when it would."""
+
+
+class Answered(msgspec.Struct, tag=True, frozen=True):
+    """What became of a person's request, in words."""
+
+    done: bool
+    words: str
+    call: int = 0
+
+
+class RenewShard(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+    why: str
+
+
+class Drain(msgspec.Struct, tag=True, frozen=True):
+    cluster: int
+
+
+class Reload(msgspec.Struct, tag=True, frozen=True):
+    """What can change at run time; ``settings`` is the whole of the new ones."""
+
+    settings: msgspec.Raw
+
+
+class UseGateway(msgspec.Struct, tag=True, frozen=True):
+    url: str
+
+
+class RefusalWords(msgspec.Struct, frozen=True):
+    """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over processes."""
+
+    kind: Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
+    wait_s: float | None
+    why: str
+
+
+class Permitted(msgspec.Struct, tag=True, frozen=True):
+    """The answer to Acquire and Spent."""
+
+    call: int
+    refusal: RefusalWords | None
+
+
+class Acquire(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+    lost: bool
+
+
+class Withdraw(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+
+
+class Spent(msgspec.Struct, tag=True, frozen=True):
+    call: int
+    shard: int
+
+
+class Finished(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+    outcome: PermitOutcome
+
+
+class Beat(msgspec.Struct, tag=True, frozen=True):
+    """The worker's loop goes round."""
+
+    loading: list[int]
+    """Shards that are not live."""
+    unreadable: dict[int, str] = {}
+    """Clusters whose store is of no use to queries now, and why."""
+
+
+class DialsRefused(msgspec.Struct, tag=True, frozen=True):
+    """An upgrade was refused: no process of this machine dials that host for so long. From a worker, and on to the
+    others."""
+
+    host: str
+    seconds: float
+    status: int
+
+
+class IdentifyFault(msgspec.Struct, tag=True, frozen=True):
+    """To a worker: identifies of many shards fail alike, or succeed again."""
+
+    lasts: bool
+
+
+class Loading(msgspec.Struct, tag=True, frozen=True):
+    """To a worker: shards of all processes that are not live, for queries about their guilds; and clusters whose
+    store is of no use to queries now, and why.
+    """
+
+    shards: list[int]
+    unreadable: dict[int, str] = {}
+
+
+class FatalWords(msgspec.Struct, tag=True, frozen=True):
+    shard: int
+    code: int
+    meaning: str
+    help: str
+
+
+class Parts(msgspec.Struct, tag=True, frozen=True):
+    """One process's part of the status."""
+
+    call: int
+    clusters: list[ClusterStatus]
+    shards: list[ShardStatus]
+    process: ProcessStatus
+    notes: list[str]
+
+
+class Drained(msgspec.Struct, tag=True, frozen=True):
+    cluster: int
+    left: int
+    """Events that the broker has not confirmed: they stay in the spool."""
+
+
+ToWorker = (
+    Begin
+    | Stop
+    | AskStatus
+    | RestartShard
+    | RenewShard
+    | Drain
+    | Reload
+    | UseGateway
+    | Loading
+    | DialsRefused
+    | IdentifyFault
+    | Permitted
+)
+FromWorker = (
+    Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused | Answered
+)
+
+
+def encode_settings(settings: Settings) -> msgspec.Raw:
+    """All settings, secrets in the clear: for the socket pair only."""
+    return msgspec.Raw(msgspec.json.encode(settings, enc_hook=_plain))
+
+
+def decode_settings(data: msgspec.Raw) -> Settings:
+    return msgspec.json.decode(data, type=Settings, dec_hook=_rich)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a worker process")
+
+
+def _rich(kind: type, value: Any) -> Any:
+    if kind is Secret:
+        return Secret(value)
+    if issubclass(kind, Path):
+        return Path(value)
+    raise TypeError(f"a setting of type {kind.__name__} cannot be taken from a supervisor")
+
+
+class Line:
+    """One end of a socket pair: records out, records in."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: Any) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = msgspec.json.Decoder(incoming)
+        self.unreadable = 0
+        """Lines that were no record, and records that could not be carried out: each is passed over."""
+
+    @classmethod
+    async def open(cls, end: socket.socket, incoming: Any) -> Line:
+        """``incoming`` is the union of records that come: ToWorker or FromWorker."""
+        end.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES)
+        return cls(reader, writer, incoming)
+
+    def send(self, record: ToWorker | FromWorker) -> None:
+        """Never waits: what is said here is small and rare. Nothing happens once the other end is gone, or has not read
+        for so long that it is as good as gone."""
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MAX_LINE_BYTES:
+            log.error(
+                "the other process has not read %d bytes: it is given up",
+                MAX_LINE_BYTES,
+                extra={"action": "line"},
+            )
+            self._writer.transport.abort()
+            return
+        self._writer.write(msgspec.json.encode(record) + b"\n")
+
+    async def records(self) -> AsyncIterator[Any]:
+        """What comes, until the other end is gone. A line that is no record, or too long for one, is passed over."""
+        while True:
+            try:
+                line = await self._reader.readline()
+            except ConnectionError:
+                return
+            except ValueError:
+                self._pass_over(f"a line of more than {MAX_LINE_BYTES} bytes")
+                continue
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = self._decoder.decode(line)
+            except FAILURES as error:
+                self._pass_over(f"a line that is no record: {error}")
+                continue
+            yield record
+
+    def guard(self, carry_out: Callable[..., None], *arguments: Any) -> None:
+        """Call *carry_out* for a record. What it raises ends here: one record is not to end a process."""
+        try:
+            carry_out(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
+            self._pass_over(f"a record that could not be carried out: {type(error).__name__}", error)
+
+    def _pass_over(self, what: str, error: Exception | None = None) -> None:
+        self.unreadable += 1
+        # Nobody but a process of ours writes here: the first says what is wrong, the others the same.
+        level = logging.ERROR if self.unreadable == 1 else logging.DEBUG
+        log.log(level, "%s; it is passed over", what, exc_info=error, extra={"action": "line"})
+
+    def close(self) -> None:
+        self._writer.close()

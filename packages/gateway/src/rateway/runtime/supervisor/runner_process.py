@@ -1,0 +1,211 @@
+"""A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor.
+
+It is a program of its own (``python -P -m rateway.runtime.supervisor.runner_process``) and imports nothing that it does
+not need: its shards wait for it after every crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+import uvloop
+
+from rateway import hardening, logs
+from rateway.runtime.identify.permits import PermitOutcome, Refusal
+from rateway.runtime.ignored_signals import say_ignored_signals
+from rateway.runtime.monitoring.collect import parts_of
+from rateway.runtime.monitoring.loop_lag import LoopLag
+from rateway.runtime.runner.garbage import tune_garbage_collection
+from rateway.runtime.runner.runner import Worker
+from rateway.runtime.supervisor import ipc as words
+from rateway.runtime.supervisor.ipc import Line, ToWorker
+from rateway.session.actions import Fatal, State
+from rateway.transports.state import StateDir
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 1.0
+# A supervisor replaces a worker whose loop stands still for 20 s. Without one nobody does, and the lock of the state
+# folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
+ENDS_ITSELF_AFTER_S = 40.0
+
+__all__ = ["RemotePermits", "work"]
+
+
+class RemotePermits:
+    """permits.IdentifyPermits over a line to the supervisor."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._calls = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Refusal | None]] = {}
+
+    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
+        """See permits.IdentifyPermits."""
+        call = next(self._calls)
+        try:
+            return await self._ask(call, words.Acquire(call, shard_id, lost))
+        except asyncio.CancelledError:
+            self._line.send(words.Withdraw(call, shard_id))
+            raise
+
+    async def spent(self, shard_id: int) -> Refusal | None:
+        """See permits.IdentifyPermits."""
+        call = next(self._calls)
+        return await self._ask(call, words.Spent(call, shard_id))
+
+    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
+        """See permits.IdentifyPermits."""
+        self._line.send(words.Finished(shard_id, outcome))
+
+    async def _ask(self, call: int, record: words.Acquire | words.Spent) -> Refusal | None:
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._waiting[call] = answer
+        self._line.send(record)
+        try:
+            return await answer
+        finally:
+            del self._waiting[call]
+
+    def answered(self, record: words.Permitted) -> None:
+        """The supervisor's answer."""
+        waiting = self._waiting.get(record.call)
+        if waiting is None or waiting.done():
+            return
+        if record.refusal is None:
+            waiting.set_result(None)
+        else:
+            wait = record.refusal.wait_s
+            until = None if wait is None else time.monotonic() + wait
+            waiting.set_result(Refusal(record.refusal.kind, until, record.refusal.why))
+
+
+def work(descriptor: int) -> int:
+    """Run one worker process; ``descriptor`` is its end of the socket pair to the supervisor. The exit code."""
+    end = socket.socket(fileno=descriptor)
+    # The supervisor alone decides; a stop reaches the worker over the line.
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    hardening.ignore_ending_signals()
+    hardening.keep_memory_private()
+    return uvloop.run(_work(end))
+
+
+async def _work(end: socket.socket) -> int:
+    line, begin = await _first_words(end)
+    if begin is None:
+        return 0
+    settings = words.decode_settings(begin.settings)
+    logs.configure(
+        settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
+    )
+    say_ignored_signals(asyncio.get_running_loop())
+    tune_garbage_collection()
+    return await _run(line, begin)
+
+
+async def _first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
+    """The line to the supervisor, and what it wants run; None when it is gone already."""
+    line = await Line.open(end, ToWorker)
+    async for record in line.records():
+        if isinstance(record, words.Begin):
+            return line, record
+    return line, None
+
+
+async def _run(line: Line, begin: words.Begin) -> int:
+    """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
+    settings = words.decode_settings(begin.settings)
+    permits = RemotePermits(line)
+
+    def on_fatal(shard_id: int, order: Fatal) -> None:
+        line.send(words.FatalWords(shard_id, order.code, order.meaning, order.help))
+
+    state = StateDir.shared(settings.state_dir)
+    worker = Worker(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    worker.dialer.on_refusal = lambda host, seconds, status: line.send(
+        words.DialsRefused(host, seconds, status)
+    )
+    watch = LoopLag()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(worker.run()),
+                tasks.create_task(_beat(line, worker)),
+                tasks.create_task(watch.run()),
+            ]
+            end_sessions = await _listen(line, worker, permits, watch, f"worker {begin.number}")
+            await worker.wind_down(end_sessions=end_sessions)
+            for task in running:
+                task.cancel()
+    finally:
+        worker.close()
+        faulthandler.cancel_dump_traceback_later()
+    return 0
+
+
+async def _drain(line: Line, worker: Worker, number: int) -> None:
+    line.send(words.Drained(number, await worker.drain(number) or 0))
+
+
+async def _beat(line: Line, worker: Worker) -> None:
+    # Where it stood is no line of a log, and not written.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    while True:
+        faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
+        shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
+        loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
+        line.send(words.Beat(loading, worker.cache.unreadable() if worker.cache is not None else {}))
+        await asyncio.sleep(BEAT_EVERY_S)
+
+
+async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopLag, role: str) -> bool:
+    """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
+    draining: set[asyncio.Future[None]] = set()
+
+    def carry_out(record: ToWorker) -> None:
+        match record:
+            case words.Permitted():
+                permits.answered(record)
+            case words.AskStatus():
+                clusters, shards, process, notes = parts_of(worker, watch, role)
+                line.send(words.Parts(record.call, clusters, shards, process, notes))
+            case words.RestartShard():
+                found = worker.restart(record.shard, record.new_session, record.refusal)
+                found = found or words.Answered(False, f"shard {record.shard} does not run here")
+                line.send(words.Answered(found.done, found.words, record.call))
+            case words.Loading():
+                if worker.cache is not None:
+                    worker.cache.learn(record.shards, record.unreadable)
+            case words.DialsRefused():
+                worker.dialer.hold(record.host, record.seconds, record.status)
+            case words.IdentifyFault():
+                worker.identify_fault(record.lasts)
+            case words.UseGateway():
+                worker.use_gateway(record.url)
+            case words.RenewShard():
+                worker.renew_shard(record.shard, record.why)
+            case words.Drain():
+                # Beside this: permits and questions of the other clusters do not wait for it.
+                draining.add(asyncio.ensure_future(_drain(line, worker, record.cluster)))
+            case words.Reload():
+                worker.reload(words.decode_settings(record.settings))
+
+    async for record in line.records():
+        if isinstance(record, words.Stop):
+            return record.end_sessions
+        line.guard(carry_out, record)
+    log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(work(int(sys.argv[1])))

@@ -1,0 +1,488 @@
+"""The worker processes of one gateway: started, watched, replaced; looked at from outside as one.
+
+The supervising process moves no event. It starts the workers (a cluster is never cut), answers their requests for
+identify permits, replaces one that died or hangs without touching the others, and ends them in the reverse order of
+the start. What happens when each process dies is in docs/architecture.md, "Processes".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import msgspec
+
+from rateway import hardening, logs
+from rateway.config import VARIABLES, Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime.identify.permits import IdentifyPermits, PermitOutcome, Refusal
+from rateway.runtime.startup import Identity
+from rateway.runtime.supervisor import ipc as words
+from rateway.runtime.supervisor.ipc import FromWorker, Line
+from rateway.session.actions import Fatal
+
+log = logging.getLogger(__name__)
+
+# A worker beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
+HANGS_AFTER_S = 20.0
+# Between two looks at the workers; a look that is late by more than that much again was our own standstill.
+LOOK_EVERY_S = 1.0
+# Starting Python and reading the stores of a large cluster.
+STARTS_WITHIN_S = 60.0
+# A worker that has died sooner than this after its start, more than a few times in a row, is restarted later and
+# later. What kills it again and again takes less time than that; every second away costs Discord's small buffer.
+SOUND_AFTER_S = 5.0
+RESTARTS_AT_ONCE = 3
+FIRST_RESTART_S = 0.1
+LONGEST_RESTART_S = 30.0
+# A worker's event loop answers what a person asks within milliseconds, unless it stands still.
+ANSWERS_WITHIN_S = 5.0
+# Beyond STOP_TIMEOUT, for writing down and closing.
+STOP_GRACE_S = 2.0
+
+__all__ = ["Supervisor", "cores", "spread"]
+
+
+def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
+    """Clusters over processes: evenly, in runs of neighbours, never more processes than clusters."""
+    count = max(1, min(processes, len(clusters)))
+    size, more = divmod(len(clusters), count)
+    shares, at = [], 0
+    for number in range(count):
+        end = at + size + (1 if number < more else 0)
+        shares.append(list(clusters[at:end]))
+        at = end
+    return shares
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """One worker process, over its restarts."""
+
+    number: int
+    clusters: list[int]
+    process: asyncio.subprocess.Process | None = None
+    line: Line | None = None
+    heard_at: float = 0.0
+    began_at: float = 0.0
+    heard: bool = False
+    """Whether this life of it has said anything yet."""
+    restarts: int = 0
+    failures: int = 0
+    loading: list[int] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)
+    """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
+    spent: set[int] = field(default_factory=set)
+
+
+class Supervisor:
+    """Runs ``clusters`` in worker processes. The same interface as one process's ``Worker``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        choice: Choice,
+        clusters: list[int],
+        processes: int,
+        permits: IdentifyPermits,
+        lock_file: int,
+        on_fatal: Callable[[int, Fatal], None],
+    ) -> None:
+        self.settings = settings
+        self.choice = choice
+        self._identity = identity
+        self._permits = permits
+        self._lock_file = lock_file
+        self._on_fatal = on_fatal
+        # Given up for other gateways.
+        self.drained: set[int] = set()
+        self._hands = [_Hand(number, share) for number, share in enumerate(spread(clusters, processes), 1)]
+        for hand in self._hands:
+            hand.loading = self._shards_of(hand)
+        self._calls = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[words.Parts]] = {}
+        self._answers: dict[int, asyncio.Future[words.Answered]] = {}
+        # By cluster: how many of its events were left unconfirmed.
+        self._draining: dict[int, asyncio.Future[int]] = {}
+        self._stopping = False
+        self._tasks: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Keep every worker running, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for hand in self._hands:
+                tasks.create_task(self._keep(hand), name=f"worker {hand.number}")
+
+    async def _keep(self, hand: _Hand) -> None:
+        while not self._stopping:
+            await self._one_life(hand)
+            if self._is_stopping():
+                return
+            lived = time.monotonic() - hand.began_at
+            hand.failures = 1 if lived >= SOUND_AFTER_S else hand.failures + 1
+            delay = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** max(0, hand.failures - RESTARTS_AT_ONCE))
+            hand.restarts += 1
+            log.error(
+                "worker %d ended (%s); starting it again in %.1f s, its shards resume",
+                hand.number,
+                _how(hand.process.returncode if hand.process else None),
+                delay,
+                extra={"action": "worker_died"},
+            )
+            await asyncio.sleep(delay)
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    async def _one_life(self, hand: _Hand) -> None:
+        """Start the process, serve it until it has ended, and settle what it left behind."""
+        ours, theirs = socket.socketpair()
+        hand.heard, hand.began_at = False, time.monotonic()
+        hand.heard_at = hand.began_at
+        hand.process = None
+        try:
+            process = hand.process = await self._start(theirs)
+        except OSError as error:
+            # No memory, too many processes: the others go on, and so does this one later.
+            log.error("a worker cannot be started: %s", error, extra={"action": "worker_died"})
+            ours.close()
+            return
+        finally:
+            theirs.close()
+        line = hand.line = await Line.open(ours, FromWorker)
+        settings = words.encode_settings(self.settings)
+        clusters = [number for number in hand.clusters if number not in self.drained]
+        line.send(words.Begin(settings, self._identity, self.choice, clusters, hand.number))
+        assert process.stderr is not None
+        before = logs.line_start(sys.stderr, self.settings.log_format).encode()
+        pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer, before))
+        watching = asyncio.create_task(self._watch(hand, process))
+        try:
+            async for record in line.records():
+                line.guard(self._take, hand, line, record)
+            await process.wait()
+        finally:
+            watching.cancel()
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+            line.close()
+            hand.line = None
+            hand.loading = self._shards_of(hand)
+            self._tell_loading()
+            self._settle_permits(hand)
+            for cluster in hand.clusters:
+                # Its process died over it, and will be started without it.
+                self._end_drain(cluster, 0)
+            await asyncio.wait([pumping], timeout=1.0)
+            pumping.cancel()
+
+    async def _start(self, end: socket.socket) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *hardening.child_command("rateway.runtime.supervisor.runner_process", str(end.fileno())),
+            # Settings, secrets among them, go over the socket.
+            env=hardening.child_environment(os.environ, VARIABLES, logs.redact),
+            pass_fds=(end.fileno(), self._lock_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # A terminal's Ctrl-C goes to the whole group; the supervisor alone decides.
+            start_new_session=True,
+        )
+
+    async def _watch(self, hand: _Hand, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker whose loop stands still. One that still starts gets longer.
+
+        A supervisor that was stopped itself has heard nobody: that is held against no worker.
+        """
+        looked_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - looked_at > 2 * LOOK_EVERY_S:
+                hand.heard_at += now - looked_at
+            looked_at = now
+            patience = HANGS_AFTER_S if hand.heard else STARTS_WITHIN_S
+            quiet = now - hand.heard_at
+            if quiet >= patience:
+                log.error(
+                    "worker %d has not moved for %.0f s: it is killed and replaced",
+                    hand.number,
+                    quiet,
+                    extra={"action": "worker_hangs"},
+                )
+                process.kill()
+                return
+            await asyncio.sleep(min(LOOK_EVERY_S, patience - quiet))
+
+    # What a worker says.
+
+    def _take(self, hand: _Hand, line: Line, record: FromWorker) -> None:
+        hand.heard, hand.heard_at = True, time.monotonic()
+        match record:
+            case words.Beat():
+                if (record.loading, record.unreadable) != (hand.loading, hand.unreadable):
+                    hand.loading, hand.unreadable = record.loading, record.unreadable
+                    self._tell_loading()
+            case words.Acquire():
+                assert self._tasks is not None
+                hand.permits[record.call] = self._tasks.create_task(self._acquire(hand, line, record))
+            case words.Withdraw():
+                task = hand.permits.pop(record.call, None)
+                if task is not None:
+                    task.cancel()
+                if record.shard in hand.held:
+                    self._finish(hand, record.shard, "unused")
+            case words.Spent():
+                assert self._tasks is not None
+                self._tasks.create_task(self._spend(hand, line, record))
+            case words.Finished():
+                self._finish(hand, record.shard, record.outcome)
+            case words.FatalWords():
+                self._on_fatal(record.shard, Fatal(record.code, record.meaning, record.help))
+            case words.Parts():
+                asked = self._asked.pop(record.call, None)
+                if asked is not None and not asked.done():
+                    asked.set_result(record)
+            case words.Answered():
+                waiting = self._answers.get(record.call)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(record)
+            case words.DialsRefused():
+                for other in self._hands:
+                    if other is not hand and other.line is not None:
+                        other.line.send(record)
+            case words.Drained():
+                self._end_drain(record.cluster, record.left)
+
+    async def _acquire(self, hand: _Hand, line: Line, record: words.Acquire) -> None:
+        refusal = await self._permits.acquire(record.shard, lost=record.lost)
+        hand.permits.pop(record.call, None)
+        if refusal is None:
+            if hand.line is not line:
+                # The worker died while the grant was on its way: nothing of it was sent.
+                self._permits.finished(record.shard, "unused")
+                return
+            hand.held.add(record.shard)
+        line.send(words.Permitted(record.call, _words(refusal)))
+
+    async def _spend(self, hand: _Hand, line: Line, record: words.Spent) -> None:
+        refusal = await self._permits.spent(record.shard)
+        if refusal is None and hand.line is line:
+            hand.spent.add(record.shard)
+        line.send(words.Permitted(record.call, _words(refusal)))
+
+    def _finish(self, hand: _Hand, shard_id: int, outcome: PermitOutcome) -> None:
+        hand.held.discard(shard_id)
+        hand.spent.discard(shard_id)
+        self._permits.finished(shard_id, outcome)
+
+    def _settle_permits(self, hand: _Hand) -> None:
+        """The worker is gone. A granted permit counts as spent: its op 2 may have gone out."""
+        for task in hand.permits.values():
+            task.cancel()
+        hand.permits.clear()
+        held, hand.held = hand.held, set()
+        spent, hand.spent = hand.spent, set()
+        for shard_id in held:
+            if shard_id in spent:
+                self._permits.finished(shard_id, "closed")
+            elif self._tasks is not None and not self._stopping:
+                self._tasks.create_task(self._count_as_spent(shard_id))
+
+    async def _count_as_spent(self, shard_id: int) -> None:
+        await self._permits.spent(shard_id)
+        self._permits.finished(shard_id, "closed")
+
+    # What is asked of all workers.
+
+    async def parts(self) -> list[words.Parts]:
+        """Every process's part of the status; a worker that does not answer within 2 s is left out."""
+        asked = []
+        for hand in self._hands:
+            if hand.line is not None:
+                call = next(self._calls)
+                answer = self._asked[call] = asyncio.get_running_loop().create_future()
+                hand.line.send(words.AskStatus(call))
+                asked.append((call, answer))
+        if asked:
+            await asyncio.wait([answer for _, answer in asked], timeout=2.0)
+        for call, _ in asked:
+            self._asked.pop(call, None)
+        return [answer.result() for _, answer in asked if answer.done() and not answer.cancelled()]
+
+    def progress(self) -> tuple[int, int]:
+        """(Live shards, all shards), as the workers last said."""
+        total = sum(len(self._shards_of(hand)) for hand in self._hands)
+        return total - sum(len(hand.loading) for hand in self._hands), total
+
+    def _shards_of(self, hand: _Hand) -> list[int]:
+        layout = self.choice.layout
+        running = (number for number in hand.clusters if number not in self.drained)
+        return [shard for number in running for shard in layout.shards_of(number)]
+
+    def _tell_loading(self) -> None:
+        loading = words.Loading(
+            [shard for hand in self._hands for shard in hand.loading],
+            {number: why for hand in self._hands for number, why in hand.unreadable.items()},
+        )
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(loading)
+
+    def silent(self) -> list[str]:
+        """What a person should know about workers that are not there."""
+        now = time.monotonic()
+        notes = []
+        for hand in self._hands:
+            if hand.line is None:
+                notes.append(f"worker {hand.number} is down (restarts: {hand.restarts})")
+            elif now - hand.heard_at > 5.0:
+                notes.append(f"worker {hand.number} has been silent for {now - hand.heard_at:.0f} s")
+        return notes
+
+    def use_gateway(self, url: str) -> None:
+        """Where Discord's gateway is now; workers that start later are told as well."""
+        self.choice = msgspec.structs.replace(self.choice, gateway_url=url)
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.UseGateway(url))
+
+    def identify_fault(self, lasts: bool) -> None:
+        """See ``Worker.identify_fault``. A worker that starts later counts its own failures from nought."""
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.IdentifyFault(lasts))
+
+    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> words.Answered | None:
+        """See ``Worker.restart_shard``. A worker that is down just now connects all of its shards."""
+        number = self.choice.layout.cluster_of(shard_id)
+        if self._hand_of(number) is None:
+            return None
+        call = next(self._calls)
+        answer: asyncio.Future[words.Answered] = asyncio.get_running_loop().create_future()
+        self._answers[call] = answer
+        try:
+            if not self._tell(number, words.RestartShard(call, shard_id, new_session, refusal)):
+                why = "its process is down just now; when it is back, all of its shards connect and resume"
+                return words.Answered(False, f"shard {shard_id}: {why}")
+            async with asyncio.timeout(ANSWERS_WITHIN_S):
+                return await answer
+        except TimeoutError:
+            return words.Answered(False, f"shard {shard_id}: its process does not answer")
+        finally:
+            del self._answers[call]
+
+    def renew_shard(self, shard_id: int, why: str) -> bool:
+        """Give one shard's session up for a new one, told as a gap; whether it runs here."""
+        return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id, why))
+
+    async def drain(self, cluster: int) -> int | None:
+        """See ``Worker.drain``. A worker that dies meanwhile is started again without the cluster."""
+        if self._hand_of(cluster) is None:
+            return None
+        drained: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._draining[cluster] = drained
+        if not self._tell(cluster, words.Drain(cluster)):
+            self._end_drain(cluster, 0)
+        self.drained.add(cluster)
+        return await drained
+
+    def _end_drain(self, cluster: int, left: int) -> None:
+        draining = self._draining.pop(cluster, None)
+        if draining is not None and not draining.done():
+            draining.set_result(left)
+
+    def reload(self, settings: Settings) -> None:
+        """Hand changed settings to every worker."""
+        self.settings = settings
+        for hand in self._hands:
+            if hand.line is not None:
+                hand.line.send(words.Reload(words.encode_settings(settings)))
+
+    def _hand_of(self, cluster: int) -> _Hand | None:
+        """Whose the cluster is, whether that process is up or not."""
+        if cluster in self.drained:
+            return None
+        return next((hand for hand in self._hands if cluster in hand.clusters), None)
+
+    def _tell(self, cluster: int, record: words.ToWorker) -> bool:
+        hand = self._hand_of(cluster)
+        if hand is None or hand.line is None:
+            return False
+        hand.line.send(record)
+        return True
+
+    async def wind_down(self, *, end_sessions: bool) -> None:
+        """Stop the workers in the reverse order of the start, all at once in time."""
+        self._stopping = True
+        waiting = []
+        for hand in reversed(self._hands):
+            if hand.line is not None and hand.process is not None:
+                hand.line.send(words.Stop(end_sessions))
+                waiting.append(asyncio.ensure_future(hand.process.wait()))
+        if waiting:
+            await asyncio.wait(waiting, timeout=self.settings.stop_timeout + STOP_GRACE_S)
+        for hand in self._hands:
+            if hand.process is not None and hand.process.returncode is None:
+                log.error("worker %d does not stop: it is killed", hand.number, extra={"action": "stop"})
+                hand.process.kill()
+        for waiter in waiting:
+            await waiter
+
+    def close(self) -> None:
+        """Nothing is held here: stores and spools belong to the workers."""
+
+
+def _words(refusal: Refusal | None) -> words.RefusalWords | None:
+    if refusal is None:
+        return None
+    wait = None if refusal.until is None else max(0.0, refusal.until - time.monotonic())
+    return words.RefusalWords(refusal.kind, wait, refusal.why)
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "never started"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
+    """A worker's log into ours, whole lines only, each with *before* ahead of it."""
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError:
+            continue  # a line beyond the reader's bound: dropped
+        if not line:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            out.write(before + (line if line.endswith(b"\n") else line + b"\n"))
+            out.flush()
+
+
+def cores() -> int:
+    """Cores that affinity and the container's quota (cgroup v2 cpu.max) leave to this process."""
+    available = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            available = min(available, max(1, int(quota) // int(period)))
+    return max(1, available)

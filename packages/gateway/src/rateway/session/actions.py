@@ -1,0 +1,256 @@
+"""What the conversation may order, what it may be told, and the states it can be in.
+
+The shell carries ``Conversation.orders`` out in order. An envelope that ``received`` returns comes after the orders
+made before that call and has no orders of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+from rateway_protocol.discord.envelope import Envelope
+
+from rateway.session.options import Compression
+
+__all__ = [
+    "Command",
+    "CommandDone",
+    "Connect",
+    "Deliver",
+    "DialFailure",
+    "Disconnect",
+    "Fatal",
+    "Identify",
+    "Note",
+    "Order",
+    "Outcome",
+    "PermitDone",
+    "PermitOutcome",
+    "RequestPermit",
+    "ReturnPermit",
+    "Send",
+    "SessionLost",
+    "SessionResumed",
+    "SessionStarted",
+    "State",
+    "StateChanged",
+    "StoredSession",
+]
+
+
+class State(Enum):
+    """Where a shard stands. The value is the word that people and metrics see."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    WAITING_HELLO = "waiting_hello"
+    WAITING_PERMIT = "waiting_permit"
+    IDENTIFYING = "identifying"
+    RESUMING = "resuming"
+    LIVE = "live"
+    BACKING_OFF = "backing_off"
+    STOPPED = "stopped"
+    FATAL = "fatal"
+
+
+# Facts.
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session written down by an earlier process of this bot, shard and total, with the same intents."""
+
+    session_id: str
+    resume_url: str
+    settled: int
+    """The sequence to resume from: everything up to it was handed over."""
+    compression: Compression | None = None
+    """What the session was begun with, and has to be resumed with; None: the same as the options'."""
+    failed_at: int = 0
+    """The sequence after which a message could not be read; 0: none. See ``Conversation.failed_at``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailure:
+    """A connection that did not open. ``status`` is the HTTP status of the upgrade's answer, if there was one;
+    ``retry_after`` its Retry-After in seconds. ``silent``: nothing was answered in the time that dialling has."""
+
+    reason: str
+    status: int | None = None
+    retry_after: float | None = None
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Command:
+    """A gateway payload of a worker's. ``payload`` is the whole of it, ``{"op": …, "d": …}``, as it came.
+
+    ``guild_id`` is the guild that chose this shard, if one did; ``deadline`` is monotonic seconds; ``handle`` is the
+    caller's own and comes back with the outcome.
+    """
+
+    op: int
+    payload: bytes = field(repr=False)
+    guild_id: int | None
+    deadline: float
+    handle: object = field(default=None, repr=False)
+
+
+PermitOutcome = Literal["ready", "invalid", "closed", "timeout"]
+Outcome = Literal["sent", "superseded", "expired", "queue_full", "too_large", "invalid"]
+
+
+# Orders.
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a WebSocket to ``url`` (complete, with v, encoding and compress); answer with ``opened`` or
+    ``dial_failed``. The shell bounds the time that dial, TLS and upgrade may take together.
+
+    A ``Disconnect`` before the answer means: abandon it. ``connection`` counts this shard's connections; facts
+    that carry the number of an older one are ignored.
+    """
+
+    url: str
+    resuming: bool
+    connection: int
+    other: str | None = None
+    """Where the session may be resumed as well: a host known to be dead need not be waited for."""
+    own: bool = True
+    """Whether ``url`` is the session's own host, and ``other`` the main one, or the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a text frame at once; heartbeats and resumes never queue."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Write the spend down, durably, then send this text frame, if the connection is still the same."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """A dispatch that ``received`` did not return: READY, RESUMED, or one of several in a message.
+
+    ``repeat``, ``replayed`` and ``session_id`` are what the conversation's own fields were at its place in the
+    stream.
+    """
+
+    envelope: Envelope = field(repr=False)
+    repeat: int
+    replayed: bool
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPermit:
+    """Ask to identify. ``lost``: it replaces a session that was lost. Answer with ``permitted`` or ``refused``."""
+
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPermit:
+    """The permit asked for (granted or not) is no longer needed and was not spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PermitDone:
+    """How the identify ended; its bucket may go on."""
+
+    outcome: PermitOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close the connection (or abandon the dial) with this code; nothing of it is reported back."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted:
+    """READY came; it follows as the next ``Deliver``."""
+
+    session_id: str
+    resume_url: str
+    compression: Compression | None = None
+    """What has to be stored with the session, so that another process resumes it the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    """The session cannot be resumed any more; what came after ``received_seq`` may be missed."""
+
+    session_id: str
+    received_seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """RESUMED came; it follows as the next ``Deliver``, what comes after it is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandDone:
+    """What became of a command. ``detail`` says in words what was wrong, for ``invalid`` and its like."""
+
+    command: Command
+    outcome: Outcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The shard's state, and the reason in words."""
+
+    old: State
+    new: State
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """No attempt can succeed until a person changes something, as ``help`` says. The conversation has ended."""
+
+    code: int
+    meaning: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to be logged."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+Order = (
+    Connect
+    | Send
+    | Identify
+    | Deliver
+    | RequestPermit
+    | ReturnPermit
+    | PermitDone
+    | Disconnect
+    | SessionStarted
+    | SessionLost
+    | SessionResumed
+    | CommandDone
+    | StateChanged
+    | Fatal
+    | Note
+)

@@ -1,0 +1,118 @@
+"""What can be set about a session? One frozen record, the same for all shards of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rateway_protocol.discord import commands
+
+from rateway.session.shares import Kind, Shares
+
+__all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
+
+Compression = Literal["zstd-stream", "zlib-stream", "none"]
+
+
+class Chance(Protocol):
+    """Where jitter comes from: ``random.Random`` is one."""
+
+    def random(self) -> float:
+        """Uniform in [0, 1)."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        """Uniform between *a* and *b*."""
+
+
+class CommandBudget:
+    """How many commands may wait in all shards together, each kind with its share; one instance for all shards."""
+
+    __slots__ = ("_shares", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self._shares = Shares(limit)
+        self._waiting = dict.fromkeys(Kind, 0)
+
+    @property
+    def limit(self) -> int:
+        return self._shares.limit
+
+    @property
+    def waiting(self) -> int:
+        """Commands of all kinds and shards that wait."""
+        return sum(self._waiting.values())
+
+    def take(self, kind: Kind) -> bool:
+        """Room for one more of a kind; False when there is none."""
+        if not self._shares.has_room(kind, self._waiting):
+            return False
+        self._waiting[kind] += 1
+        return True
+
+    def give_back(self, kind: Kind) -> None:
+        self._waiting[kind] -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """Times are seconds. The defaults are what the gateway runs with; tests and settings change some."""
+
+    token: str = field(repr=False)
+    """Bare or with ``Bot ``, which is stripped."""
+    intents: int
+    compression: Compression = "zstd-stream"
+    large_threshold: int = 50
+    """Members above which GUILD_CREATE leaves offline ones out: 50 to 250."""
+    presence: Callable[[int, int], Mapping[str, Any] | None] | None = None
+    """Gives the presence that a shard identifies with from its number and the total; None shows Discord's default."""
+    properties: Mapping[str, str] | None = None
+
+    # Hello comes at once or something is wrong; doubled with each one missed, up to a minute, for a slow Discord.
+    hello_timeout: float = 10.0
+    # In an outage READY takes minutes while heartbeats are answered; asking again would only cost an identify.
+    ready_timeout: float = 600.0
+    # After a RESUME, and between two replayed events.
+    replay_timeout: float = 60.0
+    # Both must be exceeded before a session is given up that Discord has not refused.
+    resume_attempts: int = 3
+    resume_patience: float = 180.0
+    # Live for this long, a connection was sound: the next identify, the next resume need not be delayed.
+    sound_after: float = 60.0
+    resume_sound_after: float = 1.0
+    resume_backoff: float = 1.0
+    resume_backoff_cap: float = 60.0
+    identify_backoff: float = 5.0
+    # With full jitter a cap of 600 s is about 288 identifies a day; 120 s would exceed Discord's 1000.
+    identify_backoff_cap: float = 600.0
+    # The circuit breaker: one shard's identifies in any hour. A shard that dies at READY gets no more.
+    identifies_per_hour: int = 12
+    # Part of the heartbeat interval for which reading may pause before the connection is closed.
+    pause_share: float = 0.75
+
+    address_fault: Callable[[str, str], str] | None = None
+    """Why the token is not sent to a gateway's address, given that and the one before; empty when it is."""
+    max_message_bytes: int = 256 * 1024 * 1024
+    """Bound for one inflated message; what is larger is refused as an attack."""
+    command_queue: int = 1000
+    """Commands that may wait for one shard."""
+    command_budget: CommandBudget | None = None
+    """Commands that may wait for all shards; None means no bound but each shard's own."""
+
+    def identify(self, shard: tuple[int, int], presence: Mapping[str, Any] | None) -> bytes:
+        """The identify of a shard, ``(id, total)``; *presence* replaces the one of these options."""
+        if presence is None and self.presence is not None:
+            presence = self.presence(*shard)
+        return commands.identify(
+            token=self.token,
+            intents=self.intents,
+            shard_id=shard[0],
+            shard_count=shard[1],
+            large_threshold=self.large_threshold,
+            presence=presence,
+            properties=self.properties,
+        )
+
+    def resume(self, session_id: str, seq: int) -> bytes:
+        """The resume of a session from *seq*."""
+        return commands.resume(token=self.token, session_id=session_id, seq=seq)

@@ -1,0 +1,325 @@
+"""What may be sent to Discord now, and which commands wait?
+
+Discord documentation, "Gateway": "Rate Limiting" (120 messages in 60 s per connection, everything counted), and the
+limits of presence updates and of requests for all members of a guild. Every window is a sliding log and a little
+longer than Discord's: what we send a minute apart may arrive closer together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from rateway_protocol.discord import command_forms, commands
+
+from rateway.session.actions import Command, CommandDone
+from rateway.session.options import CommandBudget
+from rateway.session.shares import Kind, Shares, kind_of
+
+__all__ = ["SendRateLimiter", "Sending", "SlidingLog"]
+
+# "120 gateway events per connection every 60 seconds".
+SENDS, SENDS_WINDOW = 120, 61.0
+# Five presence updates in 20 s, per session.
+PRESENCES, PRESENCES_WINDOW = 5, 20.5
+# One request for all members per guild and 30 s, per bot.
+WHOLE_GUILD_WINDOW = 30.5
+# Kept free beside the beats of a window, for beats that Discord asks for and the handshake.
+SPARE = 3
+# However short the interval, some commands get through.
+FEWEST_COMMANDS = 10
+# After a close for sending too quickly: one whole window of silence.
+PENALTY = 61.0
+# Guilds asked for lately, after which those whose time is up are forgotten.
+GUILDS_REMEMBERED = 1000
+
+
+class SlidingLog:
+    """The times of the last sends; at most *limit* of them in any *window* seconds."""
+
+    __slots__ = ("_log", "limit", "window")
+
+    def __init__(self, limit: int, window: float) -> None:
+        self.limit = limit
+        self.window = window
+        self._log: deque[float] = deque()
+
+    def left(self, now: float) -> int:
+        log = self._log
+        while log and log[0] <= now - self.window:
+            log.popleft()
+        return self.limit - len(log)
+
+    def record(self, now: float) -> None:
+        self._log.append(now)
+
+    def free_at(self, now: float, reserve: int = 0) -> float:
+        """When one more send leaves *reserve* free; *now* when it does already."""
+        lacking = reserve + 1 - self.left(now)
+        if lacking <= 0:
+            return now
+        # Rounded away from the sum of the two, or the send would be due a moment too early for ever.
+        free = self._log[min(lacking, len(self._log)) - 1] + self.window if self._log else now
+        return math.nextafter(free, math.inf)
+
+    def count(self, now: float) -> int:
+        """Sends in the window that ends now."""
+        return self.limit - self.left(now)
+
+    def next_end(self, now: float) -> float:
+        """When the oldest send of the window leaves it; *now* when there is none."""
+        self.left(now)
+        return math.nextafter(self._log[0] + self.window, math.inf) if self._log else now
+
+    def clear(self) -> None:
+        self._log.clear()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sending:
+    """A checked command: the bytes for the wire, and the guild whose members are all asked for, if so."""
+
+    command: Command
+    data: bytes
+    d: Mapping[str, Any]
+    whole_guild: int | None
+
+
+class SendRateLimiter:
+    """One shard's sends: the logs of what went out, and the commands that wait, in a line for each kind.
+
+    Kinds take turns, and each has a share of the limit that the others leave free. Voice updates go in order, of
+    presences only the newest, requests in order, except that a request for all members waits for its guild's turn and
+    lets others pass.
+    """
+
+    __slots__ = (
+        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_lines", "_presences",
+        "_queue", "_sends", "_sent", "_shard", "_shares", "_turns",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, intents: int, shard: tuple[int, int], limit: int, budget: CommandBudget | None
+    ) -> None:
+        self._intents = intents
+        self._shard = shard
+        self._limit = limit
+        self._budget = budget
+        self._sends = SlidingLog(SENDS, SENDS_WINDOW)
+        self._presences = SlidingLog(PRESENCES, PRESENCES_WINDOW)
+        self._commands = SlidingLog(FEWEST_COMMANDS, SENDS_WINDOW)
+        # The same sends by kind; the limit of these logs is not used.
+        self._sent = {kind: SlidingLog(SENDS, SENDS_WINDOW) for kind in Kind}
+        self._shares = Shares(FEWEST_COMMANDS, least=1)
+        self._queue = Shares(limit)
+        # One presence waits at most.
+        self._queue.kept[Kind.PRESENCE] = min(1, self._queue.kept[Kind.PRESENCE])
+        self._held_until = -math.inf
+        self._guild_free: dict[int, float] = {}
+        self._lines: dict[Kind, deque[Sending]] = {kind: deque() for kind in Kind}
+        # Kinds in the order of their turns; the one that was served last is last.
+        self._turns = list(Kind)
+        self._expiry = math.inf
+
+    def __len__(self) -> int:
+        """Commands that wait."""
+        return sum(map(len, self._lines.values()))
+
+    # What the conversation itself sends.
+
+    def connected(self, interval: float, now: float) -> None:
+        """A new connection begins with an empty window, except after a close for sending too quickly."""
+        if now >= self._held_until:
+            self._sends.clear()
+            self._commands.clear()
+            for log in self._sent.values():
+                log.clear()
+        # What is left when the beats of a whole window have their room.
+        self._commands.limit = max(FEWEST_COMMANDS, SENDS - math.ceil(SENDS_WINDOW / interval) - SPARE)
+        self._shares = Shares(self._commands.limit, least=1)
+
+    def own(self, now: float) -> None:
+        """An identify or a resume goes out."""
+        self._sends.record(now)
+
+    def beat(self, now: float) -> bool:
+        """A heartbeat wants to go out; False when not even the room that is kept for it is left."""
+        if self._sends.left(now) <= 0:
+            return False
+        self._sends.record(now)
+        return True
+
+    def beat_at(self, now: float) -> float:
+        """When a heartbeat that was refused may go out."""
+        return self._sends.free_at(now)
+
+    def punished(self, now: float) -> None:
+        """Discord closed with 4008: no commands for a whole window, on the next connection either."""
+        self._held_until = now + PENALTY
+
+    def hold_guild(self, guild_id: int, until: float) -> None:
+        """Discord answered RATE_LIMITED for a guild's members: the next request waits exactly so long, as it says."""
+        self._guild_free[guild_id] = until
+
+    # Commands.
+
+    def offer(self, command: Command, now: float) -> list[CommandDone]:
+        """Take a command in. The answer holds what is decided at once: its refusal, or one that it supersedes."""
+        sending = self._check(command)
+        if isinstance(sending, CommandDone):
+            return [sending]
+        if command.deadline <= now:
+            return [CommandDone(command, "expired", "its deadline had passed when it arrived")]
+        kind = kind_of(command.op)
+        line = self._lines[kind]
+        if kind is Kind.PRESENCE and line:
+            superseded = line.popleft()
+            line.append(sending)
+            self._expiry = min(self._expiry, command.deadline)
+            return [CommandDone(superseded.command, "superseded", "a newer presence came while it waited")]
+        if not self._queue.has_room(kind, {each: len(waiting) for each, waiting in self._lines.items()}):
+            words = f"{len(self)} commands wait for this shard, {len(line)} of them {kind.value}"
+            return [
+                CommandDone(command, "queue_full", f"{words}; {self._limit} may, and each kind has a share")
+            ]
+        if self._budget is not None and not self._budget.take(kind):
+            return [CommandDone(command, "queue_full", f"{self._budget.waiting} commands wait in all shards")]
+        line.append(sending)
+        self._expiry = min(self._expiry, command.deadline)
+        return []
+
+    def _check(self, command: Command) -> Sending | CommandDone:
+        if len(command.payload) > commands.MAX_PAYLOAD_BYTES * 8:
+            # Cannot become small enough by being written compactly: not worth the reading.
+            return self._too_large(command, len(command.payload))
+        try:
+            payload = msgspec.json.decode(command.payload)
+        except (ValueError, RecursionError, TypeError) as error:
+            return CommandDone(command, "invalid", f"the payload is not JSON: {error}")
+        if not isinstance(payload, dict) or payload.get("op") != command.op or "d" not in payload:
+            return CommandDone(command, "invalid", 'the payload should be an object {"op": …, "d": …}')
+        form = command_forms.read(command.op, payload["d"], intents=self._intents, shard=self._shard)
+        if isinstance(form, command_forms.Refusal):
+            return CommandDone(command, "invalid", form.reason)
+        # Written anew: what was checked is what is sent, whatever was odd about the worker's JSON.
+        data = commands.encode({"op": command.op, "d": form.d})
+        if len(data) > commands.MAX_PAYLOAD_BYTES:
+            return self._too_large(command, len(data))
+        whole = command_forms.whole_guild(command.op, form.d)
+        return Sending(command, data, form.d, int(form.d["guild_id"]) if whole else None)
+
+    def _too_large(self, command: Command, size: int) -> CommandDone:
+        return CommandDone(command, "too_large", f"{size} bytes; Discord takes {commands.MAX_PAYLOAD_BYTES}")
+
+    def expired(self, now: float) -> list[CommandDone]:
+        """Takes out the commands whose deadline has come."""
+        if now < self._expiry:
+            return []
+        gone: list[Sending] = []
+        for kind, line in self._lines.items():
+            late = [sending for sending in line if sending.command.deadline <= now]
+            if late:
+                gone += late
+                kept = [sending for sending in line if sending.command.deadline > now]
+                line.clear()
+                line.extend(kept)
+                for _ in late:
+                    self._give_back(kind)
+        self._expiry = min((sending.command.deadline for sending in self._waiting()), default=math.inf)
+        return [
+            CommandDone(each.command, "expired", "it could not be sent before its deadline") for each in gone
+        ]
+
+    def sendable(self, now: float) -> Iterator[Sending]:
+        """Takes out what may be sent now, in order; each counts as sent when it is given."""
+        if now >= self._held_until:
+            self._held_until = -math.inf
+            while self._commands.left(now) > 0 and self._sends.left(now) > SPARE:
+                taken = self._next(now)
+                if taken is None:
+                    return
+                kind, sending = taken
+                self._sends.record(now)
+                self._commands.record(now)
+                self._sent[kind].record(now)
+                self._turns.remove(kind)
+                self._turns.append(kind)
+                self._give_back(kind)
+                yield sending
+
+    def _next(self, now: float) -> tuple[Kind, Sending] | None:
+        """Take out the command whose kind has its turn: of those that can go now, the kind that waited longest."""
+        for kind in self._turns:
+            if self._lines[kind] and self._has_share(kind, now):
+                sending = self._take(kind, now)
+                if sending is not None:
+                    return kind, sending
+        return None
+
+    def _has_share(self, kind: Kind, now: float) -> bool:
+        return self._shares.has_room(kind, {each: log.count(now) for each, log in self._sent.items()})
+
+    def _take(self, kind: Kind, now: float) -> Sending | None:
+        line = self._lines[kind]
+        if kind is Kind.PRESENCE:
+            if self._presences.left(now) <= 0:
+                return None
+            self._presences.record(now)
+            return line.popleft()
+        for place, sending in enumerate(line):
+            if sending.whole_guild is None or self._guild_free.get(sending.whole_guild, now) <= now:
+                del line[place]
+                if sending.whole_guild is not None:
+                    self._asked_for(sending.whole_guild, now)
+                return sending
+        return None
+
+    def _asked_for(self, guild_id: int, now: float) -> None:
+        if len(self._guild_free) >= GUILDS_REMEMBERED:
+            self._guild_free = {guild: at for guild, at in self._guild_free.items() if at > now}
+        self._guild_free[guild_id] = now + WHOLE_GUILD_WINDOW
+
+    def wake_at(self, now: float, sending: bool) -> float:
+        """When a command will have expired or, if *sending* is possible at all, can be sent; inf for never."""
+        if not sending or not len(self):
+            return self._expiry
+        free = max(self._held_until, self._sends.free_at(now, SPARE), self._commands.free_at(now))
+        first = min(self._line_at(kind, now) for kind, line in self._lines.items() if line)
+        return min(self._expiry, max(first, free))
+
+    def _line_at(self, kind: Kind, now: float) -> float:
+        """When the first of a kind's waiting commands may go, as far as its kind alone decides."""
+        if not self._has_share(kind, now):
+            # Each send that leaves the window may give room.
+            return self._commands.next_end(now)
+        if kind is Kind.PRESENCE:
+            return self._presences.free_at(now)
+        if kind is not Kind.MEMBERS:
+            return now
+        at = math.inf
+        for request in self._lines[kind]:
+            guild = request.whole_guild
+            at = min(at, now if guild is None else self._guild_free.get(guild, now))
+            if at <= now:
+                break
+        return at
+
+    def _waiting(self) -> Iterator[Sending]:
+        for line in self._lines.values():
+            yield from line
+
+    def _give_back(self, kind: Kind) -> None:
+        if self._budget is not None:
+            self._budget.give_back(kind)
+
+    def forsake(self) -> None:
+        """The shard stops: what waits is nobody's business here any more (its sender still has it)."""
+        for kind, line in self._lines.items():
+            for _ in line:
+                self._give_back(kind)
+            line.clear()
+        self._expiry = math.inf

@@ -1,0 +1,41 @@
+"""Which sessions does a store hold that cannot be written just now? (A disk that is full or has become read-only.)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from rateway.cache.storage import Table
+from rateway.native.objects.applied import SessionRecord
+from rateway.transports.store.opening import MAP_SIZE, StoreFault, open_as_it_is, open_for_reading
+from rateway.transports.store.tables import Tables
+
+__all__ = ["read_sessions", "read_sessions_beside"]
+
+
+def read_sessions(path: Path, *, cluster: int, boot_id: str | None = None) -> list[SessionRecord]:
+    """The sessions in the store at ``path``, without writing a byte: no lock, no mark. None of them when there is no
+    store, or one that may not be trusted. For the gateway that owns the state folder, as nobody else is kept away.
+    """
+    tables = open_as_it_is(path, cluster=cluster, boot_id=boot_id, map_size=MAP_SIZE)
+    if isinstance(tables, StoreFault):
+        return []
+    return _sessions_in(tables)
+
+
+def read_sessions_beside(path: Path) -> list[SessionRecord]:
+    """The sessions in a store that another process writes; none of them when it cannot be read just now."""
+    tables = open_for_reading(path)
+    return [] if isinstance(tables, StoreFault) else _sessions_in(tables)
+
+
+def _sessions_in(tables: Tables) -> list[SessionRecord]:
+    try:
+        with tables.env.begin(db=tables.rows[Table.SESSIONS]) as txn:
+            return [msgspec.msgpack.decode(value, type=SessionRecord) for _, value in txn.cursor()]
+    except (lmdb.Error, msgspec.DecodeError):
+        return []
+    finally:
+        tables.env.close()

@@ -1,0 +1,247 @@
+"""Who writes a cluster's store? One object in one process; it holds at most one open transaction."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from rateway.cache.apply import Cache
+from rateway.cache.policy import CachePolicy
+from rateway.cache.prune import adopt_policy, mark_incomplete, prune
+from rateway.cache.storage import Table
+from rateway.cache.unread import Unread
+from rateway.native.objects import Door
+from rateway.native.objects.applied import Applied, SessionRecord
+from rateway.transports.store.opening import (
+    MAP_SIZE,
+    Opened,
+    StoreFault,
+    close_in_order,
+    fault_of,
+    open_for_writing,
+)
+from rateway.transports.store.reader import StoreReader
+from rateway.transports.store.tables import LmdbStorage
+
+__all__ = ["Store"]
+
+# A reader's process that was killed leaves its slot behind, and LMDB keeps every page that it could still see: after
+# so many commits (a minute, say) the slots of the dead are freed.
+READER_CHECK_COMMITS = 4_096
+
+# A fault that stays, or comes and goes, is said so often.
+SAY_AGAIN_S = 60.0
+
+
+class Store(Door):
+    """The writer's side of one cluster's store."""
+
+    def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
+        self.path = path
+        self.policy = policy
+        self.words: tuple[str, ...] = opened.words
+        """What is worth a log line about the opening: thrown away and why, kinds incomplete and why."""
+        self.fault: StoreFault | None = None
+        """What is wrong now; None when the last commit succeeded."""
+        self._tables = opened.tables
+        self._reserve = opened.reserve
+        self._storage = LmdbStorage(opened.tables, opened.reserve)
+        self._cache = Cache(self._storage, policy)
+        self.lead_to(self._cache.usual(), self._storage.waiting)
+        self._broken = False
+        self._begun = False
+        self._commits = 0
+        self._unsaid: list[str] = []
+        self._said = ""
+        self._said_at = -math.inf
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        cluster: int,
+        policy: CachePolicy,
+        wall: float,
+        boot_id: str | None = None,
+        map_size: int = MAP_SIZE,
+    ) -> Store | StoreFault:
+        """Open or make the store in the folder ``path`` (made when missing, 0700).
+
+        ``wall`` is now in Unix seconds. ``boot_id`` is for tests; by default the kernel's. ``map_size`` in bytes is
+        the bound of the store's size; the file grows only as needed.
+        """
+        opened = open_for_writing(path, cluster=cluster, boot_id=boot_id, map_size=map_size)
+        if isinstance(opened, StoreFault):
+            return opened
+        try:
+            store = cls(path, opened, policy)
+            store._cache.writer.wall_ms = int(wall * 1000)
+            store.words += adopt_policy(store._cache.writer)
+            store._cache.writer.flush()
+            store._storage.commit()
+        except (lmdb.Error, OSError) as error:
+            opened.tables.env.close()
+            if opened.reserve is not None:
+                opened.reserve.close()
+            return fault_of(error, path)
+        return store
+
+    # sessions
+
+    def sessions(self) -> list[SessionRecord]:
+        """The stored sessions, by shard, each with the applied sequence of the cache as it is now."""
+        found = []
+        for _, value in self._storage.scan(Table.SESSIONS, b"", b"\xff" * 9):
+            record = msgspec.msgpack.decode(value, type=SessionRecord)
+            if self.policy.enabled:
+                applied = self._cache.position_in(record.shard_id, record.name)
+                record = msgspec.structs.replace(record, applied=applied)
+            found.append(record)
+        return found
+
+    def put_session(self, record: SessionRecord) -> None:
+        """Write a session down with the next commit. A commit that fails has not written it: put it again."""
+        self._storage.put(Table.SESSIONS, record.shard_id.to_bytes(4, "big"), msgspec.msgpack.encode(record))
+
+    def drop_session(self, shard_id: int) -> None:
+        """Forget a shard's session with the next commit (it ended in order, or cannot be resumed)."""
+        self._storage.delete(Table.SESSIONS, shard_id.to_bytes(4, "big"))
+
+    def take_over(self, sessions: Mapping[int, str]) -> None:
+        """These are the shards' sessions now, and events passed this store by while it could not be opened.
+
+        What it knows is incomplete from the next commit on, until the guilds come anew.
+        """
+        for shard_id, session_id in sessions.items():
+            self._cache.position_in(shard_id, session_id)
+        self._broken = True
+
+    # events
+
+    def take(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """The general way of an event into the cache."""
+        if not self._begun:
+            self._begun = True
+            self._cache.writer.wall_ms = int(time.time() * 1000)
+        try:
+            return self._cache.apply(shard_id, seq, name, d)
+        except (lmdb.Error, OSError) as error:
+            self._fail(fault_of(error, self.path))
+        # A mistake of ours in one reducer must not stop the stream of events. (What Discord may write is none: that
+        # ends in the cache.) What the reducer has written by then is unknown: it is counted, said, and the guilds are
+        # marked as incomplete.
+        except Exception as error:  # noqa: BLE001
+            self._cache.refuse(shard_id, name, d, error)
+            self._fail(
+                StoreFault(f"{name} could not be taken into the cache: {type(error).__name__}: {error}")
+            )
+        return None
+
+    def begin_session(self, shard_id: int, session_id: str) -> None:
+        """A new session of a shard begins; its READY is the next event. ``session_id`` is the gateway's name of it."""
+        self._cache.begin(shard_id, session_id)
+
+    def applied(self, shard_id: int) -> int:
+        """The highest sequence whose effect is in the cache (0: none)."""
+        return self._cache.applied(shard_id)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a commit has anything to write."""
+        return self._cache.dirty or self._storage.open
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Event name → how often not all of it was understood (the event itself goes on to the exchange)."""
+        return self._cache.failures
+
+    @property
+    def unread(self) -> Unread:
+        """The account of what could not be taken into the cache."""
+        return self._cache.unread
+
+    def take_lines(self) -> list[str]:
+        """Lines for the log that nobody has written yet: faults of the store, and what could not be read of events."""
+        lines, self._unsaid = self._unsaid, []
+        return lines + self._cache.unread.take_lines()
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether :meth:`take_lines` has any; asked at each end of a wake-up."""
+        return bool(self._unsaid or self._cache.unread.lines)
+
+    def commit(self) -> StoreFault | None:
+        """End the open transaction: all of it is visible to every reader, or none. Cheap when nothing is open."""
+        self._begun = False
+        if not self.dirty:
+            return self.fault
+        try:
+            if self._broken:
+                mark_incomplete(self._cache.writer)
+            self._cache.flush()
+            self._storage.commit()
+        except (lmdb.Error, OSError) as error:
+            self._fail(fault_of(error, self.path))
+            return self.fault
+        self._broken = False
+        self.fault = None
+        self._commits += 1
+        if self._commits % READER_CHECK_COMMITS == 0:
+            self._tables.env.reader_check()
+            if self._reserve is not None:
+                self._reserve.trim()
+        return None
+
+    def _fail(self, fault: StoreFault) -> None:
+        """Drop what was not committed. What it would have changed is missing from now on, and said to be."""
+        self.fault = fault
+        self._say(fault.words)
+        self._broken = True
+        self._storage.abort()
+        try:
+            self._cache = Cache(self._storage, self.policy, self._cache.unread)
+            self.lead_to(self._cache.usual(), self._storage.waiting)
+            self._storage.abort()
+        except (lmdb.Error, OSError) as error:
+            self.fault = fault_of(error, self.path)
+            self._say(self.fault.words)
+
+    def _say(self, words: str) -> None:
+        """Keep a fault for the log before a commit that succeeds clears it; the same one again once a minute."""
+        now = time.monotonic()
+        if words != self._said or now >= self._said_at + SAY_AGAIN_S:
+            self._said, self._said_at = words, now
+            self._unsaid.append(
+                f"{words}; what was not written is marked as incomplete until the guilds come anew"
+            )
+
+    def prune(self, shard_count: int, shards: Collection[int]) -> int:
+        """Drop guilds that another layout put here: those of none of these shards. How many there were."""
+        return prune(self._cache.writer, shard_count, shards)
+
+    # others
+
+    def reader(self) -> StoreReader:
+        """This store for queries, from any thread of this process."""
+        return StoreReader.of(self.path, self._tables)
+
+    def close(self) -> None:
+        """Commit, mark as closed in order, and close; without the mark when the last commit failed."""
+        fault = self.commit()
+        self._storage.abort()
+        reserve = self._reserve
+        try:
+            if fault is None:
+                close_in_order(self._tables, reserve)
+                return
+        except (lmdb.Error, OSError) as error:
+            self.fault = fault_of(error, self.path)
+        self._tables.env.close()
+        if reserve is not None:
+            reserve.close()

@@ -1,0 +1,203 @@
+"""`rateway check` against a simulated Discord and a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+from rateway.commands.plan import Plan
+from rateway.runtime.startup import Identity
+from rateway.transports.state import FatalRecord, StateDir
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.server import Simulator
+
+from rateway import cli
+from rateway.commands import check
+from rateway.config import load
+from tests.aio import run
+from tests.rabbitmq import Broker
+
+
+def environ(simulator: Simulator, amqp: str, state: Path, **more: str) -> dict[str, str]:
+    return {
+        "DISCORD_API_URL": simulator.api_url,
+        "DISCORD_TOKEN": simulator.options.token,
+        "INTENTS": "GUILDS,GUILD_MEMBERS",
+        "AMQP_URI": amqp,
+        "STATE_DIR": str(state),
+        **more,
+    }
+
+
+async def checked(options: SimulatorOptions, amqp: str, state: Path, **more: str) -> Plan:
+    async with Simulator(options) as simulator:
+        plan = await check.check(load(None, environ(simulator, amqp, state, **more)))
+        assert not simulator.ledger.violations, simulator.ledger.violations
+        return plan
+
+
+def test_a_start_that_would_work_is_said_so_and_leaves_no_trace(broker: Broker, tmp_path: Path) -> None:
+    options = SimulatorOptions(shards=4, max_concurrency=2)
+    plan = run(checked(options, broker.uri, tmp_path / "state"))
+    assert plan.ok, plan.problems
+    assert plan.shards == 12
+    assert plan.broker is not None
+    assert "RabbitMQ" in plan.broker.server
+    assert plan.broker.exchanges == 0
+    assert plan.start is not None and plan.start.seconds == pytest.approx(6 * 5.25)
+    assert not (tmp_path / "state").exists()
+
+    async def exchange_is_there() -> bool:
+        async with await aio_pika.connect(broker.uri) as connection:
+            channel = await connection.channel()
+            try:
+                await channel.get_exchange("rateway-1", ensure=True)
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                return False
+            return True
+
+    assert not run(exchange_is_there()), "check declares nothing"
+
+
+@pytest.mark.checklist("H24")
+def test_a_queue_that_the_original_left_with_other_flags_is_named(broker: Broker, tmp_path: Path) -> None:
+    async def scenario() -> Plan:
+        async with await aio_pika.connect(broker.uri) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue("rateway-incoming-2", durable=False)
+            await channel.declare_exchange("rateway-1", "direct", durable=True)
+            return await checked(SimulatorOptions(shards=8), broker.uri, tmp_path)
+
+    plan = run(scenario())
+    assert not plan.ok
+    (problem,) = plan.problems
+    assert "rateway-incoming-2" in problem.what
+    assert "delete" in problem.do
+    assert plan.broker is not None and plan.broker.exchanges == 1
+
+
+def test_a_dead_token_and_a_broker_that_is_away_are_both_told(tmp_path: Path) -> None:
+    async def scenario() -> Plan:
+        async with Simulator(SimulatorOptions()) as simulator:
+            settings = load(
+                None, environ(simulator, "amqp://u:sw0rdfish@127.0.0.1:1/", tmp_path, DISCORD_TOKEN="a.b.c")
+            )
+            plan = await check.check(settings)
+            assert not simulator.ledger.violations, "a token that was refused is used once"
+            return plan
+
+    plan = run(scenario())
+    assert [problem.where for problem in plan.problems] == ["broker", "Discord"]
+    assert "sw0rdfish" not in str(plan)
+
+
+def test_an_intent_that_is_not_switched_on_is_found_before_discord_refuses_it(
+    broker: Broker, tmp_path: Path
+) -> None:
+    plan = run(checked(SimulatorOptions(privileged_intents=0), broker.uri, tmp_path))
+    assert [problem.where for problem in plan.problems] == ["INTENTS"]
+
+
+@pytest.mark.checklist("B16")
+def test_what_was_fatal_is_told_until_it_is_put_right(broker: Broker, tmp_path: Path) -> None:
+    async def with_intents_on(intents: int) -> Plan:
+        # The API's address is part of what is remembered, so the simulated Discord keeps its port.
+        options = SimulatorOptions(privileged_intents=intents, api_port=PORT[0])
+        async with Simulator(options) as simulator:
+            PORT[0] = int(simulator.api_url.split(":")[2].split("/")[0])
+            settings = load(None, environ(simulator, broker.uri, tmp_path))
+            with StateDir.open(tmp_path) as state:
+                fingerprint = Identity.of(settings, state).settings
+                if not intents:
+                    state.remember_fatal(
+                        fingerprint, FatalRecord(4014, "disallowed intents", "switch it on", 1.0)
+                    )
+                plan = await check.check(settings)
+                REMEMBERED.append(state.fatal(fingerprint) is not None)
+            return plan
+
+    PORT, REMEMBERED = [0], list[bool]()  # noqa: N806 (kept over two lives)
+    refused = run(with_intents_on(0))
+    allowed = run(with_intents_on(2))
+    assert any("4014" in problem.what for problem in refused.problems)
+    assert allowed.ok, allowed.problems
+    assert REMEMBERED == [True, False]
+
+
+def test_a_gateway_that_runs_is_named(broker: Broker, tmp_path: Path) -> None:
+    with StateDir.open(tmp_path) as state:
+        assert state.try_lock()
+        assert run(checked(SimulatorOptions(), broker.uri, tmp_path)).running_pid is not None
+
+
+def test_json_and_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for name in ("DISCORD_TOKEN", "INTENTS", "AMQP_URI"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.main(["check", "--json"]) == 78
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert [problem["where"] for problem in said["problems"]] == ["DISCORD_TOKEN", "INTENTS", "AMQP_URI"]
+    for name, value in {
+        "DISCORD_TOKEN": "a.b.c", "INTENTS": "1", "AMQP_URI": "amqp://u:sw0rdfish@127.0.0.1:1/",
+        "DISCORD_API_URL": "http://127.0.0.1:1/api/v10", "STATE_DIR": str(tmp_path),
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert cli.main(["check"]) == 1
+    page = capsys.readouterr().out
+    assert "a start would not work" in page and "sw0rdfish" not in page
+
+
+@pytest.mark.checklist("K65")
+@pytest.mark.parametrize(
+    "kind", ["a file", "below a file", "below /proc", "for all to write", "another user's"]
+)
+@pytest.mark.parametrize("name", ["STATE_DIR", "CACHE_PATH"])
+def test_a_folder_that_cannot_be_used_is_tried_and_told(
+    broker: Broker, tmp_path: Path, kind: str, name: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    folder = {"a file": file, "below a file": file / "state", "below /proc": Path("/proc/rateway/state")}.get(
+        kind
+    )
+    if folder is None:
+        folder = tmp_path / "state"
+        folder.mkdir(mode=0o700)
+        if kind == "for all to write":
+            folder.chmod(0o777)
+        elif os.geteuid() == 0:
+            os.chown(folder, 12345, 12345)
+        else:
+            pytest.skip("gives files to another user")
+    state = folder if name == "STATE_DIR" else tmp_path / "fine"
+    more = {} if name == "STATE_DIR" else {"CACHE_PATH": str(folder)}
+    plan = run(checked(SimulatorOptions(), broker.uri, state, **more))
+    assert [problem.where for problem in plan.problems] == [name], plan.problems
+    assert str(folder) in plan.problems[0].what
+    assert not (tmp_path / "fine").exists() or name == "CACHE_PATH"
+
+
+def test_the_memory_of_the_machine_is_known() -> None:
+    memory = check.machine_memory()
+    assert memory is not None and memory > 100_000_000
+
+
+def test_looking_at_a_broker_that_closes_midway_is_told(tmp_path: Path) -> None:
+    async def scenario() -> Plan:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(8)
+            writer.close()
+
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await checked(SimulatorOptions(), f"amqp://127.0.0.1:{port}/", tmp_path)
+
+    plan = run(scenario())
+    assert [problem.where for problem in plan.problems] == ["broker"]

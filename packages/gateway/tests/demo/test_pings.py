@@ -1,0 +1,108 @@
+"""Pings: said once somebody can hear them, and each answered once, however often its event comes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from rateway.demo.children import Child
+from rateway.demo.collector import Collector
+from rateway.demo.scene import Options, Scene
+from rateway.demo.steering import Steering
+
+from rateway.demo import script
+from tests.aio import run
+
+
+class Speaker(Steering):
+    """Notes what is said; nobody else hears it."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1/simulator")
+        self.said: list[tuple[str, str, str]] = []
+        self.rates: list[float] = []
+
+    async def speak(self, user_id: str, channel_id: str, content: str) -> str:
+        self.said.append((user_id, channel_id, content))
+        return str(len(self.said))
+
+    async def rate(self, rate: float, *, events: int | None = None) -> None:
+        self.rates.append(rate)
+
+
+def child(folder: Path, program: str) -> Child:
+    return Child("child", ["-c", program], {}, folder / "child.log")
+
+
+def scene(folder: Path, speaker: Speaker, guilds: int) -> Scene:
+    worker = child(folder, "")
+    return Scene(
+        options=Options(guilds=guilds),
+        folder=folder,
+        broker=None,
+        relay=None,
+        simulator=worker,
+        steering=speaker,
+        gateway=worker,
+        workers=[worker],
+        collector=Collector("amqp://127.0.0.1:1", [1]),
+        state_dir=folder,
+        page="",
+        uri="",
+        places=[("7", "8"), ("9", "10")],
+    )
+
+
+def test_nothing_is_said_before_the_bot_is_in_every_guild(tmp_path: Path) -> None:
+    async def main() -> None:
+        speaker = Speaker()
+        stage = scene(tmp_path, speaker, guilds=2)
+        beginning = asyncio.create_task(script.beginning(stage))
+        for name in ("READY", "GUILD_CREATE", "READY", "GUILD_CREATE"):
+            await asyncio.sleep(0)
+            assert speaker.rates == []
+            stage.collector.receipts.add(name, None, b"{}", republished=False, redelivered=False)
+            stage.collector.arrival.set()
+        await beginning
+        assert speaker.rates == [stage.options.rate]
+
+    run(main())
+
+
+def test_a_ping_is_answered_once_however_often_a_worker_replies(tmp_path: Path) -> None:
+    async def main() -> None:
+        stage = scene(tmp_path, Speaker(), guilds=0)
+        for _ in range(3):
+            await stage.ping()
+        assert stage.answered() == 0
+        lines = ["listening on rateway-1", "replied with 200 to 2 in 8", "replied with 200 to 2 in 8"]
+        stage.workers[0].log.write_text("\n".join([*lines, "replied with 200 to 99 in 8"]))
+        assert stage.answered() == 1
+        stage.workers[0].log.write_text("replied with 500 to 1 in 8\nreplied with 404 to 3 in 8")
+        assert stage.answered() == 1
+
+    run(main())
+
+
+def test_a_line_of_a_child_is_waited_for_until_it_has_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        process = child(tmp_path, "print('one')")
+        assert process.lines() == []
+        await process.start()
+        assert await process.line_with("one") == "one"
+        assert await process.line_with("two") is None
+        assert not process.running and process.tail() == "one"
+
+    run(main())
+
+
+def test_patience_for_a_line_has_an_end(tmp_path: Path) -> None:
+    async def main() -> None:
+        process = child(tmp_path, f"import time; print({sys.executable!r}, flush=True); time.sleep(600)")
+        await process.start()
+        assert await process.line_with(sys.executable) == sys.executable
+        assert await process.line_with("never", patience=0.0) is None
+        await process.kill()
+
+    run(main())

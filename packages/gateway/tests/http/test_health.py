@@ -1,0 +1,212 @@
+"""Health: live only says that the event loops move; ready that events flow; both give their reasons."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from rateway.runtime.monitoring import health
+from rateway.runtime.monitoring.status import GatewayStatus
+from tests.http.fleet import Fleet, get, served
+
+from tests.aio import run
+
+TROUBLED: dict[str, dict[str, Any]] = {
+    "away": {"connected": False, "why": "connection refused"},
+    "blocked": {"blocked": True},
+    "paused": {"paused": True},
+    "slow": {"lag_s": 31.0, "oldest": "GUILD_CREATE"},
+}
+
+
+def look(fleet: Fleet) -> GatewayStatus:
+    return run(fleet.status())
+
+
+def ready(fleet: Fleet) -> list[str]:
+    found = health.judge_ready(look(fleet), 180.0, {})
+    assert found.ok == (not found.reasons)
+    return [reason.text for reason in found.reasons]
+
+
+def test_a_healthy_gateway_is_ready_and_all_is_well() -> None:
+    fleet = Fleet()
+    assert ready(fleet) == []
+    assert (
+        health.verdict(look(fleet), 180.0, {}).words
+        == "All is well: 16 shards are live, the broker confirms."
+    )
+
+
+def test_a_shard_that_resumes_in_time_keeps_the_gateway_ready_and_one_that_does_not_ends_it() -> None:
+    fleet = Fleet()
+    fleet.shards[3] = {"state": "resuming", "away_s": 179.0, "since_s": 2.0}
+    assert ready(fleet) == []
+    assert health.verdict(look(fleet), 180.0, {}).level == "notice"
+    fleet.shards[3] = {"state": "backing_off", "away_s": 181.0, "since_s": 2.0, "why": "no route"}
+    assert ready(fleet) == ["shard 3: waiting to connect again, no route"]
+    assert health.verdict(look(fleet), 180.0, {}).words == "1 shard is away."
+
+
+@pytest.mark.parametrize("state", ["waiting_permit", "identifying", "stopped", "fatal"])
+def test_a_shard_that_will_not_resume_is_not_ready(state: str) -> None:
+    fleet = Fleet()
+    fleet.shards[3] = {"state": state, "away_s": 1.0}
+    assert len(ready(fleet)) == 1
+
+
+def test_a_shard_without_a_session_is_not_ready_while_it_connects() -> None:
+    fleet = Fleet()
+    fleet.shards[0] = {"state": "connecting", "session": None, "away_s": 1.0}
+    assert ready(fleet) == ["shard 0: connecting"]
+
+
+@pytest.mark.parametrize("trouble", TROUBLED)
+def test_without_confirms_it_is_not_ready_and_yet_live(trouble: str) -> None:
+    fleet = Fleet()
+    fleet.publishers[2] = TROUBLED[trouble]
+    (reason,) = ready(fleet)
+    assert "cluster 2" in reason
+    assert health.judge_live(look(fleet), 0.0, {}).ok
+    assert health.verdict(look(fleet), 180.0, {}).level == "trouble"
+
+
+def test_discord_away_for_every_shard_leaves_it_live() -> None:
+    fleet = Fleet()
+    fleet.shards = {shard: {"state": "backing_off", "away_s": 4000.0} for shard in range(16)}
+    assert health.judge_live(look(fleet), 0.0, {}).ok
+    (reason,) = health.judge_ready(look(fleet), 180.0, {}).reasons
+    assert reason.text == "16 shards (0-15): waiting to connect again"
+    assert reason.since_s == 4000.0
+
+
+def test_an_event_loop_that_stands_still_is_not_live() -> None:
+    fleet = Fleet()
+    fleet.process = {"silent_s": 29.0}
+    assert health.judge_live(look(fleet), 0.0, {}).ok
+    fleet.process = {"silent_s": 31.0}
+    found = health.judge_live(look(fleet), 0.0, {})
+    assert not found.ok
+    assert found.reasons[0].text == "the event loop of gateway (pid 4000) stands still"
+
+
+def test_processes_that_do_not_answer_end_readiness_at_once_and_liveness_later() -> None:
+    status = look(Fleet())
+    assert not health.judge_ready(status, 180.0, {"worker 2": 3.0}).ok
+    assert health.judge_live(status, 0.0, {"worker 2": 59.0}).ok
+    assert not health.judge_live(status, 0.0, {"worker 2": 61.0}).ok
+    assert not health.judge_live(status, 31.0, {}).ok
+    assert not health.judge_live(None, 31.0, {}).ok
+
+
+def test_a_start_shows_how_far_it_is_and_what_is_left() -> None:
+    fleet = Fleet(64)
+    new = {"session": None, "identifies": 0, "away_s": 9.0}
+    fleet.shards = {shard: {"state": "waiting_permit", **new} for shard in range(20, 64)}
+    status = look(fleet)
+    assert health.progress(status) == health.Progress(20, 64, 3 * 5.25)
+    found = health.verdict(status, 180.0, {})
+    assert (found.level, found.words) == ("starting", "Starting: 20 of 64 shards are live.")
+    assert [reason.text for reason in found.reasons] == ["44 shards (20-63): waiting to identify"]
+
+
+def test_probes_get_200_or_503_and_the_reasons() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        async with served(fleet) as (port, _):
+            assert await get(port, "/health/live") == (200, '{"status":"ok","reasons":[]}')
+            assert await get(port, "/health/ready") == (200, '{"status":"ok","reasons":[]}')
+        fleet.publishers[1] = TROUBLED["away"]
+        async with served(fleet) as (port, _):
+            assert (await get(port, "/health/live"))[0] == 200
+            status, body = await get(port, "/health/ready")
+            assert status == 503
+            (reason,) = msgspec.json.decode(body)["reasons"]
+            assert reason.pop("since_s") >= 0.0
+            text = "the broker is away for cluster 1: connection refused"
+            assert reason == {"kind": "broker_away", "text": text, "cluster": 1}
+
+    run(scene())
+
+
+def test_a_reason_keeps_its_age_while_its_words_change_and_begins_anew_after_it_was_over() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        async with served(fleet) as (port, http_views):
+
+            async def since() -> float | None:
+                http_views.forget_fresh()
+                reasons = msgspec.json.decode((await get(port, "/health/ready"))[1])["reasons"]
+                await http_views.condition()
+                return time.monotonic() - reasons[0]["since_s"] if reasons else None
+
+            fleet.publishers[1] = {"connected": False, "why": "connection refused"}
+            first = await since()
+            fleet.publishers[1] = {"connected": False, "why": "no route to host"}
+            assert await since() == pytest.approx(first, abs=0.01)
+            fleet.publishers = {}
+            assert await since() is None
+            fleet.publishers[1] = {"connected": False, "why": "no route to host"}
+            later = await since()
+            assert first is not None and later is not None and later > first + 0.001
+
+    run(scene())
+
+
+def test_without_the_token_probes_learn_the_status_alone() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        fleet.publishers[1] = TROUBLED["away"]
+        async with served(fleet, token="open-sesame") as (port, _):
+            assert await get(port, "/health/live") == (200, '{"status":"ok"}')
+            assert await get(port, "/health/ready") == (503, '{"status":"failing"}')
+            _, body = await get(port, "/health/ready", Authorization="Bearer open-sesame")
+            assert "the broker is away" in body
+
+    run(scene())
+
+
+def test_processes_that_hang_do_not_hang_the_probes() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        async with served(fleet) as (port, http_views):
+            assert (await get(port, "/health/live"))[0] == 200
+            fleet.hang = asyncio.Event()
+            http_views.patience_for_answers_s = 0.05
+            http_views.forget_fresh()
+            status, _ = await get(port, "/health/live")
+            assert status == 200
+            fleet.hang.set()
+
+    run(scene())
+
+
+def test_a_worker_that_is_gone_is_missed() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        fleet.processes = 2
+        async with served(fleet) as (port, http_views):
+            assert (await get(port, "/health/ready"))[0] == 200
+            fleet.processes = 1
+            http_views.forget_fresh()
+            status, body = await get(port, "/health/ready")
+            assert status == 503
+            assert "worker 2 does not answer" in body
+
+    run(scene())
+
+
+def test_a_process_that_has_another_role_now_is_not_missed() -> None:
+    async def scene() -> None:
+        fleet = Fleet()
+        fleet.process = {"role": "supervisor"}
+        async with served(fleet) as (port, http_views):
+            assert (await get(port, "/health/ready"))[0] == 200
+            fleet.process = {"role": "gateway"}
+            http_views.forget_fresh()
+            assert (await get(port, "/health/ready"))[0] == 200
+
+    run(scene())

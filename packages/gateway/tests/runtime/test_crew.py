@@ -1,0 +1,269 @@
+"""How clusters are spread over processes, and what crosses between them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rateway.runtime.identify.permits import Refusal
+from rateway.runtime.supervisor import ipc as words
+from rateway.runtime.supervisor import supervisor as supervising
+from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker, decode_settings, encode_settings
+from rateway.runtime.supervisor.runner_process import RemotePermits
+from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
+
+from rateway.config import load
+from tests.aio import run
+
+
+@given(st.integers(1, 200), st.integers(1, 64))
+def test_every_cluster_runs_in_exactly_one_process_and_shares_are_even(clusters: int, processes: int) -> None:
+    shares = spread(range(1, clusters + 1), processes)
+    assert [number for share in shares for number in share] == list(range(1, clusters + 1))
+    assert len(shares) == min(processes, clusters)
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_machine_has_at_least_one_core() -> None:
+    assert cores() >= 1
+
+
+def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
+    given_settings = load(
+        None,
+        {
+            "DISCORD_TOKEN": "a.b.c",
+            "INTENTS": "GUILDS,GUILD_MESSAGES",
+            "AMQP_URI": "amqp://user:password@localhost/",
+            "EVENTS": "MESSAGE_CREATE,READY",
+            "SHARDS": "32",
+            "CLUSTERS": "1-2",
+            "PRESENCE": '{"status": "online", "activities": [{"name": "shard {shard}", "type": 0}]}',
+        },
+    )
+    arrived = decode_settings(encode_settings(given_settings))
+    assert arrived == given_settings
+    assert "password" not in repr(arrived)
+    assert arrived.token.reveal() == "a.b.c"
+
+
+async def line_pair() -> tuple[Line, Line]:
+    ours, theirs = socket.socketpair()
+    return await Line.open(ours, FromWorker), await Line.open(theirs, ToWorker)
+
+
+def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
+    async def scenario() -> tuple[Refusal | None, Refusal | None]:
+        supervisor, worker = await line_pair()
+        permits = RemotePermits(worker)
+
+        async def supervise() -> None:
+            async for record in supervisor.records():
+                match record:
+                    case words.Acquire(call, shard, lost):
+                        assert (shard, lost) == (7, True)
+                        supervisor.send(words.Permitted(call, None))
+                    case words.Spent(call, _):
+                        refusal = words.RefusalWords("ledger", 30.0, "the disk is full")
+                        supervisor.send(words.Permitted(call, refusal))
+                        return
+
+        async def hear() -> None:
+            async for record in worker.records():
+                permits.answered(record)
+
+        supervising, hearing = asyncio.create_task(supervise()), asyncio.create_task(hear())
+        granted = await permits.acquire(7, lost=True)
+        refused = await permits.spent(7)
+        await supervising
+        hearing.cancel()
+        return granted, refused
+
+    granted, refused = run(scenario())
+    assert granted is None
+    assert refused is not None
+    assert refused.why == "the disk is full"
+
+
+def test_a_cancelled_request_is_withdrawn() -> None:
+    async def scenario() -> list[object]:
+        supervisor, worker = await line_pair()
+        asking = asyncio.create_task(RemotePermits(worker).acquire(3, lost=False))
+        heard = []
+        async for record in supervisor.records():
+            heard.append(record)
+            if isinstance(record, words.Acquire):
+                asking.cancel()
+            else:
+                break
+        return heard
+
+    asked, withdrawn = run(scenario())
+    assert isinstance(asked, words.Acquire)
+    assert withdrawn == words.Withdraw(asked.call, 3)
+
+
+def test_the_end_of_a_line_ends_its_records() -> None:
+    async def scenario() -> list[object]:
+        supervisor, worker = await line_pair()
+        supervisor.send(words.Stop(False))
+        supervisor.close()
+        return [record async for record in worker.records()]
+
+    assert run(scenario()) == [words.Stop(False)]
+
+
+class Victim:
+    """A process that notes when it was killed, on the scene's clock."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+        self.killed_at: float | None = None
+
+    def kill(self) -> None:
+        self.killed_at = self.clock[0]
+
+
+def test_a_supervisor_that_stood_still_itself_holds_it_against_no_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    # Steps of each sleep: as long as asked for, and once an hour of our own standstill.
+    late = [0.0, 0.0, 3600.0, *[0.0] * 100]
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds + late.pop(0)
+
+    monkeypatch.setattr("rateway.runtime.supervisor.supervisor.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rateway.runtime.supervisor.supervisor.asyncio.sleep", sleep)
+    hand, victim = supervising._Hand(1, [1], heard_at=100.0, began_at=90.0, heard=True), Victim(clock)
+    supervisor = Supervisor.__new__(Supervisor)
+    with asyncio.Runner() as runner:
+        runner.run(supervisor._watch(hand, victim))  # type: ignore[arg-type]  # what it uses of a process
+    assert victim.killed_at == pytest.approx(
+        100.0 + 3600.0 + supervising.HANGS_AFTER_S, abs=2 * supervising.LOOK_EVERY_S
+    )
+
+
+def test_the_supervising_process_loads_nothing_of_what_moves_events_or_serves_http() -> None:
+    """It holds no cluster: what its workers and its optional server need would only cost it memory."""
+    look = "import sys, rateway.app; print('\\n'.join(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "rateway.runtime.supervisor.supervisor" in loaded
+    unwanted = {"aiohttp", "picows", "prometheus_client", "rich", "zlib_ng", "rateway.runtime.runner.runner"}
+    assert unwanted.isdisjoint(loaded)
+
+
+HANGING = """
+import asyncio, time
+from rateway.runtime.supervisor import runner_process as crew_member
+
+class Nothing:
+    clusters = {}
+    cache = None
+    def send(self, record): print("beat", flush=True)
+
+async def main():
+    crew_member.ENDS_ITSELF_AFTER_S = 0.5
+    beating = asyncio.ensure_future(crew_member._beat(Nothing(), Nothing()))
+    await asyncio.sleep(0)
+    time.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
+    """Else the lock of the state folder would stay with an orphan, and no gateway could start."""
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "beat\n"
+    assert (ended.returncode, ended.stderr) == (1, "")
+
+
+async def hostile_line(data: bytes) -> list[object]:
+    """The records that a supervisor reads when a worker has written these bytes, and then one that is sound."""
+    ours, theirs = socket.socketpair()
+    line = await Line.open(ours, FromWorker)
+    _, writer = await asyncio.open_unix_connection(sock=theirs)
+    writer.write(data + b"\n" + msgspec.json.encode(words.Withdraw(1, 2)) + b"\n")
+    writer.write_eof()
+    found = [record async for record in line.records()]
+    writer.close()
+    line.close()
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=60)
+        | st.builds(
+            lambda tag, fields: json.dumps({"type": tag, **fields}).encode(),
+            st.sampled_from(["Acquire", "Beat", "Parts", "Drained", "Nothing", "DialsRefused"]),
+            st.dictionaries(
+                st.sampled_from(["call", "shard", "lost", "seconds", "x"]), st.integers() | st.text()
+            ),
+        )
+        | st.integers(1, 3000).map(lambda deep: b'{"type":"Beat","x":' + b"[" * deep + b"]" * deep + b"}"),
+        max_size=8,
+    )
+)
+def test_a_line_that_is_no_record_is_passed_over_and_the_next_one_is_read(lines: list[bytes]) -> None:
+    assert run(hostile_line(b"\n".join(lines)))[-1] == words.Withdraw(1, 2)
+
+
+def test_a_line_that_is_too_long_is_passed_over_and_the_next_one_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(words, "MAX_LINE_BYTES", 4096)
+    assert run(hostile_line(b'"' + b"x" * 100_000 + b'"')) == [words.Withdraw(1, 2)]
+
+
+def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
+    async def scenario() -> tuple[list[int], int]:
+        ours, worker = await line_pair()
+        carried: list[int] = []
+
+        def carry_out(record: words.Withdraw) -> None:
+            if record.shard == 1:
+                raise KeyError(record.shard)
+            carried.append(record.shard)
+
+        for shard in (0, 1, 2):
+            worker.send(words.Withdraw(7, shard))
+        worker.close()
+        async for record in ours.records():
+            ours.guard(carry_out, record)
+        return carried, ours.unreadable
+
+    assert run(scenario()) == ([0, 2], 1)
+
+
+def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(words, "MAX_LINE_BYTES", 1 << 20)
+
+    async def scenario() -> list[object]:
+        ours, theirs = socket.socketpair()
+        line = await Line.open(ours, FromWorker)
+        record = words.UseGateway("x" * 10_000)
+        for _ in range(10_000):
+            line.send(record)
+        # To be given up is the end of the line, for us as well; else this would wait for ever.
+        async with asyncio.timeout(10):
+            found = [each async for each in line.records()]
+        theirs.close()
+        return found
+
+    assert run(scenario()) == []

@@ -1,0 +1,60 @@
+"""Memory that a flood needed is given back in a calm moment, and nobody looks through the heap for nothing."""
+
+from __future__ import annotations
+
+from rateway.runtime.runner import memory
+from rateway.runtime.runner.memory import CALM_SHARE, GROWN_BYTES, MemoryTrimmer, anonymous_bytes
+
+
+class Process:
+    """A process whose memory and work are said by the test; trimming gives back half of what was grown."""
+
+    def __init__(self) -> None:
+        self.size = 100 * GROWN_BYTES
+        self.cpu = 0.0
+        self.trimmer = MemoryTrimmer(size=lambda: self.size, trim=self.trim, cpu=lambda: self.cpu)
+
+    def trim(self) -> None:
+        self.size -= GROWN_BYTES // 2
+        self.cpu += 10.0
+
+    def second(self, *, grown: int = 0, busy: float = 0.0) -> int:
+        """One look after a second; how often memory has been given back so far."""
+        self.size += grown
+        self.cpu += busy
+        self.trimmer.look(1.0)
+        return self.trimmer.given_back
+
+
+def test_a_flood_is_given_back_once_it_is_over() -> None:
+    process = Process()
+    assert process.second(grown=3 * GROWN_BYTES, busy=0.9) == 0
+    assert process.second(busy=CALM_SHARE + 0.01) == 0
+    assert process.second(busy=0.01) == 1
+    # The rest is in use: no second look through the heap for it.
+    assert [process.second(busy=0.01) for _ in range(5)] == [1] * 5
+    assert process.second(grown=GROWN_BYTES, busy=0.01) == 2
+
+
+def test_what_went_by_itself_counts_again_when_it_comes_back() -> None:
+    process = Process()
+    assert process.second(grown=-2 * GROWN_BYTES) == 0
+    assert process.second(grown=GROWN_BYTES - 1) == 0
+    assert process.second(grown=1) == 1
+
+
+def test_a_freed_heap_with_something_living_at_its_end_shrinks() -> None:
+    # What tests before this one have freed would be filled first.
+    memory.give_back()
+    before = anonymous_bytes()
+    kept, freed = [], []
+    for number in range(40_000):
+        freed.append(bytes(2000))
+        if number % 50 == 49:
+            kept.append(bytes(600))
+    full = anonymous_bytes()
+    assert full - before > 60_000_000
+    del freed[:]
+    memory.give_back()
+    assert full - anonymous_bytes() > 50_000_000
+    assert len(kept) == 800

@@ -1,0 +1,239 @@
+"""Events on disk: in order, bounded, whole after a crash at any byte."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rateway.delivery.message import Publish
+from rateway.transports.spool import Spool, SpoolFull
+
+MIB = 1024 * 1024
+
+
+def message(number: int, size: int = 100) -> Publish:
+    return Publish(b"MESSAGE_CREATE", b"\x00\x01" + b"p" * (number % 50), b"%d:" % number + b"x" * size)
+
+
+def number_of(publish: Publish) -> int:
+    return int(publish.body.partition(b":")[0])
+
+
+def read_all(spool: Spool) -> list[int]:
+    found = []
+    while batch := spool.read(100, MIB):
+        found += [number_of(publish) for _, publish in batch]
+    return found
+
+
+def test_what_is_appended_is_read_back_in_order_and_unchanged(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "s", 10 * MIB)
+    messages = [message(number) for number in range(1000)]
+    assert spool.append(messages[:600]) == 1
+    assert spool.append(messages[600:]) == 601
+    assert spool.events == spool.unread == 1000
+    found = []
+    while batch := spool.read(77, MIB):
+        found += batch
+    assert found == list(enumerate(messages, 1))
+    assert spool.unread == 0 and spool.events == 1000
+    spool.close()
+
+
+def test_confirmed_segments_give_their_disk_back(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 2 * MIB)
+    for number in range(1000):
+        spool.append([message(number, 1000)])
+    files = len(list(tmp_path.glob("*.spool")))
+    assert files > 3
+    spool.confirm(range(2, 900))
+    assert len(list(tmp_path.glob("*.spool"))) == files
+    spool.confirm([1])
+    assert len(list(tmp_path.glob("*.spool"))) < 3
+    spool.confirm(range(900, 1001))
+    assert (spool.events, spool.bytes) == (0, 0) and not list(tmp_path.glob("*.spool"))
+    assert spool.append([message(7)]) == 1001
+    assert read_all(spool) == [7]
+
+
+def test_a_restart_goes_on_where_the_confirms_were(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    spool.append([message(number) for number in range(1, 101)])
+    spool.confirm([*range(1, 41), 50])
+    spool.close()
+    again = Spool.open(tmp_path, MIB)
+    assert again.events == 60
+    assert read_all(again) == list(range(41, 101))
+    assert again.append([message(101)]) == 101
+    assert read_all(again) == [101]
+    again.confirm(range(1, 102))
+    again.close()
+    empty = Spool.open(tmp_path, MIB)
+    assert (empty.events, empty.unread) == (0, 0)
+    assert empty.append([message(1)]) == 102
+
+
+def test_the_reader_rewinds_to_what_is_not_confirmed(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    spool.append([message(number) for number in range(1, 11)])
+    assert len(spool.read(8, MIB)) == 8
+    spool.confirm([1, 2, 5])
+    spool.rewind()
+    assert read_all(spool) == [3, 4, 6, 7, 8, 9, 10]
+
+
+def test_the_reader_can_pass_over_what_was_written_from_memory(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    spool.append([message(1), message(2)])
+    spool.pass_over()
+    spool.append([message(3)])
+    assert read_all(spool) == [3] and spool.events == 3
+
+
+def test_one_message_can_be_fetched_by_its_number(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 4 * MIB)
+    for number in range(1, 400):
+        spool.append([message(number, 2000)])
+    found = spool.fetch(333)
+    assert found is not None and number_of(found) == 333
+    assert spool.fetch(400) is None
+    assert read_all(spool)[:3] == [1, 2, 3]
+
+
+def test_a_message_larger_than_a_read_and_a_segment_comes_back_whole(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 20 * MIB)
+    large = message(2, 5 * MIB)
+    spool.append([message(1)])
+    spool.append([large])
+    spool.append([message(3)])
+    spool.close()
+    again = Spool.open(tmp_path, 20 * MIB)
+    assert [publish for _, publish in again.read(10, 100 * MIB)] == [message(1), large, message(3)]
+
+
+def test_the_bound_refuses_and_keeps_what_is_there(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 200_000)
+
+    def fill() -> None:
+        for number in range(1, 1000):
+            spool.append([message(number, 1000)])
+
+    with pytest.raises(SpoolFull, match="bound of 200,000 bytes"):
+        fill()
+    held = spool.events
+    assert 150 < held < 200 and spool.bytes <= 200_000
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.spool")) == spool.bytes
+    assert read_all(spool) == list(range(1, held + 1))
+    spool.confirm(range(1, 100))
+    spool.append([message(5000, 1000)])
+    assert read_all(spool) == [5000]
+
+
+def test_a_disk_that_takes_no_more_leaves_whole_records_and_recovers(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 10 * MIB)
+    spool.append([message(1)])
+    size = next(tmp_path.glob("*.spool")).stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
+    try:
+        with pytest.raises(SpoolFull, match="the disk does not take more"):
+            spool.append([message(2), message(3)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert (spool.healthy, spool.trouble) == (False, "File too large")
+    assert next(tmp_path.glob("*.spool")).stat().st_size == size
+    spool.append([message(4)])
+    assert (spool.healthy, spool.trouble) == (True, "")
+    spool.close()
+    assert read_all(Spool.open(tmp_path, MIB)) == [1, 4]
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file"):
+        Spool.open(tmp_path / "file" / "spool", MIB)
+
+
+@given(st.data())
+def test_a_tail_torn_at_any_byte_loses_only_what_was_torn(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    spool = Spool.open(folder, MIB)
+    ends = [16]
+    for number in range(1, 6):
+        spool.append([message(number, data.draw(st.integers(0, 200)))])
+        ends.append(spool.bytes)
+    spool.close()
+    path = next(folder.glob("*.spool"))
+    cut = data.draw(st.integers(0, ends[-1]))
+    garbage = data.draw(st.binary(max_size=40))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut] + garbage)
+    again = Spool.open(folder, MIB)
+    found = read_all(again)
+    sound = sum(1 for end in ends[1:] if end <= cut)
+    # Garbage may happen to be the very bytes that were cut.
+    assert found == list(range(1, len(found) + 1)) and len(found) >= sound
+    assert len(found) == sound or (whole[:cut] + garbage)[: ends[len(found)]] == whole[: ends[len(found)]]
+    first = again.append([message(99)])
+    assert first == len(found) + 1
+    again.close()
+    assert read_all(Spool.open(folder, MIB)) == [*found, 99]
+
+
+def test_a_damaged_segment_in_the_middle_is_counted_and_passed_over(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    for number in range(1, 301):
+        spool.append([message(number, 1000)])
+    spool.close()
+    second = sorted(tmp_path.glob("*.spool"))[1]
+    damaged = bytearray(second.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    second.write_bytes(damaged)
+    again = Spool.open(tmp_path, MIB)
+    found = read_all(again)
+    lost = again.torn
+    assert 0 < lost < 200 and len(found) == 300 - lost
+    assert found == sorted(found) and found[-1] == 300
+    again.confirm(range(1, 301))
+    assert again.events == 0 and again.bytes == 0
+
+
+def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_appended(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import os, sys
+        from pathlib import Path
+        from rateway.delivery.message import Publish
+        from rateway.transports.spool import Spool
+        spool = Spool.open(Path(sys.argv[1]), 1 << 28)
+        number = 0
+        while True:
+            batch = [Publish(b"K", b"", b"%d:" % (number + index)) for index in range(1, 21)]
+            number += 20
+            spool.append(batch)
+            os.write(1, b"%d\\n" % number)
+        """
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(500):
+            child.stdout.readline()
+        child.kill()
+        said = child.stdout.read().split()
+    last = int(said[-1]) if said else 10_000
+    found = read_all(Spool.open(tmp_path, 1 << 28))
+    assert len(found) >= last and found == list(range(1, len(found) + 1))

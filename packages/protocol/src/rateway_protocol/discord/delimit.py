@@ -1,0 +1,96 @@
+"""Find where a JSON value ends, without judging what is inside it.
+
+A gateway message is taken apart at its top level only; ``d`` is forwarded as the bytes that came, so nothing of it
+needs to be sound beyond what shows its end:
+
+- a string ends at the next quote that no backslash precedes; its other bytes may be anything,
+- an object or a list ends at its own bracket; strings are passed over, brackets must match, all else may be anything,
+- what remains (a number, ``true``, ``null``) is a run of letters, digits, ``+``, ``-`` and ``.``.
+
+``scan.pxd`` and ``native.pyx`` do the same in C. Nothing here recurses, and all of it is linear in time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+__all__ = ["after_space", "members", "plain_value_end", "value_end"]
+
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_WORD = re.compile(rb"[-+.0-9A-Za-z]++")
+# The next brackets that stand in no string: opening ones, or closing ones.
+_BRACKETS = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+(?:([\[{]++)|([\]}]++))', re.DOTALL)
+_CLOSING = bytes.maketrans(b"[{", b"]}")
+
+
+def after_space(text: bytes, at: int) -> int:
+    """The first place from *at* on that is not white space."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def plain_value_end(text: bytes, at: int) -> int:
+    """Where the value that begins at *at* ends; -1 when none begins there, or its end is missing."""
+    byte = text[at : at + 1]
+    if byte and byte in b"[{":
+        return _container_end(text, at)
+    found = (_STRING if byte == b'"' else _WORD).match(text, at)
+    return -1 if found is None else found.end()
+
+
+def _container_end(text: bytes, at: int) -> int:
+    # The brackets that have to come, the innermost last.
+    awaited = bytearray()
+    while (found := _BRACKETS.match(text, at)) is not None:
+        opening, closing = found.groups()
+        at = found.end()
+        if opening is not None:
+            awaited += opening.translate(_CLOSING)
+            continue
+        closed = min(len(closing), len(awaited))
+        if awaited[: -closed - 1 : -1] != closing[:closed]:
+            return -1
+        del awaited[-closed:]
+        if not awaited:
+            return at - len(closing) + closed
+    return -1
+
+
+if TYPE_CHECKING:
+    value_end = plain_value_end
+else:
+    try:
+        from rateway_protocol.discord.native import value_end
+    except ImportError:
+        value_end = plain_value_end
+
+
+def members(text: bytes, at: int) -> Iterator[tuple[bytes, int, int] | int]:
+    """The members of the object that begins at *at*: the key as it is written, without its quotes, and where its value
+    begins and ends; last of all the object's own end. That end is missing where the object is not delimited."""
+    at = after_space(text, at + 1)
+    if text[at : at + 1] == b"}":
+        yield at + 1
+        return
+    while True:
+        key = _STRING.match(text, at)
+        if key is None:
+            return
+        at = after_space(text, key.end())
+        if text[at : at + 1] != b":":
+            return
+        begin = after_space(text, at + 1)
+        end = value_end(text, begin)
+        if end < 0:
+            return
+        yield key[0][1:-1], begin, end
+        at = after_space(text, end)
+        if text[at : at + 1] == b"}":
+            yield at + 1
+            return
+        if text[at : at + 1] != b",":
+            return
+        at = after_space(text, at + 1)
