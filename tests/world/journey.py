@@ -149,7 +149,7 @@ async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "rateway", *arguments),
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+            env=dict(os.environ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -160,7 +160,8 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
 
     inbound = request_handler.inbound = Inbound(
         address=parse(uri), name="test", exchange="rateway-1", queue="rateway-incoming-1", keys=("cache", "gateway"),
-        on_message=request_handler.message, on_refused=request_handler.refuse, on_ownership=say, on_writable=query_queue.go_on,
+        on_message=request_handler.message, on_refused=request_handler.refuse, on_ownership=say,
+        on_writable=query_queue.go_on,
     )  # fmt: skip
     task = asyncio.create_task(inbound.run())
     try:

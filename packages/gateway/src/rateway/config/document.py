@@ -11,7 +11,7 @@ __all__ = ["settings_page"]
 HEAD = """\
 # Settings
 
-<!-- Written by `python -m rateway.config.document > docs/settings.md` from src/rateway/config/table.py. -->
+<!-- Written by `python -m rateway.config.document > docs/settings.md` from its table. -->
 
 Each setting is a variable of the environment and a key of a TOML file (`rateway -c rateway.toml`); the environment
 goes over the file. A mistake ends the start with exit code 78, and all mistakes are told at once.

@@ -237,8 +237,8 @@ def _notes(worker: Worker) -> list[str]:
         request_handler = worker.responders.get(cluster.number)
         if request_handler is not None and request_handler.refused_lately:
             notes.append(
-                f"cluster {cluster.number}: {request_handler.refused.total()} messages of workers could not be read and were "
-                f"refused ({', '.join(sorted(request_handler.refused))}); the log says more"
+                f"cluster {cluster.number}: {request_handler.refused.total()} messages of workers could not be read "
+                f"and were refused ({', '.join(sorted(request_handler.refused))}); the log says more"
             )
         words = _store_words(cluster)
         if words != "ok":
