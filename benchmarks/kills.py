@@ -158,7 +158,7 @@ async def rounds(kills: int, shards: int, rate: float, uri: str, sink: Child, re
         kills_with_one_over_100_ms=sum(1 for late in worst if late > 0.1),
         gaps=gaps,
         identifies_beyond_the_start=ledger.counts["identify"] - shards,
-        violations=len(ledger.violations),
+        violations=len(ledger.noted),
     )
 
 

@@ -139,7 +139,7 @@ async def rounds(runs: int, seconds: float, rate: float, uri: str, pid: int, rep
         doubled=result.doubled,
         out_of_order=result.out_of_order,
         gaps=gaps,
-        violations=len(it.sim.ledger.violations),
+        violations=len(it.sim.ledger.noted),
         spool_bytes=spool,
     )
     pictures.lines("recovery", "Unconfirmed events over an outage", curves, "seconds", "events")

@@ -72,7 +72,7 @@ async def rounds(shards: int, runs: int, uri: str, report: Report) -> dict[str, 
                         "ms_a_shard": 1000 * it.cpu() / shards,
                         "resumed": it.sim.ledger.counts["resume"] - resumed,
                         "identifies": it.sim.ledger.counts["identify"] - identified,
-                        "violations": len(it.sim.ledger.violations),
+                        "violations": len(it.sim.ledger.noted),
                     }
                 )
             it.gateway.end()

@@ -59,11 +59,11 @@ async def stand(shards: int, minutes: float, rate: float, processes: int, uri: s
         await it.settled()
         status = await it.status()
         ledger, late = it.sim.ledger, it.sim.gateway.latest_beat
-        broken = Counter(each.rule for each in ledger.violations)
+        broken = Counter(each.rule for each in ledger.noted)
     report.row(
         f"{shards:,} shards for {minutes:g} min, {processes} processes",
         latest_heartbeat_s=late,
-        violations=len(ledger.violations),
+        violations=len(ledger.noted),
         identifies=ledger.counts["identify"],
         reconnects=ledger.counts["dial"] - shards,
         live_after_s=started,

@@ -61,7 +61,7 @@ async def soak(minutes: float, rate: float, uri: str, report: Report) -> None:
         events = sum(each["received"] for each in status["clusters"])
         spent = it.cpu() - cpu
         # What repeats of a recording are is known to the simulator's ledger: it judged all of them.
-        violations = len(it.sim.ledger.violations)
+        violations = len(it.sim.ledger.noted)
     rise, error = slope(memory[int(len(memory) * WARM_UP) :])
     own_rise, own_error = slope(own[int(len(own) * WARM_UP) :])
     report.row(

@@ -125,7 +125,7 @@ async def rounds(
                     allowed_s=ZONES[kind],
                     sent=it.sim.ledger.events - sent,
                     lost=missing,
-                    violations=len(it.sim.ledger.violations),
+                    violations=len(it.sim.ledger.noted),
                 )
                 well = well and missing == 0 and max(figures["seconds"]) <= ZONES[kind]
                 well = well and not any(figures["identifies"]) and not any(figures["sessions_lost"])

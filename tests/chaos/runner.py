@@ -203,7 +203,7 @@ async def _audit(it: Stage, result: Result) -> None:
     result.changed, result.unknown, result.out_of_order = audit.changed, audit.unknown, audit.out_of_order
     result.forgotten = sum(map(len, forgotten.values()))
     result.gaps = len(set(it.receipts.gaps))
-    result.violations = [f"{each.rule}: {each.detail}" for each in (*ledger.violations, *ledger.warnings)]
+    result.violations = [f"{each.rule}: {each.detail}" for each in ledger.noted]
     result.identifies = it.count("identify")
     ended = [record for record in ledger.sessions.values() if ended_by_discord(record)]
     result.lost_sessions = len(ended)

@@ -121,7 +121,7 @@ async def _frames(scene: Scene, show: Show, started: float) -> None:
                 sent=ledger["events"],
                 delivered=receipts.distinct,
                 arriving=arriving,
-                violations=ledger["violations"],
+                violations=ledger["violations"] + ledger["warnings"],
                 gateway_memory=memory_of(scene.gateway.pid),
                 status=status,
             )

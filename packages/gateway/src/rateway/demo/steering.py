@@ -54,12 +54,13 @@ class Steering:
             return msgspec.json.decode(text) if text.strip() else None
 
     async def ledger(self) -> dict[str, Any]:
-        """Totals: `events`, `violations`, `counts`, `connections`, `live`."""
+        """Totals: `events`, `violations`, `warnings`, `counts`, `connections`, `live`."""
         found: dict[str, Any] = await self.get("ledger")
         return found
 
     async def violations(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self.get("violations")
+        """Rules that the gateway broke or was warned of: it keeps both kinds."""
+        found: list[dict[str, Any]] = [*await self.get("violations"), *await self.get("warnings")]
         return found
 
     async def sent(self) -> list[SentLine]:

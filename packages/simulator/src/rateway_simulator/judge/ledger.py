@@ -199,6 +199,11 @@ class Ledger:
         if len(self.warnings) < WARNINGS:
             self.warnings.append(violation)
 
+    @property
+    def noted(self) -> list[Violation]:
+        """Violations and warnings: a client that does only what is documented, as the gateway, has neither."""
+        return [*self.violations, *self.warnings]
+
     def log(self, since: int = 0, session: str | None = None) -> Iterator[Sent]:
         """Events from index `since` on, in the order in which they were numbered; of one session if given."""
         wanted = None if session is None else self._record_index.get(session, -1)
