@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from rateway import logs
 from rateway.demo.broker import PrivateBroker
 
-from rateway import logs
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
 
 # The machine is shared, so an example's time says nothing; a failing example is printed and reproducible.

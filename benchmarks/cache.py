@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 from rateway.cache.policy import CachePolicy
+from rateway.transports.store import Answer, Queries, Store
 from rateway.transports.store.reader import StoreReader
 from rateway_protocol.contract.queries import Query
 from rateway_protocol.discord.envelope import decode
 
 from benchmarks.cache_data import Maker
-from rateway.transports.store import Answer, Queries, Store
 
 PER_GUILD = 100
 # GUILD_CREATEs in one wake-up of the loop: 256 KiB of them.

@@ -22,10 +22,9 @@ import uvloop
 from pamqp import body as content
 from pamqp import frame, header
 from rateway.delivery.ledger import Cursor, Run, Unconfirmed
+from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection
 from rateway.transports.amqp.uri import parse
-
-from rateway.transports.amqp import frames
 
 EVENTS = 40
 ROUNDS = 30

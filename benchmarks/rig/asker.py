@@ -18,11 +18,10 @@ import uvloop
 from pamqp import commands as spec
 from pamqp import frame
 from pamqp.header import ContentHeader
+from rateway.transports.amqp import uri
 from rateway.transports.amqp.connection import Channel, Connection, connect
 from rateway.transports.amqp.deliveries import Delivery, Properties
 from rateway_protocol.contract.header_table import fields_of
-
-from rateway.transports.amqp import uri
 
 # The contract's exchange and key of queries for cluster 1.
 EXCHANGE, KEY, REPLIES = "rateway-1", "cache", "bench-replies"

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rateway.transports import control_socket
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child, Hung
-from rateway.transports import control_socket
 
 LOOK = 0.05
 Status = dict[str, Any]

@@ -26,11 +26,11 @@ from rateway.demo.audit import Audit, Receipts, audit
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.fleet.layout import Layout
+from rateway.transports import control_socket
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
 
-from rateway.transports import control_socket
 from tests.rabbitmq import Broker
 
 #: Between two looks at something that announces itself nowhere, seconds.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from rateway.commands import check
 from rateway.commands.plan import Plan
+from rateway.config import load
 from rateway_simulator.world.people import TOKEN
 
-from rateway.commands import check
-from rateway.config import load
 from tests.aio import run
 from tests.e2e.harness import Stage, stage
 from tests.e2e.witness import all_live

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway.transports import control_socket
 from rateway_simulator.faults import Fault
 from rateway_simulator.judge.ledger import Entry
 
-from rateway.transports import control_socket
 from tests.aio import run
 from tests.e2e.harness import LOOK, Gateway, Stage, stage
 from tests.e2e.witness import all_live, sessions_of, witness

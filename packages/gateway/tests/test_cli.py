@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from rateway.native.form import form
-
 from rateway import __version__, app, cli
 from rateway.config import Settings
+from rateway.native.form import form
 
 SAMPLE = 'token = "token"\nintents = 19553\namqp = "amqp://guest:guest@localhost/"\n'
 

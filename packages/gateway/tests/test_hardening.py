@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.config.table import ROWS
-from rateway.secret import Secret
-
 from rateway import hardening, logs
 from rateway.config import VARIABLES
+from rateway.config.table import ROWS
+from rateway.secret import Secret
 
 TOKEN = "MTMxMzg5MjUyOTU3MzIwMDc2Nw.Gmarked.never-show-this-token-0123456789abcdef"
 PASSWORD = "never show/this:pass@word"

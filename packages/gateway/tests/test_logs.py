@@ -16,9 +16,8 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.secret import Secret
-
 from rateway import logs
+from rateway.secret import Secret
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gmarkd.sw0rdfishmarkedsw0rdfishmarked"
 ADDRESS = "amqp://user:p%40ss-sw0rdfish@broker:5672/vhost"

@@ -15,11 +15,10 @@ from typing import Any, Final, Literal
 
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import MessageProcessError
-from rateway_protocol.contract import topology
-
 from rateway_client.event import Event, Verdict, event_of
 from rateway_client.line import FAILURES, Broken, watched
 from rateway_client.seen import Remembering
+from rateway_protocol.contract import topology
 
 __all__ = ["Inbox", "QueueKind"]
 

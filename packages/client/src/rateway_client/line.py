@@ -23,10 +23,9 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ConnectionNotAllowed
-from yarl import URL
-
 from rateway_client.errors import BrokerUnavailable
 from rateway_client.sound_frames import SoundFrames, Unreadable
+from yarl import URL
 
 __all__ = ["FAILURES", "Broken", "Line", "dialled", "watched"]
 

@@ -17,13 +17,12 @@ from typing import Any, Final
 
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from rateway_protocol.contract import messages, topology
-from rateway_protocol.discord.opcodes import Opcode
-
 from rateway_client.cache import Json
 from rateway_client.errors import ConnectionLost, GatewayError, NoAnswer
 from rateway_client.line import FAILURES
 from rateway_client.requests import Requests
+from rateway_protocol.contract import messages, topology
+from rateway_protocol.discord.opcodes import Opcode
 
 __all__ = ["MemberRequests", "Members", "place_of"]
 

@@ -17,11 +17,10 @@ from aio_pika.exceptions import (
     DeliveryError,
     PublishError,
 )
-from rateway_protocol.contract import topology
-from rateway_protocol.contract.errors import STATUS_HEADER, ErrorCode, Status
-
 from rateway_client.errors import ConnectionLost, NoAnswer
 from rateway_client.line import Broken, watched
+from rateway_protocol.contract import topology
+from rateway_protocol.contract.errors import STATUS_HEADER, ErrorCode, Status
 
 __all__ = ["Answer", "Requests"]
 

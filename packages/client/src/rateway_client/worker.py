@@ -18,12 +18,6 @@ from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
-from rateway_protocol.contract import topology
-from rateway_protocol.contract.errors import ErrorCode, Status
-from rateway_protocol.contract.messages import OWN_KEYS
-from rateway_protocol.discord.events import DOCUMENTED
-from rateway_protocol.discord.opcodes import Opcode
-
 from rateway_client.cache import Cache, Id, Json, error_in, question
 from rateway_client.errors import CommandError, ConnectionLost, GatewayError, NoAnswer, QueryError
 from rateway_client.event import Event
@@ -33,6 +27,11 @@ from rateway_client.members import MemberRequests, Members, place_of
 from rateway_client.requests import Answer, Requests
 from rateway_client.seen import Remembering, Seen
 from rateway_client.sound_frames import Unreadable
+from rateway_protocol.contract import topology
+from rateway_protocol.contract.errors import ErrorCode, Status
+from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.opcodes import Opcode
 
 __all__ = ["Handler", "Worker"]
 

@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvloop
-
 from rateway import __version__, hardening, logs
 from rateway.config import ConfigurationError, Settings, load
 from rateway.native.form import form

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from rateway.cache.entity_store import Kind
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.reducers import IGNORED, REDUCERS
 from rateway_protocol.discord.events import DOCUMENTED, EVENTS
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
 from tests.cache.world_feed import entities, state
-
-from rateway.cache.reducers import IGNORED, REDUCERS
 
 ANN, BEN = 11 << 40, 12 << 40
 TEXT, VOICE = 20, 21

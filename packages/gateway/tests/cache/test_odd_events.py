@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rateway.cache.apply import Cache
 from rateway.cache.entity_store import Kind
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.reducers import REDUCERS
 from rateway.cache.repair import EVENTS
 from rateway.cache.storage import MemoryStorage
 from rateway.native import objects as json_objects
@@ -24,8 +25,6 @@ from rateway.native.objects import plain
 from tests.cache.hostile import WHOLE, apply_all, hostile, reasons_for, torn
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
 from tests.cache.world_feed import EVERYTHING, Event, differences, state, stream
-
-from rateway.cache.reducers import REDUCERS
 
 ANN, BEN, OTHER = 11 << 40, 12 << 40, 2 << 60
 SMALL = {"guilds": 2, "members_per_guild": 6}

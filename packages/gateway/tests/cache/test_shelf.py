@@ -9,12 +9,11 @@ import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.cache import entity_store, pages
 from rateway.cache.entity_store import EntityStore, EntityStoreReader, Kind
 from rateway.cache.storage import MemoryStorage, Storage, Table
 from rateway.native.objects import find
 from rateway.transports.store.tables import LmdbStorage, open_tables
-
-from rateway.cache import entity_store, pages
 
 IDS = st.integers(1, 60).map(lambda number: number << 50)
 RAW = st.binary(max_size=12).map(lambda data: b'{"v":"%b"}' % data.hex().encode())

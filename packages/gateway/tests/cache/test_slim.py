@@ -15,13 +15,12 @@ from rateway.cache.prune import adopt_policy
 from rateway.cache.queries import answer
 from rateway.cache.query_context import Found, Missing, Refusal, Situation
 from rateway.cache.reader import View
+from rateway.cache.reducers import REDUCERS, reducers
 from rateway.cache.slim import ALWAYS, PLACES, Choice, FieldChoices
 from rateway.cache.storage import MemoryStorage
 from rateway_protocol.contract.queries import Query
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member
 from tests.cache.world_feed import EVERYTHING, filled, state, stream
-
-from rateway.cache.reducers import REDUCERS, reducers
 
 ANN = 11 << 40
 

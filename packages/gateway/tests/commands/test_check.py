@@ -10,15 +10,15 @@ from typing import Any
 
 import aio_pika
 import pytest
+from rateway import cli
+from rateway.commands import check
 from rateway.commands.plan import Plan
+from rateway.config import load
 from rateway.runtime.startup import Identity
 from rateway.transports.state import FatalRecord, StateDir
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 
-from rateway import cli
-from rateway.commands import check
-from rateway.config import load
 from tests.aio import run
 from tests.rabbitmq import Broker
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway.commands import check_page
 from rateway.commands.plan import BrokerSaid, Finding, Known, Plan, make_plan
+from rateway.config import load
 from rateway.fleet.choice import StoredLayout
 from rateway.fleet.identify import Ledger, Moment
 from rateway.native.objects.applied import SessionRecord
@@ -17,9 +19,6 @@ from rateway.transports.rest import Application, GatewayBot, RestFailure
 from rateway_protocol.discord.events import EVENTS
 from rateway_protocol.discord.intents import ALL
 from rich.console import Console
-
-from rateway.commands import check_page
-from rateway.config import load
 
 ENVIRON = {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS,GUILD_MEMBERS", "AMQP_URI": "amqp://localhost/"}
 ANSWER = GatewayBot("wss://gateway.discord.gg", 11, 1000, 990, 3_600_000, 1)

@@ -13,14 +13,14 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from rateway.cache.policy import CachePolicy
+from rateway.commands import broker_access, query
+from rateway.transports.store import Queries, Store
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import Fault, Status, error_body
 from rateway_protocol.contract.queries import QUERY_TYPES, Query, parse_query
 from rich.console import Console
 from tests.cache.world_feed import stream
 
-from rateway.commands import broker_access, query
-from rateway.transports.store import Queries, Store
 from tests.aio import run
 from tests.rabbitmq import Broker
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway import cli
+from rateway.commands import status_page
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
     ClusterStatus,
@@ -18,11 +20,9 @@ from rateway.runtime.monitoring.status import (
     PublisherStatus,
     ShardStatus,
 )
+from rateway.transports import control_socket
 from rich.console import Console
 
-from rateway import cli
-from rateway.commands import status_page
-from rateway.transports import control_socket
 from tests.aio import run
 
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rateway.transports.state import StateDir
-
 from rateway import cli
 from rateway.transports import control_socket
+from rateway.transports.state import StateDir
+
 from tests.aio import run
 
 # A gateway in small: it holds the lock, and says at SIGTERM whether sessions should end.

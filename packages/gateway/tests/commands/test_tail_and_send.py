@@ -13,9 +13,9 @@ import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import DeliveryError
+from rateway.commands import broker_access, send, tail
 from rateway_protocol.contract import topology
 
-from rateway.commands import broker_access, send, tail
 from tests.aio import run
 from tests.rabbitmq import Broker
 

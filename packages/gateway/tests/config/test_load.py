@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rateway.config.table import ROWS
-
 from rateway.config import ConfigurationError, Problem, Settings, load
+from rateway.config.table import ROWS
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.abcdefghijklmnopqrstuvwxyz0123456789AB"
 REQUIRED = {"DISCORD_TOKEN": TOKEN, "INTENTS": "513", "AMQP_URI": "amqp://guest:hunter2hunter2@localhost/"}

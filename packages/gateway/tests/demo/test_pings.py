@@ -6,12 +6,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+from rateway.demo import script
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.demo.scene import Options, Scene
 from rateway.demo.steering import Steering
 
-from rateway.demo import script
 from tests.aio import run
 
 

@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import msgspec
+from rateway import logs
 from rateway.runtime.monitoring.health import verdict
 from rateway.runtime.monitoring.history import KEEP_S, STEP_S, History, close_words
 from tests.http.fleet import Fleet, served
 
-from rateway import logs
 from tests.aio import run
 
 

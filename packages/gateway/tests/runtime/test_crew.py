@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.config import load
 from rateway.runtime.identify.permits import Refusal
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor import supervisor as supervising
@@ -19,7 +20,6 @@ from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker, decode_se
 from rateway.runtime.supervisor.runner_process import RemotePermits
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
 
-from rateway.config import load
 from tests.aio import run
 
 

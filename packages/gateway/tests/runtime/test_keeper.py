@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 from rateway.runtime.runner.session_records import SessionRecords
-from rateway_protocol.contract import messages
-
 from rateway.transports.store import SessionRecord, StoreFault
+from rateway_protocol.contract import messages
 
 
 class MemoryStore:

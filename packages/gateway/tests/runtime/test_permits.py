@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
+from rateway.config import load
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
@@ -21,7 +22,6 @@ from rateway.runtime.supervisor.supervisor import Supervisor
 from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError
 
-from rateway.config import load
 from tests.aio import run
 
 # Discord wants 5 s between two identifies of a bucket. A quarter more is kept, of which a permit's way through a socket

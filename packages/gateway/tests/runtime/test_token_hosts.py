@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from rateway.runtime.runner.dialer import Dialer
+from rateway.session import actions
 from rateway.session.actions import State, StoredSession
 from rateway.transports.websocket import DialError
 from rateway_protocol.discord.hosts import TokenHosts
 from tests.session.driver import Driver, options
 from tests.transports.test_websocket_hostile import Handler
 
-from rateway.session import actions
 from tests.aio import run
 
 API = "https://discord.test/api/v10"

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from backports import zstd
+from rateway.session import actions
 from rateway.session.actions import Command, State, StoredSession
 from rateway.session.conversation import Conversation
 from rateway.session.options import Chance, SessionOptions
 from rateway_protocol.discord.envelope import Envelope
-
-from rateway.session import actions
 
 O = TypeVar("O")  # noqa: E741 - an order
 

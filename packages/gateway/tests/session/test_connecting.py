@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from backports import zstd
+from rateway.session import actions
 from rateway.session.actions import DialFailure, State
 from rateway.session.heartbeat import Health, Heartbeat
 from rateway_protocol.discord.close_codes import KEEP_SESSION
@@ -23,8 +24,6 @@ from tests.session.driver import (
     presence,
     stored,
 )
-
-from rateway.session import actions
 
 
 def test_a_first_start_connects_identifies_and_is_live_at_ready() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rateway.session import actions
 from rateway.session.actions import State
 from tests.session.driver import Driver, stored
-
-from rateway.session import actions
 
 
 def seen(driver: Driver) -> list[tuple[Any, Any, int]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from rateway.session import actions
 from rateway.session.actions import State
 from rateway_protocol.discord.close_codes import KEEP_SESSION
 from tests.session.driver import INTERVAL, Driver, Least, options, stored, voice
-
-from rateway.session import actions
 
 
 def test_heartbeats_go_on_while_reading_pauses_and_their_silence_is_not_judged() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.session import actions
 from rateway.session.actions import State, StoredSession
 from tests.session.driver import RESUME, Driver, options, stored
-
-from rateway.session import actions
 
 BROKEN = [
     b'{"op":0,"t":"A","s":2,"d":[}',

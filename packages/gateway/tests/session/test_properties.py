@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.session import actions
 from rateway.session.actions import DialFailure, State
 from tests.session.driver import RESUME, Driver, members, options, presence, stored, voice
-
-from rateway.session import actions
 
 CODES = [None, 1000, 1001, 1006, 1009, 1011, 4000, 4001, 4002, 4003, 4005, 4006, 4007, 4008, 4009, 4999]
 FATAL = [4004, 4010, 4011, 4012, 4013, 4014]

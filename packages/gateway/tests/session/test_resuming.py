@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rateway.session import actions
 from rateway.session.actions import DialFailure, State, StoredSession
 from rateway.session.options import SessionOptions
 from rateway.session.reconnect import Backoff, Breaker, Delays, EndpointSelector, Patience, gateway_address
 from rateway_protocol.discord.close_codes import END_SESSION, KEEP_SESSION
 from tests.session.driver import GATEWAY, INTERVAL, RESUME, Driver, Least, Most, options, presence, stored
-
-from rateway.session import actions
 
 
 def lost(driver: Driver) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.session import actions
 from rateway.session.actions import Command, State
 from rateway.session.options import CommandBudget
 from rateway.session.send_limit import SlidingLog
@@ -23,8 +24,6 @@ from tests.session.driver import (
     stored,
     voice,
 )
-
-from rateway.session import actions
 
 
 def sent_at(driver: Driver) -> list[tuple[float, int]]:

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.delivery.message import Publish
+from rateway.transports.amqp import frames
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.spool import Spool
-
-from rateway.transports.amqp import frames
 
 EXCHANGE = b"rateway-1"
 SHARDS = 2

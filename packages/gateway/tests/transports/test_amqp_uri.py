@@ -12,9 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
-from rateway.transports.amqp.uri import AmqpAddress, parse
-
 from rateway.config import ConfigurationError, load
+from rateway.transports.amqp.uri import AmqpAddress, parse
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rateway import cli
 from rateway.cache.policy import CachePolicy
 from rateway.delivery.message import Publish
+from rateway.transports import folder
 from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import FatalRecord, StateDir, StateError, refuse_foreign
-
-from rateway import cli
-from rateway.transports import folder
 from rateway.transports.store import Store, StoreFault
+
 from tests.aio import run
 
 RECORD = FatalRecord(4014, "disallowed intents", "switch GUILD_MEMBERS on", 1700000000.0)

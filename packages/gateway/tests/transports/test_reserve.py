@@ -15,14 +15,13 @@ import lmdb
 import pytest
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.storage import Table
+from rateway.transports.store import Store, opening
+from rateway.transports.store import reserve as reserve_module
 from rateway.transports.store.reserve import Reserve, kind_of_file_system
 from rateway.transports.store.tables import LmdbStorage
 from tests.cache.scene import GUILD, channel, guild, member
 from tests.cache.world_feed import differences, encode, expected, state, stream
 from tests.transports.test_store import begin, name_of, opened
-
-from rateway.transports.store import Store, opening
-from rateway.transports.store import reserve as reserve_module
 
 MOUNTS = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw

@@ -13,9 +13,9 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.secret import Secret
+from rateway.transports import rest
 from rateway.transports.rest import Application, DiscordRest, GatewayBot, RestFailure, backoff
 
-from rateway.transports import rest
 from tests.aio import run
 
 GOOD: dict[str, Any] = {

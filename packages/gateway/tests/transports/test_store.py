@@ -17,11 +17,6 @@ import pytest
 from rateway.cache.entity_store import Kind
 from rateway.cache.policy import KINDS, CachePolicy, written_policy
 from rateway.native.objects import COMPILED
-from rateway_protocol.contract.errors import Fault
-from rateway_protocol.contract.queries import Query
-from tests.cache.scene import BOT, GUILD, channel, guild, member, user
-from tests.cache.world_feed import differences, encode, expected, state, stream
-
 from rateway.transports.store import (
     Answer,
     LongAnswer,
@@ -34,6 +29,10 @@ from rateway.transports.store import (
     opening,
     read_sessions,
 )
+from rateway_protocol.contract.errors import Fault
+from rateway_protocol.contract.queries import Query
+from tests.cache.scene import BOT, GUILD, channel, guild, member, user
+from tests.cache.world_feed import differences, encode, expected, state, stream
 
 WALL = 1_800_000_000.0
 ANN = 11 << 40

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway.transports.store import Queries, Store, StoreFault, StoreReader, read_sessions
 from rateway.transports.store.cut import is_cut
 from tests.cache.scene import BOT, GUILD, guild, member, user
 from tests.cache.world_feed import encode
-
-from rateway.transports.store import Queries, Store, StoreFault, StoreReader, read_sessions
 
 WALL = 1_800_000_000.0
 PAGE = 4096

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from rateway.commands import broker_access
 from rateway.delivery.limits import DeliveryLimits
 from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.secret import Secret
@@ -34,7 +35,6 @@ from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from tests.transports.publishing import Listener
 
-from rateway.commands import broker_access
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage
 from tests.rabbitmq import Broker

@@ -19,7 +19,6 @@ from typing import Any
 
 import uvloop
 from rateway_protocol.discord import intents
-
 from rateway_simulator import control, faults, patches
 from rateway_simulator.certificate import NoCryptography
 from rateway_simulator.faults import FaultError, Scheduled

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
-
 from rateway_simulator import faults
 from rateway_simulator.faults import Fault, FaultError
 from rateway_simulator.judge.ledger import Ledger

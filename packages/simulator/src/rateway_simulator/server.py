@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
-
 from rateway_simulator import certificate
 from rateway_simulator.control import Control
 from rateway_simulator.faults import Fault

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
-
 from rateway.cache.before import BEFORE
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reducers import REDUCERS, Reducer, reducers

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import msgspec
-
 from rateway.cache.entity_store import Kind
 from rateway.cache.reader import join_raws
 from rateway.cache.writer import CacheWriter

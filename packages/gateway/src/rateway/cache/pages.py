@@ -11,7 +11,6 @@ from importlib import resources
 
 import msgspec
 import zstandard
-
 from rateway.native.objects import page
 
 __all__ = [

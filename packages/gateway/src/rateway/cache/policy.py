@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import msgspec
-
 from rateway.cache.slim import EVERYTHING, Choice, FieldChoices, Slim, slim_of
 from rateway.cache.storage import Reading, Table
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import msgspec
-from rateway_protocol.discord.snowflake import shard_of
-
 from rateway.cache.entity_store import MESSAGES, Kind
 from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
 from rateway.cache.slim import ALWAYS
 from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
+from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = ["adopt_policy", "mark_incomplete", "prune"]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
-
 from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildState
 from rateway.cache.permissions import permissions

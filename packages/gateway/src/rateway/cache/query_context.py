@@ -11,14 +11,13 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 import msgspec
-from rateway_protocol.discord.snowflake import shard_of
-
 from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import View
 from rateway.cache.slim import ALWAYS
 from rateway.native.objects.fields import Fields, fields, join
+from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = [
     "MAX_ANSWER",

@@ -10,7 +10,6 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
-
 from rateway.cache.entity_store import EntityStoreReader, Kind
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.policy import written_since

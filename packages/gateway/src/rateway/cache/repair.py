@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import msgspec
-
 from rateway.cache.pages import compact
 from rateway.native.objects.fields import MOST_COUNT, NULL, UNREADABLE, Fields, fields, join, raws, snowflake
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
-
 from rateway.native.objects.fields import NULL, Fields, fields, join, raws
 
 __all__ = ["ALWAYS", "Choice", "FieldChoices", "Slim", "slim_of"]

@@ -7,7 +7,6 @@ from collections.abc import Generator
 from itertools import islice
 
 import msgspec
-
 from rateway.cache.entity_store import MESSAGES, Kind
 from rateway.cache.guild_row import GuildState, state_of
 from rateway.cache.policy import CachePolicy

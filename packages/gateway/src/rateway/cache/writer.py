@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 
 import msgspec
-
 from rateway.cache.entity_store import MESSAGES, EntityStore, Kind
 from rateway.cache.guild_row import GuildRow, counted, recounted
 from rateway.cache.policy import CachePolicy

@@ -16,12 +16,11 @@ from pathlib import Path
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelClosed, DeliveryError
+from rateway.secret import Secret
+from rateway.transports.amqp.uri import parse
 from rateway_client.line import dialled
 from rateway_protocol.contract import topology
 from yarl import URL
-
-from rateway.secret import Secret
-from rateway.transports.amqp.uri import parse
 
 #: sysexits.h: a configuration that cannot be used, a service that is away.
 EXIT_CONFIGURATION = 78

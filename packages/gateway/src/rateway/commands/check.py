@@ -12,9 +12,6 @@ from pathlib import Path
 
 import msgspec
 from pamqp import commands as spec
-from rateway_protocol.contract import topology
-from rateway_protocol.discord.intents import PRIVILEGED
-
 from rateway import logs
 from rateway.commands import configuration
 from rateway.commands.plan import (
@@ -54,6 +51,8 @@ from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, loo
 from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
+from rateway_protocol.contract import topology
+from rateway_protocol.discord.intents import PRIVILEGED
 
 SUMMARY = "ask Discord and the broker whether a start would work, and show the plan"
 DESCRIPTION = """\

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from rateway import logs
+from rateway.commands.plan import Finding, Plan
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from rateway import logs
-from rateway.commands.plan import Finding, Plan
 
 __all__ = ["show"]
 

@@ -10,13 +10,12 @@ import signal
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
 from rateway.demo.scene import Options, SimulatorGone, WorkerGone
 from rateway.secret import Secret
 from rateway.transports.amqp.uri import parse
+from rich.console import Console
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\

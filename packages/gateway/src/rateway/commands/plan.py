@@ -6,16 +6,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import msgspec
-from rateway_protocol.contract import topology
-from rateway_protocol.discord.events import EVENTS
-from rateway_protocol.discord.intents import PRIVILEGED, Intents
-
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout
 from rateway.fleet.identify import SPACING, Budget, IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
 from rateway.runtime.startup import StoredSessions, kept_choice, new_choice, running_clusters
 from rateway.transports.rest import Application, GatewayBot, RestFailure
+from rateway_protocol.contract import topology
+from rateway_protocol.discord.events import EVENTS
+from rateway_protocol.discord.intents import PRIVILEGED, Intents
 
 __all__ = ["BrokerSaid", "Finding", "Known", "Plan", "choice_of", "kept_of", "make_plan"]
 

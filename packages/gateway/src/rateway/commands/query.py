@@ -9,13 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rateway.commands import broker_access
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.queries import QUERY_TYPES, QueryType, parse_query
 from rich.console import Console
 from rich.table import Table
-
-from rateway.commands import broker_access
 
 SUMMARY = "ask the running gateway's cache"
 

@@ -8,9 +8,8 @@ import json
 import sys
 
 from aio_pika.abc import AbstractIncomingMessage
-from rateway_protocol.contract import topology
-
 from rateway.commands import broker_access
+from rateway_protocol.contract import topology
 
 SUMMARY = "send a gateway command to Discord through the running gateway"
 DESCRIPTION = """\

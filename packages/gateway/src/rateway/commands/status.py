@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import msgspec
-
 from rateway.commands import configuration
 from rateway.runtime.monitoring.status import GatewayStatus
 from rateway.transports import control_socket
@@ -108,9 +107,8 @@ def _watch(folder: Path, *, every_shard: bool, as_json: bool) -> int:
             except control_socket.ControlError as error:
                 print(f"rateway status: {error}", file=sys.stderr)
             time.sleep(WATCH_EVERY_S)
-    from rich.live import Live
-
     from rateway.commands import status_page
+    from rich.live import Live
 
     with Live(auto_refresh=False, screen=False) as live:
         while True:

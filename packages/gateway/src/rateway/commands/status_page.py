@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+from rateway import logs
+from rateway.delivery.limits import HELD_UP_S
+from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-
-from rateway import logs
-from rateway.delivery.limits import HELD_UP_S
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 
 __all__ = ["away", "page", "show"]
 

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from rateway.commands import broker_access
 from rateway_protocol.contract.messages import OWN_KEYS
 from rateway_protocol.discord.events import DOCUMENTED, EVENTS
-
-from rateway.commands import broker_access
 
 SUMMARY = "show what a cluster's exchange carries, live"
 DESCRIPTION = """\

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rateway_protocol.discord.intents import PRIVILEGED, Intents
-
 from rateway.config.table import GROUPS, REQUIRED, ROWS, Row
+from rateway_protocol.discord.intents import PRIVILEGED, Intents
 
 __all__ = ["settings_page"]
 

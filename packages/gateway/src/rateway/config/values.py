@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rateway_protocol.discord import commands, intents
-from rateway_protocol.discord.events import DOCUMENTED
-
 from rateway.cache.slim import ALWAYS
 from rateway.config.presence import PresenceError, PresenceTemplate, parse_presence
 from rateway.fleet.layout import LayoutError, parse_clusters
 from rateway.secret import Secret
 from rateway.transports.amqp import uri
+from rateway_protocol.discord import commands, intents
+from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = ["Reader", "Wrong", "nearest"]
 

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from rateway.demo.audit import Receipts
 from rateway_client.line import FAILURES, dialled
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.messages import OWN_KEYS
 from rateway_protocol.discord.events import DOCUMENTED
-
-from rateway.demo.audit import Receipts
 
 #: Unacknowledged messages on their way.
 PREFETCH = 1000

@@ -17,8 +17,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import ClientError, ClientResponseError, ClientSession
-from yarl import URL
-
 from rateway.demo.broker import BrokerUnavailable, PrivateBroker, free_ports
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
@@ -28,6 +26,7 @@ from rateway.secret import Secret
 from rateway.transports import control_socket
 from rateway.transports.amqp import connection as amqp
 from rateway.transports.amqp.uri import parse
+from yarl import URL
 
 #: How long the simulated Discord may take to listen, seconds: it grows its world first.
 SIMULATOR_PATIENCE = 60.0

@@ -7,14 +7,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError
-from rich.console import Console
-
 from rateway.demo import scene as scenes
 from rateway.demo.asking import ask
 from rateway.demo.audit import audit
 from rateway.demo.children import memory_of
 from rateway.demo.scene import Options, Scene, SimulatorGone
 from rateway.demo.show import MIB, Frame, Show, clusters_of, summary_of
+from rich.console import Console
 
 #: Seconds between two frames.
 FRAME = 0.5

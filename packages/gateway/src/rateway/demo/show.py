@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rateway.demo.audit import Audit
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-
-from rateway.demo.audit import Audit
 
 #: Happenings that the live table shows; plain lines show all.
 RECENT = 10

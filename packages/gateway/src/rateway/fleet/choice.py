@@ -7,7 +7,6 @@ recommendation of Discord's alone never does it (docs/delivery.md, "The layout h
 from __future__ import annotations
 
 import msgspec
-
 from rateway.fleet.layout import Layout
 
 __all__ = ["Choice", "StoredLayout", "keep_stored", "take_recommended"]

@@ -11,7 +11,6 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-
 from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, take_recommended

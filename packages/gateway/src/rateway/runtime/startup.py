@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-from rateway_protocol.discord.envelope import FAILURES
-from rateway_protocol.discord.intents import Intents
-
 from rateway import logs
 from rateway.cache.policy import DEFAULT_KINDS, CachePolicy
 from rateway.config import Settings
@@ -25,6 +22,8 @@ from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
 from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions, read_sessions_beside
+from rateway_protocol.discord.envelope import FAILURES
+from rateway_protocol.discord.intents import Intents
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from rateway_protocol.discord.envelope import Envelope
-
 from rateway.session.options import Compression
+from rateway_protocol.discord.envelope import Envelope
 
 __all__ = [
     "Command",

@@ -14,6 +14,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from rateway.native.fast_path import ReceiveState
+from rateway.session import actions
+from rateway.session.actions import Command, DialFailure, Order, PermitOutcome, State, StoredSession
+from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
+from rateway.session.inflate import InflateError, make_inflater
+from rateway.session.options import Chance, SessionOptions
+from rateway.session.reconnect import Turn
+from rateway.session.reconnect_policy import IN_SESSION, ReconnectPolicy
+from rateway.session.send_limit import SendRateLimiter
+from rateway.session.sequence import SequenceTracker
+from rateway.session.timers import Timers
 from rateway_protocol.discord import commands, control
 from rateway_protocol.discord.close_codes import END_SESSION, KEEP_SESSION, CloseCode, Verdict, close_code
 from rateway_protocol.discord.envelope import (
@@ -26,18 +37,6 @@ from rateway_protocol.discord.envelope import (
     decode_fast,
 )
 from rateway_protocol.discord.opcodes import Opcode
-
-from rateway.native.fast_path import ReceiveState
-from rateway.session import actions
-from rateway.session.actions import Command, DialFailure, Order, PermitOutcome, State, StoredSession
-from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
-from rateway.session.inflate import InflateError, make_inflater
-from rateway.session.options import Chance, SessionOptions
-from rateway.session.reconnect import Turn
-from rateway.session.reconnect_policy import IN_SESSION, ReconnectPolicy
-from rateway.session.send_limit import SendRateLimiter
-from rateway.session.sequence import SequenceTracker
-from rateway.session.timers import Timers
 
 __all__ = ["Conversation"]
 

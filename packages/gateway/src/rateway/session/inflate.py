@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any, Protocol, cast
 
 from backports import zstd
-from zlib_ng import zlib_ng
-
 from rateway.session.options import Compression
+from zlib_ng import zlib_ng
 
 __all__ = ["InflateError", "Inflater", "Plain", "Zlib", "Zstd", "make_inflater"]
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from rateway_protocol.discord import commands
-
 from rateway.session.shares import Kind, Shares
+from rateway_protocol.discord import commands
 
 __all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
 

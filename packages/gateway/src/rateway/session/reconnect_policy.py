@@ -6,12 +6,11 @@ One shard's memory of how its connections went. The parts that remember are in `
 
 from __future__ import annotations
 
-from rateway_protocol.discord.close_codes import Verdict
-
 from rateway.session.actions import DialFailure, State
 from rateway.session.compression import Preference
 from rateway.session.options import Chance, Compression, SessionOptions
 from rateway.session.reconnect import Delays, EndpointSelector, Patience, Turn, gateway_address
+from rateway_protocol.discord.close_codes import Verdict
 
 __all__ = ["IN_SESSION", "ReconnectPolicy"]
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from rateway_protocol.discord import command_forms, commands
-
 from rateway.session.actions import Command, CommandDone
 from rateway.session.options import CommandBudget
 from rateway.session.shares import Kind, Shares, kind_of
+from rateway_protocol.discord import command_forms, commands
 
 __all__ = ["SendRateLimiter", "Sending", "SlidingLog"]
 

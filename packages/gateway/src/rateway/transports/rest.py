@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
-from rateway_protocol.discord.control import is_gateway_url
-from rateway_protocol.discord.envelope import FAILURES
-from rateway_protocol.discord.hosts import TokenHosts
-
 from rateway import __version__
 from rateway.fleet.layout import MOST_SHARDS
 from rateway.secret import Secret
 from rateway.transports.tls import client_context
+from rateway_protocol.discord.control import is_gateway_url
+from rateway_protocol.discord.envelope import FAILURES
+from rateway_protocol.discord.hosts import TokenHosts
 
 __all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
 

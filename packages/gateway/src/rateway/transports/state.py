@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-
 from rateway.transports.folder import FolderRefused, make_below, open_file, open_folder
 
 __all__ = ["FatalRecord", "StateDir", "StateError", "boot_id", "refuse_foreign", "try_folder"]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
-
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.discord import command_forms, commands
 from rateway_protocol.discord.commands import MAX_PAYLOAD_BYTES

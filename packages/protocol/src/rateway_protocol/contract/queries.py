@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-
 from rateway_protocol.contract.commands import identifier
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.topology import CACHE_KEY, GATEWAY_KEY, MAX_KEY_BYTES, OWN_PREFIX

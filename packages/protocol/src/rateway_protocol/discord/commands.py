@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-
 from rateway_protocol.discord import command_forms
 from rateway_protocol.discord.opcodes import Opcode
 

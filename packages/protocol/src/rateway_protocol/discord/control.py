@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-
 from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.opcodes import Opcode
 

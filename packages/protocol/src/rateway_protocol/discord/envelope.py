@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-
 from rateway_protocol.discord.delimit import after_space, members, value_end
 
 __all__ = [

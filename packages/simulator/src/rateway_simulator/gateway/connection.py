@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
-
 from rateway_simulator.gateway import wire
 from rateway_simulator.gateway.limits import Window
 from rateway_simulator.gateway.sessions import Session

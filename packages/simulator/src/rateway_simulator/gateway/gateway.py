@@ -21,7 +21,6 @@ import msgspec
 from picows import WSListener, WSUpgradeRequest
 from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
 from rateway_protocol.discord.snowflake import shard_of
-
 from rateway_simulator.gateway import operations, wire
 from rateway_simulator.gateway.connection import Connection, Query
 from rateway_simulator.gateway.hosts import MAIN, Host, Mode

@@ -11,7 +11,6 @@ from rateway_protocol.discord import intents as discord_intents
 from rateway_protocol.discord.command_forms import Documented, Fault
 from rateway_protocol.discord.opcodes import Opcode
 from rateway_protocol.discord.snowflake import shard_of
-
 from rateway_simulator.gateway.hosts import MAIN
 from rateway_simulator.gateway.limits import Verdict
 from rateway_simulator.gateway.sessions import Refusal

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-
 from rateway_simulator.gateway.limits import Window
 from rateway_simulator.judge.ledger import Ledger
 from rateway_simulator.rest.answers import json_answer

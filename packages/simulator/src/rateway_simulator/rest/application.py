@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-
 from rateway_simulator.payloads import objects as payloads
 from rateway_simulator.rest.answers import Refused, Rest, guild_of, object_of, picture, whole, wrong
 from rateway_simulator.world import members as world_members

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from aiohttp import web
-
 from rateway_simulator.payloads import message as shapes
 from rateway_simulator.rest.answers import (
     Refused,

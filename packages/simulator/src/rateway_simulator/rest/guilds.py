@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,

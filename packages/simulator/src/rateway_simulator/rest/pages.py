@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-
 from rateway_simulator.rest.answers import Refused, Rest, guild_of, object_of, wrong
 from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world.dispatch import Json

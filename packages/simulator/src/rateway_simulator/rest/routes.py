@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
-
 from rateway_simulator.rest import application as rest_application
 from rateway_simulator.rest import channels as rest_channels
 from rateway_simulator.rest import commands as rest_commands

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Final
 
 from aiohttp import web
-
 from rateway_simulator.payloads import message as shapes
 from rateway_simulator.rest.answers import Refused, Rest, guild_with, member_at, object_of, wrong
 from rateway_simulator.rest.messages import written

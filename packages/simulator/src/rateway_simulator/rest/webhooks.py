@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
-
 from rateway_simulator.payloads import message as shapes
 from rateway_simulator.rest import interactions as rest_interactions
 from rateway_simulator.rest.answers import (

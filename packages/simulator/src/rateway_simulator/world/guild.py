@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-
 from rateway_simulator.world.dispatch import Chance, Json
 from rateway_simulator.world.people import People, iso, noise, presence
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from rateway_protocol.discord.intents import Intents
-
 from rateway_simulator.world.dispatch import Chance, Dispatch, Json
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.people import iso, noise, presence

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from rateway_protocol.discord.intents import Intents
-
 from rateway_simulator.world.dispatch import Json
 from rateway_simulator.world.guild import Guild
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from rateway_protocol.discord.events import EVENTS
 from rateway_protocol.discord.intents import Intents
-
 from rateway_simulator.world.dispatch import Dispatch, Json
 
 _DIRECT: Final = int(

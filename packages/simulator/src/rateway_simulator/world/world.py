@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from rateway_protocol.discord.intents import PRIVILEGED, Intents
-
 from rateway_simulator.payloads.guild import found, guild_index, guild_number
 from rateway_simulator.world import application as world_application
 from rateway_simulator.world import channels as world_channels

@@ -6,7 +6,6 @@ https://docs.discord.com/developers/events/gateway-events#stage-instances
 from __future__ import annotations
 
 import msgspec
-
 from rateway.cache.entity_store import Kind
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.fields import Fields, fields, integer, join, needed_id, snowflake

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
-
 from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.reader import CHANNELS

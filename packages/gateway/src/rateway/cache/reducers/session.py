@@ -6,8 +6,6 @@ https://docs.discord.com/developers/events/gateway-events#ready
 from __future__ import annotations
 
 import msgspec
-from rateway_protocol.discord.snowflake import shard_of
-
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.applied import Applied
@@ -23,6 +21,7 @@ from rateway.native.objects.fields import (
     raws_inside,
     snowflake,
 )
+from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = ["ready", "user_update"]
 

@@ -6,7 +6,6 @@ They skip the rest and raise ``msgspec.DecodeError`` where what must be there is
 from __future__ import annotations
 
 import msgspec
-
 from rateway.native.objects.fields import MOST_ID, NULL, Snowflake, Unreadable
 
 __all__ = ["Carrying", "Id", "Message", "carrying", "id_of", "message"]

@@ -14,7 +14,6 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
-
 from rateway.native.objects.applied import Applied
 from rateway.native.objects.decoders import Id, carrying, id_of, message
 from rateway.native.objects.fields import MOST_ID, NULL, Snowflake, Unreadable, fields, join, raws, same_value

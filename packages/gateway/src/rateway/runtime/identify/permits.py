@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import msgspec
-
 from rateway.fleet.identify import (
     RESTORED_ALLOWANCE,
     Budget,

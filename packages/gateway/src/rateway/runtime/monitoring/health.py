@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
-
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ShardStatus
 
 __all__ = [

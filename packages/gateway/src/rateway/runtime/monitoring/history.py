@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
-from rateway_protocol.discord.close_codes import KEEP_SESSION, close_code
-
 from rateway.runtime.monitoring.health import LAG_NOTICE_S
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ShardStatus
+from rateway_protocol.discord.close_codes import KEEP_SESSION, close_code
 
 __all__ = ["Happening", "History", "Sample", "close_words"]
 

@@ -17,7 +17,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 import msgspec
-
 from rateway import logs
 from rateway.runtime.monitoring import health, metrics
 from rateway.runtime.monitoring.history import History

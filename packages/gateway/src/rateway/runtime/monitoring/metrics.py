@@ -16,10 +16,9 @@ from typing import Literal
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from rateway_protocol.discord.events import DOCUMENTED
-
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rateway.session.actions import State
+from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Row", "document", "render"]
 

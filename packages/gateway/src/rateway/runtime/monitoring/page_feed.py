@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-
 from rateway import logs
 from rateway.runtime.monitoring.health import Health, Progress, Verdict
 from rateway.runtime.monitoring.history import Happening, History, Sample, close_words

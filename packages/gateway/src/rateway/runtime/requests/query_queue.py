@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
-from rateway_protocol.contract.queries import Query, QueryRequest
-
 from rateway.cache.query_context import MAX_ANSWER
 from rateway.transports.amqp.inbound import Message
 from rateway.transports.store.queries import Answer
+from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
+from rateway_protocol.contract.queries import Query, QueryRequest
 
 if TYPE_CHECKING:
     from rateway.runtime.requests.request_handler import RequestHandler

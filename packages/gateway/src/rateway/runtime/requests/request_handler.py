@@ -13,15 +13,14 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rateway_protocol.contract import commands, errors, queries, topology
-from rateway_protocol.contract.errors import ErrorCode, Fault
-from rateway_protocol.contract.header_table import TableUnreadable, fields_of, with_integer
-
 from rateway.runtime.held_commands import Held, HeldCommands
 from rateway.runtime.monitoring.histogram import Histogram
 from rateway.session.actions import Command, CommandDone
 from rateway.transports.amqp.deliveries import MAX_PROPERTIES
 from rateway.transports.amqp.inbound import MAX_BODY, Inbound, Message, Refusal
+from rateway_protocol.contract import commands, errors, queries, topology
+from rateway_protocol.contract.errors import ErrorCode, Fault
+from rateway_protocol.contract.header_table import TableUnreadable, fields_of, with_integer
 
 if TYPE_CHECKING:
     from rateway.runtime.runner.cluster import Cluster

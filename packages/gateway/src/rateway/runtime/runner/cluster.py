@@ -20,11 +20,6 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import msgspec
-from rateway_protocol.contract import messages, topology
-from rateway_protocol.discord.envelope import Envelope, UnreadableDispatch
-from rateway_protocol.discord.events import DOCUMENTED
-from rateway_protocol.discord.opcodes import Opcode
-
 from rateway.config import Settings
 from rateway.config.presence import PresenceTemplate
 from rateway.delivery.limits import DeliveryLimits
@@ -52,6 +47,10 @@ from rateway.transports.amqp.publisher import EventPublisher, ShardStream
 from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
+from rateway_protocol.contract import messages, topology
+from rateway_protocol.discord.envelope import Envelope, UnreadableDispatch
+from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.opcodes import Opcode
 
 log = logging.getLogger(__name__)
 

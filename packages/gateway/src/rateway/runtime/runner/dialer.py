@@ -18,9 +18,8 @@ from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rateway_protocol.discord.hosts import TokenHosts
-
 from rateway.transports.websocket import DialError, MessageHandler, dial
+from rateway_protocol.discord.hosts import TokenHosts
 
 __all__ = ["Dialer", "Hold"]
 

@@ -7,9 +7,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from rateway_protocol.contract import topology
-from rateway_protocol.discord.hosts import TokenHosts
-
 from rateway import logs
 from rateway.config import Settings
 from rateway.delivery.limits import DeliveryLimits
@@ -32,6 +29,8 @@ from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
 from rateway.transports.store import SessionRecord, StoreFault
 from rateway.transports.tls import client_context
+from rateway_protocol.contract import topology
+from rateway_protocol.discord.hosts import TokenHosts
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from rateway_protocol.contract import messages
-
 from rateway.transports.store import SessionRecord, StoreFault
+from rateway_protocol.contract import messages
 
 # Ids that a shard's new session is compared with. A server that repeats ids repeats the latest.
 MOST_EARLIER = 8

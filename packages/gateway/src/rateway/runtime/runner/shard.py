@@ -14,9 +14,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from rateway_protocol.discord.close_codes import KEEP_SESSION
-from rateway_protocol.discord.envelope import Envelope
-
 from rateway.native.fast_path import EventPipeline, FastPath
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.dialer import Dialer
@@ -46,6 +43,8 @@ from rateway.session.inflate import InflateError
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.store import Applied
 from rateway.transports.websocket import DialError, WebSocket
+from rateway_protocol.discord.close_codes import KEEP_SESSION
+from rateway_protocol.discord.envelope import Envelope
 
 log = logging.getLogger(__name__)
 

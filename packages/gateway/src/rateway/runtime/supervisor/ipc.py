@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from rateway_protocol.discord.envelope import FAILURES
-
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.identify.permits import PermitOutcome
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, ShardStatus
 from rateway.runtime.startup import Identity
 from rateway.secret import Secret
+from rateway_protocol.discord.envelope import FAILURES
 
 log = logging.getLogger(__name__)
 

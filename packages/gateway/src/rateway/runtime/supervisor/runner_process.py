@@ -17,7 +17,6 @@ import sys
 import time
 
 import uvloop
-
 from rateway import hardening, logs
 from rateway.runtime.identify.permits import PermitOutcome, Refusal
 from rateway.runtime.ignored_signals import say_ignored_signals

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import msgspec
-
 from rateway import hardening, logs
 from rateway.config import VARIABLES, Settings
 from rateway.fleet.choice import Choice

@@ -20,7 +20,6 @@ from typing import Final, TypeVar
 import pamqp.commands as spec
 from pamqp import frame as framing
 from pamqp.base import Frame
-
 from rateway.transports.amqp.deliveries import (
     DELIVER,
     NO_PROPERTIES,

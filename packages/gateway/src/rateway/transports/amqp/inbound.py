@@ -20,8 +20,6 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 import pamqp.commands as spec
-from rateway_protocol.contract.topology import is_own_queue
-
 from rateway.transports.amqp.connection import (
     BrokerRefused,
     BrokerUnavailable,
@@ -48,6 +46,7 @@ from rateway.transports.amqp.inbound_queue import (
     make,
 )
 from rateway.transports.amqp.uri import AddressSource
+from rateway_protocol.contract.topology import is_own_queue
 
 __all__ = ["MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
 

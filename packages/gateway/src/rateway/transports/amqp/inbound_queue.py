@@ -15,7 +15,6 @@ from typing import Final, TypeAlias
 
 import pamqp.commands as spec
 from pamqp.base import Frame
-
 from rateway.transports.amqp.connection import ChannelClosed, Connection
 
 __all__ = [

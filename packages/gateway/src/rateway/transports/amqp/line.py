@@ -13,7 +13,6 @@ import re
 from typing import Final, Protocol
 
 import pamqp.commands as spec
-
 from rateway.delivery.patience import Repeats
 from rateway.transports.amqp.connection import (
     BrokerRefused,

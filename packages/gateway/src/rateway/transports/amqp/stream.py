@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from rateway_protocol.contract.topology import event_key_fault
-
 from rateway.delivery.ledger import Cursor, Run
 from rateway.delivery.message import Publish
 from rateway.native.fast_path import PublishState, Template
 from rateway.transports.amqp import frames
 from rateway.transports.amqp.frames import END, MAX_SHORT
+from rateway_protocol.contract.topology import event_key_fault
 
 __all__ = ["Hub", "ShardStream"]
 

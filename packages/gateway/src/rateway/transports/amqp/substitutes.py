@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
-from rateway_protocol.contract import messages
-
 from rateway.delivery.message import Publish
 from rateway.transports.amqp import frames
+from rateway_protocol.contract import messages
 
 __all__ = ["Substitutes", "guild_of"]
 

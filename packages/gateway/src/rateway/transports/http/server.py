@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import http_exceptions, web
-
 from rateway.secret import Secret
 from rateway.transports.http.answers import Answer, Route, Stream
 from rateway.transports.http.connection_limiter import Door, Limits, Pace, Seat

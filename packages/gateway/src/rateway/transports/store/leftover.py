@@ -6,7 +6,6 @@ from pathlib import Path
 
 import lmdb
 import msgspec
-
 from rateway.cache.storage import Table
 from rateway.native.objects.applied import SessionRecord
 from rateway.transports.store.opening import MAP_SIZE, StoreFault, open_as_it_is, open_for_reading

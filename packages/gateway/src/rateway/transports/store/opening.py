@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
-
 from rateway.cache.pages import DICTIONARY_HASH
 from rateway.cache.storage import Table
 from rateway.transports.folder import refuse_links

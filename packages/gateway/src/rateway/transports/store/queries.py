@@ -12,15 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import lmdb
 import msgspec
-from rateway_protocol.contract.errors import ErrorCode, Fault, Status
-from rateway_protocol.contract.queries import Query
-
 from rateway.cache.policy import CachePolicy
 from rateway.cache.queries import begin
 from rateway.cache.query_context import Found, Listing, Missing, Refusal, Situation
 from rateway.cache.reader import View
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
 from rateway.transports.store.tables import LmdbReading
+from rateway_protocol.contract.errors import ErrorCode, Fault, Status
+from rateway_protocol.contract.queries import Query
 
 __all__ = ["Answer", "LongAnswer", "Moment", "Queries"]
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
-
 from rateway.cache.reader import View
 from rateway.transports.store.opening import StoreFault, fault_of, open_for_reading
 from rateway.transports.store.tables import LmdbReading, Tables, sizes_of

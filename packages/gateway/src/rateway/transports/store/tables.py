@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar
 
 import lmdb
-
 from rateway.cache.storage import Table
 from rateway.transports.store.reserve import Reserve
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import lmdb
 import msgspec
-
 from rateway.cache.apply import Cache
 from rateway.cache.policy import CachePolicy
 from rateway.cache.prune import adopt_policy, mark_incomplete, prune
