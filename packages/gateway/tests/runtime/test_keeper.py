@@ -351,3 +351,42 @@ def test_a_record_of_a_version_that_knew_no_failures_is_read() -> None:
     data = msgspec.msgpack.decode(msgspec.msgpack.encode(store.committed[3]))
     del data["failed_at"]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(data), type=SessionRecord) == store.committed[3]
+
+
+@pytest.mark.checklist("K49")
+def test_a_session_with_the_id_of_an_earlier_one_has_a_name_of_its_own() -> None:
+    store = MemoryStore()
+    sessions = session_records(store)
+    names = [
+        sessions.started(3, each, "wss://resume", ready_seq=1) for each in ("a", "a", "b", "a", "b", "c")
+    ]
+    assert names == ["a", "a~1", "b", "a~2", "b~3", "c"]
+    assert sessions.session(3) == "c" and sessions.before(3) == "b~3"
+    assert sessions.write([(3, 1)], wall=1.0) == [(3, 1)]
+
+    # Known after a restart too, after a loss, and after an end on purpose.
+    again = session_records(store)
+    again.restore(store.committed[3])
+    assert again.session(3) == "c"
+    again.lost(3, gap_of(3), wall=2.0)
+    assert again.started(3, "a", "wss://resume", ready_seq=1) == "a~4"
+    assert again.write([(3, 2)], wall=3.0) == [(3, 2)]
+    assert (store.committed[3].session_id, store.committed[3].name) == ("a", "a~4")
+    again.forget_all()
+    last = session_records(store)
+    last.restore(store.committed[3])
+    assert store.committed[3].session_id == "" and last.session(3) == ""
+    assert last.started(3, "c", "wss://resume", ready_seq=1) == "c~5"
+
+
+@pytest.mark.checklist("K49")
+def test_a_record_of_an_earlier_version_knows_its_own_session() -> None:
+    store = MemoryStore()
+    sessions = session_records(store)
+    sessions.restore(
+        SessionRecord(
+            shard_id=3, shard_count=4, session_id="a", resume_url="", settled=5, intents=513, token_hash="bot", wall=1.0
+        )
+    )  # fmt: skip
+    assert sessions.session(3) == "a"
+    assert sessions.started(3, "a", "wss://resume", ready_seq=1) == "a~1"

@@ -189,3 +189,17 @@ def test_every_dispatch_is_forwarded_once_and_identities_are_single(
             highest = envelope.s
             assert repeat == 0
     assert driver.conversation.received_seq == highest
+
+
+@pytest.mark.checklist("K49")
+def test_a_ready_numbered_0_keeps_its_number_and_the_next_event_is_1() -> None:
+    driver = Driver()
+    driver.start()
+    driver.reconnected()
+    d = {"session_id": "first", "resume_gateway_url": "wss://resume.invalid"}
+    driver.say({"op": 0, "t": "READY", "s": 0, "d": d})
+    driver.say({"op": 0, "t": "GUILD_CREATE", "s": 1, "d": {}})
+    assert seen(driver) == [("READY", 0, 0), ("GUILD_CREATE", 1, 0)]
+    # Only READY: a 0 within a session cannot be a number.
+    driver.say({"op": 0, "t": "GUILD_CREATE", "s": 0, "d": {}})
+    assert seen(driver)[-1] == ("GUILD_CREATE", None, 0)
