@@ -338,7 +338,7 @@ def test_waiting_queries_are_bounded_in_bytes_and_small_ones_have_room_beside_la
             query = {"type": "GuildMembers", "arguments": ["1"], "padding": "x" * 900_000}
             body = msgspec.json.encode(query)
             for number in range(100):
-                it.query(f"c{number}", body, expiration=b"2000")
+                it.query(f"c{number}", body, expiration=b"12000")
             await it.broker.until(lambda: len(it.broker.received) >= 45)
             codes = [await it.refused(f"c{number}") for number in range(55, 100)]
             assert codes == ["queue_full"] * 45
