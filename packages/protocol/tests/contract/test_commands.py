@@ -166,6 +166,13 @@ def test_a_deadline_is_the_expiration_in_milliseconds_or_the_default(
     assert deadline(expiration, 60.0) == seconds
 
 
+@pytest.mark.checklist("K14", "K15")
+@pytest.mark.parametrize("expiration", ["4233600000", b"4233600000", "60001", None, "soon", "9" * 30])
+def test_a_deadline_has_its_own_bound_whatever_is_asked_for(expiration: object) -> None:
+    assert deadline(expiration, 90.0, 60.0) == 60.0
+    assert deadline("100", 90.0, 60.0) == 0.1
+
+
 @given(st.integers(min_value=0, max_value=2**64 - 1))
 def test_an_id_is_an_integer_or_a_decimal_string(number: int) -> None:
     assert identifier(number) == identifier(str(number)) == identifier(str(number).encode()) == number
