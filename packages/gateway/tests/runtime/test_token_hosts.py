@@ -22,7 +22,7 @@ FOREIGN = ["wss://evil.example", "ws://resume.discord.test", "wss://discord.test
 
 @pytest.mark.checklist("K58")
 def test_a_host_that_gets_no_token_is_not_even_dialled() -> None:
-    async def scenario() -> tuple[str, int]:
+    async def scenario() -> tuple[str, int, list[str]]:
         dialled = 0
 
         def seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,11 +37,12 @@ def test_a_host_that_gets_no_token_is_not_even_dialled() -> None:
         )
         with pytest.raises(DialError) as caught:
             await dialer.dial(f"ws://127.0.0.1:{port}/?v=10", Handler(), resuming=True, failures=0)
-        return caught.value.reason, dialled
+        return caught.value.reason, dialled, dialer.notes()
 
-    reason, dialled = run(scenario())
+    reason, dialled, notes = run(scenario())
     assert "the token is not sent" in reason and "GATEWAY_HOSTS" in reason
     assert dialled == 0
+    assert notes == [reason]
 
 
 @pytest.mark.checklist("K58")

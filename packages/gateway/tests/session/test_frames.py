@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import zlib
 from typing import cast
 
@@ -218,3 +219,13 @@ def test_an_inflater_of_an_old_connection_cannot_read_a_new_one(compression: str
     assert fed(fresh(compression), [message]) == [b'{"op":10}']
     with pytest.raises(InflateError):
         old.feed(message, True)
+
+
+@pytest.mark.checklist("K18")
+@pytest.mark.parametrize("frame", [zstd.compress(b""), zstd.compress(b"x")], ids=["empty", "of a byte"])
+def test_zstd_frames_without_end_are_refused_before_they_cost_time(frame: bytes) -> None:
+    assert len(fed(fresh("zstd-stream"), [frame * 50])) <= 1
+    began = time.process_time()
+    with pytest.raises(InflateError, match="frames"):
+        fed(fresh("zstd-stream"), [frame * 500_000])
+    assert time.process_time() - began < 5

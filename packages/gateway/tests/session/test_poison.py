@@ -150,7 +150,9 @@ def test_a_replay_that_holds_hostile_messages_ends_in_a_live_session(
     while "LAST" not in driver.names() and driver.session() == "first":
         for message in messages:
             if driver.state() in (State.LIVE, State.RESUMING):
-                driver.raw(driver.wire.pack(message))
+                # A message that begins so is none that Discord's compressor has made.
+                torn = message[:1] in (b"t", b"\x00", b"(")
+                driver.raw(message if torn else driver.wire.pack(message))
         if driver.state() not in (State.LIVE, State.RESUMING):
             connections += 1
             # At most twice at each of the places that the hostile messages make.

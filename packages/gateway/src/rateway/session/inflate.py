@@ -17,6 +17,8 @@ __all__ = ["InflateError", "Inflater", "Plain", "Zlib", "Zstd", "make_inflater"]
 # The stub takes the class for an instance.
 ZlibError: type[Exception] = cast("Any", zlib_ng).error
 
+# zstd frames in one message. A stream of Discord's is one frame; each further one copies what is left of the message.
+MOST_FRAMES = 100
 # What a sync flush ends with; the end of a message in zlib-stream.
 SUFFIX = b"\x00\x00\xff\xff"
 
@@ -92,13 +94,17 @@ class Zstd:
         """The frame ended (a decompressor ends with its frame), or the bound was reached."""
         parts = [out]
         room = self._ask - len(out)
-        while room > 0 and self._stream.eof:
+        for _ in range(MOST_FRAMES):
+            if room <= 0 or not self._stream.eof:
+                break
             rest = self._stream.unused_data
             self._fresh()
             if not rest:
                 break
             parts.append(self._decompress(rest, room))
             room -= len(parts[-1])
+        else:
+            raise InflateError(f"more than {MOST_FRAMES} zstd frames in a message")
         if room <= 0:
             raise InflateError(f"a message inflates to more than {self._limit} bytes")
         return b"".join(parts) or None

@@ -66,6 +66,7 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         resumes_succeeded=shard.resumes_succeeded,
         identifies=shard.identifies,
         waiting_commands=conversation.waiting_commands,
+        ignored=conversation.ignored,
         session_s=now - shard.session_since,
         away_s=0.0 if shard.away_since is None else now - shard.away_since,
         bytes_in=conversation.bytes_in,

@@ -79,6 +79,7 @@ METRICS: tuple[Row, ...] = (
     _row("republished_total", "cluster", "Messages sent once more."),
     _row("oversize_total", "cluster", "Events larger than the broker takes: RATEWAY_OVERSIZE in their place."),
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
+    _row("ignored_total", "cluster", "Messages of Discord's without a numeric op, or with one that is not documented."),
     _row("unreadable_total", "cluster", "Dispatches that cannot be forwarded: RATEWAY_UNREADABLE in their place."),
     _row("unrouted_names", "cluster", "Event names that no queue is bound for."),
     _row("unrouted_total", "cluster", "Messages that came back for want of a queue; a sample of them."),
@@ -259,6 +260,7 @@ def _shards(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_resumes_succeeded_total", cluster, sum(shard.resumes_succeeded for shard in shards))
         say("rateway_identifies_total", cluster, sum(shard.identifies for shard in shards))
         say("rateway_commands_waiting", cluster, sum(shard.waiting_commands for shard in shards))
+        say("rateway_ignored_total", cluster, sum(shard.ignored for shard in shards))
         wire = sum(shard.bytes_in for shard in shards)
         inflated = sum(shard.bytes_inflated for shard in shards)
         say("rateway_discord_bytes_total", cluster, wire, "wire")

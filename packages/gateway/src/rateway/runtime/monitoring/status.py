@@ -29,6 +29,8 @@ class ShardStatus(msgspec.Struct, frozen=True):
     resumes_succeeded: int
     identifies: int
     waiting_commands: int
+    ignored: int = 0
+    """Messages that were read and mean nothing: no numeric op, or one that nobody documented."""
     away_s: float = 0.0
     """How long it has not been live; 0 while it is."""
     session_s: float = 0.0

@@ -46,6 +46,9 @@ AWAY_S = 2.0
 MOST_HOSTS = 64
 # Held hosts that the status names one by one.
 MOST_NOTES = 5
+# Addresses without a token that are told, and characters of each.
+MOST_FOREIGN = 20
+LONGEST_SHOWN = 200
 
 Reason = Literal["429", "403", "5xx", "silent", "unreachable", "refused"]
 
@@ -90,13 +93,24 @@ class Dialer:
         hold it as well."""
         self.failures: Counter[str] = Counter()
         """Dials that failed, by reason: ``429``, ``403``, ``5xx``, ``refused`` (another status), ``silent``,
-        ``unreachable``."""
+        ``unreachable``, ``foreign`` (the token must not go there)."""
         self._headers = {"User-Agent": user_agent}
         self._max_message_bytes = max_message_bytes
         self._make_ssl_context = ssl_context
         self._token_hosts = token_hosts
+        # What was said of addresses that get no token.
+        self._foreign: list[str] = []
         self._ssl_context: ssl.SSLContext | None = None
         self._hosts: dict[str, Hold] = {}
+
+    def _foreign_address(self, url: str, fault: str) -> DialError:
+        """Nothing is dialled where the token must not go: counted, and said once for each address."""
+        self.failures["foreign"] += 1
+        reason = f"the token is not sent to {ascii(url.partition('?')[0][:LONGEST_SHOWN])[1:-1]}: {fault}"
+        if reason not in self._foreign and len(self._foreign) < MOST_FOREIGN:
+            self._foreign.append(reason)
+            log.error("%s", reason, extra={"action": "dial_refused"})
+        return DialError(reason)
 
     def refusal(self, host: str) -> str:
         """Why no shard of this machine may dial *host* now; empty when they may."""
@@ -114,7 +128,7 @@ class Dialer:
             f"{hold.name} answers connections with HTTP {hold.status}: it is not dialled for "
             f"{hold.held_until - now:.0f} s"
             for hold in held[:MOST_NOTES]
-        ]
+        ] + self._foreign[:MOST_NOTES]
 
     async def dial(
         self,
@@ -134,7 +148,7 @@ class Dialer:
         """
         fault = self._token_hosts.fault(url) if self._token_hosts is not None else ""
         if fault:
-            raise DialError(f"the token is not sent to {url.partition('?')[0]}: {fault}")
+            raise self._foreign_address(url, fault)
         hurry = FIRST_RESUME_TIMEOUT_S * 2 ** min(failures, 4)
         host = self._host(url)
         beside = self._host(other) if other is not None else None

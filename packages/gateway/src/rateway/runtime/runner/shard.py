@@ -52,6 +52,10 @@ log = logging.getLogger(__name__)
 CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FATAL})
 
 
+# Close codes that are counted each by itself; Discord and RFC 6455 have some thirty. What else comes is counted
+# together.
+MOST_CODES = 50
+OTHER_CODE = 0
 # Kinds of exceptions that are logged in full; more are not worth their lines.
 MOST_FAILURES = 50
 
@@ -143,9 +147,11 @@ class _Line(FastPath):
             return
         shard.line = None
         shard.last_close = (code, reason)
+        if code not in shard.closes and len(shard.closes) >= MOST_CODES:
+            code = OTHER_CODE
         shard.closes[code] = shard.closes.get(code, 0) + 1
         unreadable = self.socket.refusal if self.socket is not None else ""
-        shard.conversation.closed(code, shard.clock(), unreadable=unreadable)
+        shard.conversation.closed(shard.last_close[0], shard.clock(), unreadable=unreadable)
         shard.carry_out()
 
     def failed(self, error: Exception) -> None:
