@@ -19,12 +19,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from rateway_simulator.world.mix import DEFAULT_MIX
 
 from tests.world.libraries import Library
 from tests.world.toolchains import CACHE, ROOT
 
 # More than the 1,000 members of one chunk, so that a request is answered by two.
 MEMBERS: Final = 1_500
+# Every kind of event about as often as every other. The bot stays in its guilds, and users ask only what this
+# module counts.
+MIX: Final = dict.fromkeys(DEFAULT_MIX, 1.0) | {
+    "MESSAGE_CREATE": 15.0,
+    "GUILD_DELETE": 0.0,
+    "INTERACTION_CREATE": 0.0,
+}
+# Some thirty of each of the eighty kinds.
+EVENTS: Final = 2_500
+EVENTS_A_SECOND: Final = 500
 # Events a second while faults happen: a resume has something to replay.
 RATE: Final = 20
 # Each step's patience. A JVM's start, Discord's 5 s between identifies and a library's own pause fit well.
@@ -137,10 +148,7 @@ async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
         *("--guilds", "3"),
         *("--members", "30"),
         *("--largest-guild", str(MEMBERS)),
-        # The bot stays in its guilds.
-        *("--mix", "GUILD_DELETE=0"),
-        # Users ask only what this module counts.
-        *("--mix", "INTERACTION_CREATE=0"),
+        *(word for event, weight in MIX.items() for word in ("--mix", f"{event}={weight:g}")),
         *("--resume-hosts", "1"),
         *("--heartbeat-ms", str(HEARTBEAT_MS)),
         *(["--tls"] if library.tls else []),
@@ -201,14 +209,12 @@ async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id
 class Journey:
     """The steps of one library."""
 
-    def __init__(
-        self, library: Library, discord: Discord, bot: Bot, outcome: Outcome, guild: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, library: Library, discord: Discord, bot: Bot, outcome: Outcome, guild_id: str) -> None:
         self._silent_resumes = library.silent_resumes
         self._discord = discord
         self._bot = bot
         self._outcome = outcome
-        self._guild = guild
+        self._guild_id = guild_id
 
     async def _until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
         """Wait for a condition. Raises Stuck."""
@@ -245,19 +251,41 @@ class Journey:
         steps["members"] = "yes"
         await self._command("hello")
         steps["command"] = "yes"
+        steps["events"] = await self._events()
         await self._discord.post("rate", {"rate": RATE})
         for name, fault in FAULTS.items():
             steps[name] = await self._fault(name, fault)
 
+    async def _events(self) -> str:
+        """Every kind of event passes, and the connection lives: what a library cannot read ends it in some."""
+        since = len(await self._discord.get("journal"))
+        before = (await self._discord.get("ledger"))["events"]
+        await self._discord.post("rate", {"rate": EVENTS_A_SECOND})
+
+        async def sent() -> bool:
+            return bool((await self._discord.get("ledger"))["events"] >= before + EVENTS)
+
+        await self._until("events", sent)
+        await self._discord.post("rate", {"rate": 0})
+        # Answered after all of them.
+        await self._command("after events")
+        happened = (await self._discord.get("journal"))[since:]
+        if happened:
+            raise Stuck(f"events: {[entry['what'] for entry in happened]} without a fault")
+        return "yes"
+
     async def _command(self, text: str) -> None:
         """A user uses the bot's command; the bot's answer has to stand in the world."""
-        where = {"channel_id": self._guild["channel_id"], "name": "ping", "options": {"text": text}}
-        await self._discord.post(f"users/{self._guild['members'][0]}/commands", where)
+        guild_id = self._guild_id
+        # Channels and members come and go with the events.
+        guild = next(each for each in await self._discord.get("guilds") if each["id"] == guild_id)
+        where = {"channel_id": guild["channel_id"], "name": "ping", "options": {"text": text}}
+        await self._discord.post(f"users/{guild['members'][0]}/commands", where)
 
         async def answered() -> bool:
             if not self._bot.saw("answered", text=text):
                 return False
-            messages = (await self._discord.get(f"world?kinds=message&guilds={self._guild['id']}"))["message"]
+            messages = (await self._discord.get(f"world?kinds=message&guilds={guild_id}"))["message"]
             return any(message["content"] == f"pong {text}" for message in messages.values())
 
         await self._until(f"the command with {text!r}", answered)
@@ -299,10 +327,10 @@ async def travel(library: Library, folder: Path) -> Outcome:
     logs.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     async with discord(library, logs) as server:
-        guild = max(await server.get("guilds"), key=lambda each: each["member_count"])
+        guild_id = max(await server.get("guilds"), key=lambda each: int(each["member_count"]))["id"]
         try:
-            async with bot(library, folder, server.ready, guild["id"]) as running:
-                await Journey(library, server, running, outcome, guild).walk()
+            async with bot(library, folder, server.ready, guild_id) as running:
+                await Journey(library, server, running, outcome, guild_id).walk()
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
         # After the bot's end: how it goes is judged as well.

@@ -15,8 +15,8 @@ from tests.world.toolchains import ROOT
 PAGE: Final = ROOT / "docs/simulator.md"
 BEGIN: Final = "<!-- libraries: written by `make test-world` -->"
 END: Final = "<!-- end of libraries -->"
-STEPS: Final = ("connects", "members", "command", *FAULTS)
-TITLES: Final = ("connects", "op 8", "slash command", *FAULTS)
+STEPS: Final = ("connects", "members", "command", "events", *FAULTS)
+TITLES: Final = ("connects", "op 8", "slash command", "all events", *FAULTS)
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -250,3 +250,17 @@ def test_presences_have_all_kinds_of_activities() -> None:
 def test_sound_ids_are_snowflakes_or_small_integers() -> None:
     kinds = {type(d["sound_id"]) for d in seen()["VOICE_CHANNEL_EFFECT_SEND"] if "sound_id" in d}
     assert kinds == {int, str}
+
+
+@pytest.mark.checklist("K47")
+def test_an_effects_emoji_says_whether_it_is_animated_and_only_voice_channels_have_a_status() -> None:
+    # py-cord reads both without a default, and ends its bot where they are not as Discord sends them.
+    effects = seen()["VOICE_CHANNEL_EFFECT_SEND"]
+    assert {d["emoji"]["animated"] for d in effects} == {False}
+    world = World(
+        WorldOptions(guilds=12, mix=dict.fromkeys(DEFAULT_MIX, 0.0) | {"VOICE_CHANNEL_STATUS_UPDATE": 1})
+    )
+    source = random.Random(3)
+    told = {world.step(source).d["id"] for _ in range(200)}
+    kinds = {key: d["type"] for key, d in world.state(["channel"])["channel"].items()}
+    assert told and {kinds[channel_id] for channel_id in told} == {2}

@@ -3,7 +3,7 @@ import { Client, Events, GatewayIntentBits, SlashCommandBuilder } from "discord.
 
 const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 const client = new Client({
-  intents: [GatewayIntentBits.Guilds, GatewayIntentBits.GuildMembers],
+  intents: Object.values(GatewayIntentBits).filter(Number.isInteger),
   // discord.js adds the version itself.
   rest: { api: process.env.BOT_API.replace(/\/v10$/, "") },
 });

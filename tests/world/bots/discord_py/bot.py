@@ -19,8 +19,7 @@ def say(saw: str, **more: object) -> None:
 
 class Bot(discord.Client):
     def __init__(self) -> None:
-        intents = discord.Intents.default()
-        intents.members = True
+        intents = discord.Intents.all()
         super().__init__(intents=intents, chunk_guilds_at_startup=False)
         self.tree = app_commands.CommandTree(self)
         self.asked = False

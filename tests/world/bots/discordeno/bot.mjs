@@ -5,7 +5,7 @@ const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 let asked = false;
 const bot = createBot({
   token: process.env.BOT_TOKEN,
-  intents: Intents.Guilds | Intents.GuildMembers,
+  intents: Object.values(Intents).filter(Number.isInteger).reduce((all, each) => all | each),
   // What it calls a proxy gets the token as it is given here, and paths with the version.
   rest: { proxy: { baseUrl: process.env.BOT_API.replace(/\/v10$/, ""), authorization: `Bot ${process.env.BOT_TOKEN}` } },
   gateway: { cache: { requestMembers: { enabled: true } } },

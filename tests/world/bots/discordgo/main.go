@@ -39,7 +39,7 @@ func main() {
 	}
 	session, err := discordgo.New("Bot " + os.Getenv("BOT_TOKEN"))
 	check(err)
-	session.Identify.Intents = discordgo.IntentsGuilds | discordgo.IntentsGuildMembers
+	session.Identify.Intents = discordgo.IntentsAll | discordgo.IntentMessageContent
 	asked, members := false, 0
 	session.AddHandler(func(s *discordgo.Session, ready *discordgo.Ready) {
 		say("ready", nil)

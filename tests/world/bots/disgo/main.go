@@ -41,7 +41,7 @@ func main() {
 		bot.WithRestClientConfigOpts(rest.WithURL(os.Getenv("BOT_API"))),
 		bot.WithGatewayConfigOpts(
 			gateway.WithURL(os.Getenv("BOT_GATEWAY")),
-			gateway.WithIntents(gateway.IntentGuilds, gateway.IntentGuildMembers),
+			gateway.WithIntents(gateway.IntentsAll),
 		),
 		bot.WithEventListenerFunc(func(event *events.Ready) {
 			say("ready", nil)

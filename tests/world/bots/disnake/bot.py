@@ -9,8 +9,7 @@ from disnake.ext import commands
 
 disnake.http.Route.BASE = os.environ["BOT_API"]
 
-intents = disnake.Intents.default()
-intents.members = True
+intents = disnake.Intents.all()
 bot = commands.InteractionBot(intents=intents, chunk_guilds_at_startup=False)
 asked = False
 

@@ -7,7 +7,7 @@ const address = new URL(process.env.BOT_API);
 const agent = new Agent({ keepAlive: true });
 agent.defaultPort = Number(address.port);
 const client = new Client(`Bot ${process.env.BOT_TOKEN}`, {
-  intents: ["guilds", "guildMembers"],
+  intents: ["all"],
   rest: { domain: address.hostname, baseURL: address.pathname, agent },
 });
 

@@ -8,7 +8,7 @@ import hikari
 bot = hikari.GatewayBot(
     os.environ["BOT_TOKEN"],
     rest_url=os.environ["BOT_API"],
-    intents=hikari.Intents.ALL_UNPRIVILEGED | hikari.Intents.GUILD_MEMBERS,
+    intents=hikari.Intents.ALL,
     # Members come by the request below alone: a second one within 30 s would break a rule of Discord.
     auto_chunk_members=False,
     banner=None,

@@ -9,8 +9,7 @@ from nextcord.ext import commands
 
 nextcord.http.Route.BASE = os.environ["BOT_API"]
 
-intents = nextcord.Intents.default()
-intents.members = True
+intents = nextcord.Intents.all()
 bot = commands.Bot(intents=intents, chunk_guilds_at_startup=False)
 asked = False
 

@@ -4,7 +4,7 @@ import { ApplicationCommandOptionTypes, ApplicationCommandTypes, Client } from "
 const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 const client = new Client({
   auth: `Bot ${process.env.BOT_TOKEN}`,
-  gateway: { intents: ["GUILDS", "GUILD_MEMBERS"] },
+  gateway: { intents: ["ALL"] },
   rest: { baseURL: process.env.BOT_API },
 });
 

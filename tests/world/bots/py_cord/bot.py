@@ -8,8 +8,7 @@ import discord.http
 
 discord.http.Route.API_BASE_URL = os.environ["BOT_API"]
 
-intents = discord.Intents.default()
-intents.members = True
+intents = discord.Intents.all()
 bot = discord.Bot(intents=intents, chunk_guilds_at_startup=False)
 asked = False
 

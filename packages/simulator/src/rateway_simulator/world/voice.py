@@ -137,7 +137,8 @@ def _effect_send(world: World, guild: Guild, chance: Chance) -> None:
         bits = bits_of(chance)
         d: Json = {"channel_id": channel_id, "guild_id": guild.id, "user_id": min(people)}
         d |= {
-            "emoji": {"id": None, "name": payloads.UNICODE[bits % 8]},
+            # py-cord reads `animated` of every emoji.
+            "emoji": {"id": None, "name": payloads.UNICODE[bits % 8], "animated": False},
             "animation_type": bits & 1,
             "animation_id": 3,
         }
@@ -150,7 +151,8 @@ def _effect_send(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _status_update(world: World, guild: Guild, chance: Chance) -> None:
-    channels = _voice_channels(guild)
+    # A stage says what it is about by its instance's topic: libraries know no status of it.
+    channels = [key for key, d in guild.channels.items() if d["type"] == VOICE]
     if channels:
         bits = bits_of(chance)
         status = None if bits & 3 == 0 else f"playing round {bits % 100}"

@@ -55,7 +55,7 @@ async fn main() {
     Command::set_global_commands(&http, vec![command]).await.expect("commands");
     let guild = GuildId::new(var("BOT_GUILD").expect("BOT_GUILD").parse().expect("a snowflake"));
     let bot = Bot { guild, asked: AtomicBool::new(false), members: AtomicUsize::new(0) };
-    let intents = GatewayIntents::GUILDS | GatewayIntents::GUILD_MEMBERS;
+    let intents = GatewayIntents::all();
     let mut client = ClientBuilder::new_with_http(http, intents).event_handler(bot).await.expect("a client");
     client.start().await.expect("a gateway");
 }

@@ -23,8 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }))?;
     commands.create_global_command().chat_input("ping", "Pong?").command_options(&[option]).await?;
     let guild = Id::new(var("BOT_GUILD")?.parse()?);
-    let intents = Intents::GUILDS | Intents::GUILD_MEMBERS;
-    let config = ConfigBuilder::new(token, intents).proxy_url(var("BOT_GATEWAY")?).build();
+    let config = ConfigBuilder::new(token, Intents::all()).proxy_url(var("BOT_GATEWAY")?).build();
     let mut shard = Shard::with_config(ShardId::ONE, config);
     let (mut asked, mut members) = (false, 0);
     while let Some(event) = shard.next_event(EventTypeFlags::all()).await {

@@ -1,3 +1,4 @@
+import java.util.EnumSet;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 import net.dv8tion.jda.api.JDA;
@@ -52,8 +53,8 @@ public final class Bot extends ListenerAdapter {
 
     public static void main(String[] arguments) {
         String gateway = System.getenv("BOT_GATEWAY");
-        JDA jda = JDABuilder.createLight(System.getenv("BOT_TOKEN"), GatewayIntent.GUILD_MEMBERS)
-            .setMemberCachePolicy(MemberCachePolicy.NONE)
+        JDA jda = JDABuilder.createDefault(System.getenv("BOT_TOKEN"), EnumSet.allOf(GatewayIntent.class))
+            .setMemberCachePolicy(MemberCachePolicy.ALL)
             .setRestConfig(new RestConfig().setBaseUrl(System.getenv("BOT_API") + "/"))
             // The builder's base URL is for REST alone.
             .setSessionController(new ConcurrentSessionController() {
