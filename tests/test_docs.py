@@ -7,13 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
+from rateway.cache.pages import PAGE_ITEMS
 from rateway.cli import COMMANDS
 from rateway.config.table import ROWS
+from rateway.runtime.monitoring.status import PHASES
+from rateway.runtime.runner.runner import HELLO_TIMEOUT_S, OPEN_AGAIN_S
+from rateway.session.actions import State
+from rateway.session.timers import LONGEST_HELLO
 from rateway_protocol.contract.errors import ErrorCode
 from rateway_protocol.contract.messages import OWN_KEYS
 from rateway_protocol.contract.queries import QUERY_TYPES
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/README.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]*))?\)|\]\(#([^)]+)\)")
 
@@ -74,3 +80,27 @@ def test_no_source_refers_to_a_document_that_is_not_there() -> None:
             if not (ROOT / name).exists():
                 missing.add(name)
     assert missing == set()
+
+
+def said(page: str, pattern: str) -> tuple[str, ...]:
+    """What a page says at the one place that has these words."""
+    (found,) = re.findall(pattern, (DOCS / page).read_text())
+    return found if isinstance(found, tuple) else (found,)
+
+
+@pytest.mark.checklist("K68")
+def test_numbers_and_words_in_the_documents_are_those_of_the_code() -> None:
+    assert said("session.md", r"Hello has (\d+) seconds") == (f"{HELLO_TIMEOUT_S:g}",)
+    assert said("session.md", r"doubled with each one missed, up to (a minute)") and LONGEST_HELLO == 60
+    assert PAGE_ITEMS == 8 and set(re.findall(r"(\w+) objects", (DOCS / "cache.md").read_text())) >= {"eight"}
+    assert "sixteen objects" not in (DOCS / "cache.md").read_text()
+    states = said("operating.md", r"`state` is (`.*?);")[0]
+    assert re.findall(r"`(\w+)`", states) == list(PHASES)
+    assert said("operating.md", r"the store is tried again every (\d+) seconds") == (f"{OPEN_AGAIN_S:g}",)
+
+
+@pytest.mark.checklist("K68")
+def test_the_states_of_shards_in_the_documents_are_those_of_the_code() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    line = text[text.index("- `state` of `rateway_shards`:") :].split("\n- ")[0]
+    assert set(re.findall(r"`(\w+)`", line)) - {"state", "rateway_shards"} == {state.value for state in State}

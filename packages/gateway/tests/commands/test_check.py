@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ from rateway.commands import check
 from rateway.commands.plan import Plan
 from rateway.config import load
 from rateway.runtime.startup import Identity
+from rateway.transports.amqp.connection import BrokerTrouble, connect
+from rateway.transports.amqp.uri import parse
 from rateway.transports.state import FatalRecord, StateDir
+from rateway_simulator import certificate
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 
 from tests.aio import run
+from tests.e2e.harness import stage
 from tests.rabbitmq import Broker
 
 
@@ -201,3 +207,90 @@ def test_looking_at_a_broker_that_closes_midway_is_told(tmp_path: Path) -> None:
 
     plan = run(scenario())
     assert [problem.where for problem in plan.problems] == ["broker"]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A mistake in the broker's address, and what is said of it."""
+
+    change: Callable[[str, Broker], str]
+    what: str
+    do: str
+
+
+def other_port(uri: str, broker: Broker) -> str:
+    assert broker.node.ports.management is not None
+    return uri.replace(f":{broker.port}/", f":{broker.node.ports.management}/")
+
+
+WRONG_ADDRESSES = {
+    "password": Wrong(
+        lambda uri, _: uri.replace("guest:guest@", "guest:never-show@"),
+        "ACCESS_REFUSED",
+        "the password is wrong",
+    ),
+    "user": Wrong(
+        lambda uri, _: uri.replace("guest:guest@", "nobody:guest@"), "ACCESS_REFUSED", "the password is wrong"
+    ),
+    "virtual host": Wrong(lambda uri, _: f"{uri}-none", "not found", "rabbitmqctl add_vhost"),
+    "another's virtual host": Wrong(
+        lambda uri, _: uri.replace("guest:guest@", "stranger:pw@"), "refused for user", "set_permissions"
+    ),
+    "the port of the management": Wrong(other_port, "HTTP is spoken there", "usually 5672"),
+    "TLS at the plain port": Wrong(
+        lambda uri, _: uri.replace("amqp://", "amqps://"), "no TLS is spoken there", "5671"
+    ),
+    "a closed port": Wrong(
+        lambda uri, broker: uri.replace(f":{broker.port}/", ":1/"),
+        "cannot be reached",
+        "whether the broker runs",
+    ),
+}
+
+
+@pytest.mark.checklist("K66")
+@pytest.mark.parametrize("kind", WRONG_ADDRESSES)
+def test_what_is_wrong_with_the_brokers_address_is_said(broker: Broker, tmp_path: Path, kind: str) -> None:
+    wrong = WRONG_ADDRESSES[kind]
+
+    async def scenario() -> Plan:
+        await broker.api("PUT", "users/stranger", {"password": "pw", "tags": ""})
+        return await checked(SimulatorOptions(), wrong.change(broker.uri, broker), tmp_path)
+
+    (problem,) = run(scenario()).problems
+    assert problem.where == "broker"
+    assert wrong.what in problem.what and wrong.do in problem.do, problem
+    assert "never-show" not in str(problem)
+    # The gateway's own attempt ends in the same words.
+    with pytest.raises(BrokerTrouble) as caught:
+        run(connect(parse(wrong.change(broker.uri, broker)), name="test"))
+    assert wrong.what in str(caught.value) and wrong.do in str(caught.value)
+
+
+@pytest.mark.checklist("K66")
+def test_a_plain_address_at_the_port_of_tls_is_said(tmp_path: Path) -> None:
+    async def scenario() -> Plan:
+        file, key = certificate.make(tmp_path, "127.0.0.1")
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        context = certificate.server_context(file, key)
+        server = await asyncio.start_server(handler, "127.0.0.1", 0, ssl=context)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            return await checked(SimulatorOptions(), f"amqp://127.0.0.1:{port}/", tmp_path / "state")
+
+    (problem,) = run(scenario()).problems
+    assert "write amqps://" in problem.do
+
+
+@pytest.mark.checklist("K66")
+def test_a_gateway_says_the_same_of_a_wrong_password(broker: Broker, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        uri = broker.uri.replace("guest:guest@", "guest:never-show@")
+        async with stage(tmp_path, broker, shards=1, guilds=1, amqp_uri=uri) as it:
+            line = await it.gateway.logged("the user or the password is wrong")
+            assert "ACCESS_REFUSED" in line and "never-show" not in line
+
+    run(scenario(), timeout=60)

@@ -194,9 +194,11 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
     shardless = [reason for reason in ready.reasons if not reason.shards]
     young = all(shard.state in STARTING and shard.identifies + shard.resumes_succeeded == 0 for shard in away)
     early = status.uptime_s < CONNECTS_WITHIN_S or not shardless
-    if status.state in ("starting", "stopping", "waiting") or (young and early):
-        words = {"stopping": "The gateway stops.", "waiting": "The gateway waits."}.get(
-            status.state, f"Starting: {far.live} of {far.total} shards are live."
+    if status.state in ("starting", "stopping") or (young and early):
+        words = (
+            "The gateway stops."
+            if status.state == "stopping"
+            else f"Starting: {far.live} of {far.total} shards are live."
         )
         return Verdict("starting", words, ready.reasons)
     lost = sum(len(reason.shards) for reason in ready.reasons)

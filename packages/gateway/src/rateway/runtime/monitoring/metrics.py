@@ -16,7 +16,7 @@ from typing import Literal
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+from rateway.runtime.monitoring.status import PHASES, ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rateway.session.actions import State
 from rateway_protocol.discord.events import DOCUMENTED
 
@@ -47,7 +47,7 @@ def _row(name: str, labels: str, text: str, kind: Kind | None = None) -> Row:
 METRICS: tuple[Row, ...] = (
     _row("build_info", "version python form", "Always 1; what runs, `compiled`, `partly compiled` or `plain Python`."),
     _row("up_seconds", "", "Seconds since this gateway started."),
-    _row("state", "state", "1 for the state that the gateway is in: starting, running, waiting, stopping."),
+    _row("state", "state", "1 for the state that the gateway is in: starting, running, stopping."),
     _row("ready", "", "1 while /health/ready says 200."),
     _row("http_turned_away_total", "seat", "HTTP requests that found no seat: `page`, or `probe` for health probes."),
     _row("layout_shards", "", "Shards of the bot, those of other gateways included."),
@@ -166,11 +166,10 @@ def _gateway(status: GatewayStatus, ready: bool) -> dict[str, list[Sample]]:
     from rateway.native.form import form
 
     budget = status.budget
-    states = ("starting", "running", "waiting", "stopping")
     return {
         "rateway_build_info": [((__version__, platform.python_version(), form()), 1)],
         "rateway_up_seconds": [((), status.uptime_s)],
-        "rateway_state": [((state,), float(state == status.state)) for state in states],
+        "rateway_state": [((state,), float(state == status.state)) for state in PHASES],
         "rateway_ready": [((), float(ready))],
         "rateway_layout_shards": [((), status.shard_count)],
         "rateway_identify_budget": [(("total",), budget.total), (("remaining",), budget.remaining)],

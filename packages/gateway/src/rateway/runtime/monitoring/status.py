@@ -6,7 +6,12 @@ seconds, ages count from now, sizes are bytes. The JSON form is documented in ``
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import msgspec
+
+Phase = Literal["starting", "running", "stopping"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
@@ -153,7 +158,7 @@ class BudgetStatus(msgspec.Struct, frozen=True):
 class GatewayStatus(msgspec.Struct, frozen=True):
     version: str
     state: str
-    """``starting``, ``running``, ``waiting`` (for the state folder, the broker or another gateway), ``stopping``."""
+    """One of :data:`PHASES`."""
     uptime_s: float
     shard_count: int
     clusters: list[ClusterStatus]

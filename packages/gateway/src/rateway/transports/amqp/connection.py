@@ -31,7 +31,7 @@ from rateway.transports.amqp.deliveries import (
     delivery_of,
     properties_of,
 )
-from rateway.transports.amqp.remedy import HTTP_SPOKEN, NO_GREETING, remedy
+from rateway.transports.amqp.remedy import HTTP_SPOKEN, NO_GREETING, TLS_SPOKEN, remedy
 from rateway.transports.amqp.uri import AmqpAddress
 
 __all__ = [
@@ -69,6 +69,8 @@ _FRAME_MAX: Final = 131_072
 _REFUSALS: Final = (403, 530)
 # Seconds, where the address names no other: RabbitMQ's default of 60 finds a dead machine after two minutes.
 HEARTBEAT_S: Final = 10
+# Seconds for what answers in some other protocol.
+_ASK_S: Final = 2.0
 # Looks at the connection in one heartbeat interval: the broker's silence is found between 15 and 16 of them later.
 _LOOKS: Final = 8
 _SILENT_LOOKS: Final = 2 * _LOOKS - 1
@@ -598,7 +600,8 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
         kind = type(error)
         strange = error.what == HTTP_SPOKEN or error.what.startswith("what the broker sent")
         silent = not address.tls and not connection.server and not strange
-        what = f"{where} refused us: {NO_GREETING if silent else error.what}"
+        spoken = await _what_is_spoken(address) if silent else error.what
+        what = f"{where} refused us: {spoken}"
     except asyncio.CancelledError:
         connection.abort("cancelled")
         raise
@@ -615,6 +618,24 @@ def _least(offered: int | None, wanted: int | None) -> int:
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value or "")
+
+
+async def _what_is_spoken(address: AmqpAddress) -> str:
+    """What a port speaks that closes a connection before a word of AMQP, asked in HTTP."""
+    try:
+        async with asyncio.timeout(_ASK_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            try:
+                writer.write(b"HEAD / HTTP/1.0\r\n\r\n")
+                answer = await reader.readexactly(len(b"HTTP/"))
+            finally:
+                writer.close()
+    except (OSError, EOFError, TimeoutError):
+        return NO_GREETING
+    if answer == b"HTTP/":
+        return HTTP_SPOKEN
+    # The head of an alert: RFC 8446, 5.1.
+    return TLS_SPOKEN if answer.startswith(b"\x15\x03") else NO_GREETING
 
 
 def _words(error: Exception) -> str:

@@ -7,9 +7,10 @@ from typing import Final
 
 from rateway.transports.amqp.uri import AmqpAddress
 
-__all__ = ["HTTP_SPOKEN", "NO_GREETING", "remedy"]
+__all__ = ["HTTP_SPOKEN", "NO_GREETING", "TLS_SPOKEN", "remedy"]
 
 HTTP_SPOKEN: Final = "HTTP is spoken there"
+TLS_SPOKEN: Final = "TLS is spoken there"
 # RabbitMQ closes a plain connection to its port of TLS before a word of AMQP.
 NO_GREETING: Final = "the connection ended before a greeting"
 
@@ -28,6 +29,7 @@ _REMEDIES: Final = (
     ),
     ("vhost .*is down", "the virtual host {vhost} is down: it comes back with its node"),
     (HTTP_SPOKEN, "the port is wrong: AMQP has its own, usually 5672, or 5671 with amqps://"),
+    (f"us: {TLS_SPOKEN}", "write amqps:// for this port, or take the plain one, usually 5672"),
     (NO_GREETING, "if this is the port of TLS, write amqps:// (the plain one is usually 5672)"),
     ("no TLS is spoken there", "the port of TLS is usually 5671; for the plain port, usually 5672, write amqp://"),
     ("certificate that is not trusted", "name the authority's file with cacertfile= in AMQP_URI"),
