@@ -208,6 +208,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(done)
         return future
 
+    async def shutdown_default_executor(self, *timeout: float) -> None:
+        # From 3.12 on this has a timer of five minutes, which is not to be jumped over: threads are waited for.
+        self.threads += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self.threads -= 1
+
     def _run_once(self) -> None:
         self.turns += 1
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
