@@ -45,6 +45,26 @@ KINDS: Mapping[str, Kind] = {
     "corrupt": _kind("Sends a frame that cannot be decompressed or decoded."),
     "slow": _kind("Sends at most `bytes` a second, for `seconds` or for ever (0).", "bytes seconds"),
     "forget": _kind("Forgets the sessions: their connections are cut and a resume is refused with op 9."),
+    "deaf": _kind("Their sessions live and get no events any more; a new session does."),
+    # Identifying
+    "op9_identify": _kind(
+        "Answers every IDENTIFY with op 9, for `seconds` or `count` times.",
+        "seconds count",
+        on_connections=False,
+    ),
+    "no_ready": _kind(
+        "IDENTIFYs get no READY, for `seconds` or `count` times.", "seconds count", on_connections=False
+    ),
+    "no_guilds": _kind(
+        "New sessions get their guilds' events and no GUILD_CREATE, for `seconds` or `count` times.",
+        "seconds count",
+        on_connections=False,
+    ),
+    "most_guilds": _kind(
+        "An IDENTIFY for a shard with more than `value` guilds is closed with 4011.",
+        "value",
+        on_connections=False,
+    ),
     # Dialling
     "dead_host": _kind("Nobody listens on `host` for `seconds`.", "host seconds", on_connections=False),
     "refusing_host": _kind(
@@ -170,7 +190,7 @@ def _check(fault: Fault) -> None:
         raise FaultError(f"fault rest: status={fault.status} is neither 0 nor in 400 to 599")
     if fault.kind == "slow" and fault.bytes < 1:
         raise FaultError("fault slow: bytes is a positive number of bytes a second")
-    if fault.kind in ("shards", "concurrency") and fault.value < 1:
+    if fault.kind in ("shards", "concurrency", "most_guilds") and fault.value < 1:
         raise FaultError(f"fault {fault.kind}: value is at least 1")
 
 

@@ -94,6 +94,9 @@ class Injector:
                 connection.silence(fault.seconds)
             case "corrupt":
                 connection.corrupt()
+            case "deaf":
+                if connection.session is not None:
+                    connection.session.deaf = True
             case "slow":
                 connection.slow(fault.bytes, fault.seconds)
 
@@ -144,6 +147,10 @@ class Injector:
                 upgrades.until, upgrades.count = until, fault.count
             case "no_hello" | "op7_hello":
                 upgrades.hello, upgrades.hello_until, upgrades.hello_count = fault.kind, until, fault.count
+            case "op9_identify" | "no_ready" | "no_guilds":
+                gateway.identify_faults[fault.kind] = (until, fault.count)
+            case "most_guilds":
+                gateway.most_guilds = fault.value
             case "rest":
                 self._manners.outage(fault.status, fault.retry_after, until)
             case "shards":

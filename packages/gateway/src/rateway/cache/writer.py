@@ -48,6 +48,10 @@ class CacheWriter(View):
         self.seq = 0
         self.wall_ms = 0
         self.left_out: list[str] = []
+        self.unknown_guilds: dict[int, int] = {}
+        """Per shard: how many events were about guilds that have not come."""
+        # Per shard: the sequence of the last of them.
+        self._met_unknown: dict[int, int] = {}
         self._stamp = _read_int(storage.get(Table.META, b"stamp"))
         self._next_number = _read_int(storage.get(Table.META, b"number")) or 1
         me = self.current_user()
@@ -92,9 +96,16 @@ class CacheWriter(View):
         if number is None:
             row = self.guild_row(guild_id)
             if row is None or not row.number:
+                self._meet_unknown()
                 return None
             number = self.numbers[guild_id] = row.number
         return number
+
+    def _meet_unknown(self) -> None:
+        """Count the event that is being taken in, once, as one of a guild that has not come."""
+        if self.seq != self._met_unknown.get(self.shard_id):
+            self._met_unknown[self.shard_id] = self.seq
+            self.unknown_guilds[self.shard_id] = self.unknown_guilds.get(self.shard_id, 0) + 1
 
     def guild_of(self, number: int) -> tuple[int, int] | None:
         known = self._places.get(number)

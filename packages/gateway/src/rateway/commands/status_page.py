@@ -138,7 +138,7 @@ def _count(number: int) -> str:
 
 def _shards(shards: list[ShardStatus]) -> Table:
     table = Table(title="shards", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("shard", "cluster", "state", "since", "seq", "settled", "latency"):
+    for name in ("shard", "cluster", "state", "since", "seq", "settled", "event", "latency"):
         table.add_column(name, no_wrap=True)
     table.add_column("why, and the last close", overflow="fold")
     for shard in shards:
@@ -152,6 +152,7 @@ def _shards(shards: list[ShardStatus]) -> Table:
             _span(shard.since_s),
             str(shard.received),
             str(shard.settled),
+            "–" if shard.dispatch_s is None else f"{_span(shard.dispatch_s)} ago",
             _milliseconds(shard.latency_ms),
             _text("; ".join(filter(None, (shard.why, shard.last_close)))),
         )

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from rateway.runtime.monitoring.status import GatewayStatus, ShardStatus
@@ -22,7 +22,15 @@ FILL_EVERY_S = 10.0
 # A session that dispatches nothing but interactions for so long is one that Discord has half forgotten.
 QUIET_AFTER_LOOKS = 60
 
-__all__ = ["Maintenance", "Renewal", "quiet_shards"]
+# A live shard without an event for so long is named, if most others had one within the last minute.
+QUIET_S = 600.0
+LIVELY_S = 60.0
+# A guild that was left a moment ago may still be named by a few events.
+UNKNOWN_GUILD_EVENTS = 10
+# Shards that a note names one by one.
+MOST_NAMED = 20
+
+__all__ = ["Maintenance", "Renewal", "quiet_shards", "sick_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,33 @@ def quiet_shards(before: Look, now: Look) -> list[int]:
         if received - was[2] <= interactions:
             quiet.append(shard_id)
     return quiet
+
+
+def sick_notes(shards: Sequence[ShardStatus]) -> list[str]:
+    """What a person should know of sessions that are alive and do not get what they should."""
+    live = [shard for shard in shards if shard.state == "live"]
+    lively = [shard for shard in live if shard.dispatch_s is not None and shard.dispatch_s <= LIVELY_S]
+    quiet = [shard for shard in live if shard.dispatch_s is not None and shard.dispatch_s >= QUIET_S]
+    unknown = [shard for shard in live if shard.unknown_guild_events >= UNKNOWN_GUILD_EVENTS]
+    renew = "`rateway restart-shard N --new-session` renews the session of one, for one identify"
+    notes = []
+    if quiet and 2 * len(lively) >= len(live):
+        longest = max(shard.dispatch_s or 0.0 for shard in quiet)
+        notes.append(
+            f"{len(quiet)} shards are live and have had no event for up to {longest / 60:.0f} min, while others have: "
+            f"{_named(quiet)}. {renew}"
+        )
+    if unknown:
+        count = sum(shard.unknown_guild_events for shard in unknown)
+        notes.append(
+            f"{count} events were about guilds that never came, on the shards {_named(unknown)}. {renew}"
+        )
+    return notes
+
+
+def _named(shards: Sequence[ShardStatus]) -> str:
+    names = ", ".join(str(shard.shard) for shard in shards[:MOST_NAMED])
+    return names + (" …" if len(shards) > MOST_NAMED else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +165,7 @@ class Maintenance:
         if new:
             log.warning(
                 "%d shards have dispatched nothing but interactions for an hour: %s. If the bot's servers are not that "
-                "quiet, `rateway restart-shard N` gets the shard a new connection",
+                "quiet, `rateway restart-shard N --new-session` gets the shard a new session, for one identify",
                 len(new),
                 ", ".join(map(str, new[:20])) + (" …" if len(new) > 20 else ""),
                 extra={"action": "quiet"},

@@ -106,6 +106,9 @@ class Gateway:
         )
         self.chance = random.Random(options.seed)
         self.upgrades = Upgrades()
+        self.most_guilds = options.max_guilds_per_shard
+        # Fault of identifying → until when, and how many identifies it still hits (0: no limit).
+        self.identify_faults: dict[str, tuple[float, int]] = {}
         self.sessions: dict[str, Session] = {}
         self.connections: set[Connection] = set()
         self.fatal: dict[tuple[str, int, int, int], int] = {}
@@ -309,6 +312,15 @@ class Gateway:
         """The guilds of one shard."""
         return [guild_id for guild_id in self.world.guild_ids if shard_of(guild_id, count) == shard]
 
+    def meets(self, fault: str) -> bool:
+        """Whether this identify, or the session that it begins, meets that fault."""
+        until, count = self.identify_faults.get(fault, (0.0, 0))
+        if self.loop.time() >= until or count == 1:
+            self.identify_faults.pop(fault, None)
+        elif count:
+            self.identify_faults[fault] = (until, count - 1)
+        return self.loop.time() < until
+
     def begin(self, connection: Connection, d: Json, place: tuple[int, int]) -> None:
         """A granted identify: READY, now or after the delay that is set."""
         if self.options.ready_delay:
@@ -342,7 +354,7 @@ class Gateway:
         self.know(session)
         connection.compress_payloads = d.get("compress") is True
         self._attach(session, connection)
-        if session.intents & 1:
+        if session.intents & 1 and not self.meets("no_guilds"):
             session.pending = dict.fromkeys(guilds)
         self.ledger.note("ready", shard, session.id)
         self.reply(session, "READY", self._ready_data(session, guilds, connection.query.version))
@@ -494,6 +506,8 @@ class Gateway:
 
     def deliver(self, session: Session, name: str, data: bytes) -> None:
         """Number an event, keep it, and send it if the session has a connection."""
+        if session.deaf and name not in ("READY", "RESUMED"):
+            return
         name_bytes = self._names.get(name)
         if name_bytes is None:
             name_bytes = self._names[name] = name.encode()

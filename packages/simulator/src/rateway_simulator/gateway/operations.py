@@ -125,9 +125,12 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
             connection, "identify-concurrency", f"{since:.3f} s after the last one of bucket {bucket}"
         )
         gateway.refuse_identify(connection)
+    elif gateway.meets("op9_identify"):
+        connection.send(gateway.invalid_session(resumable=False))
     else:
         connection.authenticated = True
-        gateway.begin(connection, d, (shard, count))
+        if not gateway.meets("no_ready"):
+            gateway.begin(connection, d, (shard, count))
 
 
 def _fatal_verdict(
@@ -148,7 +151,7 @@ def _fatal_verdict(
     if disallowed:
         return "disallowed-intents", ", ".join(discord_intents.names(disallowed)), 4014
     guilds = len(gateway.guilds_of(shard, count))
-    if guilds > options.max_guilds_per_shard:
+    if guilds > gateway.most_guilds:
         return "sharding-required", f"shard {shard} of {count} has {guilds} guilds", 4011
     return None
 

@@ -65,6 +65,8 @@ class Session:
     # Guilds whose GUILD_CREATE is still to come, in order.
     pending: dict[int, None] = field(default_factory=dict)
     detached_at: float | None = None
+    # A fault: it lives and gets no events.
+    deaf: bool = False
     # (sequence, time) of the first event in each step of time, oldest first.
     _marks: deque[tuple[int, float]] = field(default_factory=deque)
 

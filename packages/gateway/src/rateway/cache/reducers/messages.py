@@ -81,6 +81,9 @@ def message_create(writer: CacheWriter, d: bytes) -> None:
     place = writer.place_of(head.channel_id)
     if place is None and head.guild_id is None:
         place = _new_direct_channel(writer, head, author_id)
+    elif place is None and head.guild_id is not None:
+        # Counts the event if the guild has not come either.
+        writer.number_of(head.guild_id)
     _tip(writer, head.channel_id, head.id, place)
     if writer.takes_authors and author_id is not None and head.guild_id is not None:
         _take_author(writer, head, head.guild_id, author_id)

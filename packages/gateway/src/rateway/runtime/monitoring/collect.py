@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rateway.cache.stats import incomplete_shards, stats_of
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
@@ -44,7 +46,10 @@ def parts_of(
         for cluster in worker.clusters.values()
         for shard in cluster.shards.values()
     ]
-    return clusters, shards, watch.process(role, list(worker.clusters)), _notes(worker)
+    process = msgspec.structs.replace(
+        watch.process(role, list(worker.clusters)), dials_failed=dict(worker.dialer.failures)
+    )
+    return clusters, shards, process, _notes(worker)
 
 
 def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
@@ -72,6 +77,8 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         bytes_in=conversation.bytes_in,
         bytes_inflated=conversation.bytes_inflated,
         incomplete_since=cluster.incomplete.get(shard.shard_id, 0),
+        dispatch_s=None if shard.dispatched_at is None else max(0.0, now - shard.dispatched_at),
+        unknown_guild_events=cluster.unknown_guild_events(shard.shard_id) - shard.unknown_before,
     )
 
 
@@ -105,6 +112,7 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         query_buckets=_cumulative(request_handler.query_times.counts()) if request_handler else {},
         query_seconds=request_handler.query_times.total if request_handler else 0.0,
         events_per_s=cluster.pace.rate,
+        unknown_guild_events=sum(map(cluster.unknown_guild_events, cluster.shards)),
         cache_unread=_unread(cluster),
     )
 

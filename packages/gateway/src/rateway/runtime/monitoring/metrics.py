@@ -26,6 +26,15 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 # Codes that Discord documents and a few of RFC 6455: what else a peer may send is one value.
 MOST_CODES = range(1000, 5000)
 
+# How an identify ends that gets no READY.
+FAILED = ("invalid", "closed", "timeout")
+# Why a connection to Discord does not open.
+DIALS = ("429", "403", "5xx", "refused", "silent", "unreachable")
+# For how long a live shard has had no event.
+QUIET = {"1m": 60.0, "10m": 600.0, "1h": 3600.0}
+# HTTP statuses that are told apart; all others are ``other``.
+STATUSES = frozenset({"none", "200", "401", "403", "429", "500", "502", "503", "504"})
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -53,11 +62,18 @@ METRICS: tuple[Row, ...] = (
     _row("layout_shards", "", "Shards of the bot, those of other gateways included."),
     _row("shards", "cluster state", "Shards by state."),
     _row("shards_away_seconds", "cluster", "Since when the longest away shard is not live; 0: all are."),
+    _row("shards_quiet", "cluster for", "Live shards without an event for over a minute, ten minutes, an hour."),
+    _row("quiet_seconds", "cluster", "Since the last event of the live shard whose last one is longest ago."),
+    _row("unknown_guild_events_total", "cluster", "Events about guilds that the cache does not know."),
     _row("heartbeat_seconds", "cluster of", "Round trip of the last heartbeats: the median and the worst shard's."),
     _row("closes_total", "cluster code", "Connections that ended, by close code; `none`: TCP ended without one."),
     _row("resumes_tried_total", "cluster", "RESUMEs sent."),
     _row("resumes_succeeded_total", "cluster", "RESUMEs that Discord answered with RESUMED."),
     _row("identifies_total", "cluster", "IDENTIFYs sent."),
+    _row("identifies_failed_total", "outcome", "IDENTIFYs without READY: `invalid` (op 9), `closed`, `timeout`."),
+    _row("identifies_failing_shards", "", "Shards whose identifies fail alike, which is Discord's fault; or 0."),
+    _row("rest_failures_total", "status", "GET /gateway/bot unanswered, by HTTP status; `none`: without one."),
+    _row("dials_failed_total", "process reason", "Connections to Discord that did not open, by reason."),
     _row("identify_budget", "of", "Identifies a day: `total`, and `remaining` of them."),
     _row("identify_budget_reset_seconds", "", "Until the day's identifies are whole again."),
     _row("identify_concurrency", "", "Identifies at once: Discord's max_concurrency."),
@@ -175,6 +191,11 @@ def _gateway(status: GatewayStatus, ready: bool) -> dict[str, list[Sample]]:
         "rateway_identify_budget": [(("total",), budget.total), (("remaining",), budget.remaining)],
         "rateway_identify_budget_reset_seconds": [((), budget.resets_in_s)],
         "rateway_identify_concurrency": [((), budget.max_concurrency)],
+        "rateway_identifies_failed_total": [((how,), budget.failed.get(how, 0)) for how in FAILED],
+        "rateway_identifies_failing_shards": [((), budget.failing_shards)],
+        "rateway_rest_failures_total": [
+            ((status,), count) for status, count in sorted(_by_status(budget.rest_failed).items())
+        ],
     }
 
 
@@ -191,6 +212,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_events_repeated_total", cluster, cluster.repeated)
         say("rateway_events_filtered_total", cluster, cluster.filtered)
         say("rateway_gaps_total", cluster, cluster.gaps)
+        say("rateway_unknown_guild_events_total", cluster, cluster.unknown_guild_events)
         say("rateway_oversize_total", cluster, cluster.oversize)
         say("rateway_refused_total", cluster, cluster.refused)
         say("rateway_unreadable_total", cluster, cluster.unreadable)
@@ -244,6 +266,12 @@ def _shards(status: GatewayStatus) -> dict[str, list[Sample]]:
         for state in State:
             say("rateway_shards", cluster, states[state.value], state.value)
         say("rateway_shards_away_seconds", cluster, max(shard.away_s for shard in shards))
+        quiet = [
+            shard.dispatch_s for shard in shards if shard.state == "live" and shard.dispatch_s is not None
+        ]
+        for label, seconds in QUIET.items():
+            say("rateway_shards_quiet", cluster, sum(1 for each in quiet if each > seconds), label)
+        say("rateway_quiet_seconds", cluster, max(quiet, default=0.0))
         latencies = sorted(shard.latency_ms for shard in shards if shard.latency_ms is not None)
         if latencies:
             say("rateway_heartbeat_seconds", cluster, latencies[len(latencies) // 2] / 1000, "median")
@@ -269,6 +297,13 @@ def _shards(status: GatewayStatus) -> dict[str, list[Sample]]:
     return values
 
 
+def _by_status(counts: Mapping[str, int]) -> Counter[str]:
+    found: Counter[str] = Counter(dict.fromkeys(STATUSES, 0))
+    for status, count in counts.items():
+        found[status if status in STATUSES else "other"] += count
+    return found
+
+
 def _by_process(status: GatewayStatus) -> Iterator[tuple[ProcessStatus, list[ClusterStatus]]]:
     """Sums over several processes would fall when one is replaced; so each has its own."""
     clusters = {cluster.cluster: cluster for cluster in status.clusters}
@@ -288,6 +323,8 @@ def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_process_memory_bytes", process.memory_bytes, role)
         say("rateway_process_loop_lag_seconds", process.loop_lag_ms / 1000, role)
         say("rateway_process_up_seconds", process.uptime_s, role)
+        for reason in DIALS:
+            say("rateway_dials_failed_total", process.dials_failed.get(reason, 0), role, reason)
         names: Counter[str] = Counter()
         kinds: Counter[str] = Counter()
         for cluster in clusters:

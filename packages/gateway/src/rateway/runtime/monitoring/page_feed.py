@@ -60,8 +60,9 @@ class ClusterRow(msgspec.Struct, frozen=True):
     gaps: int
 
 
-# (shard, received, settled, heartbeat in ms, waiting commands): what changes all the time.
-Pulse = tuple[int, int, int, float | None, int]
+# (shard, received, settled, heartbeat in ms, waiting commands, wall time of the last event, events about guilds that
+# never came): what changes all the time.
+Pulse = tuple[int, int, int, float | None, int, int | None, int]
 
 
 class PageFeed:
@@ -88,7 +89,7 @@ class PageFeed:
     ) -> bytes:
         """One message for everybody who follows. ``silent``: a process does not answer; its shards stay in sight."""
         shards = {row.shard: row for row in (self._row(shard, wall) for shard in status.shards)}
-        pulses = {shard.shard: _pulse(shard) for shard in status.shards}
+        pulses = {shard.shard: _pulse(shard, wall, self._pulses.get(shard.shard)) for shard in status.shards}
         clusters = {cluster.cluster: _cluster_row(cluster) for cluster in status.clusters}
         if silent:
             for number, row in self._shards.items():
@@ -167,9 +168,14 @@ def _silent(row: ShardRow, wall: float) -> ShardRow:
     )
 
 
-def _pulse(shard: ShardStatus) -> Pulse:
+def _pulse(shard: ShardStatus, wall: float, before: Pulse | None) -> Pulse:
     latency = None if shard.latency_ms is None else round(shard.latency_ms, 1)
-    return shard.shard, shard.received, shard.settled, latency, shard.waiting_commands
+    last = None if shard.dispatch_s is None else round(wall - shard.dispatch_s)
+    if before is not None and before[5] is not None and last is not None and abs(last - before[5]) <= 1:
+        # The same event, seen a rounding later.
+        last = before[5] if before[1] == shard.received else last
+    unknown = shard.unknown_guild_events
+    return shard.shard, shard.received, shard.settled, latency, shard.waiting_commands, last, unknown
 
 
 def _cluster_row(cluster: ClusterStatus) -> ClusterRow:

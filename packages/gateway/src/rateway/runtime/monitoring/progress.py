@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rateway import __version__
+from rateway.runtime.maintenance import sick_notes
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
@@ -94,7 +95,7 @@ class Reporter:
             processes=processes,
             budget=_budget(gateway),
             # Processes may have the same to say.
-            notes=list(dict.fromkeys(gateway.notes() + notes)),
+            notes=list(dict.fromkeys(gateway.notes() + notes + sick_notes(shards))),
         )
 
     async def run(self) -> None:
@@ -177,4 +178,7 @@ def _budget(gateway: Gateway) -> BudgetStatus:
         governor.reset_in(now),
         governor.max_concurrency,
         permits.identifies,
+        dict(permits.failures),
+        0 if governor.fault is None else governor.fault.shards,
+        dict(permits.rest_failures),
     )

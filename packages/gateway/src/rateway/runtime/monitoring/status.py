@@ -47,6 +47,10 @@ class ShardStatus(msgspec.Struct, frozen=True):
     incomplete_since: int = 0
     """Guilds of this shard came before something that the cache keeps now was kept: from which stamp of the store on
     (milliseconds); 0 when the cache is complete."""
+    dispatch_s: float | None = None
+    """How long ago its last event came, to the second; None before the first in this process."""
+    unknown_guild_events: int = 0
+    """Events of its session that were about guilds which the cache does not know: guilds that never came."""
 
 
 class PublisherStatus(msgspec.Struct, frozen=True):
@@ -124,6 +128,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """The sum of all these times."""
     events_per_s: float = 0.0
     """Events received, over the last five seconds."""
+    unknown_guild_events: int = 0
+    """Events that were about guilds which the cache does not know."""
     refused_messages: dict[str, int] = {}
     """Queries and commands that were refused before they were looked at, by reason (docs/metrics.md)."""
     cache_unread: dict[str, int] = {}
@@ -143,6 +149,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     """How long ago its event loop last came round."""
     cpu_share: float = 0.0
     """Cores that it kept busy, over the last five seconds."""
+    dials_failed: dict[str, int] = {}
+    """Connections to Discord that did not open, by reason (docs/metrics.md)."""
 
 
 class BudgetStatus(msgspec.Struct, frozen=True):
@@ -153,6 +161,12 @@ class BudgetStatus(msgspec.Struct, frozen=True):
     resets_in_s: float | None
     max_concurrency: int | None
     spent_here: int
+    failed: dict[str, int] = {}
+    """Identifies that got no READY, by how they ended: ``invalid`` (op 9), ``closed``, ``timeout``."""
+    failing_shards: int = 0
+    """Shards whose identifies fail alike just now, which is Discord's fault; 0 when there is no such fault."""
+    rest_failed: dict[str, int] = {}
+    """Questions to GET /gateway/bot without a usable answer, by HTTP status (``none``: without one)."""
 
 
 class GatewayStatus(msgspec.Struct, frozen=True):

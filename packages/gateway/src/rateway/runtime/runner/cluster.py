@@ -240,6 +240,11 @@ class Cluster:
         event_pipeline = self.event_pipeline
         return sum(event_pipeline.events.values()) + event_pipeline.other + event_pipeline.unreadable
 
+    def unknown_guild_events(self, shard_id: int) -> int:
+        """Events of a shard that were about guilds which the cache does not know, since this process opened it."""
+        known = {} if self._cache is None else self._cache.unknown_guilds
+        return known.get(shard_id, 0)
+
     @property
     def resumable(self) -> int:
         """Shards that hold a session to resume."""
@@ -422,6 +427,7 @@ class Cluster:
 
     def session_started(self, shard: Shard, order: SessionStarted) -> None:
         shard_id = shard.shard_id
+        shard.unknown_before = self.unknown_guild_events(shard_id)
         session = self._session_records.started(
             shard_id, order.session_id, order.resume_url, 1, order.compression or ""
         )

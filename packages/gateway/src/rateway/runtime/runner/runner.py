@@ -210,6 +210,8 @@ class Worker:
             now = time.monotonic()
             for cluster in self.clusters.values():
                 cluster.pace.note(now, cluster.received)
+                for shard in cluster.shards.values():
+                    shard.look(shard.clock())
             trimmer.look(now - looked)
             looked = now
 

@@ -203,6 +203,11 @@ class Shard:
         self.held = False
         self.host = ""
         """Whom it dialled last."""
+        self.dispatched_at: float | None = None
+        """When its last event came, to the second; None before the first in this process."""
+        self._seen: tuple[str | None, int] = (conversation.session_id, conversation.received_seq)
+        self.unknown_before = 0
+        """Events about unknown guilds that its former sessions brought."""
         self.done = asyncio.Event()
         self._dialer = dialer
         self._permits = permits
@@ -263,6 +268,15 @@ class Shard:
     def renew(self, why: str) -> None:
         self.conversation.renew(why, self.clock())
         self.carry_out()
+
+    def look(self, now: float) -> None:
+        """Note whether events came since the last look: an event itself notes nothing."""
+        conversation = self.conversation
+        seen = (conversation.session_id, conversation.received_seq)
+        if seen != self._seen:
+            self._seen = seen
+            if seen[0] is not None:
+                self.dispatched_at = now
 
     def excuse(self) -> None:
         self.conversation.excuse()

@@ -165,6 +165,11 @@ class Store(Door):
         """The account of what could not be taken into the cache."""
         return self._cache.unread
 
+    @property
+    def unknown_guilds(self) -> dict[int, int]:
+        """Per shard: how many events were about guilds that the cache does not know."""
+        return self._cache.writer.unknown_guilds
+
     def take_lines(self) -> list[str]:
         """Lines for the log that nobody has written yet: faults of the store, and what could not be read of events."""
         lines, self._unsaid = self._unsaid, []
@@ -204,7 +209,9 @@ class Store(Door):
         self._broken = True
         self._storage.abort()
         try:
+            unknown = self._cache.writer.unknown_guilds
             self._cache = Cache(self._storage, self.policy, self._cache.unread)
+            self._cache.writer.unknown_guilds = unknown
             self.lead_to(self._cache.usual(), self._storage.waiting)
             self._storage.abort()
         except (lmdb.Error, OSError) as error:
