@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from rateway.transports import control_socket
 from rateway_simulator.faults import Fault
 
-from rateway.transports import control_socket
 from tests.e2e.harness import LOOK, Json, Stage, stage
 from tests.e2e.witness import all_live, sessions_of
 from tests.rabbitmq import Broker

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
-
 from rateway.cache.stats import incomplete_shards, stats_of
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
