@@ -30,11 +30,12 @@ def voice_state_update(writer: CacheWriter, d: bytes) -> None:
     number = writer.number_of(head.guild_id) if head.guild_id is not None else None
     if number is None or head.guild_id is None:
         return
+    # First what may turn out to be unreadable.
+    if writer.takes_authors and head.member != NULL and not writer.fingerprints.carried(d, stale=True):
+        writer.hear_whole(head.guild_id, head.user_id, less(bytes(head.member), (b"mute", b"deaf")))
     if "voice_states" in writer.kept:
         if head.channel_id is None:
             writer.entity_store.remove(number, Kind.VOICE_STATE, head.user_id)
         else:
             raw = less(d, (b"member", b"guild_id"))
             writer.entity_store.put(number, Kind.VOICE_STATE, head.user_id, raw)
-    if writer.takes_authors and head.member != NULL and not writer.fingerprints.carried(d, stale=True):
-        writer.hear_whole(head.guild_id, head.user_id, less(bytes(head.member), (b"mute", b"deaf")))
