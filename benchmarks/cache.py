@@ -1,4 +1,4 @@
-"""What does the cache cost? ``python -m benchmarks.cache``: bytes a member, members a second, µs an event, queries.
+"""The cost of the cache: bytes a member, members a second, µs an event, queries. ``python -m benchmarks.cache``
 
 Everything through the real store on disk, in one process. Times are the process's CPU; *added* is what applying adds
 to decoding the same envelopes, in turns, so that noise meets both. ``--members 1000000`` is the large case.

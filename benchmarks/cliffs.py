@@ -1,4 +1,4 @@
-"""Is there a load at which an event suddenly costs more? ``python -m benchmarks.cliffs``
+"""Loads at which an event might suddenly cost more. ``python -m benchmarks.cliffs``
 
 The same rate of events in other shapes: spread over more shards or fewer, with queues that are bound or read slowly,
 and in events of 64 KB. Each row stands beside the plain one of its rate; taken in turns, as in ``benchmarks.path``.

@@ -1,4 +1,4 @@
-"""What does a killed worker process cost, and whom? ``python -m benchmarks.kills``
+"""The cost of a killed runner, and who bears it. ``python -m benchmarks.kills``
 
 Two worker processes under steady traffic; one after the other is killed with -9, 50 times by default. Asked are the
 time from the kill until all of its shards have RESUMED (Discord's clock), and by how much an event of the *other*

@@ -1,4 +1,4 @@
-"""How long does an event take? From its last byte on the socket to the broker and to a worker's hands.
+"""The latency of an event: from its last byte on the socket to the broker and to a worker's hands.
 
 python -m benchmarks.latency
 

@@ -1,4 +1,4 @@
-"""What does it weigh? Bytes a guild, member, shard and session, and of each process. ``python -m benchmarks.memory``
+"""Bytes a guild, member, shard and session, and of each process. ``python -m benchmarks.memory``
 
 Sizes are proportional set sizes (shared pages by their share). Three questions:
 *processes*: supervisor and workers without guilds; *shards*: 1, 100 and 1,000 shards with both compressions, idle and

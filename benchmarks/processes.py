@@ -1,4 +1,4 @@
-"""Do two worker processes carry twice as much as one? ``python -m benchmarks.processes``
+"""The throughput of two runners against one. ``python -m benchmarks.processes``
 
 The same four shards in two clusters, in one process and in two, in turns, without the cache. The source (frames
 compressed beforehand) and the sink (confirms at about 1 µs an event together) need cores as well, and on a machine

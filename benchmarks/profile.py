@@ -1,4 +1,4 @@
-"""Where do the microseconds go? A flame graph, and a table by step whose sum is the total.
+"""A flame graph of the hot path, and a table of µs by step whose sum is the total.
 
 python -m benchmarks.profile
 

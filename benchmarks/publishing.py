@@ -1,4 +1,4 @@
-"""What does publishing cost an event, and what would the other ways cost? ``python -m benchmarks.publishing``
+"""The cost of publishing an event, and of other ways to do it. ``python -m benchmarks.publishing``
 
 CPU of one process, in µs an event, the best of several rounds: frames built in every way that was tried, the
 bookkeeping until the confirm, confirms read, and the write through uvloop into a socket that somebody

@@ -1,4 +1,4 @@
-"""How fast are queries answered, and do they delay events? ``python -m benchmarks.queries``
+"""The rate of answered queries, and how far they delay events. ``python -m benchmarks.queries``
 
 As a worker would ask, in plain AMQP; the gateway has a core to itself where there are two. *over RabbitMQ* it shares
 the others with RabbitMQ, which takes more of them than all else, with Discord's stand-in and with who asks. *alone*

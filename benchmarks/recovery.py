@@ -1,4 +1,4 @@
-"""How long until the lag of a broker outage is gone, and is all of it there? ``python -m benchmarks.recovery``
+"""The time until the lag of a broker outage is gone, with every event audited. ``python -m benchmarks.recovery``
 
 The broker (RabbitMQ) is frozen with SIGSTOP, so that connections stay open and nothing is answered, and thawed. The
 lag is gone when nothing is unconfirmed, in memory or in the spool. A durable queue takes every event; it is read once

@@ -1,4 +1,4 @@
-"""What does a restart cost? Time and CPU until 1,000 shards have RESUMED. ``python -m benchmarks.resume``
+"""The cost of a restart: time and CPU until 1,000 shards have RESUMED. ``python -m benchmarks.resume``
 
 The gateway is stopped (SIGTERM) or killed with -9, and started again; Discord holds a few events for each shard. The
 time is from the start of the new process to the last RESUMED that Discord sent. No identify may be spent.

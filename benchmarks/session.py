@@ -1,4 +1,4 @@
-"""What does the session add to a dispatch? µs of CPU beyond inflating and decoding the envelope, one number a mode.
+"""The session's part of a dispatch: µs of CPU beyond inflating and decoding the envelope, one number a mode.
 
 python -m benchmarks.session
 """

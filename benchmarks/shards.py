@@ -1,4 +1,4 @@
-"""Do a thousand shards keep their heartbeats' time? Minutes of simulated Discord. ``python -m benchmarks.shards``
+"""The heartbeats of a thousand shards over minutes of simulated Discord. ``python -m benchmarks.shards``
 
 1,000 shards for 10 minutes by default, with Discord's interval of 41.25 s and some events on all of them. Discord is
 stricter here than it is: a heartbeat more than a second late counts as a broken rule, and no rule may be broken. Its

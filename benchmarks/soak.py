@@ -1,4 +1,4 @@
-"""Does it stay as it is? Memory, lag and Discord's rules over minutes of traffic. ``python -m benchmarks.soak``
+"""Memory, lag and Discord's rules over minutes of traffic. ``python -m benchmarks.soak``
 
 Five minutes by default, an hour with ``--minutes 60``. Memory's slope comes with its standard error: flat is a slope
 that its error explains. The store's pages, which the kernel maps as they are looked at, are told apart from the

@@ -1,4 +1,4 @@
-"""What does a start cost? CPU and time to take the GUILD_CREATEs of 10,000 guilds. ``python -m benchmarks.start``
+"""The cost of a start: CPU and time to take the GUILD_CREATEs of 10,000 guilds. ``python -m benchmarks.start``
 
 From the gateway's process start until all of them are confirmed by the sink and in the cache. *ready* is the part
 before the first guild: imports, stores, identifies.

@@ -1,4 +1,4 @@
-"""What does a dead zone of Discord cost? Time until all shards are live again. ``python -m benchmarks.zones``
+"""The time until all shards are live again after a zone of Discord died. ``python -m benchmarks.zones``
 
 Every session's own host dies at once, its connections with it: it refuses TCP, answers upgrades with 503, or accepts
 TCP and says nothing. The main host is well. The time is from the moment of the fault to the last RESUMED of Discord's;

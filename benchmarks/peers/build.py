@@ -1,4 +1,4 @@
-"""Which peers can be built here, and of which versions are they?"""
+"""Build the peers that this machine has toolchains for, and name their versions."""
 
 from __future__ import annotations
 

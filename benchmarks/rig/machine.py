@@ -1,4 +1,4 @@
-"""What did a process cost, and on which machine was it? Clocks and sizes are the kernel's own."""
+"""The cost of a process by the kernel's own clocks and sizes, and the machine it ran on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules are compiled, and how? Every ``.pyx`` under src/, and the ``.py`` files that pyproject.toml lists.
+"""Compile the modules that have a compiled form: every ``.pyx`` under src/, and what pyproject.toml names.
 
 Each of them has a form in plain Python as well. Where there is no C compiler, or no header of Python's, the package is
 installed all the same, and a line says what is missing; with ``RATEWAY_PLAIN=1`` that is the wish.

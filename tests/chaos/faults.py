@@ -1,4 +1,4 @@
-"""How is each fault made? One function a kind; each ends with everything mended, none waits for recovery."""
+"""Make each kind of fault: one function a kind; each ends with everything mended, none waits for recovery."""
 
 from __future__ import annotations
 

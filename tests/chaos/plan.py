@@ -1,4 +1,4 @@
-"""Which faults come, in which order? A seeded plan: the same seed and count give the same faults, to the letter."""
+"""The plan of a chaos run: the same seed and count give the same faults, to the letter."""
 
 from __future__ import annotations
 

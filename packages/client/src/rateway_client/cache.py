@@ -1,4 +1,4 @@
-"""What does the gateway's cache know? Each type of query (docs/contract.md, *Queries*) as an awaitable call.
+"""Queries to the gateway's cache: each type (docs/contract.md, *Queries*) as an awaitable call.
 
 Answers are Discord's own JSON, ids as strings; None is what is not known. Arguments are ids, as integers or decimal
 strings. Lists are asynchronous iterators that fetch page after page.

@@ -1,4 +1,4 @@
-"""Why was a query or command not answered as asked?
+"""The errors of the client: why a query or a command was not answered as asked.
 
 ClientError
   GatewayError        the gateway answered with an error: code and message

@@ -1,4 +1,4 @@
-"""What is one event to a worker? Discord's own JSON, decoded when it is looked at, and what the gateway says of it."""
+"""One event as a worker sees it: Discord's own JSON, decoded on first access, and the gateway's properties of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which event does the worker get next? Those of its queue, each once, acknowledged after they were processed.
+"""The worker's queue of events: each event once, acknowledged after it was processed.
 
 An event is *held* from its delivery until it is settled. When the connection breaks meanwhile, the broker delivers it
 again: a copy of one that is held waits for that one's fate, a copy of one that was processed is acknowledged.

@@ -1,4 +1,4 @@
-"""How is a connection to the broker kept? It is dialled again for ever, and set up anew each time.
+"""A connection to the broker that is dialled again for ever and set up again each time.
 
 aio-pika's own robust connection restores channel by channel and cannot say that a request under way is lost; here one
 broken part ends the whole connection, and whoever waits on it is told.

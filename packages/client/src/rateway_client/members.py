@@ -1,4 +1,4 @@
-"""How does a worker get a guild's members from Discord? One command, and the chunks that answer it.
+"""A guild's members from Discord: one command, and the chunks that answer it.
 
 The chunks come as events on the exchange of the cluster that runs the guild's shard, for all workers to see; a queue
 of this worker's own, which exists while it waits, takes them there, and the nonce says whose they are. What makes

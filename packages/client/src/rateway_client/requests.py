@@ -1,4 +1,4 @@
-"""How is the gateway asked, and how is its answer found? AMQP's direct reply-to, one correlation id a request."""
+"""Requests to the gateway: AMQP's direct reply-to, one correlation id a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Was this event processed before? A bounded set of ``message_id``s, noted after processing.
+"""A bounded set of recent ``message_id``s, noted after processing, that recognises repeated events.
 
 The gateway delivers at least once, and the same event always carries the same id. Remembering only the highest
 ``seq`` would drop events that a broker took late. Noted *after* processing: a worker that dies in the middle gets the

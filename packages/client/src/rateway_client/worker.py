@@ -1,4 +1,4 @@
-"""How does a worker speak with its cluster? Events in, each once; queries and commands out, and answered.
+"""A worker's connection to its clusters: events in, each once; queries and commands out, and answered.
 
 Two connections: one for events and their acknowledgements, one for requests and their answers, so that a broker that
 holds publishers back holds back no events.

@@ -1,4 +1,4 @@
-"""Which events were processed before?"""
+"""Recognising repeated events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does the command line ask for? The gateway itself, or one subcommand; only what is asked for is imported."""
+"""The command line: the gateway itself or one subcommand; only what is asked for is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a log line look, and what may never be in one?
+"""The form of log lines, and the secrets that are removed from every one of them.
 
 A message for people, fields for machines: ``log.info("…", extra={"shard": 3, "cluster": 1, "action": "resume"})``.
 Every record of every library passes here: registered secrets are replaced before any handler can see the message,

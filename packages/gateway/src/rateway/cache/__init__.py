@@ -1,1 +1,1 @@
-"""What has Discord told us? Pure: events change packed tables, queries read them; storage stays behind a small port."""
+"""The cache. Pure: events change packed tables, queries read them; storage stays behind a small port."""

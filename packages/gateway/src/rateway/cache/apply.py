@@ -1,4 +1,4 @@
-"""What does the next event change? The door to the cache: once per event and session, whatever comes again.
+"""Apply events to the cache exactly once per session: replayed events at or below the applied sequence change nothing.
 
 A shard's *applied* sequence is kept in the same transaction as the changes. What comes again at or below it changes
 nothing, so that counters stay right over replays; it only says once more what only the cache knows.

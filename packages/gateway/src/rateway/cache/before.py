@@ -1,4 +1,4 @@
-"""What was an entity before an event? Looked up ahead of the event's own change, for the events that a policy names."""
+"""Read an entity as it is before an event changes it, for the events that a policy names."""
 
 from __future__ import annotations
 

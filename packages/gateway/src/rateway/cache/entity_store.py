@@ -1,4 +1,4 @@
-"""Where does an entity of a guild stand? In compressed pages, what changed since in rows over them, ids in an index.
+"""A guild's entities in storage: compressed pages, rows over them for what changed since, and ids in an index.
 
 The decision behind it. A million members as single rows of LMDB cost 160 bytes each however tightly they are packed:
 node, key and a third of the page stay empty. Compressed together they cost 85, but a page must not be rewritten for

@@ -1,4 +1,4 @@
-"""What is known about one guild as a whole? Its state, where its children stand, and its own fields."""
+"""The row of one guild: its state, where its children are stored, and its own fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do many small JSON objects become few bytes? Eight to a page, each with its id before it, zstd with a dictionary.
+"""Pages of small JSON objects: eight to a page, each after its id, compressed by zstd with a dictionary.
 
 A page's text is ``\\n`` and then ``<id><object>\\n`` for each object, ascending by id: an id is found by one search in
 C and the object is a slice. Objects are Discord's own bytes, so that every field, null and absence survives.

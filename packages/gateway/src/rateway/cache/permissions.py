@@ -1,4 +1,4 @@
-"""What may a member do? Discord's own rules, over what is cached.
+"""Permissions of a member by Discord's own rules, computed from the cache.
 
 Source: https://docs.discord.com/developers/topics/permissions (hierarchy, overwrites, implicit permissions, threads,
 timed out members). An overwrite or a member that names a role that is not there is no error: the role is passed over.

@@ -1,4 +1,4 @@
-"""What is kept? The ``[cache]`` settings as one frozen record, and the fingerprint that the store carries."""
+"""What the cache keeps: the ``[cache]`` settings as one frozen record, and the fingerprint that the store carries."""
 
 from __future__ import annotations
 

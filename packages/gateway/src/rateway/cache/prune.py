@@ -1,4 +1,4 @@
-"""What must go, or be doubted, though no event says so? Other settings, another layout, a write that failed."""
+"""Remove or doubt what no event removes: after other settings, another layout, or a write that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is the answer to a worker's question? Over the stores of all clusters of the host, in Discord's own shapes.
+"""Answer workers' queries from the stores of all clusters of the host, in Discord's own shapes.
 
 One function per type of query, in a table; ``docs/queries.md`` shows each with an example. Nothing here waits: a
 question is answered from the stores as they are at this moment.

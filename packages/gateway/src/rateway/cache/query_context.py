@@ -1,4 +1,4 @@
-"""What is one question about, and what may be said to it? Where things are, and why there is no answer.
+"""The context of one query: which stores hold what it asks for, and why there is no answer.
 
 The types of query themselves are in ``queries.py``.
 """

@@ -1,4 +1,4 @@
-"""What does the cache say about one entity? Reading: rows, pages and side tables put together to Discord's own objects.
+"""Read entities: rows, pages and side tables put together to Discord's own objects.
 
 What is told is complete: with ``guild_id``, with what is tracked beside the object (``last_message_id``, counters, the
 bot's own thread membership). It is JSON, mostly the stored bytes and one field more, or a dict of its raw fields.

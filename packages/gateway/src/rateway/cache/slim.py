@@ -1,4 +1,4 @@
-"""Which fields of an entity are kept? What the settings leave out is taken out of events before anything else sees it.
+"""Leave fields out of entities: what the settings exclude is removed from events before anything else reads them.
 
 So that nothing behind it needs to know, and that it costs nothing where all fields are kept: only the events that
 carry such an entity are touched, and only when there is something to take out. What an older setting has left in the

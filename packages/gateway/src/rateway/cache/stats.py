@@ -1,4 +1,4 @@
-"""How many entities of each kind does a store hold, and which shards' guilds came without what is kept now?"""
+"""Count a store's entities by kind, and the shards whose guilds came without what is kept now."""
 
 from __future__ import annotations
 

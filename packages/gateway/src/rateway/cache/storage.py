@@ -1,4 +1,4 @@
-"""What does the cache need of a store? Ordered tables of bytes, written by one, read by many; and a form in memory."""
+"""The port to a store: ordered tables of bytes, written by one, read by many; and a form in memory."""
 
 from __future__ import annotations
 

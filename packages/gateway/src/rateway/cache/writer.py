@@ -1,4 +1,4 @@
-"""Who writes the cache down? What every reducer uses: guild rows, children, people, with their indexes and counts."""
+"""Write the cache: what every reducer uses, guild rows, children and people with their indexes and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a subcommand reach the broker? The address from option, variable or file, and a connection to it.
+"""A subcommand's access to the broker: the address from option, variable or file, and a connection to it.
 
 `tail` and `send` need nothing but the broker, so they ask for no token and no intents.
 """

@@ -1,4 +1,4 @@
-"""`rateway check`: would a start work? Asks Discord and the broker, starts nothing, shows the plan."""
+"""`rateway check`: ask Discord and the broker whether a start would work, start nothing, show the plan."""
 
 from __future__ import annotations
 

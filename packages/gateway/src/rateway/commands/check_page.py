@@ -1,4 +1,4 @@
-"""How does `rateway check` look to a person? Tables, then what is wrong and what to do about it."""
+"""The page of `rateway check` for a person: tables, then what is wrong and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a configuration read by a command, and how are its mistakes shown?"""
+"""Read a configuration for a command, and show its mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would a start do, and would it work? Worked out from settings and from what Discord and the broker said."""
+"""The plan of a start and whether it would work, from settings and from what Discord and the broker answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a command speak to the gateway that runs? One request over the control socket, one answer."""
+"""Ask the running gateway: one request over the control socket, one answer."""
 
 from __future__ import annotations
 

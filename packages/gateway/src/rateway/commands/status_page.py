@@ -1,4 +1,4 @@
-"""How does `rateway status` look to a person? What needs attention first, then totals, clusters and shards."""
+"""The page of `rateway status` for a person: what needs attention first, then totals, clusters and shards."""
 
 from __future__ import annotations
 

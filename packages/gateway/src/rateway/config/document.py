@@ -1,4 +1,4 @@
-"""What does ``docs/settings.md`` say? It is written from the table of settings, never by hand."""
+"""Write ``docs/settings.md`` from the table of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings do the file and the environment give, and what is wrong with them?
+"""Read settings from the file and the environment, and collect what is wrong with them.
 
 The environment goes over the file. Every mistake is collected, also in a value that the other source replaces.
 """

@@ -1,4 +1,4 @@
-"""Which presence does a shard show? A template with placeholders, filled in per shard.
+"""The presence that a shard shows: a template with placeholders, filled in per shard.
 
 The shape is Discord's own for op 3 and for the identify's ``presence`` (*Gateway Events: Update Presence*).
 A malformed one is answered by Discord with an invalid session, so everything is checked when it is read.

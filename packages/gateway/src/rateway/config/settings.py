@@ -1,4 +1,4 @@
-"""What is this gateway to do? One frozen record, complete and checked before anything starts.
+"""The settings of a gateway: one frozen record, complete and checked before anything starts.
 
 Each field is one row of the table in ``rateway.config.table``: its environment variable, its key in the file, its
 type, its default and its help come from there, ``docs/settings.md`` too.

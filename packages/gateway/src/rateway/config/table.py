@@ -1,4 +1,4 @@
-"""Which settings are there? One row for each; reading, ``docs/settings.md`` and ``rateway check`` derive from them."""
+"""The table of settings, one row each; reading, ``docs/settings.md`` and ``rateway check`` derive from it."""
 
 from __future__ import annotations
 

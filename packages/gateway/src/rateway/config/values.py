@@ -1,4 +1,4 @@
-"""How is one value read, from a variable's text or from a typed value of the file?
+"""Read one value, from a variable's text or from a typed value of the file.
 
 Each reader takes either and returns the value, or raises :class:`Wrong` with what is wrong and what to write instead.
 """

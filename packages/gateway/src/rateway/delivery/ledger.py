@@ -1,4 +1,4 @@
-"""Which events are unconfirmed, and how far is each shard settled?
+"""The unconfirmed events of a cluster, and the settled sequence of each of its shards.
 
 The ledger of one cluster. Events come in *runs*: what one shard published in one wake-up, so that the work
 for an event is an ``append`` and the bookkeeping is done per run. A run waits, is written (its events get

@@ -1,4 +1,4 @@
-"""How much may be unconfirmed, and for how long is it kept in memory alone?"""
+"""Bounds of what may be unconfirmed, and of how long it is kept in memory alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When is something tried again that was refused, and when is it given up?"""
+"""When a refused event is tried again, and when it is given up."""
 
 from __future__ import annotations
 

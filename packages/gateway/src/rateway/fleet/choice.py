@@ -1,4 +1,4 @@
-"""How many shards does this start run? What is stored holds while its sessions can be resumed.
+"""Choose the number of shards of a start: the stored layout holds while its sessions can be resumed.
 
 Changing the number of shards costs one identify for each and every session that could have been resumed, so a new
 recommendation of Discord's alone never does it (docs/delivery.md, "The layout holds").

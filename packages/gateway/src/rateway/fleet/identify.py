@@ -1,4 +1,4 @@
-"""Which shard may identify now, and which must wait for what?
+"""The identify governor: which shard may identify now, and what the others wait for.
 
 Identify is the scarce resource of a bot (Discord: *Gateway: Sharding, Max Concurrency* and *Session Start Limit*):
 

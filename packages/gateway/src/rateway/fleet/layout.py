@@ -1,4 +1,4 @@
-"""Which shard belongs to which cluster?
+"""The layout: which shard belongs to which cluster.
 
 Clusters are numbered from 1. With ``T`` shards and ``P`` shards per cluster, cluster *i* runs the shards
 ``(i-1)*P … min(i*P, T)-1`` and there are ``ceil(T/P)`` clusters (``docs/contract.md``).

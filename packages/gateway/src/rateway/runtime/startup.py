@@ -1,4 +1,4 @@
-"""Which layout does this start run, and where does Discord's gateway live? Asked once, before anything connects."""
+"""Decide the layout and find Discord's gateway, once, before anything connects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which compression does a connection ask for?
+"""Choose the compression that a connection asks for.
 
 A session is resumed with the one that it was begun with. A new one begins with what the options prefer, or with the
 next that works, once streams of the preferred have proved to be spoilt before anything could be read of them.

@@ -1,4 +1,4 @@
-"""What does one shard say to Discord next, given everything that has happened to it?
+"""The state machine of one shard: facts with their time in, actions out.
 
 One machine for the life of a shard, over all of its connections: dial, Hello, identify or resume, live, and what
 follows when a connection ends. It is told facts, appends orders to ``orders`` and says in ``wake_at`` when it wants

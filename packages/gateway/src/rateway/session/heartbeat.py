@@ -1,4 +1,4 @@
-"""When is the next heartbeat due, and is the connection still alive?
+"""Schedule heartbeats, and judge by their acknowledgements whether the connection lives.
 
 Discord documentation, "Gateway": "Sending Heartbeats". The first beat comes after ``interval × random [0, 1)``, then
 one every interval. A connection is dead when a beat is due and the one before was not acknowledged, with two

@@ -1,4 +1,4 @@
-"""Which gateway messages are in the WebSocket messages of one connection?
+"""Inflate one connection's WebSocket messages into gateway messages.
 
 Discord documentation, "Gateway": "Transport Compression". An inflater belongs to exactly one connection; a new
 connection, a resume too, begins with a fresh one. Text frames are plain in every mode.

@@ -1,4 +1,4 @@
-"""What can be set about a session? One frozen record, the same for all shards of a process."""
+"""The options of a session: one frozen record, the same for all shards of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where to connect, after what delay, and when is a session given up?
+"""Where to connect, after what delay, and when a session is given up.
 
 Discord documentation, "Gateway": "Disconnecting", "Resuming", "Session Start Limit". A resume is free and urgent, an
 identify is scarce: the first is tried at once and often, the second is delayed up to minutes and counted by the hour.

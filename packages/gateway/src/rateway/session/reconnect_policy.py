@@ -1,4 +1,4 @@
-"""Is a session worth another attempt, and how is the next one made: which address, which compression, after what delay?
+"""Decide whether a session is worth another attempt, and its address, compression and delay.
 
 One shard's memory of how its connections went. The parts that remember are in ``reconnect.py`` and
 ``compression.py``; here is what an event in a connection's life means for each of them.

@@ -1,4 +1,4 @@
-"""What may be sent to Discord now, and which commands wait?
+"""Keep Discord's send limits: what may be sent now, and which commands wait.
 
 Discord documentation, "Gateway": "Rate Limiting" (120 messages in 60 s per connection, everything counted), and the
 limits of presence updates and of requests for all members of a guild. Every window is a sliding log and a little

@@ -1,4 +1,4 @@
-"""Which sequence does a dispatch carry, and has it been used before?
+"""Track the sequence of a session's dispatches, and recognise repeated ones.
 
 Discord documentation, "Gateway Events": "Payload Structure". Numbers rise by one within a session. What does not fit
 is forwarded all the same: nothing here drops an event.

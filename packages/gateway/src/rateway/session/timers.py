@@ -1,4 +1,4 @@
-"""For what does a shard wait on its way to a live session, and until when?
+"""The timers of a shard on its way to a live session.
 
 For Hello, READY or the next replayed event, each with a deadline; for the time of its next attempt; and, while reading
 is paused, for delivery to take events again, for not so long that Discord would lose patience. A pause stops the other

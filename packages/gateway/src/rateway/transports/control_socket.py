@@ -1,4 +1,4 @@
-"""How does another process of this machine ask a running gateway? One line in, one JSON document out.
+"""The control socket of a running gateway: one line in, one JSON document out.
 
 A unix socket ``status.sock`` in the state folder, which only its owner can open (folder 0700, socket 0600). A
 request is one line: a word, then its arguments, separated by spaces. The answer is one line of JSON;

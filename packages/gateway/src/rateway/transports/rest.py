@@ -1,4 +1,4 @@
-"""What does Discord say over HTTP? The gateway's address and limits, and the application's own switches.
+"""Discord over HTTP: the gateway's address and limits, and the application's own switches.
 
 Every answer is a value: what the outside may do is never an exception. Rules: *Gateway: Get Gateway Bot*,
 *API Reference: User Agent*, *Rate Limits*, *Application Resource: Application Flags* of Discord's documentation.

@@ -1,4 +1,4 @@
-"""What must outlive the process, beside sessions and cache? The lock, the ledger of identifies, what was fatal."""
+"""What outlives the process beside sessions and cache: the lock, the ledger of identifies, what was fatal."""
 
 from __future__ import annotations
 

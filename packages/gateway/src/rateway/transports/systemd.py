@@ -1,4 +1,4 @@
-"""What does the service manager want to know? One datagram to the socket it named, as sd_notify(3) writes it.
+"""Notify the service manager: one datagram to the socket it named, as sd_notify(3) writes it.
 
 No library: the protocol is lines of ``NAME=value``. Without ``NOTIFY_SOCKET`` there is nobody to tell.
 """

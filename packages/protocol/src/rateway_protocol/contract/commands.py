@@ -1,4 +1,4 @@
-"""What does a worker's command ask for? (``docs/contract.md``, *Commands*)
+"""A worker's command (``docs/contract.md``, *Commands*).
 
 A command is a whole gateway payload, ``{"op": 3, "d": {…}}``, published with the key ``gateway``. The header
 ``shard_id`` (an AMQP integer of any width) or ``guild_id`` (an integer or a decimal string) says where it goes.

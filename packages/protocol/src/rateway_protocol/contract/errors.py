@@ -1,4 +1,4 @@
-"""What is answered to a query or a command that cannot be served? (``docs/contract.md``, *Answers*)
+"""Answers to a query or a command that cannot be served (``docs/contract.md``, *Answers*).
 
 With ``reply_to`` every request gets an answer: a body and the header ``status``. An old query, which has a
 ``return_routing_key`` alone, gets an empty body with ``status`` = ``error`` and the reason in the header ``error``.

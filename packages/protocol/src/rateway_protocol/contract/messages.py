@@ -1,4 +1,4 @@
-"""What does the gateway itself say on a cluster's exchange? (``docs/contract.md``, *Messages of the gateway's own*)
+"""The gateway's own messages on a cluster's exchange (``docs/contract.md``, *Messages of the gateway's own*).
 
 Each kind has a routing key that no event of Discord's has. Ids are strings, as in Discord's own JSON; times are
 seconds since 1970.

@@ -1,4 +1,4 @@
-"""What does a worker's query ask for? (``docs/contract.md``, *Queries*)
+"""A worker's query (``docs/contract.md``, *Queries*).
 
 One query is ``{"type": "Guild", "arguments": [123], "return_routing_key": "abc"}``; ``{"queries": [{…}, {…}]}`` asks
 for many at once and is answered with an array in the same order. Ids may be integers or decimal strings.

@@ -1,4 +1,4 @@
-"""Which exchange, queue and keys does a cluster use? (``docs/contract.md``, *Exchange and queue*)"""
+"""The exchange, queue and keys of a cluster (``docs/contract.md``, *Exchange and queue*)."""
 
 from __future__ import annotations
 

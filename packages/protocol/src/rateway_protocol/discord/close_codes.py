@@ -1,4 +1,4 @@
-"""What does a close code of Discord's mean for the session? A table, and a verdict for what is not in it.
+"""What each of Discord's close codes means for the session: a table, and a verdict for codes that are not in it.
 
 Codes 4000–4014 are from Discord's documentation ("Opcodes and Status Codes": "Gateway Close Event Codes"), which
 also says which of them a client may reconnect after. 4006 is a legacy code, 1000–1015 are RFC 6455's.

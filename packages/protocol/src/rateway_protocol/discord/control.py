@@ -1,4 +1,4 @@
-"""What do the messages that steer a session say? Hello, READY, invalid session and RATE_LIMITED, read leniently.
+"""The messages that steer a session, read leniently: Hello, READY, invalid session and RATE_LIMITED.
 
 Discord documentation, "Gateway Events". Each reader takes the raw ``d`` and answers None where it makes no sense;
 none of them raises, whatever the bytes are.

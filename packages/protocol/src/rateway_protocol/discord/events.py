@@ -1,4 +1,4 @@
-"""Which dispatch events are documented, and what is known about each?
+"""The documented dispatch events, and what is known about each.
 
 The list is ``events.json``, read once. Events that are not in it are forwarded all the same.
 """

@@ -1,4 +1,4 @@
-"""Which events does the bot ask for? (Discord documentation, "Gateway": "List of Intents")."""
+"""The intents: which events a bot asks for (Discord documentation, "Gateway": "List of Intents")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of gateway message is this? (Discord documentation, "Opcodes and Status Codes": "Gateway Opcodes")."""
+"""The kinds of gateway messages (Discord documentation, "Opcodes and Status Codes": "Gateway Opcodes")."""
 
 from __future__ import annotations
 

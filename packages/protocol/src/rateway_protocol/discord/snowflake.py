@@ -1,4 +1,4 @@
-"""Which shard does a guild belong to? (Discord documentation, "Gateway": "Sharding")."""
+"""The shard that a guild belongs to (Discord documentation, "Gateway": "Sharding")."""
 
 from __future__ import annotations
 

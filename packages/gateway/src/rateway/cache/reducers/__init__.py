@@ -1,4 +1,4 @@
-"""Which event changes what? The table of reducers, and the names that change nothing."""
+"""The table of reducers, event name → change of the cache, and the names that change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a usual event pass, from a WebSocket message to its AMQP frames, in one call?
+"""The fast path: a usual event from its WebSocket message to its AMQP frames in one call.
 
 Everything about an event is decided by the conversation, the cluster and the shard's stream, in plain Python. Of a
 thousand events 999 are usual, though: the next dispatch in line of a live session, in Discord's own form, of a name

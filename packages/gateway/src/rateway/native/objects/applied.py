@@ -1,4 +1,4 @@
-"""What does an event's application tell its shard, and what is a stored session?"""
+"""The result of applying an event, and the record of a session in a store."""
 
 from __future__ import annotations
 

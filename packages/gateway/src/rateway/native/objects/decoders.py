@@ -1,4 +1,4 @@
-"""What of an event, or of an object in it, is looked at first? The decoders that several reducers share.
+"""Decoders of the few fields of an event or object that several reducers read first.
 
 They skip the rest and raise ``msgspec.DecodeError`` where what must be there is not. Ids come as strings or numbers.
 """

@@ -1,4 +1,4 @@
-"""How are JSON objects changed without taking them apart? One level deep: field name → its bytes as Discord wrote them.
+"""JSON objects changed one level deep: field name → its bytes as Discord wrote them.
 
 Merging follows Discord's rule for partial objects: a field that is there overwrites, null included; a field that is
 absent leaves the old value; arrays are replaced, never merged.

@@ -1,4 +1,4 @@
-"""What does an event do to bytes, in plain Python? The reference for ``native.pyx``, and what runs where that was not
+"""JSON object surgery in plain Python: the reference for ``compiled.pyx``, and what runs where that was not
 compiled.
 
 JSON objects stay Discord's own bytes: what is compared, merged and left out is a top-level field, word for word.

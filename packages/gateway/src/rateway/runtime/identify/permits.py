@@ -1,4 +1,4 @@
-"""May this shard identify now? The port that shards ask, and its form for one process.
+"""The port by which shards obtain identify permits, and its form within one process.
 
 Identify is the scarce resource (*Gateway: Session Start Limit*): one at a time in each bucket, 5 s apart, a number
 a day, and overrunning that number resets the bot's token. The port has three calls; a form over processes or

@@ -1,4 +1,4 @@
-"""What can one process tell of its clusters and shards? Its part of the status, read from counters."""
+"""Collect one process's part of the status: its clusters and shards, read from counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the gateway alive, does it work, and if not, what is wrong and since when? Judged from its status alone.
+"""Judge from the status alone whether the gateway lives and works, and if not, what is wrong since when.
 
 *Live* says whether restarting the process would help: its event loops move. Discord or the broker away never makes
 it false. *Ready* says whether events flow: every shard is live or resumes within its time, the broker confirms.

@@ -1,4 +1,4 @@
-"""How long did things take? A histogram of a few integers."""
+"""A histogram of durations in a few integers."""
 
 from __future__ import annotations
 

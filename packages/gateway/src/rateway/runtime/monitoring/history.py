@@ -1,4 +1,4 @@
-"""What has happened lately? Fifteen minutes of numbers, and the changes between one look and the next, in words.
+"""Fifteen minutes of numbers, and the changes from one status to the next in words.
 
 Made from statuses alone: two of them are compared, so that it does not matter in which process something happened,
 and nothing is noted down while an event passes. A connection that broke and resumed between two looks shows in its

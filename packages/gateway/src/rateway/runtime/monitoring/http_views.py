@@ -1,4 +1,4 @@
-"""What does somebody see who watches the gateway? Looks at its status and answers health, metrics, page and stream.
+"""Health, metrics, page and event stream over HTTP, answered from the gateway's status.
 
 One look serves everybody: it is taken once a second while somebody follows, every five seconds otherwise (for the
 history), and at most once a second for probes and scrapes, however many come.

@@ -1,4 +1,4 @@
-"""How is this process itself? How late its event loop comes round, what it takes of CPU and memory."""
+"""Measure this process: the lag of its event loop, its CPU time and its memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can Prometheus know of the gateway? One row for each metric; exposition and ``docs/metrics.md`` derive from it.
+"""Metrics for Prometheus: one row each; the exposition and ``docs/metrics.md`` derive from it.
 
 All numbers are read from a :class:`GatewayStatus`; nothing here is called for an event. Labels have small known sets
 of values: ``cluster`` (numbers), ``process`` (roles), ``event`` (names that Discord documents, the rest is ``other``),

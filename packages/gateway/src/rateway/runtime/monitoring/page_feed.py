@@ -1,4 +1,4 @@
-"""What does the page need? The status in small rows: all of it once, then what has changed.
+"""The page's data: the whole status once in small rows, then what has changed.
 
 Everything that came from outside (close reasons, event names, the broker's words) is cleaned here: secrets replaced,
 control characters escaped. The page writes it as text, never as HTML.

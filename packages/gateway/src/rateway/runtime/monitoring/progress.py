@@ -1,4 +1,4 @@
-"""How is the gateway now, for people and machines? Takes the counters together; draws the start's progress."""
+"""Combine the processes' counters into one status, and draw the progress of a start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When is the service manager told what? READY once all is accepted and the start has begun, then signs of life."""
+"""Report to the service manager: READY once every cluster has started, then signs of life."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs where, and how is it? The records behind ``rateway status``, health, metrics and the page.
+"""The records of the status behind ``rateway status``, health, metrics and the page.
 
 Plain numbers taken from the counters of shards, publishers and stores; nothing here touches an event. Times are
 seconds, ages count from now, sizes are bytes. The JSON form is documented in ``docs/operating.md``.

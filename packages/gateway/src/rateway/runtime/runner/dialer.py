@@ -1,4 +1,4 @@
-"""Who may open a connection to Discord now? The handshakes of a process, slowed down together, host by host.
+"""Pace the connections that a process opens to Discord, host by host.
 
 Resumes need no permit from Discord, but staff ask for staggering when many shards connect at once, and a host that
 answers an upgrade with 429, 403 or 5xx means this machine, not one shard (docs/architecture.md, "Dialling"). So at most

@@ -1,4 +1,4 @@
-"""When does Python look for garbage that refers to itself? Seldom, and never among what was imported."""
+"""Run Python's cyclic garbage collector seldom, and never over what was imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When is memory that a flood needed given back to the system?
+"""Give memory that a flood needed back to the system.
 
 What events occupied is free once they are confirmed, but the C library keeps it: between what is free lies what lives
 on (a connection's buffer, a prepared head), and only the end of the heap goes back by itself. A hundred shards that

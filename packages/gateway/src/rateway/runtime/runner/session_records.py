@@ -1,4 +1,4 @@
-"""What of this cluster's sessions is written down, and when? (docs/delivery.md, "What is written down")
+"""Write a cluster's session records (docs/delivery.md, "What is written down").
 
 Only the *settled* sequence is: a session is stored as soon as its READY is confirmed, rewritten within a second of
 every change, and dropped when it is lost, in one transaction with the gap that must then be told. Guilds that a new

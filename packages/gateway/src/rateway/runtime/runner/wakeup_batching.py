@@ -1,4 +1,4 @@
-"""When does the event loop wait a moment, so that one wake-up serves many shards?
+"""Delay the event loop's next wake-up by a moment, so that one wake-up serves many shards.
 
 At fifty events a second on each of many shards nearly every event would be a wake-up of its own: a read, a write to
 the broker, a confirm, each with its system calls and its switch of process, together several times the cost of the

@@ -1,4 +1,4 @@
-"""What do the supervising process and its workers say to each other? One JSON document a line, over a socket pair.
+"""The messages between the supervisor and its runners: one JSON document a line, over a socket pair.
 
 The worker's end of the pair is also how it knows that its supervisor lives: at its end the worker closes its shards
 so that they can resume, and leaves (docs/architecture.md, "Processes").

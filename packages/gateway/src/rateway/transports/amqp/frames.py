@@ -1,4 +1,4 @@
-"""How do an event's AMQP frames look?
+"""The AMQP frames of an event.
 
 A publish is three kinds of frames: the method (exchange, routing key), the content header (size, properties)
 and the body in pieces of at most ``frame_max - 8`` bytes (AMQP 0-9-1, sections 2.3.5 and 4.2). Ours are three

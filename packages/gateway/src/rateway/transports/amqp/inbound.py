@@ -1,4 +1,4 @@
-"""Who owns this cluster? The one whose exclusive consumer reads its inbound queue; and what it reads, and answers.
+"""A cluster's inbound queue: own it by its exclusive consumer, read requests from it, answer them.
 
 The second connection of a cluster (docs/contract.md, "Connections"): a broker that blocks publishers blocks their
 connection alone, so that queries are answered while events wait. Consuming is exclusive: a second gateway on the

@@ -1,4 +1,4 @@
-"""How is there always a channel to publish on?
+"""Keep a channel to publish on.
 
 Dials, opens, declares the exchange and selects confirms; again whenever something of that is lost, for ever.
 What was lost is said once, and once more when it is back.

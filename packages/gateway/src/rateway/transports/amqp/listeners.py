@@ -1,4 +1,4 @@
-"""Is anybody bound to the names of our events?
+"""Observe whether a queue is bound to the names of our events.
 
 A publish that finds no queue is confirmed like any other. So now and then one of each name is ``mandatory``:
 the broker returns it, before its confirm, when nobody listens.

@@ -1,4 +1,4 @@
-"""Who hears what happens to a cluster's events, and what tells the publisher the time?"""
+"""The port that observes a publisher, and its clock."""
 
 from __future__ import annotations
 

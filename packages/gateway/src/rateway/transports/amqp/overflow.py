@@ -1,4 +1,4 @@
-"""How do unconfirmed events get into the spool, and out of it again?
+"""Move unconfirmed events into the spool and out of it.
 
 Oldest first in both directions: the spool always holds what is older than anything that waits in memory
 alone. What was written before it was spooled is answered for by the broker all the same; the reader passes

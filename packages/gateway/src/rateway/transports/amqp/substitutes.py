@@ -1,5 +1,5 @@
-"""What goes out in place of an event that the broker does not take? (``docs/contract.md``, *Messages of the
-gateway's own*)
+"""What is published in place of an event that the broker does not take (``docs/contract.md``, *Messages of the
+gateway's own*).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What does the gateway serve over HTTP, and to whom? A small, guarded server; the answers come from above.
+"""The gateway's HTTP server: small and guarded; the answers come from above.
 
 Nothing is imported here: ``server`` brings aiohttp, which a gateway without HTTP does not load.
 """

@@ -1,4 +1,4 @@
-"""What may be served under a path? An answer for each request, or a stream of events."""
+"""What a path may serve: an answer for each request, or a stream of events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may hold a connection, and for how long? Stands between the socket and aiohttp's protocol.
+"""Limit who may hold a connection, and for how long, between the socket and aiohttp's protocol.
 
 aiohttp waits for a request's head as long as the peer likes and takes any number of connections. Here a head has
 to come in time, an answer has to be taken in time, connections have a bound, and new ones are let in at a pace, so

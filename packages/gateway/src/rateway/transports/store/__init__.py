@@ -1,4 +1,4 @@
-"""Where do sessions and cache live? One LMDB environment per cluster; sessions are in it with the cache off, too.
+"""Sessions and cache on disk: one LMDB environment per cluster; it holds sessions with the cache off, too.
 
 For the runtime::
 

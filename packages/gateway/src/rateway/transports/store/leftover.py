@@ -1,4 +1,4 @@
-"""Which sessions does a store hold that cannot be written just now? (A disk that is full or has become read-only.)"""
+"""Read the sessions of a store that cannot be written now (a disk that is full or read-only)."""
 
 from __future__ import annotations
 

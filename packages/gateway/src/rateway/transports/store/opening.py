@@ -1,4 +1,4 @@
-"""May this store be trusted? Opening LMDB, recognising what is old, torn or foreign, and naming every fault.
+"""Open LMDB; recognise a store that is old, torn or foreign, and name every fault.
 
 A store is written without syncing, so a crash of the *process* leaves it whole (the kernel has the pages) and a crash
 of the *machine* may leave anything. It therefore carries the id of the kernel's boot and whether it was closed in

@@ -1,4 +1,4 @@
-"""How do queries read a store? Through short read transactions, from any thread or process, beside its writer."""
+"""Read a store for queries: short read transactions, from any thread or process, beside its writer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the disk there before LMDB writes to it? What a writable map needs: a full disk is an error then, and no signal.
+"""Reserve disk before LMDB writes to its map, so that a full disk is an error and no signal.
 
 LMDB can write its pages in place, in the mapped file: half of what a commit costs without, where it copies each page
 and hands it to the kernel. But a page for which the disk has no room ends the process (SIGBUS). So the file's blocks

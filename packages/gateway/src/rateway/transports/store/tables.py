@@ -1,4 +1,4 @@
-"""How do the cache's tables lie in LMDB? The file that knows the library's calls; changes wait in dicts until needed.
+"""The cache's tables in LMDB: the one file that knows the library's calls; changes wait in dicts until needed.
 
 Puts and deletes are collected per table and written sorted, in one call, when the transaction ends or a scan needs
 them: the same row changed a hundred times between two commits is written once, and neighbours are written together.

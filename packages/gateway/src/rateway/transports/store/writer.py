@@ -1,4 +1,4 @@
-"""Who writes a cluster's store? One object in one process; it holds at most one open transaction."""
+"""Write a cluster's store: one object in one process, which holds at most one open transaction."""
 
 from __future__ import annotations
 
