@@ -497,6 +497,20 @@ def test_a_cancelled_wait_leaves_nothing_behind(form: Form) -> None:
     assert log[1][1] - log[0][1] < 5.6
 
 
+@pytest.mark.checklist("K26")
+def test_a_ready_that_never_comes_holds_the_next_shard_up_for_15_seconds(form: Form) -> None:
+    async def scenario(bench: Bench) -> float:
+        loop = asyncio.get_running_loop()
+        assert await bench.permits.acquire(0, lost=False) is None
+        waiting = asyncio.create_task(bench.permits.acquire(1, lost=False))
+        assert await bench.permits.spent(0) is None
+        begun = loop.time()
+        assert await waiting is None
+        return loop.time() - begun
+
+    assert 14.5 <= on(form, scenario, answer()) < 16.0
+
+
 def test_a_permit_that_is_given_back_goes_to_the_next(form: Form) -> None:
     async def scenario(bench: Bench) -> float:
         begun = asyncio.get_running_loop().time()

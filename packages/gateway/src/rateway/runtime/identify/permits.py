@@ -233,6 +233,8 @@ class LocalPermits:
             if now - marked_at <= RESTORED_ALLOWANCE:
                 # On disk it is a little earlier than it is; a restart adds as much.
                 self._governor.spent(shard_id, now)
+                # Its bucket is free in a while, whether or not anything comes of it.
+                self._changed.set()
                 self.identifies += 1
                 self._tell_alerts()
                 return None
