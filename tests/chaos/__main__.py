@@ -14,10 +14,11 @@ from rich.console import Console
 
 from tests.aio import run
 from tests.chaos.lanes import run_lanes
+from tests.chaos.outages import SCENES
 from tests.chaos.plan import KINDS
 from tests.chaos.report import draw, show, write_json
 from tests.chaos.runner import Result, chaos
-from tests.rabbitmq import Broker, private_rabbitmq
+from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
 
 
 def main() -> int:
@@ -30,6 +31,9 @@ def main() -> int:
     )
     parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="folder for picture and JSON")
+    parser.add_argument(
+        "--outages", action="store_true", help="Discord's outages scene by scene, in their long form"
+    )
     parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
@@ -37,6 +41,8 @@ def main() -> int:
         result = one_lane(options.faults, seed, int(options.processes), options.kinds)
         (options.out / "result.json").write_bytes(msgspec.json.encode(result))
         return 0 if result.clean else 1
+    if options.outages:
+        return outages({name for name in options.kinds.split(",") if name})
     processes = tuple(int(number) for number in options.processes.split(","))
     console = Console(width=max(110, Console().width))
     console.print(f"{options.faults} faults, seed {seed}, --processes {options.processes}", highlight=False)
@@ -55,6 +61,20 @@ def main() -> int:
     show(results, console)
     console.print(f"picture and JSON in {options.out}", highlight=False)
     return 0 if all(result.clean for result in results) else 1
+
+
+def outages(chosen: set[str]) -> int:
+    """Each scene of Discord's outages in its long form, one after the other."""
+    clean = True
+    with private_rabbitmq(management=False) as node:
+        for scene in SCENES:
+            if chosen and scene.name not in chosen:
+                continue
+            with tempfile.TemporaryDirectory(prefix="rateway-outage-") as folder, fresh_vhost(node) as broker:
+                end = run(scene.play(Path(folder), broker, scene.long_s), timeout=scene.long_s + 900.0)
+            clean = clean and end.clean
+            print("well:" if end.clean else "FAILED:", end, flush=True)
+    return 0 if clean else 1
 
 
 def one_lane(faults: int, seed: int, processes: int, kinds: str) -> Result:

@@ -104,7 +104,7 @@ ROWS: tuple[Row, ...] = (
         "each with its own `CLUSTERS`, need disjoint ones.", DISCORD, "all"),
     Row("crash_loop_identifies", "CRASH_LOOP_IDENTIFIES", "crash_loop_identifies", values.integer(0), "number", 10,
         "A shard whose identifies fail so often within an hour (no READY, or dead within a minute after it) is stopped "
-        "and reported; it gets another one six hours later. 0: never.", DISCORD),
+        "and reported; it gets another one six hours later. Not while many shards fail alike. 0: never.", DISCORD),
 
     Row("shards", "SHARDS", "shards.total", values.optional(values.integer(1, MOST_SHARDS)), "number", None,
         "The total number of shards, in place of Discord's recommendation and `EXTRA_SHARDS`.", SHARDS, "recommended"),
