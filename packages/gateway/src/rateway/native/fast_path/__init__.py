@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     COMPILED = True
 else:
     from rateway.native.form import is_plain_wanted
+    from rateway_protocol.discord import delimit
 
     try:
         if is_plain_wanted():
@@ -41,8 +42,10 @@ else:
             ReceiveState,
             Template,
             parts,
+            value_end,
         )
 
+        delimit.use(value_end)
         COMPILED = True
     except ImportError:
         from rateway.native.fast_path.plain import (

@@ -1,7 +1,7 @@
 # cython: language_level=3
-# How ``delimit.py`` finds the end of a JSON value, in C, for the compiled modules that need it. Each function is given the
-# place where something begins, and answers with the byte after it; NULL when that cannot be found. At *end* is the zero
-# that ends all bytes of Python's.
+# How ``rateway_protocol.discord.delimit`` finds the end of a JSON value, in C, for the compiled modules that need it.
+# Each function is given the place where something begins, and answers with the byte after it; NULL when that cannot be
+# found. At *end* is the zero that ends all bytes of Python's.
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
