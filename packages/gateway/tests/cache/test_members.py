@@ -511,3 +511,23 @@ def test_leaving_one_by_one_leaves_nothing() -> None:
     scene.tell("GUILD_ROLE_CREATE", {"role": role(40), **IN_GUILD})
     scene.tell("GUILD_DELETE", {"id": str(GUILD)})
     assert entities(scene.storage) == 0
+
+
+@pytest.mark.checklist("K31")
+def test_events_of_a_guild_that_never_came_are_counted_once_each_and_those_of_known_ones_are_not() -> None:
+    scene = with_ann()
+    scene.tell("MESSAGE_CREATE", message(1))
+    scene.tell("PRESENCE_UPDATE", {"user": {"id": str(ANN)}, "status": "idle", "activities": [], **IN_GUILD})
+    assert scene.cache.writer.unknown_guilds == {}
+    unknown = {"guild_id": str(99 << 40)}
+    events = [
+        ("MESSAGE_CREATE", {**message(2), "channel_id": "777", "member": member(ANN), **unknown}),
+        ("PRESENCE_UPDATE", {"user": {"id": str(ANN)}, "status": "idle", "activities": [], **unknown}),
+        ("GUILD_MEMBER_ADD", {**member(BEN), **unknown}),
+        ("GUILD_MEMBER_REMOVE", {"user": user(BEN), **unknown}),
+        ("CHANNEL_CREATE", {**channel(55), **unknown}),
+        ("GUILD_ROLE_CREATE", {"role": role(66), **unknown}),
+    ]
+    for number, (name, d) in enumerate(events, 1):
+        scene.tell(name, d)
+        assert scene.cache.writer.unknown_guilds == {0: number}, name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 
 STORED = StoredLayout(shards=16, per_cluster=8, gateway_url="wss://gateway.discord.gg")
@@ -49,3 +51,47 @@ def test_the_recommendation_gets_the_extra_shards_on_top() -> None:
 def test_an_explicit_number_of_shards_takes_no_extra_ones() -> None:
     choice = take_recommended(shards=10, recommended=99, extra=8, per_cluster=8, gateway_url="wss://x")
     assert choice.layout.shards == 10
+
+
+@pytest.mark.checklist("K27")
+def test_a_refused_24_becomes_32_where_discord_recommends_16() -> None:
+    asked = {"shards": None, "recommended": 16, "extra": 8, "per_cluster": 8, "gateway_url": "wss://x"}
+    first = take_recommended(**asked)  # type: ignore[arg-type]  # a table of keyword arguments
+    assert first.layout.shards == 24, "the contract's formula, until Discord refuses it"
+    again = take_recommended(**asked, refused=24)  # type: ignore[arg-type]  # as above
+    assert again.layout.shards == 32
+    assert "refused 24" in again.words and "16" in again.words
+
+
+@pytest.mark.checklist("K27", "K29")
+@given(st.integers(1, 2000), st.integers(0, 64), st.integers(0, 4000))
+def test_only_a_refused_total_is_rounded_up_and_to_the_next_multiple(
+    recommended: int, extra: int, refused: int
+) -> None:
+    choice = take_recommended(
+        shards=None,
+        recommended=recommended,
+        extra=extra,
+        per_cluster=8,
+        gateway_url="wss://x",
+        refused=refused,
+    )
+    total = choice.layout.shards
+    if recommended + extra > refused:
+        assert total == recommended + extra
+    else:
+        assert total % recommended == 0
+        assert refused < total <= refused + recommended
+    assert choice.refused == refused
+
+
+@pytest.mark.checklist("K27")
+def test_a_stored_layout_that_discord_refused_does_not_hold() -> None:
+    refused = StoredLayout(shards=16, per_cluster=8, gateway_url="wss://x", refused=16)
+    why = keep_stored(refused, resumable=16, reshard=False, shards=None, per_cluster=8)
+    assert isinstance(why, str)
+    assert "refuses" in why
+    later = StoredLayout(shards=32, per_cluster=8, gateway_url="wss://x", refused=16)
+    kept = keep_stored(later, resumable=16, reshard=False, shards=None, per_cluster=8)
+    assert isinstance(kept, Choice)
+    assert kept.refused == 16

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rateway.runtime.monitoring import metrics
 from tests.http.fleet import Fleet, get, served
@@ -129,6 +130,22 @@ def test_without_a_budget_or_shards_nothing_is_invented() -> None:
 def test_a_scrape_of_a_thousand_shards_is_cheap() -> None:
     text = exposition(Fleet(1000))
     assert len(text.encode()) < 1_500_000
+
+
+@pytest.mark.checklist("K31")
+def test_deaf_sessions_show_without_a_label_for_each_shard() -> None:
+    fleet = Fleet(shards=16, per_cluster=8)
+    for number in range(16):
+        fleet.shards[number] = {"dispatch_s": 1.0}
+    fleet.shards[3] = {"dispatch_s": 700.0}
+    fleet.shards[4] = {"dispatch_s": 9000.0, "state": "resuming"}
+    fleet.clusters[1] = {"unknown_guild_events": 12}
+    assert value(fleet, "rateway_quiet_seconds", cluster="1") == 700.0
+    assert value(fleet, "rateway_quiet_seconds", cluster="2") == 1.0
+    assert [value(fleet, "rateway_shards_quiet", **{"cluster": "1", "for": each}) for each in ("1m", "10m", "1h")] == [
+        1, 1, 0,
+    ]  # fmt: skip
+    assert value(fleet, "rateway_unknown_guild_events_total", cluster="1") == 12
 
 
 if __name__ == "__main__":

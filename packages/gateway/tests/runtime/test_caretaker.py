@@ -6,7 +6,7 @@ import logging
 
 import msgspec
 import pytest
-from rateway.runtime.maintenance import QUIET_AFTER_LOOKS, Maintenance, Renewal
+from rateway.runtime.maintenance import QUIET_AFTER_LOOKS, Maintenance, Renewal, sick_notes
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, PublisherStatus, ShardStatus
 
 ZERO = {int: 0, float: 0.0, str: "", bool: False}
@@ -131,3 +131,29 @@ def test_the_cache_is_not_filled_without_room_in_the_budget() -> None:
 
     maintenance = Maintenance(never, Renewal(None, lambda: False, renew, fills_cache=True))
     maintenance.fill(status([shard(0, 1, incomplete=7)]))
+
+
+@pytest.mark.checklist("K31")
+def test_a_live_shard_without_an_event_is_named_while_the_others_have_some() -> None:
+    def at(number: int, seconds: float, state: str = "live") -> ShardStatus:
+        return msgspec.structs.replace(shard(number, 10, state=state), dispatch_s=seconds)
+
+    deaf = [at(0, 2.0), at(1, 1500.0), at(2, 3.0), at(3, 9999.0, "resuming")]
+    assert len(sick_notes(deaf)) == 1
+    assert "1 shards" in sick_notes(deaf)[0] and ": 1." in sick_notes(deaf)[0]
+    assert "restart-shard N --new-session" in sick_notes(deaf)[0]
+    quiet_bot = [at(number, 1500.0) for number in range(4)]
+    assert sick_notes(quiet_bot) == []
+    assert sick_notes([at(number, 2.0) for number in range(4)]) == []
+
+
+@pytest.mark.checklist("K31")
+def test_shards_whose_guilds_never_came_are_named_and_a_few_stray_events_are_not() -> None:
+    def lacking(number: int, events: int) -> ShardStatus:
+        return msgspec.structs.replace(shard(number, 10), unknown_guild_events=events)
+
+    assert sick_notes([lacking(0, 3), lacking(1, 0)]) == []
+    notes = sick_notes([lacking(0, 3), lacking(7, 40)])
+    assert len(notes) == 1
+    assert "40 events" in notes[0] and "the shards 7." in notes[0]
+    assert len(sick_notes([lacking(number, 40) for number in range(1000)])[0]) < 400
