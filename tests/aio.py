@@ -20,3 +20,17 @@ def run(coroutine: Coroutine[object, object, T], *, timeout: float = 60.0) -> T:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(bounded())
+
+
+async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server's side that takes what comes and says nothing, until its peer leaves.
+
+    It holds its writer: from Python 3.13 on one that nobody holds closes its connection.
+    """
+    try:
+        while await reader.read(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

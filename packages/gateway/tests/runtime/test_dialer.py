@@ -12,7 +12,7 @@ from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
 from rateway.runtime.runner.dialer import Dialer
 from rateway.transports.websocket import DialError, WebSocket
 
-from tests.aio import run
+from tests.aio import keep_silent, run
 
 
 class Handler:
@@ -62,7 +62,7 @@ async def listening(*hosts: Host) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def silent() -> AsyncIterator[str]:
     """A host that accepts TCP and says nothing."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, backlog=2048)
+    server = await asyncio.start_server(keep_silent, "127.0.0.1", 0, backlog=2048)
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/?v=10"
     finally:

@@ -24,7 +24,7 @@ from rateway.transports.amqp.connection import (
 from rateway.transports.amqp.uri import parse
 from tests.transports.fake_broker import FakeBroker
 
-from tests.aio import run
+from tests.aio import keep_silent, run
 from tests.rabbitmq import Broker
 
 
@@ -143,7 +143,7 @@ def test_nobody_there_and_nobody_answering_are_told_apart() -> None:
             port = broker.port
         with pytest.raises(BrokerUnavailable, match="cannot be reached"):
             await connect(parse(f"amqp://127.0.0.1:{port}"), name="test")
-        silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        silent = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
         port = silent.sockets[0].getsockname()[1]
         with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.1 s"):
             await connect(parse(f"amqp://127.0.0.1:{port}"), name="test", timeout=0.1)

@@ -19,7 +19,7 @@ from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.uri import parse
 from tests.transports.fake_broker import FakeBroker
 
-from tests.aio import run
+from tests.aio import keep_silent, run
 
 # What a fail-over may take, seconds.
 PROMISED = 2.0
@@ -28,7 +28,7 @@ PROMISED = 2.0
 @asynccontextmanager
 async def silent(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[int]:
     """A port that takes connections and says nothing."""
-    server = await asyncio.start_server(lambda reader, writer: None, host, port)
+    server = await asyncio.start_server(keep_silent, host, port)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

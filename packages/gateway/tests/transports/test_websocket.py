@@ -11,7 +11,7 @@ import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 from rateway.transports.websocket import RECEIVE_BYTES, DialError, WebSocket, dial
 
-from tests.aio import run
+from tests.aio import keep_silent, run
 
 Script = Callable[[WSTransport], None]
 
@@ -188,7 +188,7 @@ def test_an_upgrade_that_is_refused_tells_status_and_retry_after(
 @pytest.mark.checklist("A2")
 def test_a_host_that_accepts_and_says_nothing_is_left_in_time() -> None:
     async def scenario() -> str:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        server = await asyncio.start_server(keep_silent, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(DialError) as caught:
             await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=0.2, max_message_bytes=1, headers={})
