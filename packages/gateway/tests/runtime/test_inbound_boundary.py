@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import struct
 import time
@@ -453,6 +454,31 @@ def test_deletion_is_advised_for_other_properties_alone(words: str, advised: boo
             it.broker.close_channel(406, words)
             why = await it.until("refused")
             assert words in why and ("delete" in why.lower()) == advised
+
+    run(scenario())
+
+
+def test_a_burst_of_messages_is_taken_a_few_at_a_time_and_in_order() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            settled: list[int] = []
+
+            async def watch() -> None:
+                while len(it.broker.settled) < 3_000:
+                    settled.append(sum(it.request_handler.commands.values()))
+                    await asyncio.sleep(0)
+
+            watching = asyncio.create_task(watch())
+            for number in range(3_000):
+                it.command(f"c{number}", body=b"{")
+            await watching
+            most = max(after - before for before, after in itertools.pairwise([*settled, 3_000]))
+            # The reader is not alone on this loop: between two looks it may have had a turn or two.
+            assert most <= 300
+            assert [each.properties.correlation_id for each in it.broker.received] == [
+                f"c{number}" for number in range(3_000)
+            ]
+            await it.is_served()
 
     run(scenario())
 

@@ -57,6 +57,8 @@ _ACK_LENGTH: Final = 21
 _acks = struct.Struct(">11sQBB").iter_unpack
 _frame = struct.Struct(">BHI").unpack_from
 _FRAME_END: Final = 0xCE
+# Messages taken from one read, which may hold two thousand: about a millisecond's work, then the loop goes round.
+_AT_ONCE: Final = 100
 # A content header's frame up to the body's size.
 _HEADER_KNOWN: Final = 7 + 12
 _METHOD, _HEADER, _BODY, _BEAT = 1, 2, 3, 8
@@ -352,7 +354,7 @@ class Connection(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        at, size = 0, len(data)
+        at, size, taken = 0, len(data), 0
         one = self._one
         while size - at >= 8:
             if one is not None and data.startswith(_ACK_HEAD, at):
@@ -382,6 +384,12 @@ class Connection(asyncio.Protocol):
                     if self._transport is None:
                         return
                     one = self._one
+                    taken += 1
+                    if taken >= _AT_ONCE and at < size:
+                        self._rest = data[at:]
+                        self._transport.pause_reading()
+                        self.loop.call_soon(self._read_on)
+                        return
                     continue
             kind, number, length = _frame(data, at)
             if length > self.frame_max:
@@ -417,6 +425,12 @@ class Connection(asyncio.Protocol):
             one = self._one
             at += length + 8
         self._rest = data[at:]
+
+    def _read_on(self) -> None:
+        """Take more of what was read already, and then of what comes."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self.data_received(b"")
 
     # What came
 
