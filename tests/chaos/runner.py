@@ -183,10 +183,11 @@ def _forgotten(it: Stage) -> dict[str, list[int]]:
     that nothing after ``received`` had come.
     """
     found = {}
-    for gap in {gap.old_session: gap for gap in map(decode_gap, it.receipts.gaps)}.values():
-        record = it.sim.ledger.sessions.get(gap.old_session)
-        if record is not None and ended_by_discord(record):
-            found[gap.old_session] = _missing(it, record, gap.received)
+    gaps = {gap.old_session: gap for gap in map(decode_gap, it.receipts.gaps)}
+    for session, gap in gaps.items():
+        record = it.sim.ledger.sessions.get(session) if session is not None else None
+        if session is not None and record is not None and ended_by_discord(record):
+            found[session] = _missing(it, record, gap.received)
     return found
 
 

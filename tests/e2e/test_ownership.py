@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Self
 
 import aio_pika
+import msgspec
 import pytest
 from rateway.demo.relay import Relay
+from rateway_protocol.contract import messages
 
 from tests.aio import run
-from tests.e2e.harness import Gateway, stage
-from tests.e2e.witness import all_live, relayed, sessions_of
+from tests.e2e.harness import LOOK, Gateway, Json, Stage, stage
+from tests.e2e.witness import all_live, relayed, sessions_of, witness
 from tests.rabbitmq import Broker
 
 # Gateways without a common state folder do not know of each other's identifies (docs/architecture.md, "Who may
@@ -27,6 +29,23 @@ def another(folder: Path, gateway: Gateway) -> Gateway:
     return Gateway(folder, "another", **(gateway.environment | {"STATE_DIR": str(folder / "another-state")}))
 
 
+def ready(status: Json, cluster: int) -> int:
+    """Live shards of a cluster, by its number."""
+    return sum(int(each["shards_ready"]) for each in status["clusters"] if each["cluster"] == cluster)
+
+
+async def gaps_of_a_takeover(it: Stage, status: Json) -> None:
+    """Each shard's new session is told as one that follows a gap of unknown length."""
+    wanted = {f"gap:none:{shard['shard']}:{shard['session']}": shard["session"] for shard in status["shards"]}
+    while len(it.receipts.gaps) < len(wanted):
+        it.collector.arrival.clear()
+        await it.collector.arrival.wait()
+    found = {messages.gap_id(gap): msgspec.json.decode(gap) for gap in it.receipts.gaps}
+    assert {name: gap["new_session"] for name, gap in found.items()} == wanted
+    assert {gap["old_session"] for gap in found.values()} == {None}
+
+
+@pytest.mark.checklist("K43")
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_second_gateway_with_a_state_of_its_own_waits_and_takes_over_when_the_first_has_left(
     tmp_path: Path, broker: Broker, end: str
@@ -45,6 +64,7 @@ def test_a_second_gateway_with_a_state_of_its_own_waits_and_takes_over_when_the_
                 await second.until(lambda status: status["clusters"][0]["owned"])
                 taken = await second.until(all_live)
                 assert not set(sessions_of(taken).values()) & set(first.values())
+                await gaps_of_a_takeover(it, taken)
                 said = second.log.read_text()
                 assert (said.count(WAITS), said.count("0 of 2 shards are live")) in {(1, 0), (1, 1)}
                 await second.stop()
@@ -68,7 +88,7 @@ def test_a_queue_with_other_flags_keeps_one_cluster_away_until_it_is_deleted(
             await it.gateway.start()
             line = await it.gateway.logged("rateway-incoming-1")
             assert "delete" in line and " error " in line
-            status = await it.gateway.until(lambda status: status["clusters"][1]["shards_ready"] == 2)
+            status = await it.gateway.until(lambda status: ready(status, 2) == 2)
             assert [cluster["owned"] for cluster in status["clusters"]] == [False, True]
             await channel.queue_delete("rateway-incoming-1")
             await it.ready()
@@ -108,11 +128,176 @@ def test_a_cluster_whose_ownership_is_lost_gives_its_shards_up_and_takes_them_ag
                 relay.refuse(False)
                 await it.gateway.until(lambda status: "rateway-incoming-1" in str(status["notes"]))
                 assert it.count("dial") == before
+                # What the other one has told by now must not come again from the sessions of before.
+                await it.gateway.logged(
+                    "another gateway has sessions for this cluster: the 2 stored here are forgotten"
+                )
                 await second.stop()
-                assert sessions_of(await it.ready()) == mine
-                assert it.count("identify") == 4
+                status = await it.gateway.until(all_live)
+                assert not set(sessions_of(status).values()) & set(mine.values())
+                assert it.count("identify") == 6
             finally:
                 await second.kill()
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("K43")
+def test_a_gateway_that_takes_over_a_cluster_which_nobody_holds_any_more_tells_a_gap(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=6, members=3, simulator=APART) as it:
+            await it.ready()
+            await it.all_arrived()
+            assert it.receipts.gaps == []
+            await it.gateway.stop()
+            second = another(tmp_path, it.gateway)
+            await second.start()
+            try:
+                await gaps_of_a_takeover(it, await second.until(all_live))
+                # Its own restart is no take-over.
+                await second.stop()
+                await second.start()
+                await second.until(all_live)
+                await it.all_arrived()
+                assert len(it.receipts.gaps) == 2
+                await second.stop()
+            finally:
+                await second.kill()
+
+    run(main(), timeout=60)
+
+
+@pytest.mark.checklist("K43")
+def test_a_gateway_that_has_seen_another_one_live_does_not_resume_what_it_had_before(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=12, members=3, simulator=APART) as it:
+            former = sessions_of(await it.ready())
+            await it.gateway.stop()
+            second = another(tmp_path, it.gateway)
+            await second.start()
+            try:
+                await second.until(all_live)
+                await it.events(100)
+                await it.gateway.start()
+                await it.gateway.logged("are forgotten")
+                # Also over a restart while it waits.
+                await it.gateway.stop()
+                await it.gateway.start()
+                await it.gateway.logged(WAITS)
+                await second.stop()
+                status = await it.gateway.until(all_live)
+                assert not set(sessions_of(status).values()) & set(former.values())
+                await it.events(50)
+                await it.settled()
+                assert it.count("resume") == 0
+                told = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
+                mine = [gap for gap in told if gap["new_session"] in sessions_of(status).values()]
+                assert [gap["old_session"] for gap in mine] == [None, None]
+            finally:
+                await second.kill()
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.checklist("K43")
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_gateway_that_may_not_identify_gives_the_cluster_up_and_says_so(
+    tmp_path: Path, broker: Broker, processes: str
+) -> None:
+    async def main() -> None:
+        async with stage(
+            tmp_path, broker, shards=4, per_cluster=2, guilds=8, members=3, simulator=APART | {"max_concurrency": 4},
+            IDENTIFY_BUCKETS="0-1", CLUSTERS="1-2", SHARDS="4", EXTRA_SHARDS="", PROCESSES=processes,
+        ) as it, witness(broker, 1, 2) as worker:  # fmt: skip
+            status = await it.gateway.until(
+                lambda status: (
+                    "IDENTIFY_BUCKETS" in str(status["notes"])
+                    and sum(cluster["shards_ready"] for cluster in status["clusters"]) == 2
+                )
+            )
+            assert [cluster["owned"] for cluster in status["clusters"]] == [True, False]
+            assert "given up for another gateway" in str(status["notes"])
+            second = another(tmp_path, it.gateway)
+            second.environment["IDENTIFY_BUCKETS"] = "2-3"
+            await second.start()
+            try:
+                await second.until(lambda status: ready(status, 2) == 2)
+                guild = next(guild for guild in it.sim.world.guild_ids if (guild >> 22) % 4 >= 2)
+                answer = await (await worker.send(1, "cache", {"type": "Guild", "arguments": [guild]}))
+                assert answer.headers["status"] == "error"
+                assert msgspec.json.decode(answer.body)["error"]["code"] == "elsewhere"
+                await second.stop()
+            finally:
+                await second.kill()
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.checklist("K44")
+def test_a_query_for_a_guild_of_another_gateways_cluster_is_answered_elsewhere_though_its_store_is_here(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            stage(tmp_path, broker, shards=4, per_cluster=2, guilds=12, members=3, simulator=APART) as it,
+            witness(broker, 1, 2) as worker,
+        ):
+            await it.ready()
+            guilds: dict[int, list[int]] = {1: [], 2: []}
+            for guild in it.sim.world.guild_ids:
+                guilds[(guild >> 22) % 4 // 2 + 1].append(guild)
+            second = another(tmp_path, it.gateway)
+            second.environment |= {"CLUSTERS": "2", "SHARDS": "4"}
+            del second.environment["EXTRA_SHARDS"]
+            await second.start()
+            try:
+                await second.logged("another gateway reads rateway-incoming-2")
+                await it.gateway.stop()
+                await second.until(lambda status: ready(status, 2) == 2)
+                await it.gateway.start()
+                await it.gateway.until(lambda status: ready(status, 1) == 2)
+                await it.gateway.logged("another gateway reads rateway-incoming-2")
+
+                async def ask(type_: str, *arguments: int) -> tuple[str, str]:
+                    question = {"type": type_, "arguments": list(arguments)}
+                    answer = await (await worker.send(1, "cache", question))
+                    status = str(answer.headers["status"])
+                    found = msgspec.json.decode(answer.body) if answer.body else {}
+                    return status, found["error"]["code"] if status == "error" else ""
+
+                # Its other process hears of it with the next beat.
+                while await ask("Guild", guilds[2][0]) != ("error", "elsewhere"):
+                    await asyncio.sleep(LOOK)
+                for type_ in ("Guild", "GuildChannels", "GuildMembers"):
+                    assert await ask(type_, guilds[2][0]) == ("error", "elsewhere")
+                    assert await ask(type_, guilds[1][0]) == ("ok", "")
+            finally:
+                await second.kill()
+
+    run(main(), timeout=90)
+
+
+@pytest.mark.checklist("K44")
+def test_a_lost_salt_is_said_and_its_sessions_are_told_as_gaps(tmp_path: Path, broker: Broker) -> None:
+    async def main() -> None:
+        async with stage(tmp_path, broker, guilds=6, members=3, simulator=APART) as it:
+            former = sessions_of(await it.ready())
+            await it.gateway.stop()
+            (it.gateway.state_dir / "salt").unlink()
+            await it.gateway.start()
+            line = await it.gateway.logged("2 stored sessions belong to other intents, another token")
+            assert "`salt` of the state folder was missing" in line and "their shards identify" in line
+            await it.gateway.until(all_live)
+            while len(it.receipts.gaps) < 2:
+                it.collector.arrival.clear()
+                await it.collector.arrival.wait()
+            told = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
+            assert {gap["old_session"] for gap in told} == set(former.values())
+            assert all("salt" in gap["reason"] for gap in told)
 
     run(main(), timeout=60)
 

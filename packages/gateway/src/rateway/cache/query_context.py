@@ -132,6 +132,8 @@ class Situation:
     shards_per_cluster: int = 8
     clusters: Collection[int] = ()
     """Clusters of this host."""
+    elsewhere: Collection[int] = frozenset()
+    """Clusters of this host that another gateway runs now: what their stores say is old."""
     is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
     unreadable: Mapping[int, str] = field(default_factory=dict)
     """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
@@ -204,16 +206,19 @@ class QueryContext:
 
     def views(self) -> Iterator[View]:
         """Every store; whoever comes to the end has not found it in those that can be read."""
-        unreadable = self.situation.unreadable
+        unreadable, elsewhere = self.situation.unreadable, self.situation.elsewhere
         for cluster in self.stores.clusters:
-            if cluster not in unreadable:
+            if cluster not in unreadable and cluster not in elsewhere:
                 yield self.stores.view(cluster)
-        for words in unreadable.values():
-            raise Refused("unavailable", words)
+        for cluster, words in unreadable.items():
+            if cluster not in elsewhere:
+                raise Refused("unavailable", words)
 
     def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
         """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
         place = self.situation.place(guild_id)
+        if place is not None and place[1] in self.situation.elsewhere:
+            raise Refused("elsewhere", f"guild {guild_id} is on shard {place[0]}, which another gateway runs")
         if place is not None and place[1] in self.situation.unreadable:
             raise Refused("unavailable", self.situation.unreadable[place[1]])
         if place is not None and place[1] in self.stores.clusters:

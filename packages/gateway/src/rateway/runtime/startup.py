@@ -105,9 +105,13 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
     lost = sessions.given_up(choice.layout, stored)
     if lost:
         log.warning(
-            "%d stored sessions belong to other intents, another token or another layout and cannot be resumed: their "
-            "shards identify",
+            "%d stored sessions belong to other intents, another token or another layout and cannot be resumed%s: "
+            "their shards identify",
             lost,
+            # Which token they belong to is written down as a hash that is keyed with it.
+            " (the file `salt` of the state folder was missing, without which none is known again)"
+            if state.salt_is_new
+            else "",
             extra={"action": "layout"},
         )
     count = len(choice.layout.clusters)
@@ -285,6 +289,9 @@ def policy_of(settings: Settings) -> CachePolicy:
 
 def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
     """What the store of a cluster holds, even if it cannot be written just now."""
+    if not store_folder(settings, state, number).exists():
+        # A question makes no store: its being there says that this state folder has run the cluster.
+        return []
     store = open_store(settings, state, number)
     if isinstance(store, StoreFault):
         return leftover_sessions(settings, state, number)

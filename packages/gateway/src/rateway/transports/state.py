@@ -79,6 +79,8 @@ class StateDir:
         self.path = path
         self._folder = folder
         self._lock_file = lock_file
+        self.salt_is_new = False
+        """Whether the salt was made by this process: nothing that was written down before can be told as this bot's."""
         self._locked = False
 
     @classmethod
@@ -276,6 +278,7 @@ class StateDir:
         if salt is None or len(salt) < 32:
             salt = secrets.token_bytes(32)
             self.write(SALT, salt)
+            self.salt_is_new = True
         digest = hmac.new(salt, digestmod=hashlib.sha256)
         for part in parts:
             data = part.encode()

@@ -12,7 +12,7 @@ import msgspec
 
 __all__ = [
     "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "Unreadable", "encode", "gap_id",
-    "guild_left_id", "lost_session", "with_new_session",
+    "guild_left_id", "is_takeover", "lost_session", "with_new_session",
 ]  # fmt: skip
 
 
@@ -33,12 +33,13 @@ class Gap(msgspec.Struct, kw_only=True, frozen=True):
 
     ``settled`` is the last sequence of the old session that is safely on the exchange, ``received`` the last one that
     came. ``new_session`` is ``null`` until Discord has given one. Comes before the READY of the new session.
+    ``old_session`` is ``None`` where another gateway had it, of whose sequences nothing is known (both 0).
     """
 
     key: ClassVar[str] = "RATEWAY_GAP"
 
     shard: int
-    old_session: str
+    old_session: str | None
     settled: int
     received: int
     new_session: str | None = None
@@ -109,12 +110,20 @@ def encode(message: OwnMessage) -> bytes:
 def gap_id(gap: bytes | Gap) -> str:
     """The ``message_id`` of a gap: the same each time that it is told. Takes the body that :func:`encode` made."""
     known = _gap.decode(gap) if isinstance(gap, bytes) else gap
+    if known.old_session is None:
+        return f"gap:none:{known.shard}:{known.new_session}"
     return f"gap:{known.old_session}:{known.shard}"
 
 
 def lost_session(gap: bytes) -> str:
-    """The session that a gap tells of."""
-    return _gap.decode(gap).old_session
+    """The session that a gap tells of; empty where another gateway had it."""
+    return _gap.decode(gap).old_session or ""
+
+
+def is_takeover(gap: bytes) -> bool:
+    """Whether a gap tells of another gateway's session, and waits for the one that takes its place."""
+    known = _gap.decode(gap)
+    return known.old_session is None and known.new_session is None
 
 
 def with_new_session(gap: bytes, new_session: str) -> bytes:

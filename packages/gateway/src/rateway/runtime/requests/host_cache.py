@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rateway.cache.query_context import Situation
 from rateway.config import Settings
@@ -31,7 +31,15 @@ __all__ = ["HostCache"]
 class HostCache:
     """Readers of all stores of this gateway on this host, and the desk where queries wait."""
 
-    def __init__(self, settings: Settings, state: StateDir, choice: Choice, own: dict[int, Cluster]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        choice: Choice,
+        own: dict[int, Cluster],
+        elsewhere: Callable[[], frozenset[int]] = frozenset,
+    ) -> None:
+        """*elsewhere* are the clusters of this process that another gateway runs."""
         self._settings = settings
         self._state = state
         self._choice = choice
@@ -39,6 +47,8 @@ class HostCache:
         self._all = clusters_of(settings, choice.layout)
         self._loading_elsewhere: frozenset[int] = frozenset()
         self._unreadable_elsewhere: dict[int, str] = {}
+        self.gone = elsewhere
+        self._gone_elsewhere: frozenset[int] = frozenset()
         self._known: tuple[Layout, Situation] | None = None
         self._readers: dict[int, StoreReader] = {
             number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
@@ -55,11 +65,18 @@ class HostCache:
         """Asked for in each turn of the desk; it hardly ever is another than the last."""
         layout, unreadable = self._choice.layout, self._unreadable_elsewhere | self.unreadable()
         known = self._known
-        if known is None or known[0] is not layout or known[1].unreadable != unreadable:
+        gone = self.gone() | self._gone_elsewhere
+        if (
+            known is None
+            or known[0] is not layout
+            or known[1].unreadable != unreadable
+            or known[1].elsewhere != gone
+        ):
             situation = Situation(
                 shard_count=layout.shards,
                 shards_per_cluster=layout.per_cluster,
-                clusters=self._all,
+                clusters=[number for number in self._all if number not in gone],
+                elsewhere=gone,
                 is_loading=self._is_loading,
                 unreadable=unreadable,
             )
@@ -83,9 +100,14 @@ class HostCache:
             return number not in self._readers or shard_id in self._loading_elsewhere
         return cluster.shards[shard_id].conversation.state is not State.LIVE
 
-    def learn(self, loading: Iterable[int], unreadable: dict[int, str]) -> None:
-        """Which shards of other processes are not live, and which clusters' stores are of no use, and why."""
+    def learn(
+        self, loading: Iterable[int], unreadable: dict[int, str], elsewhere: Iterable[int] = ()
+    ) -> None:
+        """Which shards of other processes are not live, which clusters' stores are of no use, and why, and which
+        clusters another gateway runs.
+        """
         self._loading_elsewhere = frozenset(loading)
+        self._gone_elsewhere = frozenset(elsewhere)
         own = self._own
         self._unreadable_elsewhere = {number: why for number, why in unreadable.items() if number not in own}
 

@@ -103,8 +103,13 @@ class Cluster:
         store_words: str,
         spool: Spool | None,
         leftover: Sequence[SessionRecord] = (),
+        *,
+        is_new_here: bool = False,
     ) -> None:
-        """``leftover`` are the sessions of a store that cannot be opened for writing just now."""
+        """``leftover`` are the sessions of a store that cannot be opened for writing just now; ``is_new_here``: this
+        state folder has had no store of the cluster before.
+        """
+        self._is_new_here = is_new_here
         self.number = number
         self.tools = tools
         self.store = store
@@ -124,8 +129,14 @@ class Cluster:
         self.oversize = 0
         self.refused = 0
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
-        # The worker's: bind the inbound queue to an exchange that may be a new one.
+        # The worker's: bind the inbound queue to an exchange that may be a new one; a first shard is live; no shard may
+        # ever identify here, and why.
         self.on_exchange: Callable[[], Coroutine[Any, Any, None]]
+        self.on_live: Callable[[], Coroutine[Any, Any, None]]
+        self.on_barred: Callable[[str], None] = lambda why: None
+        self._told_live = False
+        self._superseded = False
+        self._barred: set[int] = set()
         self._cache: Store | None = None
         if store is not None and tools.settings.cache_enabled:
             self._keep_in(store)
@@ -170,7 +181,7 @@ class Cluster:
         for shard_id in self.tools.layout.shards_of(self.number):
             self._make_shard(shard_id, records.pop(shard_id, None))
         for record in records.values():
-            if record.session_id and record.token_hash == self.tools.token_hash:
+            if record.session_id:
                 self._give_up(record)
         self._former = list(records)
 
@@ -186,7 +197,7 @@ class Cluster:
             session = self._restored(record)
             stream.restore(record.name, record.settled)
             self._session_records.restore(record)
-        elif record is not None and record.session_id and record.token_hash == tools.token_hash:
+        elif record is not None and record.session_id:
             self._give_up(record)
         elif record is not None:
             self._session_records.restore(record)
@@ -218,8 +229,10 @@ class Cluster:
         )
 
     def _give_up(self, record: SessionRecord) -> None:
-        """A session of this bot that cannot be resumed with these settings: its worker is told what it may miss."""
-        if record.intents != self.tools.settings.intents:
+        """A stored session that cannot be resumed with these settings: its worker is told what it may miss."""
+        if record.token_hash != self.tools.token_hash:
+            reason = "the token is another one, or the state folder has lost its salt"
+        elif record.intents != self.tools.settings.intents:
             reason = "the intents were changed"
         else:
             reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
@@ -277,11 +290,19 @@ class Cluster:
             tasks.create_task(self.publisher.run(), name=f"publisher {self.number}")
             tasks.create_task(self._write_sessions(), name=f"sessions {self.number}")
 
-    def start(self) -> None:
-        """Connect all shards: those with a session first, they need no permit."""
+    def start(self, *, existed: bool = False) -> None:
+        """Connect all shards: those with a session first, they need no permit.
+
+        *existed*: some gateway has run this cluster before. If it was none with this state folder, each new session
+        follows a gap.
+        """
         if self._started:
             return
         self._started = True
+        self._superseded = False
+        if existed and self._is_new_here:
+            self._take_over_all("another gateway, or one with another state folder, ran this cluster before")
+        self._is_new_here = False
         for shard_id in self._former:
             self._tell_pending(shard_id)
         for shard in sorted(
@@ -293,11 +314,48 @@ class Cluster:
                 self._tell_pending(shard.shard_id)
             shard.start()
 
+    def _take_over_all(self, reason: str) -> None:
+        for shard_id in self.shards:
+            self._take_over(shard_id, reason)
+        self._session_records.commit()
+
+    def _take_over(self, shard_id: int, reason: str) -> None:
+        gap = messages.Gap(
+            shard=shard_id, old_session=None, settled=0, received=0, reason=reason, since=time.time()
+        )
+        self.gaps += 1
+        self._session_records.superseded(shard_id, messages.encode(gap))
+
+    def supersede(self) -> None:
+        """Another gateway owns this cluster and has sessions: forget ours, whose events are its by now."""
+        if self._superseded or self._started:
+            return
+        self._superseded = True
+        log.warning(
+            "another gateway has sessions for this cluster: the %d stored here are forgotten, so that nothing comes a "
+            "second time when it leaves; RATEWAY_GAP tells the worker then",
+            self.resumable,
+            extra={"cluster": self.number, "action": "superseded"},
+        )
+        self._take_over_all("another gateway ran this cluster meanwhile")
+        self._leftover = ()
+        self._make_shards()
+
+    def barred(self, shard: Shard, why: str) -> None:
+        """A shard may never identify here. A cluster of which that is true of every shard, and of which no session is
+        left, is for another gateway.
+        """
+        self._barred.add(shard.shard_id)
+        if self._barred.issuperset(self.shards) and not self.resumable:
+            asyncio.get_running_loop().call_soon(self.on_barred, why)
+
     def yield_shards(self) -> None:
         """Another gateway owns this cluster: leave its shards to it; our sessions stay written down."""
         if not self._started:
             return
         self._started = False
+        self._told_live = False
+        self._barred.clear()
         for shard in self.shards.values():
             shard.stop(end_session=False)
         self._write_now()
@@ -398,7 +456,7 @@ class Cluster:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         if applied.left:
             self._session_records.leaving(shard.shard_id, applied.left)
-            before = self._session_records.before(shard.shard_id)
+            before = self._session_records.before(shard.shard_id) or "none"
             for guild_id in applied.left:
                 self._tell_left(shard.shard_id, before, guild_id)
         publishes = self.event_pipeline.publishes
@@ -506,6 +564,9 @@ class Cluster:
     def state_changed(self, shard: Shard, order: StateChanged) -> None:
         # Before anything is dialled again: what failed once is not to fail for ever, whatever becomes of this process.
         self._session_records.failed(shard.shard_id, shard.conversation.failed_at)
+        if order.new is State.LIVE and not self._told_live:
+            self._told_live = True
+            self._spawn(self.on_live())
         told = order.old is State.LIVE or order.new in (State.LIVE, State.BACKING_OFF, State.STOPPED)
         level = logging.INFO if told else logging.DEBUG
         log.log(

@@ -19,7 +19,7 @@ from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.memory import MemoryTrimmer
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
-from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store
+from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store, store_folder
 from rateway.runtime.supervisor.ipc import Answered
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
@@ -77,6 +77,8 @@ class Worker:
         )
         # Clusters that another gateway owned when the broker was last asked.
         self._elsewhere: set[int] = set()
+        # Clusters that were given up for another gateway: drained, or because no shard of them may identify here.
+        self._left: set[int] = set()
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         tools = self._tools(identity, on_fatal)
@@ -93,12 +95,15 @@ class Worker:
                 on_refused=request_handler.refuse,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
                 on_writable=self._answers_go_on,
+                on_other_live=cluster.supersede,
                 home=state.fingerprint("home")[:16],
             )
             cluster.on_exchange = self._inbound[number].bind_again
+            cluster.on_live = self._inbound[number].tell_live
+            cluster.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
 
         if settings.cache_enabled:
-            self.cache = HostCache(settings, state, choice, self.clusters)
+            self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
 
     def _answers_go_on(self) -> None:
         if self.cache is not None:
@@ -142,6 +147,7 @@ class Worker:
 
     def _make_cluster(self, number: int, tools: ClusterTools) -> Cluster:
         extra = {"cluster": number, "action": "store"}
+        is_new_here = not store_folder(self.settings, self.state, number).exists()
         store = open_store(self.settings, self.state, number)
         words = "ok"
         leftover: list[SessionRecord] = []
@@ -167,7 +173,7 @@ class Worker:
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
         opened = None if isinstance(store, StoreFault) else store
-        return Cluster(number, tools, opened, words, spool, leftover)
+        return Cluster(number, tools, opened, words, spool, leftover, is_new_here=is_new_here)
 
     async def _open_later(self, number: int) -> None:
         """Try the store of a cluster again until it opens."""
@@ -226,10 +232,11 @@ class Worker:
         if state == "owned":
             log.info("%s is ours", topology.incoming(number), extra=extra)
             self._elsewhere.discard(number)
-            cluster.start()
+            cluster.start(existed=bool(self._inbound[number].existed))
         elif state == "elsewhere":
             log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
             self._elsewhere.add(number)
+            self._inbound[number].tell_idle()
             cluster.yield_shards()
         elif state == "refused":
             log.error("%s", why, extra=extra)
@@ -239,6 +246,25 @@ class Worker:
             # Not so when another gateway was the owner just now: it goes on without the broker, as we would.
             if cluster.resumable and self.settings.spool_bytes and number not in self._elsewhere:
                 cluster.start()
+
+    def _give_up(self, number: int, why: str) -> None:
+        """Leave a cluster, whose shards may not identify here, to another gateway, until a restart."""
+        cluster = self.clusters.get(number)
+        if cluster is None or number in self._left:
+            return
+        self._left.add(number)
+        words = f"given up for another gateway: {why}"
+        self.ownership[number] = ("refused", words)
+        log.error("%s", words, extra={"cluster": number, "action": "ownership"})
+        cluster.yield_shards()
+        inbound = self._tasks.get(number, ())[1:]
+        for task in inbound:
+            task.cancel()
+
+    def elsewhere(self) -> frozenset[int]:
+        """Clusters that another gateway runs, or is to run, as far as this process knows."""
+        found = {number for number, (state, _) in self.ownership.items() if state == "elsewhere"}
+        return frozenset(found | self._left)
 
     def progress(self) -> tuple[int, int]:
         """(Live shards, all shards)."""
@@ -304,6 +330,7 @@ class Worker:
             log.warning(words, left, extra=extra)
         cluster.close()
         self.ownership.pop(number, None)
+        self._left.add(number)
         self.responders.pop(number, None)
         log.info("cluster %d is given up for another gateway", number, extra=extra)
         return left

@@ -178,6 +178,20 @@ class SessionRecords:
         if self.commit() is not None:
             self._kept[shard_id].stored = None
 
+    def superseded(self, shard_id: int, gap: bytes) -> None:
+        """Another gateway has had sessions of this shard: forget ours, and remember the gap; the caller commits.
+
+        A gap of that kind that is not told yet stands for this one as well.
+        """
+        known = self._kept.get(shard_id)
+        blank = self._blank(shard_id, known.record if known else None)
+        pending = (blank.pending_gap or b"").splitlines()
+        if not pending or not messages.is_takeover(pending[-1]):
+            blank = _replaced(blank, pending_gap=_join(blank.pending_gap, gap))
+        before = known.record.name or known.before if known else ""
+        self._kept[shard_id] = _Kept(blank, ready_seq=0, before=before)
+        self._put(self._kept[shard_id], blank)
+
     def pending_gaps(self, shard_id: int) -> list[bytes]:
         """Bodies of RATEWAY_GAP that the shard's worker has not surely heard, oldest first."""
         kept = self._kept.get(shard_id)

@@ -80,6 +80,7 @@ class ShardOwner(Protocol):
     def state_changed(self, shard: Shard, order: StateChanged) -> None: ...
     def command_done(self, shard: Shard, order: CommandDone) -> None: ...
     def fatal(self, shard: Shard, order: Fatal) -> None: ...
+    def barred(self, shard: Shard, why: str) -> None: ...
 
 
 class _Line(FastPath):
@@ -425,6 +426,8 @@ class Shard:
     def _refused(self, refusal: Refusal) -> None:
         until = math.inf if refusal.until is None else refusal.until
         self.conversation.refused(until, refusal.why, self.clock())
+        if refusal.kind == "bucket":
+            self.owner.barred(self, refusal.why)
 
     def _return_permit(self, order: ReturnPermit | None) -> None:
         if self._permit is not None:

@@ -124,6 +124,8 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
     """Shards that are not live."""
     unreadable: dict[int, str] = {}
     """Clusters whose store is of no use to queries now, and why."""
+    elsewhere: list[int] = []
+    """Clusters that another gateway runs."""
 
 
 class DialsRefused(msgspec.Struct, tag=True, frozen=True):
@@ -148,6 +150,7 @@ class Loading(msgspec.Struct, tag=True, frozen=True):
 
     shards: list[int]
     unreadable: dict[int, str] = {}
+    elsewhere: list[int] = []
 
 
 class FatalWords(msgspec.Struct, tag=True, frozen=True):

@@ -162,7 +162,9 @@ async def _beat(line: Line, worker: Worker) -> None:
         faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
         shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
         loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
-        line.send(words.Beat(loading, worker.cache.unreadable() if worker.cache is not None else {}))
+        cache = worker.cache
+        unreadable, gone = (cache.unreadable(), cache.gone()) if cache is not None else ({}, frozenset())
+        line.send(words.Beat(loading, unreadable, sorted(gone)))
         await asyncio.sleep(BEAT_EVERY_S)
 
 
@@ -183,7 +185,7 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
                 line.send(words.Answered(found.done, found.words, record.call))
             case words.Loading():
                 if worker.cache is not None:
-                    worker.cache.learn(record.shards, record.unreadable)
+                    worker.cache.learn(record.shards, record.unreadable, record.elsewhere)
             case words.DialsRefused():
                 worker.dialer.hold(record.host, record.seconds, record.status)
             case words.IdentifyFault():

@@ -80,6 +80,7 @@ class _Hand:
     failures: int = 0
     loading: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
+    elsewhere: list[int] = field(default_factory=list)
     permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
     """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
@@ -233,8 +234,9 @@ class Supervisor:
         hand.heard, hand.heard_at = True, time.monotonic()
         match record:
             case words.Beat():
-                if (record.loading, record.unreadable) != (hand.loading, hand.unreadable):
-                    hand.loading, hand.unreadable = record.loading, record.unreadable
+                said = (record.loading, record.unreadable, record.elsewhere)
+                if said != (hand.loading, hand.unreadable, hand.elsewhere):
+                    hand.loading, hand.unreadable, hand.elsewhere = said
                     self._tell_loading()
             case words.Acquire():
                 assert self._tasks is not None
@@ -337,6 +339,7 @@ class Supervisor:
         loading = words.Loading(
             [shard for hand in self._hands for shard in hand.loading],
             {number: why for hand in self._hands for number, why in hand.unreadable.items()},
+            sorted({number for hand in self._hands for number in hand.elsewhere} | self.drained),
         )
         for hand in self._hands:
             if hand.line is not None:

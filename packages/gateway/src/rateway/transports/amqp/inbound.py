@@ -70,6 +70,9 @@ ASK_AGAIN_S: Final = 0.5
 PATIENT_S: Final = 15.0
 # What a broker is asked about a queue is answered at once, unless the node of that queue has stopped answering.
 ANSWER_S: Final = 10.0
+# After so long without an answer we are as without a broker: stored sessions do not wait. RabbitMQ 4.0 answers nothing
+# about a queue whose node is down, where 3.10 says so.
+SLOW_S: Final = 1.0
 RECONNECT_MOST_S: Final = 10.0
 
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
@@ -239,18 +242,9 @@ class Inbound:
         owned = False
         while True:
             try:
-                async with asyncio.timeout(ANSWER_S):
-                    channel = await connection.channel(CHANNEL)
-                    # What waits in the queue is delivered with the broker's word that we consume, before we have read
-                    # that: it is answered on this channel.
-                    self._connection, self._channel = connection, channel
-                    connection.on_writable = self._on_writable
-                    refusal = await self._own(connection, channel)
-                    if refusal is not None:
-                        channel.close()
-                        await asyncio.shield(channel.closed)
+                channel, refusal = await self._try(connection)
             except TimeoutError:
-                self._say("away", f"the broker does not answer about {self._queue}: its node may be silent")
+                self._say_silent()
                 return ASK_AGAIN_S
             except ChannelClosed as closed:
                 self._drop()
@@ -282,6 +276,30 @@ class Inbound:
             if connection.closed.done():
                 self._say("away", connection.closed.result())
                 return 0.1
+
+    async def _try(self, connection: Connection) -> tuple[Channel, _NotOurs | None]:
+        """Open a channel and own the queue on it, or say why not. TimeoutError when the broker does not answer."""
+        late = asyncio.get_running_loop().call_later(SLOW_S, self._say_silent)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                channel = await connection.channel(CHANNEL)
+                # What waits in the queue is delivered with the broker's word that we consume, before we have read
+                # that: it is answered on this channel.
+                self._connection, self._channel = connection, channel
+                connection.on_writable = self._on_writable
+                refusal = await self._own(connection, channel)
+                if refusal is not None:
+                    channel.close()
+                    await asyncio.shield(channel.closed)
+            return channel, refusal
+        finally:
+            late.cancel()
+
+    def _say_silent(self) -> None:
+        """The broker does not answer. Of a cluster that another gateway runs, that is no news."""
+        if self._said is None or self._said[0] != "elsewhere":
+            words = "the broker does not answer about it, its node may be down or silent"
+            self._say("away", f"{self._queue} is out of reach: {words}")
 
     def _drop(self) -> None:
         """The channel has ended: nothing can be answered on it any more."""
