@@ -75,6 +75,8 @@ exit codes: 0 a start would work, 1 it would not (the reasons are listed), 78 th
 
 # Exchanges and queues that are looked at; a fleet of a thousand clusters is not asked for one by one.
 MAX_LOOKED_AT = 64
+# Each question opens it and closes it again.
+CHANNEL = 1
 # What a broker is asked is answered at once, unless a node of it is silent.
 ANSWER_S = 10.0
 PRECONDITION_FAILED = 406
@@ -155,8 +157,8 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
     findings: list[Finding] = []
     there = 0
     try:
-        for turn, cluster in enumerate(clusters[:MAX_LOOKED_AT]):
-            there += await _look_at(connection, 1 + turn, cluster, findings)
+        for cluster in clusters[:MAX_LOOKED_AT]:
+            there += await _look_at(connection, cluster, findings)
     except ConnectionLost as error:
         findings.append(Finding("broker", f"it closed the connection: {error}", "see the broker's log"))
     except TimeoutError:
@@ -191,18 +193,18 @@ async def _ask_node(node: AmqpAddress | NodeSaid) -> NodeSaid:
     return NodeSaid(str(node), True, connection.server, connection.cluster_name)
 
 
-async def _look_at(connection: Connection, number: int, cluster: int, findings: list[Finding]) -> bool:
+async def _look_at(connection: Connection, cluster: int, findings: list[Finding]) -> bool:
     """Whether the exchange is there. What is there has to have the contract's flags, or a start would fail on it."""
     exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
     passive = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, passive=True, durable=True)
     ours = spec.Exchange.Declare(0, exchange, topology.EXCHANGE_TYPE, durable=True)
-    closed = await ask(connection, number, passive, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+    closed = await ask(connection, CHANNEL, passive, spec.Exchange.DeclareOk, timeout=ANSWER_S)
     there = closed is None or closed.code != NOT_FOUND
     if closed is None:
-        closed = await ask(connection, number, ours, spec.Exchange.DeclareOk, timeout=ANSWER_S)
+        closed = await ask(connection, CHANNEL, ours, spec.Exchange.DeclareOk, timeout=ANSWER_S)
     if closed is not None and there:
         findings.append(_refused(f"the exchange {exchange}", closed))
-    found = await look(connection, number, queue, timeout=ANSWER_S)
+    found = await look(connection, CHANNEL, queue, timeout=ANSWER_S)
     if isinstance(found, Refused) and "exclusive" not in found.closed.text:
         findings.append(_refused(f"the queue {queue}", found.closed))
     elif isinstance(found, Away):

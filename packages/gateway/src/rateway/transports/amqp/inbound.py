@@ -93,8 +93,6 @@ _EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
 PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
-# Beside both, because it may be told while something is asked.
-_TELLING: Final = 4
 _ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 
@@ -193,6 +191,7 @@ class Inbound:
         # Of the owner whose shards have sessions, whoever that is.
         self._live_flag = f"{queue}-live"
         self._live = False
+        self._asking = False
         self.existed: bool | None = None
         """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
         self._keys = keys
@@ -280,6 +279,7 @@ class Inbound:
     async def _try(self, connection: Connection) -> tuple[Channel, _NotOurs | None]:
         """Open a channel and own the queue on it, or say why not. TimeoutError when the broker does not answer."""
         late = asyncio.get_running_loop().call_later(SLOW_S, self._say_silent)
+        self._asking = True
         try:
             async with asyncio.timeout(ANSWER_S):
                 channel = await connection.channel(CHANNEL)
@@ -293,6 +293,7 @@ class Inbound:
                     await asyncio.shield(channel.closed)
             return channel, refusal
         finally:
+            self._asking = False
             late.cancel()
 
     def _say_silent(self) -> None:
@@ -365,9 +366,10 @@ class Inbound:
         """Let other gateways know that shards of this cluster have sessions here, as long as the queue is ours."""
         self._live = True
         connection = self._connection
-        if connection is not None and self._said == ("owned", ""):
+        # While something is asked, it is told with that.
+        if connection is not None and self._said == ("owned", "") and not self._asking:
             with contextlib.suppress(ConnectionLost, TimeoutError):
-                await ask(connection, _TELLING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
+                await ask(connection, _ASKING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
 
     def tell_idle(self) -> None:
         """The shards of this cluster have no connections here any more."""
