@@ -154,7 +154,9 @@ class Dialer:
         beside = self._host(other) if other is not None else None
         host.waiting += 1
         try:
+            self._leave_if_unwell(host, beside, own)
             async with host.slots:
+                self._leave_if_unwell(host, beside, own)
                 await self._wait_for(host, beside, own)
                 await asyncio.sleep(random.uniform(0, 2 * STAGGER_S * HANDSHAKES))
                 self._leave_if_unwell(host, beside, own)
