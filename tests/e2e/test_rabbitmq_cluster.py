@@ -91,7 +91,7 @@ class Pauses:
             await asyncio.sleep(LOOK)
 
 
-@pytest.mark.checklist("K38", "K37")
+@pytest.mark.checklist("K37", "K38", "K40")
 def test_a_killed_node_is_left_within_two_seconds_and_nothing_is_lost(
     tmp_path: Path, cluster: RabbitCluster
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_silent_node_is_left_within_two_heartbeats_and_two_seconds(
 
 
 @pytest.mark.world
-@pytest.mark.checklist("K38")
+@pytest.mark.checklist("K38", "K39")
 def test_a_majority_that_is_lost_and_back_loses_nothing(tmp_path: Path, cluster: RabbitCluster) -> None:
     async def main() -> None:
         async with staged(tmp_path, cluster) as it, Pauses(it).watched() as pauses:

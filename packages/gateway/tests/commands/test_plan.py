@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from rateway.commands import check_page
-from rateway.commands.plan import BrokerSaid, Finding, Known, Plan, make_plan
+from rateway.commands.plan import BrokerSaid, Finding, Known, NodeSaid, Plan, make_plan
 from rateway.config import load
 from rateway.fleet.choice import StoredLayout
 from rateway.fleet.identify import Ledger, Moment
@@ -137,6 +137,22 @@ def test_clusters_that_there_are_not_are_a_problem_and_a_subset_is_a_warning() -
     assert some.shards_here == 11
     assert "IDENTIFY_BUCKETS" in some.warnings[0].do
     assert [row.here for row in some.clusters] == [True, False, True]
+
+
+@pytest.mark.checklist("K40")
+def test_nodes_of_one_cluster_are_a_reason_for_quorum_queues_and_of_two_a_problem() -> None:
+    nodes = [NodeSaid(f"amqp://guest@{host}:5672/", True, "RabbitMQ 4.0.5", "bots") for host in "ab"]
+    known = replace(
+        KNOWN, broker=BrokerSaid("amqp://guest@a:5672,b:5672/", True, "RabbitMQ 4.0.5", nodes=nodes)
+    )
+    one = plan(known)
+    assert one.ok and any(
+        "the RabbitMQ cluster bots" in note and "quorum queues" in note for note in one.notes
+    )
+    nodes[1] = NodeSaid("amqp://guest@b:5672/", True, "RabbitMQ 4.0.5", "others")
+    two = plan(known)
+    assert "different RabbitMQ clusters: bots, others" in two.problems[0].what
+    assert not any("quorum" in note for note in plan().notes)
 
 
 def test_shards_outside_the_buckets_of_this_gateway_are_a_problem() -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pamqp.commands as spec
 import pytest
 from rateway.transports.spool import Spool
 from tests.transports.fake_broker import FakeBroker
@@ -334,5 +335,29 @@ def test_refusals_during_an_outage_of_patience_wait_in_the_spool(tmp_path: Path)
             await cluster.until(lambda: spool.events == 0)
             assert broker.received[-1].seq == 4 and set(seqs(broker.received)) == {1, 2, 3, 4}
             assert broker.received[3].headers["republished"] is True
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K39")
+def test_a_broker_that_confirms_nothing_is_seen_to_hold_events_up_until_it_confirms_again() -> None:
+    async def scenario() -> None:
+        async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
+            publisher = cluster.publisher
+            assert publisher.held_up == 0 and publisher.address == f"127.0.0.1:{broker.port}"
+            stream = begun(publisher)
+            stream.publish("X", b"{}", 1, False)
+            await broker.publishes(1)
+            await cluster.until(lambda: publisher.held_up > 0.3)
+            # Others behind it do not make it younger.
+            stream.publish("Y", b"{}", 2, False)
+            await broker.publishes(2)
+            assert publisher.held_up > 0.3
+            broker.ack(2, True)
+            await cluster.until(lambda: publisher.held_up == 0)
+            broker.method(spec.Connection.Blocked("low on memory"), 0)
+            await cluster.until(lambda: publisher.blocked)
+            stream.publish("X", b"{}", 3, False)
+            assert publisher.held_up == 0
 
     run(scenario())
