@@ -1,4 +1,4 @@
-"""Compile the modules that have a compiled form: every ``.pyx`` under src/, and what pyproject.toml names.
+"""Compile the modules that have a compiled form: every ``.pyx`` under src/.
 
 Each of them has a form in plain Python as well. Where there is no C compiler, or no header of Python's, the package is
 installed all the same, and a line says what is missing; with ``RATEWAY_PLAIN=1`` that is the wish.
@@ -17,8 +17,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +40,17 @@ class CompileHook(BuildHookInterface[Any]):
         """Compile; what came of it goes into the wheel, which then fits only this Python and platform."""
         root = Path(self.root)
         place = root / SOURCES if version == "editable" else root / "build" / "compiled"
-        made = compile_into(place, root, self.config.get("modules", ()))
+        made = compile_into(place, root)
         if made and version != "editable":
             build_data["force_include"] |= {str(path): str(path.relative_to(place)) for path in made}
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
 
-def compile_into(place: Path, root: Path, modules: Iterable[str] = ()) -> list[Path]:
+def compile_into(place: Path, root: Path) -> list[Path]:
     """The compiled modules below *place*, made where they are older than their source; says what could not be made."""
     made = []
-    for source in sources(root, modules):
+    for source in sources(root):
         path = place / source.relative_to(root / SOURCES).with_name(source.stem + SUFFIX)
         if plain():
             path.unlink(missing_ok=True)
@@ -68,9 +66,9 @@ def compile_into(place: Path, root: Path, modules: Iterable[str] = ()) -> list[P
     return made
 
 
-def sources(root: Path, modules: Iterable[str] = ()) -> list[Path]:
+def sources(root: Path) -> list[Path]:
     """What is to be compiled."""
-    return [*sorted((root / SOURCES).rglob("*.pyx")), *(root / module for module in modules)]
+    return sorted((root / SOURCES).rglob("*.pyx"))
 
 
 def plain() -> bool:
@@ -144,9 +142,7 @@ def _compile(source: Path, path: Path, root: Path) -> str | None:
 def main() -> int:
     """Compile in place; 0 also when that cannot be."""
     root = Path(__file__).resolve().parent
-    settings = tomllib.loads((root / "pyproject.toml").read_text())
-    hook = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
-    compile_into(root / SOURCES, root, hook.get("modules", ()))
+    compile_into(root / SOURCES, root)
     return 0
 
 
