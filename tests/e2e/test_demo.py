@@ -40,7 +40,9 @@ def test_the_demo_survives_its_faults_and_ends_with_nothing_lost() -> None:
     assert [row(done.stdout, name) for name in ("lost", "violations of Discord's rules")] == ["0", "0"]
     assert row(done.stdout, "sessions (identifies)") == "16 (16)"
     said, answered = row(done.stdout, "!ping said, answered by workers").split(", ")
-    assert int(said) > 0 and answered == said
+    assert int(said) > 0 and answered == said, done.stdout
+    doubled = row(done.stdout, "doubled (same message_id)")
+    assert (f"doubled {doubled}: promised, not a fault" in done.stdout) is (doubled != "0"), done.stdout
     assert "the broker was restarted" in done.stdout
     assert "killing the gateway with -9" in done.stdout
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
+from typing import cast
 
-from rateway.demo import script
+import aiohttp
+import pytest
+from aio_pika.abc import AbstractExchange
+from rateway.demo import client_worker, plain_worker, script
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.demo.scene import Options, Scene
 from rateway.demo.steering import Steering
+from rateway_client import Event
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.server import Simulator
+from rateway_simulator.world.dispatch import WorldOptions
 
 from tests.aio import run
 
@@ -81,8 +90,43 @@ def test_a_ping_is_answered_once_however_often_a_worker_replies(tmp_path: Path) 
         assert stage.answered() == 1
         stage.workers[0].log.write_text("replied with 500 to 1 in 8\nreplied with 404 to 3 in 8")
         assert stage.answered() == 1
+        stage.workers[0].log.write_text("replied with 403 to 1 in 8\nreplied with 404 to 3 in 8")
+        assert stage.answered() == 2
 
     run(main())
+
+
+def test_a_ping_is_answered_after_discord_has_forgotten_its_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The world goes on while a worker is away: other messages push the ping out of its channel's memory."""
+
+    async def main() -> list[str]:
+        world = WorldOptions(guilds=1, members_per_guild=6, channels_per_guild=3, messages_per_channel=2)
+        async with (
+            Simulator(SimulatorOptions(world=world)) as discord,
+            Steering(discord.control_url) as steering,
+        ):
+            place = (await steering.guilds(1))[0]
+            user, channel = place["members"][-1], place["channel_id"]
+            pings = [await steering.speak(user, channel, "!ping") for _ in range(2)]
+            for _ in range(3):
+                await steering.speak(user, channel, "what else is new")
+            heard = [{"id": ping, "channel_id": channel, "guild_id": place["id"]} for ping in pings]
+            headers = {
+                "Authorization": f"Bot {discord.options.token}",
+                "User-Agent": "DiscordBot (https://example.invalid/worker, 1.0)",
+            }
+            async with aiohttp.ClientSession(headers=headers) as http:
+                plain = plain_worker.Worker(cast(AbstractExchange, None), http, discord.api_url)
+                await plain.reply(heard[0])
+                url = f"{discord.api_url}/channels/{channel}/messages"
+                event = Event("MESSAGE_CREATE", json.dumps(heard[1]).encode(), None)
+                await client_worker.reply(http, url, event, "pong")
+        return [f"replied with 200 to {ping} in {channel}" for ping in pings]
+
+    expected = run(main())
+    assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_a_line_of_a_child_is_waited_for_until_it_has_ended(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ EVENTS = ("MESSAGE_CREATE", "READY")
 
 
 async def reply(http: aiohttp.ClientSession, url: str, event: Event, content: str) -> None:
-    body = {"content": content, "message_reference": {"message_id": event.data["id"]}}
+    # A message that is gone by now is answered all the same, without a reference to it.
+    reference = {"message_id": event.data["id"], "fail_if_not_exists": False}
+    body = {"content": content, "message_reference": reference}
     while True:
         async with http.post(url, json=body) as response:
             if response.status != 429:

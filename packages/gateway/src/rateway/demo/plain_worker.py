@@ -46,7 +46,9 @@ class Worker:
 
     async def reply(self, event: dict[str, str]) -> None:
         url = f"{self.api_url}/channels/{event['channel_id']}/messages"
-        body = {"content": "pong", "message_reference": {"message_id": event["id"]}}
+        # A message that is gone by now is answered all the same, without a reference to it.
+        reference = {"message_id": event["id"], "fail_if_not_exists": False}
+        body = {"content": "pong", "message_reference": reference}
         while True:
             async with self.http.post(url, json=body) as response:
                 if response.status != 429:

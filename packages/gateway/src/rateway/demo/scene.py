@@ -32,8 +32,8 @@ from yarl import URL
 SIMULATOR_PATIENCE = 60.0
 #: Pings are said in so many guilds, in turns.
 PING_GUILDS = 64
-#: How a worker logs a reply that Discord has taken, or could not: its channel is gone by now.
-TAKEN = ("replied with 200 ", "replied with 404 ")
+#: How a worker logs a reply that Discord has taken, or could not: its channel is gone by now, or closed to the bot.
+TAKEN = ("replied with 200 ", "replied with 404 ", "replied with 403 ")
 #: How long a worker may take to bind its queue, seconds: 1 s is usual.
 WORKER_PATIENCE = 60.0
 

@@ -12,7 +12,7 @@ from rateway.demo.asking import ask
 from rateway.demo.audit import audit
 from rateway.demo.children import memory_of
 from rateway.demo.scene import Options, Scene, SimulatorGone
-from rateway.demo.show import MIB, Frame, Show, clusters_of, summary_of
+from rateway.demo.show import MIB, Frame, Show, about_doubled, clusters_of, summary_of
 from rich.console import Console
 
 #: Seconds between two frames.
@@ -236,6 +236,8 @@ async def _result(scene: Scene, show: Show) -> int:
         "gateway started": "once" if scene.gateway.starts == 1 else f"{scene.gateway.starts} times",
     } | facts
     show.console.print(summary_of(result, len(broken), receipts.redelivered, facts))
+    if result.doubled:
+        show.line(about_doubled(result.doubled))
     for words in result.examples:
         show.line(words)
     for each in broken[:MOST_VIOLATIONS]:

@@ -168,6 +168,15 @@ def table_of(frame: Frame) -> Table:
     return table
 
 
+def about_doubled(doubled: int) -> str:
+    """Return what an arrival beyond the first means: it is promised, not a fault."""
+    return (
+        f"doubled {doubled:,}: promised, not a fault. Delivery is at least once: what a killed gateway or a restarted "
+        "broker had not confirmed is sent again under the same message_id. rateway_client hands each event to a "
+        "handler once; any other worker skips the message_ids that it has seen (docs/delivery.md)."
+    )
+
+
 def summary_of(audit: Audit, violations: int, redelivered: int, facts: dict[str, str]) -> Table:
     """The end: what was sent and what became of it."""
     table = Table(title="audit against the simulator's ledger", title_justify="left", show_header=False)
