@@ -57,6 +57,7 @@ test: install install-tools  ## all tests but those of test-world; the last line
 
 # What pytest marks `world` needs more than this repository installs: other languages, another broker, an hour.
 test-world: install  ## libraries in five languages, another RabbitMQ, long faults; writes the table in docs/simulator.md
+	@tools/install-rabbitmq-4
 	@RATEWAY_WORLD_TABLE=1 $(BIN)/python -m pytest -q tests/world $(ARGS)
 	@$(BIN)/python -m pytest -q -m world --ignore tests/world $(ARGS) || test $$? -eq 5  # 5: nothing is so marked
 
