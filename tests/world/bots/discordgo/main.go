@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/bwmarrin/discordgo"
@@ -40,7 +41,9 @@ func main() {
 	session, err := discordgo.New("Bot " + os.Getenv("BOT_TOKEN"))
 	check(err)
 	session.Identify.Intents = discordgo.IntentsAll | discordgo.IntentMessageContent
-	asked, members := false, 0
+	asked := false
+	// Handlers run side by side: the last chunk may be counted before the first.
+	var chunks, members atomic.Int64
 	session.AddHandler(func(s *discordgo.Session, ready *discordgo.Ready) {
 		say("ready", nil)
 		if asked {
@@ -58,9 +61,9 @@ func main() {
 	})
 	session.AddHandler(func(s *discordgo.Session, _ *discordgo.Resumed) { say("resumed", nil) })
 	session.AddHandler(func(s *discordgo.Session, chunk *discordgo.GuildMembersChunk) {
-		members += len(chunk.Members)
-		if chunk.ChunkIndex+1 == chunk.ChunkCount {
-			say("members", map[string]any{"count": members})
+		members.Add(int64(len(chunk.Members)))
+		if chunks.Add(1) == int64(chunk.ChunkCount) {
+			say("members", map[string]any{"count": members.Load()})
 		}
 	})
 	session.AddHandler(func(s *discordgo.Session, interaction *discordgo.InteractionCreate) {

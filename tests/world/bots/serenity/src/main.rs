@@ -7,6 +7,7 @@ use serenity::all::*;
 struct Bot {
     guild: GuildId,
     asked: AtomicBool,
+    chunks: AtomicUsize,
     members: AtomicUsize,
 }
 
@@ -24,8 +25,10 @@ impl EventHandler for Bot {
     }
 
     async fn guild_members_chunk(&self, _: Context, chunk: GuildMembersChunkEvent) {
-        let count = self.members.fetch_add(chunk.members.len(), Ordering::SeqCst) + chunk.members.len();
-        if chunk.chunk_index + 1 == chunk.chunk_count {
+        // Handlers run side by side: the last chunk may be counted before the first.
+        self.members.fetch_add(chunk.members.len(), Ordering::SeqCst);
+        if self.chunks.fetch_add(1, Ordering::SeqCst) + 1 == chunk.chunk_count as usize {
+            let count = self.members.load(Ordering::SeqCst);
             println!(r#"{{"saw":"members","count":{count}}}"#);
         }
     }
@@ -54,7 +57,7 @@ async fn main() {
     let command = CreateCommand::new("ping").description("Pong?").add_option(option);
     Command::set_global_commands(&http, vec![command]).await.expect("commands");
     let guild = GuildId::new(var("BOT_GUILD").expect("BOT_GUILD").parse().expect("a snowflake"));
-    let bot = Bot { guild, asked: AtomicBool::new(false), members: AtomicUsize::new(0) };
+    let bot = Bot { guild, asked: AtomicBool::new(false), chunks: AtomicUsize::new(0), members: AtomicUsize::new(0) };
     let intents = GatewayIntents::all();
     let mut client = ClientBuilder::new_with_http(http, intents).event_handler(bot).await.expect("a client");
     client.start().await.expect("a gateway");
