@@ -25,9 +25,11 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#([^)]*))?\)|\]\(#([^)]+)\)")
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that a page's headings can be linked by."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """The names that a page's headings and its explicit anchors can be linked by."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    named = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return named | set(re.findall(r'<a id="([^"]+)"></a>', text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

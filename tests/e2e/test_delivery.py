@@ -138,7 +138,8 @@ def test_a_thousand_commands_for_one_shard_leave_queries_and_the_other_shard_alo
             outcomes, waiting = await flood(it, broker)
             assert waiting > 0
             assert sum(outcomes.values()) == 1000
-            assert outcomes["ok"] >= 100
+            # All that one kind of command gets of a minute; the rest is kept for the other kinds (docs/contract.md).
+            assert outcomes["ok"] >= 94
             assert outcomes["expired"] and outcomes["queue_full"]
             await it.gateway.until(all_live)
             # Asked of the broker itself: the management API's numbers are seconds old.

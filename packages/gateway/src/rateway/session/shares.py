@@ -19,8 +19,10 @@ class Kind(Enum):
     OTHERS = "others"
 
 
-# The part of a limit that is kept for a kind while it does not use it. One kind alone gets what the others do not keep:
-# of 115 commands a minute 95 to 100. Presences are replaced by newer ones, soundboards and channel infos are rare.
+# The part of a limit that is kept for a kind while it does not use it. Discord's window is a minute long: what one kind
+# had taken of the others' parts could not be given back when their commands come. One kind alone gets what the others
+# do not keep: of 115 commands a minute voice states and requests for members 94, presences and the rest 88. Presences
+# are replaced by newer ones, soundboards and channel infos are rare.
 PARTS: Mapping[Kind, float] = {
     Kind.VOICE: 0.1,
     Kind.PRESENCE: 0.05,
@@ -40,7 +42,7 @@ def kind_of(op: int) -> Kind:
 
 
 class Shares:
-    """One limit. Whoever counts what is used asks whether one more of a kind leaves the others what is theirs."""
+    """One limit, with the part of it that is kept for each kind. The caller counts what is used."""
 
     __slots__ = ("kept", "limit")
 
