@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.stats import stats_of
+from rateway.transports.store import Store
 from rateway_simulator.gateway.limits import Window
 from rateway_simulator.gateway.sessions import Session
 from rateway_simulator.server import Simulator
@@ -124,6 +127,23 @@ def test_a_state_folder_of_a_former_version_resumes_its_sessions_and_answers(
             await resumes_and_answers(it, said)
 
     run(main(), timeout=120)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cache_of_a_former_version_and_the_same_settings_is_as_complete_as_it_was(
+    tmp_path: Path, version: str
+) -> None:
+    unpacked(version, tmp_path)
+    kept_by_it = CachePolicy(messages_per_channel=int(MESSAGES_KEPT))
+    store = Store.open(
+        tmp_path / "state" / "clusters" / "1" / "store", cluster=1, policy=kept_by_it, wall=0.0
+    )
+    assert isinstance(store, Store)
+    assert store.words == ()
+    with store.reader().view() as view:
+        assert all(view.is_complete(kind) for kind in ("guilds", *KINDS))
+        assert stats_of(view)["members"]
+    store.close()
 
 
 def test_there_are_former_versions() -> None:

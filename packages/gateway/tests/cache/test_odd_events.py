@@ -34,7 +34,6 @@ POLICIES = [
     CachePolicy(kinds=KINDS, members_from_events=False, activities=False),
     CachePolicy(kinds=KINDS - {"members", "threads"}, messages_per_channel=5),
     CachePolicy(kinds=KINDS, messages_per_channel=5, before=frozenset(REDUCERS)),
-    CachePolicy(kinds=KINDS, messages_per_channel=5, fields=(("members", frozenset({"-nick"})),)),
 ]
 
 

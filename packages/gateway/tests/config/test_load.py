@@ -428,18 +428,17 @@ def test_any_file_is_read_or_told_as_mistakes(tmp_path: Path, text: str) -> None
         assert "not TOML" in found[0].wrong
 
 
-def test_fields_of_the_cache_are_kept_or_left_out_by_variable_or_file(tmp_path: Path) -> None:
+REMOVED = ("guilds", "members", "messages", "presences", "users")
+
+
+@pytest.mark.parametrize("kind", REMOVED)
+def test_a_choice_of_fields_is_refused_in_the_environment_and_the_file(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "rateway.toml"
-    file.write_text('[cache]\nmembers_fields = ["-banner", "-avatar"]\n')
-    settings = load(file, REQUIRED | {"CACHE_USERS_FIELDS": "avatar,global_name"})
-    assert settings.cache_members_fields == frozenset({"-banner", "-avatar"})
-    assert settings.cache_users_fields == frozenset({"avatar", "global_name"})
-    assert settings.cache_messages_fields is None
-
-
-@pytest.mark.parametrize(
-    ("written", "words"),
-    [("nick,-avatar", "with a -"), ("-roles", "always kept"), ("Nick!", "no field's name")],
-)
-def test_a_choice_of_fields_that_cannot_be_is_told(written: str, words: str) -> None:
-    assert words in problem(CACHE_MEMBERS_FIELDS=written).wrong
+    file.write_text(f'[cache]\n{kind}_fields = ["-banner"]\n')
+    name = f"CACHE_{kind.upper()}_FIELDS"
+    for found in (problem(**{name: "-banner"}), *problems(file, **REQUIRED)):
+        assert found.wrong == "there is no such setting any more"
+        assert "CACHE_KINDS" in found.instead and "CACHE_ACTIVITIES" in found.instead
+    assert problem(**{name: "-banner"}).where == name
+    assert problems(file, **REQUIRED)[0].where == f"{file}, line 2: cache.{kind}_fields"
+    assert load(None, REQUIRED | {name: " "}).cache_activities, "an empty variable is none"

@@ -660,7 +660,6 @@ def test_a_long_stream_through_lmdb_ends_in_the_worlds_state(tmp_path: Path) -> 
         CachePolicy(before=frozenset({"MESSAGE_DELETE"})),
         CachePolicy(kinds=KINDS - {"presences", "threads"}),
         CachePolicy(kinds=KINDS - {"members"}),
-        CachePolicy(fields=(("presences", frozenset({"status"})),)),
     ],
 )
 def test_the_short_cut_of_usual_events_does_what_the_general_way_does(

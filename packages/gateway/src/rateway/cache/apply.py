@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import msgspec
 from rateway.cache.before import BEFORE
 from rateway.cache.policy import CachePolicy
-from rateway.cache.reducers import REDUCERS, Reducer, reducers
+from rateway.cache.reducers import Reducer, reducers
 from rateway.cache.repair import repaired
 from rateway.cache.storage import Storage, Table
 from rateway.cache.unread import Unread
@@ -97,8 +97,7 @@ class Cache:
         """For the short cut of usual events."""
         plain = "messages" not in self.writer.kept
         hears = self.writer.takes_authors and plain
-        direct = {name for name, reducer in self._reducers.items() if reducer is REDUCERS[name][0]}
-        direct -= self._before
+        direct = self._reducers.keys() - self._before
         return Usual(
             writer=self.writer,
             positions=self._positions,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import msgspec
-from rateway.cache.slim import EVERYTHING, Choice, FieldChoices, Slim, slim_of
 from rateway.cache.storage import Reading, Table
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy", "written_since"]
@@ -41,8 +40,6 @@ class CachePolicy:
     """Whether members and users that come inside messages, typing, reactions … are taken."""
     before: frozenset[str] = frozenset()
     """Event names for which the entity as it was is wanted (:attr:`Applied.before`)."""
-    fields: FieldChoices = ()
-    """Which fields of guilds, members, users, presences and messages are kept; of what is not named here, all."""
     message_content: bool = True
     """Whether the MESSAGE_CONTENT intent is on; without it an empty content in MESSAGE_UPDATE erases nothing."""
 
@@ -65,25 +62,21 @@ class CachePolicy:
         """The kinds that are kept."""
         return frozenset(kind for kind in KINDS if self.keeps(kind))
 
-    @property
-    def slim(self) -> Slim | None:
-        """What takes fields out; None when all are kept."""
-        return slim_of(self.fields)
-
-    def choice(self, kind: str) -> Choice:
-        """Which fields of a kind are kept."""
-        return self.slim.choices.get(kind, EVERYTHING) if self.slim is not None else EVERYTHING
-
     def fingerprint(self) -> str:
-        """A short text that differs whenever something that decides what is kept differs."""
-        parts = []
-        for field in fields(self):
-            if field.name in ("before", "members_from_events"):
-                continue  # they change what is said or how fresh a row is, not what is kept
-            value = getattr(self, field.name)
-            if field.name == "fields":
-                value = sorted((kind, sorted(names)) for kind, names in value)
-            parts.append(f"{field.name}={sorted(value) if isinstance(value, frozenset) else value}")
+        """Return a short text that is another for every other choice of what is kept.
+
+        ``before`` and ``members_from_events`` decide what is published and how fresh a row is, not what is kept.
+        Stores hold this text: what it is made of stays as it is, or every cache is taken for one of other settings.
+        """
+        parts = (
+            f"enabled={self.enabled}",
+            f"kinds={sorted(self.kinds)}",
+            f"messages_per_channel={self.messages_per_channel}",
+            f"activities={self.activities}",
+            # Stores of 5b63bf9 and later have it: the choice of single fields, which there is no more.
+            "fields=[]",
+            f"message_content={self.message_content}",
+        )
         return hashlib.blake2b(";".join(parts).encode(), digest_size=8).hexdigest()
 
 
@@ -94,21 +87,14 @@ class WrittenPolicy(msgspec.Struct):
     kinds: list[str]
     activities: bool
     fields: dict[str, list[str]] = {}
-    """Fields chosen of a kind, as :attr:`CachePolicy.fields` has them."""
+    """Kind → fields that were chosen of it, in a store of a version that had such settings: others may be missing."""
     since: dict[str, int] = {}
     """Kind → the stamp before which guilds came without it, or with less of it."""
 
-    def choice(self, kind: str) -> Choice:
-        """Which fields of a kind were kept."""
-        return Choice.of(kind, frozenset(self.fields.get(kind, ())))
-
     @classmethod
     def of(cls, policy: CachePolicy, since: dict[str, int] | None = None) -> WrittenPolicy:
-        """What is written of a policy."""
-        chosen = {kind: sorted(names) for kind, names in policy.fields}
-        return cls(
-            policy.fingerprint(), sorted(policy.kept()), policy.activities, fields=chosen, since=since or {}
-        )
+        """Return what a store says of a policy."""
+        return cls(policy.fingerprint(), sorted(policy.kept()), policy.activities, since=since or {})
 
 
 @functools.lru_cache(64)

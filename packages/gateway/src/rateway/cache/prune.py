@@ -7,7 +7,6 @@ from collections.abc import Collection
 import msgspec
 from rateway.cache.entity_store import MESSAGES, Kind
 from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
-from rateway.cache.slim import ALWAYS
 from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
 from rateway_protocol.discord.snowflake import shard_of
@@ -47,9 +46,8 @@ def adopt_policy(writer: CacheWriter) -> tuple[str, ...]:
     added = set(kept) - set(old.kinds)
     if policy.activities and not old.activities and "presences" in kept:
         added.add("presences")
-    for kind in ALWAYS:
-        if policy.choice(kind).outgrows(old.choice(kind)):
-            added.add("members" if kind == "users" else kind)
+    # A user's fields stand in its members' snapshots.
+    added.update("members" if kind == "users" else kind for kind, names in old.fields.items() if names)
     removed = set(old.kinds) - set(kept)
     for kind in sorted(removed):
         _drop(writer, kind)

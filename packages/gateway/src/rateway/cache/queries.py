@@ -73,10 +73,10 @@ def _with_lists(
     for name in lists:
         yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
         before = b""
-        word, kind = _LISTS_OF_GUILD[name]
+        _, kind = _LISTS_OF_GUILD[name]
         inside = bytes if kind in _NAMING_THEIR_GUILD else _plain
         items = view.all_told(number, kind)
-        yield from array_of(asking.slimmed(word, inside(item)) for _, item in items)
+        yield from array_of(inside(item) for _, item in items)
     yield b"}"
 
 
@@ -200,7 +200,7 @@ def _states_in(asking: QueryContext, view: View, number: int, channel_id: int) -
         if _id_of(state, b"channel_id") == channel_id:
             member = view.told(number, Kind.MEMBER, user_id)
             if member is not None:
-                state = merge(state, b'{"member":%b}' % asking.slimmed("members", _plain(member)))
+                state = merge(state, b'{"member":%b}' % _plain(member))
             yield asking.pick(state)
 
 

@@ -15,8 +15,7 @@ from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import View
-from rateway.cache.slim import ALWAYS
-from rateway.native.objects.fields import Fields, fields, join
+from rateway.native.objects.fields import fields, join
 from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = [
@@ -170,7 +169,7 @@ MISSING = Missing()
 class QueryContext:
     """One question being answered."""
 
-    __slots__ = ("_as_kept", "_slim", "asked", "policy", "situation", "stores", "wall")
+    __slots__ = ("asked", "policy", "situation", "stores", "wall")
 
     def __init__(
         self, asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
@@ -180,10 +179,6 @@ class QueryContext:
         self.situation = situation
         self.policy = policy
         self.wall = wall
-        slim = policy.slim
-        self._slim = slim if slim is not None and asked.type in _SLIMMED else None
-        # Entities are answered in the very bytes that they are kept in, if nothing has to be left out.
-        self._as_kept = asked.fields is None and self._slim is None
 
     # Where things are.
 
@@ -277,14 +272,11 @@ class QueryContext:
 
     def pick(self, told: bytes) -> bytes:
         """An entity with the fields that were asked for."""
-        return told if self._as_kept else join(self._picked(fields(told)))
-
-    def _picked(self, found: Fields) -> Fields:
-        if self._slim is not None:
-            # What an earlier setting kept is not kept current any more.
-            self._slim.answer(_SLIMMED[self.asked.type], found)
         names = self.asked.fields
-        return found if names is None else {name: found[name] for name in names if name in found}
+        if names is None:
+            return told
+        found = fields(told)
+        return join({name: found[name] for name in names if name in found})
 
     def array(self, items: Iterable[bytes], is_there: Callable[[], bool] = lambda: True) -> Listing:
         """A list, as many as were asked for."""
@@ -300,22 +292,3 @@ class QueryContext:
         self.need(word)
         place = self.guild(guild_id, word)
         return None if place is None else place[0].told(place[1].number, kind, entity_id, guild_id)
-
-    def slimmed(self, kind: str, told: bytes) -> bytes:
-        """An entity inside the answer, as far as it is kept."""
-        slim = self.policy.slim
-        return told if slim is None or kind not in ALWAYS else join(slim.answer(kind, fields(told)))
-
-
-# Types whose entities may be kept in part, and what they are.
-_SLIMMED = {
-    "Guild": "guilds",
-    "Guilds": "guilds",
-    "MutualGuilds": "guilds",
-    "Member": "members",
-    "GuildMembers": "members",
-    "User": "users",
-    "Presence": "presences",
-    "GuildPresences": "presences",
-    "Message": "messages",
-}

@@ -14,7 +14,7 @@ from typing import Any
 
 from rateway.config import values
 from rateway.config.settings import ConfigurationError, Problem, Settings
-from rateway.config.table import REQUIRED, ROWS, Row
+from rateway.config.table import REMOVED, REQUIRED, ROWS, Row
 from rateway.config.values import ManyWrong, Wrong, nearest
 
 __all__ = ["VARIABLES", "load"]
@@ -23,6 +23,8 @@ __all__ = ["VARIABLES", "load"]
 ALIKE_VARIABLE = 0.88
 # A secret's file holds one line. Anything larger is the wrong file.
 MAX_SECRET_FILE = 64 * 1024
+# What is wrong with a setting of an earlier version.
+NO_MORE = "there is no such setting any more"
 # What people call these elsewhere; named when the right one is missing.
 OTHER_NAMES = {
     "DISCORD_TOKEN": ("TOKEN", "BOT_TOKEN", "DISCORD_BOT_TOKEN"),
@@ -124,6 +126,7 @@ def _syntax(file: Path, text: str, said: str) -> Problem:
 def _read_table(reading: _Reading, file: Path, text: str, table: dict[str, Any]) -> None:
     by_key = {key: row for row in ROWS for key in (row.key, *row.also)}
     files = {f"{row.key}_file": row for row in ROWS if row.secret}
+    removed = {setting.key: setting.instead for setting in REMOVED}
     sections = {key.partition(".")[0] for key in by_key if "." in key}
     given = _flattened(table, by_key, sections)
     taken: dict[str, str] = {}
@@ -131,6 +134,9 @@ def _read_table(reading: _Reading, file: Path, text: str, table: dict[str, Any])
         row = by_key.get(key) or files.get(key)
         line = _line_of(text, key)
         where = f"{file}{f', line {line}' if line else ''}: {key}"
+        if row is None and key in removed:
+            reading.problems.append(Problem(where, NO_MORE, removed[key]))
+            continue
         if row is None:
             _unknown_key(reading, where, key, [*by_key, *files], sections)
             continue
@@ -213,8 +219,11 @@ def _read_environ(reading: _Reading, environ: Mapping[str, str]) -> None:
             reading.found[row.name] = None
             reading.origins[row.name] = row.env
     known = {row.env for row in ROWS} | {f"{row.env}_FILE" for row in ROWS if row.secret}
+    removed = {setting.env: setting.instead for setting in REMOVED}
     for name in sorted(environ):
-        if name in known or "_" not in name:
+        if name in removed and environ[name].strip():
+            reading.problems.append(Problem(name, NO_MORE, removed[name]))
+        if name in known or name in removed or "_" not in name:
             continue
         close = nearest(name.upper(), known, ALIKE_VARIABLE)
         if close is not None and close not in environ:

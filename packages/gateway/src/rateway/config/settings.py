@@ -100,12 +100,6 @@ class Settings:
     message_cache_size: int
     cache_kinds: frozenset[str] | None
     cache_activities: bool
-    cache_guilds_fields: frozenset[str] | None
-    """Names of what is kept, or with ``-`` of what is not; None: all."""
-    cache_members_fields: frozenset[str] | None
-    cache_users_fields: frozenset[str] | None
-    cache_presences_fields: frozenset[str] | None
-    cache_messages_fields: frozenset[str] | None
     cache_members_from_events: bool
     cache_renew: bool
     cache_path: Path | None

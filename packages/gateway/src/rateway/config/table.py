@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rateway.cache.policy import KINDS
-from rateway.cache.slim import ALWAYS
 from rateway.config import values
 from rateway.config.values import Reader
 from rateway.fleet.layout import MOST_SHARDS
 
-__all__ = ["GROUPS", "REQUIRED", "ROWS", "Row"]
+__all__ = ["GROUPS", "REMOVED", "REQUIRED", "ROWS", "Removed", "Row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +169,6 @@ ROWS: tuple[Row, ...] = (
         f"Keep these kinds of entities only: {', '.join(sorted(KINDS))}.", CACHE, "all"),
     Row("cache_activities", "CACHE_ACTIVITIES", "cache.activities", values.boolean, "`true` or `false`", True,
         "Keep presences with their activities.", CACHE),
-    *(
-        Row(f"cache_{kind}_fields", f"CACHE_{kind.upper()}_FIELDS", f"cache.{kind}_fields", values.fields(kind),
-            "names", None, f"Keep these fields of {kind} only, or all but these: `-name`.", CACHE, "all")
-        for kind in sorted(ALWAYS)
-    ),
     Row("cache_members_from_events", "CACHE_MEMBERS_FROM_EVENTS", "cache.members_from_events", values.boolean,
         "`true` or `false`", True,
         "Keep members and users also from messages, reactions, typing, interactions and voice states.", CACHE),
@@ -200,3 +194,24 @@ ROWS: tuple[Row, ...] = (
         "The bearer token for HTTP, at least 16 characters; required when it listens on more than loopback.", PROCESS,
         "none", secret=True),
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A setting that there is no more: a start that finds it ends, because what it asked for would not happen."""
+
+    env: str
+    key: str
+    instead: str
+    """What to write in its place."""
+
+
+REMOVED: tuple[Removed, ...] = tuple(
+    Removed(
+        f"CACHE_{kind.upper()}_FIELDS",
+        f"cache.{kind}_fields",
+        "take it out: CACHE_KINDS chooses which kinds of entities are kept, CACHE_ACTIVITIES whether presences keep "
+        'their activities; queries choose fields with "fields"',
+    )
+    for kind in ("guilds", "members", "messages", "presences", "users")
+)

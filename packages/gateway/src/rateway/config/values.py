@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rateway.cache.slim import ALWAYS
 from rateway.config.presence import PresenceError, PresenceTemplate, parse_presence
 from rateway.fleet.layout import LayoutError, parse_clusters
 from rateway.secret import Secret
@@ -35,10 +34,6 @@ OFF = ("", "off", "none", "never")
 LEAST_BEARER = 16
 # How alike two names are before one is taken for a slip of the other.
 ALIKE = 0.75
-
-
-# A field's name, with what says that it is left out.
-_FIELD = re.compile(r"-?[a-z][a-z0-9_]*")
 
 
 class Wrong(ValueError):
@@ -247,32 +242,6 @@ def kinds(*known: str) -> Reader:
                 close = nearest(word, known, 0.5)
                 advice = f"did you mean {close}? " if close else ""
                 mistakes.append(Wrong(f"{shown(word)} is not known", f"{advice}there are {', '.join(known)}"))
-        if mistakes:
-            raise ManyWrong(mistakes)
-        return frozenset(given)
-
-    return read
-
-
-def fields(kind: str) -> Reader:
-    """Names of an entity's fields: these only, or all but these, each with a ``-``."""
-
-    def read(value: object) -> frozenset[str]:
-        given = words(value)
-        mistakes = [
-            Wrong(f"{shown(word)} is no field's name", "write Discord's own names, such as nick or -banner")
-            for word in given
-            if not _FIELD.fullmatch(word)
-        ]
-        left_out = [word for word in given if word.startswith("-")]
-        if 0 < len(left_out) < len(given):
-            instead = "name what is kept, or (each with -) what is left out"
-            mistakes.append(Wrong("some fields are named with a - and some without", instead))
-        mistakes += [
-            Wrong(f"{word[1:]} of {kind} is always kept", f"leave {word} out of the list")
-            for word in left_out
-            if word[1:] in ALWAYS[kind]
-        ]
         if mistakes:
             raise ManyWrong(mistakes)
         return frozenset(given)

@@ -267,21 +267,12 @@ def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
 
 def policy_of(settings: Settings) -> CachePolicy:
     """What the cache keeps and says."""
-    chosen = {
-        "guilds": settings.cache_guilds_fields,
-        "members": settings.cache_members_fields,
-        "users": settings.cache_users_fields,
-        "presences": settings.cache_presences_fields,
-        "messages": settings.cache_messages_fields,
-    }
-    fields = tuple((kind, names) for kind, names in chosen.items() if names)
     return CachePolicy(
         enabled=settings.cache_enabled,
         messages_per_channel=settings.message_cache_size,
         activities=settings.cache_activities,
         members_from_events=settings.cache_members_from_events,
         before=settings.before,
-        fields=fields,
         message_content=bool(settings.intents & Intents.MESSAGE_CONTENT),
         kinds=settings.cache_kinds if settings.cache_kinds is not None else DEFAULT_KINDS,
     )

@@ -18,7 +18,6 @@ from rateway.cache.reducers import (
     threads,
     voice,
 )
-from rateway.cache.slim import Slim
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.applied import Applied
 
@@ -113,20 +112,10 @@ def reducers(policy: CachePolicy) -> dict[str, Reducer]:
     """The reducers that this policy needs: an event that could change nothing is not even decoded."""
     if not policy.enabled:
         return {}
-    needed: dict[str, Reducer] = {
+    return {
         name: reducer
         for name, (reducer, kinds) in REDUCERS.items()
         if (not kinds or any(policy.keeps(kind) for kind in kinds))
         and (policy.members_from_events or name not in _CARRIERS_ONLY)
         and (name != "MESSAGE_REACTION_ADD" or policy.members_from_events or policy.keeps("messages"))
     }
-    slim = policy.slim
-    if slim is not None:
-        for name, reducer in needed.items():
-            if slim.wanted(name):
-                needed[name] = _slimmed(slim, name, reducer)
-    return needed
-
-
-def _slimmed(slim: Slim, name: str, reducer: Reducer) -> Reducer:
-    return lambda writer, d: reducer(writer, slim.event(name, d))
