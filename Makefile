@@ -16,67 +16,82 @@ ARGS    ?=
 CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled install-tools broker demo bench bench-full profile test test-world sanitize chaos pictures lint format check lock licences audit release clean
+.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos pictures lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: compiled broker  ## .venv with everything pinned, and RabbitMQ when there is none
+install: system-install compiled  ## .venv with what runs rateway, and RabbitMQ when there is none
 
 PROJECTS := $(wildcard packages/*/pyproject.toml)
+# How many tests run at a time: most of them wait for something.
+JOBS    ?= 3
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml $(PROJECTS) tools/install-python
-	@PYTHON="$(PYTHON)" tools/install-python $(VENV)
+# What is missing of the system is found out first, all of it, and installed by root or said to everybody else.
+system-%:
+	@VENV=$(VENV) PYTHON="$(PYTHON)" tools/install-system $*
+
+# What runs, and what compiles.
+$(VENV)/.installed: requirements/runtime.txt requirements/build.txt $(PROJECTS) tools/install-python
+	@PYTHON="$(PYTHON)" tools/install-python $(VENV) run
+	@touch $@
+
+# What only developers need, on top.
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.installed
+	@PYTHON="$(PYTHON)" tools/install-python $(VENV) dev
 	@touch $@
 
 # Only what is older than its source.
 compiled: $(VENV)/.installed
 	@$(BIN)/python packages/gateway/hatch_build.py
 
-broker:
-	@tools/install-rabbitmq
+dev: system-dev compiled $(VENV)/.dev  ## install, and what tests and linters need
 
-install-tools:  ## what tests of the page and of deploy/ run: Chromium, promtool, systemd-analyze
-	@tools/install-tools
+broker: system-broker
 
-demo: install   ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
+install-tools: system-tools  ## what tests of the page and of deploy/ run: Chromium, promtool, systemd-analyze
+
+demo: system-demo compiled  ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
 	@$(BIN)/rateway demo --seconds $(SECONDS) $(ARGS)
 
-bench: install  ## what the gateway costs: a part of every benchmark, within 15 minutes
+bench: install $(VENV)/.dev  ## what the gateway costs: a part of every benchmark, within 15 minutes
 	@tools/bench
 
-bench-full: install  ## every benchmark, the whole matrix: some hours
+bench-full: install $(VENV)/.dev  ## every benchmark, the whole matrix: some hours
 	@tools/bench --full
 
-profile: install  ## a flame graph of the hot path, and a table of µs by step
+profile: install $(VENV)/.dev  ## a flame graph of the hot path, and a table of µs by step
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
-test: install install-tools  ## all tests but those of test-world; the last line is pytest's
+test: system-test dev  ## all tests but those of test-world, JOBS at a time; the last line is pytest's
 	-@$(BIN)/python -m tests.world --prepare discord.py hikari
-	@$(BIN)/python -m pytest -q -m "not world" $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not world" $(ARGS)
+
+test-fast: dev  ## pure parts and fakes: no broker, no browser, no gateway of its own process; under a minute
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m fast $(ARGS)
 
 # What pytest marks `world` needs more than this repository installs: other languages, another broker, an hour.
-test-world: install  ## libraries in five languages, another RabbitMQ, long faults; writes the table in docs/simulator.md
+test-world: install $(VENV)/.dev  ## libraries in five languages, another RabbitMQ, long faults; writes the table in docs/simulator.md
 	@tools/install-rabbitmq-4
 	@RATEWAY_WORLD_TABLE=1 $(BIN)/python -m pytest -q tests/world $(ARGS)
 	@$(BIN)/python -m pytest -q -m world --ignore tests/world $(ARGS) || test $$? -eq 5  # 5: nothing is so marked
 
-sanitize: install  ## tests of the compiled modules with every access to memory checked
+sanitize: install $(VENV)/.dev  ## tests of the compiled modules with every access to memory checked
 	@tools/sanitize $(ARGS)
 
-chaos: install  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
+chaos: install $(VENV)/.dev  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
 	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-pictures: install install-tools  ## the pictures of the page in docs/images, anew
+pictures: system-test dev  ## the pictures of the page in docs/images, anew
 	@RATEWAY_PICTURES=1 $(BIN)/python -m pytest -q tests/browser -k pictures
 
-lint: $(VENV)/.installed  ## ruff, mypy, import-linter
+lint: $(VENV)/.dev  ## ruff, mypy, import-linter
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed  ## put the code into the one format
+format: $(VENV)/.dev  ## put the code into the one format
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
@@ -84,24 +99,26 @@ check: lint test  ## what CI runs
 
 # Hashes are listed for every wheel of a version, so that one file serves each Python and each machine; no
 # address of an index is written down.
+UPGRADE ?= --upgrade
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --upgrade
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
-# The packages of this workspace are installed from their folders.
+# The packages of this workspace need one another: given as folders, they are found there and not in an index.
+FOLDERS := printf -- '-e %s\n' $(patsubst %/pyproject.toml,./%,$(PROJECTS)) |
 OURS    := $(foreach name,rateway rateway-protocol rateway-client rateway-simulator,--no-emit-package $(name))
 
-lock: $(VENV)/.installed  ## pin the newest versions that pyproject.toml allows
-	$(COMPILE) $(PROJECTS) --group dev $(OURS) -o requirements/dev.txt
-	$(COMPILE) $(PROJECTS) $(OURS) -c requirements/dev.txt -o requirements/runtime.txt
+lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows (UPGRADE= keeps those that still fit)
+	$(FOLDERS) $(COMPILE) - --group dev $(OURS) -o requirements/dev.txt
+	$(FOLDERS) $(COMPILE) - $(OURS) -c requirements/dev.txt -o requirements/runtime.txt
 	$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 
-licences: $(VENV)/.installed  ## docs/licences.md from what is pinned and installed
+licences: $(VENV)/.dev  ## docs/licences.md from what is pinned and installed
 	@$(BIN)/python tools/licences
 
-audit: $(VENV)/.installed  ## known vulnerabilities of what is pinned; fails when it cannot be looked up
+audit: $(VENV)/.dev  ## known vulnerabilities of what is pinned; fails when it cannot be looked up
 	@$(BIN)/pip-audit --strict --disable-pip --requirement requirements/runtime.txt
 
-release: install  ## sdist, wheel and SBOM in dist/, and the demo from the wheel in an empty environment
+release: install $(VENV)/.dev  ## sdist, wheel and SBOM in dist/, and the demo from the wheel in an empty environment
 	@tools/release
 
 clean:          ## remove what was built or cached, .venv included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,31 @@ settings.register_profile(
     "rateway", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("rateway")
+
+
+ROOT = Path(__file__).parent
+#: What `make test-fast` runs: pure parts, and fakes of what is outside. No broker, no browser, no process.
+FAST = (
+    "packages/client/tests/client/test_seen.py",
+    "packages/gateway/tests/cache",
+    "packages/gateway/tests/config",
+    "packages/gateway/tests/delivery",
+    "packages/gateway/tests/fleet",
+    "packages/gateway/tests/lane",
+    "packages/gateway/tests/session",
+    "packages/protocol/tests",
+    "packages/simulator/tests/simulator/test_rules.py",
+)
+#: Files below these that alone take as long as all the others together.
+SLOW = ("packages/gateway/tests/cache/test_odd_events.py", "packages/gateway/tests/cache/test_properties.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test-fast` runs."""
+    for item in items:
+        path = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        if path.startswith(FAST) and path not in SLOW:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(autouse=True)

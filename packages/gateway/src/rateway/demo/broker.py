@@ -38,7 +38,7 @@ PATIENCE = 120.0
 
 INSTALL_HELP = """RabbitMQ is not installed here. As root, run
 
-    make install
+    make broker
 
 which installs Debian's package without starting a service, or
 
