@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 
 # sysexits.h: a configuration that has to be changed by a person. A restarter must not try again.
 EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
 EXIT_CONFIGURATION = 78
 EXIT_INTERRUPTED = 130
 
@@ -37,6 +38,8 @@ COMMANDS = {
     "simulate": "run a fake Discord to try bots and gateways against",
     "demo": "see it work: simulated Discord, gateway, workers, faults",
 }
+# The package rateway-simulator is an extra of the gateway's: who runs a bot needs none.
+WITH_SIMULATOR = ("simulate", "demo")
 
 DESCRIPTION = """\
 Hold all shards of a Discord bot and publish every event to RabbitMQ, until told to stop.
@@ -96,6 +99,12 @@ def _command(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _run_command(name: str, words: list[str]) -> int:
+    if name in WITH_SIMULATOR and importlib.util.find_spec("rateway_simulator") is None:
+        print(
+            f"rateway {name} needs the package rateway-simulator, which is not installed: pip install 'rateway[demo]'",
+            file=sys.stderr,
+        )
+        return EXIT_UNAVAILABLE
     module = _module(name)
     parser = argparse.ArgumentParser(
         prog=f"rateway {name}",
