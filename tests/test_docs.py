@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,54 @@ def test_the_states_of_shards_in_the_documents_are_those_of_the_code() -> None:
     text = (DOCS / "metrics.md").read_text()
     line = text[text.index("- `state` of `rateway_shards`:") :].split("\n- ")[0]
     assert set(re.findall(r"`(\w+)`", line)) - {"state", "rateway_shards"} == {state.value for state in State}
+
+
+def test_the_layers_on_the_page_are_those_that_the_command_prints_from_the_import_contracts() -> None:
+    run = subprocess.run([sys.executable, ROOT / "tools/layers"], capture_output=True, text=True, check=True)
+    assert len(run.stdout.splitlines()) > 15
+    assert f"```\n{run.stdout}```" in (DOCS / "architecture.md").read_text()
+
+
+GATEWAY = ROOT / "packages/gateway/src/rateway"
+
+
+def test_the_architecture_names_each_folder_of_the_gateway_and_no_other() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    text = text[text.index("### Inside the gateway") : text.index("### Inside the other packages")]
+    cells = re.findall(r"^\| (.+?) \|", text, re.MULTILINE)
+    named = {name.rstrip("/") for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    folders = {path.parent.relative_to(GATEWAY).as_posix() for path in GATEWAY.rglob("*.py")} - {"."}
+    modules = {path.name for path in GATEWAY.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert named == folders | modules
+
+
+TASKS = re.split(r"^## ", (DOCS / "extending.md").read_text(), flags=re.MULTILINE)[1:]
+STEP = re.compile(r"^(\d+)\. `([^`]+)`: (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.split("\n")[0])
+def test_each_step_of_extending_names_a_file_and_names_that_are_in_it(task: str) -> None:
+    steps = STEP.findall(task)
+    assert [int(number) for number, _, _ in steps] == list(range(1, len(steps) + 1)) and len(steps) >= 5
+    missing = []
+    for _, path, text in steps:
+        content = (ROOT / path).read_text() if (ROOT / path).is_file() else None
+        # `rateway check`, `python -m …` are commands and `packages/…` are paths: neither is a name in the file.
+        names = [name for name in re.findall(r"`([^`]+)`", text) if not re.search(r"[ /]", name)]
+        missing += [path] if content is None else [f"{path}: {name}" for name in names if name not in content]
+    assert missing == []
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.split("\n")[0])
+def test_no_source_with_the_name_of_the_example_is_missing_from_its_list(task: str) -> None:
+    (line,) = re.findall(r"^Example: (.+)$", task, re.MULTILINE)
+    examples = re.findall(r"`([^`]+)`", line)
+    sources = [*GATEWAY.rglob("*.py"), *ROOT.glob("packages/protocol/src/**/*.py")]
+    sources += [*ROOT.glob("packages/client/src/**/*.py"), *ROOT.glob("packages/protocol/src/**/*.json")]
+    having = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources
+        if any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", path.read_text()) for name in examples)
+    }
+    listed = {path for _, path, _ in STEP.findall(task)}
+    assert having and having - listed == set()
