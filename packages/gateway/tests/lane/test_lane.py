@@ -160,7 +160,7 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
         await dialer.opened.wait()
         wire = Wire(compression)
         line = dialer.line
-        line.open = short_cut
+        line.fast_path.open = short_cut
         take(line, wire.pack(b'{"op":10,"d":{"heartbeat_interval":41250}}'), wire.binary)
         # Its identify.
         await dialer.socket.said.wait()
@@ -366,17 +366,17 @@ def test_a_cut_message_is_not_usual() -> None:
 
 
 @given(
-    pieces=st.tuples(st.binary(), st.binary(), st.binary(), st.binary()),
+    pieces=st.tuples(st.binary(), st.binary(), st.binary(), st.binary(), st.binary()),
     digits=st.integers(1, 18),
     size=st.integers(0, (1 << 32) - 1),
     stamp=st.binary(min_size=8, max_size=8),
     data=st.data(),
 )
 def test_both_forms_of_a_template_make_the_same_head(
-    pieces: tuple[bytes, bytes, bytes, bytes], digits: int, size: int, stamp: bytes, data: st.DataObject
+    pieces: tuple[bytes, bytes, bytes, bytes, bytes], digits: int, size: int, stamp: bytes, data: st.DataObject
 ) -> None:
-    begin, middle, identity, end = pieces
+    begin, middle, identity, end, tail = pieces
     seq = data.draw(st.integers(10 ** (digits - 1), 10**digits - 1))
-    made = fast_path.Template(begin, middle, identity, digits, end).head(size, seq, stamp)
-    assert made == plain.Template(begin, middle, identity, digits, end).head(size, seq, stamp)
+    made = fast_path.Template(begin, middle, identity, digits, end, tail).head(size, seq, stamp)
+    assert made == plain.Template(begin, middle, identity, digits, end, tail).head(size, seq, stamp)
     assert made.endswith(size.to_bytes(4, "big"))

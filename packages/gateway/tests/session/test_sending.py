@@ -338,6 +338,20 @@ def test_rate_limited_with_4_25_seconds_means_4_25_seconds() -> None:
     assert driver.outcomes()[-1] == ("again", "sent")
 
 
+def test_rate_limited_counts_on_the_connection_after_the_one_that_asked() -> None:
+    driver = Driver(**everything()).live()
+    driver.command(8, members(nonce="n1"), "first")
+    driver.fact("closed", None, driver.now)
+    driver.reconnected()
+    driver.resumed()
+    driver.dispatch("RATE_LIMITED", {"opcode": 8, "retry_after": 50.0, "meta": {"guild_id": str(1 << 30)}})
+    driver.command(8, members(nonce="n2"), "again", lasts=1000)
+    driver.advance(49.0)
+    assert [handle for handle, _ in driver.outcomes()] == ["first"]
+    driver.advance(1.1)
+    assert driver.outcomes()[-1] == ("again", "sent")
+
+
 @pytest.mark.checklist("D12")
 @pytest.mark.parametrize(
     "d",

@@ -63,7 +63,7 @@ MOST_NOTES = 200
 FORGIVEN_AFTER = 60.0
 # From here on each sequence is looked at, so that none exceeds a signed 64-bit number. No session of Discord's comes
 # near.
-SMOOTH_BELOW = 1 << 62
+FAST_PATH_BELOW = 1 << 62
 # Characters of a name of Discord's in a note.
 LONGEST_SHOWN = 100
 
@@ -77,7 +77,7 @@ def _nothing(message: bytes | memoryview, binary: bool) -> None:
     """Takes what still comes on a connection that is over."""
 
 
-class Conversation(ReceiveState):
+class Conversation:
     """One shard. Times are monotonic seconds; facts must come in the order in which they happened.
 
     Read by the shell: ``state``; ``session_id``, ``resume_url`` and ``received_seq`` (the highest sequence of the
@@ -115,6 +115,7 @@ class Conversation(ReceiveState):
         "ignored",
         "latency",
         "orders",
+        "receive_state",
         "repeat",
         "replaying",
         "resume_url",
@@ -143,14 +144,12 @@ class Conversation(ReceiveState):
             and not self._address_fault(options, session.resume_url, gateway_url)
             else None
         )
-        self.received_seq = session.settled if session else 0
+        self.receive_state = ReceiveState(_nothing, session.settled if session else 0)
+        """What the fast path reads and writes as well."""
         self.replaying = False
         self.repeat = 0
         self.latency: float | None = None
-        self.heard_at = -math.inf
         self.ignored = 0
-        self.bytes_in = 0
-        self.bytes_inflated = 0
         self.wake_at: float | None = None
         self.orders: list[Order] = []
         self.failed_at = session.failed_at if session else 0
@@ -161,11 +160,8 @@ class Conversation(ReceiveState):
         self._chance = chance
         self._attempts = ReconnectPolicy(options, chance, session.compression if session else None)
         self._connection = 0
-        self._feed = _nothing
         self._heart: Heartbeat | None = None
-        self._smooth = False
         self._sequence_tracker = SequenceTracker()
-        self._last = None
         self._settled: int | None = session.settled if session and session.settled > 0 else None
         self._send_limiter = SendRateLimiter(
             intents=options.intents,
@@ -183,6 +179,26 @@ class Conversation(ReceiveState):
     @staticmethod
     def _address_fault(options: SessionOptions, url: str, before: str) -> str:
         return options.address_fault(url, before) if options.address_fault is not None else ""
+
+    @property
+    def received_seq(self) -> int:
+        """The highest sequence of the session, 0 before the first."""
+        return self.receive_state.received_seq
+
+    @property
+    def heard_at(self) -> float:
+        """When the last message came (monotonic seconds)."""
+        return self.receive_state.heard_at
+
+    @property
+    def bytes_in(self) -> int:
+        """Payload of WebSocket messages."""
+        return self.receive_state.bytes_in
+
+    @property
+    def bytes_inflated(self) -> int:
+        """The JSON in it."""
+        return self.receive_state.bytes_inflated
 
     @property
     def waiting_commands(self) -> int:
@@ -203,10 +219,10 @@ class Conversation(ReceiveState):
     def opened(self, now: float, connection: int | None = None) -> None:
         """The WebSocket is open."""
         if self.state is State.CONNECTING and connection in (None, self._connection):
-            self.heard_at = now
-            self._feed = make_inflater(self._attempts.compression, self._options.max_message_bytes).feed
+            self.receive_state.heard_at = now
+            self.receive_state.feed = make_inflater(self._attempts.compression, self._options.max_message_bytes).feed
             self._waits.for_hello(now)
-            self._enter(State.WAITING_HELLO, "connected")
+            self._enter(State.WAITING_HELLO, "connected", now)
             self._plan(now)
 
     def dial_failed(self, failure: DialFailure, now: float, connection: int | None = None) -> None:
@@ -245,7 +261,7 @@ class Conversation(ReceiveState):
         if row.verdict is Verdict.FATAL:
             self._settle_permit("closed")
             self._over()
-            self._enter(State.FATAL, why)
+            self._enter(State.FATAL, why, now)
             self.orders.append(actions.Fatal(row.code or 0, row.meaning, row.help))
         else:
             self._ended(now, row.verdict, why)
@@ -260,7 +276,7 @@ class Conversation(ReceiveState):
         self._send_limiter.own(now)
         self._attempts.identified(now)
         self._waits.for_ready(now)
-        self._enter(State.IDENTIFYING, "identify")
+        self._enter(State.IDENTIFYING, "identify", now)
         self.orders.append(actions.Identify(self._options.identify(self._shard, self._presence)))
         self._plan(now)
 
@@ -274,7 +290,7 @@ class Conversation(ReceiveState):
         self.orders.append(actions.Disconnect(KEEP_SESSION, why))
         self._over()
         self._waits.for_attempt(max(until, now + SOONEST_REQUEST) if math.isfinite(until) else None)
-        self._enter(State.BACKING_OFF, why)
+        self._enter(State.BACKING_OFF, why, now)
         self._plan(now)
 
     # Facts: messages.
@@ -286,10 +302,11 @@ class Conversation(ReceiveState):
         A dispatch that belongs to no session (before READY) has ``s`` None; ``t`` is a string, empty when Discord
         named none.
         """
-        self.heard_at = now
-        self.bytes_in += len(message)
+        state = self.receive_state
+        state.heard_at = now
+        state.bytes_in += len(message)
         try:
-            document = self._feed(message, binary)
+            document = state.feed(message, binary)
         except InflateError as error:
             self.spoilt(error, now)
             return None
@@ -297,7 +314,8 @@ class Conversation(ReceiveState):
 
     def read(self, document: bytes | memoryview, now: float) -> Envelope | None:
         """What a WebSocket message held, inflated: the second half of ``received``."""
-        self.bytes_inflated += len(document)
+        state = self.receive_state
+        state.bytes_inflated += len(document)
         try:
             envelope = decode_fast(document)
         except FAILURES:
@@ -305,9 +323,14 @@ class Conversation(ReceiveState):
             return None
         # The hot path: the next dispatch in line of a live session.
         s = envelope.s
-        if s == self.received_seq + 1 and self._smooth and envelope.op == 0 and envelope.t is not None:
-            self.received_seq = s
-            self._last = envelope
+        if (
+            s == state.received_seq + 1
+            and state.fast_path_allowed
+            and envelope.op == 0
+            and envelope.t is not None
+        ):
+            state.received_seq = s
+            state.last = envelope
             return envelope
         return self._received(envelope, now)
 
@@ -387,28 +410,34 @@ class Conversation(ReceiveState):
             limited = control.members_limited(envelope.d)
             if limited is not None:
                 self._send_limiter.hold_guild(limited[0], now + limited[1])
-        self._smooth = (
+        self._judge_fast_path(now)
+        return envelope
+
+    def _judge_fast_path(self, now: float) -> None:
+        """Decide whether the fast path is allowed: nothing but the next dispatch in line is expected, and nothing of
+        what is looked for is in it. To be asked again whenever one of these has changed."""
+        self.receive_state.fast_path_allowed = (
             self.state is State.LIVE
             and self.repeat == 0
             and self._watch_until <= now
-            and self.received_seq < SMOOTH_BELOW
+            and self.received_seq < FAST_PATH_BELOW
         )
-        return envelope
 
     def _number(self, envelope: Envelope, now: float) -> None:
-        before, last = self.received_seq, self._last
+        state = self.receive_state
+        before, last = state.received_seq, state.last
         if isinstance(last, bytes):
             last = decode(last)
-        self.received_seq, self.repeat, remark = self._sequence_tracker.count(
+        state.received_seq, self.repeat, remark = self._sequence_tracker.count(
             envelope, before, last, self.replaying
         )
-        if envelope.s == self.received_seq:
-            self._last = envelope
+        if envelope.s == state.received_seq:
+            state.last = envelope
         if remark is not None:
             self._note_once("warning", remark)
         if self.state is State.RESUMING:
             self._waits.for_replay(now)
-            if self.received_seq > before:
+            if state.received_seq > before:
                 self._attempts.progress()
 
     def _ready(self, envelope: Envelope, now: float) -> None:
@@ -435,7 +464,7 @@ class Conversation(ReceiveState):
         self.orders.append(
             actions.SessionStarted(self.session_id, self.resume_url, self._attempts.compression)
         )
-        self._enter(State.LIVE, "READY")
+        self._enter(State.LIVE, "READY", now)
         self._deliver(envelope)
         self._pump(now)
 
@@ -452,7 +481,7 @@ class Conversation(ReceiveState):
         self._attempts.live(now)
         self._waits.for_nothing()
         self.orders.append(actions.SessionResumed())
-        self._enter(State.LIVE, "RESUMED")
+        self._enter(State.LIVE, "RESUMED", now)
         self._deliver(envelope)
         self._pump(now)
 
@@ -494,14 +523,14 @@ class Conversation(ReceiveState):
             self._resume(self.session_id, now)
         else:
             self._waits.for_nothing()
-            self._enter(State.WAITING_PERMIT, "waits for its turn to identify")
+            self._enter(State.WAITING_PERMIT, "waits for its turn to identify", now)
             self.orders.append(actions.RequestPermit(self._lost))
 
     def _resume(self, session_id: str, now: float) -> None:
         self._send_limiter.own(now)
         self._attempts.resume_sent(now)
         self._waits.for_replay(now)
-        self._enter(State.RESUMING, f"resume from {self.received_seq}")
+        self._enter(State.RESUMING, f"resume from {self.received_seq}", now)
         self.orders.append(actions.Send(self._options.resume(session_id, self.received_seq)))
 
     def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
@@ -607,7 +636,7 @@ class Conversation(ReceiveState):
         self._over()
         if end_session:
             self._forget()
-        self._enter(State.STOPPED, "stopped")
+        self._enter(State.STOPPED, "stopped", now)
         self._plan(now)
 
     # What follows.
@@ -615,14 +644,14 @@ class Conversation(ReceiveState):
     def _connect(self, now: float, why: str) -> None:
         if self._waits.paused:
             self._waits.for_attempt(now)
-            self._enter(State.BACKING_OFF, "waits until events can be taken again")
+            self._enter(State.BACKING_OFF, "waits until events can be taken again", now)
             return
         self._connection += 1
         self._waits.for_attempt(None)
         resuming = self.session_id is not None
         address = self._attempts.address(self.resume_url, self.gateway_url, resuming=resuming)
         other = self._attempts.other_address(self.resume_url, self.gateway_url, resuming=resuming)
-        self._enter(State.CONNECTING, why)
+        self._enter(State.CONNECTING, why, now)
         self.orders.append(actions.Connect(address, resuming, self._connection, other, self._attempts.at_own))
 
     def _break_off(
@@ -657,7 +686,7 @@ class Conversation(ReceiveState):
             self._note("warning", f"{why}; the next attempt is in {delay:.0f} s")
         if delay > 0 or self._waits.paused:
             self._waits.for_attempt(now + delay)
-            self._enter(State.BACKING_OFF, why)
+            self._enter(State.BACKING_OFF, why, now)
         else:
             self._connect(now, why)
 
@@ -669,8 +698,8 @@ class Conversation(ReceiveState):
 
     def _forget(self) -> None:
         """Nothing of a session is left, its address and its numbers neither."""
-        self.session_id = self.resume_url = self._settled = self._last = None
-        self.received_seq = self.repeat = self.failed_at = 0
+        self.session_id = self.resume_url = self._settled = self.receive_state.last = None
+        self.receive_state.received_seq = self.repeat = self.failed_at = 0
         self._sequence_tracker = SequenceTracker()
         self._attempts.forget()
 
@@ -682,7 +711,7 @@ class Conversation(ReceiveState):
 
     def _over(self) -> None:
         """Nothing of the old connection counts any more."""
-        self._feed = _nothing
+        self.receive_state.feed = _nothing
         self._heart = None
         self._waits.over()
 
@@ -726,7 +755,7 @@ class Conversation(ReceiveState):
                 self._presence = sending.d
             elif sending.command.op == Opcode.REQUEST_GUILD_MEMBERS:
                 self._watch_until = now + WATCH
-                self._smooth = False
+                self._judge_fast_path(now)
 
     def _plan(self, now: float) -> None:
         wake_at = min(
@@ -737,10 +766,10 @@ class Conversation(ReceiveState):
             wake_at = min(wake_at, self._heart.due)
         self.wake_at = None if wake_at == math.inf or self.state in ENDED else wake_at
 
-    def _enter(self, state: State, why: str) -> None:
+    def _enter(self, state: State, why: str, now: float) -> None:
         old, self.state = self.state, state
         self.replaying = state is State.RESUMING
-        self._smooth = state is State.LIVE and self.repeat == 0 and self.received_seq < SMOOTH_BELOW
+        self._judge_fast_path(now)
         if state in ENDED:
             self._send_limiter.forsake()
         if old is not state:

@@ -1,5 +1,24 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A fast_path, compiled: the short cut of the usual event. ``plain.py`` says what everything is."""
+"""The way of a usual event, from its WebSocket message to the run in which it is published.
+
+Read it from :meth:`FastPath.message`, at the end:
+
+1. ``FastPath.message`` is what the WebSocket calls with each whole message. ``ReceiveState.fast_path_allowed`` is the
+   conversation's word that nothing but the next dispatch in line is expected; without it the message is the general way's.
+2. ``ReceiveState.feed`` inflates it (``session/inflate.py``).
+3. ``usual_dispatch`` finds op, s, t and d. What is not written as Discord writes it, not of op 0, not the next in line
+   or of a name that nobody has counted yet, is the general way's, from here on.
+4. It is received: ``received_seq``, ``last`` and ``bytes_inflated`` of the ``ReceiveState``, ``events`` of the
+   ``EventPipeline``.
+5. ``EventPipeline.apply`` takes it into the cache (``transports/store``). If the cache knows more of it than Discord has
+   said, the general way tells that.
+6. ``EventPipeline.publishes`` may say that events of this name stay here.
+7. ``PublishState.put`` appends it to the shard's run of this wake-up: its head, made by the ``Template`` of its name, its
+   body, its tail. The run is written at the end of the wake-up (``EventPublisher.flush``). An event that no template
+   fits is the general way's to publish.
+
+``plain.py`` says what each thing is.
+"""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append
@@ -13,7 +32,6 @@ import msgspec
 from rateway.native.fast_path.scan cimport after_space, after_string, after_value, kind_of, text
 
 cdef object Raw = msgspec.Raw
-cdef bytes END = b"\xce"
 # A longer body is not copied out of its message.
 cdef Py_ssize_t COPIED = 4096
 
@@ -118,7 +136,7 @@ cdef bint usual_dispatch(text at, text end, Parts* parts) noexcept nogil:
 
 
 def parts(bytes document not None):
-    # For tests: a fast_path makes no tuple of it.
+    # For tests: the fast path makes no tuple of it.
     cdef Parts found
     cdef text at = <text>PyBytes_AS_STRING(document)
     if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &found):
@@ -179,21 +197,28 @@ cdef text after_deep(text at, text end) except? NULL:
 
 
 cdef class ReceiveState:
-    cdef public object _feed
-    cdef public object _last
-    cdef public bint _smooth
+    cdef public object feed
+    cdef public object last
+    cdef public bint fast_path_allowed
     cdef public long long bytes_in
     cdef public long long bytes_inflated
     cdef public double heard_at
     cdef public long long received_seq
 
+    def __init__(self, feed, received_seq=0):
+        self.feed = feed
+        self.heard_at = float("-inf")
+        self.received_seq = received_seq
+
 
 cdef class Template:
     cdef bytes _model
+    cdef bytes _tail
     cdef Py_ssize_t _size, _seq, _digits, _stamp, _length
     cdef int _count
 
-    def __init__(self, bytes begin, bytes middle, bytes identity, int digits, bytes end):
+    def __init__(self, bytes begin, bytes middle, bytes identity, int digits, bytes end, bytes tail):
+        self._tail = tail
         self._model = b"".join((begin, bytes(8), middle, bytes(8), identity, bytes(digits), bytes(8), end, bytes(4)))
         self._size = len(begin)
         self._seq = self._size + 8 + len(middle)
@@ -223,31 +248,40 @@ cdef class Template:
 
 
 cdef class PublishState:
-    cdef public dict _heads
-    cdef public long long _low
-    cdef public long long _high
-    cdef public long long _room
-    cdef public object _run
-    cdef public bytes _stamp
+    cdef public dict templates
+    cdef public long long low
+    cdef public long long high
+    cdef public long long room
+    cdef public object run
+    cdef public bytes stamp
+    cdef object _open_run
     # The lists of the run that was open at the last event.
     cdef object _of
     cdef list _pieces
     cdef list _marks
 
+    def __init__(self, open_run):
+        self.templates = {}
+        self.low = 1
+        self.high = 10
+        self.room = 0
+        self.stamp = bytes(8)
+        self._open_run = open_run
+
     cdef bint put(self, str name, object body, Py_ssize_t size, long long seq) except -1:
-        """Whether the event is in this wake-up's run; else it is for ``publish``, and nothing was done."""
-        cdef Template template = self._heads.get(name)
-        if template is None or not self._low <= seq < self._high or not 0 < size <= self._room:
+        """Whether the event is in this wake-up's run; else the general way publishes it, and nothing was done."""
+        cdef Template template = self.templates.get(name)
+        if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
             return False
-        if self._run is None:
-            self._open()
-        if self._run is not self._of:
-            self._of = self._run
+        if self.run is None:
+            self._open_run()
+        if self.run is not self._of:
+            self._of = self.run
             self._pieces = self._of.pieces
             self._marks = self._of.marks
-        PyList_Append(self._pieces, template.head(size, seq, self._stamp))
+        PyList_Append(self._pieces, template.head(size, seq, self.stamp))
         PyList_Append(self._pieces, body)
-        PyList_Append(self._pieces, END)
+        PyList_Append(self._pieces, template._tail)
         PyList_Append(self._marks, seq)
         return True
 
@@ -272,14 +306,28 @@ cdef class FastPath:
     cdef EventPipeline _event_pipeline
     cdef long long _shard_id
     cdef object _clock
+    cdef object _general
 
-    def __init__(self, ReceiveState receive_state not None, PublishState publish_state not None, EventPipeline event_pipeline not None, shard_id, clock):
+    def __init__(
+        self,
+        ReceiveState receive_state not None,
+        PublishState publish_state not None,
+        EventPipeline event_pipeline not None,
+        general not None,
+        shard_id,
+        clock,
+    ):
         self.open = False
         self._receive_state = receive_state
         self._publish_state = publish_state
         self._event_pipeline = event_pipeline
+        self._general = general
         self._shard_id = shard_id
         self._clock = clock
+
+    def end(self):
+        self.open = False
+        self._general = None
 
     def message(self, bytes data not None, bint binary):
         cdef ReceiveState receive_state = self._receive_state
@@ -289,46 +337,55 @@ cdef class FastPath:
         cdef object document, body, applied, count
         cdef str name
         cdef Py_ssize_t size
-        if not self.open or not receive_state._smooth:
-            self.take(data, binary)
+        cdef object general = self._general
+        # 1. Whether it may be a usual event at all.
+        if not self.open or not receive_state.fast_path_allowed:
+            if general is not None:
+                general.take(data, binary)
             return
         receive_state.heard_at = self._clock()
         receive_state.bytes_in += PyBytes_GET_SIZE(data)
+        # 2. The JSON in it.
         try:
-            document = receive_state._feed(data, binary)
+            document = receive_state.feed(data, binary)
         except ValueError as error:
-            self.take_fault(error)
+            general.take_fault(error)
             return
         if document is None:
             return
         if type(document) is not bytes:
-            self.take_document(document)
+            general.take_document(document)
             return
+        # 3. Its parts.
         at = <text>PyBytes_AS_STRING(document)
         if not usual_dispatch(at, at + PyBytes_GET_SIZE(document), &parts) or parts.s != receive_state.received_seq + 1:
-            self.take_document(document)
+            general.take_document(document)
             return
         name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
         count = event_pipeline.events.get(name)
         if count is None:
             # The first of its name; whether there is room for another name is the general way's to say.
-            self.take_document(document)
+            general.take_document(document)
             return
+        # 4. It is received.
         receive_state.bytes_inflated += PyBytes_GET_SIZE(document)
         receive_state.received_seq = parts.s
-        receive_state._last = document
+        receive_state.last = document
         size = parts.d_end - parts.d
         if size <= COPIED:
             body = PyBytes_FromStringAndSize(<const char*>parts.d, size)
         else:
             body = Raw(memoryview(document)[parts.d - at : parts.d_end - at])
         event_pipeline.events[name] = count + 1
+        # 5. Into the cache.
         if event_pipeline.apply is not None:
             applied = event_pipeline.apply(self._shard_id, parts.s, name, body)
             if applied is not None:
-                self.take_applied(name, body, parts.s, applied)
+                general.take_applied(name, body, parts.s, applied)
                 return
+        # 6. Whether it is published.
         if event_pipeline.publishes is not None and not event_pipeline.publishes(name):
-            self.leave_out(parts.s)
+            general.leave_out(parts.s)
+        # 7. Into this wake-up's run.
         elif not self._publish_state.put(name, body, size, parts.s):
-            self._publish_state.publish(name, body, parts.s, False)
+            general.publish(name, body, parts.s)

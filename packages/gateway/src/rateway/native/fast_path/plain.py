@@ -1,14 +1,18 @@
-"""A lane in plain Python: every message takes the general way. ``native.pyx`` is the same with a short cut."""
+"""The fast path in plain Python: every message takes the general way.
+
+``compiled.pyx`` is the same with a short cut, and describes it; here is what each of its partners is.
+"""
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rateway_protocol.discord.envelope import Envelope, EnvelopeError, decode
 
-__all__ = ["EventPipeline", "FastPath", "PublishState", "ReceiveState", "Template", "parts"]
+__all__ = ["EventPipeline", "FastPath", "GeneralWay", "PublishState", "ReceiveState", "Template", "parts"]
 
 
 def parts(document: bytes) -> tuple[int, str, bytes] | None:
@@ -23,30 +27,44 @@ def parts(document: bytes) -> tuple[int, str, bytes] | None:
 
 
 class ReceiveState:
-    """What a conversation has taken in, and whether it is in smooth water: base of ``session.Conversation``."""
+    """What a conversation has taken in, and whether it expects nothing but the next event. The conversation holds it."""
 
-    __slots__ = ("_feed", "_last", "_smooth", "bytes_in", "bytes_inflated", "heard_at", "received_seq")
+    __slots__ = (
+        "bytes_in", "bytes_inflated", "fast_path_allowed", "feed", "heard_at", "last", "received_seq",
+    )  # fmt: skip
 
-    _feed: Callable[[bytes | memoryview, bool], bytes | memoryview | None]
-    """The JSON in a WebSocket message; None when it is not complete yet."""
-    _last: Envelope | bytes | None
-    """The dispatch that carried ``received_seq``, or the message that it was in."""
-    _smooth: bool
-    """Nothing but the next dispatch in line is expected, and nothing has to be done about it."""
-    bytes_in: int
-    bytes_inflated: int
-    heard_at: float
-    received_seq: int
+    def __init__(
+        self,
+        feed: Callable[[bytes | memoryview, bool], bytes | memoryview | None],
+        received_seq: int = 0,
+    ) -> None:
+        self.feed = feed
+        """The JSON in a WebSocket message; None when it is not complete yet."""
+        self.last: Envelope | bytes | None = None
+        """The dispatch that carried ``received_seq``, or the message that it was in."""
+        self.fast_path_allowed = False
+        """Nothing but the next dispatch in line is expected, and nothing has to be done about it."""
+        self.bytes_in = 0
+        """Payload of WebSocket messages."""
+        self.bytes_inflated = 0
+        """The JSON in it."""
+        self.heard_at = -math.inf
+        """When the last message came (monotonic seconds)."""
+        self.received_seq = received_seq
+        """The highest sequence of the session."""
 
 
 class Template:
     """What the heads of one shard's events of one name have in common, and the making of one."""
 
-    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack")
+    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack", "_tail")
 
-    def __init__(self, begin: bytes, middle: bytes, identity: bytes, digits: int, end: bytes) -> None:
+    def __init__(
+        self, begin: bytes, middle: bytes, identity: bytes, digits: int, end: bytes, tail: bytes
+    ) -> None:
         """Up to the body's size, from there to the sequence, from there to the sequence's *digits*, and from the time
-        to the body's length."""
+        to the body's length. The *tail* is what follows the body."""
+        self._tail = tail
         self._begin, self._middle, self._identity, self._end = begin, middle, identity, end
         self._pack = struct.Struct(
             f">{len(begin)}sQ{len(middle)}sq{len(identity)}s{digits}s8s{len(end)}sI"
@@ -61,18 +79,24 @@ class Template:
 
 
 class PublishState:
-    """Where a shard's events go: base of ``amqp.ShardStream``."""
+    """How a shard's events are published just now. The shard's stream holds it, and prepares it."""
 
-    __slots__ = ("_heads", "_high", "_low", "_room", "_run", "_stamp")
+    __slots__ = ("_open_run", "high", "low", "room", "run", "stamp", "templates")
 
-    _heads: dict[str, Template]
-    """By event name, for sequences from ``_low`` to below ``_high`` and bodies of at most ``_room`` bytes."""
-    _low: int
-    _high: int
-    _room: int
-    _run: Any
-    """The ledger's run of this wake-up, None before its first event."""
-    _stamp: bytes
+    def __init__(self, open_run: Callable[[], object]) -> None:
+        """*open_run* opens this wake-up's ``run``, and sets ``stamp``."""
+        self._open_run = open_run
+        self.templates: dict[str, Template] = {}
+        """By event name, for sequences from ``low`` to below ``high`` and bodies of at most ``room`` bytes.
+
+        A stream that prepares none gets every event from the general way."""
+        self.low = 1
+        self.high = 10
+        self.room = 0
+        self.run: Any = None
+        """The ledger's run of this wake-up, None before its first event."""
+        self.stamp = bytes(8)
+        """The time of this wake-up, as a head carries it."""
 
 
 class EventPipeline:
@@ -95,42 +119,52 @@ class EventPipeline:
         self.publishes: Callable[[str], bool] | None = None
 
 
-class FastPath:
-    """One connection's. What it hands over is the owner's to define."""
+class GeneralWay(Protocol):
+    """What becomes of what the fast path does not take to its end. A connection provides it."""
 
-    __slots__ = ("open",)
+    def take(self, data: bytes, binary: bool) -> None:
+        """A whole WebSocket message, of which nothing has been done."""
+
+    def take_document(self, document: bytes | memoryview) -> None:
+        """What a message holds, which is counted as heard already."""
+
+    def take_fault(self, error: ValueError) -> None:
+        """The message could not be inflated."""
+
+    def take_applied(self, name: str, body: Any, seq: int, applied: Any) -> None:
+        """A usual event, counted and in the cache, of which the cache knows more."""
+
+    def leave_out(self, seq: int) -> None:
+        """A usual event, counted and in the cache, that is not published."""
+
+    def publish(self, name: str, body: Any, seq: int) -> None:
+        """A usual event, counted and in the cache, that no template fits."""
+
+
+class FastPath:
+    """One connection's, which holds it. It is told its partners, and where everything else goes."""
+
+    __slots__ = ("_general", "open")
 
     def __init__(
         self,
         receive_state: ReceiveState,
         publish_state: PublishState,
         event_pipeline: EventPipeline,
+        general: GeneralWay,
         shard_id: int,
         clock: Callable[[], float],
     ) -> None:
         self.open = False
         """Whether messages on this connection count."""
+        self._general: GeneralWay | None = general
+
+    def end(self) -> None:
+        """The connection is over: nothing that still comes on it is taken."""
+        self.open = False
+        self._general = None
 
     def message(self, data: bytes, binary: bool) -> None:
         """A whole WebSocket message."""
-        self.take(data, binary)
-
-    def take(self, data: bytes, binary: bool) -> None:
-        """The general way, from its beginning."""
-        raise NotImplementedError
-
-    def take_document(self, document: bytes | memoryview) -> None:
-        """The general way of what a message holds, which is counted as heard already."""
-        raise NotImplementedError
-
-    def take_fault(self, error: ValueError) -> None:
-        """The message could not be inflated."""
-        raise NotImplementedError
-
-    def take_applied(self, name: str, body: Any, seq: int, applied: Any) -> None:
-        """A usual event, counted and in the cache, of which the cache knows more."""
-        raise NotImplementedError
-
-    def leave_out(self, seq: int) -> None:
-        """A usual event, counted and in the cache, that is not published."""
-        raise NotImplementedError
+        if self._general is not None:
+            self._general.take(data, binary)

@@ -1,7 +1,7 @@
 """One shard in motion: carries out the conversation's orders on a real socket and hands dispatches on.
 
 The conversation decides (``session/conversation.py``, no I/O); this shell dials, writes, keeps one timer and asks
-for identify permits. Whatever belongs to one connection is bound to a ``_Line``: facts of an old connection
+for identify permits. Whatever belongs to one connection is bound to a ``_Connection``: facts of an old connection
 never reach the conversation once a newer one was ordered.
 """
 
@@ -83,26 +83,33 @@ class ShardOwner(Protocol):
     def barred(self, shard: Shard, why: str) -> None: ...
 
 
-class _Line(FastPath):
-    """One connection of a shard, from dial to end. Implements websocket.MessageHandler; ``message`` is the lane's."""
+class _Connection:
+    """One connection of a shard, from dial to end. Implements websocket.MessageHandler and fast_path.GeneralWay."""
 
-    __slots__ = ("_shard", "dialling", "socket")
+    __slots__ = ("_shard", "dialling", "fast_path", "message", "socket")
 
     def __init__(self, shard: Shard) -> None:
-        super().__init__(
-            shard.conversation, shard.stream, shard.owner.event_pipeline, shard.shard_id, shard.clock
+        self.fast_path = FastPath(
+            shard.conversation.receive_state,
+            shard.stream.publish_state,
+            shard.owner.event_pipeline,
+            self,
+            shard.shard_id,
+            shard.clock,
         )
+        # What the WebSocket calls for every message: without a call of Python's between them.
+        self.message = self.fast_path.message
         self._shard = shard
         self.socket: WebSocket | None = None
         self.dialling: asyncio.Task[None] | None = None
 
     def opened(self, socket: WebSocket) -> None:
         shard = self._shard
-        if shard.line is not self:
+        if shard.connection is not self:
             socket.close(KEEP_SESSION)
             return
         self.socket = socket
-        self.open = True
+        self.fast_path.open = True
         if shard.held:
             socket.pause_reading()
         shard.conversation.opened(shard.clock())
@@ -110,7 +117,7 @@ class _Line(FastPath):
 
     def take(self, data: bytes, binary: bool) -> None:
         shard = self._shard
-        if shard.line is self:
+        if shard.connection is self:
             self._took(shard.conversation.received(data, binary, shard.clock()))
 
     def take_document(self, document: bytes | memoryview) -> None:
@@ -132,6 +139,9 @@ class _Line(FastPath):
         shard = self._shard
         shard.owner.skip(shard, seq)
 
+    def publish(self, name: str, body: Any, seq: int) -> None:
+        self._shard.stream.publish(name, body, seq, False)
+
     def _took(self, envelope: Envelope | None) -> None:
         shard = self._shard
         conversation = shard.conversation
@@ -142,11 +152,11 @@ class _Line(FastPath):
             shard.owner.dispatch(shard, envelope, conversation.replaying, conversation.repeat)
 
     def closed(self, code: int | None, reason: str) -> None:
-        self.open = False
+        self.fast_path.end()
         shard = self._shard
-        if shard.line is not self:
+        if shard.connection is not self:
             return
-        shard.line = None
+        shard.connection = None
         shard.last_close = (code, reason)
         if code not in shard.closes and len(shard.closes) >= MOST_CODES:
             code = OTHER_CODE
@@ -158,11 +168,11 @@ class _Line(FastPath):
     def failed(self, error: Exception) -> None:
         """Handling what came has raised: a mistake of the gateway's own, which costs the event at most."""
         shard = self._shard
-        if shard.line is self:
+        if shard.connection is self:
             shard.failed(error)
 
     def hang_up(self, code: int) -> None:
-        self.open = False
+        self.fast_path.end()
         if self.dialling is not None:
             self.dialling.cancel()
         if self.socket is not None:
@@ -189,7 +199,7 @@ class Shard:
         self.conversation = conversation
         self.owner = owner
         self.clock = clock
-        self.line: _Line | None = None
+        self.connection: _Connection | None = None
         self.timer_at: float | None = None
         self.last_close: tuple[int | None, str] | None = None
         self.closes: dict[int | None, int] = {}
@@ -250,15 +260,15 @@ class Shard:
     def pause(self) -> None:
         """Stop reading from Discord; heartbeats go on. The conversation closes before Discord would."""
         self.held = True
-        if self.line is not None and self.line.socket is not None:
-            self.line.socket.pause_reading()
+        if self.connection is not None and self.connection.socket is not None:
+            self.connection.socket.pause_reading()
         self.conversation.pause(self.clock())
         self.carry_out()
 
     def resume_reading(self) -> None:
         self.held = False
-        if self.line is not None and self.line.socket is not None:
-            self.line.socket.resume_reading()
+        if self.connection is not None and self.connection.socket is not None:
+            self.connection.socket.resume_reading()
         self.conversation.resume_reading(self.clock())
         self.carry_out()
 
@@ -361,54 +371,55 @@ class Shard:
         self.carry_out()
 
     def _connect(self, order: Connect) -> None:
-        line = self.line = _Line(self)
+        connection = self.connection = _Connection(self)
         self.host = urlsplit(order.url).netloc
-        line.dialling = self._spawn(self._dial(line, order))
+        connection.dialling = self._spawn(self._dial(connection, order))
 
-    async def _dial(self, line: _Line, order: Connect) -> None:
+    async def _dial(self, connection: _Connection, order: Connect) -> None:
         try:
             await self._dialer.dial(
-                order.url, line, resuming=order.resuming, failures=self._dial_failures,
+                order.url, connection, resuming=order.resuming, failures=self._dial_failures,
                 other=order.other, own=order.own,
             )  # fmt: skip
             self._dial_failures = 0
         except DialError as error:
+            connection.fast_path.end()
             self._dial_failures += 1
-            if self.line is line:
-                self.line = None
+            if self.connection is connection:
+                self.connection = None
                 failure = DialFailure(error.reason, error.status, error.retry_after, error.silent)
                 self.conversation.dial_failed(failure, self.clock())
                 self.carry_out()
         finally:
-            line.dialling = None
+            connection.dialling = None
 
     def _send(self, order: Send) -> None:
-        if self.line is not None and self.line.socket is not None:
-            self.line.socket.send(order.data)
+        if self.connection is not None and self.connection.socket is not None:
+            self.connection.socket.send(order.data)
 
     def _identify(self, order: Identify) -> None:
-        if self.line is not None:
-            self._spawn(self._identify_when_written_down(self.line, order.data))
+        if self.connection is not None:
+            self._spawn(self._identify_when_written_down(self.connection, order.data))
 
-    async def _identify_when_written_down(self, line: _Line, data: bytes) -> None:
+    async def _identify_when_written_down(self, connection: _Connection, data: bytes) -> None:
         refusal = await self._permits.spent(self.shard_id)
         if refusal is not None:
             self._refused(refusal)
             self.carry_out()
-        elif self.line is line and line.socket is not None:
+        elif self.connection is connection and connection.socket is not None:
             self.identifies += 1
-            line.socket.send(data)
+            connection.socket.send(data)
 
     def _deliver(self, order: Deliver) -> None:
         self.owner.dispatch(self, order.envelope, order.replayed, order.repeat)
 
     def _disconnect(self, order: Disconnect) -> None:
-        line, self.line = self.line, None
-        if line is not None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
             self.last_close = (order.code, order.reason)
-            if line.socket is not None:
+            if connection.socket is not None:
                 self.closes[order.code] = self.closes.get(order.code, 0) + 1
-            line.hang_up(order.code)
+            connection.hang_up(order.code)
 
     def _request_permit(self, order: RequestPermit) -> None:
         self._return_permit(None)

@@ -184,7 +184,7 @@ def template(
         + _HEADER_START
     )
     end = key + END + _BODY_START
-    return Template(begin, middle, identity, digits, end)
+    return Template(begin, middle, identity, digits, end, END)
 
 
 def publish_of(head: bytes, body: bytes) -> Publish:

@@ -20,8 +20,8 @@ from rateway_protocol.contract.topology import event_key_fault
 
 __all__ = ["Hub", "ShardStream"]
 
-# Names that a head is kept for. Discord has some eighty; what is beyond takes the longer way each time.
-MOST_HEADS = 400
+# Names that a template is kept for. Discord has some eighty; what is beyond takes the longer way each time.
+MOST_TEMPLATES = 400
 # A head holds a sequence of a signed 64-bit number's width less one: 10 ** 18 is the last power of ten below 2 ** 63.
 MOST_DIGITS = 18
 
@@ -56,11 +56,12 @@ class Hub(Protocol):
         """What goes out in place of a dispatch that cannot be forwarded."""
 
 
-class ShardStream(PublishState):
+class ShardStream:
     """One shard's events. Made by ``EventPublisher.stream``; one for each shard, for the life of the process."""
 
     __slots__ = (
-        "_cursor", "_head", "_hub", "_id_prefix", "_mark", "_replayed_heads", "shard_count", "shard_id",
+        "_cursor", "_head", "_hub", "_id_prefix", "_mark", "_replayed_templates", "publish_state", "shard_count",
+        "shard_id",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, shard_id: int, shard_count: int) -> None:
@@ -69,13 +70,9 @@ class ShardStream(PublishState):
         self._hub = hub
         self._cursor = Cursor(shard_id)
         self._id_prefix: bytes | None = None
-        self._heads = {}
-        self._replayed_heads: dict[str, Template] = {}
-        self._low = 1
-        self._high = 10
-        self._room = hub.frame_max - 8
-        self._stamp = b""
-        self._run = None
+        self.publish_state = PublishState(self._open)
+        self.publish_state.room = hub.frame_max - 8
+        self._replayed_templates: dict[str, Template] = {}
         # The open run's own appends.
         self._head: Callable[[Any], None] = _never
         self._mark: Callable[[int], None] = _never
@@ -102,16 +99,16 @@ class ShardStream(PublishState):
         # Room for the largest sequence and a suffix. No session of Discord's comes near.
         self._id_prefix = prefix if len(prefix) <= MAX_SHORT - 40 else None
         self._cursor = Cursor(self.shard_id, settled)
-        if self._run is not None:
-            self.end(self._run)
+        if self.publish_state.run is not None:
+            self.end(self.publish_state.run)
         self.forget()
 
     def forget(self) -> None:
         """Prepare everything anew: another session, another frame size, or it is time to ask again who listens."""
-        self._heads.clear()
-        self._replayed_heads.clear()
+        self.publish_state.templates.clear()
+        self._replayed_templates.clear()
         room, most = self._hub.frame_max - 8, self._hub.body_max
-        self._room = room if most is None else min(room, most)
+        self.publish_state.room = room if most is None else min(room, most)
 
     def publish(
         self,
@@ -128,22 +125,23 @@ class ShardStream(PublishState):
         ``cause`` becomes a header of that name. Never blocks, never raises for what Discord may send. Before
         :meth:`begin` or :meth:`restore` events go out without an id.
         """
-        template = (self._replayed_heads if replayed else self._heads).get(name)
+        state = self.publish_state
+        template = (self._replayed_templates if replayed else state.templates).get(name)
         size = len(body)
         if (
             template is None
             or seq is None
-            or not self._low <= seq < self._high
-            or not 0 < size <= self._room
+            or not state.low <= seq < state.high
+            or not 0 < size <= state.room
             or repeat
             or cause is not None
         ):
             self._publish_rarely(name, bytes(body), seq, replayed, repeat, cause)
             return
-        if self._run is None:
+        if state.run is None:
             self._open()
         append = self._head
-        append(template.head(size, seq, self._stamp))
+        append(template.head(size, seq, state.stamp))
         append(body)
         append(END)
         self._mark(seq)
@@ -161,7 +159,7 @@ class ShardStream(PublishState):
         """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
-        run = self._run or self._open()
+        run = self.publish_state.run or self._open()
         message_id = self.message_id(seq)
         known = None if message_id is None else seq
         publish = hub.unreadable(name, message_id, self.shard_id, known, why)
@@ -170,16 +168,16 @@ class ShardStream(PublishState):
 
     def end(self, run: Run) -> None:
         """The publisher's: this run is to be written; what comes next begins another."""
-        if self._run is run:
-            self._run = None
+        if self.publish_state.run is run:
+            self.publish_state.run = None
             self._head = self._mark = _never
 
     def _open(self) -> Run:
-        run = self._run = self._hub.opened(self, self._cursor)
+        run = self.publish_state.run = self._hub.opened(self, self._cursor)
         self._cursor.runs.append(run)
         self._head = run.pieces.append
         self._mark = run.marks.append
-        self._stamp = self._hub.stamp
+        self.publish_state.stamp = self._hub.stamp
         return run
 
     def _last(self) -> int:
@@ -198,7 +196,7 @@ class ShardStream(PublishState):
             return
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
-        run = self._run or self._open()
+        run = self.publish_state.run or self._open()
         prefix = self._id_prefix
         known = seq if prefix is not None else None
         message_id = None
@@ -210,7 +208,7 @@ class ShardStream(PublishState):
             identity = message_id.decode("utf-8", "replace") if message_id is not None else None
             publish = hub.oversize(name, identity, self.shard_id, known, body)
         else:
-            second = struct.unpack(">Q", self._stamp)[0]
+            second = struct.unpack(">Q", self.publish_state.stamp)[0]
             properties = frames.event_properties(
                 key,
                 self.shard_id,
@@ -233,14 +231,15 @@ class ShardStream(PublishState):
         digits = len(str(seq))
         if digits > MOST_DIGITS:
             return
-        if not self._low <= seq < self._high:
-            self._heads.clear()
-            self._replayed_heads.clear()
-            self._low, self._high = 10 ** (digits - 1), 10**digits
-        heads = self._replayed_heads if replayed else self._heads
-        if name not in heads and self._id_prefix is not None and len(heads) < MOST_HEADS:
+        state = self.publish_state
+        if not state.low <= seq < state.high:
+            state.templates.clear()
+            self._replayed_templates.clear()
+            state.low, state.high = 10 ** (digits - 1), 10**digits
+        templates = self._replayed_templates if replayed else state.templates
+        if name not in templates and self._id_prefix is not None and len(templates) < MOST_TEMPLATES:
             hub = self._hub
-            heads[name] = frames.template(
+            templates[name] = frames.template(
                 hub.exchange_name,
                 key,
                 self.shard_id,
