@@ -373,7 +373,11 @@ def test_a_cut_message_is_not_usual() -> None:
     data=st.data(),
 )
 def test_both_forms_of_a_template_make_the_same_head(
-    pieces: tuple[bytes, bytes, bytes, bytes, bytes], digits: int, size: int, stamp: bytes, data: st.DataObject
+    pieces: tuple[bytes, bytes, bytes, bytes, bytes],
+    digits: int,
+    size: int,
+    stamp: bytes,
+    data: st.DataObject,
 ) -> None:
     begin, middle, identity, end, tail = pieces
     seq = data.draw(st.integers(10 ** (digits - 1), 10**digits - 1))

@@ -220,7 +220,9 @@ class Conversation:
         """The WebSocket is open."""
         if self.state is State.CONNECTING and connection in (None, self._connection):
             self.receive_state.heard_at = now
-            self.receive_state.feed = make_inflater(self._attempts.compression, self._options.max_message_bytes).feed
+            self.receive_state.feed = make_inflater(
+                self._attempts.compression, self._options.max_message_bytes
+            ).feed
             self._waits.for_hello(now)
             self._enter(State.WAITING_HELLO, "connected", now)
             self._plan(now)

@@ -27,7 +27,7 @@ def parts(document: bytes) -> tuple[int, str, bytes] | None:
 
 
 class ReceiveState:
-    """What a conversation has taken in, and whether it expects nothing but the next event. The conversation holds it."""
+    """What a conversation has taken in, and whether it expects only the next event. The conversation holds it."""
 
     __slots__ = (
         "bytes_in", "bytes_inflated", "fast_path_allowed", "feed", "heard_at", "last", "received_seq",
