@@ -13,7 +13,14 @@ import pytest
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rateway.transports.amqp.connection import BrokerUnavailable, Connection, ConnectionLost
+from pamqp import commands as spec
+from rateway.transports.amqp.connection import (
+    BrokerUnavailable,
+    Channel,
+    ChannelClosed,
+    Connection,
+    ConnectionLost,
+)
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.uri import parse
 from tests.runtime.inbound_stage import VOICE, Reader, reader_on
@@ -30,6 +37,7 @@ class ByHand:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.connection: Connection | None = None
+        self.channel: Channel | None = None
 
     async def publish(self, exchange: bytes, key: bytes, told: bytes, body: bytes) -> None:
         method = b"\0\x3c\0\x28\0\0" + bytes((len(exchange),)) + exchange + bytes((len(key),)) + key + b"\0"
@@ -39,20 +47,21 @@ class ByHand:
 
     async def is_settled(self) -> bool:
         """Whether RabbitMQ has taken what was published, or has closed the connection over it."""
-        assert self.connection is not None
+        assert self.channel is not None
         try:
-            channel = await self.connection.channel(2)
-            channel.close()
-            await channel.closed
-        except ConnectionLost:
+            # On the same channel: RabbitMQ reads each channel in a process of its own, which may be behind others.
+            await self.channel.call(spec.Basic.Qos(0, 0, False), spec.Basic.QosOk)
+        except (ChannelClosed, ConnectionLost):
             return False
         return True
 
     async def _open(self) -> Connection:
-        while self.connection is None or self.connection.closed.done():
+        while self.connection is None or self.channel is None or self.channel.closed.done():
             try:
+                if self.connection is not None:
+                    await self.connection.close()
                 self.connection = await dial(parse(self.uri), name="by hand")
-                await self.connection.channel(1)
+                self.channel = await self.connection.channel(1)
             except (BrokerUnavailable, ConnectionLost):
                 continue
         return self.connection

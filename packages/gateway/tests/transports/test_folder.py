@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,12 +80,9 @@ def test_a_state_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "usable"), [(0o2775, True), (0o2770, True), (0o2777, False), (0o2755, False)]
 )
-def test_the_root_of_a_volume_is_used_when_it_was_given_to_a_group_of_ours(
-    tmp_path_factory: pytest.TempPathFactory, mode: int, usable: bool
-) -> None:
-    volume = tmp_path_factory.mktemp("volume")
-    for above in (volume.parent, volume.parent.parent):
-        above.chmod(0o755)
+def test_the_root_of_a_volume_is_used_when_it_was_given_to_a_group_of_ours(mode: int, usable: bool) -> None:
+    # Not below pytest's folders: other users may not enter those, and each start of pytest sees to it.
+    volume = Path(tempfile.mkdtemp(prefix="volume-"))
     os.chown(volume, 0, 5678)
     volume.chmod(mode)
 
@@ -92,8 +91,11 @@ def test_the_root_of_a_volume_is_used_when_it_was_given_to_a_group_of_ours(
             state.write_ledger(b"x")
             state.folder_below("clusters", "1", "store")
 
-    assert as_somebody(10001, 10001, [5678], start) is usable
-    assert (volume / "identifies.json").exists() is usable
+    try:
+        assert as_somebody(10001, 10001, [5678], start) is usable
+        assert (volume / "identifies.json").exists() is usable
+    finally:
+        shutil.rmtree(volume)
 
 
 def as_somebody(uid: int, gid: int, groups: list[int], act: Callable[[], None]) -> bool:
