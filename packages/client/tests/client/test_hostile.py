@@ -22,8 +22,8 @@ from rateway_client import Event, QueryError, Worker
 from rateway_client.event import event_of
 from rateway_client.sound_frames import MAX_PROPERTIES, Unreadable, sound_header, sound_method
 from tests.client.stand_in import event, gateway, left_in
-from tests.runtime.test_inbound_boundary import bodies, counted, hostile_properties
-from tests.runtime.test_inbound_rabbitmq import ByHand
+from tests.runtime.requests.test_inbound_boundary import bodies, counted, hostile_properties
+from tests.runtime.requests.test_inbound_rabbitmq import ByHand
 from tests.transports.inbound_broker import field_of, fields, properties
 
 from tests.aio import run

@@ -16,6 +16,7 @@ from rateway.native import fast_path
 from rateway.native.fast_path import plain
 from rateway.native.objects.applied import Applied
 from rateway.runtime.runner.cluster import Cluster
+from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import Order, SessionStarted
 from rateway.session.conversation import Conversation
@@ -83,7 +84,7 @@ class Owner:
     def __init__(self, publishing: Publishing) -> None:
         self.publisher = publishing.publisher
         self.event_pipeline = fast_path.EventPipeline()
-        self.filtered = self.replayed = self.repeated = 0
+        self.tallies = EventTallies(self.event_pipeline)
         self.seen: list[tuple[int, int, str, bytes]] = []
         self.told: list[str] = []
 
@@ -181,7 +182,8 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
         numbers = (
             conversation.state, conversation.received_seq, conversation.bytes_in, conversation.bytes_inflated,
             conversation.heard_at, conversation.ignored, conversation.repeat, conversation.session_id,
-            owner.filtered, owner.replayed, owner.repeated, shard.stream.settled, shard.stream.received,
+            owner.tallies.filtered, owner.tallies.replayed, owner.tallies.repeated,
+            shard.stream.settled, shard.stream.received,
             owner.event_pipeline.unreadable, owner.event_pipeline.other,
         )  # fmt: skip
         return Outcome(published, owner.event_pipeline.events, owner.seen, owner.told, numbers)

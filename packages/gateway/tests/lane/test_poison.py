@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from rateway.runtime.runner.cluster import MOST_EVENT_NAMES
+from rateway.runtime.runner.event_tallies import MOST_EVENT_NAMES
 from tests.lane.test_lane import Outcome, Owner, dispatch, walked
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
-from rateway.cache.stats import incomplete_shards, stats_of
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
 from rateway.session.actions import State
-from rateway.transports.store.reader import StoreUnreadable
 
 if TYPE_CHECKING:
     from rateway.runtime.runner.cluster import Cluster
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["parts_of"]
 
-# Counting entities takes at most a hundredth of the time, and so much of one look.
-COUNT_AGAIN = 100.0
-COUNTING_S = 0.02
 # Event names that a note has room for.
 MOST_NAMES = 40
 
@@ -34,12 +28,7 @@ def parts_of(
 ) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
     """What one process knows: its clusters, its shards, itself, and what a person should know."""
     now = asyncio.get_running_loop().time()
-    deadline = time.monotonic() + COUNTING_S
-    # Those counted longest ago come first, so that each has its turn.
-    eldest = sorted(
-        worker.clusters.values(), key=lambda each: each.cache_counts[0] if each.cache_counts else 0.0
-    )
-    clusters = [_cluster(worker, cluster, deadline) for cluster in eldest]
+    clusters = [_cluster(worker, cluster) for cluster in worker.clusters.values()]
     shards = [
         _shard(worker, cluster, shard, now)
         for cluster in worker.clusters.values()
@@ -75,13 +64,13 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         away_s=0.0 if shard.away_since is None else now - shard.away_since,
         bytes_in=conversation.bytes_in,
         bytes_inflated=conversation.bytes_inflated,
-        incomplete_since=cluster.incomplete.get(shard.shard_id, 0),
+        incomplete_since=_incomplete_since(cluster, shard.shard_id),
         dispatch_s=None if shard.dispatched_at is None else max(0.0, now - shard.dispatched_at),
         unknown_guild_events=cluster.unknown_guild_events(shard.shard_id) - shard.unknown_before,
     )
 
 
-def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus:
+def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
     request_handler = worker.responders.get(cluster.number)
     return ClusterStatus(
         cluster=cluster.number,
@@ -91,18 +80,18 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
         shards=len(cluster.shards),
         events=dict(cluster.event_pipeline.events),
         events_other=cluster.event_pipeline.other,
-        received=cluster.received,
-        replayed=cluster.replayed,
-        filtered=cluster.filtered,
-        gaps=cluster.gaps,
+        received=cluster.tallies.received,
+        replayed=cluster.tallies.replayed,
+        filtered=cluster.tallies.filtered,
+        gaps=cluster.gap_reports.count,
         commands=dict(request_handler.commands) if request_handler else {},
         queries=dict(request_handler.queries) if request_handler else {},
         publisher=_publisher(cluster),
-        cache=_cache(cluster, deadline),
+        cache=_cache(cluster),
         store="ok" if cluster.store is not None and cluster.store.fault is None else _store_words(cluster),
-        repeated=cluster.repeated,
-        oversize=cluster.oversize,
-        refused=cluster.refused,
+        repeated=cluster.tallies.repeated,
+        oversize=cluster.tallies.oversize,
+        refused=cluster.tallies.refused,
         refused_messages={str(reason): count for reason, count in request_handler.refused.items()}
         if request_handler
         else {},
@@ -116,30 +105,15 @@ def _cluster(worker: Worker, cluster: Cluster, deadline: float) -> ClusterStatus
     )
 
 
-def _cache(cluster: Cluster, deadline: float) -> dict[str, int] | None:
-    """Entities by kind, and bytes on disk; None with the cache off or its store unreadable.
+def _cache(cluster: Cluster) -> dict[str, int] | None:
+    """Entities by kind and bytes on disk, as last counted; None with the cache off or its store unreadable."""
+    statistics = cluster.cache_statistics
+    return dict(statistics.counts) if statistics is not None and statistics.counts is not None else None
 
-    Counting reads every guild's row. So it is done again only after a hundred times what it took, and past
-    ``deadline`` (monotonic seconds) not at all: a look at many large clusters must not hold the event loop up.
-    """
-    store = cluster.store
-    if store is None or not cluster.tools.settings.cache_enabled:
-        return None
-    began = time.monotonic()
-    before = cluster.cache_counts
-    if before is not None and (began < before[0] or began > deadline):
-        return before[1]
-    reader = store.reader()
-    try:
-        with reader.view() as view:
-            counts = stats_of(view)
-            cluster.incomplete = incomplete_shards(view, store.policy)
-    except StoreUnreadable:
-        return None
-    found = {**counts, "disk_bytes": reader.disk_bytes()}
-    ended = time.monotonic()
-    cluster.cache_counts = (ended + COUNT_AGAIN * (ended - began), found)
-    return found
+
+def _incomplete_since(cluster: Cluster, shard_id: int) -> int:
+    statistics = cluster.cache_statistics
+    return statistics.incomplete.get(shard_id, 0) if statistics is not None else 0
 
 
 def _unread(cluster: Cluster) -> dict[str, int]:

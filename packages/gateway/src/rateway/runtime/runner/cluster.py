@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -27,9 +25,13 @@ from rateway.fleet.layout import Layout
 from rateway.native.fast_path import EventPipeline
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.monitoring.loop_lag import Pace
+from rateway.runtime.runner.cache_statistics import CacheStatistics
 from rateway.runtime.runner.dialer import Dialer
+from rateway.runtime.runner.event_tallies import EventTallies
+from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.unrouted_names import UnroutedNames
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.session.actions import (
     Command,
@@ -48,19 +50,11 @@ from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
 from rateway_protocol.contract import messages, topology
-from rateway_protocol.discord.envelope import Envelope, UnreadableDispatch
-from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.envelope import Envelope
 from rateway_protocol.discord.opcodes import Opcode
 
 log = logging.getLogger(__name__)
 
-# Names without a queue are gathered for so long before they are said.
-SAY_UNROUTED_AFTER_S = 10.0
-SAY_UNROUTED_EVERY_S = 300.0
-MOST_NAMES = 12
-# Event names that are counted each by itself, beside those that Discord documents: it has some eighty. What else comes
-# is counted together: names are the sender's choice, and a table of them is not to grow without end.
-MOST_EVENT_NAMES = 200
 COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
 # A session's settled sequence is on disk at most this long after it changed.
 WRITE_EVERY_S = 0.5
@@ -118,16 +112,8 @@ class Cluster:
         self.streams: dict[int, ShardStream] = {}
         self.event_pipeline = EventPipeline()
         self.pace = Pace()
-        self.replayed = 0
-        self.repeated = 0
-        # When entities may be counted again (monotonic seconds), and what was counted last.
-        self.cache_counts: tuple[float, dict[str, int]] | None = None
-        # Shards with guilds that came without a kind that is kept now: the store's stamp from which that is so.
-        self.incomplete: dict[int, int] = {}
-        self.filtered = 0
-        self.gaps = 0
-        self.oversize = 0
-        self.refused = 0
+        self.tallies = EventTallies(self.event_pipeline)
+        self.cache_statistics: CacheStatistics | None = None
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
         # The worker's: bind the inbound queue to an exchange that may be a new one; a first shard is live; no shard may
         # ever identify here, and why.
@@ -149,17 +135,13 @@ class Cluster:
         )
         self._wakeup_batching = tools.wakeup_batching
         self._leftover = leftover
-        # Shards that are none of ours in this layout, and of which something may be left to tell.
-        self._former: list[int] = []
         self.event_pipeline.publishes = _filter(tools.settings)
         self._settled_moved = asyncio.Event()
         self._write_soon = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
         self._presence = tools.settings.presence
-        self._unheard: set[str] = set()
-        self._saying_unrouted: asyncio.TimerHandle | None = None
-        self._said_unrouted_at = -math.inf
+        self._unrouted_names = UnroutedNames()
         self.broker_why = "not connected yet"
         self.publisher = EventPublisher(
             address=tools.address,
@@ -172,6 +154,7 @@ class Cluster:
             observer=self,
         )
         self.publisher.before_write = self._end_of_wake_up
+        self.gap_reports = GapReports(self._session_records, self.publisher, self._settled_moved.set)
         self._wakeup_batching.watch(lambda: self.publisher.is_writing)
         self._make_shards()
 
@@ -183,7 +166,7 @@ class Cluster:
         for record in records.values():
             if record.session_id:
                 self._give_up(record)
-        self._former = list(records)
+        self.gap_reports.set_former(records)
 
     def _make_shard(self, shard_id: int, record: SessionRecord | None) -> None:
         tools = self.tools
@@ -229,29 +212,14 @@ class Cluster:
         )
 
     def _give_up(self, record: SessionRecord) -> None:
-        """A stored session that cannot be resumed with these settings: its worker is told what it may miss."""
+        """Report a stored session that cannot be resumed with the present settings."""
         if record.token_hash != self.tools.token_hash:
             reason = "the token is another one, or the state folder has lost its salt"
         elif record.intents != self.tools.settings.intents:
             reason = "the intents were changed"
         else:
             reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
-        gap = messages.Gap(
-            shard=record.shard_id,
-            old_session=record.name,
-            settled=record.settled,
-            received=record.settled,
-            reason=reason,
-            since=record.wall,
-        )
-        self.gaps += 1
-        self._session_records.give_up(record, messages.encode(gap))
-
-    @property
-    def received(self) -> int:
-        """Dispatches of Discord's since the start."""
-        event_pipeline = self.event_pipeline
-        return sum(event_pipeline.events.values()) + event_pipeline.other + event_pipeline.unreadable
+        self.gap_reports.give_up(record, reason)
 
     def unknown_guild_events(self, shard_id: int) -> int:
         """Events of a shard that were about guilds which the cache does not know, since this process opened it."""
@@ -279,6 +247,7 @@ class Cluster:
 
     def _keep_in(self, store: Store) -> None:
         self._cache = store
+        self.cache_statistics = CacheStatistics(store)
         self.event_pipeline.apply = store.apply
 
     # Life.
@@ -301,30 +270,21 @@ class Cluster:
         self._started = True
         self._superseded = False
         if existed and self._is_new_here:
-            self._take_over_all("another gateway, or one with another state folder, ran this cluster before")
+            self.gap_reports.take_over(
+                self.shards,
+                "another gateway, or one with another state folder, ran this cluster before",
+                time.time(),
+            )
         self._is_new_here = False
-        for shard_id in self._former:
-            self._tell_pending(shard_id)
+        self.gap_reports.publish_former()
         for shard in sorted(
             self.shards.values(), key=lambda s: (s.conversation.session_id is None, s.shard_id)
         ):
             if self.publisher.paused:
                 shard.pause()
             if shard.conversation.session_id is not None:
-                self._tell_pending(shard.shard_id)
+                self.gap_reports.publish_pending(shard.shard_id)
             shard.start()
-
-    def _take_over_all(self, reason: str) -> None:
-        for shard_id in self.shards:
-            self._take_over(shard_id, reason)
-        self._session_records.commit()
-
-    def _take_over(self, shard_id: int, reason: str) -> None:
-        gap = messages.Gap(
-            shard=shard_id, old_session=None, settled=0, received=0, reason=reason, since=time.time()
-        )
-        self.gaps += 1
-        self._session_records.superseded(shard_id, messages.encode(gap))
 
     def supersede(self) -> None:
         """Another gateway owns this cluster and has sessions: forget ours, whose events are its by now."""
@@ -337,7 +297,7 @@ class Cluster:
             self.resumable,
             extra={"cluster": self.number, "action": "superseded"},
         )
-        self._take_over_all("another gateway ran this cluster meanwhile")
+        self.gap_reports.take_over(self.shards, "another gateway ran this cluster meanwhile", time.time())
         self._leftover = ()
         self._make_shards()
 
@@ -412,21 +372,14 @@ class Cluster:
         try:
             event_pipeline.events[name] += 1
         except KeyError:
-            # Only names that can be published under are counted by name, and not too many of them.
-            why = envelope.why if isinstance(envelope, UnreadableDispatch) else topology.event_key_fault(name)
+            why = self.tallies.count_new_name(name, envelope)
             if why:
-                event_pipeline.unreadable += 1
-                event_pipeline.unreadable_why = why
                 shard.stream.pass_over(name, seq, why)
                 return
-            if len(event_pipeline.events) < MOST_EVENT_NAMES or name in DOCUMENTED:
-                event_pipeline.events[name] = 1
-            else:
-                event_pipeline.other += 1
         if replayed:
-            self.replayed += 1
+            self.tallies.replayed += 1
         if repeat:
-            self.repeated += 1
+            self.tallies.repeated += 1
         applied = None
         if event_pipeline.apply is not None and seq is not None:
             applied = event_pipeline.apply(shard.shard_id, seq, name, envelope.d)
@@ -439,7 +392,7 @@ class Cluster:
 
     def skip(self, shard: Shard, seq: int | None) -> None:
         """Filtered on purpose: it is settled once all before it are."""
-        self.filtered += 1
+        self.tallies.filtered += 1
         if seq is not None:
             shard.stream.skip(seq)
 
@@ -455,10 +408,7 @@ class Cluster:
     ) -> None:
         """An event of which the cache knows more: guilds that vanished, why a guild came or went, what was before."""
         if applied.left:
-            self._session_records.leaving(shard.shard_id, applied.left)
-            before = self._session_records.before(shard.shard_id) or "none"
-            for guild_id in applied.left:
-                self._tell_left(shard.shard_id, before, guild_id)
+            self.gap_reports.leave_guilds(shard.shard_id, applied.left)
         publishes = self.event_pipeline.publishes
         if publishes is not None and not publishes(name):
             self.skip(shard, seq)
@@ -492,11 +442,7 @@ class Cluster:
         self.streams[shard_id].begin(session)
         if self._cache is not None:
             self._cache.begin_session(shard_id, session)
-        gaps = [
-            messages.with_new_session(gap, session) for gap in self._session_records.pending_gaps(shard_id)
-        ]
-        self._session_records.remember_gaps(shard_id, gaps)
-        self._tell_pending(shard_id)
+        self.gap_reports.begin_session(shard_id, session)
         # After this message has been handled, and so READY with it.
         asyncio.get_running_loop().call_soon(self._keep_ready)
 
@@ -505,52 +451,10 @@ class Cluster:
         if not self.publisher.connected:
             self.publisher.spool_now()
 
-    def _tell_pending(self, shard_id: int) -> None:
-        """What happened to former sessions and a worker has not surely heard."""
-        for gap in self._session_records.pending_gaps(shard_id):
-            self.publisher.publish_own(
-                messages.Gap.key,
-                gap,
-                messages.gap_id(gap),
-                on_confirmed=functools.partial(self._gap_confirmed, shard_id, gap),
-            )
-        for session, guild_id in self._session_records.pending_left(shard_id):
-            self._tell_left(shard_id, session, guild_id)
-
-    def _tell_left(self, shard_id: int, session: str, guild_id: int) -> None:
-        left = messages.GuildLeft(shard=shard_id, guild_id=str(guild_id))
-        self.publisher.publish_own(
-            left.key,
-            messages.encode(left),
-            messages.guild_left_id(session, guild_id),
-            on_confirmed=functools.partial(self._left_confirmed, shard_id, session, guild_id),
-        )
-
-    def _gap_confirmed(self, shard_id: int, gap: bytes) -> None:
-        self._session_records.gap_confirmed(shard_id, gap)
-        if shard_id in self._former and not self._session_records.pending_gaps(shard_id):
-            self._session_records.forget(shard_id)
-        self._settled_moved.set()
-
-    def _left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:
-        self._session_records.left_confirmed(shard_id, session, guild_id)
-        self._settled_moved.set()
-
     def session_lost(self, shard: Shard, order: SessionLost) -> None:
-        self.gaps += 1
         # Discord will not send again what only memory has of that session.
         self.publisher.spool_now()
-        wall = time.time()
-        gap = messages.Gap(
-            shard=shard.shard_id,
-            old_session=self._session_records.session(shard.shard_id) or order.session_id,
-            settled=self.streams[shard.shard_id].settled,
-            received=order.received_seq,
-            new_session=None,
-            reason=order.reason,
-            since=wall,
-        )
-        self._session_records.lost(shard.shard_id, messages.encode(gap), wall)
+        self.gap_reports.lose(shard.shard_id, order, self.streams[shard.shard_id].settled, time.time())
         log.warning(
             "session lost (%s): events after sequence %d may be missing; RATEWAY_GAP tells the worker",
             order.reason,
@@ -646,33 +550,23 @@ class Cluster:
             self._write_soon.set()
 
     def on_unrouted(self, name: str, routed: bool) -> None:
-        (self._unheard.discard if routed else self._unheard.add)(name)
-        if not routed and self._saying_unrouted is None:
-            loop = asyncio.get_running_loop()
-            delay = max(SAY_UNROUTED_AFTER_S, self._said_unrouted_at + SAY_UNROUTED_EVERY_S - loop.time())
-            self._saying_unrouted = loop.call_later(delay, self._say_unrouted)
+        loop = asyncio.get_running_loop()
+        due = self._unrouted_names.note(name, routed, loop.time())
+        if due is not None:
+            loop.call_at(due, self._log_unrouted)
 
-    def _say_unrouted(self) -> None:
-        """One line for all names: a worker that is not there yet leaves every one of them without a queue."""
-        self._saying_unrouted = None
-        if self._unheard:
-            self._said_unrouted_at = asyncio.get_running_loop().time()
-            log.warning(
-                "no queue is bound for %d event names, the broker drops these events: %s. Does the worker bind them? "
-                "EVENTS / EVENTS_EXCEPT keep them from being sent",
-                len(self._unheard),
-                ", ".join(sorted(self._unheard)[:MOST_NAMES])
-                + (" …" if len(self._unheard) > MOST_NAMES else ""),
-                extra={"cluster": self.number, "action": "unrouted"},
-            )
+    def _log_unrouted(self) -> None:
+        line = self._unrouted_names.line(asyncio.get_running_loop().time())
+        if line:
+            log.warning("%s", line, extra={"cluster": self.number, "action": "unrouted"})
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
     ) -> None:
-        self.oversize += 1
+        self.tallies.oversize += 1
 
     def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
-        self.refused += 1
+        self.tallies.refused += 1
 
     def on_state(self, up: bool, why: str) -> None:
         self.broker_why = why

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 5.0
 # Between two looks at how many events there were, and whether memory can be given back.
 LOOK_EVERY_S = 1.0
+# Time that one look may spend counting cached entities: a look at many large clusters must not hold the loop up.
+COUNTING_S = 0.02
 # Between two tries of a store that could not be opened: somebody makes room, or mounts the disk for writing again.
 OPEN_AGAIN_S = 2.0
 # The reason that a gap gives for a session that a person gave up.
@@ -212,14 +214,24 @@ class Worker:
         trimmer = MemoryTrimmer()
         looked = time.monotonic()
         while True:
+            self._count_entities()
             await asyncio.sleep(LOOK_EVERY_S)
             now = time.monotonic()
             for cluster in self.clusters.values():
-                cluster.pace.note(now, cluster.received)
+                cluster.pace.note(now, cluster.tallies.received)
                 for shard in cluster.shards.values():
                     shard.look(shard.clock())
             trimmer.look(now - looked)
             looked = now
+
+    def _count_entities(self) -> None:
+        """Refresh the caches' statistics, those that are longest overdue first, for at most COUNTING_S."""
+        deadline = time.monotonic() + COUNTING_S
+        found = [each.cache_statistics for each in self.clusters.values() if each.cache_statistics]
+        for statistics in sorted(found, key=lambda each: each.due_at):
+            if time.monotonic() > deadline:
+                break
+            statistics.refresh()
 
     def _owned(self, number: int, state: Ownership, why: str) -> None:
         """The broker's word on who owns a cluster. Only an owner connects its shards."""

@@ -23,8 +23,8 @@ from rateway.transports.amqp.connection import (
 )
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.uri import parse
-from tests.runtime.inbound_stage import VOICE, Reader, reader_on
-from tests.runtime.test_inbound_boundary import GUILD, bodies, counted, hostile_properties, keys
+from tests.runtime.requests.inbound_stage import VOICE, Reader, reader_on
+from tests.runtime.requests.test_inbound_boundary import GUILD, bodies, counted, hostile_properties, keys
 from tests.transports.inbound_broker import field_of, fields, frames_of, properties
 
 from tests.aio import run
