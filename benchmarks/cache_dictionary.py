@@ -13,6 +13,7 @@ import msgspec
 import zstandard
 from rateway.cache.pages import PAGE_ITEMS
 from rateway.native.objects import page
+from rateway_simulator.world import snapshot
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.world import World
 
@@ -56,7 +57,7 @@ def main() -> None:
     samples: list[bytes | bytearray | memoryview] = []
     world = World(WorldOptions(seed=11, guilds=25, members_per_guild=40))
     for guild_id in world.guild_ids:
-        samples += pages_of(world.guild_create(guild_id))
+        samples += pages_of(snapshot.guild_create(world, guild_id))
     for guild in Maker(12, 120, 40).guilds:
         samples += pages_of(guild)
     PLACE.write_bytes(zstandard.train_dictionary(SIZE, list(samples), level=1).as_bytes())

@@ -19,8 +19,10 @@ from rateway_protocol.discord.intents import ALL
 from rateway_simulator.gateway import wire
 from rateway_simulator.gateway.gateway import encode
 from rateway_simulator.gateway.sessions import message
+from rateway_simulator.world import snapshot
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.people import TOKEN
+from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 
 __all__ = ["INTENTS", "TOKEN", "Packed", "Recipe", "pack", "recorded"]
@@ -92,13 +94,15 @@ def _record(recipe: Recipe) -> list[Stream]:
     for shard, guilds in enumerate(homes):
         begin = [message(b"READY", 1, _ready(world, shard, shards, guilds))]
         for guild_id in guilds:
-            begin.append(message(b"GUILD_CREATE", len(begin) + 1, encode(world.guild_create(guild_id))))
+            begin.append(
+                message(b"GUILD_CREATE", len(begin) + 1, encode(snapshot.guild_create(world, guild_id)))
+            )
         events: list[bytes] = []
         # Bodies of events before it: what makes an event long compresses like events.
         filler: deque[bytes] = deque(maxlen=1 + recipe.size // 300)
         seq = len(begin)
         while len(events) < recipe.events:
-            dispatch = world.step(chance, None, chance.choice(guilds))
+            dispatch = step(world, chance, None, chance.choice(guilds))
             if dispatch.guild_id is None or (dispatch.guild_id >> 22) % shards == shard:
                 seq += 1
                 data = encode(dispatch.d)

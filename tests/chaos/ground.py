@@ -15,7 +15,7 @@ import lmdb
 import msgspec
 from rateway.demo.relay import Relay
 from rateway_protocol.contract.messages import Gap
-from rateway_simulator.gateway.operations import ENDED_BY_CLIENT
+from rateway_simulator.gateway.sessions import ENDED_BY_CLIENT
 from rateway_simulator.judge.ledger import SessionRecord
 
 from tests.chaos.machine import Clock, children

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from rateway_client import Worker
+from rateway_simulator.world import snapshot
 
 from tests.aio import run
 from tests.e2e.harness import stage
@@ -32,7 +33,7 @@ def test_an_odd_event_is_delivered_as_it_came_and_costs_its_odd_element_alone(
                 queue = await channel.declare_queue(exclusive=True)
                 for name in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE"):
                     await queue.bind("rateway-1", name)
-                guild = msgspec.json.decode(encode(it.sim.world.guild_create(guild_id)))
+                guild = msgspec.json.decode(encode(snapshot.guild_create(it.sim.world, guild_id)))
                 guild["guild_scheduled_events"] = [None]
                 guild["emojis"] = [{"id": None, "name": "rose"}]
                 guild["members"].insert(0, {"roles": []})

@@ -13,6 +13,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from rateway_client import Worker
 from rateway_protocol.discord.events import DOCUMENTED
 from rateway_simulator.faults import Fault
+from rateway_simulator.world import snapshot
 
 from tests.aio import run
 from tests.e2e.harness import Stage, stage
@@ -58,7 +59,9 @@ async def renamed(it: Stage) -> None:
     """Change every guild, and see the cache tell of what is so now."""
     async with Worker(it.broker.uri) as worker:
         for guild_id in it.sim.world.guild_ids:
-            wanted = msgspec.json.decode(msgspec.json.encode(it.sim.world.guild_create(guild_id)))["name"]
+            wanted = msgspec.json.decode(msgspec.json.encode(snapshot.guild_create(it.sim.world, guild_id)))[
+                "name"
+            ]
 
             async def told(guild_id: int = guild_id, wanted: str = wanted) -> bool:
                 found = await worker.query("Guild", guild_id, fields=("name",))

@@ -11,6 +11,8 @@ from rateway_simulator.faults import Fault
 from rateway_simulator.gateway.connection import Connection
 from rateway_simulator.gateway.gateway import Gateway as SimulatedGateway
 from rateway_simulator.gateway.sessions import Session
+from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world import requests
 from rateway_simulator.world.people import TOKEN
 
 from tests.aio import run
@@ -177,7 +179,7 @@ def test_a_gap_and_the_guilds_that_left_are_told_over_a_kill_between_the_new_rea
             relay.stall(True)
             gone = it.sim.world.guild_ids[0]
             await it.sim.inject(Fault(kind="op9"))
-            it.sim.world.leave(gone)
+            world_guilds.leave(it.sim.world, gone)
             status = await it.gateway.until(
                 lambda status: all_live(status) and sessions_of(status)[0] not in (None, old)
             )
@@ -221,7 +223,7 @@ def test_what_a_worker_has_not_heard_of_a_lost_session_is_told_by_the_next_start
                 await broker.api("POST", f"bindings/{broker.vhost}/e/rateway-1/q/full", {"routing_key": name})
             gone = it.sim.world.guild_ids[0]
             await it.sim.inject(Fault(kind="op9"))
-            it.sim.world.leave(gone)
+            world_guilds.leave(it.sim.world, gone)
             new = sessions_of(
                 await it.gateway.until(lambda status: all_live(status) and sessions_of(status)[0] != old)
             )[0]
@@ -496,7 +498,7 @@ def test_a_presence_that_a_worker_set_is_shown_by_the_identify_after_a_restart_a
                 await it.gateway.until(all_live)
             await (it.gateway.stop() if way == "stop" else it.gateway.kill())
             await it.sim.inject(Fault(kind="forget"))
-            it.sim.world.own_presence("online", [])
+            requests.own_presence(it.sim.world, "online", [])
             await it.gateway.start()
             await it.gateway.until(
                 lambda status: all_live(status) and sessions_of(status)[0] not in (None, session)

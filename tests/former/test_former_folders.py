@@ -15,8 +15,8 @@ import pytest
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.stats import stats_of
 from rateway.transports.store import Store
-from rateway_simulator.gateway.limits import Window
 from rateway_simulator.gateway.sessions import Session
+from rateway_simulator.judge.limits import Window
 from rateway_simulator.server import Simulator
 
 from tests.aio import run

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from rateway.cache.entity_store import Kind
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway_simulator.world.snapshot import guild_create
 from tests.cache.scene import GUILD, Scene, channel, guild, member, role
 from tests.cache.test_queries import Asker
 from tests.cache.world_feed import stream
@@ -211,7 +212,7 @@ def answered() -> tuple[dict[str, Any], dict[str, Any]]:
     for seq, name, d in events:
         scene.cache.apply(0, seq, name, d)
     scene.cache.flush()
-    sent = msgspec.json.decode(msgspec.json.encode(world.guild_create(guild_id, large_threshold=1000)))
+    sent = msgspec.json.decode(msgspec.json.encode(guild_create(world, guild_id, large_threshold=1000)))
     return sent, Asker(scene).ask("Guild", guild_id, fields=tuple(sent))
 
 

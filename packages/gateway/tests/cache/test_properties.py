@@ -12,7 +12,9 @@ from rateway.cache.apply import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.storage import MemoryStorage, Table
 from rateway_protocol.discord.events import DOCUMENTED
+from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 from tests.cache.world_feed import (
     EVERYTHING,
@@ -93,7 +95,7 @@ def recovered(world: World, last: int) -> list[Event]:
     """The world without outages: no snapshot of a guild that is out of reach can be had."""
     for guild_id in world.guild_ids:
         if not world.is_available(guild_id):
-            world.recover(guild_id)
+            world_guilds.recover(world, guild_id)
     return [(number, item.name, encode(item.d)) for number, item in enumerate(world.drain(), last + 1)]
 
 
@@ -122,7 +124,7 @@ def test_a_new_session_over_an_old_cache_ends_in_the_same_entities(seed: int) ->
     cache = filled(events)
     chance = random.Random(seed + 1)
     for _ in range(400):  # what happens while no session exists
-        world.step(chance)
+        step(world, chance)
     recovered(world, 0)
     named = opening(world, "two")
     feed(cache, [(number, name, d) for number, (name, d) in enumerate(named, 1)])

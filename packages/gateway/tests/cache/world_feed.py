@@ -11,7 +11,9 @@ from rateway.cache.entity_store import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reader import View
 from rateway.cache.storage import MemoryStorage, Storage, Table
+from rateway_simulator.world import snapshot
 from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 
 Event = tuple[int, str, bytes]
@@ -52,7 +54,7 @@ def opening(world: World, session: str = "one") -> list[tuple[str, bytes]]:
     """READY and the guilds of a new session."""
     events = [("READY", ready(world, session))]
     events += [
-        ("GUILD_CREATE", encode(world.guild_create(guild_id, large_threshold=100_000)))
+        ("GUILD_CREATE", encode(snapshot.guild_create(world, guild_id, large_threshold=100_000)))
         for guild_id in world.guild_ids
     ]
     return events
@@ -64,7 +66,7 @@ def stream(seed: int, steps: int, **options: Any) -> tuple[World, list[Event]]:
     chance = random.Random(seed)
     named = opening(world)
     for _ in range(steps):
-        dispatch = world.step(chance)
+        dispatch = step(world, chance)
         named.append((dispatch.name, encode(dispatch.d)))
     named += [(dispatch.name, encode(dispatch.d)) for dispatch in world.drain()]
     return world, [(number, name, d) for number, (name, d) in enumerate(named, 1)]
@@ -145,7 +147,7 @@ def entities(storage: Any) -> int:
 
 def expected(world: World) -> dict[str, dict[str, Any]]:
     """What a perfect cache holds of a world that knows no archived threads."""
-    found: dict[str, dict[str, Any]] = decode(world.state())
+    found: dict[str, dict[str, Any]] = decode(snapshot.state(world))
     del found["archived_thread"]
     return found
 

@@ -22,6 +22,7 @@ from rateway.session.actions import Order, SessionStarted
 from rateway.session.conversation import Conversation
 from rateway.session.options import Compression
 from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 from tests.session.driver import GATEWAY, Wire, options
 from tests.transports.fake_broker import FakeBroker
@@ -287,7 +288,7 @@ def test_every_event_of_discords_mix_is_usual() -> None:
     world = World(WorldOptions(seed=5, guilds=20, members_per_guild=20))
     chance = random.Random(5)
     for seq in range(1, 2_000):
-        event = world.step(chance)
+        event = step(world, chance)
         found = fast_path.parts(dispatch(event.name, seq, event.d))
         assert found is not None
         assert found[:2] == (seq, event.name)

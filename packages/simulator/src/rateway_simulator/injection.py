@@ -21,7 +21,7 @@ from rateway_simulator.gateway.connection import Connection
 from rateway_simulator.gateway.gateway import Gateway
 from rateway_simulator.gateway.hosts import Host, Mode
 from rateway_simulator.judge.ledger import Injected
-from rateway_simulator.judge.rest import RestManners
+from rateway_simulator.rest.middleware import RestJudge
 
 RECONNECT = b'{"t":null,"s":null,"op":7,"d":null}'
 HEARTBEAT_REQUEST = b'{"t":null,"s":null,"op":1,"d":null}'
@@ -39,10 +39,10 @@ _MODES: Mapping[str, Mode] = {
 class Injector:
     """Knows how to make each kind of fault happen."""
 
-    def __init__(self, gateway: Gateway, manners: RestManners, spawn: Callable[[Host], None]) -> None:
+    def __init__(self, gateway: Gateway, rest_judge: RestJudge, spawn: Callable[[Host], None]) -> None:
         """`spawn` reopens a host in the background."""
         self._gateway = gateway
-        self._manners = manners
+        self._rest_judge = rest_judge
         self._reopen = spawn
         # When a host opens again; a later fault of the same host decides anew.
         self._reopening: dict[int, asyncio.TimerHandle] = {}
@@ -152,7 +152,7 @@ class Injector:
             case "most_guilds":
                 gateway.most_guilds = fault.value
             case "rest":
-                self._manners.outage(fault.status, fault.retry_after, until)
+                self._rest_judge.outage(fault.status, fault.retry_after, until)
             case "shards":
                 gateway.shards = fault.value
             case "concurrency":

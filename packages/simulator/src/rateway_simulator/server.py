@@ -14,15 +14,16 @@ from aiohttp import web
 from rateway_simulator import certificate
 from rateway_simulator.control import Control
 from rateway_simulator.faults import Fault
+from rateway_simulator.gateway import operations
 from rateway_simulator.gateway.gateway import Gateway
 from rateway_simulator.gateway.hosts import Host, Mode
+from rateway_simulator.gateway.source import Source
 from rateway_simulator.injection import Injector
 from rateway_simulator.judge.ledger import Ledger
-from rateway_simulator.judge.rest import RestManners
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.rest import routes as rest
+from rateway_simulator.rest.middleware import RestJudge
 from rateway_simulator.world.dispatch import Dispatch
-from rateway_simulator.world.source import Source
 from rateway_simulator.world.world import World
 
 __all__ = ["Simulator", "SimulatorOptions"]
@@ -114,26 +115,26 @@ class Simulator:
             folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="rateway-simulator-")))
             self._ca_file, key_file = certificate.make(folder, options.host)
             context = certificate.server_context(self._ca_file, key_file)
-        self.gateway = Gateway(options, self.world, self.ledger, context)
+        self.gateway = Gateway(options, self.world, self.ledger, context, operations.receive)
         exits.push_async_callback(self.gateway.stop)
         await self.gateway.start()
-        manners = RestManners(
+        rest_judge = RestJudge(
             self.ledger,
             per_second=options.rest_per_second,
             most_invalid=options.rest_invalid,
             retry_grace=options.retry_grace,
         )
-        app = web.Application(middlewares=[manners.judge], client_max_size=MOST_BODY_BYTES)
+        app = web.Application(middlewares=[rest_judge.judge], client_max_size=MOST_BODY_BYTES)
         Control(self).add_routes(app)
         rest.setup(app, self.world, self.gateway.dispatch, _Facts(self.gateway))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=REST_GRACE_S)
         await runner.setup()
         exits.push_async_callback(runner.cleanup)
-        exits.callback(manners.end_outage)
+        exits.callback(rest_judge.end_outage)
         site = web.TCPSite(runner, options.host, options.api_port, ssl_context=context)
         await site.start()
         self._api_port = runner.addresses[0][1]
-        self.injector = Injector(self.gateway, manners, self._reopen)
+        self.injector = Injector(self.gateway, rest_judge, self._reopen)
         self.source = Source(self.gateway)
         exits.push_async_callback(self._end_tasks)
         for duty in (

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from rateway_simulator.judge.ledger import digest
+from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world.dispatch import Dispatch
 from tests.simulator.client import ALL_INTENTS, GUILDS, Client, connect, dial
 from tests.simulator.running import fault, simulator, until
@@ -422,12 +423,12 @@ def test_the_bot_joins_and_leaves_guilds_while_it_is_connected() -> None:
     async def scenario() -> None:
         async with simulator() as sim, await connect(sim.gateway_url) as client:
             await _live(client, intents=GUILDS)
-            joined = sim.world.join()
+            joined = world_guilds.join(sim.world, None)
             sim.drain()
             created = (await client.event("GUILD_CREATE"))["d"]
             assert created["id"] == str(joined) and "unavailable" not in created
             assert len(created["members"]) < created["member_count"], "without presences only some are told"
-            sim.world.outage(joined)
+            world_guilds.outage(sim.world, joined)
             sim.drain()
             assert (await client.event("GUILD_DELETE"))["d"] == {"id": str(joined), "unavailable": True}
 

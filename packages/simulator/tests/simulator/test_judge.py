@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway_simulator.judge import payloads as judge
+from rateway_simulator.judge import identify as judge
 
 IDENTIFY: dict[str, Any] = {
     "token": "t",

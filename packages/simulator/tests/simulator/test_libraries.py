@@ -17,6 +17,7 @@ import pytest
 from rateway_simulator import patches
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
+from rateway_simulator.world import snapshot
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.mix import DEFAULT_MIX
 
@@ -51,7 +52,7 @@ async def flood(simulator: Simulator) -> None:
 
 def answers(simulator: Simulator) -> set[str]:
     """What the bot wrote into guilds."""
-    messages = simulator.world.state(["message"])["message"].values()
+    messages = snapshot.state(simulator.world, ["message"])["message"].values()
     bot_id = simulator.world.bot_id
     return {message["content"] for message in messages if message["author"]["id"] == bot_id}
 
@@ -104,7 +105,7 @@ async def with_hikari(simulator: Simulator) -> list[dict[str, Any]]:
         await play(simulator)
         await eventually(lambda: {"pong from hikari", "slash hello"} <= answers(simulator))
         await flood(simulator)
-        world = simulator.world.state(["role", "channel"])
+        world = snapshot.state(simulator.world, ["role", "channel"])
         cache = bot.cache
         await same(
             lambda: {str(key): (role.name, int(role.color)) for key, role in cache.get_roles_view().items()},
@@ -165,7 +166,7 @@ async def with_discord_py(simulator: Simulator) -> None:
         await play(simulator)
         await eventually(lambda: {"pong from discord.py", "slash hello"} <= answers(simulator))
         await flood(simulator)
-        world = simulator.world.state(["role", "channel", "thread", "member", "emoji"])
+        world = snapshot.state(simulator.world, ["role", "channel", "thread", "member", "emoji"])
         await same(
             lambda: {str(role.id) for guild in bot.guilds for role in guild.roles},
             set(world["role"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway_simulator.gateway.limits import IdentifyLimits, Verdict, Window
+from rateway_simulator.judge.limits import IdentifyLimits, Verdict, Window
 
 
 @given(st.lists(st.floats(0, 5), max_size=60), st.integers(1, 5))

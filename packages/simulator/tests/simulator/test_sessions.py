@@ -6,8 +6,8 @@ from itertools import accumulate
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway_simulator.gateway.limits import Window
 from rateway_simulator.gateway.sessions import Refusal, Session, buffer_size, message
+from rateway_simulator.judge.limits import Window
 
 
 def _session(capacity: int = 100, keep_seconds: float = 180.0) -> Session:

@@ -12,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway_protocol.discord.events import DOCUMENTED
 from rateway_protocol.discord.intents import ALL, Intents
+from rateway_simulator.payloads.channel_types import TEXT
+from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world import requests, snapshot
 from rateway_simulator.world.dispatch import Dispatch, WorldOptions
-from rateway_simulator.world.guild import TEXT, fold, unfold
+from rateway_simulator.world.guild import fold, unfold
 from rateway_simulator.world.members import change_user
 from rateway_simulator.world.messages import create_message
 from rateway_simulator.world.mix import DEFAULT_MIX, Mix
 from rateway_simulator.world.people import BOT_ID, People
-from rateway_simulator.world.world import World, trimmed, visible
+from rateway_simulator.world.steps import step
+from rateway_simulator.world.visibility import trimmed, visible
+from rateway_simulator.world.world import World
 
 from .model_cache import ModelCache
 
@@ -37,7 +42,7 @@ FLAT = dict.fromkeys(DEFAULT_MIX, 1.0) | {"MESSAGE_CREATE": 10.0}
 def stream(world: World, steps: int, seed: int = 7) -> list[Dispatch]:
     """Some steps; what is nested in earlier dispatches may have changed meanwhile."""
     chance = random.Random(seed)
-    return [world.step(chance) for _ in range(steps)]
+    return [step(world, chance) for _ in range(steps)]
 
 
 def small(**options: object) -> WorldOptions:
@@ -59,14 +64,14 @@ def test_the_world_is_what_a_perfect_cache_of_its_events_holds(seed: int, flat: 
     world = World(options)
     cache = ModelCache(world.bot_id)
     for guild_id in world.guild_ids:
-        cache.apply("GUILD_CREATE", world.guild_create(guild_id))
+        cache.apply("GUILD_CREATE", snapshot.guild_create(world, guild_id))
     chance = random.Random(seed)
     for _ in range(4000):
-        dispatch = world.step(chance)
+        dispatch = step(world, chance)
         cache.apply(dispatch.name, dispatch.d)
     for dispatch in world.drain():
         cache.apply(dispatch.name, dispatch.d)
-    held, expected = cache.state(), world.state()
+    held, expected = cache.state(), snapshot.state(world)
     for kind, entities in held.items():
         assert entities == expected[kind], kind
 
@@ -77,8 +82,8 @@ def test_a_guild_create_of_the_end_equals_what_the_events_made_of_it() -> None:
     world.drain()
     cache = ModelCache(world.bot_id)
     for guild_id in world.guild_ids:
-        cache.apply("GUILD_CREATE", world.guild_create(guild_id))
-    held, expected = cache.state(), world.state()
+        cache.apply("GUILD_CREATE", snapshot.guild_create(world, guild_id))
+    held, expected = cache.state(), snapshot.state(world)
     for kind in ("guild", "channel", "thread", "role", "emoji", "sticker", "sound", "member", "presence"):
         assert held[kind] == expected[kind], kind
 
@@ -118,7 +123,7 @@ def test_guilds_spread_evenly_over_any_number_of_shards(shards: int) -> None:
 def test_a_million_members_cost_nothing_until_they_are_touched() -> None:
     tracemalloc.start()
     world = World(WorldOptions(guilds=10_000, members_per_guild=100))
-    d = world.guild_create(world.guild_ids[9_999])
+    d = snapshot.guild_create(world, world.guild_ids[9_999])
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(d["members"]) == d["member_count"] == 100
@@ -129,11 +134,11 @@ def test_a_guild_folded_and_unfolded_is_the_same() -> None:
     world = World(small(mix={"GUILD_DELETE": 0}))
     stream(world, 8000)
     number = world.guild_ids[1]
-    before = world.state(guild_ids=[number])
+    before = snapshot.state(world, guild_ids=[number])
     blank = World(small()).guild(number)
     blank.roster.people = world.people
     world._unfolded[number] = unfold(fold(world.guild(number)), blank)
-    assert world.state(guild_ids=[number]) == before
+    assert snapshot.state(world, guild_ids=[number]) == before
 
 
 def test_ids_of_people_lead_back_to_them_and_nobody_else() -> None:
@@ -151,7 +156,7 @@ def test_ids_of_people_lead_back_to_them_and_nobody_else() -> None:
 def test_without_presences_a_guild_shows_the_bot_and_who_is_in_voice() -> None:
     world = World(small())
     number = world.guild_ids[3]
-    d = world.guild_create(number, intents=ALL & ~Intents.GUILD_PRESENCES)
+    d = snapshot.guild_create(world, number, intents=ALL & ~Intents.GUILD_PRESENCES)
     shown = {member["user"]["id"] for member in d["members"]}
     assert shown == {BOT_ID, *(voice["user_id"] for voice in d["voice_states"])}
     assert d["voice_states"] and d["presences"] == []
@@ -160,8 +165,8 @@ def test_without_presences_a_guild_shows_the_bot_and_who_is_in_voice() -> None:
 
 def test_above_the_large_threshold_those_who_are_offline_and_plain_are_left_out() -> None:
     world = World(WorldOptions(guilds=1, members_per_guild=200))
-    whole = world.guild_create(world.guild_ids[0], large_threshold=250)
-    large = world.guild_create(world.guild_ids[0], large_threshold=50)
+    whole = snapshot.guild_create(world, world.guild_ids[0], large_threshold=250)
+    large = snapshot.guild_create(world, world.guild_ids[0], large_threshold=50)
     assert len(whole["members"]) == 200
     online = {presence["user"]["id"] for presence in large["presences"]}
     shown = {member["user"]["id"]: member for member in large["members"]}
@@ -172,8 +177,8 @@ def test_above_the_large_threshold_those_who_are_offline_and_plain_are_left_out(
 
 def test_a_join_has_no_unavailable_and_a_guild_of_ready_says_false() -> None:
     world = World(small())
-    assert world.guild_create(world.guild_ids[0])["unavailable"] is False
-    new = world.join()
+    assert snapshot.guild_create(world, world.guild_ids[0])["unavailable"] is False
+    new = world_guilds.join(world, None)
     dispatch = world.drain()[-1]
     assert (dispatch.name, dispatch.guild_id) == ("GUILD_CREATE", new)
     assert "unavailable" not in dispatch.d
@@ -185,14 +190,14 @@ def test_a_join_has_no_unavailable_and_a_guild_of_ready_says_false() -> None:
 def test_nothing_is_told_of_a_guild_in_an_outage_until_it_is_back() -> None:
     world = World(small(guilds=2, mix={"GUILD_CREATE": 0, "GUILD_DELETE": 0}))
     away = world.guild_ids[0]
-    world.outage(away)
+    world_guilds.outage(world, away)
     assert [(d.name, d.d) for d in world.drain()] == [
         ("GUILD_DELETE", {"id": str(away), "unavailable": True})
     ]
-    assert world.guild_create(away) == {"id": str(away), "unavailable": True}
+    assert snapshot.guild_create(world, away) == {"id": str(away), "unavailable": True}
     assert not any(dispatch.guild_id == away for dispatch in stream(world, 2000))
     world.drain()
-    world.recover(away)
+    world_guilds.recover(world, away)
     assert [(d.name, d.d["id"], d.d["unavailable"]) for d in world.drain()] == [
         ("GUILD_CREATE", str(away), False)
     ]
@@ -201,13 +206,13 @@ def test_nothing_is_told_of_a_guild_in_an_outage_until_it_is_back() -> None:
 def test_a_guild_that_was_left_is_gone_and_can_be_joined_anew() -> None:
     world = World(small(guilds=2))
     gone = world.guild_ids[1]
-    world.leave(gone)
+    world_guilds.leave(world, gone)
     assert [(d.name, d.d) for d in world.drain()] == [("GUILD_DELETE", {"id": str(gone)})]
-    assert gone not in world.guild_ids and str(gone) not in world.state()["guild"]
-    assert world.join(gone) == gone
+    assert gone not in world.guild_ids and str(gone) not in snapshot.state(world)["guild"]
+    assert world_guilds.join(world, gone) == gone
     assert gone in world.guild_ids
     with pytest.raises(ValueError, match="no guild of this world"):
-        world.join(12345)
+        world_guilds.join(world, 12345)
 
 
 def test_a_renamed_user_is_told_to_every_guild_that_shares_them() -> None:
@@ -233,7 +238,7 @@ def test_a_whole_guild_comes_in_chunks_of_a_thousand() -> None:
         "nonce": "n" * 32,
         "presences": True,
     }
-    found = [dispatch.d for dispatch in world.members_chunk(request)]
+    found = [dispatch.d for dispatch in requests.members_chunk(world, request)]
     assert [len(d["members"]) for d in found] == [1000, 1000, 500]
     assert [(d["chunk_index"], d["chunk_count"], d["nonce"]) for d in found] == [
         (n, 3, "n" * 32) for n in range(3)
@@ -247,7 +252,7 @@ def test_members_asked_for_by_id_come_with_those_who_are_missing() -> None:
     world = World(small())
     known = world.people.id_of(0)
     request = {"guild_id": str(world.guild_ids[0]), "user_ids": [known, "123", "x"], "nonce": "n" * 33}
-    (dispatch,) = world.members_chunk(request)
+    (dispatch,) = requests.members_chunk(world, request)
     assert [member["user"]["id"] for member in dispatch.d["members"]] == [known]
     assert dispatch.d["not_found"] == ["123", "x"]
     assert "nonce" not in dispatch.d and "presences" not in dispatch.d
@@ -256,10 +261,10 @@ def test_members_asked_for_by_id_come_with_those_who_are_missing() -> None:
 def test_a_query_finds_by_prefix_and_is_limited() -> None:
     world = World(WorldOptions(guilds=1, members_per_guild=500))
     number = world.guild_ids[0]
-    (dispatch,) = world.members_chunk({"guild_id": number, "query": "FOX", "limit": 5})
+    (dispatch,) = requests.members_chunk(world, {"guild_id": number, "query": "FOX", "limit": 5})
     names = [member["user"]["username"] for member in dispatch.d["members"]]
     assert len(names) == 5 and all(name.startswith("fox") for name in names)
-    assert world.members_chunk({"guild_id": "1", "query": "", "limit": 0}) == []
+    assert requests.members_chunk(world, {"guild_id": "1", "query": "", "limit": 0}) == []
 
 
 def test_the_bot_joins_moves_in_and_leaves_voice() -> None:
@@ -267,26 +272,28 @@ def test_the_bot_joins_moves_in_and_leaves_voice() -> None:
     guild = world.guild(world.guild_ids[0])
     first, second = (key for key, d in guild.channels.items() if d["type"] == 2)
     ask = {"guild_id": guild.id, "self_mute": True, "self_deaf": False}
-    joined = world.voice_update({**ask, "channel_id": first})
+    joined = requests.voice_update(world, {**ask, "channel_id": first})
     assert [d.name for d in joined] == ["VOICE_STATE_UPDATE", "VOICE_SERVER_UPDATE"]
     assert joined[0].d["self_mute"] and joined[0].d["member"]["user"]["id"] == BOT_ID
-    assert [d.name for d in world.voice_update({**ask, "channel_id": first})] == ["VOICE_STATE_UPDATE"]
-    moved = world.voice_update({**ask, "channel_id": second})
+    assert [d.name for d in requests.voice_update(world, {**ask, "channel_id": first})] == [
+        "VOICE_STATE_UPDATE"
+    ]
+    moved = requests.voice_update(world, {**ask, "channel_id": second})
     assert [d.name for d in moved] == ["VOICE_STATE_UPDATE", "VOICE_SERVER_UPDATE"]
-    (left,) = world.voice_update({**ask, "channel_id": None})
+    (left,) = requests.voice_update(world, {**ask, "channel_id": None})
     assert left.d["channel_id"] is None and left.d["session_id"] == joined[0].d["session_id"]
-    assert world.voice_update({**ask, "channel_id": None}) == []
+    assert requests.voice_update(world, {**ask, "channel_id": None}) == []
 
 
 def test_sounds_and_channel_info_answer_for_known_guilds_only() -> None:
     world = World(small(mix=FLAT))
     stream(world, 3000)
     guild_id = str(world.guild_ids[0])
-    (sounds,) = world.soundboard_sounds([guild_id, "1"])
+    (sounds,) = requests.soundboard_sounds(world, [guild_id, "1"])
     assert {sound["guild_id"] for sound in sounds.d["soundboard_sounds"]} == {guild_id}
-    (info,) = world.channel_info({"guild_id": guild_id, "fields": ["status"]})
+    (info,) = requests.channel_info(world, {"guild_id": guild_id, "fields": ["status"]})
     assert info.d["channels"] and all(set(channel) == {"id", "status"} for channel in info.d["channels"])
-    assert world.channel_info({"guild_id": "1", "fields": ["status"]}) == []
+    assert requests.channel_info(world, {"guild_id": "1", "fields": ["status"]}) == []
 
 
 # Who sees what

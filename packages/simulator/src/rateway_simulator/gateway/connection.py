@@ -14,8 +14,8 @@ from typing import Protocol
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from rateway_simulator.gateway import wire
-from rateway_simulator.gateway.limits import Window
 from rateway_simulator.gateway.sessions import Session
+from rateway_simulator.judge.limits import Window
 
 # RFC 6455, 7.4.1: a close frame without a code. Reserved, never on the wire.
 NO_STATUS = 1005

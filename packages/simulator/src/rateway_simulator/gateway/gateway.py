@@ -14,22 +14,26 @@ import ssl
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from picows import WSListener, WSUpgradeRequest
 from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
 from rateway_protocol.discord.snowflake import shard_of
-from rateway_simulator.gateway import operations, wire
+from rateway_simulator.gateway import wire
 from rateway_simulator.gateway.connection import Connection, Query
 from rateway_simulator.gateway.hosts import MAIN, Host, Mode
-from rateway_simulator.gateway.limits import IdentifyLimits, Window
-from rateway_simulator.gateway.sessions import Session, buffer_size, message
+from rateway_simulator.gateway.sessions import ENDED_BY_CLIENT, Session, buffer_size, message
+from rateway_simulator.gateway.upgrades import Upgrades
 from rateway_simulator.judge.ledger import Ledger, SessionRecord
+from rateway_simulator.judge.limits import IdentifyLimits, Window
 from rateway_simulator.options import SimulatorOptions
-from rateway_simulator.world.dispatch import Dispatch, Json
-from rateway_simulator.world.world import World, trimmed, visible
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world import requests, snapshot
+from rateway_simulator.world.dispatch import Dispatch
+from rateway_simulator.world.visibility import trimmed, visible
+from rateway_simulator.world.world import World
 
 # Closes after which Discord holds no session any more.
 SESSION_ENDS = frozenset({4003, 4004, 4006, 4007, 4009, *range(4010, 4015)})
@@ -42,56 +46,29 @@ SLICE_S = 0.01
 encode = msgspec.json.Encoder().encode
 
 
-class Upgrades:
-    """What dialling clients meet; changed by faults. Counts are of dials still to be hit; 0 is no limit."""
+class Receive(Protocol):
+    """The handling of a client's messages; `operations.receive` is the one that Discord's rules ask for."""
 
-    def __init__(self) -> None:
-        self.status = 0
-        self.retry_after: float | None = None
-        self.until = 0.0
-        self.count = 0
-        self.hello: str | None = None
-        self.hello_until = 0.0
-        self.hello_count = 0
-        self.retry_from = 0.0
-        self.retry_at = 0.0
-
-    def answer(self, now: float) -> int:
-        """The status that this dial is refused with, 0 for none."""
-        if not self.status:
-            return 0
-        if now >= self.until:
-            self.status = 0
-            return 0
-        status = self.status
-        if self.count:
-            self.count -= 1
-            if not self.count:
-                self.status = 0
-        return status
-
-    def instead_of_hello(self, now: float) -> str | None:
-        """The fault that replaces this connection's Hello."""
-        if self.hello is None or now >= self.hello_until:
-            self.hello = None
-            return None
-        hello = self.hello
-        if self.hello_count:
-            self.hello_count -= 1
-            if not self.hello_count:
-                self.hello = None
-        return hello
+    def __call__(self, gateway: Gateway, connection: Connection, data: bytes, now: float) -> None:
+        """Handle one message that arrived at *now*, in seconds of the event loop's clock."""
+        ...
 
 
 class Gateway:
     """All hosts, connections and sessions of the simulated Discord."""
 
     def __init__(
-        self, options: SimulatorOptions, world: World, ledger: Ledger, ssl_context: ssl.SSLContext | None
+        self,
+        options: SimulatorOptions,
+        world: World,
+        ledger: Ledger,
+        ssl_context: ssl.SSLContext | None,
+        receive: Receive,
     ) -> None:
         self.options = options
         self.world = world
         self.ledger = ledger
+        self._receive = receive
         self.loop = asyncio.get_running_loop()
         self.token: str = options.token
         self.shards = options.shards
@@ -219,7 +196,7 @@ class Gateway:
 
     def received(self, connection: Connection, data: bytes) -> None:
         """A message from a client."""
-        operations.receive(self, connection, data, self.loop.time())
+        self._receive(self, connection, data, self.loop.time())
 
     def gone(self, connection: Connection, code: int | None) -> None:
         """A connection has ended; its session waits to be resumed, or ends if the client said so."""
@@ -228,7 +205,7 @@ class Gateway:
         if session is not None and self._attached.get(session.id) is connection:
             self._detach(session)
             if code in CLIENT_ENDS:
-                self.end(session, operations.ENDED_BY_CLIENT)
+                self.end(session, ENDED_BY_CLIENT)
 
     def drained(self, connection: Connection) -> None:
         """A connection can take more of its guilds."""
@@ -359,7 +336,8 @@ class Gateway:
         self.ledger.note("ready", shard, session.id)
         self.reply(session, "READY", self._ready_data(session, guilds, connection.query.version))
         if d.get("presence"):
-            self.dispatch_all(self.world.own_presence(d["presence"]["status"], d["presence"]["activities"]))
+            requests.own_presence(self.world, d["presence"]["status"], d["presence"]["activities"])
+            self.drain()
         if session.pending:
             self._streaming.append(session)
         self._stir()
@@ -473,7 +451,8 @@ class Gateway:
         if event.name != "GUILD_CREATE" or event.guild_id is None or event.d.get("unavailable") is True:
             return trimmed(event, session.intents)
         # Members and presences depend on intents and threshold, as in the stream after READY.
-        return self.world.guild_create(
+        return snapshot.guild_create(
+            self.world,
             event.guild_id,
             intents=session.intents,
             large_threshold=session.large_threshold,
@@ -551,8 +530,8 @@ class Gateway:
             return
         guild_id = next(iter(session.pending))
         del session.pending[guild_id]
-        d = self.world.guild_create(
-            guild_id, intents=session.intents, large_threshold=session.large_threshold
+        d = snapshot.guild_create(
+            self.world, guild_id, intents=session.intents, large_threshold=session.large_threshold
         )
         self.reply(session, "GUILD_CREATE", d)
         if not session.pending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from rateway_protocol.discord import command_forms
@@ -11,20 +11,18 @@ from rateway_protocol.discord import intents as discord_intents
 from rateway_protocol.discord.command_forms import Documented, Fault
 from rateway_protocol.discord.opcodes import Opcode
 from rateway_protocol.discord.snowflake import shard_of
+from rateway_simulator.gateway.connection import Connection
+from rateway_simulator.gateway.gateway import Gateway
 from rateway_simulator.gateway.hosts import MAIN
-from rateway_simulator.gateway.limits import Verdict
-from rateway_simulator.gateway.sessions import Refusal
-from rateway_simulator.judge import payloads as judge
-
-if TYPE_CHECKING:
-    from rateway_simulator.gateway.connection import Connection
-    from rateway_simulator.gateway.gateway import Gateway
+from rateway_simulator.gateway.sessions import ENDED_BY_CLIENT, Refusal
+from rateway_simulator.judge import identify as judge
+from rateway_simulator.judge.limits import Verdict
+from rateway_simulator.world import requests
 
 HEARTBEAT_ACK = b'{"t":null,"s":null,"op":11,"d":null}'
 PREFIX = "Bot "
-ENDED_BY_CLIENT = "ended by the client"
 
-Handler = Callable[["Gateway", "Connection", Any, float], None]
+Handler = Callable[[Gateway, Connection, Any, float], None]
 
 
 def receive(gateway: Gateway, connection: Connection, data: bytes, now: float) -> None:
@@ -249,13 +247,14 @@ def _presence(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         detail = f"more than {options.presences} in {options.presences_window:g} s"
         gateway.refuse(connection, "presence-rate", detail, 4008)
     else:
-        gateway.dispatch_all(gateway.world.own_presence(presence["status"], presence["activities"]))
+        requests.own_presence(gateway.world, presence["status"], presence["activities"])
+        gateway.drain()
 
 
 def _voice(gateway: Gateway, connection: Connection, d: Any, now: float) -> None:
     voice = _documented(gateway, connection, Opcode.VOICE_STATE_UPDATE, d, "voice-malformed")
     if voice is not None and _is_here(gateway, connection, voice["guild_id"]):
-        gateway.dispatch_all(gateway.world.voice_update(voice))
+        gateway.dispatch_all(requests.voice_update(gateway.world, voice))
 
 
 def _is_here(gateway: Gateway, connection: Connection, guild_id: str) -> bool:
@@ -284,7 +283,7 @@ def _members(gateway: Gateway, connection: Connection, d: Any, now: float) -> No
             return
         gateway.members_asked[guild_id] = now + gateway.options.members_window
     gateway.drain()
-    for chunk in gateway.world.members_chunk(request, intents=session.intents):
+    for chunk in requests.members_chunk(gateway.world, request, intents=session.intents):
         gateway.reply(session, chunk.name, chunk.d)
 
 
@@ -296,7 +295,7 @@ def _sounds(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
         return
     here = [guild_id for guild_id in request["guild_ids"] if _is_here(gateway, connection, guild_id)]
     gateway.drain()
-    for answer in gateway.world.soundboard_sounds(here):
+    for answer in requests.soundboard_sounds(gateway.world, here):
         gateway.reply(session, answer.name, answer.d)
 
 
@@ -306,7 +305,7 @@ def _channel_info(gateway: Gateway, connection: Connection, d: Any, now: float) 
     request = _documented(gateway, connection, Opcode.REQUEST_CHANNEL_INFO, d, "request-malformed")
     if request is not None and _is_here(gateway, connection, request["guild_id"]):
         gateway.drain()
-        for answer in gateway.world.channel_info(request):
+        for answer in requests.channel_info(gateway.world, request):
             gateway.reply(session, answer.name, answer.d)
 
 

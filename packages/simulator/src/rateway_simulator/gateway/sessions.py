@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from rateway_simulator.gateway.limits import Window
+from rateway_simulator.judge.limits import Window
 
 # Discord's buffer as staff gave it in 2016 (discord-api-docs#24).
 FEWEST_EVENTS = 100
@@ -20,6 +20,9 @@ EVENTS_PER_GUILD = 75
 AGE_STEP_S = 0.1
 
 # An event as it is kept: its name and its `d`, both as bytes.
+# Why a session ended whose client closed the connection with 1000 or 1001.
+ENDED_BY_CLIENT = "ended by the client"
+
 Event = tuple[bytes, bytes]
 
 

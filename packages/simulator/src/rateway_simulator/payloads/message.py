@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.people import iso, noise
+from rateway_simulator.payloads.values import Json, iso, noise
 
 DEFAULT: Final = 0
 PINNED: Final = 6

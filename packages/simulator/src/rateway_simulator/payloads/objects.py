@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import (
+from rateway_simulator.payloads.channel_types import (
     ANNOUNCEMENT,
     ANNOUNCEMENT_THREAD,
     DIRECTORY,
@@ -17,7 +16,7 @@ from rateway_simulator.world.guild import (
     TEXT,
     VOICE,
 )
-from rateway_simulator.world.people import iso, noise
+from rateway_simulator.payloads.values import Json, iso, noise
 
 EVERYONE_PERMISSIONS = "2251804225"
 BOT_PERMISSIONS = "8"

@@ -7,6 +7,8 @@ from typing import Final
 
 from aiohttp import web
 from rateway_simulator.payloads import objects as payloads
+from rateway_simulator.payloads.channel_types import CATEGORY, PRIVATE_THREAD, THREADED, THREADS
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,
@@ -21,8 +23,7 @@ from rateway_simulator.rest.messages import checked
 from rateway_simulator.world import channels as world_channels
 from rateway_simulator.world import messages as world_messages
 from rateway_simulator.world import threads as world_threads
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import CATEGORY, PRIVATE_THREAD, THREADED, THREADS, Guild
+from rateway_simulator.world.guild import Guild
 
 _FIELDS: Final = (
     "name",

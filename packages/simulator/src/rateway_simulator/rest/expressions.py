@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 from rateway_simulator.payloads import objects as payloads
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,
@@ -20,7 +21,6 @@ from rateway_simulator.rest.answers import (
 )
 from rateway_simulator.world import expressions as world_expressions
 from rateway_simulator.world import moderation as world_moderation
-from rateway_simulator.world.dispatch import Json
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import user_of
 

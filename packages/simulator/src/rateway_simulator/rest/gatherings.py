@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from aiohttp import web
 from rateway_simulator.payloads import message as shapes
+from rateway_simulator.payloads.channel_types import PRIVATE_THREAD, STAGE, THREADS, VOICE
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,
@@ -21,15 +23,7 @@ from rateway_simulator.rest.answers import (
 from rateway_simulator.world import expressions as world_expressions
 from rateway_simulator.world import messages as world_messages
 from rateway_simulator.world import voice as world_voice
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import (
-    PRIVATE_THREAD,
-    STAGE,
-    THREADS,
-    VOICE,
-    Guild,
-    Message,
-)
+from rateway_simulator.world.guild import Guild, Message
 from rateway_simulator.world.members import member_of, user_of
 
 Handler = Callable[[Rest, web.Request], Awaitable[object]]

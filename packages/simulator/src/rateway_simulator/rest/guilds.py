@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,
@@ -19,7 +20,6 @@ from rateway_simulator.rest.answers import (
 from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world import members as world_members
 from rateway_simulator.world import voice as world_voice
-from rateway_simulator.world.dispatch import Json
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.snapshot import guild_object, member_with_user, own_member
 

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from aiohttp import web
 from rateway_simulator.payloads import message as shapes
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, guild_with, object_of, wrong
 from rateway_simulator.rest.messages import attachments, checked
 from rateway_simulator.world import messages as world_messages
 from rateway_simulator.world.application import Asked
-from rateway_simulator.world.dispatch import Json
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import user_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from rateway_simulator.world.people import noise
+from rateway_simulator.payloads.values import noise
 
 # (method, route) → requests, seconds; everything else has the last line's.
 LIMITS: Final = {

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from aiohttp import web
 from rateway_simulator.payloads import message as shapes
+from rateway_simulator.payloads.channel_types import THREADS, WRITABLE
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import (
     Refused,
     Rest,
@@ -18,8 +20,8 @@ from rateway_simulator.rest.answers import (
     wrong,
 )
 from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import THREADS, WRITABLE, Guild, Message
+from rateway_simulator.world import reactions as world_reactions
+from rateway_simulator.world.guild import Guild, Message
 from rateway_simulator.world.members import user_of
 
 # Limits of a message (docs: Message, Create Message).
@@ -205,7 +207,7 @@ async def _react(rest: Rest, request: web.Request) -> None:
     guild, channel = channel_of(rest, request)
     _message(rest, request, guild, channel)
     emoji = _emoji(guild, request.match_info["emoji"])
-    world_messages.react(
+    world_reactions.react(
         rest.world, guild, channel["id"], request.match_info["message_id"], emoji, rest.world.bot_id
     )
 
@@ -215,7 +217,9 @@ async def _unreact(rest: Rest, request: web.Request) -> None:
     _message(rest, request, guild, channel)
     user_id = request.match_info.get("user_id", rest.world.bot_id)
     emoji = _emoji(guild, request.match_info["emoji"])
-    world_messages.unreact(rest.world, guild, channel["id"], request.match_info["message_id"], emoji, user_id)
+    world_reactions.unreact(
+        rest.world, guild, channel["id"], request.match_info["message_id"], emoji, user_id
+    )
 
 
 async def _reactors(rest: Rest, request: web.Request) -> list[Json]:
@@ -231,7 +235,7 @@ async def _clear(rest: Rest, request: web.Request) -> None:
     _message(rest, request, guild, channel)
     text = request.match_info.get("emoji")
     emoji = None if text is None else _emoji(guild, text)
-    world_messages.clear_reactions(rest.world, guild, channel["id"], request.match_info["message_id"], emoji)
+    world_reactions.clear_reactions(rest.world, guild, channel["id"], request.match_info["message_id"], emoji)
 
 
 def _pinning(pinned: bool) -> Callable[[Rest, web.Request], Awaitable[None]]:

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from rateway_simulator.payloads.channel_types import SPOKEN
+from rateway_simulator.payloads.values import Json, noise
 from rateway_simulator.rest.answers import Refused, Rest, guild_of, object_of, wrong
 from rateway_simulator.world import guilds as world_guilds
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import SPOKEN, Guild
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import user_of
-from rateway_simulator.world.people import noise
 
 # Members whom a widget shows, at most (docs: Guild, Guild Widget Object).
 _SHOWN: Final = 100

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest import application as rest_application
 from rateway_simulator.rest import channels as rest_channels
 from rateway_simulator.rest import commands as rest_commands
@@ -23,7 +24,7 @@ from rateway_simulator.rest import speaking as rest_speaking
 from rateway_simulator.rest import webhooks as rest_webhooks
 from rateway_simulator.rest.answers import Refused, Rest, json_answer
 from rateway_simulator.rest.limits import Limits
-from rateway_simulator.world.dispatch import Dispatch, Json
+from rateway_simulator.world.dispatch import Dispatch
 from rateway_simulator.world.members import user_of
 from rateway_simulator.world.world import World
 

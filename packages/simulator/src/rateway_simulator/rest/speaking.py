@@ -11,15 +11,20 @@ from typing import Final
 
 from aiohttp import web
 from rateway_simulator.payloads import message as shapes
+from rateway_simulator.payloads.channel_types import TEXT
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, guild_with, member_at, object_of, wrong
 from rateway_simulator.rest.messages import written
-from rateway_simulator.world import application as world_application
+from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world import interactions as world_interactions
 from rateway_simulator.world import members as world_members
 from rateway_simulator.world import messages as world_messages
+from rateway_simulator.world import reactions as world_reactions
+from rateway_simulator.world import snapshot
 from rateway_simulator.world import voice as world_voice
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import TEXT, Guild
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.snapshot import KINDS
+from rateway_simulator.world.world import World
 
 
 def _user(rest: Rest, request: web.Request) -> tuple[str, Json]:
@@ -76,11 +81,11 @@ async def _command(rest: Rest, request: web.Request) -> Json:
     name, kind = _field(body, "name"), int(body.get("type", 1))
     known = rest.world.app.find(name, None if guild is None else guild.id)
     try:
-        options = world_application.typed_options(known, body.get("options") or [])
+        options = world_interactions.typed_options(known, body.get("options") or [])
     except (TypeError, ValueError, KeyError, AttributeError):
         raise wrong("options", "BASE_TYPE_CHOICES", "an option's value does not fit its type") from None
-    data = world_application.command_data(rest.world, guild, name, options, kind)
-    return world_application.ask(rest.world, guild, channel["id"], user_id, 2, data).d
+    data = world_interactions.command_data(rest.world, guild, name, options, kind)
+    return world_interactions.ask(rest.world, guild, channel["id"], user_id, 2, data).d
 
 
 async def _press(rest: Rest, request: web.Request) -> Json:
@@ -98,7 +103,7 @@ async def _press(rest: Rest, request: web.Request) -> Json:
     }
     if "values" in body:
         data["values"] = body["values"]
-    asked = world_application.ask(
+    asked = world_interactions.ask(
         rest.world, guild, channel["id"], user_id, 3, data, message=shapes.bare(message.d)
     )
     return asked.d
@@ -109,7 +114,9 @@ async def _react(rest: Rest, request: web.Request) -> None:
     user_id, _ = _user(rest, request)
     guild, channel = _place(rest, body, user_id)
     emoji = {"id": body.get("emoji_id"), "name": body.get("emoji_name", "👍"), "animated": False}
-    if not world_messages.react(rest.world, guild, channel["id"], _field(body, "message_id"), emoji, user_id):
+    if not world_reactions.react(
+        rest.world, guild, channel["id"], _field(body, "message_id"), emoji, user_id
+    ):
         raise Refused("message")
 
 
@@ -120,7 +127,7 @@ def _voting(cast: bool) -> Callable[[Rest, web.Request], Awaitable[None]]:
         user_id, _ = _user(rest, request)
         guild, channel = _place(rest, body, user_id)
         answer_id = int(_field(body, "answer_id"))
-        change = world_messages.vote if cast else world_messages.unvote
+        change = world_reactions.vote if cast else world_reactions.unvote
         if not change(rest.world, guild, channel["id"], _field(body, "message_id"), answer_id, user_id):
             raise Refused("message")
 
@@ -212,19 +219,17 @@ async def _bot_joins(rest: Rest, request: web.Request) -> Json:
     if wanted is not None and not wanted.isdecimal():
         raise Refused("guild")
     try:
-        return {"id": str(rest.world.join(None if wanted is None else int(wanted)))}
+        return {"id": str(world_guilds.join(rest.world, None if wanted is None else int(wanted)))}
     except ValueError:
         raise Refused("guild") from None
 
 
-def _changing(change: str) -> Callable[[Rest, web.Request], Awaitable[None]]:
+def _changing(change: Callable[[World, int], None]) -> Callable[[Rest, web.Request], Awaitable[None]]:
     async def answer(rest: Rest, request: web.Request) -> None:
         text = request.match_info["guild_id"]
         if not text.isdecimal() or not rest.world.has_guild(int(text)):
             raise Refused("guild")
-        {"leave": rest.world.leave, "outage": rest.world.outage, "recover": rest.world.recover}[change](
-            int(text)
-        )
+        change(rest.world, int(text))
 
     return answer
 
@@ -233,12 +238,12 @@ def _changing(change: str) -> Callable[[Rest, web.Request], Awaitable[None]]:
 
 
 async def _world(rest: Rest, request: web.Request) -> dict[str, dict[str, Json]]:
-    """Kind → key → entity (see `world_snapshot.state`); `kinds` and `guilds` of the query, with commas, limit it."""
+    """Kind → key → entity (see `world.snapshot.state`); `kinds` and `guilds` of the query, with commas, limit it."""
     kinds = [kind for kind in request.query.get("kinds", "").split(",") if kind]
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise wrong("kinds", "BASE_TYPE_CHOICES", f"{unknown[0]} is none of {', '.join(KINDS)}")
     guilds = [int(text) for text in request.query.get("guilds", "").split(",") if text.isdecimal()]
-    return rest.world.state(kinds or None, guilds or None)
+    return snapshot.state(rest.world, kinds or None, guilds or None)
 
 
 async def _unsimulated(rest: Rest, request: web.Request) -> list[Json]:
@@ -266,9 +271,9 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("POST", _USER + "/leave", _leave),
     ("GET", "/guilds", _guilds),
     ("POST", "/guilds", _bot_joins),
-    ("POST", "/guilds/{guild_id}/leave", _changing("leave")),
-    ("POST", "/guilds/{guild_id}/outage", _changing("outage")),
-    ("POST", "/guilds/{guild_id}/recover", _changing("recover")),
+    ("POST", "/guilds/{guild_id}/leave", _changing(world_guilds.leave)),
+    ("POST", "/guilds/{guild_id}/outage", _changing(world_guilds.outage)),
+    ("POST", "/guilds/{guild_id}/recover", _changing(world_guilds.recover)),
     ("GET", "/world", _world),
     ("GET", "/unsimulated", _unsimulated),
 )

@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 from rateway_simulator.payloads import message as shapes
+from rateway_simulator.payloads.channel_types import ANNOUNCEMENT, FORUM, MEDIA, TEXT, VOICE
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest import interactions as rest_interactions
 from rateway_simulator.rest.answers import (
     Refused,
@@ -26,8 +28,7 @@ from rateway_simulator.rest.messages import checked, written
 from rateway_simulator.world import messages as world_messages
 from rateway_simulator.world import moderation as world_moderation
 from rateway_simulator.world import webhooks as world_webhooks
-from rateway_simulator.world.dispatch import Json
-from rateway_simulator.world.guild import ANNOUNCEMENT, FORUM, MEDIA, TEXT, VOICE, Guild, Message
+from rateway_simulator.world.guild import Guild, Message
 from rateway_simulator.world.members import user_of
 from rateway_simulator.world.threads import create_thread
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Chance, Json
-from rateway_simulator.world.guild import ANNOUNCEMENT, CATEGORY, FORUM, SPOKEN, STAGE, TEXT, VOICE, Guild
+from rateway_simulator.payloads.channel_types import ANNOUNCEMENT, CATEGORY, FORUM, SPOKEN, STAGE, TEXT, VOICE
+from rateway_simulator.payloads.values import Json, iso
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of, member_of
-from rateway_simulator.world.people import iso
 from rateway_simulator.world.snapshot import guild_object
 from rateway_simulator.world.threads import forget_thread
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 _KINDS: Final = (TEXT, TEXT, VOICE, ANNOUNCEMENT, FORUM, STAGE, CATEGORY)
 

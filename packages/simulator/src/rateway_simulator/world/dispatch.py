@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-
-Json = dict[str, Any]
+from rateway_simulator.payloads.values import Json
 
 
 class Chance(Protocol):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Chance, Json
-from rateway_simulator.world.guild import SPOKEN, Guild
+from rateway_simulator.payloads.channel_types import SPOKEN
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 # Completed and canceled (docs: Guild Scheduled Event, Status).
 _OVER: Final = frozenset({3, 4})

@@ -11,26 +11,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from rateway_simulator.world.dispatch import Chance, Json
-from rateway_simulator.world.people import People, iso, noise, presence
-
-TEXT: Final = 0
-DIRECT: Final = 1
-VOICE: Final = 2
-CATEGORY: Final = 4
-ANNOUNCEMENT: Final = 5
-ANNOUNCEMENT_THREAD: Final = 10
-PUBLIC_THREAD: Final = 11
-PRIVATE_THREAD: Final = 12
-STAGE: Final = 13
-DIRECTORY: Final = 14
-FORUM: Final = 15
-MEDIA: Final = 16
-
-WRITABLE: Final = frozenset({TEXT, VOICE, ANNOUNCEMENT, STAGE})
-SPOKEN: Final = frozenset({VOICE, STAGE})
-THREADED: Final = frozenset({TEXT, ANNOUNCEMENT, FORUM, MEDIA})
-THREADS: Final = frozenset({ANNOUNCEMENT_THREAD, PUBLIC_THREAD, PRIVATE_THREAD})
+from rateway_simulator.payloads.values import Json, iso, noise
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.people import People, presence
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder().decode

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.payloads.guild import guild_index
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world import snapshot
 from rateway_simulator.world.channels import change_channel
-from rateway_simulator.world.dispatch import Chance, Json
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.founding import guild_index
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of
 from rateway_simulator.world.snapshot import guild_object
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 # Of all guilds, how many may be in an outage by chance: one in fifty, one at least.
 _OUTAGES: Final = 50
@@ -44,7 +44,7 @@ def recover(world: World, number: int) -> None:
     if number not in world.unavailable:
         return
     world.activate(number)
-    world.emit("GUILD_CREATE", world.guild(number), world.guild_create(number))
+    world.emit("GUILD_CREATE", world.guild(number), snapshot.guild_create(world, number))
 
 
 def join(world: World, number: int | None) -> int:
@@ -58,7 +58,7 @@ def join(world: World, number: int | None) -> int:
     if number in world.left:
         world.left.remove(number)
     world.activate(number)
-    world.emit("GUILD_CREATE", world.guild(number), world.guild_create(number, fresh=True))
+    world.emit("GUILD_CREATE", world.guild(number), snapshot.guild_create(world, number, fresh=True))
     return number
 
 

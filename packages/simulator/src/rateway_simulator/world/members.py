@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_protocol.discord.intents import Intents
-from rateway_simulator.world.dispatch import Chance, Dispatch, Json
+from rateway_simulator.payloads.values import Json, iso, noise
+from rateway_simulator.world.dispatch import Chance, Dispatch
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.people import iso, noise, presence
+from rateway_simulator.world.people import presence
 from rateway_simulator.world.snapshot import member_with_user, own_member
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 _STATUSES: Final = ("online", "online", "online", "idle", "dnd", "offline", "offline")
 # Members in one GUILD_MEMBERS_CHUNK, and ids or results of one request (docs: Request Guild Members).

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Chance, Json
-from rateway_simulator.world.guild import TEXT, Guild
+from rateway_simulator.payloads.channel_types import TEXT
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 # Audit log events (docs: Audit Log, Audit Log Events) that name a member.
 _KICK: Final = 20

@@ -7,16 +7,13 @@ milliseconds, so that an id leads back to its index without a table.
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import UTC, datetime
 from typing import Final
 
-from rateway_simulator.world.dispatch import Json
+from rateway_simulator.payloads.values import DISCORD_EPOCH_MS, Json, noise
 
-DISCORD_EPOCH_MS = 1_420_070_400_000
 # Accounts begin on 2015-06-01; the step is prime, so that neighbours do not share timing patterns.
 _FIRST_MS = 1_433_116_800_000 - DISCORD_EPOCH_MS
 _STEP_MS = 10_007
-_MASK = (1 << 62) - 1
 
 # Beyond every world's first population; those who join later begin after it.
 BOT_INDEX: Final = 29_999_999
@@ -72,16 +69,6 @@ _SECOND = (
     "echo",
     "nova",
 )
-
-
-def iso(seconds: float) -> str:
-    """Unix seconds as Discord writes a timestamp: ISO 8601 with microseconds and an offset."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
-
-
-def noise(*parts: int) -> int:
-    """62 bits that depend on nothing but `parts` (the hash of integers is the same in every process)."""
-    return hash(parts) & _MASK
 
 
 class People:

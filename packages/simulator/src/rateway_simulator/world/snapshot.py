@@ -1,16 +1,14 @@
-"""The world at rest: a guild as GUILD_CREATE tells it, and all of it as a perfect cache would hold it."""
+"""Snapshots of the world: a guild as GUILD_CREATE sends it, and the whole as a perfect cache would hold it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rateway_protocol.discord.intents import Intents
-from rateway_simulator.world.dispatch import Json
+from rateway_simulator.payloads.values import Json
 from rateway_simulator.world.guild import Guild
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 ALL_INTENTS: Final = int(sum(Intents))
 # Above it, and without GUILD_PRESENCES, GUILD_CREATE has only the bot and who is in voice (docs: Guild Create).
@@ -31,8 +29,30 @@ def own_member(world: World, guild: Guild) -> Json:
     return {**guild.roster.bot, "user": world.people.user(index)}
 
 
-def guild_create(world: World, guild: Guild, intents: int, large_threshold: int) -> Json:
-    """`d` of a full GUILD_CREATE."""
+def guild_create(
+    world: World,
+    guild_id: int,
+    *,
+    intents: int = ALL_INTENTS,
+    large_threshold: int = 250,
+    fresh: bool = False,
+) -> Json:
+    """Return `d` of GUILD_CREATE with the members and presences that these intents and this threshold allow.
+
+    A guild in an outage gives `{id, unavailable: true}`. `fresh` is a join: without `unavailable`.
+
+    Raises:
+        KeyError: The bot is not in the guild.
+    """
+    if guild_id in world.unavailable:
+        return {"id": str(guild_id), "unavailable": True}
+    d = _whole(world, world.peek(guild_id), intents, large_threshold)
+    if fresh:
+        del d["unavailable"]
+    return d
+
+
+def _whole(world: World, guild: Guild, intents: int, large_threshold: int) -> Json:
     roster = guild.roster
     members = [own_member(world, guild)]
     presences: list[Json] = []
@@ -114,8 +134,12 @@ KINDS: Final = (
 )
 
 
-def state(world: World, guilds: list[Guild], kinds: frozenset[str] | None) -> dict[str, dict[str, Json]]:
-    """Kind → key → entity; keys are ids, or two of them joined by a colon, the container's first.
+def state(
+    world: World, kinds: Iterable[str] | None = None, guild_ids: Iterable[int] | None = None
+) -> dict[str, dict[str, Json]]:
+    """Return what a perfect cache would hold now, of all *kinds* and guilds or of those named.
+
+    The shape is kind → key → entity; keys are ids, or two of them joined by a colon, the container's first.
 
     `guild` has the guild's own fields with `member_count`, `large`, `joined_at`, `unavailable`, without lists;
     every child has `guild_id`. `member` (guild:user) has its `user`; `presence` (guild:user) is never offline;
@@ -123,8 +147,12 @@ def state(world: World, guilds: list[Guild], kinds: frozenset[str] | None) -> di
     contains; `message` (channel:message) the newest of each channel, direct ones included; `unavailable` are
     the guilds in an outage.
     """
-    found: dict[str, dict[str, Json]] = {kind: {} for kind in KINDS if kinds is None or kind in kinds}
-    for guild in guilds:
+    wanted = None if kinds is None else frozenset(kinds)
+    found: dict[str, dict[str, Json]] = {kind: {} for kind in KINDS if wanted is None or kind in wanted}
+    for number in world.guild_ids if guild_ids is None else guild_ids:
+        if not world.has_guild(number):
+            continue
+        guild = world.peek(number)
         if guild.number in world.unavailable and "unavailable" in found:
             found["unavailable"][guild.id] = {"id": guild.id, "unavailable": True}
         _children(guild, found)

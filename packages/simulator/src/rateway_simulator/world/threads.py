@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import message as shapes
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Chance, Json
-from rateway_simulator.world.guild import ANNOUNCEMENT, FORUM, MEDIA, PRIVATE_THREAD, THREADED, Guild
+from rateway_simulator.payloads.channel_types import ANNOUNCEMENT, FORUM, MEDIA, PRIVATE_THREAD, THREADED
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world.dispatch import Chance
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of, member_of, user_of
 from rateway_simulator.world.messages import post
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 # The member count of a thread stops here (docs: Channel, Thread Metadata).
 _COUNTED: Final = 50

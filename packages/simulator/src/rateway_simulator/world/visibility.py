@@ -6,7 +6,8 @@ from typing import Final
 
 from rateway_protocol.discord.events import EVENTS
 from rateway_protocol.discord.intents import Intents
-from rateway_simulator.world.dispatch import Dispatch, Json
+from rateway_simulator.payloads.values import Json
+from rateway_simulator.world.dispatch import Dispatch
 
 _DIRECT: Final = int(
     Intents.DIRECT_MESSAGES

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Chance, Dispatch, Json
-from rateway_simulator.world.guild import SPOKEN, STAGE, VOICE, Guild
+from rateway_simulator.payloads.channel_types import SPOKEN, STAGE, VOICE
+from rateway_simulator.payloads.values import Json, noise
+from rateway_simulator.world.dispatch import Chance, Dispatch
+from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import bits_of, member_of
-from rateway_simulator.world.people import noise
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
-
+from rateway_simulator.world.world import World
 
 # Changes
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from rateway_simulator.world.dispatch import Json
+from rateway_simulator.payloads.values import Json, noise
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.people import noise
-
-if TYPE_CHECKING:
-    from rateway_simulator.world.world import World
+from rateway_simulator.world.world import World
 
 # Types of webhooks (docs: Webhook, Webhook Types).
 INCOMING: Final = 1

@@ -1,32 +1,20 @@
-"""The world behind the simulated gateway: guilds, people and what happens to them."""
+"""The state of the simulated Discord: its guilds, its users, its application and the outbox of dispatches."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from rateway_protocol.discord.intents import PRIVILEGED, Intents
-from rateway_simulator.payloads.guild import found, guild_index, guild_number
-from rateway_simulator.world import application as world_application
-from rateway_simulator.world import channels as world_channels
-from rateway_simulator.world import expressions as world_expressions
-from rateway_simulator.world import guilds as world_guilds
-from rateway_simulator.world import members as world_members
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import moderation as world_moderation
-from rateway_simulator.world import threads as world_threads
-from rateway_simulator.world import voice as world_voice
+from rateway_simulator.payloads.values import DISCORD_EPOCH_MS, Json, iso
 from rateway_simulator.world.application import Application
-from rateway_simulator.world.dispatch import Chance, Dispatch, Json, WorldOptions
+from rateway_simulator.world.direct import DirectMessages
+from rateway_simulator.world.dispatch import Chance, Dispatch, WorldOptions
+from rateway_simulator.world.founding import found, guild_index, guild_number
 from rateway_simulator.world.guild import Guild, fold, unfold
-from rateway_simulator.world.messages import DirectMessages
 from rateway_simulator.world.mix import Mix
-from rateway_simulator.world.people import BOT_ID, BOT_INDEX, DISCORD_EPOCH_MS, People, iso
-from rateway_simulator.world.snapshot import ALL_INTENTS, guild_create, state
-from rateway_simulator.world.visibility import trimmed, visible
-
-__all__ = ["ALL_INTENTS", "World", "trimmed", "visible"]
+from rateway_simulator.world.people import BOT_ID, BOT_INDEX, People
 
 _BOT: Final = BOT_INDEX
 # Which flag of the application says that a privileged intent is switched on (docs: Application, Application Flags).
@@ -38,29 +26,13 @@ _LIMITED_FLAGS: Final = {
 _NEWCOMERS: Final = BOT_INDEX + 1
 # How often a guild of a world too large for memory takes the place of an active one.
 _ROTATION: Final = 0.002
-# What a draw that cannot happen (nothing left to delete) is replaced by, so many times.
-_DRAWS: Final = 16
-
-Action = Callable[["World", Guild, Chance], None]
-
-_ACTIONS: Final[Mapping[str, Action]] = {
-    **world_application.ACTIONS,
-    **world_channels.ACTIONS,
-    **world_expressions.ACTIONS,
-    **world_guilds.ACTIONS,
-    **world_members.ACTIONS,
-    **world_messages.ACTIONS,
-    **world_moderation.ACTIONS,
-    **world_threads.ACTIONS,
-    **world_voice.ACTIONS,
-}
 
 
 class World:
-    """A seeded Discord without sockets and clocks.
+    """The state of a seeded Discord, without sockets and clocks.
 
-    Every change goes into the `outbox` as dispatches, in the order in which Discord would send them;
-    `step` makes something happen when the outbox is empty and hands out its next dispatch.
+    The modules beside this one change it. Every change goes into the `outbox` as dispatches, in the order in
+    which Discord would send them; `steps.step` makes one when the outbox is empty and returns the next dispatch.
     """
 
     def __init__(self, options: WorldOptions | None = None) -> None:
@@ -148,6 +120,10 @@ class World:
             guild = self._unfolded[number] = self._grown(number)
             self._folded.pop(number, None)
         return guild
+
+    def peek(self, number: int) -> Guild:
+        """Return the guild for reading, without keeping it unfolded; KeyError when the bot is not in it."""
+        return self._unfolded.get(number) or self._grown(number)
 
     def guild_with_channel(self, channel_id: str) -> Guild | None:
         """The available guild that a channel or thread is in.
@@ -266,32 +242,12 @@ class World:
         if guild.number not in self.unavailable:
             self.outbox.append(Dispatch(name, guild.number, d, direct, own, revealed))
 
-    def step(self, chance: Chance, wall: float | None = None, guild_id: int | None = None) -> Dispatch:
-        """The next event; `wall` is the time in Unix seconds, without it the world's clock goes on 1 ms.
-
-        With `guild_id` it happens in that guild, unless something is still waiting in the outbox.
-        """
-        self.wall = self.wall + 0.001 if wall is None else wall
-        outbox = self.outbox
-        if not outbox:
-            self._happen(chance, guild_id)
-        return outbox.popleft()
-
-    def _happen(self, chance: Chance, guild_id: int | None) -> None:
+    def advance(self, chance: Chance) -> None:
+        """Fold guilds when too many are unfolded, and now and then replace an active guild by another one."""
         if len(self._unfolded) > self.options.unfolded_guilds:
             self._fold()
         if len(self._active) < len(self._pool) and chance.random() < _ROTATION:
             self._rotate(chance)
-        chosen = self.guild(guild_id) if guild_id is not None and self.is_available(guild_id) else None
-        for _ in range(_DRAWS):
-            guild = chosen or self.pick(chance)
-            if guild is None:
-                break
-            _ACTIONS[self.mix.draw(chance)](self, guild, chance)
-            if self.outbox:
-                return
-        # Nothing that was drawn is possible here, or all guilds are away.
-        world_members.update_own_user(self)
 
     def _rotate(self, chance: Chance) -> None:
         number = self._pool[int(chance.random() * len(self._pool))]
@@ -313,101 +269,6 @@ class World:
         waiting = list(self.outbox)
         self.outbox.clear()
         return waiting
-
-    # Snapshots and replies
-
-    def guild_create(
-        self, guild_id: int, *, intents: int = ALL_INTENTS, large_threshold: int = 250, fresh: bool = False
-    ) -> Json:
-        """`d` of GUILD_CREATE with the members and presences that these intents and this threshold allow.
-
-        A guild in an outage gives `{id, unavailable: true}`. `fresh` is a join: without `unavailable`.
-        Raises KeyError when the bot is not in the guild.
-        """
-        if guild_id in self.unavailable:
-            return {"id": str(guild_id), "unavailable": True}
-        guild = self._unfolded.get(guild_id) or self._grown(guild_id)
-        d = guild_create(self, guild, intents, large_threshold)
-        if fresh:
-            del d["unavailable"]
-        return d
-
-    def state(
-        self, kinds: Iterable[str] | None = None, guild_ids: Iterable[int] | None = None
-    ) -> dict[str, dict[str, Json]]:
-        """Kind of entity → key → entity: what a perfect cache would hold now (see `world_snapshot.state`)."""
-        numbers = [n for n in (self._guilds if guild_ids is None else guild_ids) if n in self._guilds]
-        guilds = [self._unfolded.get(number) or self._grown(number) for number in numbers]
-        return state(self, guilds, None if kinds is None else frozenset(kinds))
-
-    def members_chunk(self, request: Json, *, intents: int = ALL_INTENTS) -> list[Dispatch]:
-        """The GUILD_MEMBERS_CHUNKs that answer op 8's `d`, at most 1,000 members each; none for a strange guild."""
-        number = _number(request.get("guild_id"))
-        if number is None or not self.is_available(number):
-            return []
-        return world_members.chunks(self, self.guild(number), request, intents)
-
-    def voice_update(self, request: Json) -> list[Dispatch]:
-        """What op 4's `d` brings: VOICE_STATE_UPDATE, and VOICE_SERVER_UPDATE when a channel was joined.
-
-        What waited in the outbox comes first, so that the order of events is kept.
-        """
-        number = _number(request.get("guild_id"))
-        if number is not None and self.is_available(number):
-            world_voice.own_voice(self, self.guild(number), request)
-        return self.drain()
-
-    def soundboard_sounds(self, guild_ids: Iterable[int | str]) -> list[Dispatch]:
-        """One SOUNDBOARD_SOUNDS for each of op 31's guilds that the bot is in."""
-        found = []
-        for guild_id in guild_ids:
-            number = _number(guild_id)
-            if number is not None and self.is_available(number):
-                guild = self.guild(number)
-                d = {"guild_id": guild.id, "soundboard_sounds": list(guild.sounds.values())}
-                found.append(Dispatch("SOUNDBOARD_SOUNDS", number, d))
-        return found
-
-    def channel_info(self, request: Json) -> list[Dispatch]:
-        """CHANNEL_INFO for op 43's `d`; none for a strange guild."""
-        number = _number(request.get("guild_id"))
-        if number is None or not self.is_available(number):
-            return []
-        return [world_voice.channel_info(self.guild(number), request.get("fields") or [])]
-
-    def own_presence(self, status: str, activities: list[Json]) -> list[Dispatch]:
-        """The bot's presence (op 2, op 3): Discord tells the bot nothing of it, members see it."""
-        self.app.presence = {"status": status, "activities": activities}
-        return []
-
-    # The bot's guilds
-
-    def outage(self, guild_id: int) -> None:
-        """The guild becomes unavailable: GUILD_DELETE with `unavailable: true`."""
-        world_guilds.outage(self, guild_id)
-
-    def recover(self, guild_id: int) -> None:
-        """The guild comes back: GUILD_CREATE."""
-        world_guilds.recover(self, guild_id)
-
-    def join(self, guild_id: int | None = None) -> int:
-        """The bot joins a guild (a new one without `guild_id`): GUILD_CREATE.
-
-        Raises ValueError for an id that no guild of the world can have.
-        """
-        return world_guilds.join(self, guild_id)
-
-    def leave(self, guild_id: int) -> None:
-        """The bot is removed from a guild: GUILD_DELETE."""
-        world_guilds.leave(self, guild_id)
-
-
-def _number(value: object) -> int | None:
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    return None
 
 
 def _bot_user() -> Json:

@@ -20,7 +20,8 @@ from rateway_simulator.gateway.gateway import Gateway, encode
 from rateway_simulator.gateway.sessions import Event, Session, message
 from rateway_simulator.judge.ledger import digest
 from rateway_simulator.options import FLAT_OUT
-from rateway_simulator.world.world import trimmed, visible
+from rateway_simulator.world.steps import step
+from rateway_simulator.world.visibility import trimmed, visible
 
 # A timer of the event loop is no finer than this.
 SHORTEST_TICK_S = 0.001
@@ -159,7 +160,7 @@ class Source:
             return done if tapes else amount
         wall = gateway.ledger.wall()
         while done < amount and clock() < deadline:
-            gateway.dispatch(gateway.world.step(self._chance, wall))
+            gateway.dispatch(step(gateway.world, self._chance, wall))
             done += 1
         return done
 
@@ -197,7 +198,7 @@ class Source:
             if turn % TURNS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             guild_id = guilds[int(self._chance.random() * len(guilds))]
-            event = gateway.world.step(self._chance, gateway.ledger.wall(), guild_id)
+            event = step(gateway.world, self._chance, gateway.ledger.wall(), guild_id)
             if event.name not in NOT_RECORDED and visible(event, session.intents):
                 pool.append((event.name.encode(), encode(trimmed(event, session.intents))))
                 if len(pool) == wanted:

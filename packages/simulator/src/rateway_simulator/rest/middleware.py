@@ -1,4 +1,4 @@
-"""How a client behaves towards REST: judged before any route is looked up. And REST's outages."""
+"""The middleware in front of every REST route: it judges the client's requests and simulates REST's outages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from rateway_simulator.gateway.limits import Window
 from rateway_simulator.judge.ledger import Ledger
+from rateway_simulator.judge.limits import Window
 from rateway_simulator.rest.answers import json_answer
 
 USER_AGENT = re.compile(r"DiscordBot \([^()]*(https?://|\S+\.\S+)[^()]*\)")
@@ -21,7 +21,7 @@ INVALID_SECONDS = 600.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class RestManners:
+class RestJudge:
     """The judge of `/api`, as aiohttp middleware. Paths outside it pass."""
 
     def __init__(self, ledger: Ledger, *, per_second: int, most_invalid: int, retry_grace: float) -> None:

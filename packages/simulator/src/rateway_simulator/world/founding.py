@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rateway_simulator.payloads import objects as payloads
-from rateway_simulator.world.dispatch import Json, WorldOptions
-from rateway_simulator.world.guild import (
+from rateway_simulator.payloads.channel_types import (
     ANNOUNCEMENT,
     CATEGORY,
     DIRECTORY,
@@ -16,10 +15,11 @@ from rateway_simulator.world.guild import (
     STAGE,
     TEXT,
     VOICE,
-    Guild,
-    Roster,
 )
-from rateway_simulator.world.people import DISCORD_EPOCH_MS, People, iso, noise
+from rateway_simulator.payloads.values import DISCORD_EPOCH_MS, Json, iso, noise
+from rateway_simulator.world.dispatch import WorldOptions
+from rateway_simulator.world.guild import Guild, Roster
+from rateway_simulator.world.people import People
 
 # Guilds begin on 2016-01-01; a prime step in milliseconds spreads neighbours evenly over any number of shards.
 _FIRST_MS: Final = 1_451_606_400_000 - DISCORD_EPOCH_MS
