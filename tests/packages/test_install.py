@@ -59,7 +59,12 @@ class Machine:
         self.policy = folder / "policy-rc.d"
         self.has(
             "apt-get",
-            f'echo "$*" >>{self.called}; tail -n 1 {self.policy} >>{folder}/answers; echo "0 upgraded, 2 newly installed"; echo "Setting up gcc (1)"',
+            f"""
+echo "$*" >>{self.called}
+tail -n 1 {self.policy} >>{folder}/answers
+echo "0 upgraded, 2 newly installed"
+echo "Setting up gcc (1)"
+""",
         )
         self.user(1000)
 

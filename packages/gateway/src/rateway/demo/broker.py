@@ -36,6 +36,11 @@ PROGRAMS_VARIABLE = "RATEWAY_RABBITMQ_PROGRAMS"
 #: How long a node may take to start or stop, seconds: 4 s is usual on two idle cores, busy ones take 30.
 PATIENCE = 120.0
 
+#: Ports for nodes: Linux gives 32768 and above to outgoing connections (ip(7), ip_local_port_range).
+PORTS = range(20000, 32768)
+#: Ports that are tried before the system is asked for one; few of them are ever taken.
+TRIES = 200
+
 INSTALL_HELP = """RabbitMQ is not installed here. As root, run
 
     make broker
@@ -68,7 +73,23 @@ def find_programs() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """*count* different TCP ports that nobody listens on at 127.0.0.1 just now."""
+    """Return *count* different TCP ports that nobody listens on at 127.0.0.1 just now.
+
+    They are below those that the system gives to outgoing connections, as far as there are any: a node that is away
+    for some seconds has to find its ports free when it comes back.
+    """
+    found: list[int] = []
+    for _ in range(TRIES):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", secrets.choice(PORTS)))
+            except OSError:
+                continue
+            port = int(probe.getsockname()[1])
+        if port not in found:
+            found.append(port)
+        if len(found) == count:
+            return found
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
