@@ -30,7 +30,7 @@ FAST = (
     "packages/gateway/tests/lane",
     "packages/gateway/tests/session",
     "packages/protocol/tests",
-    "packages/simulator/tests/simulator/test_rules.py",
+    "packages/simulator/tests/judge",
 )
 #: Files below these that alone take as long as all the others together.
 SLOW = ("packages/gateway/tests/cache/test_odd_events.py", "packages/gateway/tests/cache/test_properties.py")

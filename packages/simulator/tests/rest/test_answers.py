@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from rateway_simulator.rest.limits import Limits
 from rateway_simulator.world.people import BOT_ID, TOKEN
+from tests.rest.api import Api, api
 
 from tests.aio import run
-
-from .api import Api, api
 
 UNKNOWN = "123456789012345678"
 

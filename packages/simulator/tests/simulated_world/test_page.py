@@ -17,10 +17,9 @@ from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.mix import DEFAULT_MIX
 from rateway_simulator.world.snapshot import KINDS
+from tests.rest.api import Facts
 
 from tests.aio import run
-
-from .api import Facts
 
 ROOT = Path(__file__).parents[4]
 TEXT = (ROOT / "docs/simulator_world.md").read_text("utf-8")

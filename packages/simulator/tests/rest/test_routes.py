@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway_simulator.rest import routes as rest
 from rateway_simulator.world.people import BOT_ID, TOKEN
+from tests.rest.api import Api, Facts, api
 
 from tests.aio import run
-
-from .api import Api, Facts, api
 
 UNKNOWN = "123456789012345678"
 PICTURE = "data:image/png;base64,iVBORw0KGgo="

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.people import BOT_ID
+from tests.rest.api import Api, api
 
 from tests.aio import run
-
-from .api import Api, api
 
 COMMANDS = f"applications/{BOT_ID}/commands"
 

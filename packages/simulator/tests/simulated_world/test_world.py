@@ -24,8 +24,7 @@ from rateway_simulator.world.people import BOT_ID, People
 from rateway_simulator.world.steps import step
 from rateway_simulator.world.visibility import trimmed, visible
 from rateway_simulator.world.world import World
-
-from .model_cache import ModelCache
+from tests.simulated_world.model_cache import ModelCache
 
 # Connection events, and replies to what a client sends.
 NOT_OF_THE_MIX = {
