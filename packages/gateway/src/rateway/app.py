@@ -14,12 +14,14 @@ import uvloop
 from rateway import __version__, hardening, logs
 from rateway.config import ConfigurationError, Settings, load
 from rateway.native.form import form
+from rateway.runtime.control import Control
 from rateway.runtime.gateway import EX_CONFIG, Gateway
 from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.maintenance import Maintenance
-from rateway.runtime.monitoring.progress import Reporter
+from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.service_manager import keep_informed
-from rateway.runtime.runner.garbage import tune_garbage_collection
+from rateway.runtime.progress import StartProgress
+from rateway.runtime.runner.memory import tune_garbage_collection
 from rateway.transports import control_socket
 from rateway.transports.state import StateDir, StateError, refuse_foreign
 from rateway.transports.systemd import Notifier
@@ -64,10 +66,12 @@ async def _run(settings: Settings) -> int:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, lambda: gateway.stop(end_sessions=state.take_end_sessions()))
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
-        reporter = Reporter(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
-        async with control_socket.serve(state.path, reporter.answer):
-            maintenance = Maintenance(reporter.status, gateway.renewal())
-            work = [reporter.run(), maintenance.run(), *_watched(settings, reporter)]
+        loop_lag = LoopLag()
+        control = Control(gateway, loop_lag)
+        progress = StartProgress(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
+        async with control_socket.serve(state.path, control.answer):
+            maintenance = Maintenance(control.status, gateway.renewal())
+            work = [progress.run(), loop_lag.run(), maintenance.run(), *_watched(settings, control)]
             beside = [asyncio.create_task(each) for each in work]
             try:
                 return await gateway.run()
@@ -77,14 +81,14 @@ async def _run(settings: Settings) -> int:
                 await asyncio.wait(beside, timeout=2.0)
 
 
-def _watched(settings: Settings, reporter: Reporter) -> Iterator[Coroutine[Any, Any, None]]:
+def _watched(settings: Settings, control: Control) -> Iterator[Coroutine[Any, Any, None]]:
     """What shows the gateway to the outside: history, HTTP, the service manager. Loaded only where it is wanted."""
     manager = Notifier.of(os.environ)
     if settings.http_address is None and manager is None:
         return
     from rateway.runtime.monitoring.http_views import HttpViews
 
-    http_views = HttpViews(reporter, patience_s=settings.resume_patience)
+    http_views = HttpViews(control, patience_s=settings.resume_patience)
     if settings.http_address is not None:
         from rateway.transports.http.server import HttpServer
 

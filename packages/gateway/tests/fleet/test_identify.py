@@ -324,7 +324,8 @@ def test_a_dead_process_permit_counts_as_spent_just_then() -> None:
     governor = a_governor()
     governor.request(0, False, 0.0)
     assert granted(governor, 0.0) == [0]
-    governor.finished(0, "abandoned", 3.0)
+    governor.spent(0, 3.0)
+    governor.finished(0, "closed", 3.0)
     governor.request(1, False, 3.0)
     assert governor.available(3.0) == 999
     assert granted(governor, 8.2) == []
@@ -614,6 +615,19 @@ def test_moving_the_time_of_a_spend_counts_it_once() -> None:
     assert granted(governor, 7.25) == [1]
 
 
+def test_reading_the_budget_changes_nothing() -> None:
+    governor = a_governor()
+    governor.request(0, False, 0.0)
+    assert granted(governor, 0.0) == [0]
+    governor.spent(0, 0.0)
+    governor.finished(0, "ready", 1.0)
+    governor.budget(a_budget(), 1.0)
+    # A look from a later time, and from an earlier one again: the identify counts as it did.
+    assert governor.available(90_000.0) == 1000
+    assert governor.available(1.0) == 999
+    assert governor.snapshot(boot(1.0, 1.0)).spends == [(0, 1.0)]
+
+
 # The whole, against a judge
 
 
@@ -622,7 +636,7 @@ FAULTS = st.lists(
         st.integers(min_value=0, max_value=23),
         st.booleans(),
         st.floats(min_value=0.0, max_value=400.0),
-        st.sampled_from(["ready", "invalid", "closed", "timeout", "unused", "abandoned", "silent"]),
+        st.sampled_from(["ready", "invalid", "closed", "timeout", "unused", "silent"]),
     ),
     max_size=120,
 )

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "Outcome", "Refusal",
+    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "PermitOutcome", "Refusal",
     "RefusalKind",
 ]  # fmt: skip
 
-Outcome = Literal["ready", "invalid", "closed", "timeout", "unused", "abandoned"]
+PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
 RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
 
 # Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.
@@ -235,8 +235,7 @@ class IdentifyGovernor:
         """Identifies left: Discord's figure, or less when our own count of the last 24 hours says so."""
         if self._budget is None:
             return 0
-        self._forget(now)
-        own = self._budget.total - len(self._spends)
+        own = self._budget.total - len(self._of_last_day(now))
         return max(0, min(self._remaining, own) - len(self._granted))
 
     def reset_in(self, now: float) -> float | None:
@@ -294,6 +293,7 @@ class IdentifyGovernor:
         Lost sessions go first, and those before others that failed lately; then shards in ascending order. None is
         refused on a budget that is out of date.
         """
+        self._forget(now)
         decisions: list[Granted | tuple[int, Refusal]] = []
         if self._budget is None or not self._waiting:
             self._look_at_fault(now)
@@ -343,20 +343,13 @@ class IdentifyGovernor:
             self._spends.remove((shard_id, self._holds[shard_id]))
         else:
             self._remaining -= 1
+        self._forget(now)
         self._spends.append((shard_id, now))
         self._holds[shard_id] = now
         self._mark(now)
 
-    def finished(self, shard_id: int, outcome: Outcome, now: float) -> None:
-        """The identify was answered, or failed, or was never sent (``unused``).
-
-        ``abandoned``: its process died. The identify may have gone out, so it counts as sent just now.
-        """
-        if outcome == "abandoned":
-            self._waiting.pop(shard_id, None)
-            if shard_id in self._granted:
-                self.spent(shard_id, now)
-            outcome = "closed"
+    def finished(self, shard_id: int, outcome: PermitOutcome, now: float) -> None:
+        """The identify was answered, or failed, or was never sent (``unused``)."""
         if self._granted.pop(shard_id, None) is not None or self._holds.pop(shard_id, None) is None:
             return
         if outcome == "ready":
@@ -499,9 +492,10 @@ class IdentifyGovernor:
     def _more_at(self, now: float) -> float:
         """When the budget may be larger: at Discord's reset, or when our own oldest identifies are a day old."""
         assert self._budget is not None
-        own = self._budget.total - len(self._spends)
-        if own < self._remaining and self._spends:
-            return max(now + RESET_MARGIN, self._spends[0][1] + DAY + RESET_MARGIN)
+        spends = self._of_last_day(now)
+        own = self._budget.total - len(spends)
+        if own < self._remaining and spends:
+            return max(now + RESET_MARGIN, spends[0][1] + DAY + RESET_MARGIN)
         return max(now, self._reset_at) + RESET_MARGIN
 
     # A fault that many shards meet
@@ -583,12 +577,16 @@ class IdentifyGovernor:
         self._failures.pop(shard_id, None)
         self._stopped.pop(shard_id, None)
 
-    def _forget(self, now: float) -> None:
-        """Drop identifies that are more than a day old."""
+    def _of_last_day(self, now: float) -> list[tuple[int, float]]:
         spends = self._spends
         if spends and now - spends[0][1] >= DAY:
-            self._spends = [spend for spend in spends if now - spend[1] < DAY]
-            self._former = max(0, self._former - (len(spends) - len(self._spends)))
+            return [spend for spend in spends if now - spend[1] < DAY]
+        return spends
+
+    def _forget(self, now: float) -> None:
+        """Drop identifies that are more than a day old."""
+        before, self._spends = len(self._spends), self._of_last_day(now)
+        self._former = max(0, self._former - (before - len(self._spends)))
 
     def _mark(self, now: float) -> None:
         if self._budget is None or self._budget.total <= 0:

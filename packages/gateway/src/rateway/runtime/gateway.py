@@ -15,6 +15,7 @@ from rateway import logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, take_recommended
 from rateway.fleet.identify import IdentifyGovernor
+from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import LocalPermits
 from rateway.runtime.maintenance import Renewal
 from rateway.runtime.startup import (
@@ -26,7 +27,6 @@ from rateway.runtime.startup import (
     refuse_layout,
     remember_layout,
 )
-from rateway.runtime.supervisor.ipc import Answered
 from rateway.runtime.supervisor.supervisor import Supervisor, cores
 from rateway.session.actions import Fatal
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff

@@ -15,7 +15,7 @@ from rateway.cache.policy import DEFAULT_KINDS, CachePolicy
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
-from rateway.runtime.runner.session_records import is_resumable
+from rateway.runtime.resumable import is_resumable
 from rateway.transports.amqp import uri
 from rateway.transports.amqp.address_file import AddressFile
 from rateway.transports.folder import FolderRefused, make_below

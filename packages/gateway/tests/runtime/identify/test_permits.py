@@ -15,9 +15,9 @@ from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
 from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, PermitOutcome, Refusal
+from rateway.runtime.identify.remote import RemotePermits
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker
-from rateway.runtime.supervisor.runner_process import RemotePermits
 from rateway.runtime.supervisor.supervisor import Supervisor
 from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.runtime.held_commands import MOST_HELD
+from rateway.runtime.requests.held_commands import MOST_HELD
 from rateway.runtime.requests.query_queue import MOST_BYTES
 from rateway.transports.amqp.inbound import ANSWER_EXPIRES_MS, MAX_BODY
 from tests.runtime.requests.inbound_stage import VOICE, Stage, inbound_stage

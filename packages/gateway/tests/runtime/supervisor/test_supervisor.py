@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.config import load
 from rateway.runtime.identify.permits import Refusal
+from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, RemotePermits, Spent, Withdraw
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor import supervisor as supervising
 from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker, decode_settings, encode_settings
-from rateway.runtime.supervisor.runner_process import RemotePermits
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
 
 from tests.aio import run
@@ -68,12 +68,12 @@ def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
         async def supervise() -> None:
             async for record in supervisor.records():
                 match record:
-                    case words.Acquire(call, shard, lost):
+                    case Acquire(call, shard, lost):
                         assert (shard, lost) == (7, True)
-                        supervisor.send(words.Permitted(call, None))
-                    case words.Spent(call, _):
-                        refusal = words.RefusalWords("ledger", 30.0, "the disk is full")
-                        supervisor.send(words.Permitted(call, refusal))
+                        supervisor.send(Permitted(call, None))
+                    case Spent(call, _):
+                        refusal = RefusalWords("ledger", 30.0, "the disk is full")
+                        supervisor.send(Permitted(call, refusal))
                         return
 
         async def hear() -> None:
@@ -100,15 +100,15 @@ def test_a_cancelled_request_is_withdrawn() -> None:
         heard = []
         async for record in supervisor.records():
             heard.append(record)
-            if isinstance(record, words.Acquire):
+            if isinstance(record, Acquire):
                 asking.cancel()
             else:
                 break
         return heard
 
     asked, withdrawn = run(scenario())
-    assert isinstance(asked, words.Acquire)
-    assert withdrawn == words.Withdraw(asked.call, 3)
+    assert isinstance(asked, Acquire)
+    assert withdrawn == Withdraw(asked.call, 3)
 
 
 def test_the_end_of_a_line_ends_its_records() -> None:
@@ -195,7 +195,7 @@ async def hostile_line(data: bytes) -> list[object]:
     ours, theirs = socket.socketpair()
     line = await Line.open(ours, FromWorker)
     _, writer = await asyncio.open_unix_connection(sock=theirs)
-    writer.write(data + b"\n" + msgspec.json.encode(words.Withdraw(1, 2)) + b"\n")
+    writer.write(data + b"\n" + msgspec.json.encode(Withdraw(1, 2)) + b"\n")
     writer.write_eof()
     found = [record async for record in line.records()]
     writer.close()
@@ -219,14 +219,14 @@ async def hostile_line(data: bytes) -> list[object]:
     )
 )
 def test_a_line_that_is_no_record_is_passed_over_and_the_next_one_is_read(lines: list[bytes]) -> None:
-    assert run(hostile_line(b"\n".join(lines)))[-1] == words.Withdraw(1, 2)
+    assert run(hostile_line(b"\n".join(lines)))[-1] == Withdraw(1, 2)
 
 
 def test_a_line_that_is_too_long_is_passed_over_and_the_next_one_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(words, "MAX_LINE_BYTES", 4096)
-    assert run(hostile_line(b'"' + b"x" * 100_000 + b'"')) == [words.Withdraw(1, 2)]
+    assert run(hostile_line(b'"' + b"x" * 100_000 + b'"')) == [Withdraw(1, 2)]
 
 
 def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
@@ -234,13 +234,13 @@ def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
         ours, worker = await line_pair()
         carried: list[int] = []
 
-        def carry_out(record: words.Withdraw) -> None:
+        def carry_out(record: Withdraw) -> None:
             if record.shard == 1:
                 raise KeyError(record.shard)
             carried.append(record.shard)
 
         for shard in (0, 1, 2):
-            worker.send(words.Withdraw(7, shard))
+            worker.send(Withdraw(7, shard))
         worker.close()
         async for record in ours.records():
             ours.guard(carry_out, record)

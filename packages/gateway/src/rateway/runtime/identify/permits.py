@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 from rateway.fleet.identify import (
@@ -24,6 +24,7 @@ from rateway.fleet.identify import (
     IdentifyGovernor,
     Ledger,
     Moment,
+    PermitOutcome,
     Refusal,
 )
 from rateway.transports.rest import GatewayBot, RestFailure, backoff
@@ -39,8 +40,6 @@ __all__ = [
     "SystemClock",
     "read_ledgers",
 ]
-
-PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
 
 # Writes of the ledger that took too long are repeated with a later time; a disk that stays so slow is no ledger.
 WRITE_ATTEMPTS = 3

@@ -8,35 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from rateway.cache.query_context import Situation
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.fleet.layout import Layout
 from rateway.runtime.requests.query_queue import QueryQueue
-from rateway.runtime.runner.cluster import Cluster
 from rateway.runtime.startup import clusters_of, policy_of, store_folder
-from rateway.session.actions import State
 from rateway.transports.state import StateDir
-from rateway.transports.store import StoreFault, StoreReader
+from rateway.transports.store import Store, StoreFault, StoreReader
 from rateway.transports.store.queries import Moment, Queries
 
 # A store of another process appears when that process starts.
 LOOK_EVERY_S = 0.5
 
-__all__ = ["HostCache"]
+__all__ = ["CachedCluster", "HostCache"]
+
+
+class CachedCluster(Protocol):
+    """A cluster of this process whose store is read (``runner.cluster.Cluster``)."""
+
+    @property
+    def store(self) -> Store | None: ...
+    @property
+    def store_words(self) -> str: ...
+
+    def is_live(self, shard_id: int) -> bool: ...
 
 
 class HostCache:
-    """Readers of all stores of this gateway on this host, and the desk where queries wait."""
+    """Readers of all stores of this gateway on this host, and the queue where queries wait."""
 
     def __init__(
         self,
         settings: Settings,
         state: StateDir,
         choice: Choice,
-        own: dict[int, Cluster],
+        own: Mapping[int, CachedCluster],
         elsewhere: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         """*elsewhere* are the clusters of this process that another gateway runs."""
@@ -62,7 +72,7 @@ class HostCache:
         self._readers[number] = reader
 
     def _situation(self) -> Situation:
-        """Asked for in each turn of the desk; it hardly ever is another than the last."""
+        """Asked for in each turn of the queue; it hardly ever is another than the last."""
         layout, unreadable = self._choice.layout, self._unreadable_elsewhere | self.unreadable()
         known = self._known
         gone = self.gone() | self._gone_elsewhere
@@ -98,7 +108,7 @@ class HostCache:
         cluster = self._own.get(number)
         if cluster is None:
             return number not in self._readers or shard_id in self._loading_elsewhere
-        return cluster.shards[shard_id].conversation.state is not State.LIVE
+        return not cluster.is_live(shard_id)
 
     def learn(
         self, loading: Iterable[int], unreadable: dict[int, str], elsewhere: Iterable[int] = ()

@@ -11,20 +11,16 @@ import asyncio
 import functools
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING
 
-from rateway.runtime.held_commands import Held, HeldCommands
 from rateway.runtime.monitoring.histogram import Histogram
+from rateway.runtime.requests.held_commands import Held, HeldCommands
+from rateway.runtime.requests.ports import RequestCluster, RequestProcess
 from rateway.session.actions import Command, CommandDone
 from rateway.transports.amqp.deliveries import MAX_PROPERTIES
 from rateway.transports.amqp.inbound import MAX_BODY, Inbound, Message, Refusal
 from rateway_protocol.contract import commands, errors, queries, topology
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.header_table import TableUnreadable, fields_of, with_integer
-
-if TYPE_CHECKING:
-    from rateway.runtime.runner.cluster import Cluster
-    from rateway.runtime.runner.runner import Worker
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +112,8 @@ class RequestHandler:
 
     inbound: Inbound
 
-    def __init__(self, worker: Worker, cluster: Cluster) -> None:
-        self._worker = worker
+    def __init__(self, process: RequestProcess, cluster: RequestCluster) -> None:
+        self._process = process
         self._cluster = cluster
         self._exchange = topology.exchange(cluster.number)
         self.commands: Counter[str] = Counter()
@@ -168,7 +164,7 @@ class RequestHandler:
     # Commands.
 
     def _command(self, message: Message) -> None:
-        layout = self._worker.choice.layout
+        layout = self._process.choice.layout
         try:
             headers = fields_of(message.headers, NAMES) if message.headers else {}
         except TableUnreadable as error:
@@ -176,13 +172,13 @@ class RequestHandler:
             self._fail(message, fault, self.commands)
             return
         request = commands.parse_command(
-            message.body, headers, shard_count=layout.shards, intents=self._worker.settings.intents
+            message.body, headers, shard_count=layout.shards, intents=self._process.settings.intents
         )
         if isinstance(request, Fault):
             self._fail(message, request, self.commands)
             return
         number = layout.cluster_of(request.shard_id)
-        cluster = self._worker.clusters.get(number)
+        cluster = self._process.clusters.get(number)
         if cluster is None:
             self._hand_on(message, number, headers.get(HOPS, 0))
             return
@@ -202,7 +198,7 @@ class RequestHandler:
 
     def _patience(self, message: Message) -> float:
         """Seconds that a command may wait: well within RabbitMQ's consumer_timeout, or it would come for ever."""
-        settings = self._worker.settings
+        settings = self._process.settings
         most, timeout = settings.command_deadline_max, self.inbound.consumer_timeout
         if timeout is not None:
             most = min(most, timeout * TIMEOUT_SHARE)
@@ -266,13 +262,13 @@ class RequestHandler:
             self.query_kinds[f"unreadable {request.code.value}"] += 1
             self._fail_query(message, request, None)
             return
-        cache = self._worker.cache
+        cache = self._process.cache
         if cache is None:
             words = "the cache is switched off (CACHE_ENABLED)"
             self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
             return
         patience = commands.deadline(
-            message.expiration, self._worker.settings.query_deadline, queries.MAX_DEADLINE_S
+            message.expiration, self._process.settings.query_deadline, queries.MAX_DEADLINE_S
         )
         cache.query_queue.ask(self, message, request, patience)
 

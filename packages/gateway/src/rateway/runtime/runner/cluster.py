@@ -226,6 +226,10 @@ class Cluster:
         known = {} if self._cache is None else self._cache.unknown_guilds
         return known.get(shard_id, 0)
 
+    def is_live(self, shard_id: int) -> bool:
+        """Whether a shard's session is live."""
+        return self.shards[shard_id].conversation.state is State.LIVE
+
     @property
     def resumable(self) -> int:
         """Shards that hold a session to resume."""

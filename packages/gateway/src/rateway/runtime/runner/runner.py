@@ -11,6 +11,7 @@ from rateway import logs
 from rateway.config import Settings
 from rateway.delivery.limits import DeliveryLimits
 from rateway.fleet.choice import Choice
+from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.requests.host_cache import HostCache
 from rateway.runtime.requests.request_handler import RequestHandler
@@ -20,7 +21,6 @@ from rateway.runtime.runner.memory import MemoryTrimmer
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store, store_folder
-from rateway.runtime.supervisor.ipc import Answered
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.inbound import Inbound, Ownership

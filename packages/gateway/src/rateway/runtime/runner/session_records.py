@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+from rateway.runtime.resumable import is_resumable
 from rateway.transports.store import SessionRecord, StoreFault
 from rateway_protocol.contract import messages
 
@@ -38,17 +39,6 @@ class _Kept:
     before: str = ""
     """The session before this one, if one was lost."""
     stored: SessionRecord | None = None
-
-
-def is_resumable(record: SessionRecord, *, shard_count: int, intents: int, token_hash: str) -> bool:
-    """Whether a stored session can be resumed: it belongs to this bot, these intents and this number of shards."""
-    return (
-        bool(record.session_id)
-        and record.settled > 0
-        and record.shard_count == shard_count
-        and record.intents == intents
-        and record.token_hash == token_hash
-    )
 
 
 class SessionRecords:
@@ -343,4 +333,4 @@ def _same(stored: SessionRecord, record: SessionRecord) -> bool:
     return _replaced(stored, wall=0.0) == _replaced(record, wall=0.0)
 
 
-__all__ = ["SessionRecords", "SessionStore", "is_resumable"]
+__all__ = ["SessionRecords", "SessionStore"]

@@ -11,12 +11,13 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
-from rateway.runtime.identify.permits import PermitOutcome
+from rateway.runtime.answered import Answered
+from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, ShardStatus
 from rateway.runtime.startup import Identity
 from rateway.secret import Secret
@@ -54,14 +55,6 @@ class RestartShard(msgspec.Struct, tag=True, frozen=True):
     """Why the shard would get no permit to identify now; empty when it would."""
 
 
-class Answered(msgspec.Struct, tag=True, frozen=True):
-    """What became of a person's request, in words."""
-
-    done: bool
-    words: str
-    call: int = 0
-
-
 class RenewShard(msgspec.Struct, tag=True, frozen=True):
     shard: int
     why: str
@@ -79,42 +72,6 @@ class Reload(msgspec.Struct, tag=True, frozen=True):
 
 class UseGateway(msgspec.Struct, tag=True, frozen=True):
     url: str
-
-
-class RefusalWords(msgspec.Struct, frozen=True):
-    """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over processes."""
-
-    kind: Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
-    wait_s: float | None
-    why: str
-
-
-class Permitted(msgspec.Struct, tag=True, frozen=True):
-    """The answer to Acquire and Spent."""
-
-    call: int
-    refusal: RefusalWords | None
-
-
-class Acquire(msgspec.Struct, tag=True, frozen=True):
-    call: int
-    shard: int
-    lost: bool
-
-
-class Withdraw(msgspec.Struct, tag=True, frozen=True):
-    call: int
-    shard: int
-
-
-class Spent(msgspec.Struct, tag=True, frozen=True):
-    call: int
-    shard: int
-
-
-class Finished(msgspec.Struct, tag=True, frozen=True):
-    shard: int
-    outcome: PermitOutcome
 
 
 class Beat(msgspec.Struct, tag=True, frozen=True):

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import itertools
 import logging
 import os
 import signal
 import socket
 import sys
-import time
 
 import uvloop
 from rateway import hardening, logs
-from rateway.runtime.identify.permits import PermitOutcome, Refusal
+from rateway.runtime.answered import Answered
+from rateway.runtime.identify.remote import Permitted, RemotePermits
 from rateway.runtime.ignored_signals import say_ignored_signals
-from rateway.runtime.monitoring.collect import parts_of
 from rateway.runtime.monitoring.loop_lag import LoopLag
-from rateway.runtime.runner.garbage import tune_garbage_collection
+from rateway.runtime.runner.collect import collect
+from rateway.runtime.runner.memory import tune_garbage_collection
 from rateway.runtime.runner.runner import Worker
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor.ipc import Line, ToWorker
@@ -36,55 +35,7 @@ BEAT_EVERY_S = 1.0
 # folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
 ENDS_ITSELF_AFTER_S = 40.0
 
-__all__ = ["RemotePermits", "work"]
-
-
-class RemotePermits:
-    """permits.IdentifyPermits over a line to the supervisor."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._calls = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Refusal | None]] = {}
-
-    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
-        """See permits.IdentifyPermits."""
-        call = next(self._calls)
-        try:
-            return await self._ask(call, words.Acquire(call, shard_id, lost))
-        except asyncio.CancelledError:
-            self._line.send(words.Withdraw(call, shard_id))
-            raise
-
-    async def spent(self, shard_id: int) -> Refusal | None:
-        """See permits.IdentifyPermits."""
-        call = next(self._calls)
-        return await self._ask(call, words.Spent(call, shard_id))
-
-    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
-        """See permits.IdentifyPermits."""
-        self._line.send(words.Finished(shard_id, outcome))
-
-    async def _ask(self, call: int, record: words.Acquire | words.Spent) -> Refusal | None:
-        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
-        self._waiting[call] = answer
-        self._line.send(record)
-        try:
-            return await answer
-        finally:
-            del self._waiting[call]
-
-    def answered(self, record: words.Permitted) -> None:
-        """The supervisor's answer."""
-        waiting = self._waiting.get(record.call)
-        if waiting is None or waiting.done():
-            return
-        if record.refusal is None:
-            waiting.set_result(None)
-        else:
-            wait = record.refusal.wait_s
-            until = None if wait is None else time.monotonic() + wait
-            waiting.set_result(Refusal(record.refusal.kind, until, record.refusal.why))
+__all__ = ["work"]
 
 
 def work(descriptor: int) -> int:
@@ -174,15 +125,15 @@ async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: Loo
 
     def carry_out(record: ToWorker) -> None:
         match record:
-            case words.Permitted():
+            case Permitted():
                 permits.answered(record)
             case words.AskStatus():
-                clusters, shards, process, notes = parts_of(worker, watch, role)
+                clusters, shards, process, notes = collect(worker, watch, role)
                 line.send(words.Parts(record.call, clusters, shards, process, notes))
             case words.RestartShard():
                 found = worker.restart(record.shard, record.new_session, record.refusal)
-                found = found or words.Answered(False, f"shard {record.shard} does not run here")
-                line.send(words.Answered(found.done, found.words, record.call))
+                found = found or Answered(False, f"shard {record.shard} does not run here")
+                line.send(Answered(found.done, found.words, record.call))
             case words.Loading():
                 if worker.cache is not None:
                     worker.cache.learn(record.shards, record.unreadable, record.elsewhere)

@@ -24,7 +24,9 @@ import msgspec
 from rateway import hardening, logs
 from rateway.config import VARIABLES, Settings
 from rateway.fleet.choice import Choice
+from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits, PermitOutcome, Refusal
+from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor.ipc import FromWorker, Line
@@ -114,7 +116,7 @@ class Supervisor:
             hand.loading = self._shards_of(hand)
         self._calls = itertools.count(1)
         self._asked: dict[int, asyncio.Future[words.Parts]] = {}
-        self._answers: dict[int, asyncio.Future[words.Answered]] = {}
+        self._answers: dict[int, asyncio.Future[Answered]] = {}
         # By cluster: how many of its events were left unconfirmed.
         self._draining: dict[int, asyncio.Future[int]] = {}
         self._stopping = False
@@ -238,19 +240,19 @@ class Supervisor:
                 if said != (hand.loading, hand.unreadable, hand.elsewhere):
                     hand.loading, hand.unreadable, hand.elsewhere = said
                     self._tell_loading()
-            case words.Acquire():
+            case Acquire():
                 assert self._tasks is not None
                 hand.permits[record.call] = self._tasks.create_task(self._acquire(hand, line, record))
-            case words.Withdraw():
+            case Withdraw():
                 task = hand.permits.pop(record.call, None)
                 if task is not None:
                     task.cancel()
                 if record.shard in hand.held:
                     self._finish(hand, record.shard, "unused")
-            case words.Spent():
+            case Spent():
                 assert self._tasks is not None
                 self._tasks.create_task(self._spend(hand, line, record))
-            case words.Finished():
+            case Finished():
                 self._finish(hand, record.shard, record.outcome)
             case words.FatalWords():
                 self._on_fatal(record.shard, Fatal(record.code, record.meaning, record.help))
@@ -258,7 +260,7 @@ class Supervisor:
                 asked = self._asked.pop(record.call, None)
                 if asked is not None and not asked.done():
                     asked.set_result(record)
-            case words.Answered():
+            case Answered():
                 waiting = self._answers.get(record.call)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(record)
@@ -269,7 +271,7 @@ class Supervisor:
             case words.Drained():
                 self._end_drain(record.cluster, record.left)
 
-    async def _acquire(self, hand: _Hand, line: Line, record: words.Acquire) -> None:
+    async def _acquire(self, hand: _Hand, line: Line, record: Acquire) -> None:
         refusal = await self._permits.acquire(record.shard, lost=record.lost)
         hand.permits.pop(record.call, None)
         if refusal is None:
@@ -278,13 +280,13 @@ class Supervisor:
                 self._permits.finished(record.shard, "unused")
                 return
             hand.held.add(record.shard)
-        line.send(words.Permitted(record.call, _words(refusal)))
+        line.send(Permitted(record.call, _words(refusal)))
 
-    async def _spend(self, hand: _Hand, line: Line, record: words.Spent) -> None:
+    async def _spend(self, hand: _Hand, line: Line, record: Spent) -> None:
         refusal = await self._permits.spent(record.shard)
         if refusal is None and hand.line is line:
             hand.spent.add(record.shard)
-        line.send(words.Permitted(record.call, _words(refusal)))
+        line.send(Permitted(record.call, _words(refusal)))
 
     def _finish(self, hand: _Hand, shard_id: int, outcome: PermitOutcome) -> None:
         hand.held.discard(shard_id)
@@ -369,22 +371,22 @@ class Supervisor:
             if hand.line is not None:
                 hand.line.send(words.IdentifyFault(lasts))
 
-    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> words.Answered | None:
+    async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
         """See ``Worker.restart_shard``. A worker that is down just now connects all of its shards."""
         number = self.choice.layout.cluster_of(shard_id)
         if self._hand_of(number) is None:
             return None
         call = next(self._calls)
-        answer: asyncio.Future[words.Answered] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._answers[call] = answer
         try:
             if not self._tell(number, words.RestartShard(call, shard_id, new_session, refusal)):
                 why = "its process is down just now; when it is back, all of its shards connect and resume"
-                return words.Answered(False, f"shard {shard_id}: {why}")
+                return Answered(False, f"shard {shard_id}: {why}")
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 return await answer
         except TimeoutError:
-            return words.Answered(False, f"shard {shard_id}: its process does not answer")
+            return Answered(False, f"shard {shard_id}: its process does not answer")
         finally:
             del self._answers[call]
 
@@ -449,11 +451,11 @@ class Supervisor:
         """Nothing is held here: stores and spools belong to the workers."""
 
 
-def _words(refusal: Refusal | None) -> words.RefusalWords | None:
+def _words(refusal: Refusal | None) -> RefusalWords | None:
     if refusal is None:
         return None
     wait = None if refusal.until is None else max(0.0, refusal.until - time.monotonic())
-    return words.RefusalWords(refusal.kind, wait, refusal.why)
+    return RefusalWords(refusal.kind, wait, refusal.why)
 
 
 def _how(code: int | None) -> str:

@@ -70,6 +70,7 @@ class HeldCommands:
         held.is_over = True
         if held.message.channel is self._channel:
             self._counts[held.kind] -= 1
+        self._drop_released()
         # Most commands have their outcome long before their deadline.
         if len(self._due) > 2 * len(self) + 64:
             self._due = [entry for entry in self._due if not entry[2].is_over]
@@ -78,16 +79,18 @@ class HeldCommands:
 
     @property
     def next_due(self) -> float | None:
-        """When the next command is overdue."""
+        """When the next command is overdue (monotonic seconds)."""
+        return self._due[0][0] if self._due else None
+
+    def _drop_released(self) -> None:
         while self._due and self._due[0][2].is_over:
             heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
 
     def overdue(self, now: float) -> list[Held]:
         """Release and return what has had no outcome in its time."""
         found = []
         while (due := self.next_due) is not None and due <= now:
-            held = heapq.heappop(self._due)[2]
+            held = self._due[0][2]
             self.release(held)
             found.append(held)
         return found

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
+from rateway.runtime.runner.cluster import Cluster
+from rateway.runtime.runner.runner import Worker
+from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import State
 
-if TYPE_CHECKING:
-    from rateway.runtime.runner.cluster import Cluster
-    from rateway.runtime.runner.runner import Worker
-    from rateway.runtime.runner.shard import Shard
-
-__all__ = ["parts_of"]
+__all__ = ["collect"]
 
 # Event names that a note has room for.
 MOST_NAMES = 40
 
 
-def parts_of(
+def collect(
     worker: Worker, watch: LoopLag, role: str
 ) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
     """What one process knows: its clusters, its shards, itself, and what a person should know."""

@@ -1,13 +1,12 @@
-"""Combine the processes' counters into one status, and draw the progress of a start."""
+"""Answer what is asked of a running gateway: its status, and the requests of the control socket."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from typing import TYPE_CHECKING
 
 from rateway import __version__
+from rateway.runtime.gateway import Gateway
 from rateway.runtime.maintenance import sick_notes
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
@@ -19,24 +18,17 @@ from rateway.runtime.monitoring.status import (
 )
 from rateway.runtime.supervisor.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from rateway.runtime.gateway import Gateway
+__all__ = ["Control"]
 
-log = logging.getLogger(__name__)
-
-# A line of progress in a log; a live terminal is drawn anew this often.
-LOG_EVERY_S = 5.0
-DRAW_EVERY_S = 0.25
 REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 
-class Reporter:
-    """Watches one gateway. ``answer`` serves the control socket, ``run`` shows the start's progress."""
+class Control:
+    """One gateway as it is seen and asked from outside. *loop_lag* measures this process."""
 
-    def __init__(self, gateway: Gateway, *, live: bool) -> None:
+    def __init__(self, gateway: Gateway, loop_lag: LoopLag) -> None:
         self._gateway = gateway
-        self._live = live
-        self._watch = LoopLag()
+        self._loop_lag = loop_lag
 
     async def answer(self, words: list[str]) -> object:
         """One request of the control socket."""
@@ -71,7 +63,7 @@ class Reporter:
         processes: list[ProcessStatus] = []
         notes: list[str] = []
         if held is None or isinstance(held, Supervisor):
-            processes = [self._watch.process("supervisor", [])]
+            processes = [self._loop_lag.process("supervisor", [])]
             for part in await held.parts() if held is not None else []:
                 clusters += part.clusters
                 shards += part.shards
@@ -80,9 +72,9 @@ class Reporter:
             notes += held.silent() if held is not None else []
         else:
             # What only a process with clusters needs, a supervisor does not load.
-            from rateway.runtime.monitoring.collect import parts_of
+            from rateway.runtime.runner.collect import collect
 
-            clusters, shards, process, notes = parts_of(held, self._watch, "gateway")
+            clusters, shards, process, notes = collect(held, self._loop_lag, "gateway")
             processes = [process]
         return GatewayStatus(
             version=__version__,
@@ -97,74 +89,6 @@ class Reporter:
             # Processes may have the same to say.
             notes=list(dict.fromkeys(gateway.notes() + notes + sick_notes(shards))),
         )
-
-    async def run(self) -> None:
-        """Show the start's progress until every shard is live, then watch the loop's lag, until cancelled."""
-        watcher = asyncio.create_task(self._watch.run())
-        try:
-            if self._live:
-                await self._draw()
-            else:
-                await self._write_lines()
-            await watcher
-        finally:
-            watcher.cancel()
-
-    async def _write_lines(self) -> None:
-        said = None
-        while True:
-            await asyncio.sleep(LOG_EVERY_S)
-            ready, total, left = now = self._progress()
-            # Nothing moves while another gateway has the clusters: that is said once.
-            if not total or now == said:
-                continue
-            said = now
-            if ready == total:
-                log.info("all %d shards are live", total, extra={"action": "start"})
-                return
-            log.info(
-                "%d of %d shards are live%s",
-                ready,
-                total,
-                f", {left}" if left else "",
-                extra={"action": "start"},
-            )
-
-    async def _draw(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.table import Column
-
-        # One line, also on a terminal of 80 columns: a log line erases no more than one.
-        columns = (
-            TextColumn("[bold]shards live"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=None)
-            while True:
-                ready, total, left = self._progress()
-                bar.update(task, total=total or None, completed=ready, description=left)
-                if total and ready == total:
-                    break
-                await asyncio.sleep(DRAW_EVERY_S)
-        log.info("all %d shards are live", total, extra={"action": "start"})
-
-    def _progress(self) -> tuple[int, int, str]:
-        live, total = self._gateway.progress()
-        permits = self._gateway.permits
-        governor = permits.governor if permits is not None else None
-        if governor is None or not governor.waiting or not governor.max_concurrency:
-            return live, total, ""
-        seconds = -(-governor.waiting // governor.max_concurrency) * 5.25
-        return live, total, f"{governor.waiting} wait for their identify, about {_span(seconds)} left"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _budget(gateway: Gateway) -> BudgetStatus:

@@ -1,0 +1,37 @@
+"""What requests need of the process that serves them: its clusters, its settings, its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from rateway.config import Settings
+from rateway.fleet.choice import Choice
+from rateway.runtime.requests.host_cache import HostCache
+from rateway.session.actions import Command, CommandDone
+
+__all__ = ["RequestCluster", "RequestProcess"]
+
+
+class RequestCluster(Protocol):
+    """A cluster that takes commands (``runner.cluster.Cluster``)."""
+
+    on_command_done: Callable[[CommandDone], None]
+
+    @property
+    def number(self) -> int: ...
+
+    def command(self, shard_id: int, command: Command) -> None: ...
+
+
+class RequestProcess(Protocol):
+    """The process that runs the clusters (``runner.runner.Worker``)."""
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def choice(self) -> Choice: ...
+    @property
+    def clusters(self) -> Mapping[int, RequestCluster]: ...
+    @property
+    def cache(self) -> HostCache | None: ...
