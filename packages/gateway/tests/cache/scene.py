@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from rateway.cache.apply import Cache
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.storage import MemoryStorage
 from rateway.native.objects.applied import Applied

@@ -12,7 +12,7 @@ import hikari
 import hikari.impl
 import msgspec
 import pytest
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway_simulator.world.snapshot import guild_create
 from tests.cache.scene import GUILD, Scene, channel, guild, member, role

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway_protocol.discord.snowflake import shard_of
 from tests.cache.scene import BOT, GUILD, Scene, channel, decode_raw, member, role, thread, user
 

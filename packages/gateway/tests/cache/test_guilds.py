@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rateway.cache.apply import Cache
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from tests.cache.scene import BOT, GUILD, Scene, channel, guild, member, role, thread, user
 from tests.cache.world_feed import encode, entities

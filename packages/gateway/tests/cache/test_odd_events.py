@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.cache.apply import Cache
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reducers import REDUCERS
 from rateway.cache.repair import EVENTS

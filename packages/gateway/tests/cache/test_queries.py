@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from rateway.cache.apply import Cache
-from rateway.cache.entity_store import EntityStoreReader, Kind
+from rateway.cache.entity_store import EntityStoreReader
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.prune import adopt_policy
 from rateway.cache.queries import ANSWERS, answer

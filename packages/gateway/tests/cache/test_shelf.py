@@ -9,8 +9,9 @@ import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.cache import entity_store, pages
-from rateway.cache.entity_store import EntityStore, EntityStoreReader, Kind
+from rateway.cache import kinds, pages
+from rateway.cache.entity_store import EntityStore, EntityStoreReader
+from rateway.cache.kinds import Kind
 from rateway.cache.storage import MemoryStorage, Storage, Table
 from rateway.native.objects import find
 from rateway.transports.store.tables import LmdbStorage, open_tables
@@ -44,14 +45,14 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
     for name, what, raw in steps:
         if name == "put" and isinstance(what, int):
             new = tested.put(7, kind, what, raw)
-            assert kind in entity_store.OWN_TABLES or new is (what not in model)
+            assert kind in kinds.OWN_TABLES or new is (what not in model)
             model[what] = raw
         elif name == "replace" and isinstance(what, int) and what in model:
             tested.replace(7, kind, what, raw)
             model[what] = raw
         elif name == "remove" and isinstance(what, int):
             was, known = tested.remove(7, kind, what), model.pop(what, None)
-            assert kind in entity_store.OWN_TABLES or was == known
+            assert kind in kinds.OWN_TABLES or was == known
         elif name == "load" and isinstance(what, list):
             tested.load(7, kind, [item[0] for item in what], [item[1] for item in what])
             model = dict(what)
@@ -62,11 +63,11 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
             tested.index_pending()
         assert dict(tested.walk(7, kind)) == model
     assert list(tested.walk(7, kind)) == sorted(model.items())
-    table = entity_store.OWN_TABLES.get(kind)
+    table = kinds.OWN_TABLES.get(kind)
     assert (counts.get(kind, 0) if table is None else storage.entries(table)) == len(model)
     for entity_id in (number << 50 for number in range(1, 61)):
         assert tested.get(7, kind, entity_id) == model.get(entity_id)
-        if kind in entity_store.INDEXED:
+        if kind in kinds.INDEXED:
             assert tested.homes(kind, entity_id) == ([7] if entity_id in model else [])
     after = 30 << 50
     assert list(tested.walk(7, kind, after)) == sorted(item for item in model.items() if item[0] > after)

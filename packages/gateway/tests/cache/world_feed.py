@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from rateway.cache.apply import Cache
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reader import View
 from rateway.cache.storage import MemoryStorage, Storage, Table

@@ -14,7 +14,7 @@ from typing import Any
 import lmdb
 import msgspec
 import pytest
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy, written_policy
 from rateway.native.objects import COMPILED
 from rateway.transports.store import (

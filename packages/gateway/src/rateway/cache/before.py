@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import ENTITY_KINDS, Kind
 from rateway.cache.reader import join_raws
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.fields import Fields, fields, join, raws, snowflake, text
@@ -90,14 +90,13 @@ BEFORE: Mapping[str, _Finder] = {
     "GUILD_MEMBER_REMOVE": _of_user(Kind.MEMBER),
     "PRESENCE_UPDATE": _of_user(Kind.PRESENCE),
     "VOICE_STATE_UPDATE": _child(Kind.VOICE_STATE, "user_id"),
-    "STAGE_INSTANCE_UPDATE": _child(Kind.STAGE),
-    "STAGE_INSTANCE_DELETE": _child(Kind.STAGE),
-    "GUILD_SCHEDULED_EVENT_UPDATE": _child(Kind.SCHEDULED_EVENT),
-    "GUILD_SCHEDULED_EVENT_DELETE": _child(Kind.SCHEDULED_EVENT),
-    "GUILD_SOUNDBOARD_SOUND_UPDATE": _child(Kind.SOUND, "sound_id"),
-    "GUILD_SOUNDBOARD_SOUND_DELETE": _child(Kind.SOUND, "sound_id"),
-    "INTEGRATION_UPDATE": _child(Kind.INTEGRATION),
-    "INTEGRATION_DELETE": _child(Kind.INTEGRATION),
+    **{
+        event: _child(row.kind, row.id_field)
+        for row in ENTITY_KINDS
+        if row.kind is not None
+        for event in row.events
+        if not event.endswith("_CREATE")
+    },
     "MESSAGE_UPDATE": _message,
     "MESSAGE_DELETE": _message,
     "MESSAGE_DELETE_BULK": _messages,

@@ -14,51 +14,15 @@ every lookup reads as well, and they move into the index many guilds at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rateway.cache import pages
-from rateway.cache.storage import Reading, Storage, Table, quick
+from rateway.cache.kinds import INDEXED, OWN_TABLES, PAGED
+from rateway.cache.storage import Reading, Storage, Table
 from rateway.native.objects import find, tailed
 
-__all__ = ["INDEXED", "MESSAGES", "OWN_TABLES", "PAGED", "EntityStore", "EntityStoreReader", "Kind"]
+__all__ = ["EntityStore", "EntityStoreReader"]
 
-
-class Kind(IntEnum):
-    """Entities that belong to a guild. The numbers are in the store's keys: a change is a change of its format."""
-
-    MEMBER = 1
-    CHANNEL = 2
-    THREAD = 3
-    ROLE = 4
-    EMOJI = 5
-    STICKER = 6
-    SCHEDULED_EVENT = 7
-    SOUND = 8
-    STAGE = 9
-    VOICE_STATE = 10
-    PRESENCE = 11
-    INTEGRATION = 12
-    THREAD_MEMBER = 13
-    """The bot's own membership, by thread id."""
-    SIDE = 14
-    """Voice channels' status and start time, by channel id."""
-
-
-quick(Kind)
-
-
-# Where messages are counted, beside the kinds: they belong to a channel and stand in a table of their own.
-MESSAGES = 100
-
-# What hardly changes and comes in bulk. The others are rows from the start.
-PAGED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI, Kind.STICKER, Kind.SOUND})
-
-# What changes most has a table of its own, which counts its entries, so that a change is one write and no read.
-OWN_TABLES: Mapping[int, Table] = {Kind.PRESENCE: Table.PRESENCES, Kind.VOICE_STATE: Table.VOICE_STATES}
-
-# What is asked for, or named by an event, without its guild.
-INDEXED = frozenset({Kind.MEMBER, Kind.CHANNEL, Kind.THREAD, Kind.ROLE, Kind.EMOJI})
 
 # One new row in so many takes the rows of its page in: most of what changes in a session may be rows at worst, some
 # 600 bytes each, and a page's rewriting (50 µs) is shared by that many changes.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.reader import THREAD_TYPES, View
 from rateway.native.objects.fields import Fields, fields_inside, objects_inside, raws_inside, snowflake
 

@@ -8,22 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+from rateway.cache.kinds import ENTITY_KINDS
 from rateway.cache.storage import Reading, Table
 
 __all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy", "written_since"]
 
-# Every kind of entity that can be switched off by itself. Guilds and the bot's own user have no switch: without them
-# nothing else could be found.
-KINDS = frozenset(
-    {
-        "channels", "threads", "thread_members", "roles", "emojis", "stickers", "members", "users", "presences",
-        "voice_states", "stage_instances", "scheduled_events", "soundboard_sounds", "messages", "integrations",
-    }
-)  # fmt: skip
-
-# Off unless asked for: presences cost the most of all, integrations have no snapshot in GUILD_CREATE and are partial
-# by nature (https://docs.discord.com/developers/events/gateway-events#guilds).
-DEFAULT_KINDS = KINDS - {"integrations"}
+# Guilds and the bot's own user have no switch: without them nothing else could be found.
+KINDS = frozenset(row.name for row in ENTITY_KINDS)
+DEFAULT_KINDS = frozenset(row.name for row in ENTITY_KINDS if row.by_default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,29 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import msgspec
-from rateway.cache.entity_store import MESSAGES, Kind
+from rateway.cache.kinds import ENTITY_KINDS, MESSAGES
 from rateway.cache.policy import KINDS, CachePolicy, WrittenPolicy, written_policy
 from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
 from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = ["adopt_policy", "mark_incomplete", "prune"]
-
-_KINDS_OF = {
-    "channels": (Kind.CHANNEL, Kind.SIDE),
-    "threads": (Kind.THREAD,),
-    "thread_members": (Kind.THREAD_MEMBER,),
-    "roles": (Kind.ROLE,),
-    "emojis": (Kind.EMOJI,),
-    "stickers": (Kind.STICKER,),
-    "members": (Kind.MEMBER,),
-    "presences": (Kind.PRESENCE,),
-    "voice_states": (Kind.VOICE_STATE,),
-    "stage_instances": (Kind.STAGE,),
-    "scheduled_events": (Kind.SCHEDULED_EVENT,),
-    "soundboard_sounds": (Kind.SOUND,),
-    "integrations": (Kind.INTEGRATION,),
-}
 
 
 def _kept(policy: CachePolicy) -> list[str]:
@@ -74,21 +58,21 @@ def _write(writer: CacheWriter, written: WrittenPolicy) -> None:
     writer.storage.put(Table.META, b"policy", msgspec.msgpack.encode(written))
 
 
-def _drop(writer: CacheWriter, kind: str) -> None:
-    numbers = [row.number for _, row in writer.guild_rows() if row.number]
-    for number in numbers:
-        for entities in _KINDS_OF.get(kind, ()):
-            writer.entity_store.wipe(number, entities)
-    tables = {"messages": Table.MESSAGES, "users": Table.USERS, "channels": Table.TIPS}
-    if kind in tables:
-        for key, _ in list(writer.storage.scan(tables[kind], b"", b"\xff" * 17)):
-            writer.storage.delete(tables[kind], key)
-    if kind == "messages":
+def _drop(writer: CacheWriter, name: str) -> None:
+    """Remove all entities of a kind."""
+    (row,) = (row for row in ENTITY_KINDS if row.name == name)
+    for number in [guild.number for _, guild in writer.guild_rows() if guild.number]:
+        for kind in row.beside if row.kind is None else (row.kind, *row.beside):
+            writer.entity_store.wipe(number, kind)
+    for table in row.tables:
+        for key, _ in list(writer.storage.scan(table, b"", b"\xff" * 17)):
+            writer.storage.delete(table, key)
+    if name == "messages":
         writer.counts[MESSAGES] = 0
-    if kind == "members":
-        for guild_id, row in list(writer.guild_rows()):
-            row.cached_members = 0
-            writer.save(guild_id, row)
+    if name == "members":
+        for guild_id, guild in list(writer.guild_rows()):
+            guild.cached_members = 0
+            writer.save(guild_id, guild)
 
 
 def mark_incomplete(writer: CacheWriter) -> None:

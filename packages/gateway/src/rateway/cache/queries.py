@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
-from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildState
+from rateway.cache.kinds import ENTITY_KINDS, SNAPSHOTS, Kind
 from rateway.cache.permissions import permissions
 from rateway.cache.policy import CachePolicy
 from rateway.cache.query_context import (
@@ -51,11 +51,11 @@ def _guild(asking: QueryContext) -> Outcome | Listing:
     if row.number:
         asking.check(view, guild_id, row, "guilds")
     found = view.guild_told(guild_id, row)
-    wanted = [name for name in asking.asked.fields or () if name in _LISTS_OF_GUILD]
+    wanted = [name for name in asking.asked.fields or () if name in SNAPSHOTS]
     if not wanted:
         return asking.object(found)
     for name in wanted:
-        asking.need_of(view, guild_id, row, _LISTS_OF_GUILD[name][0])
+        asking.need_of(view, guild_id, row, SNAPSHOTS[name][1].name)
     parts = _with_lists(asking, asking.pick(found), view, row.number, dict.fromkeys(wanted))
     return Listing(parts, is_there=_guild_stays(view, row.number))
 
@@ -73,8 +73,8 @@ def _with_lists(
     for name in lists:
         yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
         before = b""
-        _, kind = _LISTS_OF_GUILD[name]
-        inside = bytes if kind in _NAMING_THEIR_GUILD else _plain
+        kind, row = SNAPSHOTS[name]
+        inside = bytes if row.names_guild else _plain
         items = view.all_told(number, kind)
         yield from array_of(inside(item) for _, item in items)
     yield b"}"
@@ -83,25 +83,6 @@ def _with_lists(
 def _plain(told: bytes) -> bytes:
     """An entity inside its guild, where ``guild_id`` would say nothing."""
     return less(told, (b"guild_id",))
-
-
-# What names its guild inside a GUILD_CREATE as well; all other kinds of entities do not
-# (https://docs.discord.com/developers/events/gateway-events#guild-create, and what libraries read of its payloads).
-_NAMING_THEIR_GUILD = frozenset({Kind.THREAD, Kind.STICKER, Kind.STAGE, Kind.SCHEDULED_EVENT, Kind.SOUND})
-
-_LISTS_OF_GUILD: Mapping[str, tuple[str, Kind]] = {
-    "channels": ("channels", Kind.CHANNEL),
-    "threads": ("threads", Kind.THREAD),
-    "roles": ("roles", Kind.ROLE),
-    "emojis": ("emojis", Kind.EMOJI),
-    "stickers": ("stickers", Kind.STICKER),
-    "members": ("members", Kind.MEMBER),
-    "presences": ("presences", Kind.PRESENCE),
-    "voice_states": ("voice_states", Kind.VOICE_STATE),
-    "stage_instances": ("stage_instances", Kind.STAGE),
-    "guild_scheduled_events": ("scheduled_events", Kind.SCHEDULED_EVENT),
-    "soundboard_sounds": ("soundboard_sounds", Kind.SOUND),
-}
 
 
 def _guild_channel(asking: QueryContext) -> Outcome:
@@ -128,6 +109,8 @@ def _private_channel(asking: QueryContext) -> Outcome:
 
 
 def _by_id(word: str, kind: Kind) -> _Answer:
+    """Return how an entity of a kind is found by its id alone."""
+
     def find(asking: QueryContext) -> Outcome:
         asking.need(word)
         entity_id = asking.asked.arguments[0]
@@ -222,6 +205,8 @@ def _voice_state(asking: QueryContext) -> Outcome:
 
 
 def _children(word: str, kind: Kind) -> _Answer:
+    """Return how a guild's entities of a kind are listed."""
+
     def find(asking: QueryContext) -> Outcome | Listing:
         asking.need(word)
         place = asking.guild(asking.asked.arguments[0], word)
@@ -230,7 +215,7 @@ def _children(word: str, kind: Kind) -> _Answer:
         view, row = place
         items = view.all_told(row.number, kind, asking.after)
         stays = _guild_stays(view, row.number)
-        if kind in (Kind.PRESENCE,):
+        if kind is Kind.PRESENCE:
             return asking.array((_with_user_id(item, user_id) for user_id, item in items), stays)
         return asking.array((item for _, item in items), stays)
 
@@ -314,32 +299,28 @@ def _group(asking: QueryContext) -> Outcome:
     return MISSING
 
 
+# Types of query that follow from the table of kinds.
+_ANSWERS_OF_KINDS: dict[str, _Answer] = {}
+for _row in ENTITY_KINDS:
+    if _row.kind is not None and _row.id_query:
+        _ANSWERS_OF_KINDS[_row.id_query] = _by_id(_row.name, _row.kind)
+    if _row.kind is not None and _row.list_query:
+        _ANSWERS_OF_KINDS[_row.list_query] = _children(_row.name, _row.kind)
+
 ANSWERS: Mapping[str, _Answer] = {
     "CurrentUser": _current_user,
     "GuildChannel": _guild_channel,
-    "Emoji": _by_id("emojis", Kind.EMOJI),
     "Group": _group,
     "Guild": _guild,
     "Member": _member,
     "Message": _message,
     "Presence": _presence,
     "PrivateChannel": _private_channel,
-    "Role": _by_id("roles", Kind.ROLE),
     "User": _user,
     "VoiceChannelStates": _voice_channel_states,
     "VoiceState": _voice_state,
     "Guilds": _guilds,
-    "GuildChannels": _children("channels", Kind.CHANNEL),
-    "GuildThreads": _children("threads", Kind.THREAD),
-    "GuildRoles": _children("roles", Kind.ROLE),
-    "GuildEmojis": _children("emojis", Kind.EMOJI),
-    "GuildStickers": _children("stickers", Kind.STICKER),
-    "GuildMembers": _children("members", Kind.MEMBER),
-    "GuildVoiceStates": _children("voice_states", Kind.VOICE_STATE),
-    "GuildPresences": _children("presences", Kind.PRESENCE),
-    "GuildScheduledEvents": _children("scheduled_events", Kind.SCHEDULED_EVENT),
-    "GuildStageInstances": _children("stage_instances", Kind.STAGE),
-    "GuildSoundboardSounds": _children("soundboard_sounds", Kind.SOUND),
+    **_ANSWERS_OF_KINDS,
     "MutualGuilds": _mutual_guilds,
     "MemberPermissions": _member_permissions,
     "WhereIs": _where_is,

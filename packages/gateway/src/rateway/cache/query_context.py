@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Protocol, TypeAlias
 
 import msgspec
-from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import View
 from rateway.native.objects.fields import fields, join

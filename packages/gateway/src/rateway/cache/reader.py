@@ -10,8 +10,9 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
-from rateway.cache.entity_store import EntityStoreReader, Kind
+from rateway.cache.entity_store import EntityStoreReader
 from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.kinds import Kind
 from rateway.cache.policy import written_since
 from rateway.cache.storage import Reading, Table
 from rateway.native.objects import field, merge

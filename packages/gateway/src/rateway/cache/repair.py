@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import msgspec
+from rateway.cache.kinds import ENTITY_KINDS, SNAPSHOTS, EntityKind, Kind
 from rateway.cache.pages import compact
 from rateway.native.objects.fields import MOST_COUNT, NULL, UNREADABLE, Fields, fields, join, raws, snowflake
 
@@ -118,18 +119,20 @@ _SOUNDS = Each(Shape({"sound_id": _id}))
 _THREAD: Mapping[str, Check] = {"thread_metadata": _OBJECT, "parent_id": _id, "member": _OBJECT}
 _THREADS = Each(Shape({"id": _id}, may=_THREAD))
 
-_EXPRESSIONS: Mapping[str, Check] = {"roles": _ENTITIES, "emojis": _ENTITIES, "stickers": _ENTITIES}
-_LISTS: Mapping[str, Check] = {
-    **_EXPRESSIONS,
-    "channels": _ENTITIES,
-    "stage_instances": _ENTITIES,
-    "guild_scheduled_events": _ENTITIES,
-    "threads": _THREADS,
-    "soundboard_sounds": _SOUNDS,
-    "voice_states": Each(Shape({"user_id": _id})),
-    "members": Each(_OF_USER),
-    "presences": Each(_OF_USER),
-    "member_count": _count,
+
+def _entities(row: EntityKind) -> Check:
+    """Return the shape of a list of entities: each needs its id."""
+    if row.kind is Kind.THREAD:
+        return _THREADS
+    check: Check = _id
+    for name in reversed(row.id_path):
+        check = Shape({name: check})
+    return Each(check)
+
+
+_LISTS: Mapping[str, Check] = {name: _entities(row) for name, (_, row) in SNAPSHOTS.items()}
+_EXPRESSIONS: Mapping[str, Check] = {
+    name: _LISTS[name] for name, (_, row) in SNAPSHOTS.items() if row.in_guild_update
 }
 
 _OF_GUILD = Shape({"guild_id": _id, "id": _id})
@@ -137,7 +140,6 @@ _CHANNEL = Shape({"id": _id}, firm={"guild_id": _id})
 _THREAD_EVENT = Shape({"id": _id}, firm={"guild_id": _id}, may=_THREAD)
 _CHANNEL_DETAIL = Shape({"guild_id": _id, "id": _id})
 _ROLE = Shape({"guild_id": _id, "role": _WITH_ID})
-_SOUND = Shape({"guild_id": _id, "sound_id": _id})
 _SOUNDS_OF = Shape({"guild_id": _id}, may={"soundboard_sounds": _SOUNDS})
 _MEMBER = Shape({"guild_id": _id, "user": _WITH_ID})
 _INTERESTED = Shape({"guild_id": _id, "guild_scheduled_event_id": _id, "user_id": _id})
@@ -157,7 +159,7 @@ EVENTS: Mapping[str, Shape] = {
     # READY's lists are read leniently by its reducer: what is missing there says that guilds are gone.
     "READY": Shape(may={"user": _WITH_ID}),
     "USER_UPDATE": _WITH_ID,
-    "GUILD_CREATE": Shape({"id": _id}, may=_LISTS),
+    "GUILD_CREATE": Shape({"id": _id}, may={**_LISTS, "member_count": _count}),
     "GUILD_UPDATE": Shape({"id": _id}, may=_EXPRESSIONS),
     "GUILD_DELETE": _WITH_ID,
     "CHANNEL_CREATE": _CHANNEL,
@@ -190,9 +192,6 @@ EVENTS: Mapping[str, Shape] = {
     "GUILD_ROLE_DELETE": Shape({"guild_id": _id, "role_id": _id}),
     "GUILD_EMOJIS_UPDATE": Shape({"guild_id": _id}, may={"emojis": _ENTITIES}),
     "GUILD_STICKERS_UPDATE": Shape({"guild_id": _id}, may={"stickers": _ENTITIES}),
-    "GUILD_SOUNDBOARD_SOUND_CREATE": _SOUND,
-    "GUILD_SOUNDBOARD_SOUND_UPDATE": _SOUND,
-    "GUILD_SOUNDBOARD_SOUND_DELETE": _SOUND,
     "GUILD_SOUNDBOARD_SOUNDS_UPDATE": _SOUNDS_OF,
     "SOUNDBOARD_SOUNDS": _SOUNDS_OF,
     "GUILD_MEMBER_ADD": _MEMBER,
@@ -207,17 +206,9 @@ EVENTS: Mapping[str, Shape] = {
     "VOICE_STATE_UPDATE": Shape(
         {"user_id": _id}, firm={"guild_id": _id, "channel_id": _id}, may={"member": _OF_USER}
     ),
-    "STAGE_INSTANCE_CREATE": _OF_GUILD,
-    "STAGE_INSTANCE_UPDATE": _OF_GUILD,
-    "STAGE_INSTANCE_DELETE": _OF_GUILD,
-    "GUILD_SCHEDULED_EVENT_CREATE": _OF_GUILD,
-    "GUILD_SCHEDULED_EVENT_UPDATE": _OF_GUILD,
-    "GUILD_SCHEDULED_EVENT_DELETE": _OF_GUILD,
     "GUILD_SCHEDULED_EVENT_USER_ADD": _INTERESTED,
     "GUILD_SCHEDULED_EVENT_USER_REMOVE": _INTERESTED,
-    "INTEGRATION_CREATE": _OF_GUILD,
-    "INTEGRATION_UPDATE": _OF_GUILD,
-    "INTEGRATION_DELETE": _OF_GUILD,
+    **{event: Shape({"guild_id": _id, row.id_field: _id}) for row in ENTITY_KINDS for event in row.events},
     "MESSAGE_CREATE": _MESSAGE,
     "MESSAGE_UPDATE": _MESSAGE,
     "MESSAGE_DELETE": _MESSAGE,

@@ -7,28 +7,13 @@ from collections.abc import Generator
 from itertools import islice
 
 import msgspec
-from rateway.cache.entity_store import MESSAGES, Kind
 from rateway.cache.guild_row import GuildState, state_of
+from rateway.cache.kinds import ENTITY_KINDS, MESSAGES
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import View
 from rateway.cache.storage import Table
 
 __all__ = ["counting", "incomplete_shards", "stats_of"]
-
-_WORDS = {
-    Kind.CHANNEL: "channels",
-    Kind.THREAD: "threads",
-    Kind.THREAD_MEMBER: "thread_members",
-    Kind.ROLE: "roles",
-    Kind.EMOJI: "emojis",
-    Kind.STICKER: "stickers",
-    Kind.MEMBER: "members",
-    Kind.STAGE: "stage_instances",
-    Kind.SCHEDULED_EVENT: "scheduled_events",
-    Kind.SOUND: "soundboard_sounds",
-    Kind.INTEGRATION: "integrations",
-}
-
 
 # Guilds whose state is counted between two looks at the clock.
 COUNTED = 500
@@ -40,9 +25,11 @@ def counting(view: View) -> Generator[bytes, None, dict[str, int]]:
     """
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
-    found = {word: counts.get(kind, 0) for kind, word in _WORDS.items()}
-    found["presences"] = view.reading.entries(Table.PRESENCES)
-    found["voice_states"] = view.reading.entries(Table.VOICE_STATES)
+    found = {
+        row.name: counts.get(row.kind, 0) if row.table is None else view.reading.entries(row.table)
+        for row in ENTITY_KINDS
+        if row.kind is not None
+    }
     found["messages"] = counts.get(MESSAGES, 0)
     states: Counter[GuildState] = Counter()
     rows = view.reading.scan(Table.GUILDS, b"", b"\xff" * 9)
@@ -87,4 +74,6 @@ def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
 
 
 # No GUILD_CREATE brings them, however new.
-_WITHOUT_SNAPSHOT = frozenset({"messages", "integrations"})
+_WITHOUT_SNAPSHOT = frozenset(
+    row.name for row in ENTITY_KINDS if not row.snapshot_field and not row.comes_inside
+)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 
 import msgspec
-from rateway.cache.entity_store import MESSAGES, EntityStore, Kind
+from rateway.cache.entity_store import EntityStore
 from rateway.cache.guild_row import GuildRow, counted, recounted
+from rateway.cache.kinds import MESSAGES, Kind
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import CHANNELS, DIRECT, TIP, View, key8
 from rateway.cache.storage import Storage, Table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from rateway.cache.kinds import ENTITY_KINDS
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reducers import (
     channels,
@@ -18,6 +19,7 @@ from rateway.cache.reducers import (
     threads,
     voice,
 )
+from rateway.cache.reducers.whole import whole
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.applied import Applied
 
@@ -26,7 +28,14 @@ __all__ = ["IGNORED", "REDUCERS", "Reducer", "reducers"]
 Reducer: TypeAlias = Callable[[CacheWriter, bytes], Applied | None]
 
 # Event → what it does, and the kinds of which at least one must be kept for it to be looked at (empty: always).
-REDUCERS: Mapping[str, tuple[Callable[[CacheWriter, bytes], Applied | None], frozenset[str]]] = {
+REDUCERS: Mapping[str, tuple[Reducer, frozenset[str]]] = {
+    **{
+        event: (whole(event, row.kind, row.id_field), frozenset({row.name}))
+        for row in ENTITY_KINDS
+        if row.kind is not None
+        for event in row.events
+    },
+    # What follows replaces the row of an event that needs more.
     "READY": (session.ready, frozenset()),
     "USER_UPDATE": (session.user_update, frozenset()),
     "GUILD_CREATE": (guilds.guild_create, frozenset()),
@@ -66,9 +75,6 @@ REDUCERS: Mapping[str, tuple[Callable[[CacheWriter, bytes], Applied | None], fro
     "INTERACTION_CREATE": (members.interaction_create, frozenset({"members"})),
     "PRESENCE_UPDATE": (presences.presence_update, frozenset({"presences", "members"})),
     "VOICE_STATE_UPDATE": (voice.voice_state_update, frozenset({"voice_states", "members"})),
-    "STAGE_INSTANCE_CREATE": (events.stage_upsert, frozenset({"stage_instances"})),
-    "STAGE_INSTANCE_UPDATE": (events.stage_upsert, frozenset({"stage_instances"})),
-    "STAGE_INSTANCE_DELETE": (events.stage_delete, frozenset({"stage_instances"})),
     "GUILD_SCHEDULED_EVENT_CREATE": (events.scheduled_event_upsert, frozenset({"scheduled_events"})),
     "GUILD_SCHEDULED_EVENT_UPDATE": (events.scheduled_event_upsert, frozenset({"scheduled_events"})),
     "GUILD_SCHEDULED_EVENT_DELETE": (events.scheduled_event_delete, frozenset({"scheduled_events"})),

@@ -6,7 +6,7 @@ https://docs.discord.com/developers/events/gateway-events#channels
 from __future__ import annotations
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.reader import DIRECT
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.fields import (

@@ -1,18 +1,18 @@
-"""Stage instances, scheduled events with their count of users, integrations.
+"""Scheduled events with their count of users, integrations.
 
-https://docs.discord.com/developers/events/gateway-events#stage-instances
+https://docs.discord.com/developers/events/gateway-events#guild-scheduled-event-create
 """
 
 from __future__ import annotations
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects.fields import Fields, fields, integer, join, needed_id, snowflake
 
 __all__ = [
     "integration_delete", "integration_upsert", "scheduled_event_delete", "scheduled_event_upsert",
-    "scheduled_event_user_add", "scheduled_event_user_remove", "stage_delete", "stage_upsert",
+    "scheduled_event_user_add", "scheduled_event_user_remove",
 ]  # fmt: skip
 
 # Completed and cancelled: the event is over
@@ -24,20 +24,6 @@ def _place(writer: CacheWriter, found: Fields, name: str = "id") -> tuple[int, i
     guild_id, entity_id = needed_id(found, "guild_id"), needed_id(found, name)
     number = writer.number_of(guild_id)
     return None if number is None else (number, entity_id)
-
-
-def stage_upsert(writer: CacheWriter, d: bytes) -> None:
-    """The whole stage instance."""
-    found = fields(d)
-    if (place := _place(writer, found)) is not None:
-        found.pop("guild_id", None)
-        writer.entity_store.put(place[0], Kind.STAGE, place[1], join(found))
-
-
-def stage_delete(writer: CacheWriter, d: bytes) -> None:
-    """Comes twice when a scheduled event was attached."""
-    if (place := _place(writer, fields(d))) is not None:
-        writer.entity_store.remove(place[0], Kind.STAGE, place[1])
 
 
 def scheduled_event_upsert(writer: CacheWriter, d: bytes) -> None:

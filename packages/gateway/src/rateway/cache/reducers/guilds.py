@@ -6,12 +6,11 @@ States and causes: ``docs/cache.md``; https://docs.discord.com/developers/events
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
-from rateway.cache.entity_store import Kind
 from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.kinds import SNAPSHOTS, Kind
 from rateway.cache.reader import CHANNELS
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects import divided, field, less, listed, merge, offline, parted
@@ -41,32 +40,15 @@ __all__ = [
 ]
 
 
-# Field of GUILD_CREATE → the kind of its entities and the policy's word for it. Each is a complete set.
-CHILD_LISTS = {
-    "channels": (Kind.CHANNEL, "channels"),
-    "threads": (Kind.THREAD, "threads"),
-    "roles": (Kind.ROLE, "roles"),
-    "emojis": (Kind.EMOJI, "emojis"),
-    "stickers": (Kind.STICKER, "stickers"),
-    "stage_instances": (Kind.STAGE, "stage_instances"),
-    "guild_scheduled_events": (Kind.SCHEDULED_EVENT, "scheduled_events"),
-    "soundboard_sounds": (Kind.SOUND, "soundboard_sounds"),
-    "voice_states": (Kind.VOICE_STATE, "voice_states"),
-}
+# These come with more than their list: users, the number of cached members, presences that are none.
 _OTHER_LISTS = ("members", "presences")
-_EXPRESSIONS = ("roles", "emojis", "stickers")
+# Field of GUILD_CREATE → the kind of its entities and the policy's word for it. Each is a complete set.
+CHILD_LISTS = {name: (kind, row.name) for name, (kind, row) in SNAPSHOTS.items() if name not in _OTHER_LISTS}
+_EXPRESSIONS = tuple(name for name, (_, row) in SNAPSHOTS.items() if row.in_guild_update)
 # What is no field of the guild's own row, or stands in it by itself.
-_APART = (*CHILD_LISTS, *_OTHER_LISTS, "member_count", "unavailable")
+_APART = (*SNAPSHOTS, "member_count", "unavailable")
 
-# Where the id of such an entity stands; of all others in ``id``.
 _ID = (b"id",)
-_ID_IN: Mapping[Kind, tuple[bytes, ...]] = {
-    Kind.SOUND: (b"sound_id",),
-    Kind.VOICE_STATE: (b"user_id",),
-    Kind.MEMBER: (b"user", b"id"),
-    Kind.PRESENCE: (b"user", b"id"),
-}
-
 
 _NONE: Listed = ([], [])
 _Own: TypeAlias = list[tuple[int, bytes]]
@@ -75,13 +57,9 @@ _Own: TypeAlias = list[tuple[int, bytes]]
 @functools.lru_cache(8)
 def _paths(kept: frozenset[str]) -> dict[bytes, tuple[bytes, ...]]:
     """Where the ids of each list stand; no path for those that are not looked at."""
-    lists = {
-        **CHILD_LISTS,
-        "members": (Kind.MEMBER, "members"),
-        "presences": (Kind.PRESENCE, "presences"),
-    }
     return {
-        name.encode(): _ID_IN.get(kind, _ID) if word in kept else () for name, (kind, word) in lists.items()
+        name.encode(): tuple(part.encode() for part in row.id_path) if row.name in kept else ()
+        for name, (_, row) in SNAPSHOTS.items()
     }
 
 

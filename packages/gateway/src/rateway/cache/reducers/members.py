@@ -6,7 +6,7 @@ https://docs.discord.com/developers/events/gateway-events#guild-member-add
 from __future__ import annotations
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.reducers.presences import take_presence
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects import field, less, merge, parted

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
-from rateway.cache.entity_store import MESSAGES, Kind
+from rateway.cache.kinds import MESSAGES, Kind
 from rateway.cache.reader import DIRECT, join_raws, key8
 from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter

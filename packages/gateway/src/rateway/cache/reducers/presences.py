@@ -7,7 +7,7 @@ Their fields are not validated by Discord: anything but ``user.id`` may be missi
 from __future__ import annotations
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.writer import CacheWriter
 from rateway.native.objects import field, presence
 from rateway.native.objects.decoders import id_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.reader import join_raws
 from rateway.cache.reducers.guilds import load_expressions, read_expressions
 from rateway.cache.storage import Table

@@ -6,7 +6,7 @@ https://docs.discord.com/developers/events/gateway-events#threads
 from __future__ import annotations
 
 import msgspec
-from rateway.cache.entity_store import Kind
+from rateway.cache.kinds import Kind
 from rateway.cache.permissions import MANAGE_THREADS, permissions
 from rateway.cache.reducers.channels import drop_thread
 from rateway.cache.reducers.guilds import own_member
