@@ -128,7 +128,7 @@ def test_after_a_lost_connection_the_unanswered_wait_in_order_before_what_is_new
     assert ledger.lost(remark) == 2
     heads = [run.pieces[at] for run in ledger.waiting for at in range(0, len(run.pieces), STRIDE)]
     assert heads == [b"1:2", b"2:1", b"1:3"]
-    assert [run.tag for run in ledger.take(10**9)] == [1, 2, 3]
+    assert [run.number for run in ledger.take(10**9)] == [1, 2, 3]
 
 
 def test_only_what_the_broker_may_have_lost_after_a_later_one_is_marked() -> None:
@@ -197,7 +197,7 @@ class FakeBroker:
             for at in range(0, len(run.pieces), STRIDE):
                 self.count += 1
                 tag = self.count - self.base
-                assert run.tag + at // STRIDE == tag
+                assert run.number + at // STRIDE == tag
                 head = run.pieces[at]
                 shard, seq = map(int, head.rstrip(b"!").split(b":"))
                 self.taken[self.count] = (shard, seq, head.endswith(b"!"))

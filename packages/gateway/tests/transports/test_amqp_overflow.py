@@ -44,7 +44,7 @@ class Broker:
             marked = b"republished" in publish.properties
             self.taken[self.count] = (shard, seq, marked)
             self.unanswered[self.count - self.base] = (shard, seq)
-            assert run.tag + at // STRIDE == self.count - self.base
+            assert run.number + at // STRIDE == self.count - self.base
 
     def lose(self, arrived: int) -> None:
         for tag in list(self.unanswered)[arrived:]:

@@ -2,7 +2,7 @@
 
 The ledger of one cluster. Events come in *runs*: what one shard published in one wake-up, so that the work
 for an event is an ``append`` and the bookkeeping is done per run. A run waits, is written (its events get
-consecutive delivery tags), and ends when the broker has answered for each of them, or when it is in the
+consecutive numbers), and ends when the broker has answered for each of them, or when it is in the
 spool. Nothing here knows what the pieces of an event look like.
 
 Acknowledgements come late, ``multiple``, one by one and out of order (RabbitMQ confirms what has no queue at
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 __all__ = ["STRIDE", "Cursor", "Run", "Unconfirmed"]
 
-# Pieces of one event in a run's flat list: head, body, end. The head is None once the event is answered for.
+# Pieces of one event in a run's flat list: head, body, tail. The head is None once the event is answered for.
 STRIDE: Final = 3
 _GONE: Final = [None] * STRIDE
 
@@ -51,7 +51,7 @@ class Run:
 
     __slots__ = (
         "at", "bytes", "cursor", "front", "held", "left", "marks", "name", "origins", "pieces",
-        "probes", "records", "tag", "told", "window",
+        "probes", "records", "number", "told", "window",
     )  # fmt: skip
 
     def __init__(self, cursor: Cursor | None, at: float) -> None:
@@ -63,14 +63,14 @@ class Run:
         # Where there is no cursor any more (the spool has the event): the shard.
         self.marks: list[int] = []
         self.bytes = 0
-        self.tag = 0
+        self.number = 0
         # The first unanswered event's name, where the pieces do not tell it any more.
         self.name = ""
         # Events not answered for, and the index of the first of them. Until the run is closed (``add``) it is
         # unanswered, whatever it holds: confirms of older runs arrive while it is still filled.
         self.left = -1
         self.front = 0
-        # Events that the broker has refused: their tags are spent, so an acknowledgement of all up to a later
+        # Events that the broker has refused: their numbers are spent, so an acknowledgement of all up to a later
         # one does not mean them.
         self.held: set[int] | None = None
         # The events' numbers in the spool, if they are there.
@@ -94,11 +94,11 @@ class Unconfirmed:
         # Since the start, retries not counted.
         self.added = 0
         self.confirmed = 0
-        # Written and not answered in full, by tag.
+        # Written and not answered in full, by number.
         self.sent: list[Run] = []
         # To be written, oldest first.
         self.waiting: deque[Run] = deque()
-        # Refused by the broker (basic.nack), in the order in which they were refused.
+        # Refused by the broker, in the order in which they were refused.
         self.refused: dict[tuple[Run, int], None] = {}
         # Set when a cursor has moved; the reader clears it.
         self.moved = False
@@ -109,9 +109,9 @@ class Unconfirmed:
         self.window_bytes = 0
         # Spooled events that must carry ``republished`` when they are read back again.
         self.suspect: set[int] = set()
-        self._next_tag = 1
-        # The first tag of each run in ``sent``, and how many of those are complete.
-        self._tags: list[int] = []
+        self._next_number = 1
+        # The first number of each run in ``sent``, and how many of those are complete.
+        self._numbers: list[int] = []
         self._done = 0
 
     def add(self, run: Run, size: int) -> None:
@@ -130,9 +130,9 @@ class Unconfirmed:
         self.events += count
         self.bytes += size
         self.added += count
-        tag = run.tag = self._next_tag
-        self._next_tag = tag + count
-        self._tags.append(tag)
+        number = run.number = self._next_number
+        self._next_number = number + count
+        self._numbers.append(number)
         self.sent.append(run)
 
     def take(self, most: int) -> list[Run]:
@@ -154,16 +154,16 @@ class Unconfirmed:
         self.written(run)
 
     def written(self, run: Run) -> None:
-        """Give the run's events their delivery tags."""
-        run.tag = self._next_tag
-        self._next_tag += len(run.marks)
-        self._tags.append(run.tag)
+        """Give the run's events their numbers, by which they are answered for."""
+        run.number = self._next_number
+        self._next_number += len(run.marks)
+        self._numbers.append(run.number)
         self.sent.append(run)
 
     # What the broker answers
 
     def acknowledge(self, acks: Sequence[tuple[int, int]]) -> list[Run]:
-        """``basic.ack``: (tag, multiple); tag 0 with multiple is everything.
+        """Events are confirmed: (number, multiple: all up to it); number 0 with multiple is everything.
 
         Returns the runs that are complete now.
         """
@@ -173,43 +173,43 @@ class Unconfirmed:
         begin = stop = 0
         at, count = 0, len(acks)
         while at < count:
-            tag, multiple = acks[at]
+            number, multiple = acks[at]
             at += 1
             if multiple:
-                self._acknowledge_all(tag or self._next_tag - 1, finished)
+                self._acknowledge_all(number or self._next_number - 1, finished)
                 continue
-            if not begin <= tag < stop:
-                near = self._find(tag)
+            if not begin <= number < stop:
+                near = self._find(number)
                 if near is None:
                     begin = stop = 0
                     continue
-                begin, stop = near.tag, near.tag + len(near.marks)
+                begin, stop = near.number, near.number + len(near.marks)
             assert near is not None
             if (
-                tag - begin == near.front
-                and near.left == stop - tag
+                number - begin == near.front
+                and near.left == stop - number
                 and near.held is None
                 and near.origins is None
             ):
-                tag += 1
-                while at < count and tag < stop and acks[at][0] == tag and not acks[at][1]:
-                    tag += 1
+                number += 1
+                while at < count and number < stop and acks[at][0] == number and not acks[at][1]:
+                    number += 1
                     at += 1
-                if tag == stop:
+                if number == stop:
                     self._finish(near, finished)
                 else:
-                    self._answer_first(near, tag - begin)
-            elif near.held is None or tag - begin not in near.held:
-                self._confirm(near, tag - begin, finished)
+                    self._answer_first(near, number - begin)
+            elif near.held is None or number - begin not in near.held:
+                self._confirm(near, number - begin, finished)
         self._trim()
         return finished
 
     def _acknowledge_all(self, last: int, finished: list[Run]) -> None:
         for run in self.sent:
-            if run.tag > last:
+            if run.number > last:
                 return
             count = len(run.marks)
-            stop = min(count, last - run.tag + 1)
+            stop = min(count, last - run.number + 1)
             if run.held is not None:
                 for index in range(run.front, stop):
                     if index not in run.held:
@@ -224,27 +224,27 @@ class Unconfirmed:
                 for index in range(run.front, stop):
                     self._confirm(run, index, finished)
 
-    def refuse(self, tag: int, multiple: bool, remark: Callable[[Any], Any]) -> int:
-        """``basic.nack``: these events are to be retried, marked by ``remark(head)``. Returns how many."""
+    def refuse(self, number: int, multiple: bool, remark: Callable[[Any], Any]) -> int:
+        """Events are refused: these are to be retried, marked by ``remark(head)``. Returns how many."""
         before = len(self.refused)
         if multiple:
-            last = tag or self._next_tag - 1
+            last = number or self._next_number - 1
             for run in self.sent:
-                for index in range(run.front, min(len(run.marks), last - run.tag + 1)):
+                for index in range(run.front, min(len(run.marks), last - run.number + 1)):
                     self._refuse(run, index, remark)
         else:
-            run_of_tag = self._find(tag)
-            if run_of_tag is not None:
-                self._refuse(run_of_tag, tag - run_of_tag.tag, remark)
+            run_of_number = self._find(number)
+            if run_of_number is not None:
+                self._refuse(run_of_number, number - run_of_number.number, remark)
         self._trim()
         return len(self.refused) - before
 
-    def _find(self, tag: int) -> Run | None:
-        at = bisect_right(self._tags, tag) - 1
+    def _find(self, number: int) -> Run | None:
+        at = bisect_right(self._numbers, number) - 1
         if at < 0:
             return None
         run = self.sent[at]
-        return run if tag - run.tag < len(run.marks) else None
+        return run if number - run.number < len(run.marks) else None
 
     def _refuse(self, run: Run, index: int, remark: Callable[[Any], Any]) -> None:
         head = run.pieces[STRIDE * index] if run.left else None
@@ -432,11 +432,11 @@ class Unconfirmed:
                 break
             gone += 1
         if gone:
-            del sent[:gone], self._tags[:gone]
+            del sent[:gone], self._numbers[:gone]
             self._done -= gone
         if self._done > 64 and 2 * self._done > len(sent):
             self.sent = [run for run in sent if run.left]
-            self._tags = [run.tag for run in self.sent]
+            self._numbers = [run.number for run in self.sent]
             self._done = 0
 
     # What happens to the connection
@@ -444,7 +444,7 @@ class Unconfirmed:
     def lost(self, remark: Callable[[Any], Any]) -> int:
         """The channel is gone: what is unanswered waits once more, in order, before anything newer.
 
-        Delivery tags begin at 1 again. An event that the broker may have lost after it took a later one of the
+        Numbers begin at 1 again. An event that the broker may have lost after it took a later one of the
         same shard is marked by ``remark(head)``. What the spool has is left to it. No run may be open.
         Returns how many events are to be written again.
         """
@@ -460,8 +460,8 @@ class Unconfirmed:
         self.waiting.extendleft(again)
         self.sent.clear()
         self.refused.clear()
-        self._tags.clear()
-        self._next_tag, self._done = 1, 0
+        self._numbers.clear()
+        self._next_number, self._done = 1, 0
         self.window_events = self.window_bytes = 0
         return sum(run.left for run in again)
 

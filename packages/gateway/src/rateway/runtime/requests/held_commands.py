@@ -11,8 +11,8 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
+from rateway.delivery.port import Message
 from rateway.session.shares import Kind, Shares, kind_of
-from rateway.transports.amqp.inbound import Message
 from rateway_protocol.contract.errors import ErrorCode, Fault
 
 __all__ = ["MOST_HELD", "Held", "HeldCommands"]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from rateway.cache.query_context import MAX_ANSWER
-from rateway.transports.amqp.inbound import Message
+from rateway.delivery.port import Message
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
 from rateway_protocol.contract.queries import Query, QueryRequest

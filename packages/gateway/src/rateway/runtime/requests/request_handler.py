@@ -12,12 +12,11 @@ import functools
 import logging
 from collections import Counter
 
+from rateway.delivery.port import MAX_BODY, MAX_PROPERTIES, Message, Refusal, RequestSource
 from rateway.runtime.monitoring.histogram import Histogram
 from rateway.runtime.requests.held_commands import Held, HeldCommands
 from rateway.runtime.requests.ports import RequestCluster, RequestProcess
 from rateway.session.actions import Command, CommandDone
-from rateway.transports.amqp.deliveries import MAX_PROPERTIES
-from rateway.transports.amqp.inbound import MAX_BODY, Inbound, Message, Refusal
 from rateway_protocol.contract import commands, errors, queries, topology
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.header_table import TableUnreadable, fields_of, with_integer
@@ -110,7 +109,7 @@ class _Complaints:
 class RequestHandler:
     """The reader of one cluster's inbound queue: ``message`` takes each message, ``refuse`` what cannot be read."""
 
-    inbound: Inbound
+    inbound: RequestSource
 
     def __init__(self, process: RequestProcess, cluster: RequestCluster) -> None:
         self._process = process

@@ -20,7 +20,7 @@ from typing import Any, get_args
 import msgspec
 from rateway.config import Settings
 from rateway.config.presence import PresenceTemplate
-from rateway.delivery.limits import DeliveryLimits
+from rateway.delivery.port import EventSink, EventStream, SinkObserver
 from rateway.fleet.layout import Layout
 from rateway.native.fast_path import EventPipeline
 from rateway.runtime.identify.permits import IdentifyPermits
@@ -45,8 +45,6 @@ from rateway.session.actions import (
 )
 from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
-from rateway.transports.amqp.publisher import EventPublisher, ShardStream
-from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
 from rateway_protocol.contract import messages, topology
@@ -77,8 +75,8 @@ class ClusterTools:
     layout: Layout
     gateway_url: str
     options: SessionOptions
-    limits: DeliveryLimits
-    address: AddressSource
+    make_sink: Callable[[int, Spool | None, SinkObserver], EventSink]
+    """Makes what takes a cluster's events, given its number, its spool, and whom to tell."""
     dialer: Dialer
     permits: IdentifyPermits
     token_hash: str
@@ -87,7 +85,7 @@ class ClusterTools:
 
 
 class Cluster:
-    """Implements shard.ShardOwner and amqp.PublisherObserver."""
+    """Implements shard.ShardOwner and port.SinkObserver."""
 
     def __init__(
         self,
@@ -109,7 +107,7 @@ class Cluster:
         self.store = store
         self.store_words = store_words
         self.shards: dict[int, Shard] = {}
-        self.streams: dict[int, ShardStream] = {}
+        self.streams: dict[int, EventStream] = {}
         self.event_pipeline = EventPipeline()
         self.pace = Pace()
         self.tallies = EventTallies(self.event_pipeline)
@@ -143,16 +141,7 @@ class Cluster:
         self._presence = tools.settings.presence
         self._unrouted_names = UnroutedNames()
         self.broker_why = "not connected yet"
-        self.publisher = EventPublisher(
-            address=tools.address,
-            exchange=topology.exchange(number),
-            cluster=number,
-            limits=tools.limits,
-            persistent=tools.settings.persistent,
-            spool=spool,
-            clock=time,
-            observer=self,
-        )
+        self.publisher = tools.make_sink(number, spool, self)
         self.publisher.before_write = self._end_of_wake_up
         self.gap_reports = GapReports(self._session_records, self.publisher, self._settled_moved.set)
         self._wakeup_batching.watch(lambda: self.publisher.is_writing)
@@ -532,7 +521,7 @@ class Cluster:
     def fatal(self, shard: Shard, order: Fatal) -> None:
         self.tools.on_fatal(shard.shard_id, order)
 
-    # amqp.PublisherObserver.
+    # port.SinkObserver.
 
     def on_pause(self) -> None:
         log.warning(

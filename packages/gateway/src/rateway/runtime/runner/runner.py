@@ -10,6 +10,7 @@ from collections.abc import Callable
 from rateway import logs
 from rateway.config import Settings
 from rateway.delivery.limits import DeliveryLimits
+from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits
@@ -23,7 +24,8 @@ from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
-from rateway.transports.amqp.inbound import Inbound, Ownership
+from rateway.transports.amqp.inbound import Inbound
+from rateway.transports.amqp.publisher import EventPublisher
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
@@ -83,12 +85,13 @@ class Worker:
         self._left: set[int] = set()
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
+        self._address = broker_address(settings)
         tools = self._tools(identity, on_fatal)
         for number in clusters:
             cluster = self.clusters[number] = self._make_cluster(number, tools)
             request_handler = self.responders[number] = RequestHandler(self, cluster)
             self._inbound[number] = request_handler.inbound = Inbound(
-                address=tools.address,
+                address=self._address,
                 name=f"rateway cluster {number}: queries and commands",
                 exchange=topology.exchange(number),
                 queue=topology.incoming(number),
@@ -134,17 +137,29 @@ class Worker:
             layout=layout,
             gateway_url=self.choice.gateway_url,
             options=options,
-            limits=DeliveryLimits(
-                events=settings.unconfirmed_events,
-                bytes=settings.unconfirmed_bytes,
-                nack_patience=settings.nack_patience,
-            ),
-            address=broker_address(settings),
+            make_sink=self._make_sink,
             dialer=self.dialer,
             permits=self.permits,
             token_hash=identity.bot,
             wakeup_batching=WakeupBatching(),
             on_fatal=on_fatal,
+        )
+
+    def _make_sink(self, number: int, spool: Spool | None, observer: SinkObserver) -> EventPublisher:
+        settings = self.settings
+        return EventPublisher(
+            address=self._address,
+            exchange=topology.exchange(number),
+            cluster=number,
+            limits=DeliveryLimits(
+                events=settings.unconfirmed_events,
+                bytes=settings.unconfirmed_bytes,
+                nack_patience=settings.nack_patience,
+            ),
+            persistent=settings.persistent,
+            spool=spool,
+            clock=time,
+            observer=observer,
         )
 
     def _make_cluster(self, number: int, tools: ClusterTools) -> Cluster:

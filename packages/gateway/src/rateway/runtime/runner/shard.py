@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from rateway.delivery.port import EventStream
 from rateway.native.fast_path import EventPipeline, FastPath
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.dialer import Dialer
@@ -40,7 +41,6 @@ from rateway.session.actions import (
 )
 from rateway.session.conversation import Conversation
 from rateway.session.inflate import InflateError
-from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.store import Applied
 from rateway.transports.websocket import DialError, WebSocket
 from rateway_protocol.discord.close_codes import KEEP_SESSION
@@ -187,7 +187,7 @@ class Shard:
         *,
         conversation: Conversation,
         shard_id: int,
-        stream: ShardStream,
+        stream: EventStream,
         owner: ShardOwner,
         dialer: Dialer,
         permits: IdentifyPermits,

@@ -9,12 +9,13 @@ not read.
 from __future__ import annotations
 
 import struct
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
+from rateway.delivery.port import MAX_PROPERTIES, MessageFault
 
 __all__ = [
-    "DELIVER", "MAX_PROPERTIES", "NO_PROPERTIES", "PROPERTIES_TOO_LARGE", "Delivery", "DeliveryFault", "Properties",
+    "DELIVER", "MAX_PROPERTIES", "NO_PROPERTIES", "PROPERTIES_TOO_LARGE", "Delivery", "Properties",
     "body_size_of", "delivered", "delivery_of", "properties_of",
 ]  # fmt: skip
 
@@ -25,11 +26,6 @@ _PAYLOAD: Final = 7
 # In a content header: class and weight, then the body's size, then the flags.
 _SIZE_AT: Final = _PAYLOAD + 4
 _FLAGS_AT: Final = _SIZE_AT + 8
-
-# A query's or command's properties have some hundred bytes; a broker passes on as much as one frame holds (128 KiB).
-MAX_PROPERTIES: Final = 64 * 1024
-
-DeliveryFault = Literal["properties_too_large", "properties_unreadable", "body_too_large"]
 
 _METHOD, _HEADER, _BODY, _END = 1, 2, 3, 0xCE
 
@@ -58,7 +54,7 @@ class Properties(msgspec.Struct, frozen=True, gc=False):
     reply_to: bytes | None
     expiration: bytes | None
     """Milliseconds as text."""
-    fault: DeliveryFault | None = None
+    fault: MessageFault | None = None
     """Why the message is refused; what could be read all the same stands beside it."""
 
 

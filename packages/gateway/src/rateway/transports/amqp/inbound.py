@@ -16,10 +16,11 @@ import re
 import secrets
 import struct
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 import msgspec
 import pamqp.commands as spec
+from rateway.delivery.port import MAX_BODY, Headers, Message, Ownership, Refusal
 from rateway.transports.amqp.connection import (
     BrokerRefused,
     BrokerUnavailable,
@@ -28,7 +29,7 @@ from rateway.transports.amqp.connection import (
     Connection,
     ConnectionLost,
 )
-from rateway.transports.amqp.deliveries import Delivery, DeliveryFault, Properties
+from rateway.transports.amqp.deliveries import Delivery, Properties
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL, END, short
 from rateway.transports.amqp.inbound_queue import (
@@ -54,8 +55,6 @@ log = logging.getLogger(__name__)
 
 # Unacknowledged messages: commands that wait for their turn hold up neither queries nor other shards' commands.
 PREFETCH: Final = 5_000
-# The largest query; what is larger is refused without being kept.
-MAX_BODY: Final = 1 << 20
 # Before the queue is known to be ours, a few round trips to the broker.
 EARLY_BYTES: Final = 16 << 20
 # An answer to `reply_to` that nobody fetches is of no use: no query waits for longer.
@@ -75,8 +74,6 @@ ANSWER_S: Final = 10.0
 SLOW_S: Final = 1.0
 RECONNECT_MOST_S: Final = 10.0
 
-Ownership = Literal["owned", "elsewhere", "away", "refused"]
-
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
 # Frames of answers: a method (basic.publish), a content header (class basic), a piece of the body, basic.ack.
@@ -94,42 +91,6 @@ PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
 _ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
-
-
-Headers: TypeAlias = tuple[tuple[str, str | int], ...]
-"""An answer's headers, which many answers share."""
-
-
-Refusal: TypeAlias = DeliveryFault | Literal["bad_reply_to", "bad_correlation_id", "failed"]
-"""Why a message is refused before it is looked at; ``failed`` is a mistake of the gateway's own."""
-
-
-class Message(msgspec.Struct, frozen=True):
-    """A query or a command, as the bytes that came. Only ``reply_to`` and ``correlation_id`` are known to be text."""
-
-    tag: int
-    key: str
-    body: bytes
-    headers: bytes
-    """The fields of the header table (``rateway_protocol/contract/header_table.py``)."""
-    reply_to: bytes | None
-    correlation_id: bytes | None
-    expiration: bytes | None
-    """Milliseconds as text."""
-    redelivered: bool
-    channel: Channel
-
-    @property
-    def size(self) -> int:
-        """How many bytes it takes while it is kept."""
-        return len(self.body) + len(self.headers) + 1_024
-
-    def envelope(self) -> Message:
-        """The same without body and headers: what an answer needs."""
-        return Message(
-            self.tag, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
-            self.channel,
-        )  # fmt: skip
 
 
 class _NotOurs(msgspec.Struct, frozen=True):

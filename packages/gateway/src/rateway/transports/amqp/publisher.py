@@ -22,18 +22,18 @@ from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.delivery.limits import HELD_UP_S, DeliveryLimits
 from rateway.delivery.message import Publish
 from rateway.delivery.patience import Patience
+from rateway.delivery.port import Clock, SinkObserver
 from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection
 from rateway.transports.amqp.line import keep_line
 from rateway.transports.amqp.listeners import Listeners
-from rateway.transports.amqp.observer import Clock, PublisherObserver
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
 from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 
-__all__ = ["Clock", "EventPublisher", "PublisherObserver", "ShardStream"]
+__all__ = ["EventPublisher", "ShardStream"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class EventPublisher:
         persistent: bool,
         spool: Spool | None,
         clock: Clock,
-        observer: PublisherObserver,
+        observer: SinkObserver,
     ) -> None:
         self.address_source = address
         self._nodes = 1

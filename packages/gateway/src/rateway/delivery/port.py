@@ -1,0 +1,271 @@
+"""The port of delivery: what shards, clusters and requests know of whatever carries events away and brings requests.
+
+RabbitMQ is its first form (``transports/amqp``): ``EventPublisher`` is an :class:`EventSink`, its ``ShardStream`` an
+:class:`EventStream`, ``Inbound`` a :class:`RequestSource`. A form in memory passes the same tests
+(``packages/gateway/tests/delivery/test_port.py``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, Protocol, TypeAlias
+
+import msgspec
+from rateway.native.fast_path import PublishState
+
+__all__ = [
+    "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventSink", "EventStream", "Headers", "Message", "MessageFault",
+    "Ownership", "Refusal", "RequestSource", "SinkObserver", "Spooled",
+]  # fmt: skip
+
+# The largest query; what is larger is refused without being kept.
+MAX_BODY: Final = 1 << 20
+# A query's or command's properties have some hundred bytes; a broker passes on as much as one frame holds (128 KiB).
+MAX_PROPERTIES: Final = 64 * 1024
+
+MessageFault = Literal["properties_too_large", "properties_unreadable", "body_too_large"]
+"""What is wrong with a message as it came."""
+
+Refusal: TypeAlias = MessageFault | Literal["bad_reply_to", "bad_correlation_id", "failed"]
+"""Why a message is refused before it is looked at; ``failed`` is a mistake of the gateway's own."""
+
+Ownership = Literal["owned", "elsewhere", "away", "refused"]
+"""Who takes a cluster's requests: this process, another gateway, nobody can say, nobody may."""
+
+Headers: TypeAlias = tuple[tuple[str, str | int], ...]
+"""An answer's headers, which many answers share."""
+
+
+class Clock(Protocol):
+    """The module :mod:`time` is one."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+
+    def time(self) -> float:
+        """Seconds since 1970."""
+
+
+# Events.
+
+
+class EventStream(Protocol):
+    """One shard's events, in order; one for each shard, for the life of the process."""
+
+    publish_state: PublishState
+    """What the fast path publishes by. A stream that prepares no template there gets each event by ``publish``."""
+
+    @property
+    def settled(self) -> int:
+        """The highest sequence such that it and all before it are confirmed, spooled or filtered. 0: none."""
+
+    @property
+    def received(self) -> int:
+        """The highest sequence that was published or filtered in this session."""
+
+    def begin(self, session_id: str) -> None:
+        """A new session: its first dispatch comes next. ``settled`` starts at 0."""
+
+    def restore(self, session_id: str, settled: int) -> None:
+        """A stored session goes on: everything up to ``settled`` needs no confirm any more."""
+
+    def publish(
+        self,
+        name: str,
+        body: bytes | msgspec.Raw,
+        seq: int | None,
+        replayed: bool,
+        repeat: int = 0,
+        cause: str | None = None,
+    ) -> None:
+        """Publish a dispatch: ``body`` is the JSON of ``d``, ``seq`` its ``s``; ``repeat`` n for the n-th other content
+        under one ``s``. Never blocks, never raises for what Discord may send."""
+
+    def message_id(self, seq: int | None) -> str | None:
+        """What the dispatch of that sequence is published under; None without a sequence or a session."""
+
+    def skip(self, seq: int) -> None:
+        """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
+
+    def pass_over(self, name: str, seq: int | None, why: str) -> None:
+        """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
+
+
+class SinkObserver(Protocol):
+    """Who hears what happens to a cluster's events. Called from the event loop; must return soon and never raise."""
+
+    def on_pause(self) -> None:
+        """What is unconfirmed has reached its bound, and no spool takes it: stop reading from Discord."""
+
+    def on_resume(self) -> None:
+        """There is room again."""
+
+    def on_settled(self) -> None:
+        """``settled`` of at least one stream has moved. Told once for all that was confirmed together."""
+
+    def on_unrouted(self, name: str, routed: bool) -> None:
+        """Nobody listens to this event's name (``routed`` false), or somebody does again."""
+
+    def on_oversize(
+        self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
+    ) -> None:
+        """An event of this size (bytes) is not taken; RATEWAY_OVERSIZE goes out in its place."""
+
+    def on_refused(self, name: str, shard_id: int | None, seq: int | None) -> None:
+        """An event was refused for longer than the limits allow, or has an impossible name: RATEWAY_REFUSED takes its
+        place."""
+
+    def on_state(self, up: bool, why: str) -> None:
+        """Events can be published, or cannot any more, and why (fit for a log line; no secrets)."""
+
+
+class Spooled(Protocol):
+    """What is kept on disk until it is confirmed."""
+
+    @property
+    def events(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class EventSink(Protocol):
+    """Where a cluster's events go, each kept until it is confirmed. What was published in one wake-up of the event loop
+    goes out together at its end."""
+
+    before_write: Callable[[], None] | None
+    """Called before the events of a wake-up are written: what workers may see must be in the store by then."""
+    woken_at: float
+    """When this wake-up's first event was published (monotonic seconds)."""
+    exchange: str
+    """What workers know the cluster's events by."""
+    # Figures of the status.
+    connected: bool
+    paused: bool
+    nacked: int
+    republished: int
+    bytes_out: int
+
+    def stream(self, shard_id: int, shard_count: int) -> EventStream:
+        """The stream of one shard."""
+
+    def publish_own(
+        self,
+        key: str,
+        body: bytes,
+        message_id: str | None = None,
+        headers: Mapping[str, str | int | bool] | None = None,
+        on_confirmed: Callable[[], None] | None = None,
+    ) -> None:
+        """A message of the gateway's own, in order with the cluster's events; ``on_confirmed`` once it is safe."""
+
+    def flush(self) -> None:
+        """Write what has been published since the last flush, now."""
+
+    def spool_now(self) -> None:
+        """Put what is unconfirmed and only memory has into the spool, as far as it takes it."""
+
+    async def run(self) -> None:
+        """Connect, publish, reconnect, until :meth:`stop`."""
+
+    def stop(self) -> None:
+        """End :meth:`run`."""
+
+    async def drain(self, timeout: float) -> int:
+        """Wait, at most so many seconds, until all is confirmed or spooled; how many events are neither."""
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether something was published in this wake-up, and is about to be written."""
+
+    @property
+    def spool(self) -> Spooled | None: ...
+    @property
+    def blocked(self) -> bool: ...
+    @property
+    def published(self) -> int: ...
+    @property
+    def confirmed(self) -> int: ...
+    @property
+    def unconfirmed(self) -> int: ...
+    @property
+    def unconfirmed_bytes(self) -> int: ...
+    @property
+    def unrouted(self) -> set[str]: ...
+    @property
+    def unrouted_events(self) -> Counter[str]: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def held_up(self) -> float:
+        """For how many seconds nothing at all was confirmed, though it could be and something is written."""
+
+    def oldest(self) -> tuple[float, str] | None:
+        """Age in seconds and name of the oldest event that is not confirmed."""
+
+    def latencies(self) -> list[tuple[float, int]]:
+        """Events by time from publish to confirm: (upper edge in seconds, events); the last edge is infinite."""
+
+    def writings(self) -> list[tuple[float, int]]:
+        """The same from publish to write."""
+
+
+# Requests.
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A query or a command, as the bytes that came. Only ``reply_to`` and ``correlation_id`` are known to be text."""
+
+    tag: int
+    """What the source knows it by."""
+    key: str
+    body: bytes
+    headers: bytes
+    """The fields of the header table (``rateway_protocol/contract/header_table.py``)."""
+    reply_to: bytes | None
+    correlation_id: bytes | None
+    expiration: bytes | None
+    """Milliseconds as text."""
+    redelivered: bool
+    channel: object
+    """What it came on. Once that has ended, it is delivered anew, and neither answered nor acknowledged on another."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes while it is kept."""
+        return len(self.body) + len(self.headers) + 1_024
+
+    def envelope(self) -> Message:
+        """The same without body and headers: what an answer needs."""
+        return Message(
+            self.tag, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
+            self.channel,
+        )  # fmt: skip
+
+
+class RequestSource(Protocol):
+    """Where a cluster's queries and commands come from, and their answers go to. Each is acknowledged once."""
+
+    consumer_timeout: float | None
+    """Seconds after which an unacknowledged message is taken away, once that is known."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether answers are taken just now; where they are not, they would pile up in memory."""
+
+    def acknowledge(self, message: Message) -> None:
+        """The message is dealt with: it does not come again."""
+
+    def answer(self, message: Message, body: bytes, headers: Headers) -> None:
+        """Send an answer to the message's ``reply_to``."""
+
+    def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
+        """Send an answer under a routing key, as the original rateway did."""
+
+    def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
+        """Publish the message for another cluster, as it is but for its headers; false when it is too large."""
