@@ -50,8 +50,21 @@ class Run:
     """Consecutive events of one stream, written together."""
 
     __slots__ = (
-        "at", "bytes", "cursor", "front", "held", "left", "marks", "name", "origins", "pieces",
-        "probes", "records", "number", "told", "window",
+        "at",
+        "bytes",
+        "cursor",
+        "front",
+        "held",
+        "left",
+        "marks",
+        "name",
+        "number",
+        "origins",
+        "pieces",
+        "probes",
+        "records",
+        "told",
+        "window",
     )  # fmt: skip
 
     def __init__(self, cursor: Cursor | None, at: float) -> None:

@@ -47,7 +47,7 @@ from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
-from rateway_protocol.contract import messages, topology
+from rateway_protocol.contract import messages
 from rateway_protocol.discord.envelope import Envelope
 from rateway_protocol.discord.opcodes import Opcode
 
