@@ -24,8 +24,8 @@ help:           ## this list
 install: system-install compiled  ## .venv with what runs rateway, and RabbitMQ when there is none
 
 PROJECTS := $(wildcard packages/*/pyproject.toml)
-# How many tests run at a time: most of them wait for something.
-JOBS    ?= 3
+# How many tests run at a time: most of them wait for something, but more than there are cores disturb each other.
+JOBS    ?= 2
 
 # What is missing of the system is found out first, all of it, and installed by root or said to everybody else.
 system-%:
@@ -68,7 +68,7 @@ test: system-test dev  ## all tests but those of test-world, JOBS at a time; the
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not world" $(ARGS)
 
 test-fast: dev  ## pure parts and fakes: no broker, no browser, no gateway of its own process; under a minute
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m fast $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m fast $(ARGS)
 
 # What pytest marks `world` needs more than this repository installs: other languages, another broker, an hour.
 test-world: install $(VENV)/.dev  ## libraries in five languages, another RabbitMQ, long faults; writes the table in docs/simulator.md
