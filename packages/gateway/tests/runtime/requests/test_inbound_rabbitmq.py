@@ -102,7 +102,7 @@ async def nothing_is_left(broker: Broker) -> None:
 
 
 @pytest.mark.checklist("K1", "K2", "K3")
-# RabbitMQ takes up to seconds to close a connection over some of these; the boundary's own tests try thousands without it.
+# RabbitMQ takes up to seconds to close a connection over some of these; the boundary's own tests try thousands.
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(messages=st.lists(st.tuples(hostile_properties(), bodies, keys), min_size=1, max_size=5))
 def test_whatever_rabbitmq_passes_on_costs_itself_alone(
