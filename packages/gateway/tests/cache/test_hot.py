@@ -44,24 +44,24 @@ def raws(found: dict[str, Any]) -> bytes:
 @given(OBJECTS, OBJECTS)
 def test_both_forms_compare_and_merge_alike(one: dict[str, Any], other: dict[str, Any]) -> None:
     old, new = raws(one), raws(other)
-    assert json_objects.says(new, old) == plain.says(new, old)
+    assert json_objects.is_part_of(new, old) == plain.is_part_of(new, old)
     merged = json_objects.merge(old, new)
     assert merged == plain.merge(old, new)
     assert msgspec.json.decode(merged) == {**one, **other}
-    assert json_objects.says(new, merged) is True
-    assert (merged is old) == (json_objects.says(new, old))
+    assert json_objects.is_part_of(new, merged) is True
+    assert (merged is old) == (json_objects.is_part_of(new, old))
 
 
 @given(OBJECTS, st.lists(NAMES, max_size=3))
 def test_both_forms_take_apart_alike(found: dict[str, Any], names: list[str]) -> None:
     raw, left = raws(found), tuple(name.encode() for name in names)
-    assert json_objects.less(raw, left) == plain.less(raw, left)
-    assert msgspec.json.decode(json_objects.less(raw, left)) == {
+    assert json_objects.drop_fields(raw, left) == plain.drop_fields(raw, left)
+    assert msgspec.json.decode(json_objects.drop_fields(raw, left)) == {
         k: v for k, v in found.items() if k not in names
     }
     for name in left:
         assert json_objects.field(raw, name) == plain.field(raw, name)
-        assert json_objects.parted(raw, name) == plain.parted(raw, name)
+        assert json_objects.split_field(raw, name) == plain.split_field(raw, name)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_both_forms_take_apart_alike(found: dict[str, Any], names: list[str]) ->
 def test_what_is_no_object_is_refused_by_both(raw: bytes) -> None:
     for one in (plain, json_objects):
         for call in (
-            partial(one.says, raw, b"{}"),
+            partial(one.is_part_of, raw, b"{}"),
             partial(one.merge, b"{}", raw),
-            partial(one.less, raw, (b"a",)),
+            partial(one.drop_fields, raw, (b"a",)),
             partial(one.field, raw, b"a"),
-            partial(one.parted, raw, b"a"),
+            partial(one.split_field, raw, b"a"),
         ):
             with pytest.raises(msgspec.DecodeError):
                 call()
@@ -104,7 +104,7 @@ def test_torn_bytes_are_read_by_neither_or_by_both(
         outcomes: list[tuple[bytes, bytes | None] | None] = []
         for one in (plain, json_objects):
             try:
-                outcomes.append((one.less(raw, (b"user",)), one.field(raw, b"id")))
+                outcomes.append((one.drop_fields(raw, (b"user",)), one.field(raw, b"id")))
             except (msgspec.DecodeError, UnicodeDecodeError):
                 outcomes.append(None)
         # The compiled form looks at no value more closely than it must: what it takes, it leaves as it stands.
@@ -151,8 +151,8 @@ def lists(draw: st.DrawFn) -> tuple[tuple[bytes, ...], list[dict[str, Any]]]:
 def test_both_forms_list_objects_by_their_ids(given_list: tuple[tuple[bytes, ...], list[Any]]) -> None:
     path, items = given_list
     raw = encode(items)
-    ids, found = json_objects.listed(raw, path)
-    assert (ids, found) == plain.listed(raw, path)
+    ids, found = json_objects.list_by_id(raw, path)
+    assert (ids, found) == plain.list_by_id(raw, path)
 
     def number(item: Any) -> int:
         return int(item[path[0].decode()] if len(path) == 1 else item["user"]["id"])
@@ -160,7 +160,7 @@ def test_both_forms_list_objects_by_their_ids(given_list: tuple[tuple[bytes, ...
     wanted = sorted(items, key=number)
     assert ids == [number(item) for item in wanted]
     assert found == [encode(item) for item in wanted]
-    assert json_objects.listed(b"null", path) == plain.listed(b"null", path) == ([], [])
+    assert json_objects.list_by_id(b"null", path) == plain.list_by_id(b"null", path) == ([], [])
 
 
 @given(lists(), st.integers(0, 400), st.binary(max_size=3))
@@ -171,11 +171,11 @@ def test_a_torn_list_that_can_be_read_is_read_alike(
     whole = encode(items)
     for raw in (whole[:at] + junk + whole[at:], whole[:at], whole[:at] + junk):
         try:
-            wanted = plain.listed(raw, path)
+            wanted = plain.list_by_id(raw, path)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         # The compiled form looks at no value more closely than it must: it may read what the plain one refuses.
-        assert json_objects.listed(raw, path) == wanted
+        assert json_objects.list_by_id(raw, path) == wanted
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_torn_list_that_can_be_read_is_read_alike(
 @form
 def test_what_is_no_list_of_objects_with_ids_is_refused(form: ModuleType, raw: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        form.listed(raw, (b"id",))
+        form.list_by_id(raw, (b"id",))
 
 
 @given(OBJECTS, st.lists(lists(), max_size=3), st.data())
@@ -198,12 +198,12 @@ def test_both_forms_divide_alike(
     keys = data.draw(st.permutations(list(whole)))
     paths |= {b"unread": (), b"null": (b"id",), b"absent": (b"id",)}
     raw = encode({key: whole[key] for key in keys})
-    rest, listings, values = json_objects.divided(raw, paths, (b"id", b"missing"))
-    assert (rest, listings, values) == plain.divided(raw, paths, (b"id", b"missing"))
+    rest, listings, values = json_objects.split_lists(raw, paths, (b"id", b"missing"))
+    assert (rest, listings, values) == plain.split_lists(raw, paths, (b"id", b"missing"))
     left = {key: whole[key] for key in keys if key in own and key != "id"}
     assert msgspec.json.decode(rest) == left and list(msgspec.json.decode(rest)) == list(left)
     wanted = {
-        name: plain.listed(encode(items), path) for name, (path, items) in zip(names, some, strict=True)
+        name: plain.list_by_id(encode(items), path) for name, (path, items) in zip(names, some, strict=True)
     }
     assert listings == wanted
     assert values == ({b"id": encode(own["id"])} if "id" in own else {})
@@ -215,7 +215,7 @@ def test_both_forms_divide_alike(
 @form
 def test_what_cannot_be_divided_is_refused(form: ModuleType, raw: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        form.divided(raw, {b"a": (b"id",)}, ())
+        form.split_lists(raw, {b"a": (b"id",)}, ())
 
 
 @given(st.lists(st.tuples(st.integers(0, (1 << 64) - 1), OBJECTS.map(raws)), max_size=9), st.data())
@@ -228,7 +228,7 @@ def test_both_forms_write_the_same_page(items: list[tuple[int, bytes]], data: st
 
 @given(st.binary(max_size=50), st.binary(max_size=5))
 def test_both_forms_put_the_same_behind_each_id(ids: bytes, tail: bytes) -> None:
-    assert json_objects.tailed(ids, tail) == plain.tailed(ids, tail)
+    assert json_objects.append_to_each(ids, tail) == plain.append_to_each(ids, tail)
 
 
 # events
@@ -246,7 +246,7 @@ def presences() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("event", presences())
 def test_both_forms_read_presences_alike(event: dict[str, Any]) -> None:
-    assert json_objects.presence(encode(event)) == plain.presence(encode(event))
+    assert json_objects.read_presence(encode(event)) == plain.read_presence(encode(event))
 
 
 @form
@@ -258,7 +258,7 @@ def test_a_presence_of_nobody_is_refused(form: ModuleType) -> None:
         {"guild_id": "x", "user": 1},
     ):
         with pytest.raises(msgspec.DecodeError):
-            form.presence(encode(event))
+            form.read_presence(encode(event))
 
 
 GUILD, USER = 41771983423143937, 80351110224678912

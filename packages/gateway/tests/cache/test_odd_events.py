@@ -137,13 +137,13 @@ def test_what_is_no_json_is_none_in_both_forms(seed: int) -> None:
         # The cache looks at that first, and reads no further.
         return
     calls: list[tuple[str, tuple[Any, ...]]] = [
-        ("less", (raw, (b"n",))),
+        ("drop_fields", (raw, (b"n",))),
         ("field", (raw, b"user")),
         ("merge", (raw, b'{"s":"dnd"}')),
-        ("parted", (raw, b"user")),
-        ("offline", (raw,)),
-        ("listed", (b"[%b,%b]" % (whole, raw), (b"user", b"id"))),
-        ("divided", (raw, {b"n": (), b"user": (b"id",)}, (b"s",))),
+        ("split_field", (raw, b"user")),
+        ("is_offline", (raw,)),
+        ("list_by_id", (b"[%b,%b]" % (whole, raw), (b"user", b"id"))),
+        ("split_lists", (raw, {b"n": (), b"user": (b"id",)}, (b"s",))),
     ]
     for name, arguments in calls:
         results = []

@@ -22,7 +22,7 @@ from rateway.native.objects import is_text
 from rateway.native.objects.applied import INCARNATION, Applied
 from rateway.native.objects.fields import UNREADABLE, Unreadable, fields, fields_inside, join, snowflake
 
-__all__ = ["Cache", "Usual"]
+__all__ = ["Cache", "FastPathParts"]
 
 # What reading a payload may raise, whatever is in it. (A mistake of the gateway's own raises other things.)
 PAYLOAD_FAULTS = (
@@ -40,23 +40,25 @@ _SHARD = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
-    """What the short cut of usual events needs of a cache (``cache.plain.Door``)."""
+class FastPathParts:
+    """What the cache's part of the fast path (``native.objects.CacheFastPath``) needs of a cache."""
 
     writer: CacheWriter
     positions: dict[int, int]
+    """Shard → applied sequence."""
     dirty: set[int]
+    """Shards with events since the last flush."""
     reducers: Mapping[str, Reducer]
     presences: bool
     """Whether presences are kept as they come."""
     voices: bool
     """Whether voice states are kept."""
-    members: bool
-    """Whether a voice state says something of the member in it."""
-    tells: bool
-    """Whether a message tells only its channel's newest one, and, if ``hears``, something of its author and member."""
-    hears: bool
-    """Whether messages, typing and (``reactions``) reactions say something of the member in them."""
+    voice_members: bool
+    """Whether the member inside a voice state is taken."""
+    messages: bool
+    """Whether a message changes nothing but its channel's newest message and, if ``authors``, author and member."""
+    authors: bool
+    """Whether users and members inside messages, typing and (``reactions``) reactions are taken."""
     reactions: bool
 
 
@@ -93,12 +95,12 @@ class Cache:
         """Event name → how many events of it could not be read in full. The events themselves go on."""
         return self.unread.events
 
-    def usual(self) -> Usual:
-        """For the short cut of usual events."""
-        plain = "messages" not in self.writer.kept
-        hears = self.writer.takes_authors and plain
+    def fast_path_parts(self) -> FastPathParts:
+        """Return what the fast path needs of this cache, and which events it may apply under this policy."""
+        messages_not_kept = "messages" not in self.writer.kept
+        authors = self.writer.takes_authors and messages_not_kept
         direct = self._reducers.keys() - self._before
-        return Usual(
+        return FastPathParts(
             writer=self.writer,
             positions=self._positions,
             dirty=self._dirty,
@@ -107,10 +109,10 @@ class Cache:
             and self.policy.activities
             and "presences" in self.writer.kept,
             voices="VOICE_STATE_UPDATE" in direct and "voice_states" in self.writer.kept,
-            members=self.writer.takes_authors,
-            tells=plain and "MESSAGE_CREATE" in direct,
-            hears=hears and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
-            reactions=hears and "MESSAGE_REACTION_ADD" in direct,
+            voice_members=self.writer.takes_authors,
+            messages=messages_not_kept and "MESSAGE_CREATE" in direct,
+            authors=authors and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
+            reactions=authors and "MESSAGE_REACTION_ADD" in direct,
         )
 
     def applied(self, shard_id: int) -> int:

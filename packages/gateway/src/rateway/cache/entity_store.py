@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from rateway.cache import pages
 from rateway.cache.kinds import INDEXED, OWN_TABLES, PAGED
 from rateway.cache.storage import Reading, Storage, Table
-from rateway.native.objects import find, tailed
+from rateway.native.objects import append_to_each, find
 
 __all__ = ["EntityStore", "EntityStoreReader"]
 
@@ -318,7 +318,7 @@ class EntityStore(EntityStoreReader):
         moved, everything = 0, most >= self._pending
         for key, ids in self._storage.scan(Table.PENDING, b"", b"\xff"):
             kind, tail = key[0], key[1:]
-            by_kind.setdefault(kind, []).extend(tailed(ids, tail))
+            by_kind.setdefault(kind, []).extend(append_to_each(ids, tail))
             moved += len(ids) // 8
             if not everything:
                 self._wait_no_longer(kind, int.from_bytes(tail, "big"), ids)
@@ -344,7 +344,7 @@ class EntityStore(EntityStoreReader):
             return
         self._wait_no_longer(kind, number, ids)
         self._storage.delete(Table.PENDING, key)
-        self._storage.add_homes(kind, sorted(tailed(ids, key[1:])))
+        self._storage.add_homes(kind, sorted(append_to_each(ids, key[1:])))
         self._pending -= len(ids) // 8
 
     def _wait_no_longer(self, kind: int, number: int, ids: bytes) -> None:

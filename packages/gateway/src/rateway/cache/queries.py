@@ -29,7 +29,7 @@ from rateway.cache.query_context import (
 )
 from rateway.cache.reader import CHANNELS, DIRECT, View
 from rateway.cache.stats import counting
-from rateway.native.objects import field, less, merge
+from rateway.native.objects import drop_fields, field, merge
 from rateway.native.objects.fields import integer, join, snowflake, text
 
 __all__ = ["ANSWERS", "answer", "begin"]
@@ -82,7 +82,7 @@ def _with_lists(
 
 def _plain(told: bytes) -> bytes:
     """An entity inside its guild, where ``guild_id`` would say nothing."""
-    return less(told, (b"guild_id",))
+    return drop_fields(told, (b"guild_id",))
 
 
 def _guild_channel(asking: QueryContext) -> Outcome:

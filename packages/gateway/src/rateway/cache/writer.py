@@ -11,7 +11,7 @@ from rateway.cache.kinds import MESSAGES, Kind
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import CHANNELS, DIRECT, TIP, View, key8
 from rateway.cache.storage import Storage, Table
-from rateway.native.objects import SeenFingerprints, field, merge, parted, says
+from rateway.native.objects import SeenFingerprints, field, is_part_of, merge, split_field
 from rateway.native.objects.decoders import id_of
 from rateway.native.objects.fields import Fields, fields, join, snowflake
 
@@ -229,22 +229,25 @@ class CacheWriter(View):
 
     # people
 
-    def hear_whole(self, guild_id: int, user_id: int, member: bytes) -> None:
-        """A whole member, its user inside, as another event says it beside its own news."""
-        rest, user = parted(member, b"user")
+    def take_carried_whole_member(self, guild_id: int, user_id: int, member: bytes) -> None:
+        """Update a member and its user from an event that carries them in one object (typing, a reaction)."""
+        rest, user = split_field(member, b"user")
         if user is not None and user != b"null":
             id_of(user)  # nothing is written of a user without an id
-            self.hear(guild_id, user_id, rest, user)
+            self.take_carried_member(guild_id, user_id, rest, user)
 
-    def hear(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
-        """A member, without its user, and its user, as another event says them beside its own news."""
+    def take_carried_member(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
+        """Update a member and its user from an event that carries them beside its own content (a message, say).
+
+        ``member`` has no ``user``. What is known as it is costs one look into the table of fingerprints.
+        """
         fingerprints = self.fingerprints
         number = self.numbers.get(guild_id) or self.number_of(guild_id)
         kept = None
         if not fingerprints.knows_member(guild_id, user_id, member):
             if number is not None:
                 kept = self.entity_store.fetch(number, _MEMBER, user_id)[0]
-            if number is None or kept is None or not says(member, kept):
+            if number is None or kept is None or not is_part_of(member, kept):
                 if number is None or field(member, b"roles") is None:
                     if self.entity_store.homes(_MEMBER, user_id, 1):
                         self.take_user(user_id, user)

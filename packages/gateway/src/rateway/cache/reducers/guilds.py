@@ -13,7 +13,7 @@ from rateway.cache.guild_row import GuildRow, GuildState
 from rateway.cache.kinds import SNAPSHOTS, Kind
 from rateway.cache.reader import CHANNELS
 from rateway.cache.writer import CacheWriter
-from rateway.native.objects import divided, field, less, listed, merge, offline, parted
+from rateway.native.objects import drop_fields, field, is_offline, list_by_id, merge, split_field, split_lists
 from rateway.native.objects.applied import Applied, Cause
 from rateway.native.objects.fields import (
     NULL,
@@ -27,7 +27,7 @@ from rateway.native.objects.fields import (
     text,
     without,
 )
-from rateway.native.objects.plain import Listed
+from rateway.native.objects.plain import EntityList
 
 __all__ = [
     "CHILD_LISTS",
@@ -50,7 +50,7 @@ _APART = (*SNAPSHOTS, "member_count", "unavailable")
 
 _ID = (b"id",)
 
-_NONE: Listed = ([], [])
+_NONE: EntityList = ([], [])
 _Own: TypeAlias = list[tuple[int, bytes]]
 
 
@@ -71,7 +71,7 @@ def _cause(row: GuildRow | None) -> Cause:
 
 def guild_create(writer: CacheWriter, d: bytes) -> Applied | None:
     """A full snapshot replaces the guild and all its complete sets; ``{id, unavailable: true}`` marks an outage."""
-    own, lists, values = divided(d, _paths(writer.kept), (b"member_count", b"unavailable"))
+    own, lists, values = split_lists(d, _paths(writer.kept), (b"member_count", b"unavailable"))
     named = field(own, b"id")
     guild_id = snowflake(msgspec.Raw(named)) if named is not None else None
     if guild_id is None:
@@ -113,7 +113,7 @@ def _load(
     writer: CacheWriter,
     number: int,
     kind: Kind,
-    listing: Listed,
+    listing: EntityList,
     fresh: bool,
     threads: tuple[list[bytes], _Own],
 ) -> None:
@@ -126,7 +126,7 @@ def _load(
         items, own = threads
         _load_own_members(writer, number, own)
     elif kind is Kind.VOICE_STATE:
-        items = [less(item, (b"member",)) for item in items]
+        items = [drop_fields(item, (b"member",)) for item in items]
     writer.entity_store.load(number, kind, ids, items, fresh=fresh)
     if kind in CHANNELS:
         for channel_id in ids:
@@ -142,12 +142,12 @@ def _forget_missing_channels(writer: CacheWriter, number: int, kind: Kind, there
             writer.entity_store.remove(number, Kind.SIDE, channel_id)
 
 
-def _read_threads(writer: CacheWriter, listing: Listed) -> tuple[list[bytes], _Own]:
+def _read_threads(writer: CacheWriter, listing: EntityList) -> tuple[list[bytes], _Own]:
     """Threads without the bot's own membership in each, and these memberships."""
     without_own: list[bytes] = []
     members: _Own = []
     for thread_id, item in zip(*listing, strict=True):
-        thread, own = parted(item, b"member")
+        thread, own = split_field(item, b"member")
         if own is not None and own != b"null":
             members.append((thread_id, own_member(msgspec.Raw(own), thread_id, writer.me)))
         without_own.append(thread)
@@ -172,7 +172,7 @@ def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
 
 
 def _load_members(
-    writer: CacheWriter, guild_id: int, row: GuildRow, listing: Listed, *, fresh: bool, resync: bool
+    writer: CacheWriter, guild_id: int, row: GuildRow, listing: EntityList, *, fresh: bool, resync: bool
 ) -> int:
     """The set may be partial, so a repeated snapshot in one session takes nobody away; after a new session or an outage
     who is not in it may have left unseen. How many members are cached then."""
@@ -198,16 +198,18 @@ def _load_members(
     return len(known) + len(ids) - len(said)
 
 
-def _load_presences(writer: CacheWriter, number: int, listing: Listed, fresh: bool) -> None:
+def _load_presences(writer: CacheWriter, number: int, listing: EntityList, fresh: bool) -> None:
     """Presences; who is offline has none."""
     ids, items = listing
     # The word may stand anywhere, in a custom status for one; where it does the status is looked at.
     online = [
-        at for at, item in enumerate(items) if not (b"offline" in item or b"\\" in item) or not offline(item)
+        at
+        for at, item in enumerate(items)
+        if not (b"offline" in item or b"\\" in item) or not is_offline(item)
     ]
     ids, items = [ids[at] for at in online], [items[at] for at in online]
     if not writer.policy.activities:
-        items = [less(item, (b"activities",)) for item in items]
+        items = [drop_fields(item, (b"activities",)) for item in items]
     writer.entity_store.load(number, Kind.PRESENCE, ids, items, fresh=fresh)
 
 
@@ -233,13 +235,13 @@ def guild_update(writer: CacheWriter, d: bytes) -> None:
     writer.save(guild_id, row)
 
 
-def read_expressions(found: Fields, name: str) -> Listed | None:
+def read_expressions(found: Fields, name: str) -> EntityList | None:
     """The roles, emojis or stickers in an event; None where it has none or null, which says nothing of them."""
     raw = found.get(name, NULL)
-    return None if raw == NULL else listed(bytes(raw), _ID)
+    return None if raw == NULL else list_by_id(bytes(raw), _ID)
 
 
-def load_expressions(writer: CacheWriter, number: int, kind: Kind, listing: Listed) -> None:
+def load_expressions(writer: CacheWriter, number: int, kind: Kind, listing: EntityList) -> None:
     """A complete set of roles, emojis or stickers; ``user`` is often left out and then kept."""
     old = dict(writer.entity_store.walk(number, kind))
     ids, said = listing

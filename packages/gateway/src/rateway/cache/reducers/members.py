@@ -9,7 +9,7 @@ import msgspec
 from rateway.cache.kinds import Kind
 from rateway.cache.reducers.presences import take_presence
 from rateway.cache.writer import CacheWriter
-from rateway.native.objects import field, less, merge, parted
+from rateway.native.objects import drop_fields, field, merge, split_field
 from rateway.native.objects.decoders import carrying, id_of
 from rateway.native.objects.fields import NULL, Snowflake, fields, needed_id, raws
 
@@ -42,7 +42,7 @@ def member_add(writer: CacheWriter, d: bytes) -> None:
     if "members" in writer.kept:
         user = bytes(head.user)
         user_id = id_of(user)
-        new = less(d, _NOT_KEPT)
+        new = drop_fields(d, _NOT_KEPT)
         known, paged = writer.entity_store.fetch(number, Kind.MEMBER, user_id)
         arrived = known is None
         if known is None:
@@ -70,7 +70,7 @@ def member_update(writer: CacheWriter, d: bytes) -> None:
     user = bytes(head.user)
     user_id = id_of(user)
     if "members" in writer.kept:
-        writer.take_member(head.guild_id, number, user_id, less(d, _NOT_KEPT), user)
+        writer.take_member(head.guild_id, number, user_id, drop_fields(d, _NOT_KEPT), user)
     elif user_id == writer.me:
         writer.take_current_user(fields(user))
 
@@ -113,7 +113,7 @@ def members_chunk(writer: CacheWriter, d: bytes) -> None:
 
 def _read_whole(member: bytes) -> tuple[int, bytes, bytes]:
     """A member's user's id, the member without its user, and the user."""
-    rest, user = parted(member, b"user")
+    rest, user = split_field(member, b"user")
     if user is None:
         raise KeyError("user")
     return id_of(user), rest, user
@@ -125,7 +125,7 @@ def take_carried(writer: CacheWriter, guild_id: int, member: bytes) -> None:
         return
     user = field(member, b"user")
     if user is not None and field(member, b"roles") is not None:
-        writer.hear(guild_id, id_of(user), less(member, _NOT_KEPT_OF_CARRIED), user)
+        writer.take_carried_member(guild_id, id_of(user), drop_fields(member, _NOT_KEPT_OF_CARRIED), user)
 
 
 def typing_start(writer: CacheWriter, d: bytes) -> None:
@@ -135,7 +135,7 @@ def typing_start(writer: CacheWriter, d: bytes) -> None:
     head = carrying(d)
     if head.member == NULL or head.guild_id is None or head.user_id is None:
         return
-    writer.hear_whole(head.guild_id, head.user_id, bytes(head.member))
+    writer.take_carried_whole_member(head.guild_id, head.user_id, bytes(head.member))
 
 
 def interaction_create(writer: CacheWriter, d: bytes) -> None:

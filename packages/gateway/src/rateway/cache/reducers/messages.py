@@ -125,7 +125,7 @@ def _new_direct_channel(writer: CacheWriter, head: Message, author_id: int | Non
 
 def _take_author(writer: CacheWriter, head: Message, guild_id: int, user_id: int) -> None:
     if head.member != NULL:
-        writer.hear(guild_id, user_id, bytes(head.member), bytes(head.author))
+        writer.take_carried_member(guild_id, user_id, bytes(head.member), bytes(head.author))
     elif writer.entity_store.homes(Kind.MEMBER, user_id, 1):
         writer.take_user(user_id, bytes(head.author))
 
@@ -288,7 +288,7 @@ def reaction_add(writer: CacheWriter, d: bytes) -> None:
     if writer.takes_authors and not writer.fingerprints.carried(d):
         head = carrying(d)
         if head.member != NULL and head.guild_id is not None and head.user_id is not None:
-            writer.hear_whole(head.guild_id, head.user_id, bytes(head.member))
+            writer.take_carried_whole_member(head.guild_id, head.user_id, bytes(head.member))
     if "messages" in writer.kept:
         _reaction(writer, d, +1)
 

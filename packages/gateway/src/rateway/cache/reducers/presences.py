@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 from rateway.cache.kinds import Kind
 from rateway.cache.writer import CacheWriter
-from rateway.native.objects import field, presence
+from rateway.native.objects import field, read_presence
 from rateway.native.objects.decoders import id_of
 from rateway.native.objects.fields import NULL, Fields, fields, join, same_value
 
@@ -21,7 +21,7 @@ _OFFLINE = msgspec.Raw(b'"offline"')
 
 def presence_update(writer: CacheWriter, d: bytes) -> None:
     """Replaces; its bytes are kept as they came. It never makes a member, and its user only changes a known one."""
-    guild_id, user_id, offline, named = presence(d)
+    guild_id, user_id, offline, named = read_presence(d)
     number = writer.number_of(guild_id)
     if number is None:
         return

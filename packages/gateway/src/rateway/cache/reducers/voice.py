@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from rateway.cache.kinds import Kind
 from rateway.cache.writer import CacheWriter
-from rateway.native.objects import less
+from rateway.native.objects import drop_fields
 from rateway.native.objects.fields import NULL, Snowflake
 
 __all__ = ["voice_state_update"]
@@ -32,10 +32,12 @@ def voice_state_update(writer: CacheWriter, d: bytes) -> None:
         return
     # First what may turn out to be unreadable.
     if writer.takes_authors and head.member != NULL and not writer.fingerprints.carried(d, stale=True):
-        writer.hear_whole(head.guild_id, head.user_id, less(bytes(head.member), (b"mute", b"deaf")))
+        writer.take_carried_whole_member(
+            head.guild_id, head.user_id, drop_fields(bytes(head.member), (b"mute", b"deaf"))
+        )
     if "voice_states" in writer.kept:
         if head.channel_id is None:
             writer.entity_store.remove(number, Kind.VOICE_STATE, head.user_id)
         else:
-            raw = less(d, (b"member", b"guild_id"))
+            raw = drop_fields(d, (b"member", b"guild_id"))
             writer.entity_store.put(number, Kind.VOICE_STATE, head.user_id, raw)

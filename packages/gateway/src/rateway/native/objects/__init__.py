@@ -20,14 +20,15 @@ __all__ = ["COMPILED", *plain.__all__]
 
 COMPILED = compiled is not plain
 
-Door = compiled.Door
+CacheFastPath = compiled.CacheFastPath
 SeenFingerprints = compiled.SeenFingerprints
-divided, listed, page, tailed = compiled.divided, compiled.listed, compiled.page, compiled.tailed
-field, find, less, merge, parted = (
+append_to_each, page, find = compiled.append_to_each, compiled.page, compiled.find
+drop_fields, field, merge, split_field = (
+    compiled.drop_fields,
     compiled.field,
-    compiled.find,
-    compiled.less,
     compiled.merge,
-    compiled.parted,
+    compiled.split_field,
 )
-is_text, offline, presence, says = compiled.is_text, compiled.offline, compiled.presence, compiled.says
+list_by_id, split_lists = compiled.list_by_id, compiled.split_lists
+is_offline, is_part_of, is_text = compiled.is_offline, compiled.is_part_of, compiled.is_text
+read_presence = compiled.read_presence

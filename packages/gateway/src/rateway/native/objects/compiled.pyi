@@ -1,17 +1,17 @@
 """``plain.py``, compiled."""
 
-from rateway.native.objects.plain import Door as Door
+from rateway.native.objects.plain import CacheFastPath as CacheFastPath
 from rateway.native.objects.plain import SeenFingerprints as SeenFingerprints
-from rateway.native.objects.plain import divided as divided
+from rateway.native.objects.plain import append_to_each as append_to_each
+from rateway.native.objects.plain import drop_fields as drop_fields
 from rateway.native.objects.plain import field as field
 from rateway.native.objects.plain import find as find
+from rateway.native.objects.plain import is_offline as is_offline
+from rateway.native.objects.plain import is_part_of as is_part_of
 from rateway.native.objects.plain import is_text as is_text
-from rateway.native.objects.plain import less as less
-from rateway.native.objects.plain import listed as listed
+from rateway.native.objects.plain import list_by_id as list_by_id
 from rateway.native.objects.plain import merge as merge
-from rateway.native.objects.plain import offline as offline
 from rateway.native.objects.plain import page as page
-from rateway.native.objects.plain import parted as parted
-from rateway.native.objects.plain import presence as presence
-from rateway.native.objects.plain import says as says
-from rateway.native.objects.plain import tailed as tailed
+from rateway.native.objects.plain import read_presence as read_presence
+from rateway.native.objects.plain import split_field as split_field
+from rateway.native.objects.plain import split_lists as split_lists

@@ -291,15 +291,15 @@ cdef inline bint same_value(const Field *one, const Field *other) noexcept nogil
     return one.value_size == other.value_size and memcmp(one.value, other.value, one.value_size) == 0
 
 
-def says(bytes part not None, bytes whole not None):
+def is_part_of(bytes part not None, bytes whole not None):
     cdef Field said[MOST]
     cdef Field kept[MOST]
     cdef int count = fields_of(part, said), among, at, where, guess = 0
     if count < 0:
-        return plain.says(part, whole)
+        return plain.is_part_of(part, whole)
     among = fields_of(whole, kept)
     if among < 0 or repeats(said, count) or repeats(kept, among):
-        return plain.says(part, whole)
+        return plain.is_part_of(part, whole)
     for at in range(count):
         where = position(&said[at], kept, among, guess)
         if where < 0 or not same_value(&said[at], &kept[where]):
@@ -389,14 +389,14 @@ cdef bytes joined(const Field *found, int count, const char *left_out):
     return result
 
 
-def less(bytes raw not None, tuple names not None):
+def drop_fields(bytes raw not None, tuple names not None):
     cdef Field found[MOST]
     cdef char left_out[MOST]
     cdef int count = fields_of(raw, found), at
     cdef bint whole = True
     cdef bytes name
     if count < 0:
-        return plain.less(raw, names)
+        return plain.drop_fields(raw, names)
     for at in range(count):
         left_out[at] = 0
         for name in names:
@@ -418,12 +418,12 @@ def field(bytes raw not None, bytes name not None):
     return None
 
 
-def parted(bytes raw not None, bytes name not None):
+def split_field(bytes raw not None, bytes name not None):
     cdef Field found[MOST]
     cdef char left_out[MOST]
     cdef int count = fields_of(raw, found), at, wanted = -1
     if count < 0:
-        return plain.parted(raw, name)
+        return plain.split_field(raw, name)
     for at in range(count):
         left_out[at] = is_named(&found[at], name)
         if left_out[at]:
@@ -535,16 +535,16 @@ cdef const char *past_list(const char *at, const char *end, tuple path, list ids
         PyMem_Free(entries)
 
 
-def listed(bytes raw not None, tuple path not None):
+def list_by_id(bytes raw not None, tuple path not None):
     cdef const char *at = PyBytes_AS_STRING(raw)
     cdef const char *end = at + PyBytes_GET_SIZE(raw)
     cdef list ids = [], items = []
     if end == at or at[0] != c'[' or past_list(at, end, path, ids, items) != end:
-        return plain.listed(raw, path)
+        return plain.list_by_id(raw, path)
     return ids, items
 
 
-def divided(bytes raw not None, dict lists not None, tuple names not None):
+def split_lists(bytes raw not None, dict lists not None, tuple names not None):
     cdef Field found[MOST]
     cdef char left_out[MOST]
     cdef const char *at = PyBytes_AS_STRING(raw)
@@ -556,12 +556,12 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
     cdef tuple path
     cdef list ids, items
     if end - at < 2 or at[0] != c'{' or at[1] == c'}':
-        return plain.divided(raw, lists, names)
+        return plain.split_lists(raw, lists, names)
     at += 1
     while True:
         at = named(at, end, &found[count]) if count < MOST else NULL
         if at == NULL:
-            return plain.divided(raw, lists, names)
+            return plain.split_lists(raw, lists, names)
         name = PyBytes_FromStringAndSize(found[count].name, found[count].name_size)
         path = lists.get(name)
         if path and at[0] == c'[':
@@ -571,7 +571,7 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
         else:
             at = past_value(at, end)
         if at == NULL or at >= end:
-            return plain.divided(raw, lists, names)
+            return plain.split_lists(raw, lists, names)
         found[count].value_size = at - found[count].value
         left_out[count] = path is not None or name in names
         if left_out[count]:
@@ -579,15 +579,15 @@ def divided(bytes raw not None, dict lists not None, tuple names not None):
             if path is None:
                 values[name] = PyBytes_FromStringAndSize(found[count].value, found[count].value_size)
             elif path and name not in listed_in and not is_null(&found[count]):
-                return plain.divided(raw, lists, names)
+                return plain.split_lists(raw, lists, names)
         count += 1
         if at[0] == c'}':
             break
         if at[0] != c',':
-            return plain.divided(raw, lists, names)
+            return plain.split_lists(raw, lists, names)
         at += 1
     if at + 1 != end:
-        return plain.divided(raw, lists, names)
+        return plain.split_lists(raw, lists, names)
     return raw if whole else joined(found, count, left_out), listed_in, values
 
 
@@ -627,7 +627,7 @@ def page(list ids not None, list items not None, Py_ssize_t start, Py_ssize_t en
     return result
 
 
-def tailed(bytes ids not None, bytes tail not None):
+def append_to_each(bytes ids not None, bytes tail not None):
     cdef const char *at = PyBytes_AS_STRING(ids)
     cdef Py_ssize_t count = PyBytes_GET_SIZE(ids) // 8, size = PyBytes_GET_SIZE(tail)
     cdef list found = []
@@ -753,14 +753,14 @@ cdef inline bint plainly_offline(const Field *status, bint *offline) noexcept no
     return memchr(status.value, c'\\', status.value_size) == NULL
 
 
-def offline(bytes raw not None):
+def is_offline(bytes raw not None):
     cdef Field found[MOST]
     cdef int count = fields_of(raw, found), at
     cdef bint told
     for at in range(count - 1, -1, -1):
         if is_called(&found[at], b"status", 6):
-            return told if plainly_offline(&found[at], &told) else plain.offline(raw)
-    return plain.offline(raw) if count < 0 else False
+            return told if plainly_offline(&found[at], &told) else plain.is_offline(raw)
+    return plain.is_offline(raw) if count < 0 else False
 
 
 cdef inline bint is_sound(bytes raw) noexcept:
@@ -789,11 +789,11 @@ cdef bint presence_in(
     return guild_id[0] != 0 and user_id[0] != 0
 
 
-def presence(bytes d not None):
+def read_presence(bytes d not None):
     cdef uint64_t guild_id, user_id
     cdef bint offline, named
     if not presence_in(d, &guild_id, &user_id, &offline, &named):
-        return plain.presence(d)
+        return plain.read_presence(d)
     return guild_id, user_id, offline, named
 
 
@@ -1098,20 +1098,20 @@ cdef bint message_in(bytes d, uint64_t *channel_id, uint64_t *message_id) noexce
     return channel_id[0] != 0 and message_id[0] != 0
 
 
-cdef class Door:
+cdef class CacheFastPath:
     cdef dict _positions, _reducers, _numbers
     cdef set _dirty
     cdef list _waiting
     cdef object _writer
     cdef SeenFingerprints _fingerprints
-    cdef bint _presences, _voices, _members, _tells, _hears, _reactions
+    cdef bint _presences, _voices, _voice_members, _messages, _authors, _reactions
 
-    def lead_to(self, usual, list waiting not None):
-        self._positions, self._dirty, self._reducers = usual.positions, usual.dirty, usual.reducers
-        self._writer, self._numbers, self._fingerprints = usual.writer, usual.writer.numbers, usual.writer.fingerprints
-        self._presences, self._tells = usual.presences, usual.tells
-        self._voices, self._members = usual.voices, usual.members
-        self._hears, self._reactions = usual.hears, usual.reactions
+    def connect_cache(self, parts, list waiting not None):
+        self._positions, self._dirty, self._reducers = parts.positions, parts.dirty, parts.reducers
+        self._writer, self._numbers, self._fingerprints = parts.writer, parts.writer.numbers, parts.writer.fingerprints
+        self._presences, self._messages = parts.presences, parts.messages
+        self._voices, self._voice_members = parts.voices, parts.voice_members
+        self._authors, self._reactions = parts.authors, parts.reactions
         self._waiting = waiting
 
     def apply(self, shard_id, seq, str name not None, d):
@@ -1128,9 +1128,9 @@ cdef class Door:
         if name == "PRESENCE_UPDATE":
             done = self._presences and self._presence(<bytes>d)
         elif name == "MESSAGE_CREATE":
-            done = self._tells and self._message(<bytes>d)
+            done = self._messages and self._message(<bytes>d)
         elif name == "TYPING_START":
-            done = self._hears and self._fingerprints._carried(<bytes>d, False)
+            done = self._authors and self._fingerprints._carried(<bytes>d, False)
         elif name == "VOICE_STATE_UPDATE":
             done = self._voices and self._voice(<bytes>d)
         elif name == "MESSAGE_REACTION_ADD":
@@ -1144,7 +1144,7 @@ cdef class Door:
         return None
 
     cdef bint _presence(self, bytes d) except -1:
-        """A presence that says nothing of its user."""
+        """Store a presence whose user has nothing but an id."""
         cdef uint64_t guild_id, user_id
         cdef bint offline, named
         if not presence_in(d, &guild_id, &user_id, &offline, &named) or named or not is_sound(d):
@@ -1156,7 +1156,7 @@ cdef class Door:
         return True
 
     cdef bint _voice(self, bytes d) except -1:
-        """A voice state, if its member says nothing that is not known so."""
+        """Store a voice state whose member is the one that is known."""
         cdef Field found[MOST]
         cdef char left_out[MOST]
         cdef int count = fields_of(d, found), at
@@ -1177,7 +1177,7 @@ cdef class Door:
         if not guild_id or not user_id or channel == left or not is_sound(d):
             return False
         number = self._numbers.get(guild_id)
-        if number is None or (member and self._members and not self._fingerprints._carried(d, True)):
+        if number is None or (member and self._voice_members and not self._fingerprints._carried(d, True)):
             return False
         (<dict>self._waiting[VOICE_STATES])[key_of(number, VOICE_STATE, user_id)] = (
             None if left else joined(found, count, left_out)
@@ -1185,10 +1185,13 @@ cdef class Door:
         return True
 
     cdef bint _message(self, bytes d) except -1:
-        """A message, if it is heard of somebody who is known so, in a channel of which a message is known; no thread."""
+        """Note a channel's newest message, if author and member are known as they are and the channel has had one before.
+
+        Not for threads: their counters change too.
+        """
         cdef uint64_t channel_id, message_id
         cdef tuple tip
-        if self._hears:
+        if self._authors:
             if not self._fingerprints._message(d, &channel_id, &message_id):
                 return False
         elif not message_in(d, &channel_id, &message_id):

@@ -19,77 +19,84 @@ from rateway.native.objects.decoders import Id, carrying, id_of, message
 from rateway.native.objects.fields import MOST_ID, NULL, Snowflake, Unreadable, fields, join, raws, same_value
 
 __all__ = [
-    "Door",
+    "CacheFastPath",
     "SeenFingerprints",
-    "divided",
+    "append_to_each",
+    "drop_fields",
     "field",
     "find",
+    "is_offline",
+    "is_part_of",
     "is_text",
-    "less",
-    "listed",
+    "list_by_id",
     "merge",
-    "offline",
     "page",
-    "parted",
-    "presence",
-    "says",
-    "tailed",
+    "read_presence",
+    "split_field",
+    "split_lists",
 ]
 
 
-def says(part: bytes, whole: bytes) -> bool:
-    """Whether every field of an object stands in another, word for word, in whatever order.
+def is_part_of(part: bytes, whole: bytes) -> bool:
+    """Return whether *whole* has every field of *part*, with the same bytes as its value, in any order.
 
-    ``msgspec.DecodeError`` when one of them is no object; so with all functions here.
+    Raises ``msgspec.DecodeError`` when one of them is no object; so do all functions here.
     """
     return fields(part).items() <= fields(whole).items()
 
 
 def merge(old: bytes, new: bytes) -> bytes:
-    """An object with the fields of another laid over it; ``old`` itself when that changes nothing."""
+    """Return *old* with the fields of *new* in place of its own; *old* itself when that changes nothing."""
     kept = fields(old)
     merged = {**kept, **fields(new)}
     return old if merged == kept else join(merged)
 
 
-def less(raw: bytes, names: tuple[bytes, ...]) -> bytes:
-    """An object without some fields; ``raw`` itself when it has none of them."""
+def drop_fields(raw: bytes, names: tuple[bytes, ...]) -> bytes:
+    """Return an object without the fields *names*; *raw* itself when it has none of them."""
     found = fields(raw)
     kept = {name: value for name, value in found.items() if name.encode() not in names}
     return raw if len(kept) == len(found) else join(kept)
 
 
 def field(raw: bytes, name: bytes) -> bytes | None:
-    """A field's value as it stands; None when it is absent."""
+    """Return the bytes of a field's value; None when it is absent."""
     value = fields(raw).get(name.decode())
     return None if value is None else bytes(value)
 
 
-def parted(raw: bytes, name: bytes) -> tuple[bytes, bytes | None]:
-    """An object without a field, and the field's value: :func:`less` and :func:`field` in one."""
+def split_field(raw: bytes, name: bytes) -> tuple[bytes, bytes | None]:
+    """Return an object without a field, and the field's value: :func:`drop_fields` and :func:`field` in one."""
     found = fields(raw)
     value = found.pop(name.decode(), None)
     return (raw, None) if value is None else (join(found), bytes(value))
 
 
-def divided(
+def split_lists(
     raw: bytes, lists: dict[bytes, tuple[bytes, ...]], names: tuple[bytes, ...]
-) -> tuple[bytes, dict[bytes, Listed], dict[bytes, bytes]]:
-    """An object without some fields, and these fields: of ``lists`` what :func:`listed` says of that path (nothing of
-    one that is null, or has no path), of ``names`` the value.
+) -> tuple[bytes, dict[bytes, EntityList], dict[bytes, bytes]]:
+    """Split an object into its own fields and its lists of entities.
+
+    Args:
+        raw: the object.
+        lists: field → path of the id in its elements. A list that is null, or has an empty path, is left out.
+        names: further fields to take out.
+
+    Returns:
+        The object without all these fields, :func:`list_by_id` of each list, and the values of *names* that it has.
     """
     found = fields(raw)
     apart = {name: found.pop(name.decode(), NULL) for name in lists}
     values = {name: bytes(found.pop(name.decode())) for name in names if name.decode() in found}
     listings = {
-        name: listed(bytes(value), lists[name])
+        name: list_by_id(bytes(value), lists[name])
         for name, value in apart.items()
         if value != NULL and lists[name]
     }
     return join(found), listings, values
 
 
-Listed: TypeAlias = tuple[list[int], list[bytes]]
+EntityList: TypeAlias = tuple[list[int], list[bytes]]
 
 
 class _SoundId(msgspec.Struct, gc=False):
@@ -116,10 +123,10 @@ _READERS: dict[tuple[bytes, ...], Callable[[bytes], list[int]]] = {
 }
 
 
-def listed(raw: bytes, path: tuple[bytes, ...]) -> Listed:
-    """An array's ids, ascending, and its objects: the id stands in the field that ``path`` names, or in a field of it.
+def list_by_id(raw: bytes, path: tuple[bytes, ...]) -> EntityList:
+    """Return an array's ids, ascending, and its objects in the same order; none for null.
 
-    None for null. Of an id twice the later object stands behind.
+    The id stands in the field that *path* names, or in a field of it. Of two objects with one id the later comes last.
     """
     items = [] if raw == b"null" else raws(raw)
     if not items:
@@ -132,17 +139,17 @@ def listed(raw: bytes, path: tuple[bytes, ...]) -> Listed:
 
 
 def page(ids: list[int], items: list[bytes], start: int, end: int) -> bytes:
-    """A page's text (``cache.pages``) of some of these objects, which are ascending by id."""
+    """Return the text of a page (``cache.pages``) with the objects *start* to *end*, which are ascending by id."""
     return b"\n%b" % b"".join([b"%d%b\n" % (ids[at], items[at]) for at in range(start, end)])
 
 
-def tailed(ids: bytes, tail: bytes) -> list[bytes]:
-    """Each of these ids, eight bytes long, and the same bytes behind it."""
+def append_to_each(ids: bytes, tail: bytes) -> list[bytes]:
+    """Return the ids, of eight bytes each, with *tail* appended to each."""
     return [ids[at : at + 8] + tail for at in range(0, len(ids) // 8 * 8, 8)]
 
 
 def find(text: bytes, entity_id: int) -> bytes | None:
-    """One object of a page's text (``cache.pages``)."""
+    """Return one object from the text of a page (``cache.pages``); None when it is not there."""
     prefix = b"\n%d{" % entity_id
     at = text.find(prefix)
     if at < 0:
@@ -160,20 +167,20 @@ _OFFLINE = msgspec.Raw(b'"offline"')
 _presence = msgspec.json.Decoder(_Presence, strict=False).decode
 
 
-def presence(d: bytes) -> tuple[int, int, bool, bool]:
-    """A PRESENCE_UPDATE's guild and user, whether it says offline, and whether its user has more than an id."""
+def read_presence(d: bytes) -> tuple[int, int, bool, bool]:
+    """Return a PRESENCE_UPDATE's guild id, user id, whether it is offline, whether its user has more than an id."""
     head = _presence(d)
     user = bytes(head.user)
     return head.guild_id, id_of(user), same_value(head.status, _OFFLINE), len(fields(user)) > 1
 
 
-def offline(raw: bytes) -> bool:
-    """Whether a presence's ``status`` says offline, however that is written."""
+def is_offline(raw: bytes) -> bool:
+    """Return whether a presence's ``status`` is ``offline``, written with escapes or without."""
     return same_value(fields(raw).get("status", NULL), _OFFLINE)
 
 
 def is_text(raw: bytes) -> bool:
-    """Whether these bytes are UTF-8 throughout, as JSON has to be: decoding its objects does not tell."""
+    """Return whether all bytes are UTF-8, as JSON has to be; decoding its objects does not check that."""
     if raw.isascii():
         return True
     try:
@@ -246,9 +253,9 @@ class SeenFingerprints:
         head = carrying(d)
         if head.guild_id is None or head.user_id is None or head.member == NULL:
             return False
-        member, user = parted(bytes(head.member), b"user")
+        member, user = split_field(bytes(head.member), b"user")
         if stale:
-            member = less(member, (b"mute", b"deaf"))
+            member = drop_fields(member, (b"mute", b"deaf"))
         return (
             user is not None
             and user != b"null"
@@ -260,7 +267,7 @@ class SeenFingerprints:
 
     def knows_member(self, guild_id: int, user_id: int, member: bytes) -> bool:
         """Whether these words about a member say what is kept. False proves nothing."""
-        return self._known(_home(guild_id, user_id), less(member, (b"user",)))
+        return self._known(_home(guild_id, user_id), drop_fields(member, (b"user",)))
 
     def knows_user(self, user_id: int, user: bytes) -> bool:
         """Whether these words about a user say what is kept. False proves nothing."""
@@ -268,7 +275,7 @@ class SeenFingerprints:
 
     def learn_member(self, guild_id: int, user_id: int, member: bytes) -> None:
         """These words about a member say what is kept now."""
-        self._learn(_home(guild_id, user_id), less(member, (b"user",)))
+        self._learn(_home(guild_id, user_id), drop_fields(member, (b"user",)))
         self._has_room()
 
     def learn_user(self, user_id: int, user: bytes) -> None:
@@ -289,7 +296,7 @@ class SeenFingerprints:
                 continue
             if not fresh:
                 self.forget_member(guild_id, user_id)
-            member, user = parted(bytes(raw), b"user")
+            member, user = split_field(bytes(raw), b"user")
             if user is None or not self._known(_home(_WHOLE_USER, user_id), user):
                 self.forget_user(user_id)
                 if learns and user is not None:
@@ -375,19 +382,24 @@ def _mark(home: int, words: bytes) -> int:
     return hash((home, words)) & (1 << 56) - 1 | _tag(home) << 56
 
 
-class Door:
-    """The entrance of a cluster's cache, base of ``transports.store.Store``. Every event takes the general way here.
+class CacheFastPath:
+    """The cache's part of the fast path, base of ``transports.store.Store``; here every event takes the general way.
 
-    Compiled, it has a short cut for what is most of a bot's traffic: presences that say nothing of their user,
-    messages, typing and reactions of people who are known so. It decides nothing: what it would do differently from the
-    general way is a mistake of ours.
+    The compiled form applies most of a bot's traffic by itself: presences without news of their user, and messages,
+    typing, voice states and reactions of users and members that are known as they are. Its results are those of the
+    general way.
     """
 
-    def lead_to(self, usual: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
-        """From now on events go into that cache (``Cache.usual``), whose puts wait in those dicts, one for a table."""
+    def connect_cache(self, parts: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
+        """Apply events to this cache from now on.
+
+        Args:
+            parts: its ``Cache.fast_path_parts``.
+            waiting: for each table the puts (None: deletes) that the next transaction writes.
+        """
 
     def apply(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
-        """Take one event in; never raises. At or below the shard's applied sequence it changes nothing.
+        """Apply one event; never raises. Events at or below the shard's applied sequence change nothing.
 
         READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence. ``d`` is
         bytes, or anything with their content.
@@ -395,5 +407,5 @@ class Door:
         return self.take(shard_id, seq, name, d)
 
     def take(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
-        """The general way."""
+        """Apply one event in the general way."""
         raise NotImplementedError

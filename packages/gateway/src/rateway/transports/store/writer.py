@@ -14,7 +14,7 @@ from rateway.cache.policy import CachePolicy
 from rateway.cache.prune import adopt_policy, mark_incomplete, prune
 from rateway.cache.storage import Table
 from rateway.cache.unread import Unread
-from rateway.native.objects import Door
+from rateway.native.objects import CacheFastPath
 from rateway.native.objects.applied import Applied, SessionRecord
 from rateway.transports.store.opening import (
     MAP_SIZE,
@@ -37,7 +37,7 @@ READER_CHECK_COMMITS = 4_096
 SAY_AGAIN_S = 60.0
 
 
-class Store(Door):
+class Store(CacheFastPath):
     """The writer's side of one cluster's store."""
 
     def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
@@ -51,7 +51,7 @@ class Store(Door):
         self._reserve = opened.reserve
         self._storage = LmdbStorage(opened.tables, opened.reserve)
         self._cache = Cache(self._storage, policy)
-        self.lead_to(self._cache.usual(), self._storage.waiting)
+        self.connect_cache(self._cache.fast_path_parts(), self._storage.waiting)
         self._broken = False
         self._begun = False
         self._commits = 0
@@ -212,7 +212,7 @@ class Store(Door):
             unknown = self._cache.writer.unknown_guilds
             self._cache = Cache(self._storage, self.policy, self._cache.unread)
             self._cache.writer.unknown_guilds = unknown
-            self.lead_to(self._cache.usual(), self._storage.waiting)
+            self.connect_cache(self._cache.fast_path_parts(), self._storage.waiting)
             self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
