@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos pictures lint format check lock licences audit release clean
+.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos pictures docs lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -84,6 +84,9 @@ chaos: install $(VENV)/.dev  ## many faults at random against the whole gateway 
 
 pictures: system-test dev  ## the pictures of the page in docs/images, anew
 	@RATEWAY_PICTURES=1 $(BIN)/python -m pytest -q tests/browser -k pictures
+
+docs: $(VENV)/.dev  ## the documentation as a site in site/, with the client's reference; a broken link fails
+	@$(BIN)/python tools/docs
 
 lint: $(VENV)/.dev  ## ruff, mypy, import-linter
 	$(BIN)/ruff check $(CODE)
