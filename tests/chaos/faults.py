@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aio_pika
 from aio_pika.exceptions import ChannelNotFoundEntity
+from rateway import exit_codes
 from rateway.demo.relay import Relay
 from rateway_protocol.contract import topology
 from rateway_simulator.faults import Fault
@@ -24,7 +25,6 @@ __all__ = ["FAULTS"]
 
 # Between two looks at the broker.
 LOOK_S = 0.05
-EX_CONFIG = 78
 # Of the wall clock, seconds: set right by a little, wrong by a time zone, by days.
 JUMPS = (-0.9, 3600.0, -3 * 86_400.0, 7.0, -3600.0, 400 * 86_400.0)
 
@@ -301,7 +301,7 @@ async def state_read_only(ground: Ground, step: Step) -> None:
         await _stop(ground)
         with immutable(gateway.state_dir):
             await gateway.start()
-            assert await gateway.exited() == EX_CONFIG, gateway.tail()
+            assert await gateway.exited() == exit_codes.CONFIGURATION, gateway.tail()
     else:
         with immutable(gateway.state_dir):
             ground.relay.refuse(step.turn % 3 == 1)

@@ -11,11 +11,11 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import uvloop
-from rateway import __version__, hardening, logs
+from rateway import __version__, exit_codes, hardening, logs
 from rateway.config import ConfigurationError, Settings, load
 from rateway.native.form import form
 from rateway.runtime.control import Control
-from rateway.runtime.gateway import EX_CONFIG, Gateway
+from rateway.runtime.gateway import Gateway
 from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.maintenance import Maintenance
 from rateway.runtime.monitoring.loop_lag import LoopLag
@@ -29,9 +29,6 @@ from rateway.transports.systemd import Notifier
 log = logging.getLogger(__name__)
 
 __all__ = ["run"]
-
-# sysexits.h, EX_TEMPFAIL: a restarter should try again.
-EX_TEMPFAIL = 75
 
 
 def run(settings: Settings) -> int:
@@ -50,9 +47,9 @@ def run(settings: Settings) -> int:
         return uvloop.run(_run(settings))
     except StateError as error:
         log.critical("%s", error, extra={"action": "state"})
-        return EX_TEMPFAIL if error.passing else EX_CONFIG
+        return exit_codes.TEMPORARY if error.passing else exit_codes.CONFIGURATION
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
 async def _run(settings: Settings) -> int:

@@ -12,16 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from rateway import __version__
+from rateway import __version__, exit_codes
 from rateway.native.form import form
 
 __all__ = ["COMMANDS", "main"]
 
-# sysexits.h: a configuration that has to be changed by a person. A restarter must not try again.
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 69
-EXIT_CONFIGURATION = 78
-EXIT_INTERRUPTED = 130
 
 # Each is a module of rateway.commands with SUMMARY, DESCRIPTION, EPILOG, configure(parser) and run(options). The
 # sentence stands here as well, so that --help imports none of them (a test holds the two together).
@@ -77,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = _command(words)
         return _run_gateway(rest) if name is None else _run_command(name, rest)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has left, `rateway tail | head` for one; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -104,7 +99,7 @@ def _run_command(name: str, words: list[str]) -> int:
             f"rateway {name} needs the package rateway-simulator, which is not installed: pip install 'rateway[demo]'",
             file=sys.stderr,
         )
-        return EXIT_UNAVAILABLE
+        return exit_codes.UNAVAILABLE
     module = _module(name)
     parser = argparse.ArgumentParser(
         prog=f"rateway {name}",
@@ -162,7 +157,7 @@ def _run_gateway(words: list[str]) -> int:
 
     settings = configuration.load_or_explain(file)
     if settings is None:
-        return EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     from rateway import app
 
     return app.run(settings)

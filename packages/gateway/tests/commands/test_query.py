@@ -12,8 +12,9 @@ from pathlib import Path
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from rateway import exit_codes
 from rateway.cache.policy import CachePolicy
-from rateway.commands import broker_access, query
+from rateway.commands import query
 from rateway.transports.store import Queries, Store
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import Fault, Status, error_body
@@ -81,7 +82,7 @@ def test_it_prints_tables_and_json_and_says_what_is_not_known(
     codes = run(main())
     store.close()
     said = capsys.readouterr()
-    assert codes == [0, 0, query.EXIT_NOT_FOUND, 1, 0]
+    assert codes == [0, 0, exit_codes.NOT_FOUND, 1, 0]
     first, *rest = said.out.splitlines()
     assert json.loads(first)["id"] == guild_id
     assert "3 entries" in "\n".join(rest) and "guilds" in "\n".join(rest)
@@ -109,7 +110,7 @@ def test_nobody_there_is_said(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AMQP_URI", broker.uri)
-    assert query.run(options("CurrentUser")) == broker_access.EXIT_UNAVAILABLE
+    assert query.run(options("CurrentUser")) == exit_codes.UNAVAILABLE
     assert "no exchange rateway-1" in capsys.readouterr().err
 
 

@@ -8,7 +8,14 @@ import pytest
 from rateway.session import actions
 from rateway.session.actions import DialFailure, State, StoredSession
 from rateway.session.options import SessionOptions
-from rateway.session.reconnect import Backoff, Breaker, Delays, EndpointSelector, Patience, gateway_address
+from rateway.session.reconnect import (
+    Breaker,
+    Delays,
+    EndpointSelector,
+    JitteredBackoff,
+    Patience,
+    gateway_address,
+)
 from rateway_protocol.discord.close_codes import END_SESSION, KEEP_SESSION
 from tests.session.driver import GATEWAY, INTERVAL, RESUME, Driver, Least, Most, options, presence, stored
 
@@ -742,7 +749,7 @@ def test_the_breaker_lets_a_number_through_in_any_hour() -> None:
 
 
 def test_the_parts_of_the_reconnect_policy() -> None:
-    backoff = Backoff(1.0, 60.0, Most())
+    backoff = JitteredBackoff(1.0, 60.0, Most())
     for _ in range(2000):
         backoff.failed()
     assert backoff.delay() == 60.0

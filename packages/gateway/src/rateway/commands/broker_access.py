@@ -16,6 +16,7 @@ from pathlib import Path
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelClosed, DeliveryError
+from rateway import exit_codes
 from rateway.secret import Secret
 from rateway.transports.amqp.uri import parse
 from rateway_client.line import dialled
@@ -23,8 +24,6 @@ from rateway_protocol.contract import topology
 from yarl import URL
 
 #: sysexits.h: a configuration that cannot be used, a service that is away.
-EXIT_CONFIGURATION = 78
-EXIT_UNAVAILABLE = 69
 # For each node of the broker, seconds.
 DIAL_S = 10
 
@@ -32,7 +31,7 @@ DIAL_S = 10
 class Refused(Exception):
     """The command cannot be carried out: words for a person, and the exit code."""
 
-    def __init__(self, words: str, code: int = EXIT_UNAVAILABLE) -> None:
+    def __init__(self, words: str, code: int = exit_codes.UNAVAILABLE) -> None:
         super().__init__(words)
         self.code = code
 
@@ -61,7 +60,7 @@ def address(config: Path | None, environ: Mapping[str, str]) -> Secret:
         try:
             table = tomllib.loads(config.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
-            raise Refused(f"{config}: {error}", EXIT_CONFIGURATION) from None
+            raise Refused(f"{config}: {error}", exit_codes.CONFIGURATION) from None
         uri = table.get("amqp")
         if isinstance(uri, list) and all(isinstance(each, str) for each in uri):
             uri = ",".join(uri)
@@ -71,7 +70,7 @@ def address(config: Path | None, environ: Mapping[str, str]) -> Secret:
             return _from_file(Path(path), f"{config}: amqp_file")
     raise Refused(
         "no broker's address: set AMQP_URI=amqp://user:password@host/vhost, or give -c FILE with a key 'amqp'",
-        EXIT_CONFIGURATION,
+        exit_codes.CONFIGURATION,
     )
 
 
@@ -79,7 +78,7 @@ def _from_file(path: Path, where: str) -> Secret:
     try:
         return Secret(path.read_text().strip())
     except OSError as error:
-        raise Refused(f"{where}: {error}", EXIT_CONFIGURATION) from None
+        raise Refused(f"{where}: {error}", exit_codes.CONFIGURATION) from None
 
 
 async def connect(options: argparse.Namespace) -> AbstractConnection:
@@ -92,7 +91,7 @@ async def connect(options: argparse.Namespace) -> AbstractConnection:
         place = parse(uri)
         context = place.tls_context()
     except ValueError as error:
-        raise Refused(f"the broker's address cannot be used: {error}", EXIT_CONFIGURATION) from None
+        raise Refused(f"the broker's address cannot be used: {error}", exit_codes.CONFIGURATION) from None
     failures = []
     for node in place.nodes():
         # aio-pika has other names for what RabbitMQ's parameters say: it is told in its own words.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 from pamqp import commands as spec
-from rateway import logs
+from rateway import exit_codes, logs
 from rateway.commands import configuration
 from rateway.commands.plan import (
     BrokerSaid,
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             _print_json(Plan(ok=False, problems=found))
         else:
             configuration.explain(error)
-        return configuration.EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     logs.hide(*settings.secrets())
     plan = asyncio.run(check(settings))
     if options.json:

@@ -11,10 +11,7 @@ from pathlib import Path
 from rateway import logs
 from rateway.config import ConfigurationError, Settings, load
 
-__all__ = ["EXIT_CONFIGURATION", "add_option", "load_or_explain", "state_dir"]
-
-# sysexits.h, EX_CONFIG: a person has to change something; systemd's RestartPreventExitStatus=78 rests on it.
-EXIT_CONFIGURATION = 78
+__all__ = ["add_option", "load_or_explain", "state_dir"]
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from rateway import exit_codes
 from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
 from rateway.demo.scene import Options, SimulatorGone, WorkerGone
@@ -35,8 +36,6 @@ examples:
 
 exit codes: 0 nothing was lost and no rule of Discord's broken, 1 something was, 69 there is no broker
 """
-EXIT_UNAVAILABLE = 69
-EXIT_USAGE = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, worker, kill",
             file=sys.stderr,
         )
-        return EXIT_USAGE
+        return exit_codes.USAGE
     # The client library complains of each attempt to reach a broker that is away on purpose.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
@@ -85,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             parse(uri)
     except ValueError as error:
         print(f"rateway demo: AMQP_URI cannot be used: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return exit_codes.USAGE
     wanted = Options(
         seconds=options.seconds,
         rate=options.rate,
@@ -99,9 +98,9 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(_run(wanted))
     except (BrokerUnavailable, SimulatorGone, WorkerGone) as error:
         print(f"rateway demo: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        return exit_codes.UNAVAILABLE
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
 async def _run(options: Options) -> int:
@@ -112,4 +111,4 @@ async def _run(options: Options) -> int:
     try:
         return await script.run(options, Console())
     except asyncio.CancelledError:
-        return 130
+        return exit_codes.INTERRUPTED

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 
+from rateway import exit_codes
 from rateway.commands import configuration
 
 SUMMARY = "ask the running gateway over HTTP whether it is live or ready"
@@ -43,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
     if address is None and options.config is not None:
         settings = configuration.load_or_explain(options.config)
         if settings is None:
-            return configuration.EXIT_CONFIGURATION
+            return exit_codes.CONFIGURATION
         address = settings.http_address
         if address is None:
             print("rateway health: HTTP is switched off (http_address is empty)", file=sys.stderr)
-            return 1
+            return exit_codes.FAILED
     host, _, port = (address or DEFAULT).rpartition(":")
     if not port.isdigit():
         print(f"rateway health: {address!r} is no host:port", file=sys.stderr)
-        return configuration.EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     return _ask(_reachable(host), int(port), "/health/ready" if options.ready else "/health/live")
 
 
@@ -71,7 +72,7 @@ def _ask(host: str, port: int, path: str) -> int:
         print(
             f"rateway health: no gateway answers at {host}:{port} ({type(error).__name__})", file=sys.stderr
         )
-        return 1
+        return exit_codes.FAILED
     finally:
         connection.close()
     status = said.get("status") if isinstance(said, dict) else None

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rateway import exit_codes
 from rateway.commands import broker_access
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import Fault
@@ -45,7 +46,6 @@ examples:
 exit codes: 0 answered, 1 refused by the gateway, 2 wrong type or arguments, 3 not known, 69 no gateway or no broker,
             78 no broker's address
 """
-EXIT_NOT_FOUND = 3
 
 PAGES = "A list: 100 entries, or --limit (at most 1000). The next page: --after with the last id of this one."
 
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"rateway query: {refused}", file=sys.stderr)
         return refused.code
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
 def question(options: argparse.Namespace) -> bytes:
@@ -175,12 +175,12 @@ def report(status: str, body: bytes, *, as_json: bool) -> int:
     """Print an answer; the exit code."""
     if status == "not_found":
         print("null" if as_json else "not known", file=sys.stdout if as_json else sys.stderr)
-        return EXIT_NOT_FOUND
+        return exit_codes.NOT_FOUND
     found = json.loads(body) if body else None
     if status == "error":
         error = found.get("error", {}) if isinstance(found, dict) else {}
         print(body.decode() if as_json else f"{error.get('code')}: {error.get('message')}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     if as_json:
         print(body.decode())
     else:

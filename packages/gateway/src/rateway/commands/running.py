@@ -8,14 +8,11 @@ import json
 import sys
 from pathlib import Path
 
-from rateway import logs
+from rateway import exit_codes, logs
 from rateway.commands import configuration
 from rateway.transports import control_socket
 
-__all__ = ["EXIT_UNAVAILABLE", "add_options", "request"]
-
-# sysexits.h, EX_UNAVAILABLE: no gateway answers.
-EXIT_UNAVAILABLE = 69
+__all__ = ["add_options", "request"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,16 +30,16 @@ def request(
     """
     folder = configuration.state_dir(options.config, options.state_dir)
     if folder is None:
-        return configuration.EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     try:
         answer = json.loads(
             asyncio.run(control_socket.ask(folder, command, *map(str, arguments), patience=patience))
         )
     except control_socket.ControlError as error:
         print(f"rateway {command}: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        return exit_codes.UNAVAILABLE
     if "error" in answer:
         print(f"rateway {command}: {logs.escape(str(answer['error']))}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     print(logs.escape(str(answer.get("ok", "done"))))
     return 0

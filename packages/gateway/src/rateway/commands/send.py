@@ -8,6 +8,7 @@ import json
 import sys
 
 from aio_pika.abc import AbstractIncomingMessage
+from rateway import exit_codes
 from rateway.commands import broker_access
 from rateway_protocol.contract import topology
 
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"rateway send: {refused}", file=sys.stderr)
         return refused.code
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
 async def _send(options: argparse.Namespace, payload: bytes) -> int:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import msgspec
+from rateway import exit_codes
 from rateway.commands import configuration
 from rateway.runtime.monitoring.status import GatewayStatus
 from rateway.transports import control_socket
@@ -31,7 +32,6 @@ examples:
 exit codes: 0 it answered and every shard is live, 1 it answered and some are not, 69 no gateway answers, 78 wrong
 settings
 """
-EXIT_UNAVAILABLE = 69
 WATCH_EVERY_S = 2.0
 
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     """Ask and show; the exit code."""
     folder = configuration.state_dir(options.config, options.state_dir)
     if folder is None:
-        return configuration.EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     try:
         if options.watch:
             return _watch(folder, every_shard=options.shards, as_json=options.json)
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         return _code(status)
     except control_socket.ControlError as error:
         print(f"rateway status: {error}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        return exit_codes.UNAVAILABLE
 
 
 def _ask(folder: Path) -> GatewayStatus:

@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from rateway import exit_codes
 from rateway.commands import configuration
 from rateway.transports.state import StateDir, StateError
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     """Stop it; the exit code."""
     folder = configuration.state_dir(options.config, options.state_dir)
     if folder is None:
-        return configuration.EXIT_CONFIGURATION
+        return exit_codes.CONFIGURATION
     try:
         visited = StateDir.visit(folder)
         if visited is None:
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             return _stop(state, end_sessions=options.end_sessions, timeout=options.timeout)
     except StateError as error:
         print(f"rateway stop: {error}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
 
 
 def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
@@ -72,7 +73,7 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
         return 0
     except OSError as error:
         print(f"rateway stop: the gateway (pid {pid}) cannot be reached: {error.strerror}", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     try:
         if _user_of(pid) != state.lock_owner():
             # What the file says is only as good as who may write it.
@@ -80,7 +81,7 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
                 f"rateway stop: pid {pid} in {state.path} is no gateway of this folder's user",
                 file=sys.stderr,
             )
-            return 1
+            return exit_codes.FAILED
         if end_sessions:
             state.request_end_sessions()
         signal.pidfd_send_signal(process, signal.SIGTERM)
@@ -90,12 +91,12 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
     except PermissionError:
         state.take_end_sessions()
         print(f"rateway stop: the gateway (pid {pid}) belongs to another user", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     finally:
         os.close(process)
     if not ready:
         print(f"rateway stop: the gateway (pid {pid}) has not left after {timeout:g} s", file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     print(f"the gateway (pid {pid}) has left; its sessions {'ended' if end_sessions else 'are kept'}")
     return 0
 

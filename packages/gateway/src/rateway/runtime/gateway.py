@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from rateway import logs
+from rateway import exit_codes, logs
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, take_recommended
 from rateway.fleet.identify import IdentifyGovernor
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# sysexits.h, EX_CONFIG: a restarter must not try again (systemd's RestartPreventExitStatus).
-EX_CONFIG = 78
 # A shard would hold more guilds than Discord takes.
 SHARDING_REQUIRED = 4011
 # Invalid shard, sharding required: another number of shards may work.
@@ -52,7 +50,7 @@ RESET_MARGIN_S = 5.0
 
 Result = TypeVar("Result")
 
-__all__ = ["EX_CONFIG", "Gateway"]
+__all__ = ["Gateway"]
 
 
 class Gateway:
@@ -92,7 +90,7 @@ class Gateway:
                 remembered,
                 "the last start with these settings ended so, nothing was sent to Discord; rateway check asks again",
             )
-            return EX_CONFIG
+            return exit_codes.CONFIGURATION
         try:
             while await self._once():
                 pass
@@ -102,7 +100,7 @@ class Gateway:
             return 0
         self._remember(self._fatal)
         _say(self._fatal, "")
-        return EX_CONFIG
+        return exit_codes.CONFIGURATION
 
     async def _once(self) -> bool:
         """One life of the clusters; whether another one, with another layout, is to follow."""

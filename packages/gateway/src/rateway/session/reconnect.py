@@ -10,9 +10,10 @@ from collections import deque
 from enum import Enum
 from urllib.parse import urlsplit, urlunsplit
 
+from rateway.backoff import Backoff
 from rateway.session.options import Chance, Compression, SessionOptions
 
-__all__ = ["Backoff", "Breaker", "Delays", "EndpointSelector", "Patience", "Turn", "gateway_address"]
+__all__ = ["Breaker", "Delays", "EndpointSelector", "JitteredBackoff", "Patience", "Turn", "gateway_address"]
 
 API_VERSION = 10
 # Failures in a row at one host after which the other is tried, with the same session.
@@ -21,8 +22,6 @@ HOUR = 3600.0
 MINUTE = 60.0
 # Connections of one shard that ended within a minute, after which a short life proves nothing.
 FLAPPING = 10
-# After so many doublings any cap is reached; a larger exponent would only overflow.
-MOST_DOUBLINGS = 32
 
 
 def gateway_address(url: str, compression: Compression) -> str:
@@ -34,14 +33,13 @@ def gateway_address(url: str, compression: Compression) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
 
 
-class Backoff:
-    """Full jitter under a doubling bound: nothing first, then uniform in [0, base × 2ⁿ), up to the cap."""
+class JitteredBackoff:
+    """Full jitter under a doubling bound: nothing first, then uniform in [0, the delay of a Backoff)."""
 
-    __slots__ = ("_base", "_cap", "_chance", "failures")
+    __slots__ = ("_backoff", "_chance", "failures")
 
-    def __init__(self, base: float, cap: float, chance: Chance) -> None:
-        self._base = base
-        self._cap = cap
+    def __init__(self, first: float, longest: float, chance: Chance) -> None:
+        self._backoff = Backoff(first, longest)
         self._chance = chance
         self.failures = 0
 
@@ -49,8 +47,7 @@ class Backoff:
         """Seconds to wait after the failures so far; 0 before the first."""
         if self.failures == 0:
             return 0.0
-        bound = self._base * 2.0 ** min(self.failures - 1, MOST_DOUBLINGS)
-        return self._chance.uniform(0.0, min(self._cap, bound))
+        return self._chance.uniform(0.0, self._backoff.delay(self.failures - 1))
 
     def failed(self) -> None:
         self.failures += 1
@@ -91,9 +88,9 @@ class Delays:
 
     def __init__(self, options: SessionOptions, chance: Chance) -> None:
         self._options = options
-        self._dial = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
-        self._resume = Backoff(options.resume_backoff, options.resume_backoff_cap, chance)
-        self._identify = Backoff(options.identify_backoff, options.identify_backoff_cap, chance)
+        self._dial = JitteredBackoff(options.resume_backoff, options.resume_backoff_cap, chance)
+        self._resume = JitteredBackoff(options.resume_backoff, options.resume_backoff_cap, chance)
+        self._identify = JitteredBackoff(options.identify_backoff, options.identify_backoff_cap, chance)
         self._breaker = Breaker(options.identifies_per_hour)
         self._trouble = False
         self._excused = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from rateway.backoff import Backoff
 from rateway.session.heartbeat import DEFAULT_INTERVAL
 from rateway.session.options import SessionOptions
 
@@ -16,8 +17,6 @@ __all__ = ["Timers"]
 
 # A Discord that is this slow is not waited for any longer, however many Hellos were missed.
 LONGEST_HELLO = 60.0
-# After so many doublings the bound is reached; a larger exponent would only overflow.
-MOST_DOUBLINGS = 10
 
 
 class Timers:
@@ -35,8 +34,8 @@ class Timers:
     # What is expected of Discord.
 
     def for_hello(self, now: float) -> None:
-        patience = self._options.hello_timeout * 2.0 ** min(self._missed_hellos, MOST_DOUBLINGS)
-        self._deadline = now + min(patience, max(LONGEST_HELLO, self._options.hello_timeout))
+        first = self._options.hello_timeout
+        self._deadline = now + Backoff(first, max(LONGEST_HELLO, first)).delay(self._missed_hellos)
 
     def for_ready(self, now: float) -> None:
         self._deadline = now + self._options.ready_timeout

@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 from rateway import __version__
+from rateway.backoff import Backoff
 from rateway.fleet.layout import MOST_SHARDS
 from rateway.secret import Secret
 from rateway.transports.tls import client_context
@@ -43,6 +44,8 @@ LONGEST_SHOWN = 200
 # address. A token that sessions live with was refused by mistake, and is tried again after a longer pause
 # (runtime/identify/permits.py).
 UNAUTHORIZED_FOR = 60.0
+# Between questions that Discord did not answer.
+BACKOFF = Backoff(1.0, 60.0)
 # No Retry-After of Discord's is longer than its windows of a day.
 MAX_RETRY_AFTER = 86_400.0
 
@@ -121,8 +124,7 @@ def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
 
     1, 2, 4 … 60 s, the upper half of it by chance, and never less than Discord's own ``Retry-After``.
     """
-    grown: float = min(60.0, 2.0 ** min(attempt - 1, 6))
-    waited = grown * (0.5 + chance / 2)
+    waited = BACKOFF.delay(attempt - 1) * (0.5 + chance / 2)
     return waited if failure.retry_after is None else max(failure.retry_after + chance, waited, 1.0)
 
 

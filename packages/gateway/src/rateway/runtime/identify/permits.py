@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
+from rateway.backoff import Backoff
 from rateway.fleet.identify import (
     RESTORED_ALLOWANCE,
     Budget,
@@ -46,8 +47,7 @@ WRITE_ATTEMPTS = 3
 # How long a shard waits after a ledger that could not be written.
 LEDGER_PAUSE = 30.0
 # After a 401 while sessions live with the same token, or before it is believed: doubled each time, up to an hour.
-FIRST_PAUSE_AFTER_401 = 300.0
-LONGEST_PAUSE_AFTER_401 = 3600.0
+PAUSE_AFTER_401 = Backoff(300.0, 3600.0)
 # A token that is refused so often in a row, with no session that lives with it, is dead.
 REFUSALS_OF_A_DEAD_TOKEN = 2
 # Bots whose ledgers are kept; a folder sees one, or a few in a developer's hands.
@@ -355,7 +355,7 @@ class LocalPermits:
             self._refuse_waiting(Refusal("unauthorized", None, failure.text))
             self._on_dead_token(failure)
             return
-        pause = min(LONGEST_PAUSE_AFTER_401, FIRST_PAUSE_AFTER_401 * 2.0 ** min(self._refusals - 1, 8))
+        pause = PAUSE_AFTER_401.delay(self._refusals - 1)
         self._refused, self._ask_at = failure, self.now() + pause
         refusal = self._after_401(failure)
         log.error("%s", refusal.why, extra={"action": "budget"})

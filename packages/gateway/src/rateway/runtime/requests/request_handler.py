@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 
 from rateway.delivery.port import MAX_BODY, MAX_PROPERTIES, Message, Refusal, RequestSource
-from rateway.runtime.monitoring.histogram import Histogram
+from rateway.histogram import Histogram
 from rateway.runtime.requests.held_commands import Held, HeldCommands
 from rateway.runtime.requests.ports import RequestCluster, RequestProcess
 from rateway.session.actions import Command, CommandDone
@@ -35,6 +35,8 @@ TIMEOUT_SHARE = 0.5
 COMPLAINTS = 20
 COMPLAINTS_S = 60.0
 
+# Upper edges: a query takes some microseconds, a batch of a thousand a few turns of the loop.
+QUERY_EDGES_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 # A message that was refused unread is a note of the status for so long.
 REFUSED_LATELY_S = 300.0
 
@@ -118,7 +120,7 @@ class RequestHandler:
         self.commands: Counter[str] = Counter()
         self.queries: Counter[str] = Counter()
         self.query_kinds: Counter[str] = Counter()
-        self.query_times = Histogram()
+        self.query_times = Histogram(QUERY_EDGES_S)
         # Messages that were refused before they were looked at, and when the last was (monotonic seconds).
         self.refused: Counter[Refusal] = Counter()
         self.refused_at: float | None = None

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Literal
 from urllib.parse import urlsplit
 
+from rateway.backoff import Backoff
 from rateway.transports.websocket import DialError, MessageHandler, dial
 from rateway_protocol.discord.hosts import TokenHosts
 
@@ -32,12 +33,11 @@ STAGGER_S = 0.0005
 # Dial, TLS and upgrade together: real libraries wait 5–30 s. A resume hurries, for Discord forgets what it keeps for
 # it within seconds on a busy shard: a silent host is left soon at first, and later with each failure.
 TIMEOUT_S = 15.0
-FIRST_RESUME_TIMEOUT_S = 4.0
+RESUME_TIMEOUT = Backoff(4.0, TIMEOUT_S)
 # Without a Retry-After: doubled for each refusal in a row, up to five minutes. A host that is not well itself (5xx) is
 # asked again within a minute, as a shard alone would ask: every second away costs events.
-FIRST_BACKOFF_S = 2.0
-LONGEST_BACKOFF_S = 300.0
-LONGEST_BACKOFF_5XX_S = 60.0
+REFUSED = Backoff(2.0, 300.0)
+REFUSED_WITH_5XX = Backoff(2.0, 60.0)
 # No Retry-After of Discord's is longer than its windows of a day.
 LONGEST_RETRY_AFTER_S = 86_400.0
 # For so long after a dial that reached nobody, resumes that have another host go there at once.
@@ -149,7 +149,7 @@ class Dialer:
         fault = self._token_hosts.fault(url) if self._token_hosts is not None else ""
         if fault:
             raise self._foreign_address(url, fault)
-        hurry = FIRST_RESUME_TIMEOUT_S * 2 ** min(failures, 4)
+        hurry = RESUME_TIMEOUT.delay(failures)
         host = self._host(url)
         beside = self._host(other) if other is not None else None
         host.waiting += 1
@@ -164,7 +164,7 @@ class Dialer:
                     await dial(
                         url,
                         handler,
-                        timeout=min(TIMEOUT_S, hurry) if resuming else TIMEOUT_S,
+                        timeout=hurry if resuming else TIMEOUT_S,
                         max_message_bytes=self._max_message_bytes,
                         headers=self._headers,
                         ssl_context=self._ssl(url),
@@ -237,10 +237,9 @@ class Dialer:
             return
         if now < host.held_until:
             return  # the others that were under way when the first refusal came
-        longest = LONGEST_BACKOFF_5XX_S if status >= 500 else LONGEST_BACKOFF_S
         delay = error.retry_after
         if delay is None or not delay > 0:
-            delay = min(longest, FIRST_BACKOFF_S * 2.0 ** min(host.refusals, 16))
+            delay = (REFUSED_WITH_5XX if status >= 500 else REFUSED).delay(host.refusals)
         delay = min(delay, LONGEST_RETRY_AFTER_S)
         host.refusals += 1
         host.status = status

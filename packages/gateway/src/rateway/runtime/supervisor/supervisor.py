@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import msgspec
 from rateway import hardening, logs
+from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
@@ -44,8 +45,7 @@ STARTS_WITHIN_S = 60.0
 # later. What kills it again and again takes less time than that; every second away costs Discord's small buffer.
 SOUND_AFTER_S = 5.0
 RESTARTS_AT_ONCE = 3
-FIRST_RESTART_S = 0.1
-LONGEST_RESTART_S = 30.0
+RESTART = Backoff(0.1, 30.0)
 # A worker's event loop answers what a person asks within milliseconds, unless it stands still.
 ANSWERS_WITHIN_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
@@ -136,7 +136,7 @@ class Supervisor:
                 return
             lived = time.monotonic() - hand.began_at
             hand.failures = 1 if lived >= SOUND_AFTER_S else hand.failures + 1
-            delay = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2 ** max(0, hand.failures - RESTARTS_AT_ONCE))
+            delay = RESTART.delay(hand.failures - RESTARTS_AT_ONCE)
             hand.restarts += 1
             log.error(
                 "worker %d ended (%s); starting it again in %.1f s, its shards resume",

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import re
 import struct
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -23,6 +22,7 @@ from rateway.delivery.limits import HELD_UP_S, DeliveryLimits
 from rateway.delivery.message import Publish
 from rateway.delivery.patience import Patience
 from rateway.delivery.port import Clock, SinkObserver
+from rateway.histogram import Histogram
 from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection
 from rateway.transports.amqp.line import keep_line
@@ -52,7 +52,7 @@ _ASK_MOST: Final = 2_000
 # Servers that go on refusing on a channel what they would take on another.
 _STICKS_TO_REFUSALS: Final = "RabbitMQ 3."
 # Upper edges in seconds.
-_EDGES: Final = tuple(0.00025 * 2**power for power in range(18))
+_EDGES_S: Final = tuple(0.00025 * 2**power for power in range(18))
 _TOO_LARGE: Final = re.compile(r"message size (\d+).*?(?:max\w*(?: size)?|limit)\D*(\d+)", re.IGNORECASE)
 
 
@@ -118,8 +118,8 @@ class EventPublisher:
         self._substitutes = Substitutes(
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
-        self._histogram = [0] * (len(_EDGES) + 1)
-        self._writings = [0] * (len(_EDGES) + 1)
+        self._confirm_times = Histogram(_EDGES_S)
+        self._write_times = Histogram(_EDGES_S)
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
@@ -221,11 +221,11 @@ class EventPublisher:
 
         (upper edge in seconds, events); the last edge is infinite.
         """
-        return list(zip((*_EDGES, float("inf")), self._histogram, strict=True))
+        return self._confirm_times.counts()
 
     def writings(self) -> list[tuple[float, int]]:
         """As :meth:`latencies`, to the write of an event that found the broker ready for it."""
-        return list(zip((*_EDGES, float("inf")), self._writings, strict=True))
+        return self._write_times.counts()
 
     # Publishing
 
@@ -319,7 +319,7 @@ class EventPublisher:
                 parts.append(data)
                 events += len(run.marks)
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
-            self._writings[bisect_left(_EDGES, self._clock.monotonic() - self.woken_at)] += events
+            self._write_times.add(self._clock.monotonic() - self.woken_at, events)
         else:
             for stream, run in opened:
                 if stream is not None:
@@ -371,18 +371,21 @@ class EventPublisher:
         ledger = self._ledger
         if finished:
             now = self._moved_at = self._clock.monotonic()
-            histogram = self._histogram
-            at, bar = -1.0, 0
+            at, events = now, 0
             for run in finished:
                 if run.records is None and run.origins is None:
+                    # Runs of one wake-up have one time and are counted together.
                     if run.at != at:
-                        at = run.at
-                        bar = bisect_left(_EDGES, now - at)
-                    histogram[bar] += len(run.marks)
+                        if events:
+                            self._confirm_times.add(now - at, events)
+                        at, events = run.at, 0
+                    events += len(run.marks)
                 if run.probes is not None:
                     self._listeners.confirmed(run.probes)
                 if run.told is not None:
                     run.told()
+            if events:
+                self._confirm_times.add(now - at, events)
             if self._cautious:
                 self._try_more(finished)
         if ledger.dropped:
