@@ -1,7 +1,7 @@
 """Apply events to the cache exactly once per session: replayed events at or below the applied sequence change nothing.
 
-A shard's *applied* sequence is kept in the same transaction as the changes. What comes again at or below it changes
-nothing, so that counters stay right over replays; it only says once more what only the cache knows.
+A shard's *applied* sequence is kept in the same transaction as the changes, so that counters stay right over replays.
+For a replayed GUILD_CREATE or GUILD_DELETE the cause is returned again.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Cache:
         self.unread.record(name, reasons, self.writer.shard_id, guild, applied=applied)
 
     def _begin(self, shard_id: int, d: bytes | memoryview) -> None:
-        """READY of a session that nobody has announced (:meth:`begin`), if it is another one than the shard's."""
+        """Begin the session of a READY, unless :meth:`begin` has announced it."""
         try:
             session_id = _session(d).session_id
         except UNREADABLE:
@@ -222,7 +222,7 @@ class Cache:
             self.begin(shard_id, session_id)
 
     def _again(self, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
-        """The cause of an event that was applied before."""
+        """Return the cause of an event that was applied before."""
         if not self.policy.enabled:
             return None
         found = fields_inside(d)

@@ -1,6 +1,6 @@
 """A guild's entities in storage: compressed pages, rows over them for what changed since, and ids in an index.
 
-The decision behind it. A million members as single rows of LMDB cost 160 bytes each however tightly they are packed:
+Why: a million members as single rows of LMDB cost 160 bytes each however tightly they are packed:
 node, key and a third of the page stay empty. Compressed together they cost 85, but a page must not be rewritten for
 each change. So a GUILD_CREATE writes pages (one put for sixteen objects), a later change writes a row that hides the
 page's object, an empty row says that it is gone, and now and then the page of a new row takes its rows in. The rows
@@ -51,7 +51,7 @@ def _bounds(kind: int, number: int) -> tuple[bytes, bytes]:
 
 
 class EntityStoreReader:
-    """Reading: what the answers to queries need."""
+    """Read a guild's entities, as queries do."""
 
     def __init__(self, storage: Reading) -> None:
         self._reading = storage
@@ -62,7 +62,7 @@ class EntityStoreReader:
         self._unindexed: dict[int, list[tuple[bytes, bytes]]] = {}
 
     def get(self, number: int, kind: int, entity_id: int) -> bytes | None:
-        """One object's JSON."""
+        """Return one object's JSON."""
         return self.fetch(number, kind, entity_id)[0]
 
     def fetch(self, number: int, kind: int, entity_id: int) -> tuple[bytes | None, bool]:
@@ -188,7 +188,7 @@ class EntityStore(EntityStoreReader):
         return found
 
     def put(self, number: int, kind: int, entity_id: int, raw: bytes) -> bool:
-        """Insert or replace one object; whether it is new (of a kind with a table of its own nobody asks)."""
+        """Insert or replace one object. Return whether it is new; always False for a kind with a table of its own."""
         table = OWN_TABLES.get(kind)
         if table is not None:
             self._storage.put(table, _KEY.pack(number, kind, entity_id), raw)
@@ -220,7 +220,7 @@ class EntityStore(EntityStoreReader):
     def replace(
         self, number: int, kind: int, entity_id: int, raw: bytes, *, paged: bool | None = None
     ) -> None:
-        """Replace an object that is known to be there; ``paged`` is what :meth:`fetch` said, for who has called it."""
+        """Replace an object that is known to be there. ``paged`` is the second result of :meth:`fetch`, where known."""
         key = _KEY.pack(number, kind, entity_id)
         if paged is None:
             paged = kind in PAGED and self._storage.get(Table.ROWS, key) is None
@@ -229,7 +229,7 @@ class EntityStore(EntityStoreReader):
             self._changed(number, kind, entity_id)
 
     def remove(self, number: int, kind: int, entity_id: int) -> bytes | None:
-        """Remove one object; what it was (of a kind with a table of its own nobody asks)."""
+        """Remove one object and return it; always None for a kind with a table of its own."""
         key = _KEY.pack(number, kind, entity_id)
         table = OWN_TABLES.get(kind)
         if table is not None:

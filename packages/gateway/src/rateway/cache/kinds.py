@@ -1,4 +1,4 @@
-"""The kinds of entities that the cache keeps, one row each; what else needs a list of them derives it from here.
+"""The kinds of entities that the cache keeps, one row each, from which every other list of them is derived.
 
 From a row follow: what ``CACHE_KINDS`` accepts, where in GUILD_CREATE the entities stand and how they are stored, the
 types of query that answer them, the counts of ``Stats``, what is dropped when the kind is switched off, what of an odd

@@ -135,7 +135,7 @@ def permissions(
 ) -> int | None:
     """A cached member's permissions, in the guild or in one of its channels; None when one of them is not known.
 
-    ``wall`` in Unix seconds decides about time-outs; without it nobody is timed out.
+    ``wall`` in Unix seconds decides about time-outs; without it they are ignored.
     """
     number = view.number_of(guild_id)
     guild = view.guild(guild_id)

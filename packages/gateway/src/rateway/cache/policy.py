@@ -20,7 +20,7 @@ DEFAULT_KINDS = frozenset(row.name for row in ENTITY_KINDS if row.by_default)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
-    """What the cache keeps and says. Another policy is another fingerprint: kinds switched on are then incomplete."""
+    """What the cache keeps and returns. Kinds that a new policy adds are incomplete until each guild comes again."""
 
     enabled: bool = True
     kinds: frozenset[str] = DEFAULT_KINDS
@@ -85,7 +85,7 @@ class WrittenPolicy(msgspec.Struct):
 
     @classmethod
     def of(cls, policy: CachePolicy, since: dict[str, int] | None = None) -> WrittenPolicy:
-        """Return what a store says of a policy."""
+        """Return the record of a policy for the store."""
         return cls(policy.fingerprint(), sorted(policy.kept()), policy.activities, since=since or {})
 
 
@@ -100,6 +100,6 @@ def written_since(reading: Reading) -> Mapping[str, int]:
 
 
 def written_policy(reading: Reading) -> WrittenPolicy | None:
-    """What a store says of the policy that it was written under; None when nothing was written yet."""
+    """Return the policy that a store was written under; None when nothing was written yet."""
     raw = reading.get(Table.META, b"policy")
     return msgspec.msgpack.decode(raw, type=WrittenPolicy) if raw else None

@@ -19,7 +19,10 @@ def _kept(policy: CachePolicy) -> list[str]:
 
 
 def adopt_policy(writer: CacheWriter) -> tuple[str, ...]:
-    """Make the store fit other settings: what is off now goes, what is on now is incomplete until guilds come anew."""
+    """Adapt the store to the settings: drop kinds that are off now, mark those that are new as incomplete.
+
+    Returns lines for the log.
+    """
     policy, old = writer.policy, written_policy(writer.reading)
     kept = _kept(policy)
     if old is None:
@@ -76,7 +79,7 @@ def _drop(writer: CacheWriter, name: str) -> None:
 
 
 def mark_incomplete(writer: CacheWriter) -> None:
-    """A write was lost: every kind is incomplete until the guilds come anew."""
+    """Mark every kind as incomplete until its guild comes again, because a write was lost."""
     written = written_policy(writer.reading) or WrittenPolicy.of(writer.policy)
     written.since = dict.fromkeys((*_kept(writer.policy), "guilds"), writer.stamp())
     _write(writer, written)

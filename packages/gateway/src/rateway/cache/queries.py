@@ -61,7 +61,7 @@ def _guild(asking: QueryContext) -> Outcome | Listing:
 
 
 def _guild_stays(view: View, number: int) -> Callable[[], bool]:
-    """Whether a guild still has its number: without it its entities are gone, or stand under another one."""
+    """Return a check whether a guild still has its number, under which its entities stand."""
     return lambda: view.guild_of(number) is not None
 
 
@@ -81,7 +81,7 @@ def _with_lists(
 
 
 def _plain(told: bytes) -> bytes:
-    """An entity inside its guild, where ``guild_id`` would say nothing."""
+    """Return an entity without ``guild_id``, as it stands inside its guild."""
     return drop_fields(told, (b"guild_id",))
 
 
@@ -188,7 +188,7 @@ def _states_in(asking: QueryContext, view: View, number: int, channel_id: int) -
 
 
 def _voice_state(asking: QueryContext) -> Outcome:
-    """By user and place: the channel, as the guide says, or the guild, as the original's code took it."""
+    """Answer by user and place: a channel (as the original's guide has it) or a guild (as its code did)."""
     asking.need("voice_states")
     user_id, place_id = asking.asked.arguments
     place = asking.by_id(Kind.CHANNEL, place_id)
@@ -295,7 +295,7 @@ def _stats_of_all(asking: QueryContext) -> Iterator[bytes]:
 
 
 def _group(asking: QueryContext) -> Outcome:
-    """Groups of users have no bots in them."""
+    """Answer that a group is unknown: groups have no bots in them."""
     return MISSING
 
 

@@ -84,10 +84,10 @@ MAX_ANSWER = 8 << 20
 
 
 class Listing:
-    """A long answer that is still to be read: :meth:`step` until it is done, so that nobody waits for it.
+    """A long answer that is read in steps (:meth:`step`), so that events and other queries go on between them.
 
-    ``parts`` are the pieces of its JSON one after the other; an empty one says that there was work without a result.
-    Between two steps the stores may move on; ``is_there`` says whether what it reads from still is, when they have.
+    ``parts`` are the pieces of its JSON one after the other; an empty one stands for work without a result.
+    Between two steps the stores may move on; ``is_there`` returns whether the entities that are read still exist then.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ MISSING = Missing()
 
 
 class QueryContext:
-    """One question being answered."""
+    """One query that is being answered."""
 
     __slots__ = ("asked", "policy", "situation", "stores", "wall")
 
@@ -183,24 +183,24 @@ class QueryContext:
     # Where things are.
 
     def need(self, kind: str) -> None:
-        """That kind of entity must be kept."""
+        """Raise :class:`Refused` unless that kind of entity is kept."""
         if not self.policy.keeps(kind):
             raise Refused("cache_off", f"the cache keeps no {kind.replace('_', ' ')} (see its settings)")
 
     def need_of(self, view: View, guild_id: int, row: GuildRow, kind: str) -> None:
-        """That kind of entity must be kept, and have come with that guild."""
+        """Raise :class:`Refused` unless that kind is kept and has come with that guild."""
         self.need(kind)
         self.check(view, guild_id, row, kind)
 
     def need_at(self, view: View, number: int, kind: str) -> None:
-        """The same for a guild by its number."""
+        """Do what :meth:`need_of` does for a guild by its number."""
         guild = view.guild_of(number)
         row = view.guild_row(guild[0]) if guild is not None else None
         if guild is not None and row is not None:
             self.need_of(view, guild[0], row, kind)
 
     def views(self) -> Iterator[View]:
-        """Every store; whoever comes to the end has not found it in those that can be read."""
+        """Yield each readable store; at the end raise :class:`Refused` if another store cannot be read."""
         unreadable, elsewhere = self.situation.unreadable, self.situation.elsewhere
         for cluster in self.stores.clusters:
             if cluster not in unreadable and cluster not in elsewhere:
@@ -242,8 +242,9 @@ class QueryContext:
             raise Refused("incomplete", words)
 
     def absent(self, kind: str | None = None, *, loading: bool = True) -> Outcome:
-        """What is in no store, and names no guild: while shards are starting, or guilds came without what it is of,
-        that says nothing.
+        """Return that an entity without a guild is in no store.
+
+        Raises :class:`Refused` while shards are starting or its kind is incomplete: it may exist then.
         """
         count = self.situation.shard_count
         per_cluster = self.situation.shards_per_cluster
@@ -267,7 +268,7 @@ class QueryContext:
     # What is said.
 
     def object(self, told: bytes | None) -> Outcome:
-        """One entity, with the fields that were asked for."""
+        """Return one entity with the fields that were asked for."""
         return MISSING if told is None else Found(self.pick(told))
 
     def pick(self, told: bytes) -> bytes:
@@ -279,7 +280,7 @@ class QueryContext:
         return join({name: found[name] for name in names if name in found})
 
     def array(self, items: Iterable[bytes], is_there: Callable[[], bool] = lambda: True) -> Listing:
-        """A list, as many as were asked for."""
+        """Return a list of as many entities as were asked for."""
         parts = array_of(map(self.pick, islice(items, self.asked.limit or LIMIT)))
         return Listing(parts, is_there=is_there)
 

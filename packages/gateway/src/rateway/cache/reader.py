@@ -1,7 +1,7 @@
 """Read entities: rows, pages and side tables put together to Discord's own objects.
 
-What is told is complete: with ``guild_id``, with what is tracked beside the object (``last_message_id``, counters, the
-bot's own thread membership). It is JSON, mostly the stored bytes and one field more, or a dict of its raw fields.
+What is returned is complete: with ``guild_id``, with what is tracked beside the object (``last_message_id``, counters,
+the bot's own thread membership). It is JSON, mostly the stored bytes and one field more, or a dict of its raw fields.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ class View:
         return None if tip is None else TIP.unpack(tip)
 
     def channel_details(self, number: int, channel_id: int) -> bytes:
-        """A voice channel's ``status`` and ``voice_start_time``, as far as told; no fields of the channel object."""
+        """A voice channel's ``status`` and ``voice_start_time``, as far as known; no fields of the channel object."""
         return self.entity_store.get(number, Kind.SIDE, channel_id) or _EMPTY
 
     # people
@@ -259,7 +259,7 @@ class View:
     ) -> tuple[int, bytes] | None:
         """A user and the stamp of what is known about it: the newest of its own row and its guilds' snapshots.
 
-        ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
+        ``embedded`` is the user inside the member of the guild ``number``, where the caller has just read it.
         """
         value = self.reading.get(_USERS, key8(user_id))
         own = _NOTHING if value is None else (_STAMPED.unpack_from(value)[0], value[8:])

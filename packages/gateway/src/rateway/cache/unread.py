@@ -46,7 +46,7 @@ class Unread:
             self.latest[key] = self.latest.get(key, 0) + 1
 
     def take_lines(self) -> list[str]:
-        """The lines that nobody has written yet; they are the caller's now."""
+        """Return the lines that are not logged yet, and forget them."""
         lines, self.lines = self.lines, []
         return lines
 

@@ -78,7 +78,7 @@ class CacheWriter(View):
         self.left_out.append(reason)
 
     def take_left_out(self) -> list[str]:
-        """Why parts of the event were left out; the caller's now."""
+        """Return why parts of the event were left out, and forget it."""
         reasons, self.left_out = self.left_out, []
         return reasons
 
@@ -129,7 +129,7 @@ class CacheWriter(View):
         return number
 
     def remove_guild(self, guild_id: int, row: GuildRow) -> None:
-        """A guild and everything that is keyed by it."""
+        """Remove a guild and everything that is keyed by it."""
         if row.number:
             self.drop_members(row.number, keep=frozenset())
             for kind in CHANNELS:
@@ -190,7 +190,7 @@ class CacheWriter(View):
         return place
 
     def moved(self, channel_id: int) -> None:
-        """What was remembered about a channel's place no longer holds."""
+        """Forget which guild a channel belongs to."""
         self.channels.pop(channel_id, None)
         self._channels_before.pop(channel_id, None)
 
@@ -239,7 +239,7 @@ class CacheWriter(View):
     def take_carried_member(self, guild_id: int, user_id: int, member: bytes, user: bytes) -> None:
         """Update a member and its user from an event that carries them beside its own content (a message, say).
 
-        ``member`` has no ``user``. What is known as it is costs one look into the table of fingerprints.
+        ``member`` has no ``user``. A member that is known as it is costs one look into the table of fingerprints.
         """
         fingerprints = self.fingerprints
         number = self.numbers.get(guild_id) or self.number_of(guild_id)
@@ -264,9 +264,9 @@ class CacheWriter(View):
     def take_user(
         self, user_id: int, said: bytes, embedded: bytes | None = None, number: int | None = None
     ) -> None:
-        """A user as some event carries it, complete or not. Only users that share a guild are kept.
+        """Merge a user, complete or not, that an event carries. Only users that share a guild with the bot are kept.
 
-        ``embedded`` is the user inside the member of the guild ``number``, for a caller who has just read it.
+        ``embedded`` is the user inside the member of the guild ``number``, where the caller has just read it.
         """
         if not self.fingerprints.knows_user(user_id, said) and self._take_user(
             user_id, said, self.user(user_id, embedded, number)
@@ -274,7 +274,7 @@ class CacheWriter(View):
             self.fingerprints.learn_user(user_id, said)
 
     def _take_user(self, user_id: int, said: bytes, known: tuple[int, bytes] | None) -> bool:
-        """Whether these words say what is known now."""
+        """Merge a user; return whether what is stored now has all of these fields."""
         if known is not None:
             kept = merge(known[1], said)
             if kept is not known[1]:
@@ -323,8 +323,10 @@ class CacheWriter(View):
             self.take_user(user_id, user, embedded, number)
 
     def remove_member(self, guild_id: int, number: int, user_id: int, last_words: bytes) -> bool:
-        """A member and what goes with it; whether it was known. Its user stays while another guild shares it, as the
-        event says it; who is the caller to count it."""
+        """Remove a member, its presence and voice state; return whether it was cached. The caller counts it.
+
+        Its user stays while another guild shares it, merged with the user of the event (``last_words``).
+        """
         entity_store = self.entity_store
         homes = entity_store.homes(_MEMBER, user_id)
         shared = len(homes) > (number in homes)

@@ -1,4 +1,4 @@
-"""Channels: created, changed, deleted with all that hangs on them; pins, statuses of voice channels.
+"""Channels: created, changed, deleted with all that belongs to them; pins, statuses of voice channels.
 
 https://docs.discord.com/developers/events/gateway-events#channels
 """
@@ -36,7 +36,7 @@ _channel = msgspec.json.Decoder(_Channel, strict=False).decode
 
 
 def channel_upsert(writer: CacheWriter, d: bytes) -> None:
-    """The whole channel; what it never carries (newest message that we saw) stands beside it and stays."""
+    """Write the whole channel. The newest message, which the event never carries, is stored beside it and stays."""
     head = _channel(d)
     if head.guild_id is None:
         place = writer.place_of(head.id)
@@ -50,7 +50,8 @@ def channel_upsert(writer: CacheWriter, d: bytes) -> None:
 
 
 def channel_delete(writer: CacheWriter, d: bytes) -> None:
-    """No events come for what hangs on it: threads, messages, stage, scheduled events, voice states."""
+    """Remove a channel and what belongs to it, for which no events come: threads, messages, stage instances,
+    scheduled events, voice states."""
     head = _channel(d)
     place = writer.place_of(head.id)
     number = (

@@ -46,7 +46,7 @@ def scheduled_event_upsert(writer: CacheWriter, d: bytes) -> None:
 
 
 def scheduled_event_delete(writer: CacheWriter, d: bytes) -> None:
-    """Cancelled events come here with the status that they had."""
+    """Remove a scheduled event; a cancelled one comes with the status that it had."""
     if (place := _place(writer, fields(d))) is not None:
         writer.entity_store.remove(place[0], Kind.SCHEDULED_EVENT, place[1])
 
@@ -65,12 +65,12 @@ def _count(writer: CacheWriter, d: bytes, change: int) -> None:
 
 
 def scheduled_event_user_add(writer: CacheWriter, d: bytes) -> None:
-    """One more, where the count is known."""
+    """Add one to ``user_count``, where it is known."""
     _count(writer, d, +1)
 
 
 def scheduled_event_user_remove(writer: CacheWriter, d: bytes) -> None:
-    """One less, where the count is known."""
+    """Subtract one from ``user_count``, where it is known."""
     _count(writer, d, -1)
 
 
@@ -85,6 +85,6 @@ def integration_upsert(writer: CacheWriter, d: bytes) -> None:
 
 
 def integration_delete(writer: CacheWriter, d: bytes) -> None:
-    """One integration less."""
+    """Remove an integration."""
     if (place := _place(writer, fields(d))) is not None:
         writer.entity_store.remove(place[0], Kind.INTEGRATION, place[1])

@@ -174,8 +174,11 @@ def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
 def _load_members(
     writer: CacheWriter, guild_id: int, row: GuildRow, listing: EntityList, *, fresh: bool, resync: bool
 ) -> int:
-    """The set may be partial, so a repeated snapshot in one session takes nobody away; after a new session or an outage
-    who is not in it may have left unseen. How many members are cached then."""
+    """Replace a guild's members and return how many are cached then.
+
+    The list may be partial: within one session a second snapshot removes no member. After a new session or an outage
+    members that are not in it are removed, as they may have left unseen.
+    """
     said, told = listing
     ids, items, count, number = said, told, row.member_count, row.number
     known = set(said)
@@ -199,7 +202,7 @@ def _load_members(
 
 
 def _load_presences(writer: CacheWriter, number: int, listing: EntityList, fresh: bool) -> None:
-    """Presences; who is offline has none."""
+    """Replace a guild's presences; those that are offline are not kept."""
     ids, items = listing
     # The word may stand anywhere, in a custom status for one; where it does the status is looked at.
     online = [
@@ -214,7 +217,7 @@ def _load_presences(writer: CacheWriter, number: int, listing: EntityList, fresh
 
 
 def _with_user_of_now(writer: CacheWriter, number: int, user_id: int, member: bytes) -> bytes:
-    """A member that a new snapshot does not name: what was heard of its user since goes into that snapshot."""
+    """Return a member that a new snapshot does not have, with its user as it is known now."""
     user = writer.user(user_id, field(member, b"user"), number)
     return member if user is None else merge(member, b'{"user":%b}' % user[1])
 
@@ -236,7 +239,7 @@ def guild_update(writer: CacheWriter, d: bytes) -> None:
 
 
 def read_expressions(found: Fields, name: str) -> EntityList | None:
-    """The roles, emojis or stickers in an event; None where it has none or null, which says nothing of them."""
+    """Return the roles, emojis or stickers in an event; None where it has none or null: they stay."""
     raw = found.get(name, NULL)
     return None if raw == NULL else list_by_id(bytes(raw), _ID)
 

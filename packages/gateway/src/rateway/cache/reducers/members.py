@@ -33,8 +33,10 @@ _NOT_KEPT_OF_CARRIED = (b"user", b"guild_id", b"permissions")
 
 
 def member_add(writer: CacheWriter, d: bytes) -> None:
-    """Counts only who was not known: Discord sends it again for members that are there. Who comes back comes without
-    the roles of before (a removal that was missed)."""
+    """Add a member. Only one that was not cached is counted, as Discord repeats the event for members that are there.
+
+    The new member replaces a cached one: after a removal that was missed, its former roles are not its own.
+    """
     head = _whole(d)
     number = writer.number_of(head.guild_id)
     if number is None:
@@ -129,7 +131,7 @@ def take_carried(writer: CacheWriter, guild_id: int, member: bytes) -> None:
 
 
 def typing_start(writer: CacheWriter, d: bytes) -> None:
-    """Its member is complete. What says the same as the last time is not looked at."""
+    """Take the member, which is complete here. An event that repeats the last one is not decoded."""
     if writer.fingerprints.carried(d):
         return
     head = carrying(d)
@@ -139,7 +141,7 @@ def typing_start(writer: CacheWriter, d: bytes) -> None:
 
 
 def interaction_create(writer: CacheWriter, d: bytes) -> None:
-    """Who used a command, with member and user; nothing else in it is news."""
+    """Take the member that used a command; nothing else of the event is kept."""
     head = carrying(d)
     if head.member == NULL or head.guild_id is None:
         return

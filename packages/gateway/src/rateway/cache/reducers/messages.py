@@ -1,4 +1,4 @@
-"""Messages: a bounded ring per channel (off by default), and what every message says about its channel and author.
+"""Messages: a bounded ring per channel (off by default), and what every message changes in its channel and author.
 
 https://docs.discord.com/developers/events/gateway-events#messages
 """
@@ -93,7 +93,7 @@ def message_create(writer: CacheWriter, d: bytes) -> None:
 
 
 def _author_of(head: Message) -> int | None:
-    """The id of the user who wrote a message: webhooks' authors are none, their names change with every message."""
+    """Return the id of a message's author; None for webhooks, whose authors are no users."""
     if head.member != NULL and bytes(head.member)[:1] != b"{":
         raise Unreadable("member is no object")
     return None if head.author == NULL or head.webhook_id != NULL else id_of(head.author)
@@ -154,9 +154,9 @@ def _ring(writer: CacheWriter, channel_id: int) -> list[int]:
 
 
 def message_update(writer: CacheWriter, d: bytes) -> None:
-    """Merged into a kept message; a partial one makes none. ``tts`` is always false here and says nothing.
+    """Merge into a kept message; a partial message creates none. ``tts``, always false here, is ignored.
 
-    Its author is not news: it may be as old as the message.
+    The author is not taken: it may be as old as the message.
     """
     head = message(d)
     said = fields(d)
@@ -220,8 +220,9 @@ _NO_EMOJI = "emoji has neither an id nor a name"
 
 
 def _emoji_key(emoji: msgspec.Raw | None) -> int | str | None:
-    """What tells emojis apart: the id, for those of Unicode the name (a deleted one has lost its name), however it is
-    written (in escapes, or as the character).
+    """Return what identifies an emoji: its id, or for Unicode its name, decoded (escapes and characters are equal).
+
+    A deleted custom emoji has lost its name.
     """
     found = fields_inside(emoji)
     entity_id = snowflake(found.get("id"))
@@ -282,7 +283,7 @@ def _reaction(writer: CacheWriter, d: bytes, change: int) -> None:
 
 
 def reaction_add(writer: CacheWriter, d: bytes) -> None:
-    """One more; in guilds with the whole member of who reacted."""
+    """Count a reaction, and take the member that an event of a guild carries."""
     if "messages" in writer.kept:
         _of_message(d)
     if writer.takes_authors and not writer.fingerprints.carried(d):

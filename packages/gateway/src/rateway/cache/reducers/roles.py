@@ -51,7 +51,7 @@ def role_upsert(writer: CacheWriter, d: bytes) -> None:
 
 
 def role_delete(writer: CacheWriter, d: bytes) -> None:
-    """Its id leaves members, emojis and overwrites, though no event says so.
+    """Remove a role, and its id from members, emojis and overwrites, for which no events come.
 
     Members are not rewritten, there may be a million: the id is noted and left out when they are read.
     """
@@ -116,7 +116,7 @@ def sound_upsert(writer: CacheWriter, d: bytes) -> None:
 
 
 def sound_delete(writer: CacheWriter, d: bytes) -> None:
-    """One sound less."""
+    """Remove a sound."""
     found = fields(d)
     number, sound_id = _number(writer, found), needed_id(found, "sound_id")
     if number is not None:

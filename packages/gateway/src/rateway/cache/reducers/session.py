@@ -89,7 +89,7 @@ def _guilds_in(raw: msgspec.Raw, writer: CacheWriter) -> tuple[set[int], bool]:
 
 
 def _shard_count(raw: msgspec.Raw, writer: CacheWriter) -> int | None:
-    """How many shards there are, as READY says it."""
+    """Return the number of shards in READY."""
     if raw == NULL:
         return None
     numbers = [snowflake(item) for item in raws_inside(raw)]

@@ -109,7 +109,7 @@ def thread_delete(writer: CacheWriter, d: bytes) -> None:
 
 
 def thread_list_sync(writer: CacheWriter, d: bytes) -> None:
-    """Says all about the threads of ``channel_ids`` (absent: of the guild), those without any included."""
+    """Replace all threads of ``channel_ids`` (absent: of the guild), also of channels that have none now."""
     found = fields(d)
     number = writer.number_of(needed_id(found, "guild_id"))
     listed = found.get("channel_ids", NULL)
@@ -147,7 +147,7 @@ def _own(writer: CacheWriter, number: int, thread_id: int, raw: msgspec.Raw) -> 
 
 
 def thread_member_update(writer: CacheWriter, d: bytes) -> None:
-    """The bot's own membership; of an unknown thread it says nothing."""
+    """Write the bot's own membership of a known thread."""
     found = fields(d)
     guild_id, thread_id = needed_id(found, "guild_id"), needed_id(found, "id")
     number = writer.number_of(guild_id)
@@ -184,7 +184,7 @@ def thread_members_update(writer: CacheWriter, d: bytes) -> None:
 
 
 def _read_arrival(added: Fields) -> Fields:
-    """One who joined a thread, if all of it that is taken can be read."""
+    """Return a user that joined a thread, if all that is taken of it can be read."""
     for name in ("id", "user_id"):
         if added.get(name, NULL) != NULL:
             needed_id(added, name)

@@ -1,4 +1,4 @@
-"""Voice states: who is in which channel; without ``member``, which is kept as the member that it is.
+"""Voice states: which user is in which voice channel. The ``member`` inside is kept as a member, not in the state.
 
 https://docs.discord.com/developers/events/gateway-events#voice-state-update
 """

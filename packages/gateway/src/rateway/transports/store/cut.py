@@ -1,4 +1,4 @@
-"""Tell whether a store's file ends before its pages do, without mapping it.
+"""Detect that a store's file ends before its pages do, without mapping it.
 
 A file that was copied in part still begins with sound meta pages. LMDB believes them, and the first page behind the
 end that is touched ends the process (SIGBUS). A file may rightly be shorter than LMDB's last page: pages that one
@@ -39,7 +39,7 @@ class _Cut(Exception):
 
 
 def is_cut(file: Path) -> bool:
-    """Whether a page in use lies behind the end of the file. False as well for what is no store: LMDB says that itself.
+    """Return whether a page in use lies behind the end of the file. False for what is no store: LMDB refuses it.
 
     Raises OSError.
     """

@@ -15,8 +15,9 @@ __all__ = ["read_sessions", "read_sessions_beside"]
 
 
 def read_sessions(path: Path, *, cluster: int, boot_id: str | None = None) -> list[SessionRecord]:
-    """The sessions in the store at ``path``, without writing a byte: no lock, no mark. None of them when there is no
-    store, or one that may not be trusted. For the gateway that owns the state folder, as nobody else is kept away.
+    """Return the sessions in the store at ``path`` without writing; none when it is missing or not to be trusted.
+
+    It takes no lock: the caller has to own the state folder.
     """
     tables = open_as_it_is(path, cluster=cluster, boot_id=boot_id, map_size=MAP_SIZE)
     if isinstance(tables, StoreFault):

@@ -47,7 +47,7 @@ _FILES = ("data.mdb", "lock.mdb")
 
 @dataclass(frozen=True, slots=True)
 class StoreFault:
-    """Why the store cannot be used, in words for a person. Events flow on; queries answer with these words."""
+    """Why the store cannot be used, as text for a person. Events flow on; queries are answered with this text."""
 
     words: str
     full: bool = False
@@ -55,7 +55,7 @@ class StoreFault:
 
 
 def fault_of(error: Exception, path: Path) -> StoreFault:
-    """LMDB's and the system's errors in words."""
+    """Describe an error of LMDB's or the system's."""
     full = isinstance(error, lmdb.MapFullError | lmdb.DbsFullError)
     full = (
         full or "No space left" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
@@ -88,7 +88,7 @@ def boot_id_of_this_machine() -> str:
 
 
 def open_for_writing(path: Path, *, cluster: int, boot_id: str | None, map_size: int) -> Opened | StoreFault:
-    """Open or make a store; what cannot be trusted is thrown away first, and the words say why."""
+    """Open or make a store. One that cannot be trusted is thrown away first; ``Opened.words`` has the reason."""
     mark = _mark(cluster, boot_id)
     why: str | None = None
     try:
@@ -131,7 +131,7 @@ def _mark(cluster: int, boot_id: str | None) -> dict[str, object]:
 
 
 def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: int) -> Tables | StoreFault:
-    """A store that cannot be written, for reading; nobody else may use it meanwhile."""
+    """Open a store that cannot be written, for reading; no other process may use it meanwhile."""
     try:
         refuse_links(path, _FILES[0])
         if is_cut(path / _FILES[0]):

@@ -25,7 +25,7 @@ __all__ = ["Answer", "LongAnswer", "Moment", "Queries"]
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the cache says: ``body`` is JSON, empty with :attr:`Status.NOT_FOUND`."""
+    """The cache's answer: ``body`` is JSON, empty with :attr:`Status.NOT_FOUND`."""
 
     status: Status
     body: bytes
@@ -61,7 +61,7 @@ class Moment:
         return view
 
     def answer(self, query: Query) -> Answer | Fault | LongAnswer:
-        """Answer one query, or begin to. Never raises; what a store cannot give is a :class:`Fault` that says why."""
+        """Answer one query, or begin to. Never raises; what a store cannot give is a :class:`Fault` with the reason."""
         try:
             outcome = begin(query, self, self._situation, self._policy, self._wall)
             if isinstance(outcome, Listing):
@@ -138,7 +138,7 @@ class LongAnswer:
 class Queries:
     """Answers for every entity of the host, whichever cluster holds it.
 
-    ``readers``: cluster → its store; may change while this lives. ``situation`` is asked anew for each moment.
+    ``readers``: cluster → its store; may change while this lives. ``situation`` is called once for each moment.
     ``wall`` is Unix seconds, for time-outs of members.
     """
 
@@ -160,7 +160,7 @@ class Queries:
         return Moment(self.readers, self._situation(), self._policy, self._wall())
 
     def answer(self, query: Query) -> Answer | Fault:
-        """Answer one query at once. Never raises; what a store cannot give is a :class:`Fault` that says why."""
+        """Answer one query at once. Never raises; what a store cannot give is a :class:`Fault` with the reason."""
         moment = self.moment()
         found = moment.answer(query)
         if isinstance(found, LongAnswer):

@@ -33,7 +33,7 @@ class StoreReader:
 
     @classmethod
     def open(cls, path: Path) -> StoreReader | StoreFault:
-        """A store of another process of this host. One that was thrown away and made anew is noticed and followed."""
+        """Open a store that another process of this host writes, and follow it when it is thrown away and made again."""
         tables = open_for_reading(path)
         return tables if isinstance(tables, StoreFault) else cls(path, tables, own=True)
 
@@ -52,7 +52,7 @@ class StoreReader:
     def go_on(self, view: View) -> lmdb.Transaction:
         """Let a view that :meth:`begin` gave, and whose transaction has ended, read the store as it is now.
 
-        Raises StoreUnreadable, also when the store was made anew: nothing that was read then is in it.
+        Raises StoreUnreadable, also when the store was made again: nothing that was read then is in it.
         """
         reading = view.reading
         assert isinstance(reading, LmdbReading)
@@ -103,7 +103,7 @@ class StoreReader:
             self._tables = None
 
     def _follow(self) -> None:
-        """Open the file that is there now, if it is another one than ours."""
+        """Open the file that is there now, if it is another one than the open one."""
         inode = _inode(self.path)
         if inode == self._inode and self._tables is not None:
             return
@@ -115,7 +115,7 @@ class StoreReader:
 
 
 class StoreUnreadable(Exception):
-    """A store could not be read just now; ``fault`` says why."""
+    """A store cannot be read now; ``fault`` is the reason."""
 
     def __init__(self, fault: StoreFault) -> None:
         super().__init__(fault.words)

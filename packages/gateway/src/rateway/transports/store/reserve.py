@@ -11,7 +11,7 @@ two when it is full. A row that is put changes a leaf and splits it at most once
 its neighbour. So leaves take two pages a row, and for many rows no more than there are leaves, and splits. Rows
 beyond the last key are appended: what they weigh. A value of half a page or more has pages of its own. Branches are
 copied and split along the way: at most four levels of them, and never more than there are, each once, with one more
-for every sixteen leaves (a branch has room for forty of our keys when it is a quarter full). The list of free pages is
+for every sixteen leaves (a branch has room for forty keys when it is a quarter full). The list of free pages is
 one number of eight bytes a page, may be read and written anew as a whole, and lies in pages at worst a quarter full:
 less than a sixty-fourth of the file. Free pages are used first, so that hardly anything of this comes true.
 """
@@ -111,7 +111,7 @@ class Reserve:
             self.look()
 
     def look(self) -> None:
-        """Between transactions, or as one begins: where does the file end?"""
+        """Read where the file ends, between transactions or as one begins."""
         first = self._info()["last_pgno"] + 1
         self._first = first
         self._around = COMMIT_PAGES + (first >> 6)

@@ -201,7 +201,7 @@ class LmdbStorage:
         return self._txn
 
     def _cursor(self, table: int) -> lmdb.Cursor:
-        """A cursor for a moment: whoever asks next moves it."""
+        """Return a cursor, valid until the next call."""
         cursor = self._cursors.get(table)
         if cursor is None:
             db = self._tables.rows[table] if table < len(Table) else self._tables.pairs

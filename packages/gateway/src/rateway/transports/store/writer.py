@@ -113,9 +113,9 @@ class Store(CacheFastPath):
         self._storage.delete(Table.SESSIONS, shard_id.to_bytes(4, "big"))
 
     def take_over(self, sessions: Mapping[int, str]) -> None:
-        """These are the shards' sessions now, and events passed this store by while it could not be opened.
+        """Take these as the shards' sessions, after events have passed while this store could not be opened.
 
-        What it knows is incomplete from the next commit on, until the guilds come anew.
+        What it holds is incomplete from the next commit on, until each guild comes again.
         """
         for shard_id, session_id in sessions.items():
             self._cache.position_in(shard_id, session_id)
@@ -171,7 +171,7 @@ class Store(CacheFastPath):
         return self._cache.writer.unknown_guilds
 
     def take_lines(self) -> list[str]:
-        """Lines for the log that nobody has written yet: faults of the store, and what could not be read of events."""
+        """Return lines that are not logged yet, and forget them: faults of the store, unreadable parts of events."""
         lines, self._unsaid = self._unsaid, []
         return lines + self._cache.unread.take_lines()
 
