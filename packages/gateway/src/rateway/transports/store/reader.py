@@ -33,7 +33,7 @@ class StoreReader:
 
     @classmethod
     def open(cls, path: Path) -> StoreReader | StoreFault:
-        """Open a store that another process of this host writes, and follow it when it is thrown away and made again."""
+        """Open a store that another process of this host writes, and follow one that is made again."""
         tables = open_for_reading(path)
         return tables if isinstance(tables, StoreFault) else cls(path, tables, own=True)
 
