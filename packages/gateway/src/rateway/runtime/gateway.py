@@ -33,7 +33,7 @@ from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backof
 from rateway.transports.state import FatalRecord, StateDir, StateError
 
 if TYPE_CHECKING:
-    from rateway.runtime.runner.runner import Worker
+    from rateway.runtime.runner.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Gateway:
         self.started_at = time.monotonic()
         self.phase = "starting"
         self.choice: Choice | None = None
-        self.held: Worker | Supervisor | None = None
+        self.held: Runner | Supervisor | None = None
         self.permits: LocalPermits | None = None
         self._identity = Identity.of(settings, state)
         self._rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
@@ -130,22 +130,22 @@ class Gateway:
         )
         self._refused_layout, self._layout_note, self._replaces = None, "", False
         self._layout_refused.clear()
-        worker = self.held = self._hands(choice, mine, permits)
+        held = self.held = self._make_held(choice, mine, permits)
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(permits.run()),
-                    tasks.create_task(worker.run()),
+                    tasks.create_task(held.run()),
                     tasks.create_task(self._replace_layout(choice, permits)),
                 ]
                 self.phase = "running"
                 await self._stop.wait()
                 self.phase = "stopping"
-                await worker.wind_down(end_sessions=self._end_sessions)
+                await held.wind_down(end_sessions=self._end_sessions)
                 for task in running:
                     task.cancel()
         finally:
-            worker.close()
+            held.close()
         if not self._replaces or self._fatal is not None:
             return False
         self._layouts_refused = 1 if permits.readies else self._layouts_refused + 1
@@ -153,15 +153,15 @@ class Gateway:
         self._stop.clear()
         return True
 
-    def _hands(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Worker | Supervisor:
+    def _make_held(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Runner | Supervisor:
         """This process itself, or a process for each core."""
         settings, identity = self.settings, self._identity
         processes = min(settings.processes or cores(), len(mine))
         if processes <= 1:
             # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
-            from rateway.runtime.runner.runner import Worker
+            from rateway.runtime.runner.runner import Runner
 
-            return Worker(settings, self.state, identity, choice, mine, permits, self._on_fatal)
+            return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal)
         log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
         lock_file = self.state.lock_file
         return Supervisor(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)

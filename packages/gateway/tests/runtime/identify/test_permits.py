@@ -17,7 +17,7 @@ from rateway.fleet.layout import Layout
 from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, PermitOutcome, Refusal
 from rateway.runtime.identify.remote import RemotePermits
 from rateway.runtime.startup import Identity
-from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker
+from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.runtime.supervisor.supervisor import Supervisor
 from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError
@@ -116,9 +116,9 @@ class OverProcesses:
 
     async def run(self) -> None:
         ends = socket.socketpair()
-        ours, theirs = await Line.open(ends[0], FromWorker), await Line.open(ends[1], ToWorker)
+        ours, theirs = await Line.open(ends[0], FromRunner), await Line.open(ends[1], ToRunner)
         remote = RemotePermits(theirs)
-        hand = self.supervisor._hands[0]
+        hand = self.supervisor._runners[0]
         hand.line = ours
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -17,7 +17,7 @@ from rateway.runtime.identify.permits import Refusal
 from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, RemotePermits, Spent, Withdraw
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor import supervisor as supervising
-from rateway.runtime.supervisor.ipc import FromWorker, Line, ToWorker, decode_settings, encode_settings
+from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner, decode_settings, encode_settings
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
 
 from tests.aio import run
@@ -57,7 +57,7 @@ def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
 
 async def line_pair() -> tuple[Line, Line]:
     ours, theirs = socket.socketpair()
-    return await Line.open(ours, FromWorker), await Line.open(theirs, ToWorker)
+    return await Line.open(ours, FromRunner), await Line.open(theirs, ToRunner)
 
 
 def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
@@ -144,7 +144,10 @@ def test_a_supervisor_that_stood_still_itself_holds_it_against_no_worker(
 
     monkeypatch.setattr("rateway.runtime.supervisor.supervisor.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("rateway.runtime.supervisor.supervisor.asyncio.sleep", sleep)
-    hand, victim = supervising._Hand(1, [1], heard_at=100.0, began_at=90.0, heard=True), Victim(clock)
+    hand, victim = (
+        supervising._RunnerProcess(1, [1], heard_at=100.0, began_at=90.0, heard=True),
+        Victim(clock),
+    )
     supervisor = Supervisor.__new__(Supervisor)
     with asyncio.Runner() as runner:
         runner.run(supervisor._watch(hand, victim))  # type: ignore[arg-type]  # what it uses of a process
@@ -193,7 +196,7 @@ def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
 async def hostile_line(data: bytes) -> list[object]:
     """The records that a supervisor reads when a worker has written these bytes, and then one that is sound."""
     ours, theirs = socket.socketpair()
-    line = await Line.open(ours, FromWorker)
+    line = await Line.open(ours, FromRunner)
     _, writer = await asyncio.open_unix_connection(sock=theirs)
     writer.write(data + b"\n" + msgspec.json.encode(Withdraw(1, 2)) + b"\n")
     writer.write_eof()
@@ -256,7 +259,7 @@ def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
 
     async def scenario() -> list[object]:
         ours, theirs = socket.socketpair()
-        line = await Line.open(ours, FromWorker)
+        line = await Line.open(ours, FromRunner)
         record = words.UseGateway("x" * 10_000)
         for _ in range(10_000):
             line.send(record)

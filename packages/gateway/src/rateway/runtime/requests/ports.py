@@ -25,7 +25,7 @@ class RequestCluster(Protocol):
 
 
 class RequestProcess(Protocol):
-    """The process that runs the clusters (``runner.runner.Worker``)."""
+    """The process that runs the clusters (``runner.runner.Runner``)."""
 
     @property
     def settings(self) -> Settings: ...

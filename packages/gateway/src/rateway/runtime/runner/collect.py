@@ -10,7 +10,7 @@ from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, PublisherStatus, ShardStatus
 from rateway.runtime.runner.cluster import Cluster
-from rateway.runtime.runner.runner import Worker
+from rateway.runtime.runner.runner import Runner
 from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import State
 
@@ -21,23 +21,23 @@ MOST_NAMES = 40
 
 
 def collect(
-    worker: Worker, watch: LoopLag, role: str
+    runner: Runner, watch: LoopLag, role: str
 ) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
     """What one process knows: its clusters, its shards, itself, and what a person should know."""
     now = asyncio.get_running_loop().time()
-    clusters = [_cluster(worker, cluster) for cluster in worker.clusters.values()]
+    clusters = [_cluster(runner, cluster) for cluster in runner.clusters.values()]
     shards = [
-        _shard(worker, cluster, shard, now)
-        for cluster in worker.clusters.values()
+        _shard(runner, cluster, shard, now)
+        for cluster in runner.clusters.values()
         for shard in cluster.shards.values()
     ]
     process = msgspec.structs.replace(
-        watch.process(role, list(worker.clusters)), dials_failed=dict(worker.dialer.failures)
+        watch.process(role, list(runner.clusters)), dials_failed=dict(runner.dialer.failures)
     )
-    return clusters, shards, process, _notes(worker)
+    return clusters, shards, process, _notes(runner)
 
 
-def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
+def _shard(runner: Runner, cluster: Cluster, shard: Shard, now: float) -> ShardStatus:
     conversation = shard.conversation
     last = shard.last_close
     return ShardStatus(
@@ -45,7 +45,7 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
         cluster=cluster.number,
         state=conversation.state.value,
         since_s=now - shard.state_since,
-        why=(conversation.state is State.CONNECTING and worker.dialer.refusal(shard.host)) or shard.why,
+        why=(conversation.state is State.CONNECTING and runner.dialer.refusal(shard.host)) or shard.why,
         session=conversation.session_id,
         received=conversation.received_seq,
         settled=cluster.streams[shard.shard_id].settled,
@@ -67,12 +67,12 @@ def _shard(worker: Worker, cluster: Cluster, shard: Shard, now: float) -> ShardS
     )
 
 
-def _cluster(worker: Worker, cluster: Cluster) -> ClusterStatus:
-    request_handler = worker.responders.get(cluster.number)
+def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
+    request_handler = runner.responders.get(cluster.number)
     return ClusterStatus(
         cluster=cluster.number,
         exchange=cluster.publisher.exchange,
-        owned=worker.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        owned=runner.ownership.get(cluster.number, ("away", ""))[0] == "owned",
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.event_pipeline.events),
@@ -181,12 +181,12 @@ def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
     return counts
 
 
-def _notes(worker: Worker) -> list[str]:
-    notes = worker.dialer.notes()
-    for number, (state, why) in worker.ownership.items():
+def _notes(runner: Runner) -> list[str]:
+    notes = runner.dialer.notes()
+    for number, (state, why) in runner.ownership.items():
         if state != "owned":
             notes.append(f"cluster {number}: {why}")
-    for cluster in worker.clusters.values():
+    for cluster in runner.clusters.values():
         publisher = cluster.publisher
         if publisher.paused:
             notes.append(
@@ -198,7 +198,7 @@ def _notes(worker: Worker) -> list[str]:
                 f"cluster {cluster.number}: the broker has confirmed nothing for {publisher.held_up:.0f} s: a queue "
                 f"that takes no events holds all events of the cluster up (docs/rabbitmq.md)"
             )
-        if oldest is not None and oldest[0] > worker.settings.lag_warning:
+        if oldest is not None and oldest[0] > runner.settings.lag_warning:
             notes.append(
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
             )
@@ -213,7 +213,7 @@ def _notes(worker: Worker) -> list[str]:
                 f"cluster {cluster.number}: {cluster.event_pipeline.unreadable} dispatches could not be forwarded "
                 f"(the last one: {cluster.event_pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
             )
-        request_handler = worker.responders.get(cluster.number)
+        request_handler = runner.responders.get(cluster.number)
         if request_handler is not None and request_handler.refused_lately:
             notes.append(
                 f"cluster {cluster.number}: {request_handler.refused.total()} messages of workers could not be read "
@@ -224,7 +224,7 @@ def _notes(worker: Worker) -> list[str]:
             notes.append(f"cluster {cluster.number}: {words}")
         if cluster.store is not None and (note := cluster.store.unread.note()):
             notes.append(f"cluster {cluster.number}: {note}")
-    nodes = max((cluster.publisher.nodes for cluster in worker.clusters.values()), default=1)
+    nodes = max((cluster.publisher.nodes for cluster in runner.clusters.values()), default=1)
     if nodes > 1:
         notes.append(
             f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum queues. A "

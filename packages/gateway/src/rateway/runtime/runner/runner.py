@@ -48,10 +48,10 @@ OPEN_AGAIN_S = 2.0
 BY_OPERATOR = "asked for by an operator"
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
 
-__all__ = ["Worker"]
+__all__ = ["Runner"]
 
 
-class Worker:
+class Runner:
     """One process's clusters. ``run`` holds them until cancelled, ``wind_down`` closes them in order."""
 
     def __init__(

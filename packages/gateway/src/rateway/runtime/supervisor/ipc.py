@@ -1,6 +1,6 @@
 """The messages between the supervisor and its runners: one JSON document a line, over a socket pair.
 
-The worker's end of the pair is also how it knows that its supervisor lives: at its end the worker closes its shards
+The runner's end of the pair is also how it knows that its supervisor lives: at its end the runner closes its shards
 so that they can resume, and leaves (docs/architecture.md, "Processes").
 """
 
@@ -30,7 +30,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """To a worker, first of all: what to run. ``settings`` is secret and travels here only, never in argv or a file."""
+    """To a runner, first of all: what to run. ``settings`` is secret and travels here only, never in argv or a file."""
 
     settings: msgspec.Raw
     identity: Identity
@@ -75,7 +75,7 @@ class UseGateway(msgspec.Struct, tag=True, frozen=True):
 
 
 class Beat(msgspec.Struct, tag=True, frozen=True):
-    """The worker's loop goes round."""
+    """The runner's loop goes round."""
 
     loading: list[int]
     """Shards that are not live."""
@@ -86,7 +86,7 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
 
 
 class DialsRefused(msgspec.Struct, tag=True, frozen=True):
-    """An upgrade was refused: no process of this machine dials that host for so long. From a worker, and on to the
+    """An upgrade was refused: no process of this machine dials that host for so long. From a runner, and on to the
     others."""
 
     host: str
@@ -95,13 +95,13 @@ class DialsRefused(msgspec.Struct, tag=True, frozen=True):
 
 
 class IdentifyFault(msgspec.Struct, tag=True, frozen=True):
-    """To a worker: identifies of many shards fail alike, or succeed again."""
+    """To a runner: identifies of many shards fail alike, or succeed again."""
 
     lasts: bool
 
 
 class Loading(msgspec.Struct, tag=True, frozen=True):
-    """To a worker: shards of all processes that are not live, for queries about their guilds; and clusters whose
+    """To a runner: shards of all processes that are not live, for queries about their guilds; and clusters whose
     store is of no use to queries now, and why.
     """
 
@@ -133,7 +133,7 @@ class Drained(msgspec.Struct, tag=True, frozen=True):
     """Events that the broker has not confirmed: they stay in the spool."""
 
 
-ToWorker = (
+ToRunner = (
     Begin
     | Stop
     | AskStatus
@@ -147,7 +147,7 @@ ToWorker = (
     | IdentifyFault
     | Permitted
 )
-FromWorker = (
+FromRunner = (
     Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused | Answered
 )
 
@@ -189,12 +189,12 @@ class Line:
 
     @classmethod
     async def open(cls, end: socket.socket, incoming: Any) -> Line:
-        """``incoming`` is the union of records that come: ToWorker or FromWorker."""
+        """``incoming`` is the union of records that come: ToRunner or FromRunner."""
         end.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES)
         return cls(reader, writer, incoming)
 
-    def send(self, record: ToWorker | FromWorker) -> None:
+    def send(self, record: ToRunner | FromRunner) -> None:
         """Never waits: what is said here is small and rare. Nothing happens once the other end is gone, or has not read
         for so long that it is as good as gone."""
         if self._writer.is_closing():

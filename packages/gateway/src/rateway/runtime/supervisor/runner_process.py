@@ -1,4 +1,4 @@
-"""A worker process of a crew: runs its share of the clusters, asks for permits, leaves with its supervisor.
+"""One runner process: it runs its share of the clusters, asks for permits, leaves with its supervisor.
 
 It is a program of its own (``python -P -m rateway.runtime.supervisor.runner_process``) and imports nothing that it does
 not need: its shards wait for it after every crash.
@@ -22,16 +22,16 @@ from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.runner.collect import collect
 from rateway.runtime.runner.memory import tune_garbage_collection
-from rateway.runtime.runner.runner import Worker
-from rateway.runtime.supervisor import ipc as words
-from rateway.runtime.supervisor.ipc import Line, ToWorker
+from rateway.runtime.runner.runner import Runner
+from rateway.runtime.supervisor import ipc
+from rateway.runtime.supervisor.ipc import Line, ToRunner
 from rateway.session.actions import Fatal, State
 from rateway.transports.state import StateDir
 
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
-# A supervisor replaces a worker whose loop stands still for 20 s. Without one nobody does, and the lock of the state
+# A supervisor replaces a runner whose loop stands still for 20 s. Without one nobody does, and the lock of the state
 # folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
 ENDS_ITSELF_AFTER_S = 40.0
 
@@ -39,9 +39,9 @@ __all__ = ["work"]
 
 
 def work(descriptor: int) -> int:
-    """Run one worker process; ``descriptor`` is its end of the socket pair to the supervisor. The exit code."""
+    """Run one runner process; ``descriptor`` is its end of the socket pair to the supervisor. The exit code."""
     end = socket.socket(fileno=descriptor)
-    # The supervisor alone decides; a stop reaches the worker over the line.
+    # The supervisor alone decides; a stop reaches the runner over the line.
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     hardening.ignore_ending_signals()
@@ -53,7 +53,7 @@ async def _work(end: socket.socket) -> int:
     line, begin = await _first_words(end)
     if begin is None:
         return 0
-    settings = words.decode_settings(begin.settings)
+    settings = ipc.decode_settings(begin.settings)
     logs.configure(
         settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
     )
@@ -62,97 +62,97 @@ async def _work(end: socket.socket) -> int:
     return await _run(line, begin)
 
 
-async def _first_words(end: socket.socket) -> tuple[Line, words.Begin | None]:
+async def _first_words(end: socket.socket) -> tuple[Line, ipc.Begin | None]:
     """The line to the supervisor, and what it wants run; None when it is gone already."""
-    line = await Line.open(end, ToWorker)
+    line = await Line.open(end, ToRunner)
     async for record in line.records():
-        if isinstance(record, words.Begin):
+        if isinstance(record, ipc.Begin):
             return line, record
     return line, None
 
 
-async def _run(line: Line, begin: words.Begin) -> int:
+async def _run(line: Line, begin: ipc.Begin) -> int:
     """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
-    settings = words.decode_settings(begin.settings)
+    settings = ipc.decode_settings(begin.settings)
     permits = RemotePermits(line)
 
     def on_fatal(shard_id: int, order: Fatal) -> None:
-        line.send(words.FatalWords(shard_id, order.code, order.meaning, order.help))
+        line.send(ipc.FatalWords(shard_id, order.code, order.meaning, order.help))
 
     state = StateDir.shared(settings.state_dir)
-    worker = Worker(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
-    worker.dialer.on_refusal = lambda host, seconds, status: line.send(
-        words.DialsRefused(host, seconds, status)
+    runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    runner.dialer.on_refusal = lambda host, seconds, status: line.send(
+        ipc.DialsRefused(host, seconds, status)
     )
     watch = LoopLag()
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(worker.run()),
-                tasks.create_task(_beat(line, worker)),
+                tasks.create_task(runner.run()),
+                tasks.create_task(_beat(line, runner)),
                 tasks.create_task(watch.run()),
             ]
-            end_sessions = await _listen(line, worker, permits, watch, f"worker {begin.number}")
-            await worker.wind_down(end_sessions=end_sessions)
+            end_sessions = await _listen(line, runner, permits, watch, f"worker {begin.number}")
+            await runner.wind_down(end_sessions=end_sessions)
             for task in running:
                 task.cancel()
     finally:
-        worker.close()
+        runner.close()
         faulthandler.cancel_dump_traceback_later()
     return 0
 
 
-async def _drain(line: Line, worker: Worker, number: int) -> None:
-    line.send(words.Drained(number, await worker.drain(number) or 0))
+async def _drain(line: Line, runner: Runner, number: int) -> None:
+    line.send(ipc.Drained(number, await runner.drain(number) or 0))
 
 
-async def _beat(line: Line, worker: Worker) -> None:
+async def _beat(line: Line, runner: Runner) -> None:
     # Where it stood is no line of a log, and not written.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     while True:
         faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
-        shards = [shard for cluster in worker.clusters.values() for shard in cluster.shards.values()]
+        shards = [shard for cluster in runner.clusters.values() for shard in cluster.shards.values()]
         loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
-        cache = worker.cache
+        cache = runner.cache
         unreadable, gone = (cache.unreadable(), cache.gone()) if cache is not None else ({}, frozenset())
-        line.send(words.Beat(loading, unreadable, sorted(gone)))
+        line.send(ipc.Beat(loading, unreadable, sorted(gone)))
         await asyncio.sleep(BEAT_EVERY_S)
 
 
-async def _listen(line: Line, worker: Worker, permits: RemotePermits, watch: LoopLag, role: str) -> bool:
+async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: LoopLag, role: str) -> bool:
     """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
     draining: set[asyncio.Future[None]] = set()
 
-    def carry_out(record: ToWorker) -> None:
+    def carry_out(record: ToRunner) -> None:
         match record:
             case Permitted():
                 permits.answered(record)
-            case words.AskStatus():
-                clusters, shards, process, notes = collect(worker, watch, role)
-                line.send(words.Parts(record.call, clusters, shards, process, notes))
-            case words.RestartShard():
-                found = worker.restart(record.shard, record.new_session, record.refusal)
+            case ipc.AskStatus():
+                clusters, shards, process, notes = collect(runner, watch, role)
+                line.send(ipc.Parts(record.call, clusters, shards, process, notes))
+            case ipc.RestartShard():
+                found = runner.restart(record.shard, record.new_session, record.refusal)
                 found = found or Answered(False, f"shard {record.shard} does not run here")
                 line.send(Answered(found.done, found.words, record.call))
-            case words.Loading():
-                if worker.cache is not None:
-                    worker.cache.learn(record.shards, record.unreadable, record.elsewhere)
-            case words.DialsRefused():
-                worker.dialer.hold(record.host, record.seconds, record.status)
-            case words.IdentifyFault():
-                worker.identify_fault(record.lasts)
-            case words.UseGateway():
-                worker.use_gateway(record.url)
-            case words.RenewShard():
-                worker.renew_shard(record.shard, record.why)
-            case words.Drain():
+            case ipc.Loading():
+                if runner.cache is not None:
+                    runner.cache.learn(record.shards, record.unreadable, record.elsewhere)
+            case ipc.DialsRefused():
+                runner.dialer.hold(record.host, record.seconds, record.status)
+            case ipc.IdentifyFault():
+                runner.identify_fault(record.lasts)
+            case ipc.UseGateway():
+                runner.use_gateway(record.url)
+            case ipc.RenewShard():
+                runner.renew_shard(record.shard, record.why)
+            case ipc.Drain():
                 # Beside this: permits and questions of the other clusters do not wait for it.
-                draining.add(asyncio.ensure_future(_drain(line, worker, record.cluster)))
-            case words.Reload():
-                worker.reload(words.decode_settings(record.settings))
+                draining.add(asyncio.ensure_future(_drain(line, runner, record.cluster)))
+            case ipc.Reload():
+                runner.reload(ipc.decode_settings(record.settings))
 
     async for record in line.records():
-        if isinstance(record, words.Stop):
+        if isinstance(record, ipc.Stop):
             return record.end_sessions
         line.guard(carry_out, record)
     log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})

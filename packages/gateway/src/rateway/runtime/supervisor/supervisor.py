@@ -1,6 +1,6 @@
-"""The worker processes of one gateway: started, watched, replaced; looked at from outside as one.
+"""The runner processes of one gateway: started, watched, replaced; looked at from outside as one.
 
-The supervising process moves no event. It starts the workers (a cluster is never cut), answers their requests for
+The supervising process moves no event. It starts the runners (a cluster is never cut), answers their requests for
 identify permits, replaces one that died or hangs without touching the others, and ends them in the reverse order of
 the start. What happens when each process dies is in docs/architecture.md, "Processes".
 """
@@ -29,24 +29,24 @@ from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits, PermitOutcome, Refusal
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
 from rateway.runtime.startup import Identity
-from rateway.runtime.supervisor import ipc as words
-from rateway.runtime.supervisor.ipc import FromWorker, Line
+from rateway.runtime.supervisor import ipc
+from rateway.runtime.supervisor.ipc import FromRunner, Line
 from rateway.session.actions import Fatal
 
 log = logging.getLogger(__name__)
 
-# A worker beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
+# A runner beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
 HANGS_AFTER_S = 20.0
-# Between two looks at the workers; a look that is late by more than that much again was our own standstill.
+# Between two looks at the runners; a look that is late by more than that much again was our own standstill.
 LOOK_EVERY_S = 1.0
 # Starting Python and reading the stores of a large cluster.
 STARTS_WITHIN_S = 60.0
-# A worker that has died sooner than this after its start, more than a few times in a row, is restarted later and
+# A runner that has died sooner than this after its start, more than a few times in a row, is restarted later and
 # later. What kills it again and again takes less time than that; every second away costs Discord's small buffer.
 SOUND_AFTER_S = 5.0
 RESTARTS_AT_ONCE = 3
 RESTART = Backoff(0.1, 30.0)
-# A worker's event loop answers what a person asks within milliseconds, unless it stands still.
+# A runner's event loop answers what a person asks within milliseconds, unless it stands still.
 ANSWERS_WITHIN_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
 STOP_GRACE_S = 2.0
@@ -67,8 +67,8 @@ def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
 
 
 @dataclass(slots=True, eq=False)
-class _Hand:
-    """One worker process, over its restarts."""
+class _RunnerProcess:
+    """One runner process, over its restarts."""
 
     number: int
     clusters: list[int]
@@ -85,12 +85,12 @@ class _Hand:
     elsewhere: list[int] = field(default_factory=list)
     permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     held: set[int] = field(default_factory=set)
-    """Shards whose permit was granted and not finished: if the worker dies, their op 2 may have gone out."""
+    """Shards whose permit was granted and not finished: if the runner dies, their op 2 may have gone out."""
     spent: set[int] = field(default_factory=set)
 
 
 class Supervisor:
-    """Runs ``clusters`` in worker processes. The same interface as one process's ``Worker``."""
+    """Runs ``clusters`` in runner processes. The same interface as one process's ``Runner``."""
 
     def __init__(
         self,
@@ -111,11 +111,13 @@ class Supervisor:
         self._on_fatal = on_fatal
         # Given up for other gateways.
         self.drained: set[int] = set()
-        self._hands = [_Hand(number, share) for number, share in enumerate(spread(clusters, processes), 1)]
-        for hand in self._hands:
-            hand.loading = self._shards_of(hand)
+        self._runners = [
+            _RunnerProcess(number, share) for number, share in enumerate(spread(clusters, processes), 1)
+        ]
+        for runner in self._runners:
+            runner.loading = self._shards_of(runner)
         self._calls = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[words.Parts]] = {}
+        self._asked: dict[int, asyncio.Future[ipc.Parts]] = {}
         self._answers: dict[int, asyncio.Future[Answered]] = {}
         # By cluster: how many of its events were left unconfirmed.
         self._draining: dict[int, asyncio.Future[int]] = {}
@@ -123,25 +125,25 @@ class Supervisor:
         self._tasks: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Keep every worker running, until cancelled."""
+        """Keep every runner running, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for hand in self._hands:
-                tasks.create_task(self._keep(hand), name=f"worker {hand.number}")
+            for runner in self._runners:
+                tasks.create_task(self._keep(runner), name=f"worker {runner.number}")
 
-    async def _keep(self, hand: _Hand) -> None:
+    async def _keep(self, runner: _RunnerProcess) -> None:
         while not self._stopping:
-            await self._one_life(hand)
+            await self._one_life(runner)
             if self._is_stopping():
                 return
-            lived = time.monotonic() - hand.began_at
-            hand.failures = 1 if lived >= SOUND_AFTER_S else hand.failures + 1
-            delay = RESTART.delay(hand.failures - RESTARTS_AT_ONCE)
-            hand.restarts += 1
+            lived = time.monotonic() - runner.began_at
+            runner.failures = 1 if lived >= SOUND_AFTER_S else runner.failures + 1
+            delay = RESTART.delay(runner.failures - RESTARTS_AT_ONCE)
+            runner.restarts += 1
             log.error(
                 "worker %d ended (%s); starting it again in %.1f s, its shards resume",
-                hand.number,
-                _how(hand.process.returncode if hand.process else None),
+                runner.number,
+                _how(runner.process.returncode if runner.process else None),
                 delay,
                 extra={"action": "worker_died"},
             )
@@ -150,14 +152,14 @@ class Supervisor:
     def _is_stopping(self) -> bool:
         return self._stopping
 
-    async def _one_life(self, hand: _Hand) -> None:
+    async def _one_life(self, runner: _RunnerProcess) -> None:
         """Start the process, serve it until it has ended, and settle what it left behind."""
         ours, theirs = socket.socketpair()
-        hand.heard, hand.began_at = False, time.monotonic()
-        hand.heard_at = hand.began_at
-        hand.process = None
+        runner.heard, runner.began_at = False, time.monotonic()
+        runner.heard_at = runner.began_at
+        runner.process = None
         try:
-            process = hand.process = await self._start(theirs)
+            process = runner.process = await self._start(theirs)
         except OSError as error:
             # No memory, too many processes: the others go on, and so does this one later.
             log.error("a worker cannot be started: %s", error, extra={"action": "worker_died"})
@@ -165,17 +167,17 @@ class Supervisor:
             return
         finally:
             theirs.close()
-        line = hand.line = await Line.open(ours, FromWorker)
-        settings = words.encode_settings(self.settings)
-        clusters = [number for number in hand.clusters if number not in self.drained]
-        line.send(words.Begin(settings, self._identity, self.choice, clusters, hand.number))
+        line = runner.line = await Line.open(ours, FromRunner)
+        settings = ipc.encode_settings(self.settings)
+        clusters = [number for number in runner.clusters if number not in self.drained]
+        line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
         assert process.stderr is not None
         before = logs.line_start(sys.stderr, self.settings.log_format).encode()
         pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer, before))
-        watching = asyncio.create_task(self._watch(hand, process))
+        watching = asyncio.create_task(self._watch(runner, process))
         try:
             async for record in line.records():
-                line.guard(self._take, hand, line, record)
+                line.guard(self._take, runner, line, record)
             await process.wait()
         finally:
             watching.cancel()
@@ -184,11 +186,11 @@ class Supervisor:
                     process.kill()
                 await process.wait()
             line.close()
-            hand.line = None
-            hand.loading = self._shards_of(hand)
+            runner.line = None
+            runner.loading = self._shards_of(runner)
             self._tell_loading()
-            self._settle_permits(hand)
-            for cluster in hand.clusters:
+            self._settle_permits(runner)
+            for cluster in runner.clusters:
                 # Its process died over it, and will be started without it.
                 self._end_drain(cluster, 0)
             await asyncio.wait([pumping], timeout=1.0)
@@ -206,23 +208,23 @@ class Supervisor:
             start_new_session=True,
         )
 
-    async def _watch(self, hand: _Hand, process: asyncio.subprocess.Process) -> None:
-        """Kill a worker whose loop stands still. One that still starts gets longer.
+    async def _watch(self, runner: _RunnerProcess, process: asyncio.subprocess.Process) -> None:
+        """Kill a runner whose loop stands still. One that still starts gets longer.
 
-        A supervisor that was stopped itself has heard nobody: that is held against no worker.
+        A supervisor that was stopped itself has heard nobody: that is held against no runner.
         """
         looked_at = time.monotonic()
         while True:
             now = time.monotonic()
             if now - looked_at > 2 * LOOK_EVERY_S:
-                hand.heard_at += now - looked_at
+                runner.heard_at += now - looked_at
             looked_at = now
-            patience = HANGS_AFTER_S if hand.heard else STARTS_WITHIN_S
-            quiet = now - hand.heard_at
+            patience = HANGS_AFTER_S if runner.heard else STARTS_WITHIN_S
+            quiet = now - runner.heard_at
             if quiet >= patience:
                 log.error(
                     "worker %d has not moved for %.0f s: it is killed and replaced",
-                    hand.number,
+                    runner.number,
                     quiet,
                     extra={"action": "worker_hangs"},
                 )
@@ -230,33 +232,33 @@ class Supervisor:
                 return
             await asyncio.sleep(min(LOOK_EVERY_S, patience - quiet))
 
-    # What a worker says.
+    # What a runner says.
 
-    def _take(self, hand: _Hand, line: Line, record: FromWorker) -> None:
-        hand.heard, hand.heard_at = True, time.monotonic()
+    def _take(self, runner: _RunnerProcess, line: Line, record: FromRunner) -> None:
+        runner.heard, runner.heard_at = True, time.monotonic()
         match record:
-            case words.Beat():
+            case ipc.Beat():
                 said = (record.loading, record.unreadable, record.elsewhere)
-                if said != (hand.loading, hand.unreadable, hand.elsewhere):
-                    hand.loading, hand.unreadable, hand.elsewhere = said
+                if said != (runner.loading, runner.unreadable, runner.elsewhere):
+                    runner.loading, runner.unreadable, runner.elsewhere = said
                     self._tell_loading()
             case Acquire():
                 assert self._tasks is not None
-                hand.permits[record.call] = self._tasks.create_task(self._acquire(hand, line, record))
+                runner.permits[record.call] = self._tasks.create_task(self._acquire(runner, line, record))
             case Withdraw():
-                task = hand.permits.pop(record.call, None)
+                task = runner.permits.pop(record.call, None)
                 if task is not None:
                     task.cancel()
-                if record.shard in hand.held:
-                    self._finish(hand, record.shard, "unused")
+                if record.shard in runner.held:
+                    self._finish(runner, record.shard, "unused")
             case Spent():
                 assert self._tasks is not None
-                self._tasks.create_task(self._spend(hand, line, record))
+                self._tasks.create_task(self._spend(runner, line, record))
             case Finished():
-                self._finish(hand, record.shard, record.outcome)
-            case words.FatalWords():
+                self._finish(runner, record.shard, record.outcome)
+            case ipc.FatalWords():
                 self._on_fatal(record.shard, Fatal(record.code, record.meaning, record.help))
-            case words.Parts():
+            case ipc.Parts():
                 asked = self._asked.pop(record.call, None)
                 if asked is not None and not asked.done():
                     asked.set_result(record)
@@ -264,42 +266,42 @@ class Supervisor:
                 waiting = self._answers.get(record.call)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(record)
-            case words.DialsRefused():
-                for other in self._hands:
-                    if other is not hand and other.line is not None:
+            case ipc.DialsRefused():
+                for other in self._runners:
+                    if other is not runner and other.line is not None:
                         other.line.send(record)
-            case words.Drained():
+            case ipc.Drained():
                 self._end_drain(record.cluster, record.left)
 
-    async def _acquire(self, hand: _Hand, line: Line, record: Acquire) -> None:
+    async def _acquire(self, runner: _RunnerProcess, line: Line, record: Acquire) -> None:
         refusal = await self._permits.acquire(record.shard, lost=record.lost)
-        hand.permits.pop(record.call, None)
+        runner.permits.pop(record.call, None)
         if refusal is None:
-            if hand.line is not line:
-                # The worker died while the grant was on its way: nothing of it was sent.
+            if runner.line is not line:
+                # The runner died while the grant was on its way: nothing of it was sent.
                 self._permits.finished(record.shard, "unused")
                 return
-            hand.held.add(record.shard)
+            runner.held.add(record.shard)
         line.send(Permitted(record.call, _words(refusal)))
 
-    async def _spend(self, hand: _Hand, line: Line, record: Spent) -> None:
+    async def _spend(self, runner: _RunnerProcess, line: Line, record: Spent) -> None:
         refusal = await self._permits.spent(record.shard)
-        if refusal is None and hand.line is line:
-            hand.spent.add(record.shard)
+        if refusal is None and runner.line is line:
+            runner.spent.add(record.shard)
         line.send(Permitted(record.call, _words(refusal)))
 
-    def _finish(self, hand: _Hand, shard_id: int, outcome: PermitOutcome) -> None:
-        hand.held.discard(shard_id)
-        hand.spent.discard(shard_id)
+    def _finish(self, runner: _RunnerProcess, shard_id: int, outcome: PermitOutcome) -> None:
+        runner.held.discard(shard_id)
+        runner.spent.discard(shard_id)
         self._permits.finished(shard_id, outcome)
 
-    def _settle_permits(self, hand: _Hand) -> None:
-        """The worker is gone. A granted permit counts as spent: its op 2 may have gone out."""
-        for task in hand.permits.values():
+    def _settle_permits(self, runner: _RunnerProcess) -> None:
+        """The runner is gone. A granted permit counts as spent: its op 2 may have gone out."""
+        for task in runner.permits.values():
             task.cancel()
-        hand.permits.clear()
-        held, hand.held = hand.held, set()
-        spent, hand.spent = hand.spent, set()
+        runner.permits.clear()
+        held, runner.held = runner.held, set()
+        spent, runner.spent = runner.spent, set()
         for shard_id in held:
             if shard_id in spent:
                 self._permits.finished(shard_id, "closed")
@@ -310,16 +312,16 @@ class Supervisor:
         await self._permits.spent(shard_id)
         self._permits.finished(shard_id, "closed")
 
-    # What is asked of all workers.
+    # What is asked of all runners.
 
-    async def parts(self) -> list[words.Parts]:
-        """Every process's part of the status; a worker that does not answer within 2 s is left out."""
+    async def parts(self) -> list[ipc.Parts]:
+        """Every process's part of the status; a runner that does not answer within 2 s is left out."""
         asked = []
-        for hand in self._hands:
-            if hand.line is not None:
+        for runner in self._runners:
+            if runner.line is not None:
                 call = next(self._calls)
                 answer = self._asked[call] = asyncio.get_running_loop().create_future()
-                hand.line.send(words.AskStatus(call))
+                runner.line.send(ipc.AskStatus(call))
                 asked.append((call, answer))
         if asked:
             await asyncio.wait([answer for _, answer in asked], timeout=2.0)
@@ -328,59 +330,59 @@ class Supervisor:
         return [answer.result() for _, answer in asked if answer.done() and not answer.cancelled()]
 
     def progress(self) -> tuple[int, int]:
-        """(Live shards, all shards), as the workers last said."""
-        total = sum(len(self._shards_of(hand)) for hand in self._hands)
-        return total - sum(len(hand.loading) for hand in self._hands), total
+        """(Live shards, all shards), as the runners last said."""
+        total = sum(len(self._shards_of(runner)) for runner in self._runners)
+        return total - sum(len(runner.loading) for runner in self._runners), total
 
-    def _shards_of(self, hand: _Hand) -> list[int]:
+    def _shards_of(self, runner: _RunnerProcess) -> list[int]:
         layout = self.choice.layout
-        running = (number for number in hand.clusters if number not in self.drained)
+        running = (number for number in runner.clusters if number not in self.drained)
         return [shard for number in running for shard in layout.shards_of(number)]
 
     def _tell_loading(self) -> None:
-        loading = words.Loading(
-            [shard for hand in self._hands for shard in hand.loading],
-            {number: why for hand in self._hands for number, why in hand.unreadable.items()},
-            sorted({number for hand in self._hands for number in hand.elsewhere} | self.drained),
+        loading = ipc.Loading(
+            [shard for runner in self._runners for shard in runner.loading],
+            {number: why for runner in self._runners for number, why in runner.unreadable.items()},
+            sorted({number for runner in self._runners for number in runner.elsewhere} | self.drained),
         )
-        for hand in self._hands:
-            if hand.line is not None:
-                hand.line.send(loading)
+        for runner in self._runners:
+            if runner.line is not None:
+                runner.line.send(loading)
 
     def silent(self) -> list[str]:
-        """What a person should know about workers that are not there."""
+        """What a person should know about runners that are not there."""
         now = time.monotonic()
         notes = []
-        for hand in self._hands:
-            if hand.line is None:
-                notes.append(f"worker {hand.number} is down (restarts: {hand.restarts})")
-            elif now - hand.heard_at > 5.0:
-                notes.append(f"worker {hand.number} has been silent for {now - hand.heard_at:.0f} s")
+        for runner in self._runners:
+            if runner.line is None:
+                notes.append(f"worker {runner.number} is down (restarts: {runner.restarts})")
+            elif now - runner.heard_at > 5.0:
+                notes.append(f"worker {runner.number} has been silent for {now - runner.heard_at:.0f} s")
         return notes
 
     def use_gateway(self, url: str) -> None:
-        """Where Discord's gateway is now; workers that start later are told as well."""
+        """Where Discord's gateway is now; runners that start later are told as well."""
         self.choice = msgspec.structs.replace(self.choice, gateway_url=url)
-        for hand in self._hands:
-            if hand.line is not None:
-                hand.line.send(words.UseGateway(url))
+        for runner in self._runners:
+            if runner.line is not None:
+                runner.line.send(ipc.UseGateway(url))
 
     def identify_fault(self, lasts: bool) -> None:
-        """See ``Worker.identify_fault``. A worker that starts later counts its own failures from nought."""
-        for hand in self._hands:
-            if hand.line is not None:
-                hand.line.send(words.IdentifyFault(lasts))
+        """See ``Runner.identify_fault``. A runner that starts later counts its own failures from nought."""
+        for runner in self._runners:
+            if runner.line is not None:
+                runner.line.send(ipc.IdentifyFault(lasts))
 
     async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
-        """See ``Worker.restart_shard``. A worker that is down just now connects all of its shards."""
+        """See ``Runner.restart_shard``. A runner that is down just now connects all of its shards."""
         number = self.choice.layout.cluster_of(shard_id)
-        if self._hand_of(number) is None:
+        if self._runner_of(number) is None:
             return None
         call = next(self._calls)
         answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         self._answers[call] = answer
         try:
-            if not self._tell(number, words.RestartShard(call, shard_id, new_session, refusal)):
+            if not self._tell(number, ipc.RestartShard(call, shard_id, new_session, refusal)):
                 why = "its process is down just now; when it is back, all of its shards connect and resume"
                 return Answered(False, f"shard {shard_id}: {why}")
             async with asyncio.timeout(ANSWERS_WITHIN_S):
@@ -392,15 +394,15 @@ class Supervisor:
 
     def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
-        return self._tell(self.choice.layout.cluster_of(shard_id), words.RenewShard(shard_id, why))
+        return self._tell(self.choice.layout.cluster_of(shard_id), ipc.RenewShard(shard_id, why))
 
     async def drain(self, cluster: int) -> int | None:
-        """See ``Worker.drain``. A worker that dies meanwhile is started again without the cluster."""
-        if self._hand_of(cluster) is None:
+        """See ``Runner.drain``. A runner that dies meanwhile is started again without the cluster."""
+        if self._runner_of(cluster) is None:
             return None
         drained: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._draining[cluster] = drained
-        if not self._tell(cluster, words.Drain(cluster)):
+        if not self._tell(cluster, ipc.Drain(cluster)):
             self._end_drain(cluster, 0)
         self.drained.add(cluster)
         return await drained
@@ -411,44 +413,44 @@ class Supervisor:
             draining.set_result(left)
 
     def reload(self, settings: Settings) -> None:
-        """Hand changed settings to every worker."""
+        """Hand changed settings to every runner."""
         self.settings = settings
-        for hand in self._hands:
-            if hand.line is not None:
-                hand.line.send(words.Reload(words.encode_settings(settings)))
+        for runner in self._runners:
+            if runner.line is not None:
+                runner.line.send(ipc.Reload(ipc.encode_settings(settings)))
 
-    def _hand_of(self, cluster: int) -> _Hand | None:
+    def _runner_of(self, cluster: int) -> _RunnerProcess | None:
         """Whose the cluster is, whether that process is up or not."""
         if cluster in self.drained:
             return None
-        return next((hand for hand in self._hands if cluster in hand.clusters), None)
+        return next((runner for runner in self._runners if cluster in runner.clusters), None)
 
-    def _tell(self, cluster: int, record: words.ToWorker) -> bool:
-        hand = self._hand_of(cluster)
-        if hand is None or hand.line is None:
+    def _tell(self, cluster: int, record: ipc.ToRunner) -> bool:
+        runner = self._runner_of(cluster)
+        if runner is None or runner.line is None:
             return False
-        hand.line.send(record)
+        runner.line.send(record)
         return True
 
     async def wind_down(self, *, end_sessions: bool) -> None:
-        """Stop the workers in the reverse order of the start, all at once in time."""
+        """Stop the runners in the reverse order of the start, all at once in time."""
         self._stopping = True
         waiting = []
-        for hand in reversed(self._hands):
-            if hand.line is not None and hand.process is not None:
-                hand.line.send(words.Stop(end_sessions))
-                waiting.append(asyncio.ensure_future(hand.process.wait()))
+        for runner in reversed(self._runners):
+            if runner.line is not None and runner.process is not None:
+                runner.line.send(ipc.Stop(end_sessions))
+                waiting.append(asyncio.ensure_future(runner.process.wait()))
         if waiting:
             await asyncio.wait(waiting, timeout=self.settings.stop_timeout + STOP_GRACE_S)
-        for hand in self._hands:
-            if hand.process is not None and hand.process.returncode is None:
-                log.error("worker %d does not stop: it is killed", hand.number, extra={"action": "stop"})
-                hand.process.kill()
+        for runner in self._runners:
+            if runner.process is not None and runner.process.returncode is None:
+                log.error("worker %d does not stop: it is killed", runner.number, extra={"action": "stop"})
+                runner.process.kill()
         for waiter in waiting:
             await waiter
 
     def close(self) -> None:
-        """Nothing is held here: stores and spools belong to the workers."""
+        """Nothing is held here: stores and spools belong to the runners."""
 
 
 def _words(refusal: Refusal | None) -> RefusalWords | None:
@@ -468,7 +470,7 @@ def _how(code: int | None) -> str:
 
 
 async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
-    """A worker's log into ours, whole lines only, each with *before* ahead of it."""
+    """A runner's log into ours, whole lines only, each with *before* ahead of it."""
     while True:
         try:
             line = await reader.readline()
