@@ -4,7 +4,7 @@
     from rateway_client import Event, Worker
 
     async def main() -> None:
-        async with Worker("amqp://localhost/", cluster=1, queue="my-bot") as worker:
+        async with Worker("amqp://localhost/", queue="my-bot") as worker:
 
             @worker.on("MESSAGE_CREATE")
             async def message(event: Event) -> None:

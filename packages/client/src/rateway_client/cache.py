@@ -112,6 +112,10 @@ class Cache:
         """``cluster``, ``shard`` and ``shard_count`` of a guild, of any that there may be."""
         return await self._one("WhereIs", guild_id)
 
+    async def clusters(self) -> Json:
+        """``shard_count`` and ``clusters``: the exchange, shards, guilds and owner of each."""
+        return await self._one("Clusters") or {}
+
     async def stats(self) -> Json:
         """How many entities of each kind are kept, in all and by cluster."""
         return await self._one("Stats") or {}

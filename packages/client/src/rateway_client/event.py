@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
+from rateway_protocol.contract import topology
 
 __all__ = ["Event", "Settling", "Verdict", "event_of"]
 
@@ -57,6 +58,8 @@ class Event:
     """Of GUILD_CREATE ``start``, ``join``, ``available``; of GUILD_DELETE ``left``, ``outage``."""
     received: float | None = None
     """When the gateway received it: whole seconds since 1970."""
+    cluster: int | None = None
+    """The cluster whose exchange it came over."""
     settling: Settling = field(default_factory=_Nobody, repr=False, compare=False)
 
     @cached_property
@@ -108,5 +111,6 @@ def event_of(message: AbstractIncomingMessage, settling: Settling | None = None)
         redelivered=bool(message.redelivered),
         cause=cause if isinstance(cause, str) else None,
         received=None if message.timestamp is None else message.timestamp.timestamp(),
+        cluster=topology.cluster_of_exchange(message.exchange or ""),
         settling=settling or _Nobody(),
     )

@@ -57,7 +57,7 @@ class Inbox:
 
     def __init__(
         self,
-        cluster: int,
+        clusters: Iterable[int],
         queue: str | None,
         *,
         kind: QueueKind,
@@ -65,7 +65,11 @@ class Inbox:
         arguments: Mapping[str, Any],
         seen: Remembering,
     ) -> None:
-        self._cluster = cluster
+        #: The clusters whose events are wanted.
+        self.clusters = set(clusters)
+        #: How many shards the bot has, as far as known; :attr:`resharded` is set when an event says another number.
+        self.shard_count: int | None = None
+        self.resharded = asyncio.Event()
         self._name = queue
         self._prefetch = prefetch
         self._arguments = {**({"x-queue-type": kind} if kind == "quorum" else {}), **arguments}
@@ -91,15 +95,13 @@ class Inbox:
         async with self._lock:
             channel = await watched(connection, broken, confirms=False)
             await channel.set_qos(prefetch_count=self._prefetch)
-            await channel.declare_exchange(
-                topology.exchange(self._cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
-            )
+            await _declare(channel, self.clusters)
             shared = self._name is not None
             self._queue = await channel.declare_queue(
                 self._name, durable=shared, exclusive=not shared, arguments=self._arguments
             )
             self._channel = channel
-            await self._bind(self.names)
+            await self._bind(self.clusters, self.names)
             if self._reading:
                 self._tag = await self._queue.consume(self._delivered)
 
@@ -111,10 +113,25 @@ class Inbox:
         for held in self._held.values():
             held.copies.clear()
 
-    async def _bind(self, names: Iterable[str]) -> None:
+    async def _bind(self, clusters: Iterable[int], names: Iterable[str]) -> None:
         assert self._queue is not None
-        for name in sorted(names):
-            await self._queue.bind(topology.exchange(self._cluster), routing_key=name)
+        for cluster in sorted(clusters):
+            for name in sorted(names):
+                await self._queue.bind(topology.exchange(cluster), routing_key=name)
+
+    async def serve(self, clusters: Iterable[int]) -> None:
+        """From now on events of these clusters, too, are wanted."""
+        async with self._lock:
+            new = set(clusters) - self.clusters
+            self.clusters |= new
+            if not new or self._queue is None or self._channel is None:
+                return
+            try:
+                await _declare(self._channel, new)
+                await self._bind(new, self.names)
+            except FAILURES:
+                # The connection has just gone: the next one declares and binds all.
+                return
 
     async def read(self, names: Iterable[str]) -> None:
         """From now on events of *names*, too, are wanted, and all are delivered."""
@@ -125,7 +142,7 @@ class Inbox:
             if self._queue is None:
                 return
             try:
-                await self._bind(new)
+                await self._bind(self.clusters, new)
                 if self._tag is None:
                     self._tag = await self._queue.consume(self._delivered)
             except FAILURES:
@@ -172,7 +189,7 @@ class Inbox:
                     "an event cannot be read and is dropped: %s",
                     type(error).__name__,
                     exc_info=error,
-                    extra={"cluster": self._cluster, "action": "unreadable"},
+                    extra={"action": "unreadable"},
                 )
             await _tell(message, "done")
 
@@ -186,6 +203,9 @@ class Inbox:
             await _tell(message, "done")
         else:
             held = _Held(self, message)
+            if held.event.shard_count != self.shard_count and held.event.shard_count is not None:
+                self.shard_count = held.event.shard_count
+                self.resharded.set()
             if held.event.name not in self.names and (message.routing_key or "") not in self.names:
                 await self._not_wanted(held)
                 return
@@ -203,7 +223,7 @@ class Inbox:
                 "unbind it, or use another queue",
                 self._name,
                 name[:100],
-                extra={"cluster": self._cluster, "action": "not_wanted"},
+                extra={"action": "not_wanted"},
             )
         await _tell(held.message, "done")
 
@@ -219,6 +239,13 @@ class Inbox:
         message_id = held.event.message_id
         if message_id is not None and self._held.get(message_id) is held:
             del self._held[message_id]
+
+
+async def _declare(channel: AbstractChannel, clusters: Iterable[int]) -> None:
+    for cluster in sorted(clusters):
+        await channel.declare_exchange(
+            topology.exchange(cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
+        )
 
 
 async def _tell(message: AbstractIncomingMessage, verdict: Verdict) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import aio_pika
 import msgspec
-from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
     ChannelInvalidStateError,
@@ -18,7 +18,7 @@ from aio_pika.exceptions import (
     PublishError,
 )
 from rateway_client.errors import ConnectionLost, NoAnswer
-from rateway_client.line import Broken, watched
+from rateway_client.line import FAILURES, Broken, watched
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import STATUS_HEADER, ErrorCode, Status
 
@@ -49,8 +49,11 @@ class Requests:
     """The asking side of a worker. Give :meth:`opened` and :meth:`lost` to a :class:`rateway_client.line.Line`."""
 
     def __init__(self, cluster: int) -> None:
-        self._cluster = cluster
-        self._exchange: AbstractExchange | None = None
+        #: The cluster whose exchange requests go to that name no other.
+        self.cluster = cluster
+        self._clusters = {cluster}
+        self._channel: AbstractChannel | None = None
+        self._exchanges: dict[int, AbstractExchange] = {}
         self._up = asyncio.Event()
         #: Set when the present connection has ended.
         self.gone = asyncio.Event()
@@ -65,20 +68,37 @@ class Requests:
     async def opened(self, connection: AbstractConnection, broken: Broken) -> None:
         """A new connection: requests can be published on it, and answers come."""
         channel = await watched(connection, broken, confirms=True)
-        self._exchange = await channel.declare_exchange(
-            topology.exchange(self._cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
-        )
+        await self._declare(channel, self._clusters)
         replies = await channel.get_queue(_REPLY_TO, ensure=False)
         await replies.consume(self._answered, no_ack=True)
         self.gone = asyncio.Event()
         self.connection = connection
+        self._channel = channel
         self._up.set()
+
+    async def serve(self, clusters: Iterable[int]) -> None:
+        """Requests may go to these clusters' exchanges, too."""
+        new = set(clusters) - self._clusters
+        self._clusters |= new
+        if new and self._channel is not None:
+            try:
+                await self._declare(self._channel, new)
+            except FAILURES:
+                # The connection has just gone: the next one declares all.
+                return
+
+    async def _declare(self, channel: AbstractChannel, clusters: Iterable[int]) -> None:
+        for cluster in sorted(clusters):
+            self._exchanges[cluster] = await channel.declare_exchange(
+                topology.exchange(cluster), topology.EXCHANGE_TYPE, durable=True, auto_delete=False
+            )
 
     def lost(self) -> None:
         """The connection has ended: whoever waits for an answer on it is told."""
         self._up.clear()
         self.gone.set()
-        self._exchange = self.connection = None
+        self._channel = self.connection = None
+        self._exchanges = {}
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(_Lost())
@@ -106,8 +126,11 @@ class Requests:
         expires: float,
         patience: float,
         repeatable: bool,
+        cluster: int | None = None,
     ) -> Answer:
         """Publish a request and wait for its answer.
+
+        *cluster* None is :attr:`cluster`.
 
         *expires* seconds are the request's own deadline, *patience* is ours. When the connection breaks, a
         *repeatable* request is asked again on the next one, any other raises ConnectionLost unless it cannot have
@@ -121,7 +144,8 @@ class Requests:
                     await self.up()
                     gone = self.gone
                     try:
-                        return await self._once(key, body, headers, max(0.001, void_at - loop.time()))
+                        left = max(0.001, void_at - loop.time())
+                        return await self._once(cluster, key, body, headers, left)
                     except _Lost:
                         if not repeatable:
                             raise ConnectionLost(_UNKNOWN_FATE) from None
@@ -135,9 +159,12 @@ class Requests:
             why = "no connection to the broker" if self.connection is None else "no gateway has answered"
             raise NoAnswer(f"no answer within {patience:g} s: {why}") from None
 
-    async def _once(self, key: str, body: bytes, headers: Mapping[str, Any], expires: float) -> Answer:
+    async def _once(
+        self, cluster: int | None, key: str, body: bytes, headers: Mapping[str, Any], expires: float
+    ) -> Answer:
         """Ask on this connection. Raises _Lost, ChannelInvalidStateError (nothing was written) and NoAnswer."""
-        assert self._exchange is not None
+        cluster = cluster if cluster in self._exchanges else self.cluster
+        exchange = self._exchanges[cluster]
         correlation_id = format(next(self._numbers), "x")
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = waiting
@@ -150,12 +177,12 @@ class Requests:
             expiration=expires,
         )
         try:
-            await self._exchange.publish(message, key, mandatory=True)
+            await exchange.publish(message, key, mandatory=True)
             return await waiting
         except PublishError:
-            raise NoAnswer(f"no gateway has run cluster {self._cluster} on this broker") from None
+            raise NoAnswer(f"no gateway has run cluster {cluster} on this broker") from None
         except DeliveryError as error:
-            raise NoAnswer(f"the broker does not take requests of cluster {self._cluster}: {error}") from None
+            raise NoAnswer(f"the broker does not take requests of cluster {cluster}: {error}") from None
         except ChannelInvalidStateError:
             raise
         except CONNECTION_EXCEPTIONS:

@@ -7,18 +7,21 @@ holds publishers back holds back no events.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import logging
 import ssl
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 from rateway_client.cache import Cache, Id, Json, error_in, question
+from rateway_client.clusters import ClusterLayout
 from rateway_client.errors import CommandError, ConnectionLost, GatewayError, NoAnswer, QueryError
 from rateway_client.event import Event
 from rateway_client.inbox import Inbox, QueueKind
@@ -26,10 +29,12 @@ from rateway_client.line import Line
 from rateway_client.members import MemberRequests, Members, place_of
 from rateway_client.requests import Answer, Requests
 from rateway_client.seen import Remembering, Seen
+from rateway_client.signals import stopped_by_signals
 from rateway_client.sound_frames import Unreadable
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import ErrorCode, Status
 from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.contract.queries import QUERY_TYPES
 from rateway_protocol.discord.events import DOCUMENTED
 from rateway_protocol.discord.opcodes import Opcode
 
@@ -45,11 +50,22 @@ _GRACE_S: Final = 2.0
 _PASSING_S: Final = 1.0
 # How many events' failures are remembered.
 _FAILURES_KEPT: Final = 10_000
+# How often the clusters are asked for, beside the moment at which an event shows another number of shards: a small
+# query, and the longest for which a new cluster's events would miss a worker that gets no others.
+_LAYOUT_EVERY_S: Final = 5.0
+# How long one question for them waits, and how long after it the next is asked where there was no answer.
+_LAYOUT_PATIENCE_S: Final = 2.0
+_AGAIN_S: Final = 1.0
+
+# The cluster of the event whose handler runs: its gateway is asked.
+_event_cluster: ContextVar[int | None] = ContextVar("rateway_event_cluster", default=None)
 
 
 class Worker:
-    """One worker of one cluster; use it as ``async with Worker(...) as worker``.
+    """A worker of all the bot's clusters, or of one; use it as ``async with Worker(...) as worker``.
 
+    Without *cluster* it asks the gateway for the clusters when it starts, again every few seconds, and at once when an
+    event says that the bot has another number of shards; until a gateway answers it serves cluster 1 alone.
     *uri* is the broker's address, as aio-pika takes it. *events* are names of events that :meth:`events` gives out;
     :meth:`on` adds those of its handlers. *queue* names a durable queue that survives this process and is shared by
     all workers of that name; without it the queue is the connection's own, and what comes while it is away is lost to
@@ -65,7 +81,7 @@ class Worker:
         self,
         uri: str,
         *,
-        cluster: int = 1,
+        cluster: int | None = None,
         events: Iterable[str] = (),
         queue: str | None = None,
         queue_kind: QueueKind = "classic",
@@ -79,12 +95,14 @@ class Worker:
         if queue is None and queue_kind == "quorum":
             raise ValueError("a quorum queue is durable: give it a name")
         _check_address(uri)
+        #: The one cluster that is served; None: all that the bot has.
         self.cluster = cluster
+        first = 1 if cluster is None else cluster
         self._uri = uri
         self._names = _checked(events)
         self._queue = queue
         self._inbox = Inbox(
-            cluster,
+            [first],
             queue,
             kind=queue_kind,
             prefetch=prefetch,
@@ -95,13 +113,15 @@ class Worker:
         self._patience = patience
         self._ssl_context = ssl_context
         self._unreadable = Unreadable(time.monotonic)
-        self._requests = Requests(cluster)
+        self._requests = Requests(first)
         self._members = MemberRequests(self._requests, self._request_members, self._where)
         self._handlers: dict[str, list[Handler]] = {}
         self._failed: OrderedDict[str, int] = OrderedDict()
         self._tasks: asyncio.TaskGroup | None = None
+        self._layout: ClusterLayout | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._listening: Line | None = None
+        self._said_no_layout = False
         #: The gateway's cache, a method for each type of query.
         self.cache = Cache(self.query)
 
@@ -111,6 +131,9 @@ class Worker:
         self._tasks = await ready
         try:
             await self._dial("requests", self._requests)
+            if self.cluster is None:
+                await self._learn_clusters()
+                self._tasks.create_task(self._follow_clusters())
             if self._names:
                 self._inbox.names |= self._names
                 self._listening = await self._dial("events", self._inbox)
@@ -148,7 +171,8 @@ class Worker:
     async def _dial(self, what: str, end: Inbox | Requests) -> Line:
         if self._tasks is None:
             raise RuntimeError("a worker is used as `async with Worker(...) as worker`")
-        name = f"rateway worker, cluster {self.cluster}, {what}"
+        whom = "all clusters" if self.cluster is None else f"cluster {self.cluster}"
+        name = f"rateway worker, {whom}, {what}"
         line = Line(
             self._uri, name=name, ssl_context=self._ssl_context, opened=end.opened, lost=end.lost,
             unreadable=self._unreadable,
@@ -161,6 +185,79 @@ class Worker:
     def unreadable(self) -> int:
         """How many messages came that could not be read whole: with properties left out, or not at all."""
         return self._unreadable.count + self._inbox.unreadable + self._requests.unreadable
+
+    # Clusters.
+
+    @property
+    def clusters(self) -> list[int]:
+        """The numbers of the clusters that are served, ascending."""
+        return sorted(self._inbox.clusters)
+
+    async def _follow_clusters(self) -> None:
+        """Serve further clusters as the layout changes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            pause = _LAYOUT_EVERY_S if await self._learn_clusters() else began + _AGAIN_S - loop.time()
+            # While no gateway runs a question waits in the queue nearly all the time: the next gateway answers it
+            # before it connects any shard, so that no event of a new cluster comes too early.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._inbox.resharded.wait(), max(0.0, pause))
+            self._inbox.resharded.clear()
+
+    async def _learn_clusters(self) -> bool:
+        """Ask for the clusters, at the next exchange where one has not answered; whether there was an answer."""
+        asked = self._requests.cluster
+        try:
+            found = _content(
+                await self._ask({"type": "Clusters", "arguments": []}, _LAYOUT_PATIENCE_S), QueryError
+            )
+            layout = msgspec.convert(found, ClusterLayout)
+        except (NoAnswer, ConnectionLost):
+            self._requests.cluster = _next_after(asked, self.clusters)
+            return False
+        except (QueryError, msgspec.ValidationError) as error:
+            if not (isinstance(error, QueryError) and error.worth_trying_again) and not self._said_no_layout:
+                self._said_no_layout = True
+                log.warning(
+                    "the gateway does not say which clusters there are, so only cluster %s is served (%s): update the "
+                    "gateway, or name each cluster (cluster=1)",
+                    ", ".join(map(str, self.clusters)),
+                    error,
+                    extra={"action": "no_layout"},
+                )
+            return False
+        if self._layout is None or layout.shard_count != self._layout.shard_count:
+            log.info("serving %d clusters, %d shards", len(layout.clusters), layout.shard_count)
+        self._layout = layout
+        self._inbox.shard_count = layout.shard_count
+        await self._requests.serve(layout.numbers)
+        await self._inbox.serve(layout.numbers)
+        return True
+
+    def _cluster_of(self, *, shard_id: int | None = None, guild_id: Id | None = None) -> int | None:
+        """The cluster of a shard or guild; else that of the event in hand; None where none is known."""
+        if self.cluster is not None:
+            return self.cluster
+        found = None
+        if self._layout is not None and shard_id is not None:
+            found = self._layout.of_shard(shard_id)
+        elif self._layout is not None and guild_id is not None and str(guild_id).isdecimal():
+            found = self._layout.of_guild(int(guild_id))
+        return found if found is not None else _event_cluster.get()
+
+    def _cluster_to_ask(self, kind: str, arguments: Sequence[Id]) -> int | None:
+        """Where to ask: any cluster of a gateway answers for all that it runs, the guild's own when another runs it."""
+        row = QUERY_TYPES.get(kind)
+        at = row.arguments.index("guild") if row is not None and "guild" in row.arguments else len(arguments)
+        if at < len(arguments) and self._layout is not None:
+            found = self._cluster_of(guild_id=arguments[at])
+            if found is not None and not self._layout.is_of_gateway(found):
+                return found
+        if self.cluster is not None:
+            return self.cluster
+        own = _event_cluster.get()
+        return None if self._layout is not None and self._layout.is_of_gateway(own) else own
 
     # Events.
 
@@ -181,8 +278,13 @@ class Worker:
         An event is acknowledged when its handlers are done. A handler that raises gives it back to the broker until
         its attempts are used up; then it is dropped with a log line, to the queue's dead-letter exchange if it has
         one. What the gateway or the broker cannot serve just now (NoAnswer, ``loading`` …) uses up none. After
-        :meth:`stop` the handlers under way come to their end.
+        :meth:`stop` the handlers under way come to their end. SIGINT (Ctrl-C) and SIGTERM call :meth:`stop`, unless
+        the application handles them itself.
         """
+        with stopped_by_signals(self.stop):
+            await self._run(concurrency)
+
+    async def _run(self, concurrency: int) -> None:
         await self._listen(self._handlers)
         free = asyncio.Semaphore(concurrency)
 
@@ -203,12 +305,13 @@ class Worker:
 
     async def events(self) -> AsyncIterator[Event]:
         """The events of ``events=[…]``, each to be settled by ``await event.done()``, until :meth:`stop`."""
-        await self._listen(self._names)
-        try:
-            while (event := await self._next()) is not None:
-                yield event
-        finally:
-            await self._inbox.leave()
+        with stopped_by_signals(self.stop):
+            await self._listen(self._names)
+            try:
+                while (event := await self._next()) is not None:
+                    yield event
+            finally:
+                await self._inbox.leave()
 
     def stop(self) -> None:
         """End :meth:`run` or :meth:`events`, for good: from a signal's handler, say."""
@@ -230,6 +333,7 @@ class Worker:
         return event
 
     async def _handle(self, event: Event) -> None:
+        _event_cluster.set(event.cluster)
         try:
             for handler in self._handlers.get(event.name, ()):
                 await handler(event)
@@ -246,7 +350,7 @@ class Worker:
                 event.name,
                 event.message_id or "no id",
                 "the event is dropped" if last else "it comes again",
-                extra={"cluster": self.cluster, "action": "handler_failed"},
+                extra={"cluster": event.cluster, "action": "handler_failed"},
             )
             await (event.drop() if last else event.give_back())
         else:
@@ -259,7 +363,7 @@ class Worker:
             event.name,
             event.message_id or "no id",
             error,
-            extra={"cluster": self.cluster, "action": "not_answered"},
+            extra={"cluster": event.cluster, "action": "not_answered"},
         )
         await asyncio.sleep(_PASSING_S)
         await event.give_back()
@@ -292,19 +396,21 @@ class Worker:
         :class:`QueryError` with a code (``loading``, ``elsewhere``, …) and :class:`NoAnswer`.
         """
         body = question(kind, arguments, fields=fields, limit=limit, after=after)
-        return _content(await self._ask(body, timeout), QueryError)
+        return _content(await self._ask(body, timeout, self._cluster_to_ask(kind, arguments)), QueryError)
 
     async def queries(self, questions: Iterable[Mapping[str, Any]], *, timeout: float = 5.0) -> list[Any]:
         """Ask up to 1,000 things in one message; the answers in the same order, None for what is not known.
 
         Each question as :func:`question` makes it. One that fails is its :class:`QueryError`, not raised.
         """
-        found = _content(await self._ask({"queries": list(questions)}, timeout), QueryError)
+        found = _content(
+            await self._ask({"queries": list(questions)}, timeout, self._cluster_of()), QueryError
+        )
         if not isinstance(found, list):
             raise QueryError(ErrorCode.INTERNAL.value, "the answer to a batch is no list")
         return [error_in(item) or item for item in found]
 
-    async def _ask(self, body: Json, timeout: float) -> Answer:
+    async def _ask(self, body: Json, timeout: float, cluster: int | None = None) -> Answer:
         self._check_open()
         return await self._requests.ask(
             topology.CACHE_KEY,
@@ -313,6 +419,7 @@ class Worker:
             expires=timeout,
             patience=timeout,
             repeatable=True,
+            cluster=cluster,
         )
 
     def _check_open(self) -> None:
@@ -348,6 +455,7 @@ class Worker:
             expires=timeout,
             patience=timeout + _GRACE_S,
             repeatable=False,
+            cluster=self._cluster_of(shard_id=shard_id, guild_id=guild_id),
         )
         _content(answer, CommandError)
 
@@ -430,7 +538,8 @@ class Worker:
         await self.command(Opcode.REQUEST_GUILD_MEMBERS, data, guild_id=guild_id, timeout=timeout)
 
     async def _where(self, guild_id: str) -> tuple[int, int | None]:
-        return await place_of(self.cache.where_is, guild_id, self.cluster)
+        own = self._cluster_of(guild_id=guild_id)
+        return await place_of(self.cache.where_is, guild_id, self._requests.cluster if own is None else own)
 
 
 def _content(answer: Answer, kind: type[GatewayError]) -> Any:
@@ -452,6 +561,11 @@ def _check_address(uri: str) -> None:
         usable = False
     if not usable:
         raise ValueError("the broker's address should be amqp://user:password@host:port/vhost, or amqps://…")
+
+
+def _next_after(number: int, numbers: Sequence[int]) -> int:
+    """The next of ascending numbers, the first after the last."""
+    return next((each for each in numbers if each > number), numbers[0])
 
 
 def _checked(names: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,13 +15,33 @@ from rateway_protocol.contract import topology
 from tests.rabbitmq import Broker
 
 Answer = tuple[bytes, str]
+Json = dict[str, Any]
+
+CLUSTERS = b'{"type":"Clusters","arguments":[]}'
+
+
+def clusters_of(shards: int, per_cluster: int, owners: Sequence[str | None] = ()) -> Json:
+    """An answer to the query ``Clusters``."""
+    clusters = [
+        {
+            "cluster": number,
+            "exchange": topology.exchange(number),
+            "shards": [*range(first, min(first + per_cluster, shards))],
+            "guilds": 1,
+            "owner": owners[number - 1] if owners else "this",
+        }
+        for number, first in enumerate(range(0, shards, per_cluster), 1)
+    ]
+    return {"shard_count": shards, "clusters": clusters}
 
 
 @asynccontextmanager
 async def gateway(
-    broker: Broker, answer: Callable[[AbstractIncomingMessage], Answer | None] = lambda message: None
+    broker: Broker,
+    answer: Callable[[AbstractIncomingMessage], Answer | None] = lambda message: None,
+    layout: Callable[[], Json] = lambda: clusters_of(8, 8),
 ) -> AsyncIterator[AbstractExchange]:
-    """An exchange, and an inbound queue whose messages are answered by a function."""
+    """An exchange, and an inbound queue whose messages are answered by a function; ``Clusters`` with *layout*."""
     async with await aio_pika.connect(broker.uri) as connection:
         channel = await connection.channel(on_return_raises=True)
         exchange = await channel.declare_exchange(topology.exchange(1), topology.EXCHANGE_TYPE, durable=True)
@@ -30,7 +50,10 @@ async def gateway(
             await queue.bind(exchange, key)
 
         async def asked(message: AbstractIncomingMessage) -> None:
-            found = answer(message)
+            if message.body == CLUSTERS:
+                found: Answer | None = (json.dumps(layout()).encode(), "ok")
+            else:
+                found = answer(message)
             if found is not None and message.reply_to is not None:
                 body, status = found
                 reply = aio_pika.Message(

@@ -256,6 +256,30 @@ def test_where_a_guild_is_follows_from_the_layout() -> None:
     assert Asker().refusal("WhereIs", OTHER) == "loading"
 
 
+def test_clusters_name_every_exchange_with_its_shards_guilds_and_owner() -> None:
+    asker = Asker(situation=Situation(shard_count=10, shards_per_cluster=4, clusters={1}, elsewhere={2}))
+    assert asker.ask("Clusters") == {
+        "shard_count": 10,
+        "clusters": [
+            {"cluster": 1, "exchange": "rateway-1", "shards": [0, 1, 2, 3], "guilds": 1, "owner": "this"},
+            {"cluster": 2, "exchange": "rateway-2", "shards": [4, 5, 6, 7], "guilds": None, "owner": "another"},
+            {"cluster": 3, "exchange": "rateway-3", "shards": [8, 9], "guilds": None, "owner": None},
+        ],
+    }
+    assert asker.ask("Clusters", fields=("shard_count",)) == {"shard_count": 10}
+    assert Asker().refusal("Clusters") == "loading"
+
+
+def test_clusters_are_told_with_the_cache_off_and_with_a_store_that_cannot_be_read() -> None:
+    layout = Situation(shard_count=8, shards_per_cluster=8, clusters={1}, unreadable={1: "torn"})
+    assert Asker(situation=layout).ask("Clusters")["clusters"][0]["guilds"] is None
+    asker = Asker(situation=replace(layout, unreadable={}))
+    asker.host, asker.policy = Host({}), replace(asker.policy, enabled=False)
+    assert asker.ask("Clusters")["clusters"] == [
+        {"cluster": 1, "exchange": "rateway-1", "shards": [*range(8)], "guilds": None, "owner": "this"}
+    ]
+
+
 def test_stats_count_entities_by_kind_and_cluster() -> None:
     found = two_clusters().ask("Stats")
     assert (found["guilds"], found["members"], found["channels"], found["roles"]) == (2, 5, 3, 3)

@@ -18,6 +18,7 @@ from rateway.cache.policy import CachePolicy
 from rateway.cache.query_context import (
     MISSING,
     Asked,
+    Found,
     Listing,
     Outcome,
     QueryContext,
@@ -294,6 +295,32 @@ def _stats_of_all(asking: QueryContext) -> Iterator[bytes]:
     yield asking.pick(msgspec.json.encode({**total, "clusters": clusters}))
 
 
+def _clusters(asking: QueryContext) -> Outcome:
+    """Every cluster of the bot. ``guilds`` is null where its store cannot be read here, ``owner`` where a cluster is
+    not among those that this gateway was given: who runs it, if anybody, cannot be known here.
+    """
+    situation = asking.situation
+    count, per_cluster = situation.shard_count, situation.shards_per_cluster
+    if count is None:
+        raise Refused("loading", "the gateway does not know its number of shards yet")
+    readable = set(asking.stores.clusters) - set(situation.unreadable) - set(situation.elsewhere)
+    clusters: list[dict[str, object]] = []
+    for first in range(0, count, per_cluster):
+        number = first // per_cluster + 1
+        guilds = asking.stores.view(number).guild_count() if number in readable else None
+        owner = "another" if number in situation.elsewhere else None
+        clusters.append(
+            {
+                "cluster": number,
+                "exchange": situation.exchange_of(number),
+                "shards": list(range(first, min(first + per_cluster, count))),
+                "guilds": guilds,
+                "owner": "this" if number in situation.clusters else owner,
+            }
+        )
+    return Found(asking.pick(msgspec.json.encode({"shard_count": count, "clusters": clusters})))
+
+
 def _group(asking: QueryContext) -> Outcome:
     """Answer that a group is unknown: groups have no bots in them."""
     return MISSING
@@ -306,6 +333,9 @@ for _row in ENTITY_KINDS:
         _ANSWERS_OF_KINDS[_row.id_query] = _by_id(_row.name, _row.kind)
     if _row.kind is not None and _row.list_query:
         _ANSWERS_OF_KINDS[_row.list_query] = _children(_row.name, _row.kind)
+
+# Answered from the layout alone.
+_WITHOUT_CACHE = frozenset({"WhereIs", "Clusters", "Group"})
 
 ANSWERS: Mapping[str, _Answer] = {
     "CurrentUser": _current_user,
@@ -325,6 +355,7 @@ ANSWERS: Mapping[str, _Answer] = {
     "MemberPermissions": _member_permissions,
     "WhereIs": _where_is,
     "Stats": _stats,
+    "Clusters": _clusters,
 }
 
 
@@ -340,7 +371,7 @@ def begin(
     asked: Asked, stores: Stores, situation: Situation, policy: CachePolicy, wall: float
 ) -> Outcome | Listing:
     """Answer one query, or begin to: the stores must stay as they are during each step of a :class:`Listing`."""
-    if not policy.enabled and asked.type not in ("WhereIs", "Group"):
+    if not policy.enabled and asked.type not in _WITHOUT_CACHE:
         return Refusal("cache_off", "the cache is switched off (CACHE_ENABLED)")
     try:
         return ANSWERS[asked.type](QueryContext(asked, stores, situation, policy, wall))

@@ -134,6 +134,8 @@ class Situation:
     elsewhere: Collection[int] = frozenset()
     """Clusters of this host that another gateway runs now: what their stores say is old."""
     is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
+    exchange_of: Callable[[int], str] = field(default=lambda cluster: f"rateway-{cluster}")
+    """The exchange of a cluster, as the contract names it."""
     unreadable: Mapping[int, str] = field(default_factory=dict)
     """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
 

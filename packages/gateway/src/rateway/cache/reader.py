@@ -106,6 +106,10 @@ class View:
         for key, value in self.reading.scan(Table.GUILDS, key8(after + 1), b"\xff" * 9):
             yield int.from_bytes(key, "big"), GuildRow.unpack(value)
 
+    def guild_count(self) -> int:
+        """How many guilds the store holds, those in an outage included."""
+        return self.reading.entries(Table.GUILDS)
+
     def number_of(self, guild_id: int) -> int | None:
         """What a guild's children are keyed by; None when it is not known or has none yet."""
         row = self.guild_row(guild_id)

@@ -90,6 +90,7 @@ QUERY_TYPES: Mapping[str, QueryType] = MappingProxyType(
             _type("MemberPermissions", "guild user channel", "a member's permissions", required=2),
             _type("WhereIs", "guild", "the cluster and shard of a guild"),
             _type("Stats", "", "what the cache holds"),
+            _type("Clusters", "", "the bot's clusters: exchange, shards, guilds, owner"),
         )
     }
 )

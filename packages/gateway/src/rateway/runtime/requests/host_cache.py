@@ -20,6 +20,7 @@ from rateway.runtime.startup import clusters_of, policy_of, store_folder
 from rateway.transports.state import StateDir
 from rateway.transports.store import Store, StoreFault, StoreReader
 from rateway.transports.store.queries import Moment, Queries
+from rateway_protocol.contract import topology
 
 # A store of another process appears when that process starts.
 LOOK_EVERY_S = 0.5
@@ -88,6 +89,7 @@ class HostCache:
                 clusters=[number for number in self._all if number not in gone],
                 elsewhere=gone,
                 is_loading=self._is_loading,
+                exchange_of=topology.exchange,
                 unreadable=unreadable,
             )
             known = self._known = (layout, situation)
