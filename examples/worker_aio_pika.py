@@ -7,6 +7,7 @@ the shared cache for, and sets the bot's presence on shard 0. Nothing of rateway
 """
 
 import asyncio
+import contextlib
 import json
 import os
 
@@ -70,4 +71,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    # Ctrl-C cancels main, whose connection is closed on the way out; what was not acknowledged stays in the queue.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

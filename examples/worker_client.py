@@ -3,22 +3,18 @@
     pip install "rateway[client]"
     AMQP_URI=amqp://guest:guest@localhost/ python examples/worker_client.py
 
-It prints each message that is written in the guilds of cluster 1 with the guild's name, and sets the bot's presence
-on each shard that starts a session.
+It prints each message that is written in the bot's guilds with the guild's name, and sets the bot's presence
+on each shard that starts a session. It serves all clusters of the bot; Ctrl-C and SIGTERM end it cleanly.
 """
 
 import asyncio
 import os
-import signal
 
 from rateway_client import CommandError, Event, Worker
 
-CLUSTER = int(os.environ.get("CLUSTER", "1"))
-
 
 async def main() -> None:
-    async with Worker(os.environ["AMQP_URI"], cluster=CLUSTER, queue=f"my-client-worker-{CLUSTER}") as worker:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    async with Worker(os.environ["AMQP_URI"], queue="my-client-worker") as worker:
 
         @worker.on("MESSAGE_CREATE")
         async def message(event: Event) -> None:

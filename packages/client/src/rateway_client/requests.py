@@ -57,7 +57,8 @@ class Requests:
         self._up = asyncio.Event()
         #: Set when the present connection has ended.
         self.gone = asyncio.Event()
-        self._closed = False
+        #: No connection will come any more.
+        self.closed = False
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
         #: Answers that were no JSON.
@@ -105,14 +106,14 @@ class Requests:
 
     def close(self) -> None:
         """No connection will come any more: requests fail with ConnectionLost."""
-        self._closed = True
+        self.closed = True
         self.lost()
         self._up.set()
 
     async def up(self) -> AbstractConnection:
         """Wait for a connection. Raises ConnectionLost when the worker was closed."""
         while self.connection is None:
-            if self._closed:
+            if self.closed:
                 raise ConnectionLost("the worker was closed")
             await self._up.wait()
         return self.connection

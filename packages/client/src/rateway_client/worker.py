@@ -7,7 +7,6 @@ holds publishers back holds back no events.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import difflib
 import logging
 import ssl
@@ -194,15 +193,20 @@ class Worker:
         return sorted(self._inbox.clusters)
 
     async def _follow_clusters(self) -> None:
-        """Serve further clusters as the layout changes, until cancelled."""
+        """Serve further clusters as the layout changes, until the worker is closed."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._requests.closed:
             began = loop.time()
-            pause = _LAYOUT_EVERY_S if await self._learn_clusters() else began + _AGAIN_S - loop.time()
             # While no gateway runs a question waits in the queue nearly all the time: the next gateway answers it
             # before it connects any shard, so that no event of a new cluster comes too early.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._inbox.resharded.wait(), max(0.0, pause))
+            again_at = began + _AGAIN_S
+            if await self._learn_clusters():
+                again_at = loop.time() + _LAYOUT_EVERY_S
+            try:
+                async with asyncio.timeout_at(again_at):
+                    await self._inbox.resharded.wait()
+            except TimeoutError:
+                continue
             self._inbox.resharded.clear()
 
     async def _learn_clusters(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import subprocess
@@ -24,7 +23,7 @@ RUN = """
             @worker.on("MESSAGE_CREATE")
             async def message(event: Event) -> None:
                 pass
-            asyncio.get_running_loop().call_later(0, print, "listening", flush=True)
+            asyncio.get_running_loop().call_soon(lambda: print("listening", flush=True))
             await worker.run()
         print("ended", flush=True)
 
@@ -36,7 +35,7 @@ EVENTS = """
 
     async def main():
         async with Worker(sys.argv[1], events=["MESSAGE_CREATE"], queue="q") as worker:
-            asyncio.get_running_loop().call_soon(print, "listening", flush=True)
+            asyncio.get_running_loop().call_soon(lambda: print("listening", flush=True))
             async for event in worker.events():
                 await event.done()
         print("ended", flush=True)
@@ -47,16 +46,23 @@ TWO = """
     import asyncio, sys
     from rateway_client import Worker
 
+    begun = []
+
+    def begins():
+        begun.append(None)
+        if len(begun) == 2:
+            print("listening", flush=True)
+
     async def serve(name):
         async with Worker(sys.argv[1], queue=name) as worker:
             @worker.on("MESSAGE_CREATE")
             async def message(event):
                 pass
+            asyncio.get_running_loop().call_soon(begins)
             await worker.run()
 
     async def main():
         both = [asyncio.create_task(serve(name)) for name in "ab"]
-        asyncio.get_running_loop().call_later(1, print, "listening", flush=True)
         await asyncio.gather(*both)
         print("ended", flush=True)
 
@@ -76,7 +82,7 @@ OWN = """
                 worker.stop()
             for each in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(each, own)
-            asyncio.get_running_loop().call_later(0, print, "listening", flush=True)
+            asyncio.get_running_loop().call_soon(lambda: print("listening", flush=True))
             await worker.run()
         print("ended", flush=True)
 
@@ -95,7 +101,7 @@ def started(code: str, broker: Broker) -> Iterator[subprocess.Popen[str]]:
     try:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 60)[0], "it does not begin"
-        assert os.read(process.stdout.fileno(), 100) == b"listening\n"
+        assert process.stdout.readline() == "listening\n"
         yield process
     finally:
         process.kill()
