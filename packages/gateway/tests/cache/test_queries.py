@@ -262,7 +262,13 @@ def test_clusters_name_every_exchange_with_its_shards_guilds_and_owner() -> None
         "shard_count": 10,
         "clusters": [
             {"cluster": 1, "exchange": "rateway-1", "shards": [0, 1, 2, 3], "guilds": 1, "owner": "this"},
-            {"cluster": 2, "exchange": "rateway-2", "shards": [4, 5, 6, 7], "guilds": None, "owner": "another"},
+            {
+                "cluster": 2,
+                "exchange": "rateway-2",
+                "shards": [4, 5, 6, 7],
+                "guilds": None,
+                "owner": "another",
+            },
             {"cluster": 3, "exchange": "rateway-3", "shards": [8, 9], "guilds": None, "owner": None},
         ],
     }
