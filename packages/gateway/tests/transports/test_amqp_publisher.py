@@ -123,30 +123,6 @@ def test_events_of_one_wake_up_leave_in_one_write_and_settle_is_told_once_per_re
     run(scenario())
 
 
-def test_a_few_events_that_come_steadily_share_a_write_and_a_lone_one_does_not_wait() -> None:
-    async def scenario() -> None:
-        # Longer than in earnest, so that a busy machine makes no difference.
-        limits = replace(QUICK, linger=0.3)
-        async with FakeBroker() as broker, cluster_on(broker, limits) as cluster:
-            publisher = cluster.publisher
-            stream = begun(publisher)
-            publish(stream, [1])
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            alone = publisher.bytes_out
-            assert alone > 0
-            for seq in range(2, 7):
-                publish(stream, [seq])
-                await asyncio.sleep(0)
-            # One wake-up after the other, and nothing written yet.
-            assert publisher.bytes_out == alone
-            assert seqs(await broker.publishes(6)) == [1, 2, 3, 4, 5, 6]
-            await cluster.all_confirmed()
-            assert stream.settled == 6
-
-    run(scenario())
-
-
 @pytest.mark.checklist("H2")
 def test_confirms_in_any_order_settle_each_shard_as_far_as_it_is_whole() -> None:
     async def scenario() -> None:

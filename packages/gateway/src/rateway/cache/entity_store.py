@@ -17,9 +17,9 @@ import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rateway.cache import pages
-from rateway.cache.kinds import INDEXED, OWN_TABLES, PAGED
+from rateway.cache.kinds import INDEXED, OWN_TABLES, PAGED, Kind
 from rateway.cache.storage import Reading, Storage, Table
-from rateway.native.objects import append_to_each, find
+from rateway.native.objects import NUMBERS, append_to_each, find
 
 __all__ = ["EntityStore", "EntityStoreReader"]
 
@@ -37,6 +37,17 @@ TIDY_IDS = 1_024
 # The guild's number comes first: all pages of a guild that is new are appended, which LMDB packs without gaps.
 _KEY = struct.Struct(">IBQ")
 _PAIR = struct.Struct(">QI")
+# What the compiled form writes by itself, it writes under the same keys.
+_SHARED = {
+    "KEY_SIZE": _KEY.size,
+    "PRESENCES": Table.PRESENCES,
+    "VOICE_STATES": Table.VOICE_STATES,
+    "PRESENCE": Kind.PRESENCE,
+    "VOICE_STATE": Kind.VOICE_STATE,
+    "THREAD": Kind.THREAD,
+}
+if any(_SHARED[name] != number for name, number in NUMBERS.items()):
+    raise AssertionError(f"native/objects/compiled.pyx was compiled with other numbers: {NUMBERS}")
 # After a place: beyond every id.
 _BEYOND = b"\xff" * 9
 _PLACE = struct.Struct(">IB")

@@ -42,7 +42,3 @@ class DeliveryLimits:
     mandatory_every: float = 60.0
     # Seconds after which an event that the broker does not answer is reported.
     stalled_after: float = 30.0
-    # Seconds that a write may wait for more events when few come at a time, but steadily: what costs then is the
-    # write and the confirm, not the event. uvloop's timers know milliseconds. 0: one write per wake-up, which is right
-    # in a whole gateway: there the loop itself gathers (runtime/runner/wakeup_batching.py), reads and stores included.
-    linger: float = 0.0

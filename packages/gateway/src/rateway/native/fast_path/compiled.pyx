@@ -29,6 +29,8 @@ from libc.string cimport memcpy
 
 import msgspec
 
+from rateway_protocol.contract.topology import MAX_KEY_BYTES
+
 from rateway.native.fast_path.scan cimport after_space, after_string, after_value, kind_of, text
 
 cdef object Raw = msgspec.Raw
@@ -45,7 +47,11 @@ cdef extern from *:
     uint32_t big32 "rateway_big32"(uint32_t) noexcept nogil
 
 # A longer name is no routing key.
-cdef Py_ssize_t LONGEST_NAME = 255
+cdef enum:
+    LONGEST_NAME = 255
+
+if LONGEST_NAME != MAX_KEY_BYTES:
+    raise AssertionError("compiled with another MAX_KEY_BYTES than rateway_protocol.contract.topology has")
 
 
 cdef struct Parts:

@@ -8,6 +8,8 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
+    /* Containers in containers; the kinds of those that are open are bits of a word. */
+    #define rateway_deepest 60
     #define rateway_lowest_first (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
     /* What a container's end is looked for by: 1 a string, 2 an opening bracket, 3 a closing one, 4 perhaps the end of
        the text; 0 is passed over. */
@@ -16,6 +18,7 @@ cdef extern from *:
     };
     """
     const bint lowest_first "rateway_lowest_first"
+    const int DEEPEST "rateway_deepest"
     const unsigned char[256] kind_of "rateway_kind_of"
     int trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
 
@@ -24,8 +27,6 @@ ctypedef const unsigned char* text
 cdef enum:
     # A byte in each of eight.
     ONES = 0x0101010101010101
-    # Containers in containers; the kinds of those that are open are bits of a word.
-    DEEPEST = 60
 
 
 cdef inline text after_space(text at) noexcept nogil:

@@ -16,10 +16,11 @@ try:
 except ImportError:
     compiled = plain  # type: ignore[misc]  # the one does what the other does
 
-__all__ = ["COMPILED", *plain.__all__]
+__all__ = ["COMPILED", "NUMBERS", *plain.__all__]
 
 COMPILED = compiled is not plain
 
+NUMBERS = compiled.NUMBERS
 CacheFastPath = compiled.CacheFastPath
 SeenFingerprints = compiled.SeenFingerprints
 append_to_each, page, find = compiled.append_to_each, compiled.page, compiled.find

@@ -1,5 +1,6 @@
 """``plain.py``, compiled."""
 
+from rateway.native.objects.plain import NUMBERS as NUMBERS
 from rateway.native.objects.plain import CacheFastPath as CacheFastPath
 from rateway.native.objects.plain import SeenFingerprints as SeenFingerprints
 from rateway.native.objects.plain import append_to_each as append_to_each

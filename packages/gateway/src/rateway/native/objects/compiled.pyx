@@ -13,6 +13,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy
 
+# With it comes ``rateway_deepest``, to which containers in containers are passed over here as well; whether deeper ones
+# can be read, the plain form says.
+from rateway.native.fast_path.scan cimport DEEPEST
+
 from rateway.native.objects import plain
 
 # Fields of one object that fit on the stack; guilds have the most, about fifty.
@@ -33,8 +37,6 @@ cdef extern from *:
     #ifdef __SSE2__
     #include <emmintrin.h>
     #endif
-    /* Containers in containers that are passed over here; whether deeper ones can be read, the plain form says. */
-    #define DEEPEST 60
     static inline int is_digit(char at) { return '0' <= at && at <= '9'; }
     static inline int is_hex(char at) { return is_digit(at) || ('a' <= (at | 32) && (at | 32) <= 'f'); }
     /* How long the escape is that begins here; 0 for none of JSON's, and for half of a surrogate pair. */
@@ -140,7 +142,7 @@ cdef extern from *:
             if (*at == '"') at = past_string(at + 1, end);
             else if (*at == '{' || *at == '[') {
                 int object = *at == '{';
-                if (depth == DEEPEST || ++at >= end) return NULL;
+                if (depth == rateway_deepest || ++at >= end) return NULL;
                 depth++;
                 objects = objects << 1 | (unsigned)object;
                 if (*at != (object ? '}' : ']')) {
@@ -802,6 +804,9 @@ cdef enum:
     OF_USER = 0
     WHOLE_USER = 1
 
+if (WAYS, OF_USER, WHOLE_USER) != (plain.WAYS, plain.OF_USER, plain.WHOLE_USER):
+    raise AssertionError("compiled with other numbers than plain.py has")
+
 
 cdef inline uint64_t home_of(uint64_t place, uint64_t user_id) noexcept nogil:
     """What a member's marks, or a user's, have in common: the low bits choose their ways, the top byte is their tag."""
@@ -1071,6 +1076,16 @@ cdef enum:
     PRESENCE = 11
     VOICE_STATE = 10
     THREAD = 3
+
+# `cache.entity_store` compares them with its own when it is imported.
+NUMBERS = {
+    "KEY_SIZE": KEY_SIZE,
+    "PRESENCES": PRESENCES,
+    "VOICE_STATES": VOICE_STATES,
+    "PRESENCE": PRESENCE,
+    "VOICE_STATE": VOICE_STATE,
+    "THREAD": THREAD,
+}
 
 
 cdef bytes key_of(uint64_t number, int kind, uint64_t user_id):

@@ -190,8 +190,12 @@ def is_text(raw: bytes) -> bool:
     return True
 
 
+# Tables, kinds and sizes that this form has of its own: none. The compiled one has some, which `cache.entity_store`
+# compares with its own.
+NUMBERS: dict[str, int] = {}
+
 # Fingerprints that the words about one member, or one user, have room for, shared with few others: two cache lines.
-_WAYS = 16
+WAYS = 16
 
 # The table grows fourfold from 512 KiB up to 8 MiB as it fills: a million marks, of which a user has two and one more
 # for each guild. A page of memory that no mark is in is none.
@@ -199,7 +203,7 @@ LEAST_PRINTS = 1 << 16
 MOST_PRINTS = 1 << 20
 
 # Places that no guild has: words about a user, and words that are all that is kept of a user.
-_OF_USER, _WHOLE_USER = 0, 1
+OF_USER, WHOLE_USER = 0, 1
 
 
 class SeenFingerprints:
@@ -271,7 +275,7 @@ class SeenFingerprints:
 
     def knows_user(self, user_id: int, user: bytes) -> bool:
         """Whether these words about a user say what is kept. False proves nothing."""
-        return self._known(_home(_OF_USER, user_id), user)
+        return self._known(_home(OF_USER, user_id), user)
 
     def learn_member(self, guild_id: int, user_id: int, member: bytes) -> None:
         """These words about a member say what is kept now."""
@@ -280,7 +284,7 @@ class SeenFingerprints:
 
     def learn_user(self, user_id: int, user: bytes) -> None:
         """These words about a user say what is kept now."""
-        self._learn(_home(_OF_USER, user_id), user)
+        self._learn(_home(OF_USER, user_id), user)
         self._has_room()
 
     def learn_members(self, guild_id: int, ids: list[int], raws: list[Any], fresh: bool) -> None:
@@ -297,11 +301,11 @@ class SeenFingerprints:
             if not fresh:
                 self.forget_member(guild_id, user_id)
             member, user = split_field(bytes(raw), b"user")
-            if user is None or not self._known(_home(_WHOLE_USER, user_id), user):
+            if user is None or not self._known(_home(WHOLE_USER, user_id), user):
                 self.forget_user(user_id)
                 if learns and user is not None:
-                    self._learn(_home(_OF_USER, user_id), user)
-                    self._learn(_home(_WHOLE_USER, user_id), user)
+                    self._learn(_home(OF_USER, user_id), user)
+                    self._learn(_home(WHOLE_USER, user_id), user)
             if learns and user is not None:
                 self._learn(_home(guild_id, user_id), member)
 
@@ -312,8 +316,8 @@ class SeenFingerprints:
         for prints in (self._prints, self._former):
             if prints is None:
                 break
-            at = home & len(prints) - _WAYS
-            if mark in prints[at : at + _WAYS]:
+            at = home & len(prints) - WAYS
+            if mark in prints[at : at + WAYS]:
                 if prints is self._former:
                     self._learn(home, words)
                 return True
@@ -322,12 +326,12 @@ class SeenFingerprints:
     def _learn(self, home: int, words: bytes) -> None:
         mark, prints = _mark(home, words), self._prints
         self.any = True
-        at = home & len(prints) - _WAYS
-        ways = prints[at : at + _WAYS]
+        at = home & len(prints) - WAYS
+        ways = prints[at : at + WAYS]
         if mark not in ways:
             # In a free place, else in that of any other.
             free = 0 in ways
-            prints[at + (ways.index(0) if free else mark & _WAYS - 1)] = mark
+            prints[at + (ways.index(0) if free else mark & WAYS - 1)] = mark
             self._taken += free
 
     def _has_room(self) -> bool:
@@ -347,14 +351,14 @@ class SeenFingerprints:
 
     def forget_user(self, user_id: int) -> None:
         """Something about this user changed."""
-        self._forget(_home(_OF_USER, user_id))
-        self._forget(_home(_WHOLE_USER, user_id))
+        self._forget(_home(OF_USER, user_id))
+        self._forget(_home(WHOLE_USER, user_id))
 
     def _forget(self, home: int) -> None:
         for prints in (self._prints, self._former):
             if prints is not None:
-                start = home & len(prints) - _WAYS
-                for at in range(start, start + _WAYS):
+                start = home & len(prints) - WAYS
+                for at in range(start, start + WAYS):
                     if prints[at] >> 56 == _tag(home):
                         prints[at] = 0
                         self._taken -= prints is self._prints

@@ -43,8 +43,6 @@ _FRAME_MAX: Final = 131_072
 _CHUNK: Final = 512 * 1024
 # Bytes put into the spool at once while the loop has other things to do: a tenth of a second's work.
 _SPOOL_MOST: Final = 16 * 1024 * 1024
-# Events in one write from which on a write costs an event next to nothing.
-_MANY: Final = 16
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
 # Events looked at for a name that has not been asked about since the channel is new.
@@ -106,10 +104,6 @@ class EventPublisher:
         # Of this wake-up.
         self._open: list[tuple[ShardStream | None, Run]] = []
         self._scheduled = False
-        # Few events a write, one write soon after the other: the next one waits for company.
-        self._linger = limits.linger
-        self._few = False
-        self._flushed = 0.0
         self._second = -1
         self._connection: Connection | None = None
         self._flowing = False
@@ -284,17 +278,14 @@ class EventPublisher:
     def _begin(self) -> None:
         """The first event of a wake-up: the clocks are read for all of its events, and its end is planned."""
         self._scheduled = True
-        now = self.woken_at = self._clock.monotonic()
+        self.woken_at = self._clock.monotonic()
         second = int(self._clock.time())
         if second != self._second:
             self._second, self.stamp = second, struct.pack(">Q", second)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        if self._few and now - self._flushed < self._linger:
-            loop.call_later(self._linger, self.flush)
-        else:
-            loop.call_soon(self.flush)
+        loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Write what has been published since the last flush. Scheduled by itself at the end of each wake-up."""
@@ -306,9 +297,6 @@ class EventPublisher:
             self.before_write()
         self._open = []
         ledger = self._ledger
-        if self._linger:
-            self._flushed = self._clock.monotonic()
-            self._few = len(opened) < _MANY and sum(len(run.marks) for _, run in opened) < _MANY
         if self._flowing and not ledger.waiting:
             parts, events = [], 0
             for stream, run in opened:
