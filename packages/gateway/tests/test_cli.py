@@ -46,7 +46,7 @@ def test_the_gateway_runs_from_the_environment(
     }.items():
         monkeypatch.setenv(name, value)
     assert cli.main([]) == 0
-    assert [settings.intents for settings in started] == [1]
+    assert [settings.session.intents for settings in started] == [1]
 
 
 @pytest.mark.parametrize("form", [["-c"], ["--config"], []])
@@ -55,7 +55,7 @@ def test_the_gateway_runs_from_a_file_in_the_new_and_in_the_old_form(
 ) -> None:
     assert cli.main([*form, sample]) == 0
     assert cli.main([f"--config={sample}"]) == 0
-    assert [settings.token.reveal() for settings in started] == ["token", "token"]
+    assert [settings.session.token.reveal() for settings in started] == ["token", "token"]
 
 
 def test_nothing_starts_on_a_broken_configuration(

@@ -36,7 +36,7 @@ def run(settings: Settings) -> int:
 
     0, 75 when another start may succeed (the disk is full), or 78 for what a person must change.
     """
-    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets())
+    logs.configure(settings.log.level, settings.log.format, secrets=settings.secrets())
     log.info("rateway %s, %s", __version__, form(), extra={"action": "start"})
     tune_garbage_collection()
     # Until the gateway has handlers of its own: the first process of a container has no default for SIGTERM.
@@ -54,9 +54,9 @@ def run(settings: Settings) -> int:
 
 async def _run(settings: Settings) -> int:
     say_ignored_signals(asyncio.get_running_loop())
-    with StateDir.open(settings.state_dir) as state:
-        if settings.cache_path is not None:
-            refuse_foreign(settings.cache_path, "CACHE_PATH")
+    with StateDir.open(settings.process.state_dir) as state:
+        if settings.cache.path is not None:
+            refuse_foreign(settings.cache.path, "CACHE_PATH")
         await state.lock(lambda pid: _say_wait(settings, pid))
         gateway = Gateway(settings, state)
         loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
         loop_lag = LoopLag()
         control = Control(gateway, loop_lag)
-        progress = StartProgress(gateway, live=sys.stderr.isatty() and settings.log_format == "text")
+        progress = StartProgress(gateway, live=sys.stderr.isatty() and settings.log.format == "text")
         async with control_socket.serve(state.path, control.answer):
             maintenance = Maintenance(control.status, gateway.renewal())
             work = [progress.run(), loop_lag.run(), maintenance.run(), *_watched(settings, control)]
@@ -81,16 +81,16 @@ async def _run(settings: Settings) -> int:
 def _watched(settings: Settings, control: Control) -> Iterator[Coroutine[Any, Any, None]]:
     """What shows the gateway to the outside: history, HTTP, the service manager. Loaded only where it is wanted."""
     manager = Notifier.of(os.environ)
-    if settings.http_address is None and manager is None:
+    if settings.http.address is None and manager is None:
         return
     from rateway.runtime.monitoring.http_views import HttpViews
 
-    http_views = HttpViews(control, patience_s=settings.resume_patience)
-    if settings.http_address is not None:
+    http_views = HttpViews(control, patience_s=settings.session.resume_patience)
+    if settings.http.address is not None:
         from rateway.transports.http.server import HttpServer
 
         yield http_views.run()
-        server = HttpServer(settings.http_address, settings.http_token, http_views.routes())
+        server = HttpServer(settings.http.address, settings.http.token, http_views.routes())
         http_views.turned_away = server.turned_away
         yield server.run()
     if manager is not None:
@@ -109,6 +109,6 @@ def _say_wait(settings: Settings, pid: int | None) -> None:
     log.warning(
         "another gateway%s uses STATE_DIR %s; waiting until it has left",
         f" (pid {pid})" if pid else "",
-        settings.state_dir,
+        settings.process.state_dir,
         extra={"action": "lock"},
     )

@@ -16,13 +16,24 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from rateway.secret import Secret
 
-__all__ = ["FIELDS", "configure", "escape", "hide", "line_start", "redact", "set_level"]
+__all__ = ["FIELDS", "LogSettings", "configure", "escape", "hide", "line_start", "redact", "set_level"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is set of the log."""
+
+    level: str
+    """One of ``debug``, ``info``, ``warning``, ``error``."""
+    format: Literal["text", "json"]
+
 
 # Fields that lines carry beside the message, in this order.
 FIELDS = ("process", "cluster", "shard", "action")

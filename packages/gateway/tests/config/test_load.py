@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rateway.config import ConfigurationError, Problem, Settings, load
+from rateway.config.reload import value_of
 from rateway.config.table import ROWS
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.abcdefghijklmnopqrstuvwxyz0123456789AB"
@@ -55,34 +57,44 @@ def toml(tmp_path: Path) -> Any:
 
 def test_the_environment_of_the_original_works(tmp_path: Path) -> None:
     settings = of(SHARDS_PER_CLUSTER="4", EXTRA_SHARDS="2", CACHE_ENABLED="false", MESSAGE_CACHE_SIZE="10")
-    assert settings.token.reveal() == TOKEN
-    assert settings.intents == 513
-    assert settings.amqp.reveal() == REQUIRED["AMQP_URI"]
-    assert (settings.shards_per_cluster, settings.extra_shards) == (4, 2)
-    assert (settings.cache_enabled, settings.message_cache_size) == (False, 10)
+    assert settings.session.token.reveal() == TOKEN
+    assert settings.session.intents == 513
+    assert settings.broker.address.reveal() == REQUIRED["AMQP_URI"]
+    assert (settings.layout.per_cluster, settings.layout.extra) == (4, 2)
+    assert (settings.cache.enabled, settings.cache.messages_per_channel) == (False, 10)
 
 
 def test_the_sample_file_of_the_original_works(toml: Any) -> None:
     settings = load(toml(ORIGINAL), {})
-    assert settings.token.reveal() == "token"
-    assert settings.intents == 19553
-    assert settings.amqp.reveal() == "amqp://guest:guest@localhost/"
-    assert (settings.shards_per_cluster, settings.extra_shards, settings.cache_enabled) == (8, 8, True)
+    assert settings.session.token.reveal() == "token"
+    assert settings.session.intents == 19553
+    assert settings.broker.address.reveal() == "amqp://guest:guest@localhost/"
+    assert (settings.layout.per_cluster, settings.layout.extra, settings.cache.enabled) == (8, 8, True)
 
 
 def test_defaults_are_those_that_are_documented() -> None:
     settings = of()
-    assert (settings.shards_per_cluster, settings.extra_shards, settings.message_cache_size) == (8, 8, 0)
-    assert settings.api_url == "https://discord.com/api/v10"
-    assert settings.compression == "zstd-stream"
-    assert settings.events is None and settings.clusters is None and settings.shards is None
-    assert (settings.unconfirmed_events, settings.spool_bytes) == (100_000, 1 << 30)
-    assert settings.publishes("MESSAGE_CREATE") and settings.publishes("INVENTED_YESTERDAY")
+    assert (settings.layout.per_cluster, settings.layout.extra, settings.cache.messages_per_channel) == (
+        8,
+        8,
+        0,
+    )
+    assert settings.rest.api_url == "https://discord.com/api/v10"
+    assert settings.session.compression == "zstd-stream"
+    assert (
+        settings.published.only is None
+        and settings.layout.clusters is None
+        and settings.layout.shards is None
+    )
+    assert (settings.delivery.events, settings.broker.spool_bytes) == (100_000, 1 << 30)
+    assert settings.published.publishes("MESSAGE_CREATE") and settings.published.publishes(
+        "INVENTED_YESTERDAY"
+    )
 
 
 def test_the_environment_goes_over_the_file(toml: Any) -> None:
     settings = load(toml(ORIGINAL), {"INTENTS": "GUILDS", "EXTRA_SHARDS": "0"})
-    assert (settings.intents, settings.extra_shards) == (1, 0)
+    assert (settings.session.intents, settings.layout.extra) == (1, 0)
     assert settings.origins["intents"] == "INTENTS"
     assert settings.origins["token"].endswith("rateway.toml, line 1: token")
 
@@ -99,12 +111,12 @@ def test_the_environment_goes_over_the_file(toml: Any) -> None:
     ],
 )
 def test_intents_are_a_number_or_names(written: str, bits: int) -> None:
-    assert of(INTENTS=written).intents == bits
+    assert of(INTENTS=written).session.intents == bits
 
 
 def test_intents_of_the_file_may_be_a_list(toml: Any) -> None:
     text = ORIGINAL.replace("19553", '["GUILDS", "GUILD_MESSAGES", 4096]')
-    assert load(toml(text), {}).intents == 1 + 512 + 4096
+    assert load(toml(text), {}).session.intents == 1 + 512 + 4096
 
 
 def test_each_wrong_intent_is_told_with_the_nearest_name() -> None:
@@ -123,7 +135,7 @@ def test_unknown_bits_are_named_and_never_cut() -> None:
 @pytest.mark.checklist("B20")
 @pytest.mark.parametrize("written", [TOKEN, f"Bot {TOKEN}", f"  bot   {TOKEN}\n", f"\n{TOKEN}\r\n"])
 def test_the_prefix_and_white_space_around_a_token_are_taken_off(written: str) -> None:
-    assert of(DISCORD_TOKEN=written).token.reveal() == TOKEN
+    assert of(DISCORD_TOKEN=written).session.token.reveal() == TOKEN
 
 
 def test_secrets_come_from_files(tmp_path: Path, toml: Any) -> None:
@@ -131,9 +143,9 @@ def test_secrets_come_from_files(tmp_path: Path, toml: Any) -> None:
     token.write_text(f"Bot {TOKEN}\n\n")
     amqp.write_text("  amqp://a:b@c/d\n")
     settings = load(None, {"DISCORD_TOKEN_FILE": str(token), "AMQP_URI_FILE": str(amqp), "INTENTS": "0"})
-    assert (settings.token.reveal(), settings.amqp.reveal()) == (TOKEN, "amqp://a:b@c/d")
+    assert (settings.session.token.reveal(), settings.broker.address.reveal()) == (TOKEN, "amqp://a:b@c/d")
     beside = load(toml('token_file = "token"\namqp_file = "amqp"\nintents = 1\n'), {})
-    assert beside.token.reveal() == TOKEN
+    assert beside.session.token.reveal() == TOKEN
 
 
 @pytest.mark.parametrize(
@@ -209,7 +221,7 @@ def test_a_slip_in_a_variable_is_told(name: str, meant: str) -> None:
 def test_variables_of_others_are_let_be() -> None:
     others = {"PATH": "/bin", "HOME": "/root", "LANG": "C", "SHLVL": "1", "RATEWAY_PORT": "tcp://10.0.0.1",
               "HTTP_PROXY": "x", "NODE_ENV": "x", "STATE_DIRECTORY": "/x", "LOGNAME": "me", "EVENT": "x"}  # fmt: skip
-    assert of(**others).intents == 513
+    assert of(**others).session.intents == 513
 
 
 def test_a_key_below_the_wrong_section_is_told_where_it_belongs(toml: Any) -> None:
@@ -249,13 +261,15 @@ def test_the_same_setting_under_two_keys_is_told(toml: Any) -> None:
 
 def test_a_total_and_extra_shards_contradict_each_other(toml: Any) -> None:
     assert "both set" in problem(SHARDS="16", EXTRA_SHARDS="4").wrong
-    assert load(toml(ORIGINAL), {"SHARDS": "16"}).shards == 16, "the environment goes over the file"
-    assert of(SHARDS="16").shards == 16
+    assert load(toml(ORIGINAL), {"SHARDS": "16"}).layout.shards == 16, "the environment goes over the file"
+    assert of(SHARDS="16").layout.shards == 16
 
 
 def test_events_that_are_published_and_not_contradict_each_other() -> None:
     settings = of(EVENTS="MESSAGE_CREATE,READY", EVENTS_EXCEPT="TYPING_START")
-    assert [settings.publishes(name) for name in ("MESSAGE_CREATE", "TYPING_START", "GUILD_CREATE")] == [
+    assert [
+        settings.published.publishes(name) for name in ("MESSAGE_CREATE", "TYPING_START", "GUILD_CREATE")
+    ] == [
         True,
         False,
         False,
@@ -263,16 +277,16 @@ def test_events_that_are_published_and_not_contradict_each_other() -> None:
     assert "READY" in problem(EVENTS="READY", EVENTS_EXCEPT="READY").wrong
     assert "MESSAGE_CREATE" in problem(EVENTS="MESSAGE_CRATE").instead
     assert "own" in problem(EVENTS="RATEWAY_GAP").wrong
-    assert of(EVENTS="SOMETHING_NEW").events == frozenset({"SOMETHING_NEW"}), "Discord invents events"
+    assert of(EVENTS="SOMETHING_NEW").published.only == frozenset({"SOMETHING_NEW"}), "Discord invents events"
 
 
 def test_a_port_that_others_can_reach_needs_a_token() -> None:
     assert "HTTP_TOKEN" in problem(HTTP_ADDRESS="0.0.0.0:8650").wrong
     assert "HTTP_TOKEN" in problem(HTTP_ADDRESS=":8650").wrong
-    assert of(HTTP_ADDRESS="0.0.0.0:8650", HTTP_TOKEN="long-and-random-text").http_address == "0.0.0.0:8650"
+    assert of(HTTP_ADDRESS="0.0.0.0:8650", HTTP_TOKEN="long-and-random-text").http.address == "0.0.0.0:8650"
     for loopback in ("127.0.0.1:1", "[::1]:8650", "localhost:8650"):
-        assert of(HTTP_ADDRESS=loopback).http_address == loopback
-    assert of(HTTP_ADDRESS="").http_address is None
+        assert of(HTTP_ADDRESS=loopback).http.address == loopback
+    assert of(HTTP_ADDRESS="").http.address is None
 
 
 @pytest.mark.checklist("K62")
@@ -280,7 +294,7 @@ def test_a_port_that_others_can_reach_needs_a_token() -> None:
 def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
     token = "!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&!%$&"[:length]
     if length >= 16:
-        assert of(HTTP_TOKEN=token).http_token is not None
+        assert of(HTTP_TOKEN=token).http.token is not None
     else:
         wrong = problem(HTTP_TOKEN=token)
         assert "16" in wrong.wrong and "random" in wrong.instead
@@ -317,7 +331,8 @@ def test_values_are_read_in_the_forms_that_people_write(
 ) -> None:
     # A subset of the clusters needs a total of shards.
     total = {"SHARDS": "56"} if field == "clusters" else {}
-    assert getattr(of(**{variable: value}, **total), field) == wanted
+    (row,) = (row for row in ROWS if row.name == field)
+    assert value_of(of(**{variable: value}, **total), row) == wanted
 
 
 @pytest.mark.parametrize(
@@ -353,7 +368,7 @@ def test_no_error_shows_a_secret(variable: str, value: str) -> None:
 
 def test_settings_never_show_their_secrets() -> None:
     settings = of(HTTP_TOKEN="sw0rdfish-marked")
-    for shown in (repr(settings), str(settings), f"{settings.token}", f"{settings.amqp!r}"):
+    for shown in (repr(settings), str(settings), f"{settings.session.token}", f"{settings.broker.address!r}"):
         assert TOKEN not in shown and "hunter2" not in shown and "sw0rdfish" not in shown
     assert {secret.reveal() for secret in settings.secrets()} == {
         TOKEN,
@@ -363,12 +378,12 @@ def test_settings_never_show_their_secrets() -> None:
 
 
 def test_the_state_folder_is_where_the_system_says() -> None:
-    assert of(HOME="/home/me").state_dir == Path("/home/me/.local/state/rateway")
-    assert of(HOME="/home/me", XDG_STATE_HOME="/x").state_dir == Path("/x/rateway")
-    assert of(STATE_DIRECTORY="/var/lib/rateway:/b", XDG_STATE_HOME="/x").state_dir == Path(
+    assert of(HOME="/home/me").process.state_dir == Path("/home/me/.local/state/rateway")
+    assert of(HOME="/home/me", XDG_STATE_HOME="/x").process.state_dir == Path("/x/rateway")
+    assert of(STATE_DIRECTORY="/var/lib/rateway:/b", XDG_STATE_HOME="/x").process.state_dir == Path(
         "/var/lib/rateway"
     )
-    assert of(STATE_DIR="/own", STATE_DIRECTORY="/x").state_dir == Path("/own")
+    assert of(STATE_DIR="/own", STATE_DIRECTORY="/x").process.state_dir == Path("/own")
 
 
 def test_what_discord_remembers_of_a_fatal_end_depends_on_token_intents_and_shards() -> None:
@@ -386,8 +401,23 @@ def test_each_setting_has_a_variable_and_a_key_of_its_own() -> None:
         == len({row.name for row in ROWS})
         == len(ROWS)
     )
-    fields = set(Settings.__dataclass_fields__) - {"source", "origins", "amqp_file"}
-    assert {row.name for row in ROWS} == fields
+    assert len({row.fills for row in ROWS}) == len(ROWS)
+
+
+def test_each_field_of_a_part_is_filled_by_a_row_or_has_a_default() -> None:
+    filled = {row.fills for row in ROWS}
+    parts = get_type_hints(Settings)
+    unset = {
+        f"{part.name}.{field.name}"
+        for part in dataclasses.fields(Settings)
+        if part.name not in ("source", "origins", "amqp_file")
+        for field in dataclasses.fields(parts[part.name])
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    assert unset <= filled
+    assert {fills.partition(".")[0] for fills in filled} == {
+        name.partition(".")[0] for name in unset | filled
+    }
 
 
 VALUES = (
@@ -441,4 +471,4 @@ def test_a_choice_of_fields_is_refused_in_the_environment_and_the_file(tmp_path:
         assert "CACHE_KINDS" in found.instead and "CACHE_ACTIVITIES" in found.instead
     assert problem(**{name: "-banner"}).where == name
     assert problems(file, **REQUIRED)[0].where == f"{file}, line 2: cache.{kind}_fields"
-    assert load(None, REQUIRED | {name: " "}).cache_activities, "an empty variable is none"
+    assert load(None, REQUIRED | {name: " "}).cache.activities, "an empty variable is none"

@@ -6,12 +6,21 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from rateway.cache.kinds import ENTITY_KINDS
 from rateway.cache.storage import Reading, Table
 
-__all__ = ["DEFAULT_KINDS", "KINDS", "CachePolicy", "WrittenPolicy", "written_policy", "written_since"]
+__all__ = [
+    "DEFAULT_KINDS",
+    "KINDS",
+    "CachePolicy",
+    "CacheSettings",
+    "WrittenPolicy",
+    "written_policy",
+    "written_since",
+]
 
 # Guilds and the bot's own user have no switch: without them nothing else could be found.
 KINDS = frozenset(row.name for row in ENTITY_KINDS)
@@ -70,6 +79,35 @@ class CachePolicy:
             f"message_content={self.message_content}",
         )
         return hashlib.blake2b(";".join(parts).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """What is set of the cache."""
+
+    enabled: bool
+    messages_per_channel: int
+    kinds: frozenset[str] | None
+    """Names out of :data:`KINDS`; None: :data:`DEFAULT_KINDS`."""
+    activities: bool
+    members_from_events: bool
+    before: frozenset[str]
+    """Event names for which the entity as it was is published."""
+    renew: bool
+    path: Path | None
+    """Where the stores are; None: in the state folder."""
+
+    def policy(self, *, message_content: bool) -> CachePolicy:
+        """Return the policy of these settings, with or without the MESSAGE_CONTENT intent."""
+        return CachePolicy(
+            enabled=self.enabled,
+            kinds=DEFAULT_KINDS if self.kinds is None else self.kinds,
+            messages_per_channel=self.messages_per_channel,
+            activities=self.activities,
+            members_from_events=self.members_from_events,
+            before=self.before,
+            message_content=message_content,
+        )
 
 
 class WrittenPolicy(msgspec.Struct):

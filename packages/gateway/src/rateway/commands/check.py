@@ -118,7 +118,7 @@ def _print_json(plan: Plan) -> None:
 
 async def check(settings: Settings) -> Plan:
     """Ask everybody, and make the plan."""
-    rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
+    rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
     gateway = await rest.gateway_bot()
     application = await rest.application()
     known = Known(
@@ -133,8 +133,8 @@ async def check(settings: Settings) -> Plan:
     known = _with_state(settings, known)
     kept = kept_of(settings, known.stored, known.sessions)
     choice = choice_of(settings, gateway, kept, known.stored)
-    if choice is None and settings.shards is not None:
-        choice = Choice(Layout(settings.shards, settings.shards_per_cluster), "", "")
+    if choice is None and settings.layout.shards is not None:
+        choice = Choice(Layout(settings.layout.shards, settings.layout.per_cluster), "", "")
     clusters = [1] if choice is None else running_clusters(settings, choice.layout)
     return make_plan(settings, replace(known, broker=await _ask_broker(settings, clusters)))
 
@@ -237,13 +237,13 @@ def _with_state(settings: Settings, known: Known) -> Known:
     The folder is opened as a start opens it; one that was not there is taken away again.
     """
     problems: list[Finding] = []
-    if settings.cache_path is not None:
+    if settings.cache.path is not None:
         try:
-            try_folder(settings.cache_path, "CACHE_PATH")
+            try_folder(settings.cache.path, "CACHE_PATH")
         except StateError as error:
             problems.append(Finding("CACHE_PATH", str(error)))
     try:
-        with StateDir.tried(settings.state_dir) as state:
+        with StateDir.tried(settings.process.state_dir) as state:
             identity = Identity.of(settings, state)
             record = state.fatal(identity.settings)
             if record is not None and not _forgettable(record, settings, known):
@@ -287,13 +287,13 @@ def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:
     if record.code in (401, 4004):
         return True
     if record.code == 4014:
-        wanted = settings.intents & PRIVILEGED
+        wanted = settings.session.intents & PRIVILEGED
         return (
             isinstance(known.application, Application) and not wanted & ~known.application.privileged_intents
         )
     if record.code in (4010, 4011):
         # Discord's recommendation of today takes the place of the number that it refused.
-        return settings.shards is None
+        return settings.layout.shards is None
     return False
 
 

@@ -62,4 +62,4 @@ def state_dir(file: Path | None, given: Path | None) -> Path | None:
 
         return table.state_dir(os.environ)
     settings = load_or_explain(file)
-    return None if settings is None else settings.state_dir
+    return None if settings is None else settings.process.state_dir

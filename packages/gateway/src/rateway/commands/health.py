@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         settings = configuration.load_or_explain(options.config)
         if settings is None:
             return exit_codes.CONFIGURATION
-        address = settings.http_address
+        address = settings.http.address
         if address is None:
             print("rateway health: HTTP is switched off (http_address is empty)", file=sys.stderr)
             return exit_codes.FAILED

@@ -162,7 +162,7 @@ class Known:
 
 def make_plan(settings: Settings, known: Known) -> Plan:
     """The plan of a start with *settings*. Never raises for anything that is *known*."""
-    plan = Plan(state_dir=str(settings.state_dir), form=known.form)
+    plan = Plan(state_dir=str(settings.process.state_dir), form=known.form)
     plan.running_pid, plan.broker = known.running_pid, known.broker
     plan.problems = list(known.problems)
     _broker(plan, known.broker)
@@ -187,10 +187,10 @@ def make_plan(settings: Settings, known: Known) -> Plan:
 
 def _unseen(plan: Plan, settings: Settings) -> None:
     """Events that are named and that Discord does not send with these intents."""
-    for where, names in (("EVENTS", settings.events), ("BEFORE", settings.before)):
+    for where, names in (("EVENTS", settings.published.only), ("BEFORE", settings.cache.before)):
         for name in sorted(names or ()):
             wanted = EVENTS[name].intents if name in EVENTS else 0
-            if wanted and not settings.intents & wanted:
+            if wanted and not settings.session.intents & wanted:
                 by_name = " or ".join(str(intent.name) for intent in Intents if intent & wanted)
                 what = f"{name} is named, and Discord sends it only with the intent {by_name}"
                 plan.warnings.append(Finding(where, what, f"add {by_name} to INTENTS, or take {name} out"))
@@ -238,7 +238,7 @@ def _intents(plan: Plan, settings: Settings, application: Application | RestFail
         what = f"it is not known which privileged intents are switched on: {application.text}"
         plan.warnings.append(Finding("intents", what))
     for intent in Intents:
-        if not settings.intents & intent:
+        if not settings.session.intents & intent:
             continue
         privileged = bool(intent & PRIVILEGED)
         switched_on = bool(allowed & intent) if privileged and allowed is not None else None
@@ -250,7 +250,7 @@ def _intents(plan: Plan, settings: Settings, application: Application | RestFail
             do = f"developer portal → Bot → Privileged Gateway Intents; or take {intent.name} out of INTENTS"
             plan.problems.append(Finding("INTENTS", what, do))
     _unseen(plan, settings)
-    if settings.cache_enabled and not settings.intents & Intents.GUILDS:
+    if settings.cache.enabled and not settings.session.intents & Intents.GUILDS:
         what = "without the intent GUILDS no guild comes, and the cache stays empty"
         plan.warnings.append(Finding("INTENTS", what, "add GUILDS, or set CACHE_ENABLED=false"))
 
@@ -258,10 +258,10 @@ def _intents(plan: Plan, settings: Settings, application: Application | RestFail
 def _shards(plan: Plan, settings: Settings, choice: Choice, kept: Choice | str, known: Known) -> None:
     layout, total = choice.layout, choice.layout.shards
     plan.shards, plan.shards_why = total, choice.words
-    if settings.shards is not None:
+    if settings.layout.shards is not None:
         plan.shards_why = "SHARDS says so"
-    elif isinstance(known.gateway, GatewayBot) and total == known.gateway.shards + settings.extra_shards:
-        extra = settings.extra_shards
+    elif isinstance(known.gateway, GatewayBot) and total == known.gateway.shards + settings.layout.extra:
+        extra = settings.layout.extra
         plan.shards_why = f"{known.gateway.shards} recommended by Discord + {extra} extra (EXTRA_SHARDS)"
     mine = _clusters(plan, settings, layout)
     shards = [shard for cluster in mine for shard in layout.shards_of(cluster)]
@@ -312,7 +312,7 @@ def _recommended(
 
 
 def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
-    chosen = settings.clusters
+    chosen = settings.layout.clusters
     missing = sorted((chosen or frozenset()) - set(layout.clusters))
     if missing:
         what = f"there is no cluster {', '.join(map(str, missing))}: {layout.shards} shards make {len(layout.clusters)}"
@@ -322,14 +322,14 @@ def _clusters(plan: Plan, settings: Settings, layout: Layout) -> list[int]:
         shards = layout.shards_of(cluster)
         exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
         plan.clusters.append(ClusterPlan(cluster, shards[0], shards[-1], exchange, queue, cluster in mine))
-    if len(mine) < len(layout.clusters) and settings.identify_buckets is None:
+    if len(mine) < len(layout.clusters) and settings.identify.buckets is None:
         what = "this gateway runs some of the clusters, and does not count the identifies of those that run the others"
         plan.warnings.append(Finding("CLUSTERS", what, "give each gateway IDENTIFY_BUCKETS of its own"))
     return mine
 
 
 def _buckets(plan: Plan, settings: Settings, answer: GatewayBot, shards: list[int]) -> None:
-    mine = settings.identify_buckets
+    mine = settings.identify.buckets
     if mine is None:
         return
     outside = [shard for shard in shards if shard % answer.max_concurrency not in mine]
@@ -382,16 +382,22 @@ def _identifies(
 
 def _memory(plan: Plan, settings: Settings, shards: int, known: Known) -> None:
     machine = known.machine
-    workers = min(settings.processes or known.cores, max(1, len([row for row in plan.clusters if row.here])))
+    workers = min(
+        settings.process.processes or known.cores, max(1, len([row for row in plan.clusters if row.here]))
+    )
     # One process does everything itself; several have a supervisor beside them.
     processes = workers if workers == 1 else workers + 1
     base = processes * PROCESS_BYTES + shards * SHARD_BYTES
     spans = {"zstd-stream": ZSTD_BYTES, "zlib-stream": (ZLIB_BYTES, ZLIB_BYTES), "none": (0, 0)}
-    low, high = spans[settings.compression]
+    low, high = spans[settings.session.compression]
     with_zlib = base + shards * ZLIB_BYTES
     advice = ""
-    if settings.compression == "zstd-stream" and machine is not None and shards * high > machine * ZSTD_SHARE:
+    if (
+        settings.session.compression == "zstd-stream"
+        and machine is not None
+        and shards * high > machine * ZSTD_SHARE
+    ):
         advice = "COMPRESSION=zlib-stream is the better choice here: 37 KB a shard, for about 1 µs more CPU an event"
-    elif settings.compression == "none":
+    elif settings.session.compression == "none":
         advice = "COMPRESSION=zlib-stream costs 37 KB a shard and saves most of the traffic"
     plan.memory = MemoryPlan(base + shards * low, base + shards * high, with_zlib, machine, advice)

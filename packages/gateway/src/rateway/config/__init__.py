@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from rateway.config.load import VARIABLES, load
-from rateway.config.settings import Compression, ConfigurationError, Problem, Settings
+from rateway.config.settings import ConfigurationError, Problem, Settings
 
-__all__ = ["VARIABLES", "Compression", "ConfigurationError", "Problem", "Settings", "load"]
+__all__ = ["VARIABLES", "ConfigurationError", "Problem", "Settings", "load"]

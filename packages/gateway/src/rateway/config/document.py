@@ -47,17 +47,17 @@ def _row(row: Row) -> str:
     return f"| `{row.env}` | `{row.key}` | {row.form}{secret} | {default} | {text} |"
 
 
-def settings_page() -> str:
-    """The whole page, in Markdown."""
+def settings_page(rows: tuple[Row, ...] = ROWS) -> str:
+    """Return the whole page, in Markdown."""
     parts = [HEAD]
     for group in GROUPS:
         parts.append(f"## {group}\n")
         parts.append("| Variable | Key | Form | Default | What it does |\n|---|---|---|---|---|")
-        parts.append("\n".join(_row(row) for row in ROWS if row.group == group) + "\n")
+        parts.append("\n".join(_row(row) for row in rows if row.group == group) + "\n")
     parts.append("## Intents\n")
     parts.append("| Name | Value | Privileged |\n|---|---:|:---:|")
-    rows = (f"| `{item.name}` | {item.value} | {'yes' if item & PRIVILEGED else ''} |" for item in Intents)
-    parts.append("\n".join(rows) + "\n")
+    intents = (f"| `{item.name}` | {item.value} | {'yes' if item & PRIVILEGED else ''} |" for item in Intents)
+    parts.append("\n".join(intents) + "\n")
     return "\n".join(parts)
 
 

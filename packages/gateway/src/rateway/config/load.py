@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints, overload
 
 from rateway.config import values
 from rateway.config.settings import ConfigurationError, Problem, Settings
@@ -18,6 +18,8 @@ from rateway.config.table import REMOVED, REQUIRED, ROWS, Row
 from rateway.config.values import ManyWrong, Wrong, nearest
 
 __all__ = ["VARIABLES", "load"]
+
+Form = TypeVar("Form", bound=Settings)
 
 # A variable that is so like one of ours is taken for a slip; below that it may well be somebody else's.
 ALIKE_VARIABLE = 0.88
@@ -43,6 +45,8 @@ VARIABLES = frozenset(
 class _Reading:
     """What has been found so far."""
 
+    rows: tuple[Row, ...]
+    """The settings that there are."""
     problems: list[Problem] = field(default_factory=list)
     found: dict[str, object] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
@@ -71,12 +75,35 @@ class _Reading:
                 self.files[row.name] = file.absolute()
 
 
-def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings that *file* and *environ* give, the environment first.
+@overload
+def load(file: Path | None, environ: Mapping[str, str]) -> Settings: ...
 
-    Raises :class:`ConfigurationError` with every mistake in either of them.
+
+@overload
+def load(
+    file: Path | None, environ: Mapping[str, str], *, rows: tuple[Row, ...], record: type[Form]
+) -> Form: ...
+
+
+def load(
+    file: Path | None,
+    environ: Mapping[str, str],
+    *,
+    rows: tuple[Row, ...] = ROWS,
+    record: type[Settings] = Settings,
+) -> Settings:
+    """Return the settings that *file* and *environ* give, the environment first.
+
+    Args:
+        file: The TOML file, if there is one.
+        environ: The variables of the environment.
+        rows: The settings that there are.
+        record: What they fill: each row a field of a part.
+
+    Raises:
+        ConfigurationError: With every mistake in either of them.
     """
-    reading = _Reading()
+    reading = _Reading(rows)
     if file is not None:
         _read_file(reading, file)
     from_file = dict(reading.origins)
@@ -85,8 +112,13 @@ def load(file: Path | None, environ: Mapping[str, str]) -> Settings:
     _cross_check(reading, from_file)
     if reading.problems:
         raise ConfigurationError(reading.problems)
-    kept: dict[str, Any] = reading.found
-    return Settings(**kept, amqp_file=reading.files.get("amqp"), source=file, origins=reading.origins)
+    parts: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        part, _, name = row.fills.partition(".")
+        parts.setdefault(part, {})[name] = reading.found[row.name]
+    records = get_type_hints(record)
+    nested: dict[str, Any] = {part: records[part](**values) for part, values in parts.items()}
+    return record(**nested, amqp_file=reading.files.get("amqp"), source=file, origins=reading.origins)
 
 
 # The file
@@ -124,8 +156,8 @@ def _syntax(file: Path, text: str, said: str) -> Problem:
 
 
 def _read_table(reading: _Reading, file: Path, text: str, table: dict[str, Any]) -> None:
-    by_key = {key: row for row in ROWS for key in (row.key, *row.also)}
-    files = {f"{row.key}_file": row for row in ROWS if row.secret}
+    by_key = {key: row for row in reading.rows for key in (row.key, *row.also)}
+    files = {f"{row.key}_file": row for row in reading.rows if row.secret}
     removed = {setting.key: setting.instead for setting in REMOVED}
     sections = {key.partition(".")[0] for key in by_key if "." in key}
     given = _flattened(table, by_key, sections)
@@ -203,7 +235,7 @@ def _line_of(text: str, key: str) -> int | None:
 
 
 def _read_environ(reading: _Reading, environ: Mapping[str, str]) -> None:
-    for row in ROWS:
+    for row in reading.rows:
         value = environ.get(row.env)
         named_file = environ.get(f"{row.env}_FILE") if row.secret else None
         if named_file:
@@ -218,7 +250,7 @@ def _read_environ(reading: _Reading, environ: Mapping[str, str]) -> None:
         elif row.empty_is_off:
             reading.found[row.name] = None
             reading.origins[row.name] = row.env
-    known = {row.env for row in ROWS} | {f"{row.env}_FILE" for row in ROWS if row.secret}
+    known = {row.env for row in reading.rows} | {f"{row.env}_FILE" for row in reading.rows if row.secret}
     removed = {setting.env: setting.instead for setting in REMOVED}
     for name in sorted(environ):
         if name in removed and environ[name].strip():
@@ -263,7 +295,7 @@ def _take_secret_file(reading: _Reading, row: Row, named: object, where: str, ba
 
 
 def _fill_in(reading: _Reading, file: Path | None, environ: Mapping[str, str]) -> None:
-    for row in ROWS:
+    for row in reading.rows:
         if row.name in reading.found or row.name in reading.broken:
             continue
         if row.default is not REQUIRED:

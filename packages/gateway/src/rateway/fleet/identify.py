@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "Ledger", "Moment", "PermitOutcome", "Refusal",
-    "RefusalKind",
+    "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "IdentifySettings", "Ledger", "Moment",
+    "PermitOutcome", "Refusal", "RefusalKind",
 ]  # fmt: skip
 
 PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
@@ -64,6 +64,16 @@ LONGEST_TRY_PAUSE = 600.0
 ALIKE_FRESH = 20
 # A fault that comes back so soon after a READY ended it is the same one: READYs come, but sessions do not last.
 RELAPSE = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentifySettings:
+    """What is set of identifying."""
+
+    buckets: frozenset[int] | None
+    """The identify buckets that this gateway may use; None: all."""
+    crash_loop: int
+    """Failing identifies of one shard within an hour after which it is stopped; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MOST_SHARDS", "Layout", "LayoutError", "parse_clusters"]
+__all__ = ["MOST_SHARDS", "Layout", "LayoutError", "LayoutSettings", "parse_clusters"]
 
 # Of Discord's recommendation and of each setting. Discord recommends a shard for each thousand guilds: this is ten
 # times what the largest bots have. Each shard has its objects before anything connects, so a wrong number would fill
@@ -21,6 +21,19 @@ _RANGE = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?\Z", re.ASCII)
 
 class LayoutError(ValueError):
     """A text that does not name clusters, or names some that do not exist. The message is for a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutSettings:
+    """What is set of the number of shards and of their clusters."""
+
+    shards: int | None
+    """A total in place of the recommended number and ``extra``."""
+    extra: int
+    per_cluster: int
+    clusters: frozenset[int] | None
+    """Clusters that this gateway runs; None: all."""
+    reshard: bool
 
 
 @dataclass(frozen=True, slots=True)

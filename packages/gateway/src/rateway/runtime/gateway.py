@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import random
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from rateway import exit_codes, logs
 from rateway.config import Settings
+from rateway.config.reload import reloaded
 from rateway.fleet.choice import Choice, take_recommended
 from rateway.fleet.identify import IdentifyGovernor
 from rateway.runtime.answered import Answered
@@ -65,7 +65,7 @@ class Gateway:
         self.held: Runner | Supervisor | None = None
         self.permits: LocalPermits | None = None
         self._identity = Identity.of(settings, state)
-        self._rest = DiscordRest(settings.api_url, settings.token, hosts=settings.gateway_hosts)
+        self._rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
         self._fatal: FatalRecord | None = None
         self._stop = asyncio.Event()
         self._end_sessions = False
@@ -114,8 +114,8 @@ class Gateway:
         shards = [shard for number in mine for shard in choice.layout.shards_of(number)]
         governor = IdentifyGovernor(
             shards=shards,
-            buckets=self.settings.identify_buckets,
-            crash_loop=self.settings.crash_loop_identifies,
+            buckets=self.settings.identify.buckets,
+            crash_loop=self.settings.identify.crash_loop,
             new_layout=self._layouts_refused > 0,
         )
         permits = self.permits = LocalPermits(
@@ -156,7 +156,7 @@ class Gateway:
     def _make_held(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Runner | Supervisor:
         """This process itself, or a process for each core."""
         settings, identity = self.settings, self._identity
-        processes = min(settings.processes or cores(), len(mine))
+        processes = min(settings.process.processes or cores(), len(mine))
         if processes <= 1:
             # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
             from rateway.runtime.runner.runner import Runner
@@ -192,10 +192,10 @@ class Gateway:
     def renewal(self) -> Renewal | None:
         """How sessions are renewed for their age or to fill the cache, if they are."""
         settings = self.settings
-        if settings.session_max_age is None and not settings.cache_renew:
+        if settings.session.max_age is None and not settings.cache.renew:
             return None
         return Renewal(
-            settings.session_max_age, self._may_renew, self._renew_shard, fills_cache=settings.cache_renew
+            settings.session.max_age, self._may_renew, self._renew_shard, fills_cache=settings.cache.renew
         )
 
     def _may_renew(self) -> bool:
@@ -228,23 +228,10 @@ class Gateway:
 
     def reload(self, settings: Settings) -> None:
         """Take over what can change at run time, and say what cannot."""
-        fixed = [
-            row
-            for row in changed(self.settings, settings)
-            if row not in ("log_level", "presence", "events", "events_except")
-        ]
-        if (
-            settings.amqp_file is not None
-            and settings.amqp_file == self.settings.amqp_file
-            and "amqp" in fixed
-        ):
-            # The next attempt to connect reads it by itself.
-            fixed.remove("amqp")
+        self.settings, fixed = reloaded(self.settings, settings)
         if fixed:
             log.warning("%s: changed only by a restart", ", ".join(fixed), extra={"action": "reload"})
-        kept = {name: getattr(self.settings, name) for name in fixed}
-        self.settings = dataclasses.replace(settings, **kept)
-        logs.set_level(self.settings.log_level)
+        logs.set_level(self.settings.log.level)
         if self.held is not None:
             self.held.reload(self.settings)
         log.info("settings read again", extra={"action": "reload"})
@@ -269,8 +256,8 @@ class Gateway:
             new = take_recommended(
                 shards=None,
                 recommended=self._answer.shards,
-                extra=self.settings.extra_shards,
-                per_cluster=self.settings.shards_per_cluster,
+                extra=self.settings.layout.extra,
+                per_cluster=self.settings.layout.per_cluster,
                 gateway_url=self._answer.url,
                 refused=total,
             )
@@ -300,7 +287,7 @@ class Gateway:
         await asyncio.sleep(seconds)
 
     def _warn_of_others(self, choice: Choice, mine: list[int]) -> None:
-        if len(mine) < len(choice.layout.clusters) and self.settings.identify_buckets is None:
+        if len(mine) < len(choice.layout.clusters) and self.settings.identify.buckets is None:
             log.warning(
                 "this gateway runs %d of %d clusters: identifies of other gateways are not counted here. Give each "
                 "gateway IDENTIFY_BUCKETS of its own",
@@ -319,9 +306,9 @@ class Gateway:
             self.choice = msgspec.structs.replace(choice, gateway_url=answer.url)
             remember_layout(self.state, self.choice)
             self.held.use_gateway(answer.url)
-        if self.settings.shards is not None:
+        if self.settings.layout.shards is not None:
             return
-        recommended = answer.shards + self.settings.extra_shards
+        recommended = answer.shards + self.settings.layout.extra
         if recommended != choice.layout.shards:
             log.info(
                 "Discord recommends %d shards now, which would make %d; %d stay in force. RESHARD=1 changes it",
@@ -332,7 +319,7 @@ class Gateway:
             )
 
     def _on_fatal(self, shard_id: int, order: Fatal) -> None:
-        if order.code in RESHARDING and self.settings.shards is None:
+        if order.code in RESHARDING and self.settings.layout.shards is None:
             readies = self.permits.readies if self.permits is not None else 0
             if readies or self._layouts_refused < MOST_LAYOUTS:
                 if self._refused_layout is None:
@@ -385,12 +372,3 @@ def _say(record: FatalRecord, why: str) -> None:
         f" ({why})" if why else "",
         extra={"action": "fatal"},
     )
-
-
-def changed(old: Settings, new: Settings) -> list[str]:
-    """Names of the settings that differ."""
-    return [
-        field.name
-        for field in dataclasses.fields(Settings)
-        if field.compare and getattr(old, field.name) != getattr(new, field.name)
-    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 from rateway import logs
-from rateway.cache.policy import DEFAULT_KINDS, CachePolicy
+from rateway.cache.policy import CachePolicy
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
@@ -70,19 +70,24 @@ class Identity(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings, state: StateDir) -> Identity:
-        token = settings.token.reveal()
-        shape = (str(settings.intents), str(settings.shards), settings.api_url, str(settings.extra_shards))
+        token = settings.session.token.reveal()
+        shape = (
+            str(settings.session.intents),
+            str(settings.layout.shards),
+            settings.rest.api_url,
+            str(settings.layout.extra),
+        )
         return cls(
-            state.fingerprint("token", token, settings.api_url),
+            state.fingerprint("token", token, settings.rest.api_url),
             state.fingerprint("settings", token, *shape),
             # A token is the bot's id in base64, a time and a signature, joined by dots.
-            state.fingerprint("account", token.partition(".")[0], settings.api_url),
+            state.fingerprint("account", token.partition(".")[0], settings.rest.api_url),
         )
 
 
 def broker_address(settings: Settings) -> uri.AddressSource:
     """The broker's address, read again from its file for each attempt to connect if it stands in one."""
-    text = settings.amqp.reveal()
+    text = settings.broker.address.reveal()
     if settings.amqp_file is None:
         return uri.parse(text)
     return AddressFile(settings.amqp_file, text, logs.hide)
@@ -152,7 +157,7 @@ class StoredSessions:
         return held - len(self.resumed(layout))
 
     def _fits(self, record: SessionRecord, layout: Layout) -> bool:
-        intents, token_hash = self._settings.intents, self._token_hash
+        intents, token_hash = self._settings.session.intents, self._token_hash
         return is_resumable(record, shard_count=layout.shards, intents=intents, token_hash=token_hash)
 
     def _of(self, number: int) -> list[SessionRecord]:
@@ -167,19 +172,19 @@ def kept_choice(settings: Settings, stored: StoredLayout | None, sessions: Store
     return keep_stored(
         stored,
         resumable=0 if layout is None else len(sessions.resumed(layout)),
-        reshard=settings.reshard,
-        shards=settings.shards,
-        per_cluster=settings.shards_per_cluster,
+        reshard=settings.layout.reshard,
+        shards=settings.layout.shards,
+        per_cluster=settings.layout.per_cluster,
     )
 
 
 def new_choice(settings: Settings, answer: GatewayBot, stored: StoredLayout | None) -> Choice:
     """The layout where the stored one does not hold."""
     return take_recommended(
-        shards=settings.shards,
+        shards=settings.layout.shards,
         recommended=answer.shards,
-        extra=settings.extra_shards,
-        per_cluster=settings.shards_per_cluster,
+        extra=settings.layout.extra,
+        per_cluster=settings.layout.per_cluster,
         gateway_url=answer.url,
         refused=stored.refused if stored is not None else 0,
     )
@@ -245,7 +250,7 @@ def dead_token(answer: RestFailure) -> FatalRecord:
 
 def clusters_of(settings: Settings, layout: Layout) -> list[int]:
     """The clusters of the layout that this gateway runs. Says which of CLUSTERS there are not."""
-    missing = sorted(set(settings.clusters or ()) - set(layout.clusters))
+    missing = sorted(set(settings.layout.clusters or ()) - set(layout.clusters))
     if missing:
         log.warning(
             "CLUSTERS names %s, but there are only clusters 1-%d",
@@ -257,25 +262,17 @@ def clusters_of(settings: Settings, layout: Layout) -> list[int]:
 
 def running_clusters(settings: Settings, layout: Layout) -> list[int]:
     """The clusters of the layout that this gateway runs."""
-    chosen = settings.clusters
+    chosen = settings.layout.clusters
     return [number for number in layout.clusters if chosen is None or number in chosen]
 
 
 def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
-    return (settings.cache_path or state.path / "clusters") / str(number) / "store"
+    return (settings.cache.path or state.path / "clusters") / str(number) / "store"
 
 
 def policy_of(settings: Settings) -> CachePolicy:
     """What the cache keeps and says."""
-    return CachePolicy(
-        enabled=settings.cache_enabled,
-        messages_per_channel=settings.message_cache_size,
-        activities=settings.cache_activities,
-        members_from_events=settings.cache_members_from_events,
-        before=settings.before,
-        message_content=bool(settings.intents & Intents.MESSAGE_CONTENT),
-        kinds=settings.cache_kinds if settings.cache_kinds is not None else DEFAULT_KINDS,
-    )
+    return settings.cache.policy(message_content=bool(settings.session.intents & Intents.MESSAGE_CONTENT))
 
 
 def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
@@ -325,6 +322,6 @@ def open_store(settings: Settings, state: StateDir, number: int) -> Store | Stor
 
 def _private(settings: Settings, state: StateDir, number: int) -> Path:
     """The folder of a store, made if need be, and nobody else's. Raises OSError."""
-    if settings.cache_path is None:
+    if settings.cache.path is None:
         return state.folder_below("clusters", str(number), "store")
-    return make_below(settings.cache_path, str(number), "store")
+    return make_below(settings.cache.path, str(number), "store")

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from rateway.secret import Secret
 from rateway.session.shares import Kind, Shares
 from rateway_protocol.discord import commands
 
-__all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions"]
+__all__ = ["Chance", "CommandBudget", "Compression", "SessionOptions", "SessionSettings"]
 
 Compression = Literal["zstd-stream", "zlib-stream", "none"]
 
@@ -51,6 +52,23 @@ class CommandBudget:
 
     def give_back(self, kind: Kind) -> None:
         self._waiting[kind] -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """What is set of every session. Times are seconds."""
+
+    token: Secret
+    """Bare, without the ``Bot `` prefix."""
+    intents: int
+    compression: Compression
+    large_threshold: int
+    resume_patience: float
+    max_age: float | None
+    max_message_bytes: int
+    command_queue: int
+    """Commands that may wait for one shard."""
+    command_queue_total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,15 @@ from rateway_protocol.discord.control import is_gateway_url
 from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.hosts import TokenHosts
 
-__all__ = ["FALLBACK_GATEWAY", "Application", "DiscordRest", "GatewayBot", "RestFailure", "backoff"]
+__all__ = [
+    "FALLBACK_GATEWAY",
+    "Application",
+    "DiscordRest",
+    "GatewayBot",
+    "RestFailure",
+    "RestSettings",
+    "backoff",
+]
 
 # Where Discord's gateway has always been; used while nothing usable could be asked from REST.
 FALLBACK_GATEWAY = "wss://gateway.discord.gg"
@@ -55,6 +63,16 @@ PRIVILEGED_FLAGS = (
     (1 << 14 | 1 << 15, 1 << 1),  # GATEWAY_GUILD_MEMBERS(_LIMITED) → GUILD_MEMBERS
     (1 << 18 | 1 << 19, 1 << 15),  # GATEWAY_MESSAGE_CONTENT(_LIMITED) → MESSAGE_CONTENT
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestSettings:
+    """What is set of Discord's REST, and of the hosts that the token may be sent to."""
+
+    api_url: str
+    """With the version, without a slash at the end."""
+    hosts: frozenset[str]
+    """Domains beside the API's own that the token may be sent to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from rateway.runtime.requests.query_queue import QueryQueue
 from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.session.actions import Command, CommandDone
 from rateway.transports.amqp.inbound import Inbound
+from rateway.transports.amqp.settings import RequestSettings
 from rateway.transports.amqp.uri import parse
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import Status
@@ -143,12 +144,14 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
     """An owner of `rateway-incoming-1`, once it is one: shards 0 to 7 are here, 8 to 15 elsewhere."""
     cache, shards, said, changed = Cache(), Shards(), list[tuple[str, str]](), asyncio.Event()
     wanted: dict[str, Any] = {
-        "intents": 1, "command_deadline": 60.0, "command_deadline_max": 600.0, "query_deadline": 5.0,
+        "command_deadline": 60.0, "command_deadline_max": 600.0, "query_deadline": 5.0, "query_queue": 10_000,
     }  # fmt: skip
     query_queue = QueryQueue(cache, limit=10_000)
     worker: Any = SimpleNamespace(
         choice=SimpleNamespace(layout=Layout(16, 8)),
-        settings=SimpleNamespace(**(wanted | settings)),
+        settings=SimpleNamespace(
+            session=SimpleNamespace(intents=1), requests=RequestSettings(**(wanted | settings))
+        ),
         clusters={1: shards},
         cache=SimpleNamespace(query_queue=query_queue),
     )

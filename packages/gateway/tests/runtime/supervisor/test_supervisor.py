@@ -52,7 +52,7 @@ def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
     arrived = decode_settings(encode_settings(given_settings))
     assert arrived == given_settings
     assert "password" not in repr(arrived)
-    assert arrived.token.reveal() == "a.b.c"
+    assert arrived.session.token.reveal() == "a.b.c"
 
 
 async def line_pair() -> tuple[Line, Line]:

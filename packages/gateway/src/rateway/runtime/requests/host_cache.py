@@ -66,7 +66,7 @@ class HostCache:
         }
         self._missing = [number for number in self._all if number not in own]
         self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
-        self.query_queue = QueryQueue(self._moment, limit=settings.query_queue)
+        self.query_queue = QueryQueue(self._moment, limit=settings.requests.query_queue)
 
     def take(self, number: int, reader: StoreReader) -> None:
         """A store of this process that could not be opened at the start."""

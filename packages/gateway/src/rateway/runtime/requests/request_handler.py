@@ -173,7 +173,7 @@ class RequestHandler:
             self._fail(message, fault, self.commands)
             return
         request = commands.parse_command(
-            message.body, headers, shard_count=layout.shards, intents=self._process.settings.intents
+            message.body, headers, shard_count=layout.shards, intents=self._process.settings.session.intents
         )
         if isinstance(request, Fault):
             self._fail(message, request, self.commands)
@@ -200,10 +200,10 @@ class RequestHandler:
     def _patience(self, message: Message) -> float:
         """Seconds that a command may wait: well within RabbitMQ's consumer_timeout, or it would come for ever."""
         settings = self._process.settings
-        most, timeout = settings.command_deadline_max, self.inbound.consumer_timeout
+        most, timeout = settings.requests.command_deadline_max, self.inbound.consumer_timeout
         if timeout is not None:
             most = min(most, timeout * TIMEOUT_SHARE)
-        return commands.deadline(message.expiration, settings.command_deadline, most)
+        return commands.deadline(message.expiration, settings.requests.command_deadline, most)
 
     def _hand_on(self, message: Message, number: int, hops: object) -> None:
         """The shard runs elsewhere: its cluster's exchange knows where."""
@@ -269,7 +269,7 @@ class RequestHandler:
             self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
             return
         patience = commands.deadline(
-            message.expiration, self._process.settings.query_deadline, queries.MAX_DEADLINE_S
+            message.expiration, self._process.settings.requests.query_deadline, queries.MAX_DEADLINE_S
         )
         cache.query_queue.ask(self, message, request, patience)
 

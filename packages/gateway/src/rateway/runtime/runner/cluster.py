@@ -122,14 +122,14 @@ class Cluster:
         self._superseded = False
         self._barred: set[int] = set()
         self._cache: Store | None = None
-        if store is not None and tools.settings.cache_enabled:
+        if store is not None and tools.settings.cache.enabled:
             self._keep_in(store)
         self._session_records = SessionRecords(
             store,
             shard_count=tools.layout.shards,
-            intents=tools.settings.intents,
+            intents=tools.settings.session.intents,
             token_hash=tools.token_hash,
-            presence_setting=_digest(tools.settings.presence),
+            presence_setting=_digest(tools.settings.process.presence),
         )
         self._wakeup_batching = tools.wakeup_batching
         self._leftover = leftover
@@ -138,7 +138,7 @@ class Cluster:
         self._write_soon = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
-        self._presence = tools.settings.presence
+        self._presence = tools.settings.process.presence
         self._unrouted_names = UnroutedNames()
         self.broker_why = "not connected yet"
         self.publisher = tools.make_sink(number, spool, self)
@@ -204,7 +204,7 @@ class Cluster:
         """Report a stored session that cannot be resumed with the present settings."""
         if record.token_hash != self.tools.token_hash:
             reason = "the token is another one, or the state folder has lost its salt"
-        elif record.intents != self.tools.settings.intents:
+        elif record.intents != self.tools.settings.session.intents:
             reason = "the intents were changed"
         else:
             reason = f"the number of shards changed from {record.shard_count} to {self.tools.layout.shards}"
@@ -227,7 +227,7 @@ class Cluster:
     def take_store(self, store: Store) -> None:
         """The store can be opened by now: from here on sessions are written down again, and events kept for queries."""
         self.store, self.store_words = store, "ok"
-        if self.tools.settings.cache_enabled:
+        if self.tools.settings.cache.enabled:
             self._keep_in(store)
         sessions = {
             number: self._session_records.session(number)
@@ -334,14 +334,14 @@ class Cluster:
     def reload(self, settings: Settings) -> None:
         """Other events are published from now on; another presence is sent on every shard."""
         before, self.event_pipeline.publishes = self._presence, _filter(settings)
-        self._presence = settings.presence
-        changed = settings.presence is not None and settings.presence != before
-        self._session_records.presence_setting_changed(_digest(settings.presence), sent=changed)
+        self._presence = settings.process.presence
+        changed = settings.process.presence is not None and settings.process.presence != before
+        self._session_records.presence_setting_changed(_digest(settings.process.presence), sent=changed)
         self._settled_moved.set()
-        if settings.presence is not None and changed:
-            deadline = asyncio.get_running_loop().time() + settings.command_deadline
+        if settings.process.presence is not None and changed:
+            deadline = asyncio.get_running_loop().time() + settings.requests.command_deadline
             for shard_id, shard in self.shards.items():
-                wanted = settings.presence.of(shard_id, self.tools.layout.shards, self.number)
+                wanted = settings.process.presence.of(shard_id, self.tools.layout.shards, self.number)
                 payload = msgspec.json.encode({"op": int(Opcode.PRESENCE_UPDATE), "d": wanted})
                 shard.command(Command(int(Opcode.PRESENCE_UPDATE), payload, None, deadline))
 
@@ -570,7 +570,11 @@ class Cluster:
 
 def _filter(settings: Settings) -> Callable[[str], bool] | None:
     """Which names are published; None for all of them, so that the usual case costs an event nothing."""
-    return settings.publishes if settings.events is not None or settings.events_except else None
+    return (
+        settings.published.publishes
+        if settings.published.only is not None or settings.published.never
+        else None
+    )
 
 
 def _digest(presence: PresenceTemplate | None) -> str:

@@ -115,7 +115,7 @@ def _incomplete_since(cluster: Cluster, shard_id: int) -> int:
 
 def _unread(cluster: Cluster) -> dict[str, int]:
     """Events that the cache could not read in full, by what became of them."""
-    if cluster.store is None or not cluster.tools.settings.cache_enabled:
+    if cluster.store is None or not cluster.tools.settings.cache.enabled:
         return {}
     unread = cluster.store.unread
     return {"left_out": unread.left_out, "not_applied": unread.not_applied}
@@ -198,7 +198,7 @@ def _notes(runner: Runner) -> list[str]:
                 f"cluster {cluster.number}: the broker has confirmed nothing for {publisher.held_up:.0f} s: a queue "
                 f"that takes no events holds all events of the cluster up (docs/rabbitmq.md)"
             )
-        if oldest is not None and oldest[0] > runner.settings.lag_warning:
+        if oldest is not None and oldest[0] > runner.settings.process.lag_warning:
             notes.append(
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
             )

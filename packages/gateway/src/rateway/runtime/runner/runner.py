@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from rateway import logs
 from rateway.config import Settings
-from rateway.delivery.limits import DeliveryLimits
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
@@ -72,10 +71,10 @@ class Runner:
         self.responders: dict[int, RequestHandler] = {}
         self.ownership: dict[int, tuple[Ownership, str]] = {}
         self.cache: HostCache | None = None
-        self.hosts = TokenHosts(settings.api_url, settings.gateway_hosts)
+        self.hosts = TokenHosts(settings.rest.api_url, settings.rest.hosts)
         self.dialer = Dialer(
             user_agent=USER_AGENT,
-            max_message_bytes=settings.max_message_bytes,
+            max_message_bytes=settings.session.max_message_bytes,
             ssl_context=client_context,
             token_hosts=self.hosts,
         )
@@ -107,7 +106,7 @@ class Runner:
             cluster.on_live = self._inbound[number].tell_live
             cluster.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
 
-        if settings.cache_enabled:
+        if settings.cache.enabled:
             self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
 
     def _answers_go_on(self) -> None:
@@ -116,21 +115,21 @@ class Runner:
 
     def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
         settings, layout = self.settings, self.choice.layout
-        template = settings.presence
+        template = settings.process.presence
         options = SessionOptions(
-            token=settings.token.reveal(),
-            intents=settings.intents,
-            compression=settings.compression,
-            large_threshold=settings.large_threshold,
+            token=settings.session.token.reveal(),
+            intents=settings.session.intents,
+            compression=settings.session.compression,
+            large_threshold=settings.session.large_threshold,
             presence=None
             if template is None
             else lambda shard, total: template.of(shard, total, layout.cluster_of(shard)),
             hello_timeout=HELLO_TIMEOUT_S,
-            resume_patience=settings.resume_patience,
-            max_message_bytes=settings.max_message_bytes,
+            resume_patience=settings.session.resume_patience,
+            max_message_bytes=settings.session.max_message_bytes,
             address_fault=self.hosts.fault,
-            command_queue=settings.command_queue,
-            command_budget=CommandBudget(settings.command_queue_total),
+            command_queue=settings.session.command_queue,
+            command_budget=CommandBudget(settings.session.command_queue_total),
         )
         return ClusterTools(
             settings=settings,
@@ -151,12 +150,8 @@ class Runner:
             address=self._address,
             exchange=topology.exchange(number),
             cluster=number,
-            limits=DeliveryLimits(
-                events=settings.unconfirmed_events,
-                bytes=settings.unconfirmed_bytes,
-                nack_patience=settings.nack_patience,
-            ),
-            persistent=settings.persistent,
+            limits=settings.delivery,
+            persistent=settings.broker.persistent,
             spool=spool,
             clock=time,
             observer=observer,
@@ -183,10 +178,10 @@ class Runner:
             for line in store.words:
                 log.info("%s", line, extra=extra)
         spool = None
-        if self.settings.spool_bytes:
+        if self.settings.broker.spool_bytes:
             try:
                 folder = self.state.folder_below("clusters", str(number), "spool")
-                spool = Spool.open(folder, self.settings.spool_bytes)
+                spool = Spool.open(folder, self.settings.broker.spool_bytes)
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
         opened = None if isinstance(store, StoreFault) else store
@@ -271,7 +266,7 @@ class Runner:
             log.warning("%s%s", why, "" if before else "; waiting for it", extra=extra)
             # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
             # Not so when another gateway was the owner just now: it goes on without the broker, as we would.
-            if cluster.resumable and self.settings.spool_bytes and number not in self._elsewhere:
+            if cluster.resumable and self.settings.broker.spool_bytes and number not in self._elsewhere:
                 cluster.start()
 
     def _give_up(self, number: int, why: str) -> None:
@@ -342,7 +337,7 @@ class Runner:
         cluster = self.clusters.pop(number, None)
         if cluster is None:
             return None
-        left = await cluster.stop(end_sessions=False, timeout=self.settings.stop_timeout)
+        left = await cluster.stop(end_sessions=False, timeout=self.settings.process.stop_timeout)
         tasks = self._tasks.pop(number, ())
         for task in tasks:
             task.cancel()
@@ -365,13 +360,13 @@ class Runner:
     def reload(self, settings: Settings) -> None:
         """Take over what can change at run time: log level, events, presence."""
         self.settings = settings
-        logs.set_level(settings.log_level)
+        logs.set_level(settings.log.level)
         for cluster in self.clusters.values():
             cluster.reload(settings)
 
     async def wind_down(self, *, end_sessions: bool) -> None:
         """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
-        timeout = self.settings.stop_timeout
+        timeout = self.settings.process.stop_timeout
         left = await asyncio.gather(
             *(
                 cluster.stop(end_sessions=end_sessions, timeout=timeout)

@@ -55,7 +55,7 @@ async def _work(end: socket.socket) -> int:
         return 0
     settings = ipc.decode_settings(begin.settings)
     logs.configure(
-        settings.log_level, settings.log_format, secrets=settings.secrets(), process=f"worker {begin.number}"
+        settings.log.level, settings.log.format, secrets=settings.secrets(), process=f"worker {begin.number}"
     )
     say_ignored_signals(asyncio.get_running_loop())
     tune_garbage_collection()
@@ -79,7 +79,7 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
     def on_fatal(shard_id: int, order: Fatal) -> None:
         line.send(ipc.FatalWords(shard_id, order.code, order.meaning, order.help))
 
-    state = StateDir.shared(settings.state_dir)
+    state = StateDir.shared(settings.process.state_dir)
     runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
     runner.dialer.on_refusal = lambda host, seconds, status: line.send(
         ipc.DialsRefused(host, seconds, status)

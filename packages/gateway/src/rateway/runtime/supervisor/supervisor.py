@@ -172,7 +172,7 @@ class Supervisor:
         clusters = [number for number in runner.clusters if number not in self.drained]
         line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
         assert process.stderr is not None
-        before = logs.line_start(sys.stderr, self.settings.log_format).encode()
+        before = logs.line_start(sys.stderr, self.settings.log.format).encode()
         pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer, before))
         watching = asyncio.create_task(self._watch(runner, process))
         try:
@@ -441,7 +441,7 @@ class Supervisor:
                 runner.line.send(ipc.Stop(end_sessions))
                 waiting.append(asyncio.ensure_future(runner.process.wait()))
         if waiting:
-            await asyncio.wait(waiting, timeout=self.settings.stop_timeout + STOP_GRACE_S)
+            await asyncio.wait(waiting, timeout=self.settings.process.stop_timeout + STOP_GRACE_S)
         for runner in self._runners:
             if runner.process is not None and runner.process.returncode is None:
                 log.error("worker %d does not stop: it is killed", runner.number, extra={"action": "stop"})

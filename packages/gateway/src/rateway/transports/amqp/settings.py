@@ -1,0 +1,31 @@
+"""What is set of the broker, and of the queries and commands that come through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rateway.secret import Secret
+
+__all__ = ["BrokerSettings", "RequestSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """The broker and what is published to it."""
+
+    address: Secret
+    """With user and password; several nodes with commas."""
+    persistent: bool
+    spool_bytes: int
+    """Of each cluster; 0: no spool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSettings:
+    """How long queries and commands of workers may wait, in seconds, and how many queries."""
+
+    command_deadline: float
+    command_deadline_max: float
+    """Whatever a command's own ``expiration`` says."""
+    query_deadline: float
+    query_queue: int
