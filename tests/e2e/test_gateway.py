@@ -127,7 +127,7 @@ def test_a_refused_upgrade_holds_every_shard_of_the_host_and_costs_no_session(
             await it.events(100)
             await it.sim.inject(Fault(kind="upgrade", status=429, retry_after=8.0, count=1))
             await it.sim.inject(Fault(kind="cut", shards="0"))
-            await it.gateway.logged("Discord answers connections with HTTP 429")
+            await it.gateway.logged("answers connections with HTTP 429")
             assert await it.sim.inject(Fault(kind="cut", shards="1-3")) == 3
             await it.events(100)
             await it.gateway.until(lambda status: all(map(is_held, status["shards"][1:])))
@@ -139,7 +139,7 @@ def test_a_refused_upgrade_holds_every_shard_of_the_host_and_costs_no_session(
 
 
 def is_held(shard: Json) -> bool:
-    return "so all shards of this host wait" in shard["why"]
+    return "so all shards of this machine wait" in shard["why"]
 
 
 def is_live(shard: Json) -> bool:
