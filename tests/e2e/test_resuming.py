@@ -372,7 +372,9 @@ def test_sessions_of_other_intents_or_another_token_are_not_resumed_and_what_tha
             else:
                 it.sim.gateway.token = it.gateway.environment["DISCORD_TOKEN"] = RESET_TOKEN
             await it.gateway.start()
-            line = await it.gateway.logged("2 stored sessions belong to other intents, another token or another layout")
+            line = await it.gateway.logged(
+                "2 stored sessions belong to other intents, another token or another layout"
+            )
             assert line.endswith("their shards identify (layout)")
             assert it.count("identify") == 2
             new = sessions_of(await it.ready())
