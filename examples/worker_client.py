@@ -1,6 +1,6 @@
 """A whole worker on `rateway_client`: each event once, the cache asked, a command answered.
 
-    pip install "rateway[client]"
+    pip install rateway-client
     AMQP_URI=amqp://guest:guest@localhost/ python examples/worker_client.py
 
 It prints each message that is written in the bot's guilds with the guild's name, and sets the bot's presence
