@@ -210,3 +210,30 @@ def test_a_process_that_has_another_role_now_is_not_missed() -> None:
             assert (await get(port, "/health/ready"))[0] == 200
 
     run(scene())
+
+
+def level_and_reasons(*names: tuple[list[str], list[str]]) -> tuple[str, list[health.Reason]]:
+    """Of clusters of which each has these names without a queue, and these with one."""
+    fleet = Fleet(8 * len(names))
+    for number, (without, routed) in enumerate(names, 1):
+        fleet.publishers[number] = {"unrouted": without, "routed": routed}
+    found = health.verdict(look(fleet), 180.0, {})
+    return found.level, found.reasons
+
+
+def test_nothing_bound_at_all_is_one_sentence_for_all_clusters() -> None:
+    level, reasons = level_and_reasons((["A", "B"], []), (["A"], []))
+    assert (level, [reason.kind for reason in reasons]) == ("notice", ["unbound"])
+
+
+@pytest.mark.parametrize(("names", "said"), [((["A", "B"], []), "anything"), ((["A"], ["B"]), "A")])
+def test_a_cluster_that_lacks_what_others_have_is_trouble(
+    names: tuple[list[str], list[str]], said: str
+) -> None:
+    level, reasons = level_and_reasons(([], ["A", "B"]), names)
+    assert (level, [reason.cluster for reason in reasons]) == ("trouble", [2])
+    assert f"no queue is bound for {said} of cluster 2" in reasons[0].text
+
+
+def test_a_name_that_no_cluster_wants_is_no_finding() -> None:
+    assert level_and_reasons((["TYPING_START"], ["A"]), (["TYPING_START"], ["A"])) == ("well", [])

@@ -6,6 +6,7 @@ from collections import Counter
 
 from rateway import logs
 from rateway.delivery.limits import HELD_UP_S
+from rateway.runtime.monitoring.health import unrouted
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -28,6 +29,7 @@ def page(status: GatewayStatus, *, every_shard: bool = False) -> RenderableType:
     """The page."""
     parts: list[RenderableType] = [_head(status)]
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
+    parts += [Text.from_markup(f"[yellow]![/] {_text(each.text)}") for each in unrouted(status.clusters)]
     parts.append(_processes(status.processes))
     parts.append(_clusters(status.clusters))
     shards = status.shards if every_shard else [shard for shard in status.shards if shard.state != "live"]
@@ -72,7 +74,7 @@ def _head(status: GatewayStatus) -> Table:
         reset = f", reset in {_span(budget.resets_in_s)}" if budget.resets_in_s else ""
         table.add_row(
             "identifies",
-            f"{budget.remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
+            f"{'–' if budget.remaining is None else budget.remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
         )
     return table
 

@@ -21,6 +21,7 @@ __all__ = [
     "judge_ready",
     "progress",
     "ranges",
+    "unrouted",
     "verdict",
 ]
 
@@ -181,7 +182,10 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
     ready = judge_ready(status, patience_s, missing)
     far = progress(status)
     away = [shard for shard in status.shards if shard.state != "live"]
-    notices = _notices(status, patience_s)
+    unheard = unrouted(status.clusters)
+    notices = unheard + _notices(status, patience_s)
+    if ready.ok and any(reason.kind == "unrouted" for reason in unheard):
+        return Verdict("trouble", f"{unheard[0].text[0].upper()}{unheard[0].text[1:]}.", notices)
     if ready.ok and not notices:
         return Verdict("well", f"All is well: {_count(far.total, 'shard')} live, the broker confirms.", [])
     if ready.ok:
@@ -226,10 +230,34 @@ def _notices(status: GatewayStatus, patience_s: float) -> list[Reason]:
             found.append(Reason("spool", text, number))
         if cluster.store != "ok":
             found.append(Reason("store", f"the store of cluster {number}: {cluster.store}", number))
-        if publisher.unrouted:
-            names = ", ".join(publisher.unrouted[:3]) + (" …" if len(publisher.unrouted) > 3 else "")
-            found.append(Reason("unrouted", f"no queue is bound for {names} (cluster {number})", number))
     return found
+
+
+def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
+    """Whose events no queue takes: of all clusters, or of one that lacks what others have.
+
+    A name that no cluster has a queue for is wanted by nobody, and is no finding.
+    """
+    asked = [each for each in clusters if each.publisher.unrouted or each.publisher.routed]
+    routed = {name for each in asked for name in each.publisher.routed}
+    if not routed:
+        text = "no queue is bound to any exchange: the broker drops every event. Does a worker run?"
+        return [Reason("unbound", text)] if asked else []
+    lacking: dict[tuple[str, ...], list[int]] = {}
+    for each in asked:
+        names = tuple(name for name in each.publisher.unrouted if name in routed)
+        if names:
+            lacking.setdefault(names if each.publisher.routed else (), []).append(each.cluster)
+    return [_lacks(names, numbers) for names, numbers in lacking.items()]
+
+
+def _lacks(names: tuple[str, ...], numbers: list[int]) -> Reason:
+    numbers = sorted(numbers)
+    who = f"cluster{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
+    what = ", ".join(names[:3]) + (" …" if len(names) > 3 else "") if names else "anything"
+    exchanges = ", ".join(f"rateway-{number}" for number in numbers[:3]) + (" …" if len(numbers) > 3 else "")
+    text = f"no queue is bound for {what} of {who}, though others have one: bind a worker to {exchanges}"
+    return Reason("unrouted", text, numbers[0] if len(numbers) == 1 else None)
 
 
 def _count(number: int, noun: str) -> str:

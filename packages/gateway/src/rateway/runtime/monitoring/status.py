@@ -87,6 +87,8 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     """Hosts that the broker's address names."""
     held_up_s: float = 0.0
     """For how long the broker has taken and confirmed nothing, though connected, unblocked and with events to take."""
+    routed: list[str] = []
+    """Event names that a queue took when last looked."""
     unrouted_events: int = 0
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 

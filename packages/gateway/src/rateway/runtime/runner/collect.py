@@ -16,9 +16,6 @@ from rateway.session.actions import State
 
 __all__ = ["collect"]
 
-# Event names that a note has room for.
-MOST_NAMES = 40
-
 
 def collect(
     runner: Runner, watch: LoopLag, role: str
@@ -148,6 +145,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         spool_events=spool.events if spool else 0,
         spool_bytes=spool.bytes if spool else 0,
         unrouted=sorted(publisher.unrouted),
+        routed=sorted(publisher.routed),
         bytes_out=publisher.bytes_out,
         latency_p50_ms=_quantile(latencies, 0.5),
         latency_p99_ms=_quantile(latencies, 0.99),
@@ -201,12 +199,6 @@ def _notes(runner: Runner) -> list[str]:
         if oldest is not None and oldest[0] > runner.settings.process.lag_warning:
             notes.append(
                 f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
-            )
-        if publisher.unrouted:
-            names = sorted(publisher.unrouted)
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            notes.append(
-                f"cluster {cluster.number}: no queue is bound for {', '.join(names[:MOST_NAMES])}{more}"
             )
         if cluster.event_pipeline.unreadable:
             notes.append(

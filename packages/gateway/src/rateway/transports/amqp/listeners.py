@@ -31,6 +31,8 @@ class Listeners:
 
     def __init__(self, changed: Callable[[str, bool], None]) -> None:
         self.unrouted: set[str] = set()
+        # Names that a queue took when last asked about.
+        self.routed: set[str] = set()
         # Returned publishes by name. Each stands for all of that name that were published without asking.
         self.returns: Counter[str] = Counter()
         self._changed = changed
@@ -65,6 +67,10 @@ class Listeners:
                 del self._open[name]
             routed = name not in self._returned
             self._returned.discard(name)
+            if not routed:
+                self.routed.discard(name)
+            elif len(self.routed) < _MOST_NAMES:
+                self.routed.add(name)
             if routed == (name in self.unrouted):
                 if routed:
                     self.unrouted.discard(name)

@@ -192,6 +192,11 @@ class EventPublisher:
         return self._listeners.unrouted
 
     @property
+    def routed(self) -> set[str]:
+        """Event names that a queue took at the last question of each."""
+        return self._listeners.routed
+
+    @property
     def unrouted_events(self) -> Counter[str]:
         """Publishes that came back, by name. Each stands for all of its name since the last question."""
         return self._listeners.returns
