@@ -71,10 +71,11 @@ def _head(status: GatewayStatus) -> Table:
         table.add_row("heartbeats", f"{middle:.0f} ms in the middle, {latencies[-1]:.0f} ms at most")
     budget = status.budget
     if budget.total is not None:
+        remaining = "–" if budget.remaining is None else budget.remaining
         reset = f", reset in {_span(budget.resets_in_s)}" if budget.resets_in_s else ""
         table.add_row(
             "identifies",
-            f"{'–' if budget.remaining is None else budget.remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
+            f"{remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
         )
     return table
 

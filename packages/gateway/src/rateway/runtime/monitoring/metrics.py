@@ -97,7 +97,7 @@ METRICS: tuple[Row, ...] = (
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
     _row("ignored_total", "cluster", "Messages of Discord's without a numeric op, or with one that is not documented."),
     _row("unreadable_total", "cluster", "Dispatches that cannot be forwarded: RATEWAY_UNREADABLE in their place."),
-    _row("unrouted_names", "cluster", "Event names that no queue is bound for."),
+    _row("unrouted_names", "cluster", "Event names without a queue that another cluster has one for, or all while no cluster has any."),
     _row("unrouted_total", "cluster", "Messages that came back for want of a queue; a sample of them."),
     _row("unconfirmed", "cluster", "Messages that the broker has not confirmed, in memory and in the spool."),
     _row("unconfirmed_bytes", "cluster", "Bytes of those in memory."),
@@ -205,6 +205,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
     def say(name: str, cluster: ClusterStatus, value: float, *labels: str) -> None:
         values.setdefault(name, []).append(((str(cluster.cluster), *labels), value))
 
+    routed = {name for cluster in status.clusters for name in cluster.publisher.routed}
     for cluster in status.clusters:
         publisher = cluster.publisher
         say("rateway_events_received_total", cluster, cluster.received)
@@ -224,7 +225,8 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_confirmed_total", cluster, publisher.confirmed)
         say("rateway_nacked_total", cluster, publisher.nacked)
         say("rateway_republished_total", cluster, publisher.republished)
-        say("rateway_unrouted_names", cluster, len(publisher.unrouted))
+        missing = [name for name in publisher.unrouted if not routed or name in routed]
+        say("rateway_unrouted_names", cluster, len(missing))
         say("rateway_unrouted_total", cluster, publisher.unrouted_events)
         say("rateway_unconfirmed", cluster, publisher.unconfirmed)
         say("rateway_unconfirmed_bytes", cluster, publisher.unconfirmed_bytes)
