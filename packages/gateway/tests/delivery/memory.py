@@ -121,6 +121,10 @@ class MemorySink:
     address, server, nodes, held_up = "memory", "memory", 1, 0.0
 
     @property
+    def routed(self) -> set[str]:
+        return {each.key for each in self.taken}
+
+    @property
     def unrouted(self) -> set[str]:
         return set()
 
