@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import aio_pika
@@ -11,7 +12,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from rateway_simulator.faults import Fault
 
 from tests.aio import run
-from tests.e2e.harness import Json, stage
+from tests.e2e.harness import LOOK, Json, stage
 from tests.rabbitmq import Broker
 
 
@@ -60,8 +61,12 @@ def test_a_gateway_killed_in_the_middle_loses_nothing_and_spends_no_identify(
     tmp_path: Path, broker: Broker
 ) -> None:
     async def main() -> None:
-        async with stage(tmp_path, broker, shards=2, guilds=80) as it:
+        simulator = {"heartbeat_interval_ms": 1000}
+        async with stage(tmp_path, broker, shards=2, guilds=80, simulator=simulator) as it:
             await it.ready()
+            # A heartbeat names only what is written down: from here on a killed gateway leaves its sessions.
+            while not all(session.named for session in it.sim.ledger.sessions.values()):
+                await asyncio.sleep(LOOK)
             for _ in range(3):
                 await it.events(300)
                 await it.gateway.kill()
