@@ -118,9 +118,11 @@ def test_every_signal_that_would_end_a_process_is_ignored_but_for_those_with_a_m
     assert not meant & hardening.ENDING
     # By default each of them ends a process, which is what the kernel says of it here.
     code = "import os, signal, sys\nos.kill(os.getpid(), int(sys.argv[1]))\nprint('lives', flush=True)"
+    # What starts the tests in the background may ignore some of them, and children inherit that.
+    default = "import signal, sys\nsignal.signal(int(sys.argv[1]), signal.SIG_DFL)\n" + code
     for number in sorted(hardening.ENDING)[::6]:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(int(number))], capture_output=True, check=False
+            [sys.executable, "-c", default, str(int(number))], capture_output=True, check=False
         )
         assert done.returncode == -number, number
         lives = "from rateway import hardening; hardening.ignore_ending_signals()\n" + code
