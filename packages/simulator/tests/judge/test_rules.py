@@ -647,3 +647,20 @@ def test_an_identify_that_comes_too_early_is_answered_some_seconds_later() -> No
 
 def test_by_default_the_answer_to_an_early_identify_takes_seconds() -> None:
     assert SimulatorOptions().identify_refusal_delay >= 2.0
+
+
+def test_a_host_that_answered_429_is_judged_by_itself() -> None:
+    async def scenario() -> None:
+        async with simulator(retry_grace=0.0, resume_hosts=1) as sim:
+            client = await _left(sim, 4900)
+            await sim.inject(fault("upgrade:status=429,retry_after=60,count=1"))
+            with pytest.raises(Exception, match="429"):
+                await dial(client.resume_url)
+            async with await connect(sim.gateway_url):
+                pass
+            assert [each.rule for each in sim.ledger.violations] == []
+            async with await connect(client.resume_url):
+                pass
+            assert [each.rule for each in sim.ledger.violations] == ["upgrade-before-retry-after"]
+
+    run(scenario())

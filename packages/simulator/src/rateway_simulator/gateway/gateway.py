@@ -136,17 +136,15 @@ class Gateway:
     def _upgrade(self, number: int, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
         now = self.loop.time()
         self.ledger.count("dial")
-        if self.upgrades.retry_from <= now < self.upgrades.retry_at:
-            self.ledger.violation(
-                "upgrade-before-retry-after", f"{self.upgrades.retry_at - now:.3f} s too early"
-            )
+        host = self.resume_host(number)
+        if host.retry_from <= now < host.retry_at:
+            self.ledger.violation("upgrade-before-retry-after", f"{host.retry_at - now:.3f} s too early")
         status = self.upgrades.answer(now)
         retry_after = self.upgrades.retry_after if status else None
-        host = self.resume_host(number)
         if not status and host.mode is Mode.REFUSING:
             status = host.status
         if status:
-            return self._refused_upgrade(status, retry_after, now)
+            return self._refused_upgrade(host, status, retry_after, now)
         parameters = parse_qs(urlsplit(request.path.decode("latin-1")).query)
         first = {name: values[0] for name, values in parameters.items()}
         query = Query(first.get("v", ""), first.get("encoding", ""), first.get("compress", ""))
@@ -167,14 +165,11 @@ class Gateway:
         return connection
 
     def _refused_upgrade(
-        self, status: int, retry_after: float | None, now: float
+        self, host: Host, status: int, retry_after: float | None, now: float
     ) -> WSUpgradeResponseWithListener:
         self.ledger.count(f"upgrade {status}")
-        if status == 429 and retry_after is not None and now >= self.upgrades.retry_at:
-            self.upgrades.retry_from, self.upgrades.retry_at = (
-                now + self.options.retry_grace,
-                now + retry_after,
-            )
+        if status == 429 and retry_after is not None and now >= host.retry_at:
+            host.retry_from, host.retry_at = now + self.options.retry_grace, now + retry_after
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         return _answer(status, f"simulated {status}\n", headers)
 

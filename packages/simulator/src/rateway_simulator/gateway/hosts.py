@@ -47,6 +47,9 @@ class Host:
         self.announced = 0
         self.mode = Mode.OPEN
         self.status = 503
+        # No dial of this host in between, after it answered 429 with Retry-After.
+        self.retry_from = 0.0
+        self.retry_at = 0.0
         self._upgrade = upgrade
         self._ssl = ssl_context
         self._server: asyncio.AbstractServer | None = None

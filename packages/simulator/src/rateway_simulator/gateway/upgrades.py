@@ -14,8 +14,6 @@ class Upgrades:
         self.hello: str | None = None
         self.hello_until = 0.0
         self.hello_count = 0
-        self.retry_from = 0.0
-        self.retry_at = 0.0
 
     def answer(self, now: float) -> int:
         """The status that this dial is refused with, 0 for none."""

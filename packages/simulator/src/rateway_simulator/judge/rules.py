@@ -33,7 +33,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "upgrade-before-retry-after",
-        "After an upgrade that was answered 429 with Retry-After no connection is dialled before that time.",
+        "After an upgrade that was answered 429 with Retry-After its host is not dialled before that time.",
         "Rate Limits, Header Format",
     ),
     (
