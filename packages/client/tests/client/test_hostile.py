@@ -83,7 +83,7 @@ def test_what_the_gateway_sends_is_read_as_it_is() -> None:
     found = read(sound_header(payload)[0])
     assert found == Event(
         "GUILD_CREATE", b"{}", "s:3:17", shard_id=3, shard_count=8, seq=17, replayed=True, cause="start",
-        received=1_700_000_000.0,
+        received=1_700_000_000.0, cluster=1,
     )  # fmt: skip
     assert sound_header(payload)[1] == ""
 
