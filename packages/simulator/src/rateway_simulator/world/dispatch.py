@@ -1,4 +1,4 @@
-"""What the world says to the gateway, and what it is told: dispatches, chance, options."""
+"""Dispatches from the world to the gateway, the source of randomness, and the options of a world."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Roster:
             self.changed[index] = member
 
     def add(self, index: int, member: Json) -> None:
-        """Somebody joins."""
+        """Add a member."""
         self.joined[index] = member
 
     def remove(self, index: int) -> None:

@@ -1,4 +1,4 @@
-"""What happens to people: presences, members coming, changing and going, bans, the bot's own user, chunks."""
+"""Changes of members and users: presences, joins, changes, leaves, bans, the bot's own user, chunks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def set_presence(world: World, guild: Guild, index: int, status: str, bits: int)
 
 
 def add_member(world: World, guild: Guild, index: int) -> Json:
-    """Somebody joins a guild."""
+    """Add a user to a guild as a member."""
     member: Json = {
         "nick": None,
         "avatar": None,
@@ -82,7 +82,7 @@ def add_member(world: World, guild: Guild, index: int) -> Json:
 
 
 def remove_member(world: World, guild: Guild, index: int) -> None:
-    """Somebody leaves a guild: out of voice first, then out of its threads and away."""
+    """Remove a member from a guild: out of voice first, then out of its threads and away."""
     user_id = world.people.id_of(index)
     voice = guild.voice_states.pop(user_id, None)
     if voice is not None:

@@ -59,7 +59,7 @@ def _place(world: World, guild: Guild | None, channel_id: str) -> Json | None:
 def create_message(
     world: World, guild: Guild | None, channel_id: str, author: Json, content: str, **fields: Any
 ) -> Json:
-    """Somebody writes; `guild` None for a direct channel. Mentions are read from the content."""
+    """Post a message of a user; `guild` is None for a direct channel. Mentions are read from the content."""
     d = shapes.message(world.snowflake(), channel_id, author, content, world.now(), **fields)
     if guild is not None and "<@" in content and "mentions" not in fields:
         _mention(world, guild, d)
@@ -67,7 +67,7 @@ def create_message(
 
 
 def post(world: World, guild: Guild | None, d: Json) -> Json:
-    """Store a message and tell of it; gives `d` of MESSAGE_CREATE."""
+    """Store a message and send MESSAGE_CREATE; return its `d`."""
     channel_id = d["channel_id"]
     messages = kept(world, guild, channel_id)
     message = messages[d["id"]] = Message(d)
@@ -120,7 +120,7 @@ def _mention(world: World, guild: Guild, d: Json) -> None:
 def edit_message(
     world: World, guild: Guild | None, channel_id: str, message_id: str, **fields: Any
 ) -> Json | None:
-    """Change a message and tell of it in full; None when it is not remembered."""
+    """Change a message and send MESSAGE_UPDATE in full; return None when it is not remembered."""
     message = kept(world, guild, channel_id).get(message_id)
     if message is None:
         return None
@@ -165,7 +165,7 @@ def delete_messages(
 
 
 def typing(world: World, guild: Guild | None, channel_id: str, user_id: str) -> None:
-    """Somebody starts typing."""
+    """Send that a user starts typing."""
     d = {**where(guild, channel_id), "user_id": user_id, "timestamp": int(world.wall)}
     member = None if guild is None else member_of(world, guild, user_id)
     if member is not None:

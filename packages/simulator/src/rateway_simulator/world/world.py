@@ -234,7 +234,7 @@ class World:
         own: bool = False,
         revealed: bool = False,
     ) -> None:
-        """Put a dispatch into the outbox; it is told to nobody while its guild is in an outage."""
+        """Put a dispatch into the outbox; while its guild is in an outage it is dropped."""
         if guild is None:
             self.outbox.append(Dispatch(name, None, d, direct, own, revealed))
             return
