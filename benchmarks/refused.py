@@ -1,4 +1,4 @@
-"""Do messages that are refused on one cluster delay the events of another? ``python -m benchmarks.refused``
+"""The delay of one cluster's events beside messages that are refused on another. ``python -m benchmarks.refused``
 
 Two clusters in one process, their events into RabbitMQ at a rate. For some seconds nothing is asked; for as many,
 somebody publishes 100,000 messages a minute to the second cluster that have to be refused: slips, bad JSON, ids that
