@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from rateway.config import ConfigurationError, Problem, Settings, load
 from rateway.config.reload import value_of
 from rateway.config.table import ROWS
+from rateway.runtime.startup import Identity
+from rateway.transports.state import StateDir
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.abcdefghijklmnopqrstuvwxyz0123456789AB"
 REQUIRED = {"DISCORD_TOKEN": TOKEN, "INTENTS": "513", "AMQP_URI": "amqp://guest:hunter2hunter2@localhost/"}
@@ -386,12 +388,23 @@ def test_the_state_folder_is_where_the_system_says() -> None:
     assert of(STATE_DIR="/own", STATE_DIRECTORY="/x").process.state_dir == Path("/own")
 
 
-def test_what_discord_remembers_of_a_fatal_end_depends_on_token_intents_and_shards() -> None:
-    same = of().fatal_parts()
-    assert of(LOG_LEVEL="debug", EVENTS="READY").fatal_parts() == same
-    for change in ({"INTENTS": "1"}, {"SHARDS": "3"}, {"EXTRA_SHARDS": "3"}, {"DISCORD_TOKEN": "another"}):
-        assert of(**change).fatal_parts() != same
-    assert of(DISCORD_TOKEN=TOKEN[:-3] + "new").bot_parts() == of().bot_parts(), "a new token of the same bot"
+def test_what_discord_remembers_of_a_fatal_end_depends_on_token_intents_and_shards(tmp_path: Path) -> None:
+    with StateDir.open(tmp_path / "state") as state:
+
+        def identity(**environment: str) -> Identity:
+            return Identity.of(of(**environment), state)
+
+        same = identity().settings
+        assert identity(LOG_LEVEL="debug", EVENTS="READY").settings == same
+        for change in (
+            {"INTENTS": "1"},
+            {"SHARDS": "3"},
+            {"EXTRA_SHARDS": "3"},
+            {"DISCORD_TOKEN": "another"},
+        ):
+            assert identity(**change).settings != same
+        renewed = identity(DISCORD_TOKEN=TOKEN[:-3] + "new")
+        assert renewed.account == identity().account, "a new token of the same bot"
 
 
 def test_each_setting_has_a_variable_and_a_key_of_its_own() -> None:

@@ -70,15 +70,6 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
     """Where each setting came from: a variable's name, ``file:key`` or ``default``."""
 
-    def bot_parts(self) -> tuple[str, ...]:
-        """What tells one bot from another, for a hash: the part of the token that names the bot, and where it lives."""
-        return (self.session.token.reveal().partition(".")[0], self.rest.api_url)
-
-    def fatal_parts(self) -> tuple[str, ...]:
-        """What Discord's fatal answers depend on, for a hash: with one of these changed, a start may go otherwise."""
-        shards = f"+{self.layout.extra}" if self.layout.shards is None else str(self.layout.shards)
-        return (self.session.token.reveal(), self.rest.api_url, str(self.session.intents), shards)
-
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret of the configuration, for ``rateway.logs`` to hide."""
         return tuple(
