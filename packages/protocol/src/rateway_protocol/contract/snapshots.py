@@ -1,7 +1,7 @@
 """Answers of the queries that the gateway proxy asks (``docs/contract.md``, *Queries*).
 
-``Clusters``, ``ShardSnapshot``, ``GuildSnapshot`` and ``MembersMatching`` are answered with these objects as JSON. Ids are
-decimal strings in them, as at Discord.
+``Clusters``, ``ShardSnapshot``, ``GuildSnapshot`` and ``MembersMatching`` are answered with these objects as
+JSON. Ids are decimal strings in them, as at Discord.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class GuildSnapshot(msgspec.Struct, frozen=True):
     session: str
     seq: int
     guild: msgspec.Raw
-    """``d`` of a GUILD_CREATE as Discord would send it now; ``large`` is true exactly when ``members`` is not complete."""
+    """``d`` of a GUILD_CREATE as Discord would send it now; ``large`` is true exactly when its list of members is not
+    complete."""
 
 
 class MemberList(msgspec.Struct, frozen=True):
