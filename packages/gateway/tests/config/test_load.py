@@ -291,6 +291,50 @@ def test_a_port_that_others_can_reach_needs_a_token() -> None:
     assert of(HTTP_ADDRESS="").http.address is None
 
 
+PROXY_TOKEN = "long-and-random-text"
+
+
+def test_a_proxy_that_others_can_reach_needs_a_token_and_tls() -> None:
+    mistakes = problems(None, PROXY_ADDRESS="0.0.0.0:7878")
+    assert {each.where for each in mistakes} == {"PROXY_ADDRESS"}
+    assert any("PROXY_TOKEN" in each.wrong for each in mistakes)
+    assert any("PROXY_CERT" in each.instead and "PROXY_BEHIND_TLS" in each.instead for each in mistakes)
+    open_to_all = {"PROXY_ADDRESS": "0.0.0.0:7878", "PROXY_TOKEN": PROXY_TOKEN}
+    assert "clear" in problem(**open_to_all).wrong
+    assert of(**open_to_all, PROXY_CERT="/etc/proxy.pem").proxy.cert == Path("/etc/proxy.pem")
+    assert of(**open_to_all, PROXY_BEHIND_TLS="true").proxy.address == "0.0.0.0:7878"
+    for loopback in ("127.0.0.1:7878", "[::1]:7878", "localhost:7878"):
+        assert of(PROXY_ADDRESS=loopback).proxy.address == loopback
+    assert of().proxy.address is None and of(PROXY_ADDRESS="").proxy.address is None
+
+
+def test_the_key_of_a_proxy_without_a_certificate_is_a_mistake() -> None:
+    assert "PROXY_CERT" in problem(PROXY_KEY="/etc/key.pem").instead
+    assert of(PROXY_KEY="/etc/key.pem", PROXY_CERT="/etc/cert.pem").proxy.key == Path("/etc/key.pem")
+
+
+@pytest.mark.parametrize(
+    ("written", "base"),
+    [
+        ("http://nirn-proxy:8080", "http://nirn-proxy:8080"),
+        ("http://nirn-proxy:8080/", "http://nirn-proxy:8080"),
+        ("https://discord.com/api/v10", "https://discord.com"),
+        ("https://discord.com/api/", "https://discord.com"),
+        ("http://localhost/under/here", "http://localhost/under/here"),
+    ],
+)
+def test_the_base_of_rest_is_taken_with_a_version_and_without(written: str, base: str) -> None:
+    assert of(PROXY_REST_URL=written).proxy.rest_url == base
+
+
+@pytest.mark.parametrize(
+    "written", ["https://bots.example.org", "bots.example.org", "wss://", "wss://a/?v=10"]
+)
+def test_the_address_that_bots_are_told_is_one_of_a_websocket(written: str) -> None:
+    assert "wss://" in problem(PROXY_URL=written).instead
+    assert of(PROXY_URL="wss://bots.example.org/").proxy.url == "wss://bots.example.org"
+
+
 @pytest.mark.checklist("K62")
 @pytest.mark.parametrize("length", [1, 2, 8, 15, 16, 40])
 def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
@@ -362,20 +406,21 @@ def test_a_wrong_value_is_told_with_what_to_write(variable: str, value: str) -> 
     ("variable", "value"),
     [("AMQP_URI", "amqp://u:sw0rdfish-marked@h:port/"), ("AMQP_URI", "amqp://u:sw0rdfish-marked@h/a/b"),
      ("AMQP_URI", "http://u:sw0rdfish-marked@h/"), ("DISCORD_TOKEN", "sw0rdfish-marked two"),
-     ("HTTP_TOKEN", "sw0rdfish-marked ä")],
+     ("HTTP_TOKEN", "sw0rdfish-marked ä"), ("PROXY_TOKEN", "sw0rdfish-marked ä")],
 )  # fmt: skip
 def test_no_error_shows_a_secret(variable: str, value: str) -> None:
     assert "sw0rdfish" not in " ".join(map(str, problems(None, **{variable: value})))
 
 
 def test_settings_never_show_their_secrets() -> None:
-    settings = of(HTTP_TOKEN="sw0rdfish-marked")
+    settings = of(HTTP_TOKEN="sw0rdfish-marked", PROXY_TOKEN="sw0rdfish-of-bots")
     for shown in (repr(settings), str(settings), f"{settings.session.token}", f"{settings.broker.address!r}"):
         assert TOKEN not in shown and "hunter2" not in shown and "sw0rdfish" not in shown
     assert {secret.reveal() for secret in settings.secrets()} == {
         TOKEN,
         REQUIRED["AMQP_URI"],
         "sw0rdfish-marked",
+        "sw0rdfish-of-bots",
     }
 
 

@@ -16,8 +16,9 @@ Each setting is a variable of the environment and a key of a TOML file (`rateway
 goes over the file. A mistake ends the start with exit code 78, and all mistakes are told at once.
 
 - Required: `DISCORD_TOKEN`, `INTENTS`, `AMQP_URI`.
-- A secret can stand in a file of its own: `DISCORD_TOKEN_FILE`, `AMQP_URI_FILE`, `HTTP_TOKEN_FILE` (in TOML
-  `token_file`, `amqp_file`, `http_token_file`, relative to the TOML file).
+- A secret can stand in a file of its own: `DISCORD_TOKEN_FILE`, `AMQP_URI_FILE`, `HTTP_TOKEN_FILE`,
+  `PROXY_TOKEN_FILE` (in TOML `token_file`, `amqp_file`, `http_token_file`, `proxy.token_file`,
+  relative to the TOML file).
 - A size is a number of bytes or one with a unit: `256MiB`, `1GiB`, `500MB`. A time is a number of seconds or one with
   a unit: `250ms`, `180s`, `5m`, `1h`, `2d`.
 - A list is names with commas between them, in TOML also a list: `["GUILDS", "GUILD_MESSAGES"]`.

@@ -343,5 +343,24 @@ def _cross_check(reading: _Reading, from_file: Mapping[str, str]) -> None:
     if isinstance(listen, str) and not values.is_loopback(listen) and not guarded:
         wrong = f"{listen} can be reached from other machines, and there is no HTTP_TOKEN"
         problem("http_address", wrong, "set HTTP_TOKEN or HTTP_TOKEN_FILE, or listen on 127.0.0.1")
+    listen = found.get("proxy_address")
+    if isinstance(listen, str) and not values.is_loopback(listen):
+        if not found.get("proxy_token") and "proxy_token" not in reading.broken:
+            wrong = f"{listen} can be reached from other machines, and there is no PROXY_TOKEN"
+            problem("proxy_address", wrong, "set PROXY_TOKEN or PROXY_TOKEN_FILE, or listen on 127.0.0.1")
+        covered = found.get("proxy_cert") or found.get("proxy_behind_tls") or "proxy_cert" in reading.broken
+        if not covered:
+            wrong = f"{listen} can be reached from other machines, and the token would travel in the clear"
+            problem(
+                "proxy_address",
+                wrong,
+                "set PROXY_CERT and PROXY_KEY, or PROXY_BEHIND_TLS=true where another server does TLS",
+            )
+    if (
+        found.get("proxy_key") is not None
+        and found.get("proxy_cert") is None
+        and "proxy_cert" not in reading.broken
+    ):
+        problem("proxy_key", "there is no certificate for this key", "set PROXY_CERT as well")
     if found.get("cache_renew") and found.get("cache_enabled") is False:
         problem("cache_renew", "the cache is off", "switch CACHE_ENABLED on, or leave this out")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rateway.cache.policy import CacheSettings
 from rateway.config.process import ProcessSettings
+from rateway.config.proxy import ProxySettings
 from rateway.delivery.filter import EventFilter
 from rateway.delivery.limits import DeliveryLimits
 from rateway.fleet.identify import IdentifySettings
@@ -59,6 +60,7 @@ class Settings:
     requests: RequestSettings
     published: EventFilter
     cache: CacheSettings
+    proxy: ProxySettings
     http: HttpSettings
     log: LogSettings
     process: ProcessSettings
@@ -72,6 +74,5 @@ class Settings:
 
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret of the configuration, for ``rateway.logs`` to hide."""
-        return tuple(
-            secret for secret in (self.session.token, self.broker.address, self.http.token) if secret
-        )
+        given = (self.session.token, self.broker.address, self.http.token, self.proxy.token)
+        return tuple(secret for secret in given if secret)

@@ -68,10 +68,10 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     return (Path(home) if home else Path("/var/lib")) / (".local/state/rateway" if home else "rateway")
 
 
-DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROCESS = (
-    "Discord", "Shards and clusters", "The broker", "Events", "The cache", "This process",
+DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROXY, PROCESS = (
+    "Discord", "Shards and clusters", "The broker", "Events", "The cache", "The gateway proxy", "This process",
 )  # fmt: skip
-GROUPS = (DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROCESS)
+GROUPS = (DISCORD, SHARDS, BROKER, EVENTS, CACHE, PROXY, PROCESS)
 
 ROWS: tuple[Row, ...] = (
     Row("token", "session.token", "DISCORD_TOKEN", "token", values.token, "text", REQUIRED,
@@ -211,6 +211,40 @@ ROWS: tuple[Row, ...] = (
         "day's identifies.", CACHE),
     Row("cache_path", "cache.path", "CACHE_PATH", "cache.path", values.path, "folder", None,
         "Where sessions and cache are stored.", CACHE, "in the state folder"),
+
+    Row("proxy_address", "proxy.address",
+        "PROXY_ADDRESS", "proxy.address", values.optional(values.address), "`host:port`, or empty for off", None,
+        "Where bots of any library connect as if to Discord. The gateway starts a proxy there; without it none, and "
+        "`rateway proxy`, which may run any number of times on any machine, takes `127.0.0.1:7878`.", PROXY, "off",
+        empty_is_off=True),
+    Row("proxy_token", "proxy.token", "PROXY_TOKEN", "proxy.token", values.bearer, "text", None,
+        "What bots may show to the proxy in place of the bot's token, at least 16 characters, so that they need not "
+        "hold it; required when the proxy listens on more than loopback.", PROXY, "none", secret=True),
+    Row("proxy_url", "proxy.url", "PROXY_URL", "proxy.url", values.optional(values.gateway_url), "address", None,
+        "The address that `GET /gateway`, `GET /gateway/bot` and READY tell bots, such as `wss://bots.example.org`.",
+        PROXY, "the one that the bot asked under"),
+    Row("proxy_shards", "proxy.shards",
+        "PROXY_SHARDS", "proxy.shards", values.optional(values.integer(1, MOST_SHARDS)), "number", None,
+        "The number of shards that `GET /gateway/bot` recommends to bots. They may connect with any other.", PROXY,
+        "as many as the gateway has"),
+    Row("proxy_rest_url", "proxy.rest_url",
+        "PROXY_REST_URL", "proxy.rest_url", values.optional(values.rest_base), "address", None,
+        "Where the proxy sends REST requests, such as a proxy for REST: `http://nirn-proxy:8080`.", PROXY,
+        "the host of `DISCORD_API_URL`"),
+    Row("proxy_cert", "proxy.cert", "PROXY_CERT", "proxy.cert", values.path, "file", None,
+        "The proxy's certificate for TLS in PEM, followed by those of the authorities between.", PROXY, "none"),
+    Row("proxy_key", "proxy.key", "PROXY_KEY", "proxy.key", values.path, "file", None,
+        "The certificate's key in PEM.", PROXY, "in `PROXY_CERT`"),
+    Row("proxy_behind_tls", "proxy.behind_tls",
+        "PROXY_BEHIND_TLS", "proxy.behind_tls", values.boolean, "`true` or `false`", False,
+        "Another server does TLS in front of the proxy, or its network is a private one: it may listen on more than "
+        "loopback without a certificate.", PROXY),
+    Row("proxy_replay", "proxy.replay", "PROXY_REPLAY", "proxy.replay", values.events, "names", frozenset(),
+        "A bot that identifies again after a restart is sent the events of these names that it missed, such as "
+        "`MESSAGE_CREATE`, as far as the event log reaches.", PROXY, "none"),
+    Row("proxy_connections", "proxy.connections",
+        "PROXY_CONNECTIONS", "proxy.connections", values.integer(1, 100_000), "number", 4096,
+        "Gateway connections that bots may hold at a time, and as many requests of REST.", PROXY),
 
     Row("state_dir", "process.state_dir", "STATE_DIR", "state_dir", values.path, "folder", state_dir,
         "What must outlive a restart: sessions, the cache, the count of identifies. One gateway at a time.", PROCESS,

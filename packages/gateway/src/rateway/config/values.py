@@ -17,6 +17,7 @@ from rateway.fleet.layout import LayoutError, parse_clusters
 from rateway.secret import Secret
 from rateway.transports.amqp import uri
 from rateway_protocol.discord import commands, intents
+from rateway_protocol.discord.control import is_gateway_url
 from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = ["Reader", "Wrong", "nearest"]
@@ -309,6 +310,22 @@ def api_url(value: object) -> str:
     if not good or parts.query or parts.fragment or parts.username:
         raise Wrong(f"{shown(value)} is not the base address of an API", example)
     return value.strip().rstrip("/")
+
+
+def rest_base(value: object) -> str:
+    """The address that paths such as ``/api/v10/channels`` are appended to; a version at its end is taken off."""
+    return re.sub(r"/api(/v\d{1,3})?$", "", api_url(value))
+
+
+def gateway_url(value: object) -> str:
+    """The address of a gateway's WebSocket."""
+    text = value.strip().rstrip("/") if isinstance(value, str) else ""
+    parts = urlsplit(text) if is_gateway_url(text) else None
+    if parts is None or parts.query or parts.fragment or parts.username:
+        raise Wrong(
+            f"{shown(value)} is not the address of a WebSocket", "write one such as wss://bots.example.org"
+        )
+    return text
 
 
 def domains(value: object) -> frozenset[str]:
