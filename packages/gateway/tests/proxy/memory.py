@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from rateway.proxy.ports import Age, EndReason, LogEntry, LogSink, LogStart, Offset
+from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogSink, LogStart, Offset
 from rateway_protocol.contract import messages
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import (
@@ -207,7 +207,7 @@ class MemoryPass:
 
 
 class MemoryReader:
-    """A :class:`~rateway.proxy.ports.LogReader` of logs in memory."""
+    """A :class:`~rateway.delivery.proxy_port.LogReader` of logs in memory."""
 
     def __init__(self, call_soon: CallSoon, *, at_once: int = 100, ahead: int = AHEAD) -> None:
         self.call_soon = call_soon
@@ -250,7 +250,7 @@ class MemoryReader:
 
 @dataclass
 class Collected:
-    """A :class:`~rateway.proxy.ports.LogSink` that keeps what it is told."""
+    """A :class:`~rateway.delivery.proxy_port.LogSink` that keeps what it is told."""
 
     entries: list[LogEntry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -356,7 +356,7 @@ class Sent:
 
 
 class MemoryGateway:
-    """A :class:`~rateway.proxy.ports.Gateway` with state. Each answer also has a form that returns it at once."""
+    """A :class:`~rateway.delivery.proxy_port.Gateway` with state; each answer has a form that returns at once."""
 
     def __init__(
         self, clusters: Mapping[int, Sequence[int]], *, intents: int = (1 << 26) - 1, kinds: Sequence[str] = ("guilds",)
