@@ -156,14 +156,17 @@ class MemoryPass:
         self._log = log
         self._sink = sink
         self._reader = reader
-        self._next = log.begin(start)
-        self._acknowledged = -1
+        self._start = start
+        # None until it has begun: what is written before that is not seen by one that begins with what comes next.
+        self._next: int | None = None
         # Delivered and not acknowledged.
         self._ahead: deque[int] = deque()
         self._is_open = True
-        self._is_scheduled = False
+        # Nothing is told any more: it was closed by whoever reads.
+        self._is_silent = False
+        self._is_scheduled = True
         log.attach(self)
-        self.wake()
+        reader.call_soon(self._begin)
 
     def acknowledge(self, offset: int) -> None:
         """All entries up to ``offset`` were dealt with."""
@@ -174,14 +177,18 @@ class MemoryPass:
     def close(self) -> None:
         """Deliver nothing more."""
         self._is_open = False
+        self._is_silent = True
         self._log.detach(self)
 
     def end(self, reason: EndReason, text: str) -> None:
         """End by itself; the sink is told in a call of its own."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._log.detach(self)
 
         def tell() -> None:
-            if self._is_open:
-                self.close()
+            if not self._is_silent:
                 self._sink.on_end(reason, text)
 
         self._reader.call_soon(tell)
@@ -192,9 +199,16 @@ class MemoryPass:
             self._is_scheduled = True
             self._reader.call_soon(self._deliver)
 
+    def _begin(self) -> None:
+        self._is_scheduled = False
+        if self._is_open:
+            self._next = self._log.begin(self._start)
+            self.wake()
+            self._sink.on_begin()
+
     def _deliver(self) -> None:
         self._is_scheduled = False
-        if not self._is_open:
+        if not self._is_open or self._next is None:
             return
         most = min(self._reader.at_once, self._reader.ahead - len(self._ahead))
         entries = self._log.after(self._next, most) if most > 0 else []
@@ -252,12 +266,19 @@ class MemoryReader:
 class Collected:
     """A :class:`~rateway.delivery.proxy_port.LogSink` that keeps what it is told."""
 
+    has_begun: bool = False
     entries: list[LogEntry] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     ended: tuple[EndReason, str] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def on_begin(self) -> None:
+        assert not self.has_begun and not self.entries
+        self.has_begun = True
+        self.changed.set()
+
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
+        assert self.has_begun and entries
         self.entries += entries
         self.batches.append(len(entries))
         self.changed.set()

@@ -64,7 +64,12 @@ refuses this reader."""
 
 
 class LogSink(Protocol):
-    """Receives the entries of one pass. Called from the event loop; must return soon and never raise."""
+    """Receives the entries of one pass. Called from the event loop, never from within a call of the pass's own methods
+    or of ``read``; must return soon and never raise."""
+
+    def on_begin(self) -> None:
+        """The pass stands at its start: whatever is written from now on is delivered. Comes once, before all else but
+        ``on_end``; only from here on is a snapshot of the cache joined by the log without a hole."""
 
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
         """The next entries of the log, in order; all that one read of the socket brought."""
@@ -87,7 +92,10 @@ class LogReader(Protocol):
     """Reads logs over one connection to the broker, which it keeps by itself."""
 
     def read(self, log: str, start: LogStart, sink: LogSink) -> LogPass:
-        """Begin a pass over the log of that name. Returns at once; what goes wrong is told to the sink."""
+        """Begin a pass over the log of that name. Returns at once; what goes wrong is told to the sink. Without a
+        connection the pass waits for the attempt to connect that is under way or comes next, and ends with its failure:
+        whoever begins a new pass each time that one ends asks the broker no more often than this reader does.
+        """
 
 
 class Gateway(Protocol):
