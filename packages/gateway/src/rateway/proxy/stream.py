@@ -1,0 +1,232 @@
+"""The stream of one session: which entries of the logs the bot sees, and under which sequence numbers.
+
+A session whose shard lies in one cluster numbers its events by their offsets in that cluster's log, so that any proxy
+can resume it (:mod:`rateway.proxy.session_id`). A session over several clusters counts, and remembers what it sent
+(:mod:`rateway.proxy.merged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from rateway.delivery.proxy_port import LogEntry
+from rateway.proxy.dispatch import dispatch, guild_of
+from rateway.proxy.order import Order
+from rateway.proxy.session_id import Session
+from rateway_protocol.contract.messages import Gap
+from rateway_protocol.discord.snowflake import shard_of
+
+__all__ = ["MOST_SEQ", "Feed", "Position", "Receiver", "Stream", "gateway_shards"]
+
+# JDA and Discord.Net keep sequence numbers in 32 bits with a sign; a session ends some way before.
+MOST_SEQ: Final = (1 << 31) - (1 << 16)
+# Events of Discord's that come on shard 0, whatever guild they name (docs: Gateway, "Sharding").
+_SHARD_0: Final = ("ENTITLEMENT_", "SUBSCRIPTION_")
+
+
+def gateway_shards(shard: int, count: int, total: int) -> list[int]:
+    """The gateway's shards, of *total*, on which guilds of the bot's shard ``[shard, count]`` may lie."""
+    step = _gcd(count, total)
+    return list(range(shard % step, total, step))
+
+
+def _gcd(a: int, b: int) -> int:
+    while b:
+        a, b = b, a % b
+    return a
+
+
+class Receiver(Protocol):
+    """Who gets a stream's payloads: a :class:`~rateway.proxy.bot_connection.BotConnection`."""
+
+    def send(self, payload: bytes) -> None: ...
+    def invalidate(self) -> None: ...
+
+
+class Position:
+    """What a shard's snapshots contain: events that the bot knows by them are not sent again."""
+
+    __slots__ = ("guilds", "highest", "seq", "session")
+
+    def __init__(self, session: str, seq: int) -> None:
+        self.session = session
+        self.seq = seq
+        """Of READY: for what belongs to no guild, and for guilds that were not read since."""
+        self.guilds: dict[int, int] = {}
+        """Guild → the sequence number up to which its snapshot goes."""
+        self.highest = seq
+
+    def add(self, guild_id: int, seq: int) -> None:
+        """A guild was read."""
+        self.guilds[guild_id] = seq
+        self.highest = max(self.highest, seq)
+
+    def contains(self, entry: LogEntry, order: Order) -> bool:
+        """Whether the snapshots contain what an entry tells."""
+        if entry.session != self.session:
+            return not order.is_newer(entry.shard_id, entry.session, self.session)
+        if entry.seq > self.highest:
+            return False
+        if entry.seq <= self.seq:
+            # Each guild was read after READY.
+            return True
+        guild_id = guild_of(entry.name, entry.body)
+        return entry.seq <= (self.seq if guild_id is None else self.guilds.get(guild_id, self.seq))
+
+    def is_passed(self, order: Order, shard_id: int) -> bool:
+        """Whether the log was read beyond all that the snapshots contain, as far as can be known."""
+        if order.is_known(shard_id, self.session):
+            return order.highest(shard_id, self.session) >= self.highest
+        return False
+
+
+class Stream:
+    """One session of a bot, as long as it is connected."""
+
+    __slots__ = (
+        "count", "feeds", "intents", "is_partial", "large_threshold", "own_id", "receiver", "session_id", "shard",
+        "total",
+    )  # fmt: skip
+
+    def __init__(
+        self, receiver: Receiver, *, shard: int, count: int, total: int, intents: int, large_threshold: int,
+        own_id: int, session_id: str,
+    ) -> None:  # fmt: skip
+        self.receiver = receiver
+        self.shard = shard
+        self.count = count
+        self.total = total
+        self.intents = intents
+        self.large_threshold = large_threshold
+        self.own_id = own_id
+        self.session_id = session_id
+        self.is_partial = total % count != 0
+        """Whether some guilds of its gateway shards belong to other shards of the bot."""
+        self.feeds: list[Feed] = []
+
+    def shards(self) -> list[int]:
+        """The gateway's shards that it gets events of."""
+        return gateway_shards(self.shard, self.count, self.total)
+
+    def has_guild(self, guild_id: int) -> bool:
+        """Whether a guild is on the bot's shard."""
+        return shard_of(guild_id, self.count) == self.shard
+
+    def has_entry(self, entry: LogEntry) -> bool:
+        """Whether an event of one of its gateway shards is on the bot's shard."""
+        guild_id = None if entry.name.startswith(_SHARD_0) else guild_of(entry.name, entry.body)
+        return self.shard == 0 if guild_id is None else self.has_guild(guild_id)
+
+
+class Feed:
+    """One log's part of a stream. Called for each entry: makes no task, and reads no JSON in the usual case."""
+
+    __slots__ = (
+        "_base", "_is_settled", "_late", "_snapshots", "at", "positions", "receiver", "sent", "shards", "stream",
+    )  # fmt: skip
+
+    def __init__(self, stream: Stream, shards: Iterable[int], session: Session, at: int) -> None:
+        self.stream = stream
+        self.receiver = stream.receiver
+        self.shards = tuple(shards)
+        """The gateway's shards in this log."""
+        self.at = at
+        """The offset up to which it has seen the log."""
+        self.positions: dict[int, Position] = {}
+        """Of shards whose snapshots contain entries that may still come."""
+        self.sent = 0
+        """Events that were sent."""
+        self._base = session.base
+        self._snapshots = session.snapshots
+        self._late: dict[int, Position] = {}
+        # Until all snapshots are passed, events have READY's last number: a RESUME from there is refused, because what
+        # the snapshots contain is known to this connection alone.
+        self._is_settled = True
+
+    @property
+    def seq(self) -> int:
+        """The ``s`` of the place in the log up to which it has seen it."""
+        if self._is_settled and self.at > self._base:
+            return self.at - self._base + self._snapshots + 1
+        return self._snapshots + 1
+
+    def set_positions(self, positions: dict[int, Position]) -> None:
+        """What the snapshots of an IDENTIFY contain. Called before the first entry."""
+        self.positions = positions
+        self._is_settled = not positions
+
+    def pass_positions(self, order: Order, *, is_final: bool = False) -> None:
+        """Forget the positions that the log was read beyond; all of them with *is_final*."""
+        for shard_id, position in tuple(self.positions.items()):
+            if is_final or position.is_passed(order, shard_id):
+                self._late[shard_id] = self.positions.pop(shard_id)
+        if not self.positions:
+            self._is_settled = True
+
+    def on_entry(self, entry: LogEntry, d: bytes | None, order: Order) -> None:
+        """An event of one of its shards, for the first time; *d* as the bot's intents have it, None where it is not
+        the bot's to see."""
+        if (self.positions or self._late) and self._is_contained(entry, order):
+            self.at = entry.offset
+            return
+        self.at = entry.offset
+        if d is None or (self.stream.is_partial and not self.stream.has_entry(entry)):
+            return
+        self.send(entry.name, d)
+
+    def send(self, name: str, d: bytes) -> None:
+        """Send a dispatch under the number of the present place in the log."""
+        seq = self.seq
+        if seq > MOST_SEQ:
+            self.receiver.invalidate()
+            return
+        self.sent += 1
+        self.receiver.send(dispatch(name, seq, d))
+
+    def on_gap(self, entry: LogEntry, gap: Gap, order: Order) -> None:
+        """A session of a shard in this log was lost. Its guilds' state is told anew: by a new session of the bot where
+        it has no other shard, by the GUILD_CREATEs that follow in the log where it has."""
+        if gap.shard not in self.shards:
+            return
+        position = self.positions.get(gap.shard) or self._late.get(gap.shard)
+        if position is not None and not (
+            gap.old_session in (None, position.session) or order.is_known(gap.shard, position.session)
+        ):
+            # The snapshots are of a later session, which the log has still to come to.
+            return
+        if position is not None and gap.new_session == position.session:
+            return
+        self.at = entry.offset
+        if len(self.stream.shards()) == 1:
+            self.receiver.invalidate()
+            return
+        self.positions.pop(gap.shard, None)
+        self._late.pop(gap.shard, None)
+        if not self.positions:
+            self._is_settled = True
+
+    def on_guild_left(self, entry: LogEntry, shard_id: int, guild_id: int) -> None:
+        """After a gap, a guild is gone."""
+        if shard_id not in self.shards or not self.stream.has_guild(guild_id):
+            return
+        if shard_id in self.positions or shard_id in self._late:
+            return
+        self.at = entry.offset
+        self.send("GUILD_DELETE", b'{"id":"%d"}' % guild_id)
+
+    def _is_contained(self, entry: LogEntry, order: Order) -> bool:
+        shard_id = entry.shard_id
+        position = self.positions.get(shard_id)
+        if position is not None:
+            if position.contains(entry, order):
+                return True
+            if entry.session != position.session or entry.seq > position.highest:
+                self._late[shard_id] = self.positions.pop(shard_id)
+                if not self.positions:
+                    self._is_settled = True
+            return False
+        if entry.is_out_of_order:
+            position = self._late.get(shard_id)
+            return position is not None and position.contains(entry, order)
+        return False
