@@ -1,6 +1,7 @@
-"""Publishes messages that a gateway refuses, at a rate: one line ``MESSAGES RATE`` a run, answered when all are out.
+"""Publish messages that a gateway refuses, at a rate: one line ``MESSAGES RATE`` a run, answered when all are out.
 
-``python -m benchmarks.rig.refusals AMQP_URI CLUSTER``
+``python -m benchmarks.rig.refusals AMQP_URI CLUSTER [--taken]``. With ``--taken`` the cluster's exchange and queue are
+made here and this process takes and acknowledges the messages itself: the broker's part of the work without a gateway.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import asyncio
 import struct
 import sys
 
+import pamqp.commands as spec
 from rateway.transports.amqp.connection import Connection
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.uri import parse
+from rateway_protocol.contract import topology
 
 # Between two writes, seconds.
 TICK = 0.01
@@ -62,11 +65,26 @@ async def publish(connection: Connection, messages: list[bytes], count: int, rat
         await asyncio.sleep(TICK)
 
 
+async def take(connection: Connection, cluster: int) -> None:
+    """Declare the cluster's exchange and queue, and acknowledge all that comes."""
+    channel = await connection.channel(1)
+    exchange, queue = topology.exchange(cluster), topology.incoming(cluster)
+    await channel.call(spec.Exchange.Declare(0, exchange, "direct", durable=True), spec.Exchange.DeclareOk)
+    await channel.call(spec.Queue.Declare(0, queue, durable=True), spec.Queue.DeclareOk)
+    for key in (topology.CACHE_KEY, topology.GATEWAY_KEY):
+        await channel.call(spec.Queue.Bind(0, queue, exchange, key), spec.Queue.BindOk)
+    channel.on_delivery = lambda delivery, properties, body: channel.send(spec.Basic.Ack(delivery.tag))
+    await channel.call(spec.Basic.Qos(0, 5_000), spec.Basic.QosOk)
+    await channel.call(spec.Basic.Consume(0, queue), spec.Basic.ConsumeOk)
+
+
 async def main() -> None:
-    uri, cluster = sys.argv[1:]
+    uri, cluster, *taken = sys.argv[1:]
     connection = await dial(parse(uri), name="refusals")
     await connection.channel(1)
-    messages = refusals(f"rateway-{cluster}")
+    if taken:
+        await take(await dial(parse(uri), name="refusals, taken"), int(cluster))
+    messages = refusals(topology.exchange(int(cluster)))
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
