@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rateway.runtime.maintenance import unread_notes
 from rateway.runtime.monitoring import metrics
+from rateway.runtime.runner import dialer
 from tests.http.fleet import Fleet, get, served
 
 from tests.aio import run
@@ -146,6 +149,24 @@ def test_deaf_sessions_show_without_a_label_for_each_shard() -> None:
         1, 1, 0,
     ]  # fmt: skip
     assert value(fleet, "rateway_unknown_guild_events_total", cluster="1") == 12
+
+
+def test_every_reason_that_a_dial_fails_for_is_a_label() -> None:
+    assert set(metrics.DIALS) == set(get_args(dialer.Reason))
+    fleet = Fleet()
+    fleet.process = {"dials_failed": {"foreign": 3, "silent": 2}}
+    assert value(fleet, "rateway_dials_failed_total", process="gateway", reason="foreign") == 3
+    assert value(fleet, "rateway_dials_failed_total", process="gateway", reason="silent") == 2
+
+
+def test_what_processes_of_the_gateway_could_not_read_of_each_other_is_a_number_and_a_note() -> None:
+    fleet = Fleet()
+    assert value(fleet, "rateway_process_messages_unread_total", process="gateway") == 0
+    assert unread_notes(run(fleet.status()).processes) == []
+    fleet.process = {"messages_unread": 4}
+    assert value(fleet, "rateway_process_messages_unread_total", process="gateway") == 4
+    (note,) = unread_notes(run(fleet.status()).processes)
+    assert "gateway: 4" in note and "report" in note
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 from rateway import __version__
 from rateway.runtime.gateway import Gateway
-from rateway.runtime.maintenance import sick_notes
+from rateway.runtime.maintenance import sick_notes, unread_notes
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
@@ -64,12 +65,14 @@ class Control:
         notes: list[str] = []
         if held is None or isinstance(held, Supervisor):
             processes = [self._loop_lag.process("supervisor", [])]
-            for part in await held.parts() if held is not None else []:
-                clusters += part.clusters
-                shards += part.shards
-                processes.append(part.process)
-                notes += part.notes
-            notes += held.silent() if held is not None else []
+            if held is not None:
+                for part in await held.parts():
+                    clusters += part.clusters
+                    shards += part.shards
+                    processes.append(part.process)
+                    notes += part.notes
+                processes[0] = msgspec.structs.replace(processes[0], messages_unread=held.unreadable())
+                notes += held.silent() + unread_notes(processes)
         else:
             # What only a process with clusters needs, a supervisor does not load.
             from rateway.runtime.runner.collect import collect

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from rateway.runtime.monitoring.status import GatewayStatus, ShardStatus
+from rateway.runtime.monitoring.status import GatewayStatus, ProcessStatus, ShardStatus
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ UNKNOWN_GUILD_EVENTS = 10
 # Shards that a note names one by one.
 MOST_NAMED = 20
 
-__all__ = ["Maintenance", "Renewal", "quiet_shards", "sick_notes"]
+__all__ = ["Maintenance", "Renewal", "quiet_shards", "sick_notes", "unread_notes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,20 @@ def sick_notes(shards: Sequence[ShardStatus]) -> list[str]:
             f"{count} events were about guilds that never came, on the shards {_named(unknown)}. {renew}"
         )
     return notes
+
+
+def unread_notes(processes: Sequence[ProcessStatus]) -> list[str]:
+    """What a person should know of messages between the processes of this gateway that were passed over."""
+    by_role = [
+        f"{process.role}: {process.messages_unread}" for process in processes if process.messages_unread
+    ]
+    if not by_role:
+        return []
+    note = (
+        "messages between the gateway's own processes were passed over, because they could not be read or carried out "
+        f"({', '.join(by_role)}). This is a fault of the gateway: the log names the first of them; please report it"
+    )
+    return [note]
 
 
 def _named(shards: Sequence[ShardStatus]) -> str:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway import hardening
 from rateway.config import load
-from rateway.runtime.identify.permits import Refusal
+from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
+from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, RemotePermits, Spent, Withdraw
+from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor import supervisor as supervising
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner, decode_settings, encode_settings
@@ -270,3 +277,97 @@ def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
         return found
 
     assert run(scenario()) == []
+
+
+# A runner process that says one thing that is no record, and then that a shard's session ended for good; it ends when
+# the supervisor says where the gateway is.
+GARBLED = """
+import socket, sys
+end = socket.socket(fileno=int(sys.argv[1]))
+lines = end.makefile("rb")
+lines.readline()
+end.sendall(b'{"type":"Beat"}\\n{"type":"FatalWords","shard":1,"code":4004,"meaning":"m","help":"h"}\\n')
+lines.readline()
+"""
+
+
+def test_what_runner_processes_say_and_nobody_can_read_is_counted_over_their_restarts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def program(module: str, descriptor: str) -> list[str]:
+        return [sys.executable, "-c", GARBLED, descriptor]
+
+    monkeypatch.setattr("rateway.hardening.child_command", program)
+
+    async def scenario() -> list[int]:
+        told: asyncio.Queue[int] = asyncio.Queue()
+        choice = Choice(Layout(1, 1), "ws://127.0.0.1:1", "")
+        lock = os.open(os.devnull, os.O_RDONLY)
+        try:
+            supervisor = Supervisor(
+                load(None, {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS", "AMQP_URI": "amqp://localhost/"}),
+                Identity("bot", "settings"),
+                choice,
+                [1],
+                1,
+                cast(IdentifyPermits, None),  # no shard asks for one
+                lock,
+                lambda shard, order: told.put_nowait(shard),
+            )
+            running = asyncio.create_task(supervisor.run())
+            counts = []
+            for _ in range(3):
+                await told.get()
+                counts.append(supervisor.unreadable())
+                supervisor.use_gateway("ws://127.0.0.1:2")
+            running.cancel()
+            await asyncio.wait([running])
+        finally:
+            os.close(lock)
+        return counts
+
+    assert run(scenario()) == [1, 2, 3]
+
+
+def test_a_runner_process_tells_its_supervisor_how_much_it_could_not_read(tmp_path: Path) -> None:
+    async def scenario() -> int:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *hardening.child_command("rateway.runtime.supervisor.runner_process", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+            )
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=words.MAX_LINE_BYTES)
+        given_settings = load(
+            None,
+            {
+                "DISCORD_TOKEN": "a.b.c",
+                "INTENTS": "GUILDS",
+                "AMQP_URI": "amqp://127.0.0.1:1/",
+                "STATE_DIR": str(tmp_path),
+            },
+        )
+        begin = words.Begin(
+            encode_settings(given_settings),
+            Identity("bot", "settings"),
+            Choice(Layout(1, 1), "ws://127.0.0.1:1", ""),
+            [1],
+            1,
+        )
+        lines = [
+            msgspec.json.encode(begin),
+            b"garbage",
+            b'{"type":"RestartShard","call":"7"}',
+            msgspec.json.encode(words.AskStatus(7)),
+        ]
+        writer.write(b"\n".join(lines) + b"\n")
+        status = None
+        while status is None:
+            record = msgspec.json.decode(await reader.readline(), type=FromRunner)
+            if isinstance(record, words.Parts):
+                status = record
+        writer.close()
+        await process.wait()
+        return status.process.messages_unread
+
+    assert run(scenario()) == 2

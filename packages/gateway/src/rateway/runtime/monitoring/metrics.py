@@ -29,7 +29,7 @@ MOST_CODES = range(1000, 5000)
 # How an identify ends that gets no READY.
 FAILED = ("invalid", "closed", "timeout")
 # Why a connection to Discord does not open.
-DIALS = ("429", "403", "5xx", "refused", "silent", "unreachable")
+DIALS = ("429", "403", "5xx", "refused", "silent", "unreachable", "foreign")
 # For how long a live shard has had no event.
 QUIET = {"1m": 60.0, "10m": 600.0, "1h": 3600.0}
 # HTTP statuses that are told apart; all others are ``other``.
@@ -124,6 +124,7 @@ METRICS: tuple[Row, ...] = (
     _row("process_memory_bytes", "process", "Resident memory of each process."),
     _row("process_loop_lag_seconds", "process", "How late the event loop came round last."),
     _row("process_up_seconds", "process", "Seconds since the process started."),
+    _row("process_messages_unread_total", "process", "Messages of the gateway's other processes, passed over."),
 )  # fmt: skip
 
 _BY_NAME = {row.name: row for row in METRICS}
@@ -325,6 +326,7 @@ def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_process_memory_bytes", process.memory_bytes, role)
         say("rateway_process_loop_lag_seconds", process.loop_lag_ms / 1000, role)
         say("rateway_process_up_seconds", process.uptime_s, role)
+        say("rateway_process_messages_unread_total", process.messages_unread, role)
         for reason in DIALS:
             say("rateway_dials_failed_total", process.dials_failed.get(reason, 0), role, reason)
         names: Counter[str] = Counter()

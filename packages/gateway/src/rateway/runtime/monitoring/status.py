@@ -153,6 +153,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     """Cores that it kept busy, over the last five seconds."""
     dials_failed: dict[str, int] = {}
     """Connections to Discord that did not open, by reason (docs/metrics.md)."""
+    messages_unread: int = 0
+    """Messages of this gateway's other processes that it could not read or carry out, and passed over."""
 
 
 class BudgetStatus(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ MOST_NOTES = 5
 MOST_FOREIGN = 20
 LONGEST_SHOWN = 200
 
-Reason = Literal["429", "403", "5xx", "silent", "unreachable", "refused"]
+Reason = Literal["429", "403", "5xx", "silent", "unreachable", "refused", "foreign"]
 
 
 class Hold:
@@ -91,7 +91,7 @@ class Dialer:
         self.on_refusal: Callable[[str, float, int], None] = lambda host, seconds, status: None
         """Told which host is held, for how many seconds and for what status, so that the machine's other processes
         hold it as well."""
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[Reason] = Counter()
         """Dials that failed, by reason: ``429``, ``403``, ``5xx``, ``refused`` (another status), ``silent``,
         ``unreachable``, ``foreign`` (the token must not go there)."""
         self._headers = {"User-Agent": user_agent}

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 
+import msgspec
 import uvloop
 from rateway import hardening, logs
 from rateway.runtime.answered import Answered
@@ -129,6 +130,7 @@ async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: Loo
                 permits.answered(record)
             case ipc.AskStatus():
                 clusters, shards, process, notes = collect(runner, watch, role)
+                process = msgspec.structs.replace(process, messages_unread=line.unreadable)
                 line.send(ipc.Parts(record.call, clusters, shards, process, notes))
             case ipc.RestartShard():
                 found = runner.restart(record.shard, record.new_session, record.refusal)

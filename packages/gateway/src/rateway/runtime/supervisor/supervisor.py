@@ -121,6 +121,8 @@ class Supervisor:
         self._answers: dict[int, asyncio.Future[Answered]] = {}
         # By cluster: how many of its events were left unconfirmed.
         self._draining: dict[int, asyncio.Future[int]] = {}
+        # Of lines to processes that have ended.
+        self._unreadable_before = 0
         self._stopping = False
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -186,6 +188,7 @@ class Supervisor:
                     process.kill()
                 await process.wait()
             line.close()
+            self._unreadable_before += line.unreadable
             runner.line = None
             runner.loading = self._shards_of(runner)
             self._tell_loading()
@@ -348,6 +351,11 @@ class Supervisor:
         for runner in self._runners:
             if runner.line is not None:
                 runner.line.send(loading)
+
+    def unreadable(self) -> int:
+        """How many messages of runners were passed over since the start."""
+        lines = (runner.line for runner in self._runners)
+        return self._unreadable_before + sum(line.unreadable for line in lines if line is not None)
 
     def silent(self) -> list[str]:
         """What a person should know about runners that are not there."""
