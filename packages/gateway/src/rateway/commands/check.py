@@ -25,6 +25,7 @@ from rateway.commands.plan import (
     make_plan,
 )
 from rateway.config import ConfigurationError, Settings, load
+from rateway.config.broker import broker_address
 from rateway.fleet.choice import Choice
 from rateway.fleet.layout import Layout
 from rateway.native.form import form
@@ -32,7 +33,6 @@ from rateway.runtime.identify.permits import SystemClock, read_ledgers
 from rateway.runtime.startup import (
     Identity,
     StoredSessions,
-    broker_address,
     running_clusters,
     sessions_as_they_are,
     stored_layout,

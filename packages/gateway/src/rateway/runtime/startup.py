@@ -10,14 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-from rateway import logs
 from rateway.cache.policy import CachePolicy
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
 from rateway.runtime.resumable import is_resumable
-from rateway.transports.amqp import uri
-from rateway.transports.amqp.address_file import AddressFile
 from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
@@ -33,7 +30,6 @@ __all__ = [
     "FatalEnd",
     "Identity",
     "StoredSessions",
-    "broker_address",
     "choose",
     "clusters_of",
     "dead_token",
@@ -83,14 +79,6 @@ class Identity(msgspec.Struct, frozen=True):
             # A token is the bot's id in base64, a time and a signature, joined by dots.
             state.fingerprint("account", token.partition(".")[0], settings.rest.api_url),
         )
-
-
-def broker_address(settings: Settings) -> uri.AddressSource:
-    """The broker's address, read again from its file for each attempt to connect if it stands in one."""
-    text = settings.broker.address.reveal()
-    if settings.amqp_file is None:
-        return uri.parse(text)
-    return AddressFile(settings.amqp_file, text, logs.hide)
 
 
 async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:

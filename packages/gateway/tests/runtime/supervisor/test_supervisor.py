@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway import hardening
 from rateway.config import load
+from rateway.config.handover import decode_settings, encode_settings
 from rateway.fleet.choice import Choice
 from rateway.fleet.layout import Layout
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
@@ -24,7 +25,7 @@ from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, Re
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc as words
 from rateway.runtime.supervisor import supervisor as supervising
-from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner, decode_settings, encode_settings
+from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
 
 from tests.aio import run

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rateway import logs
 from rateway.config import Settings
+from rateway.config.broker import broker_address
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
@@ -20,7 +21,7 @@ from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.memory import MemoryTrimmer
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
-from rateway.runtime.startup import Identity, broker_address, leftover_sessions, open_store, store_folder
+from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.inbound import Inbound

@@ -10,17 +10,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw
 from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, ShardStatus
 from rateway.runtime.startup import Identity
-from rateway.secret import Secret
 from rateway_protocol.discord.envelope import FAILURES
 
 log = logging.getLogger(__name__)
@@ -150,31 +147,6 @@ ToRunner = (
 FromRunner = (
     Acquire | Withdraw | Spent | Finished | Beat | FatalWords | Parts | Drained | DialsRefused | Answered
 )
-
-
-def encode_settings(settings: Settings) -> msgspec.Raw:
-    """All settings, secrets in the clear: for the socket pair only."""
-    return msgspec.Raw(msgspec.json.encode(settings, enc_hook=_plain))
-
-
-def decode_settings(data: msgspec.Raw) -> Settings:
-    return msgspec.json.decode(data, type=Settings, dec_hook=_rich)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Secret):
-        return value.reveal()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a worker process")
-
-
-def _rich(kind: type, value: Any) -> Any:
-    if kind is Secret:
-        return Secret(value)
-    if issubclass(kind, Path):
-        return Path(value)
-    raise TypeError(f"a setting of type {kind.__name__} cannot be taken from a supervisor")
 
 
 class Line:

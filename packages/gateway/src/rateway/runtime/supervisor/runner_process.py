@@ -17,6 +17,7 @@ import sys
 import msgspec
 import uvloop
 from rateway import hardening, logs
+from rateway.config.handover import decode_settings
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.remote import Permitted, RemotePermits
 from rateway.runtime.ignored_signals import say_ignored_signals
@@ -54,7 +55,7 @@ async def _work(end: socket.socket) -> int:
     line, begin = await _first_words(end)
     if begin is None:
         return 0
-    settings = ipc.decode_settings(begin.settings)
+    settings = decode_settings(begin.settings)
     logs.configure(
         settings.log.level, settings.log.format, secrets=settings.secrets(), process=f"worker {begin.number}"
     )
@@ -74,7 +75,7 @@ async def _first_words(end: socket.socket) -> tuple[Line, ipc.Begin | None]:
 
 async def _run(line: Line, begin: ipc.Begin) -> int:
     """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
-    settings = ipc.decode_settings(begin.settings)
+    settings = decode_settings(begin.settings)
     permits = RemotePermits(line)
 
     def on_fatal(shard_id: int, order: Fatal) -> None:
@@ -151,7 +152,7 @@ async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: Loo
                 # Beside this: permits and questions of the other clusters do not wait for it.
                 draining.add(asyncio.ensure_future(_drain(line, runner, record.cluster)))
             case ipc.Reload():
-                runner.reload(ipc.decode_settings(record.settings))
+                runner.reload(decode_settings(record.settings))
 
     async for record in line.records():
         if isinstance(record, ipc.Stop):

@@ -24,6 +24,7 @@ import msgspec
 from rateway import hardening, logs
 from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
+from rateway.config.handover import encode_settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits, PermitOutcome, Refusal
@@ -170,7 +171,7 @@ class Supervisor:
         finally:
             theirs.close()
         line = runner.line = await Line.open(ours, FromRunner)
-        settings = ipc.encode_settings(self.settings)
+        settings = encode_settings(self.settings)
         clusters = [number for number in runner.clusters if number not in self.drained]
         line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
         assert process.stderr is not None
@@ -425,7 +426,7 @@ class Supervisor:
         self.settings = settings
         for runner in self._runners:
             if runner.line is not None:
-                runner.line.send(ipc.Reload(ipc.encode_settings(settings)))
+                runner.line.send(ipc.Reload(encode_settings(settings)))
 
     def _runner_of(self, cluster: int) -> _RunnerProcess | None:
         """Whose the cluster is, whether that process is up or not."""
