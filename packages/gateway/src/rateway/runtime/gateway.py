@@ -311,10 +311,12 @@ class Gateway:
         recommended = answer.shards + self.settings.layout.extra
         if recommended != choice.layout.shards:
             log.info(
-                "Discord recommends %d shards now, which would make %d; %d stay in force. RESHARD=1 changes it",
-                answer.shards,
-                recommended,
+                "%d shards are in force. With the %d that Discord recommends and EXTRA_SHARDS=%d it would be %d: RESHARD=1 "
+                "changes it, and ends every session",
                 choice.layout.shards,
+                answer.shards,
+                self.settings.layout.extra,
+                recommended,
                 extra={"action": "layout"},
             )
 

@@ -31,7 +31,6 @@ from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.shard import Shard
-from rateway.runtime.runner.unrouted_names import UnroutedNames
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.session.actions import (
     Command,
@@ -139,7 +138,6 @@ class Cluster:
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
         self._presence = tools.settings.process.presence
-        self._unrouted_names = UnroutedNames()
         self.broker_why = "not connected yet"
         self.publisher = tools.make_sink(number, spool, self)
         self.publisher.before_write = self._end_of_wake_up
@@ -541,17 +539,6 @@ class Cluster:
         if self._session_records.has_unwritten:
             # Perhaps it was a new session's READY that was confirmed just now.
             self._write_soon.set()
-
-    def on_unrouted(self, name: str, routed: bool) -> None:
-        loop = asyncio.get_running_loop()
-        due = self._unrouted_names.note(name, routed, loop.time())
-        if due is not None:
-            loop.call_at(due, self._log_unrouted)
-
-    def _log_unrouted(self) -> None:
-        line = self._unrouted_names.line(asyncio.get_running_loop().time())
-        if line:
-            log.warning("%s", line, extra={"cluster": self.number, "action": "unrouted"})
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None

@@ -107,8 +107,8 @@ class EventPublisher:
         self._second = -1
         self._connection: Connection | None = None
         self._flowing = False
-        self._asked_at = 0.0
-        self._listeners = Listeners(observer.on_unrouted)
+        self._asked_at = self._asked_accused_at = 0.0
+        self._listeners = Listeners(clock, limits.accusation_lasts)
         self._substitutes = Substitutes(
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
@@ -188,7 +188,7 @@ class EventPublisher:
 
     @property
     def unrouted(self) -> set[str]:
-        """Event names that nobody is bound to, as far as the last question of each showed."""
+        """Event names that no queue took when last asked about, not longer ago than an accusation lasts."""
         return self._listeners.unrouted
 
     @property
@@ -581,6 +581,9 @@ class EventPublisher:
                 self._to_spool(_SPOOL_MOST)
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
+        elif self.connected and now - self._asked_accused_at >= self.limits.accused_every:
+            self._ask_about_accused(now)
+        self._listeners.acquit()
         self._widen_drain(now)
         if not self._flowing or ledger.waiting:
             self._pump()
@@ -673,10 +676,18 @@ class EventPublisher:
 
     def _ask_again(self) -> None:
         """The next publish of each name asks whether anybody listens."""
-        self._asked_at = self._clock.monotonic()
+        self._asked_at = self._asked_accused_at = self._clock.monotonic()
         self._listeners.next_round()
         for stream in self._streams:
             stream.forget()
+
+    def _ask_about_accused(self, now: float) -> None:
+        """The next publish of each name that came back asks whether somebody listens by now."""
+        self._asked_accused_at = now
+        names = self._listeners.ask_accused()
+        if names:
+            for stream in self._streams:
+                stream.forget_names(names)
 
     async def _tick_often(self) -> None:
         while True:
