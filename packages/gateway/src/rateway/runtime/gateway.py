@@ -311,8 +311,8 @@ class Gateway:
         recommended = answer.shards + self.settings.layout.extra
         if recommended != choice.layout.shards:
             log.info(
-                "%d shards are in force. With the %d that Discord recommends and EXTRA_SHARDS=%d it would be %d: RESHARD=1 "
-                "changes it, and ends every session",
+                "%d shards are in force. With the %d that Discord recommends and EXTRA_SHARDS=%d it would be %d: "
+                "RESHARD=1 changes it, and ends every session",
                 choice.layout.shards,
                 answer.shards,
                 self.settings.layout.extra,
