@@ -257,19 +257,42 @@ def test_where_a_guild_is_follows_from_the_layout() -> None:
 
 
 def test_clusters_name_every_exchange_with_its_shards_guilds_and_owner() -> None:
-    asker = Asker(situation=Situation(shard_count=10, shards_per_cluster=4, clusters={1}, elsewhere={2}))
+    asker = Asker(
+        situation=Situation(
+            shard_count=10,
+            shards_per_cluster=4,
+            clusters={1},
+            elsewhere={2},
+            log_of="rateway-log-{}-a".format,
+        )
+    )
     assert asker.ask("Clusters") == {
         "shard_count": 10,
         "clusters": [
-            {"cluster": 1, "exchange": "rateway-1", "shards": [0, 1, 2, 3], "guilds": 1, "owner": "this"},
+            {
+                "cluster": 1,
+                "exchange": "rateway-1",
+                "shards": [0, 1, 2, 3],
+                "guilds": 1,
+                "owner": "this",
+                "log": "rateway-log-1-a",
+            },
             {
                 "cluster": 2,
                 "exchange": "rateway-2",
                 "shards": [4, 5, 6, 7],
                 "guilds": None,
                 "owner": "another",
+                "log": None,
             },
-            {"cluster": 3, "exchange": "rateway-3", "shards": [8, 9], "guilds": None, "owner": None},
+            {
+                "cluster": 3,
+                "exchange": "rateway-3",
+                "shards": [8, 9],
+                "guilds": None,
+                "owner": None,
+                "log": None,
+            },
         ],
     }
     assert asker.ask("Clusters", fields=("shard_count",)) == {"shard_count": 10}
@@ -282,7 +305,14 @@ def test_clusters_are_told_with_the_cache_off_and_with_a_store_that_cannot_be_re
     asker = Asker(situation=replace(layout, unreadable={}))
     asker.host, asker.policy = Host({}), replace(asker.policy, enabled=False)
     assert asker.ask("Clusters")["clusters"] == [
-        {"cluster": 1, "exchange": "rateway-1", "shards": [*range(8)], "guilds": None, "owner": "this"}
+        {
+            "cluster": 1,
+            "exchange": "rateway-1",
+            "shards": [*range(8)],
+            "guilds": None,
+            "owner": "this",
+            "log": None,
+        }
     ]
 
 

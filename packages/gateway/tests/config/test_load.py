@@ -308,6 +308,19 @@ def test_a_proxy_that_others_can_reach_needs_a_token_and_tls() -> None:
     assert of().proxy.address is None and of(PROXY_ADDRESS="").proxy.address is None
 
 
+def test_a_proxy_needs_an_event_log_and_gets_one() -> None:
+    assert not of().event_log.is_on and not of(PROXY_ADDRESS="").event_log.is_on
+    assert of(PROXY_ADDRESS="127.0.0.1:7878").event_log.is_on
+    assert of(PROXY_ADDRESS="127.0.0.1:7878").origins["event_log"] == "PROXY_ADDRESS"
+    wrong = problem(PROXY_ADDRESS="127.0.0.1:7878", EVENT_LOG="off")
+    assert wrong.where == "EVENT_LOG" and "leave it out" in wrong.instead
+
+
+def test_an_event_log_smaller_or_shorter_than_is_of_use_is_refused() -> None:
+    assert "16777216" in problem(EVENT_LOG_BYTES="1MiB").instead
+    assert "60 s" in problem(EVENT_LOG_AGE="5s").instead
+
+
 def test_the_key_of_a_proxy_without_a_certificate_is_a_mistake() -> None:
     assert "PROXY_CERT" in problem(PROXY_KEY="/etc/key.pem").instead
     assert of(PROXY_KEY="/etc/key.pem", PROXY_CERT="/etc/cert.pem").proxy.key == Path("/etc/key.pem")
@@ -360,6 +373,9 @@ def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
         ("SESSION_MAX_AGE", "2d", "session_max_age", 172800.0),
         ("SESSION_MAX_AGE", "off", "session_max_age", None),
         ("NACK_PATIENCE", "90", "nack_patience", 90.0),
+        ("EVENT_LOG", "Stream", "event_log", "stream"),
+        ("EVENT_LOG_AGE", "1h", "event_log_age", 3600.0),
+        ("EVENT_LOG_BYTES", "16MiB", "event_log_bytes", 16 << 20),
         ("CLUSTERS", "1-4,7", "clusters", frozenset({1, 2, 3, 4, 7})),
         ("CLUSTERS", "", "clusters", None),
         ("IDENTIFY_BUCKETS", "0-2, 8", "identify_buckets", frozenset({0, 1, 2, 8})),

@@ -182,6 +182,11 @@ class MemorySink:
         self._open.append(run)
         return run
 
+    event_log = None
+
+    def begin_log(self) -> None:
+        """There is none to begin."""
+
     def publish_own(
         self,
         key: str,

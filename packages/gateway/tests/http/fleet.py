@@ -14,6 +14,7 @@ from rateway.runtime.monitoring.http_views import HttpViews
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
     ClusterStatus,
+    EventLogStatus,
     GatewayStatus,
     ProcessStatus,
     PublisherStatus,
@@ -154,6 +155,7 @@ class Fleet:
             refused_messages={"properties_too_large": 2},
             query_buckets={"0.001": 5, "+Inf": 6},
             query_seconds=0.01,
+            event_log=EventLogStatus("kept", 86_000.0, f"rateway-log-{number}-5ca1ab1e", "", 1, 84),
         )
         return msgspec.structs.replace(healthy, **self.clusters.get(number, {}))
 

@@ -42,6 +42,7 @@ class FakeBroker:
     frame_max: int = 131072
     channel_max: int = 2047
     heartbeat: int = 0
+    product: tuple[str, str] = ("Fake", "1")
     mechanisms: str = "PLAIN AMQPLAIN EXTERNAL"
     # (code, text) that answers connection.open, or the credentials.
     refuse_open: tuple[int, str] | None = None
@@ -160,7 +161,7 @@ class FakeBroker:
             assert await reader.readexactly(8) == b"AMQP\x00\x00\x09\x01"
             self.connections += 1
             self._closing = False
-            product: Any = {"product": "Fake", "version": "1"}
+            product: Any = dict(zip(("product", "version"), self.product, strict=True))
             self.method(spec.Connection.Start(0, 9, product, self.mechanisms, "en_US"), 0)
             await self._connection(lambda: self._frame(reader))
         except (asyncio.IncompleteReadError, ConnectionError):

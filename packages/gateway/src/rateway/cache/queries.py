@@ -316,6 +316,7 @@ def _clusters(asking: QueryContext) -> Outcome:
                 "shards": list(range(first, min(first + per_cluster, count))),
                 "guilds": guilds,
                 "owner": "this" if number in situation.clusters else owner,
+                "log": situation.log_of(number) if number in situation.clusters else None,
             }
         )
     return Found(asking.pick(msgspec.json.encode({"shard_count": count, "clusters": clusters})))

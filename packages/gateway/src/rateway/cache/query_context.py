@@ -136,6 +136,8 @@ class Situation:
     is_loading: Callable[[int], bool] = field(default=lambda shard_id: False)
     exchange_of: Callable[[int], str] = field(default=lambda cluster: f"rateway-{cluster}")
     """The exchange of a cluster, as the contract names it."""
+    log_of: Callable[[int], str | None] = field(default=lambda cluster: None)
+    """The event log of a cluster of this host, if there is one."""
     unreadable: Mapping[int, str] = field(default_factory=dict)
     """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
 

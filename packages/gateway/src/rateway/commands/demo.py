@@ -20,7 +20,7 @@ from rich.console import Console
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
-Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and two workers that share a queue; let events flow;
+Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and a worker for each cluster; let events flow;
 cut two shards, take the broker away, kill one of the gateway's processes and then all of it with -9; and at the end
 hold every event that was sent against what arrived.
 

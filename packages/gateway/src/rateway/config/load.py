@@ -309,6 +309,10 @@ def _fill_in(reading: _Reading, file: Path | None, environ: Mapping[str, str]) -
         other = next((name for name in OTHER_NAMES.get(row.env, ()) if environ.get(name)), None)
         hint = f"; there is a variable {other}: was {row.env} meant?" if other else ""
         reading.problems.append(Problem(row.env, "it is required and not set", f"{place}{hint}"))
+    if reading.found.get("proxy_address") is not None and reading.origins.get("event_log") == "default":
+        # A proxy has nothing to send without it.
+        reading.found["event_log"] = "stream"
+        reading.origins["event_log"] = reading.origins["proxy_address"]
 
 
 def _cross_check(reading: _Reading, from_file: Mapping[str, str]) -> None:
@@ -343,6 +347,11 @@ def _cross_check(reading: _Reading, from_file: Mapping[str, str]) -> None:
     if isinstance(listen, str) and not values.is_loopback(listen) and not guarded:
         wrong = f"{listen} can be reached from other machines, and there is no HTTP_TOKEN"
         problem("http_address", wrong, "set HTTP_TOKEN or HTTP_TOKEN_FILE, or listen on 127.0.0.1")
+    if found.get("proxy_address") is not None and found.get("event_log") == "off":
+        wrong = "the proxy at PROXY_ADDRESS has nothing to send to bots without an event log"
+        problem(
+            "event_log", wrong, "leave it out, which keeps a log for the proxy, or leave PROXY_ADDRESS out"
+        )
     listen = found.get("proxy_address")
     if isinstance(listen, str) and not values.is_loopback(listen):
         if not found.get("proxy_token") and "proxy_token" not in reading.broken:

@@ -20,7 +20,7 @@ from rateway.fleet.layout import LayoutSettings
 from rateway.logs import LogSettings
 from rateway.secret import Secret
 from rateway.session.options import SessionSettings
-from rateway.transports.amqp.settings import BrokerSettings, RequestSettings
+from rateway.transports.amqp.settings import BrokerSettings, EventLogSettings, RequestSettings
 from rateway.transports.http.settings import HttpSettings
 from rateway.transports.rest import RestSettings
 
@@ -56,6 +56,7 @@ class Settings:
     identify: IdentifySettings
     layout: LayoutSettings
     broker: BrokerSettings
+    event_log: EventLogSettings
     delivery: DeliveryLimits
     requests: RequestSettings
     published: EventFilter

@@ -156,6 +156,17 @@ ROWS: tuple[Row, ...] = (
     Row("spool_bytes", "broker.spool_bytes",
         "SPOOL_BYTES", "spool_bytes", values.size(1 << 20, zero=True), "size, or 0 for off", 1 << 30,
         "Events kept on disk beyond that while the broker is away, per cluster.", BROKER, "1GiB"),
+    Row("event_log", "event_log.form",
+        "EVENT_LOG", "event_log", values.choice("stream", "off"), "`stream` or `off`", "off",
+        "Keep the published events of each cluster for some minutes in a stream of RabbitMQ 3.9 or newer, from which "
+        "gateway proxies resume. It takes disk at the broker: `EVENT_LOG_BYTES` for each cluster and replica.", BROKER),
+    Row("event_log_age", "event_log.age",
+        "EVENT_LOG_AGE", "event_log_age", values.duration(60, 30 * 86_400), "time of at least 1m", 900.0,
+        "Events older than that leave the event log, a sixteenth of it at a time: some stay longer.", BROKER, "15m"),
+    Row("event_log_bytes", "event_log.bytes",
+        "EVENT_LOG_BYTES", "event_log_bytes", values.size(16 << 20), "size of at least 16MiB", 1 << 30,
+        "The size of a cluster's event log, beyond which the oldest events leave it. A changed value begins another "
+        "log.", BROKER, "1GiB"),
     Row("nack_patience", "delivery.nack_patience",
         "NACK_PATIENCE", "nack_patience", values.optional(values.duration(1)), "time, or `off`", None,
         "Give an event up that the broker has refused for this long, with `RATEWAY_REFUSED`.", BROKER, "off"),

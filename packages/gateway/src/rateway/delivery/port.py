@@ -15,8 +15,8 @@ import msgspec
 from rateway.native.fast_path import PublishState
 
 __all__ = [
-    "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventSink", "EventStream", "Headers", "Message", "MessageFault",
-    "Ownership", "Refusal", "RequestSource", "SinkObserver", "Spooled",
+    "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers", "Message",
+    "MessageFault", "Ownership", "Refusal", "RequestSource", "SinkObserver", "Spooled",
 ]  # fmt: skip
 
 # The largest query; what is larger is refused without being kept.
@@ -104,6 +104,9 @@ class SinkObserver(Protocol):
     def on_settled(self) -> None:
         """``settled`` of at least one stream has moved. Told once for all that was confirmed together."""
 
+    def on_unrouted(self, name: str, routed: bool) -> None:
+        """Nobody listens to this event's name (``routed`` false), or somebody does again."""
+
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
     ) -> None:
@@ -125,6 +128,38 @@ class Spooled(Protocol):
     @property
     def bytes(self) -> int: ...
     def close(self) -> None: ...
+
+
+class EventLogFigures(Protocol):
+    """How a cluster's event log does."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether one is to be kept."""
+
+    @property
+    def state(self) -> str:
+        """``idle``, ``waiting``, ``kept`` or ``without``."""
+
+    @property
+    def why(self) -> str:
+        """Why events wait for it, or go without it."""
+
+    @property
+    def since(self) -> float:
+        """Since when it is in this state (monotonic seconds)."""
+
+    @property
+    def begun(self) -> int:
+        """Logs that were begun in this process."""
+
+    @property
+    def name(self) -> str | None:
+        """What it is called; None while there is none."""
+
+    @property
+    def names(self) -> int:
+        """How many names of events go into it."""
 
 
 class EventSink(Protocol):
@@ -157,6 +192,9 @@ class EventSink(Protocol):
     ) -> None:
         """A message of the gateway's own, in order with the cluster's events; ``on_confirmed`` once it is safe."""
 
+    def begin_log(self) -> None:
+        """Events of this cluster are published from here on: begin the event log, if one is to be kept."""
+
     def flush(self) -> None:
         """Write what has been published since the last flush, now."""
 
@@ -178,6 +216,8 @@ class EventSink(Protocol):
 
     @property
     def spool(self) -> Spooled | None: ...
+    @property
+    def event_log(self) -> EventLogFigures | None: ...
     @property
     def blocked(self) -> bool: ...
     @property

@@ -200,7 +200,7 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         steering = await exits.enter_async_context(Steering(found["control_url"]))
         collector = Collector(uri, range(1, options.clusters + 1))
         await exits.enter_async_context(collector.running())
-        workers = await _start_workers(exits, uri, found, logs)
+        workers = await _start_workers(options, exits, uri, found, logs)
         state_dir = folder / "state"
         http = f"127.0.0.1:{free_ports(1)[0]}"
         settings = _settings(options, uri, found, state_dir) | {"HTTP_ADDRESS": http}
@@ -270,15 +270,20 @@ async def _reach_broker(
     return None, relay, str(url.with_host("127.0.0.1").with_port(relay.port))
 
 
-async def _start_workers(exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path) -> list[Child]:
-    environment = {"AMQP_URI": uri, "DISCORD_API_URL": found["api_url"], "DISCORD_TOKEN": found["token"]}
+async def _start_workers(
+    options: Options, exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path
+) -> list[Child]:
     workers = []
-    # Two that share one queue: one knows only the original contract, one is written with our client.
-    for module in ("plain_worker", "client_worker"):
-        name = module.replace("_", " ")
-        worker = Child(
-            name, ["-m", f"rateway.demo.{module}"], environment, logs / f"{name.replace(' ', '-')}.log"
-        )
+    for cluster in range(1, options.clusters + 1):
+        environment = {
+            "AMQP_URI": uri,
+            "CLUSTER": str(cluster),
+            "DISCORD_API_URL": found["api_url"],
+            "DISCORD_TOKEN": found["token"],
+        }
+        # The first knows only the original contract, the others are written with our client.
+        module = "rateway.demo.plain_worker" if cluster == 1 else "rateway.demo.client_worker"
+        worker = Child(f"worker {cluster}", ["-m", module], environment, logs / f"worker-{cluster}.log")
         exits.push_async_callback(worker.terminate)
         await worker.start()
         workers.append(worker)

@@ -9,13 +9,11 @@ import msgspec
 from rateway import __version__
 from rateway.runtime.gateway import Gateway
 from rateway.runtime.maintenance import sick_notes, unread_notes
-from rateway.runtime.monitoring.health import told
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
     ClusterStatus,
     GatewayStatus,
-    Note,
     ProcessStatus,
     ShardStatus,
 )
@@ -64,8 +62,7 @@ class Control:
         clusters: list[ClusterStatus] = []
         shards: list[ShardStatus] = []
         processes: list[ProcessStatus] = []
-        found: list[Note] = []
-        silent: list[str] = []
+        notes: list[str] = []
         if held is None or isinstance(held, Supervisor):
             processes = [self._loop_lag.process("supervisor", [])]
             if held is not None:
@@ -73,27 +70,27 @@ class Control:
                     clusters += part.clusters
                     shards += part.shards
                     processes.append(part.process)
-                    found += part.notes
+                    notes += part.notes
                 processes[0] = msgspec.structs.replace(processes[0], messages_unread=held.unreadable())
-                silent = held.silent() + unread_notes(processes)
+                notes += held.silent() + unread_notes(processes)
         else:
             # What only a process with clusters needs, a supervisor does not load.
             from rateway.runtime.runner.collect import collect
 
-            clusters, shards, process, found = collect(held, self._loop_lag, "gateway")
+            clusters, shards, process, notes = collect(held, self._loop_lag, "gateway")
             processes = [process]
         return GatewayStatus(
             version=__version__,
             state=gateway.phase,
             uptime_s=time.monotonic() - gateway.started_at,
             shards_here=gateway.progress()[1],
-            resume_patience_s=gateway.settings.session.resume_patience,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
             clusters=sorted(clusters, key=lambda cluster: cluster.cluster),
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
-            notes=[*silent, *gateway.notes(), *told(found), *sick_notes(shards)],
+            # Processes may have the same to say.
+            notes=list(dict.fromkeys(gateway.notes() + notes + sick_notes(shards))),
         )
 
 
@@ -104,7 +101,7 @@ def _budget(gateway: Gateway) -> BudgetStatus:
     governor, now = permits.governor, permits.now()
     return BudgetStatus(
         governor.total,
-        None if governor.total is None else governor.available(now),
+        governor.available(now),
         governor.reset_in(now),
         governor.max_concurrency,
         permits.identifies,

@@ -311,12 +311,10 @@ class Gateway:
         recommended = answer.shards + self.settings.layout.extra
         if recommended != choice.layout.shards:
             log.info(
-                "%d shards are in force. With the %d that Discord recommends and EXTRA_SHARDS=%d it would be %d: "
-                "RESHARD=1 changes it, and ends every session",
-                choice.layout.shards,
+                "Discord recommends %d shards now, which would make %d; %d stay in force. RESHARD=1 changes it",
                 answer.shards,
-                self.settings.layout.extra,
                 recommended,
+                choice.layout.shards,
                 extra={"action": "layout"},
             )
 

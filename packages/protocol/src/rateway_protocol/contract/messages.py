@@ -11,8 +11,8 @@ from typing import ClassVar
 import msgspec
 
 __all__ = [
-    "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "Unreadable", "encode", "gap_id",
-    "guild_left_id", "is_takeover", "lost_session", "with_new_session",
+    "LOGGED_KEYS", "OWN_KEYS", "Gap", "GuildLeft", "Oversize", "Refused", "ShardStatus", "Unreadable", "encode",
+    "gap_id", "guild_left_id", "is_takeover", "lost_session", "with_new_session",
 ]  # fmt: skip
 
 
@@ -98,6 +98,9 @@ OwnMessage = ShardStatus | Gap | Oversize | Refused | Unreadable | GuildLeft
 OWN_KEYS: frozenset[str] = frozenset(
     kind.key for kind in (ShardStatus, Gap, Oversize, Refused, Unreadable, GuildLeft)
 )
+
+LOGGED_KEYS: frozenset[str] = OWN_KEYS - {ShardStatus.key}
+"""Those that the event log has: what tells that an event is missing in it."""
 
 _gap = msgspec.json.Decoder(Gap)
 

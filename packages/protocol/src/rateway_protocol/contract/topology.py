@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 __all__ = [
-    "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
-    "event_key_fault", "exchange", "exchanges", "incoming", "is_own_queue",
+    "BEFORE", "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
+    "event_key_fault", "event_log", "exchange", "incoming", "is_own_queue",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
@@ -15,8 +13,8 @@ GATEWAY_KEY = "gateway"
 CACHE_KEY = "cache"
 # Keys of the gateway's own messages begin so; no event of Discord does.
 OWN_PREFIX = "RATEWAY_"
-# Exchanges that a line names one by one.
-_MOST_NAMED = 4
+# The key of what was before an event is the event's name with this behind it.
+BEFORE = ".before"
 # AMQP's short string.
 MAX_KEY_BYTES = 255
 # Inbound queues, and those by which a gateway recognises its own connection.
@@ -29,20 +27,16 @@ def exchange(cluster: int) -> str:
     return f"rateway-{cluster}"
 
 
-def exchanges(clusters: Sequence[int]) -> str:
-    """The exchanges of clusters, in words: ``rateway-1, rateway-2`` or ``rateway-1 to rateway-25``.
-
-    *clusters* ascend.
-    """
-    if len(clusters) > _MOST_NAMED and clusters[-1] - clusters[0] == len(clusters) - 1:
-        return f"{exchange(clusters[0])} to {exchange(clusters[-1])}"
-    more = ", …" if len(clusters) > _MOST_NAMED else ""
-    return ", ".join(exchange(each) for each in clusters[:_MOST_NAMED]) + more
-
-
 def incoming(cluster: int) -> str:
     """The queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
     return f"{_INCOMING}{cluster}"
+
+
+def event_log(cluster: int, random: str) -> str:
+    """The event log of a cluster, a stream. *random* is another one for each that is declared: a stream has no identity
+    but its name.
+    """
+    return f"rateway-log-{cluster}-{random}"
 
 
 def is_own_queue(name: bytes) -> bool:

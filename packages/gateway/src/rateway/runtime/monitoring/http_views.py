@@ -158,7 +158,7 @@ class HttpViews:
     def _verdict(self, status: GatewayStatus) -> health.Verdict:
         found = health.verdict(status, self._patience, self._missing())
         # It has every reason that there is: what is not among them is over.
-        present = {key for reason in found.reasons for key in _keys(reason)}
+        present = {(reason.kind, reason.cluster) for reason in found.reasons}
         self._since = {key: at for key, at in self._since.items() if key in present}
         return health.Verdict(found.level, found.words, self._dated(found.reasons))
 
@@ -169,7 +169,7 @@ class HttpViews:
             reason
             if reason.since_s is not None
             else msgspec.structs.replace(
-                reason, since_s=max(now - self._since.setdefault(key, now) for key in _keys(reason))
+                reason, since_s=now - self._since.setdefault((reason.kind, reason.cluster), now)
             )
             for reason in reasons
         ]
@@ -237,12 +237,6 @@ class HttpViews:
             live=live,
             words=logs.escape(logs.redact(words)),
         )
-
-
-def _keys(reason: health.Reason) -> list[tuple[str, int | None]]:
-    """What the age of a reason is remembered by: it goes on when further clusters join."""
-    clusters: list[int] | list[int | None] = reason.clusters or [reason.cluster]
-    return [(reason.kind, number) for number in clusters]
 
 
 def _event(message: bytes) -> bytes:

@@ -104,6 +104,9 @@ METRICS: tuple[Row, ...] = (
     _row("lag_seconds", "cluster", "Age of the oldest message without a confirm."),
     _row("spool_events", "cluster", "Messages in the spool on disk."),
     _row("spool_bytes", "cluster", "Bytes of the spool."),
+    _row("event_log_kept", "cluster", "1 while published events go into the event log; absent without EVENT_LOG."),
+    _row("event_log_away_seconds", "cluster", "How long events have waited for it, or gone without it; 0: neither."),
+    _row("event_logs_begun_total", "cluster", "Event logs begun: a second one ends what proxies could resume."),
     _row("paused", "cluster", "1 while reading from Discord is paused."),
     _row("confirm_seconds", "process", "From an event's arrival at the publisher to its confirm. No sum.", "histogram"),
     _row("written_seconds", "process", "From an event's arrival at the publisher to its write. No sum.", "histogram"),
@@ -234,6 +237,11 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_lag_seconds", cluster, publisher.lag_s)
         say("rateway_spool_events", cluster, publisher.spool_events)
         say("rateway_spool_bytes", cluster, publisher.spool_bytes)
+        if (event_log := cluster.event_log) is not None:
+            away = event_log.state in ("waiting", "without")
+            say("rateway_event_log_kept", cluster, event_log.state == "kept")
+            say("rateway_event_log_away_seconds", cluster, event_log.since_s if away else 0.0)
+            say("rateway_event_logs_begun_total", cluster, event_log.begun)
         say("rateway_paused", cluster, publisher.paused)
         say("rateway_store_ok", cluster, cluster.store == "ok")
         for outcome in ("left_out", "not_applied"):

@@ -93,6 +93,22 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 
 
+class EventLogStatus(msgspec.Struct, frozen=True):
+    state: str
+    """``idle``: none is begun yet; ``waiting``: events wait for it; ``kept``: events go into it; ``without``: events go
+    out without it."""
+    since_s: float
+    """How long it has been in this state."""
+    name: str | None
+    """The stream."""
+    why: str
+    """Why events wait or go without it; else empty."""
+    begun: int
+    """Logs that were begun since the process started. Each beyond a cluster's first ends what proxies could resume."""
+    names: int
+    """Names that are bound to it."""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True):
     cluster: int
     exchange: str
@@ -134,6 +150,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """Events that were about guilds which the cache does not know."""
     refused_messages: dict[str, int] = {}
     """Queries and commands that were refused before they were looked at, by reason (docs/metrics.md)."""
+    event_log: EventLogStatus | None = None
+    """The event log; None without the setting EVENT_LOG."""
     cache_unread: dict[str, int] = {}
     """Events that the cache could not read in full: how many lack a part there (``left_out``), how many are not in it
     at all (``not_applied``)."""
@@ -155,17 +173,6 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     """Connections to Discord that did not open, by reason (docs/metrics.md)."""
     messages_unread: int = 0
     """Messages of this gateway's other processes that it could not read or carry out, and passed over."""
-
-
-class Note(msgspec.Struct, frozen=True):
-    """What a person should know, as one process knows it. ``{seconds}`` in the text stands for *seconds*.
-
-    What is true of several clusters has the same text for each.
-    """
-
-    text: str
-    cluster: int | None = None
-    seconds: float = 0.0
 
 
 class BudgetStatus(msgspec.Struct, frozen=True):
@@ -198,5 +205,3 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     """What a person should know now, most important first."""
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
-    resume_patience_s: float = 180.0
-    """How long a shard may take to resume before it counts as away (RESUME_PATIENCE)."""

@@ -17,6 +17,7 @@ from rateway.fleet.choice import Choice
 from rateway.fleet.layout import Layout
 from rateway.runtime.requests.query_queue import QueryQueue
 from rateway.runtime.startup import clusters_of, policy_of, store_folder
+from rateway.transports.event_log_record import EventLogRecords
 from rateway.transports.state import StateDir
 from rateway.transports.store import Store, StoreFault, StoreReader
 from rateway.transports.store.queries import Moment, Queries
@@ -90,10 +91,15 @@ class HostCache:
                 elsewhere=gone,
                 is_loading=self._is_loading,
                 exchange_of=topology.exchange,
+                log_of=self._log_of,
                 unreadable=unreadable,
             )
             known = self._known = (layout, situation)
         return known[1]
+
+    def _log_of(self, number: int) -> str | None:
+        """Read at each question: the process that keeps the log writes it down."""
+        return EventLogRecords(self._state, number).read().log if self._settings.event_log.is_on else None
 
     def unreadable(self) -> dict[int, str]:
         """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""

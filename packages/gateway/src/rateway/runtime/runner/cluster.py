@@ -31,6 +31,7 @@ from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.unrouted_names import UnroutedNames
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.session.actions import (
     Command,
@@ -46,7 +47,7 @@ from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
 from rateway.transports.spool import Spool
 from rateway.transports.store import Applied, SessionRecord, Store
-from rateway_protocol.contract import messages
+from rateway_protocol.contract import messages, topology
 from rateway_protocol.discord.envelope import Envelope
 from rateway_protocol.discord.opcodes import Opcode
 
@@ -138,6 +139,7 @@ class Cluster:
         self._tasks: asyncio.TaskGroup | None = None
         self._started = False
         self._presence = tools.settings.process.presence
+        self._unrouted_names = UnroutedNames()
         self.broker_why = "not connected yet"
         self.publisher = tools.make_sink(number, spool, self)
         self.publisher.before_write = self._end_of_wake_up
@@ -260,6 +262,7 @@ class Cluster:
             return
         self._started = True
         self._superseded = False
+        self.publisher.begin_log()
         if existed and self._is_new_here:
             self.gap_reports.take_over(
                 self.shards,
@@ -407,7 +410,7 @@ class Cluster:
         if applied.before is not None:
             known = shard.stream.message_id(seq)
             message_id = None if known is None else f"{known}:before"
-            self.publisher.publish_own(f"{name}.before", applied.before, message_id)
+            self.publisher.publish_own(name + topology.BEFORE, applied.before, message_id)
         shard.stream.publish(name, body, seq, replayed, repeat, applied.cause)
 
     def _end_of_wake_up(self) -> None:
@@ -539,6 +542,17 @@ class Cluster:
         if self._session_records.has_unwritten:
             # Perhaps it was a new session's READY that was confirmed just now.
             self._write_soon.set()
+
+    def on_unrouted(self, name: str, routed: bool) -> None:
+        loop = asyncio.get_running_loop()
+        due = self._unrouted_names.note(name, routed, loop.time())
+        if due is not None:
+            loop.call_at(due, self._log_unrouted)
+
+    def _log_unrouted(self) -> None:
+        line = self._unrouted_names.line(asyncio.get_running_loop().time())
+        if line:
+            log.warning("%s", line, extra={"cluster": self.number, "action": "unrouted"})
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None

@@ -25,7 +25,9 @@ from rateway.runtime.startup import Identity, leftover_sessions, open_store, sto
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.inbound import Inbound
+from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.publisher import EventPublisher
+from rateway.transports.event_log_record import EventLogRecords
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
@@ -156,7 +158,21 @@ class Runner:
             spool=spool,
             clock=time,
             observer=observer,
+            event_log=self._make_log_keeper(number),
         )
+
+    def _make_log_keeper(self, number: int) -> LogKeeper | None:
+        """What keeps the cluster's event log; None where there is none, and none to be deleted."""
+        records = EventLogRecords(self.state, number)
+        keeper = LogKeeper(
+            exchange=topology.exchange(number),
+            cluster=number,
+            settings=self.settings.event_log,
+            record=records.read(),
+            write=records.write,
+            clock=time,
+        )
+        return keeper if self.settings.event_log.is_on or keeper.has_streams else None
 
     def _make_cluster(self, number: int, tools: ClusterTools) -> Cluster:
         extra = {"cluster": number, "action": "store"}

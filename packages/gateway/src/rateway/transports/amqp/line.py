@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import re
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pamqp.commands as spec
 from rateway.delivery.patience import Repeats
@@ -24,6 +24,7 @@ from rateway.transports.amqp.connection import (
 )
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL
+from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.uri import AddressSource
 
 __all__ = ["LineOwner", "keep_line"]
@@ -56,6 +57,9 @@ class LineOwner(Protocol):
     def line_disconnected(self) -> None:
         """The connection is gone too."""
 
+    def line_outdated(self) -> None:
+        """Close the channel: another one has to be opened, and until then nothing may be published."""
+
     def line_message_too_large(self, text: str) -> None:
         """The channel was closed because of a message's size; the broker's words."""
 
@@ -63,8 +67,10 @@ class LineOwner(Protocol):
         """For people."""
 
 
-async def keep_line(owner: LineOwner, address: AddressSource, exchange: str, cluster: int) -> None:
-    """Keep a channel open for ``owner``, until cancelled."""
+async def keep_line(
+    owner: LineOwner, address: AddressSource, exchange: str, cluster: int, event_log: LogKeeper | None = None
+) -> None:
+    """Keep a channel open for ``owner``, until cancelled. Where there is an event log, it is well before each one."""
     loop = asyncio.get_running_loop()
     said, delay = "", 0.0
     while True:
@@ -86,7 +92,7 @@ async def keep_line(owner: LineOwner, address: AddressSource, exchange: str, clu
             continue
         began = loop.time()
         try:
-            why = await _serve(owner, connection, exchange, cluster)
+            why = await _serve(owner, connection, exchange, cluster, event_log)
         finally:
             owner.line_disconnected()
             await connection.close()
@@ -98,13 +104,23 @@ async def keep_line(owner: LineOwner, address: AddressSource, exchange: str, clu
         delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST) if short else 0.0
 
 
-async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluster: int) -> str:
+async def _serve(
+    owner: LineOwner, connection: Connection, exchange: str, cluster: int, event_log: LogKeeper | None
+) -> str:
     """One connection's life; why it ended."""
     owner.line_connected(connection)
     repeats = Repeats()
     renewed = False
+
+    def say(up: bool, why: str) -> None:
+        nonlocal renewed
+        renewed = False
+        owner.line_state(up, why)
+
     while True:
         try:
+            if event_log is not None:
+                await event_log.open(connection, say)
             channel = await _open(connection, exchange)
         except ConnectionLost as lost:
             return str(lost)
@@ -120,7 +136,7 @@ async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluste
                 )
                 owner.line_state(True, "")
             owner.line_ready(channel)
-            reason = await asyncio.shield(channel.closed)
+            reason = await _ended(owner, connection, channel, event_log)
         if isinstance(reason, ConnectionLost):
             return str(reason)
         owner.line_lost()
@@ -132,6 +148,23 @@ async def _serve(owner: LineOwner, connection: Connection, exchange: str, cluste
         delay = _closed(owner, reason, repeats, exchange, cluster)
         if delay:
             await asyncio.wait([connection.closed], timeout=delay)
+
+
+async def _ended(
+    owner: LineOwner, connection: Connection, channel: Channel, event_log: LogKeeper | None
+) -> ChannelClosed | ConnectionLost:
+    """Why a channel has ended. One that does not publish into the event log is ended."""
+    if event_log is not None:
+        watching = asyncio.get_running_loop().create_task(event_log.watch(connection))
+        try:
+            either: list[asyncio.Future[Any]] = [channel.closed, watching]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not channel.closed.done():
+                owner.line_outdated()
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+    return await asyncio.shield(channel.closed)
 
 
 async def _open(connection: Connection, exchange: str) -> Channel:
@@ -162,6 +195,8 @@ def _closed(owner: LineOwner, closed: ChannelClosed, repeats: Repeats, exchange:
 def _explained(closed: ChannelClosed, exchange: str) -> str:
     if closed.code == _PRECONDITION_FAILED and "inequivalent" in closed.text:
         return f"{closed}. {exchange} must be a durable direct exchange: delete the other one"
+    if closed.code == _NOT_FOUND and "no queue" in closed.text:
+        return f"{closed}. Another event log begins"
     if closed.code == _NOT_FOUND:
         return f"{closed}. It is declared again; events find no queue on it until the workers have bound theirs again"
     return str(closed)

@@ -27,6 +27,7 @@ from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection
 from rateway.transports.amqp.line import keep_line
 from rateway.transports.amqp.listeners import Listeners
+from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
@@ -68,7 +69,11 @@ class EventPublisher:
         spool: Spool | None,
         clock: Clock,
         observer: SinkObserver,
+        event_log: LogKeeper | None = None,
     ) -> None:
+        self.event_log = event_log
+        if event_log is not None and spool is not None and spool.events:
+            event_log.wanted = True
         self.address_source = address
         self._nodes = 1
         self.exchange = exchange
@@ -107,8 +112,8 @@ class EventPublisher:
         self._second = -1
         self._connection: Connection | None = None
         self._flowing = False
-        self._asked_at = self._asked_accused_at = 0.0
-        self._listeners = Listeners(clock, limits.accusation_lasts)
+        self._asked_at = 0.0
+        self._listeners = Listeners(observer.on_unrouted)
         self._substitutes = Substitutes(
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
@@ -188,7 +193,7 @@ class EventPublisher:
 
     @property
     def unrouted(self) -> set[str]:
-        """Event names that no queue took when last asked about, not longer ago than an accusation lasts."""
+        """Event names that nobody is bound to, as far as the last question of each showed."""
         return self._listeners.unrouted
 
     @property
@@ -326,6 +331,9 @@ class EventPublisher:
     def _write(self, data: bytes) -> None:
         connection = self._connection
         assert connection is not None
+        if self.event_log is not None and self.event_log.unbound:
+            # On the channel of the events, so in front of them.
+            connection.write(self.event_log.bindings())
         self.bytes_out += len(data)
         connection.write(data)
         if not connection.writable:
@@ -339,7 +347,9 @@ class EventPublisher:
         return self._substitutes.body_max
 
     def probe(self, name: str, run: Run, size: int) -> bool:
-        """Whether a publish of ``name`` shall be mandatory."""
+        """Whether a publish of ``name`` shall be mandatory. Called for the first event of a name at least."""
+        if self.event_log is not None:
+            self.event_log.note(name.encode())
         return self._listeners.ask(name, run, size)
 
     def oversize(
@@ -581,9 +591,6 @@ class EventPublisher:
                 self._to_spool(_SPOOL_MOST)
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
-        elif self.connected and now - self._asked_accused_at >= self.limits.accused_every:
-            self._ask_about_accused(now)
-        self._listeners.acquit()
         self._widen_drain(now)
         if not self._flowing or ledger.waiting:
             self._pump()
@@ -633,7 +640,9 @@ class EventPublisher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 ticking = tasks.create_task(self._tick_often())
-                serving = tasks.create_task(keep_line(self, self.address_source, self.exchange, self.cluster))
+                serving = tasks.create_task(
+                    keep_line(self, self.address_source, self.exchange, self.cluster, self.event_log)
+                )
                 await self._stopping.wait()
                 ticking.cancel()
                 serving.cancel()
@@ -676,18 +685,10 @@ class EventPublisher:
 
     def _ask_again(self) -> None:
         """The next publish of each name asks whether anybody listens."""
-        self._asked_at = self._asked_accused_at = self._clock.monotonic()
+        self._asked_at = self._clock.monotonic()
         self._listeners.next_round()
         for stream in self._streams:
             stream.forget()
-
-    def _ask_about_accused(self, now: float) -> None:
-        """The next publish of each name that came back asks whether somebody listens by now."""
-        self._asked_accused_at = now
-        names = self._listeners.ask_accused()
-        if names:
-            for stream in self._streams:
-                stream.forget_names(names)
 
     async def _tick_often(self) -> None:
         while True:
@@ -712,6 +713,12 @@ class EventPublisher:
         channel.on_return = self._listeners.returned
         channel.on_end = self._stop_flow
         self._channel = channel
+        if self.event_log is not None:
+            channel.on_return = self._on_return
+            if self.event_log.is_due:
+                # It was asked for while this channel was opened.
+                self.line_outdated()
+                return
         self.connected = True
         self._moved_at = self._clock.monotonic()
         self._ask_again()
@@ -729,6 +736,30 @@ class EventPublisher:
             looked += len(run.marks)
             if looked >= _ASK_MOST:
                 return
+
+    def begin_log(self) -> None:
+        """Events of this cluster are published from here on: begin the event log, if one is to be kept."""
+        if self.event_log is not None:
+            self.event_log.wanted = True
+            if self.event_log.is_due:
+                self.line_outdated()
+
+    def line_outdated(self) -> None:
+        """Close the channel, to have another one; nothing is published until then."""
+        self._stop_flow()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _on_return(self, code: int, name: str, size: int) -> None:
+        """A publish found no queue, not even the log: the exchange was deleted, and somebody has declared it again."""
+        self._listeners.returned(code, name, size)
+        if self.event_log is not None and self.event_log.is_bound(name) and self.connected:
+            log.error(
+                "%s did not reach the event log: its bindings are gone, and are made again",
+                name,
+                extra={"cluster": self.cluster, "action": "event_log"},
+            )
+            self.line_outdated()
 
     def _stop_flow(self) -> None:
         self.connected = self._flowing = False
@@ -792,6 +823,9 @@ class EventPublisher:
                     self._ledger.replace(run, index, self._cut_fitting(frames.publish_of(head, body)))
 
     def _cut_fitting(self, publish: Publish) -> tuple[bytes, bytes, bytes]:
+        if self.event_log is not None:
+            # What the spool has of a former process may be of a name that this one has not seen.
+            self.event_log.note(publish.key)
         return self._cut(self._substitutes.fitting(publish))
 
     def _cut(self, publish: Publish) -> tuple[bytes, bytes, bytes]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rateway.secret import Secret
 
-__all__ = ["BrokerSettings", "RequestSettings"]
+__all__ = ["BrokerSettings", "EventLogSettings", "RequestSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,28 @@ class BrokerSettings:
     persistent: bool
     spool_bytes: int
     """Of each cluster; 0: no spool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventLogSettings:
+    """The event log of each cluster."""
+
+    form: str
+    """``stream`` or ``off``."""
+    age: float
+    """Entries that are older, in seconds, are dropped with their segment."""
+    bytes: int
+    """So are the oldest ones beyond this size."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is to be a log."""
+        return self.form != "off"
+
+    @property
+    def age_s(self) -> int:
+        """``age`` in the whole seconds that a stream knows."""
+        return math.ceil(self.age)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,12 +110,6 @@ class ShardStream:
         room, most = self._hub.frame_max - 8, self._hub.body_max
         self.publish_state.room = room if most is None else min(room, most)
 
-    def forget_names(self, names: set[str]) -> None:
-        """Prepare these names anew: their next event asks who listens."""
-        for templates in (self.publish_state.templates, self._replayed_templates):
-            for name in names & templates.keys():
-                del templates[name]
-
     def publish(
         self,
         name: str,
