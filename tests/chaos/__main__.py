@@ -35,10 +35,11 @@ def main() -> int:
         "--outages", action="store_true", help="Discord's outages scene by scene, in their long form"
     )
     parser.add_argument("--lane", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--event-log", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     if options.lane:
-        result = one_lane(options.faults, seed, int(options.processes), options.kinds)
+        result = one_lane(options.faults, seed, int(options.processes), options.kinds, options.event_log)
         (options.out / "result.json").write_bytes(msgspec.json.encode(result))
         return 0 if result.clean else 1
     if options.outages:
@@ -77,7 +78,7 @@ def outages(chosen: set[str]) -> int:
     return 0 if clean else 1
 
 
-def one_lane(faults: int, seed: int, processes: int, kinds: str) -> Result:
+def one_lane(faults: int, seed: int, processes: int, kinds: str, event_log: bool) -> Result:
     """One run in this process, with a broker of its own."""
     chosen = {kind: KINDS[kind] for kind in kinds.split(",")} if kinds else None
     with (
@@ -92,6 +93,7 @@ def one_lane(faults: int, seed: int, processes: int, kinds: str) -> Result:
                 seed=seed,
                 processes=processes,
                 kinds=chosen,
+                event_log=event_log,
                 say=lambda words: print(words, flush=True),
             ),
             timeout=120.0 * faults + 600.0,

@@ -43,6 +43,8 @@ BUFFER = 800
 RATE = 160.0
 # Soon after each other, so that Discord forgets what they name: the buffer alone would forgive too much.
 HEARTBEAT_MS = 5000
+# Age of a stream from which on it survives a kill of its node.
+WRITTEN_DOWN_S = 5.0
 
 decode_gap = msgspec.json.Decoder(Gap).decode
 
@@ -120,14 +122,21 @@ def ended_by_discord(record: SessionRecord) -> bool:
     return record.ended is not None and record.ended != ENDED_BY_CLIENT
 
 
+def _has_old_log(cluster: Json) -> bool:
+    """RabbitMQ does not bring a stream back whose node is killed right after its declaration (docs/rabbitmq.md)."""
+    return bool(cluster["event_log"]["state"] == "kept" and cluster["event_log"]["since_s"] > WRITTEN_DOWN_S)
+
+
 def send(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
 @asynccontextmanager
-async def ground(folder: Path, broker: Broker, processes: int) -> AsyncIterator[Ground]:
-    """A gateway of so many processes under a live load, started."""
+async def ground(
+    folder: Path, broker: Broker, processes: int, event_log: bool = False
+) -> AsyncIterator[Ground]:
+    """A gateway of so many processes under a live load, started; with an event log, one that a kill does not forget."""
     address = urlsplit(broker.uri)
     assert address.hostname is not None
     clock = Clock(folder / "clock")
@@ -151,6 +160,10 @@ async def ground(folder: Path, broker: Broker, processes: int) -> AsyncIterator[
             STOP_TIMEOUT="5",
             # Sessions are taken away young, again and again, on purpose.
             CRASH_LOOP_IDENTIFIES="0",
+            EVENT_LOG="stream" if event_log else "off",
+            # The whole run is in it.
+            EVENT_LOG_AGE="2d",
+            EVENT_LOG_BYTES="8GiB",
             **clock.environment,
         ) as it,
     ):
@@ -161,5 +174,7 @@ async def ground(folder: Path, broker: Broker, processes: int) -> AsyncIterator[
         it.gateway.environment["DISCORD_API_URL"] = it.sim.api_url.replace(f":{api.port}", f":{rest.port}")
         await it.gateway.start()
         await it.ready()
+        if event_log:
+            await it.gateway.until(lambda status: all(map(_has_old_log, status["clusters"])))
         it.sim.set_rate(RATE)
         yield Ground(it, relay, (resume_host, rest), clock)

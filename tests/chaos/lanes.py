@@ -29,7 +29,8 @@ async def run_lanes(
     kinds: str = "",
     say: Callable[[str], None] = lambda words: None,
 ) -> list[Result]:
-    """One lane for each number of ``processes``; lane n has the seed ``seed`` + n and its share of the faults.
+    """One lane for each number of ``processes``; lane n has the seed ``seed`` + n and its share of the faults. Every
+    second one, the first among them, has an event log, which is audited as well.
 
     AssertionError with its last words when a lane ends without a result.
     """
@@ -43,6 +44,7 @@ async def run_lanes(
                     seed + lane,
                     number,
                     kinds,
+                    lane % 2 == 0,
                     say if len(processes) == 1 else _marked(say, seed + lane),
                 )
             )
@@ -56,7 +58,7 @@ def _marked(say: Callable[[str], None], seed: int) -> Callable[[str], None]:
 
 
 async def _lane(
-    out: Path, faults: int, seed: int, processes: int, kinds: str, say: Callable[[str], None]
+    out: Path, faults: int, seed: int, processes: int, kinds: str, event_log: bool, say: Callable[[str], None]
 ) -> Result:
     out.mkdir(parents=True, exist_ok=True)
     found = out / "result.json"
@@ -64,6 +66,7 @@ async def _lane(
     arguments = [
         *("--faults", str(faults), "--seed", str(seed), "--processes", str(processes)),
         *("--kinds", kinds, "--out", str(out), "--lane"),
+        *(["--event-log"] if event_log else []),
     ]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-u", "-m", "tests.chaos", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE,

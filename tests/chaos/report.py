@@ -58,6 +58,9 @@ def summary(results: Sequence[Result]) -> list[tuple[str, str]]:
         ("sessions that Discord ended", f"{total('lost_sessions'):,}"),
         ("of these, its buffer exceeded", f"{total('overrun_sessions'):,}"),
         ("tracebacks in the log", f"{total('tracebacks'):,}"),
+        ("entries of event logs (of these doubled)", f"{total('entries'):,} ({total('log_doubled'):,})"),
+        ("in a queue and not in the log", f"{total('log_missing'):,}"),
+        ("wrong in the log", f"{total('log_wrong'):,}"),
         ("gaps told", f"{total('gaps'):,}"),
         ("identifies (required)", f"{total('identifies'):,} ({total('identifies_allowed'):,})"),
     ]

@@ -16,6 +16,7 @@ from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_dis
 from tests.chaos.machine import cannot_be_read_only
 from tests.chaos.plan import KINDS, Step, plan
 from tests.e2e.harness import Stage
+from tests.event_log import read_log
 from tests.rabbitmq import Broker
 
 __all__ = ["Recovery", "Result", "chaos"]
@@ -65,6 +66,16 @@ class Result(msgspec.Struct):
     """Of these: those that ended because Discord's buffer was exceeded or nobody came in time."""
     tracebacks: int = 0
     """In the gateway's log: nothing that happens here is a mistake in the program."""
+    event_log: bool = False
+    """Whether each cluster had one. Of the logs:"""
+    entries: int = 0
+    log_missing: int = 0
+    """Events that reached a queue and not the log."""
+    log_doubled: int = 0
+    log_wrong: int = 0
+    """Entries that are changed, unknown or out of order."""
+    logs_begun: int = 0
+    """Logs beyond each cluster's first; nothing that happens here takes one away."""
     not_run: dict[str, str] = {}
     notes: list[str] = []
     """What went wrong, for people."""
@@ -94,6 +105,8 @@ class Result(msgspec.Struct):
             and not self.violations
             and not self.tracebacks
             and self.identifies <= self.identifies_allowed
+            and not (self.log_missing or self.log_wrong or self.logs_begun)
+            and bool(self.entries) == self.event_log
         )
 
 
@@ -105,10 +118,11 @@ async def chaos(
     seed: int,
     processes: int,
     kinds: dict[str, int] | None = None,
+    event_log: bool = False,
     say: Callable[[str], None] = lambda words: None,
 ) -> Result:
     """Run a plan of so many faults against a gateway of so many processes. Nothing is asserted; the result says all."""
-    result = Result(seed, processes, faults)
+    result = Result(seed, processes, faults, event_log=event_log)
     # It says so on standard error for every attempt while the broker is away, which is most of the time here.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     chosen = dict(kinds if kinds is not None else KINDS)
@@ -116,7 +130,7 @@ async def chaos(
     if impossible and chosen.pop("state_read_only", 0):
         result.not_run["state_read_only"] = impossible
     began = time.monotonic()
-    async with ground(folder, broker, processes) as it:
+    async with ground(folder, broker, processes, event_log) as it:
         sampling = asyncio.create_task(_sample(it.stage, result, began))
         try:
             await _strike(it, plan(seed, faults, kinds=chosen), result, began, say)
@@ -129,6 +143,8 @@ async def chaos(
             # The run was given up in the middle of a fault: what Discord still holds is not lost.
             await it.again()
         await _audit(it.stage, result)
+        if event_log:
+            await _audit_logs(it.stage, result)
         result.seconds = time.monotonic() - began
         _read_log(it.stage, result)
         if not result.clean:
@@ -226,6 +242,28 @@ async def _audit(it: Stage, result: Result) -> None:
             result.notes += [
                 f"    {gap}" for gap in map(decode_gap, it.receipts.gaps) if gap.old_session == record.session
             ]
+
+
+async def _audit_logs(it: Stage, result: Result) -> None:
+    """Hold each cluster's event log against what reached its queue."""
+    status = await it.ready()
+    begun = [line for line in it.gateway.log.read_text().splitlines() if "the event log rateway-log-" in line]
+    result.logs_begun = sum(line.endswith("begins (event_log)") for line in begun) - len(status["clusters"])
+    for cluster in status["clusters"]:
+        shards = it.layout.shards_of(cluster["cluster"])
+        log = await read_log(it.broker.uri, cluster["event_log"]["name"])
+        found = log.audit(
+            each
+            for each in it.sim.ledger.log()
+            if each.shard in shards and it.receipts.times(each.session, each.seq)
+        )
+        result.entries += len(log.offsets)
+        result.log_missing += found.lost
+        result.log_doubled += found.doubled
+        result.log_wrong += found.changed + found.unknown + found.out_of_order
+        result.notes += [f"in the log of cluster {cluster['cluster']}: {words}" for words in found.examples]
+    if result.logs_begun:
+        result.notes += begun
 
 
 def _read_log(it: Stage, result: Result) -> None:

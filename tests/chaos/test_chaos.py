@@ -32,4 +32,6 @@ def test_nothing_is_lost_and_nothing_spent_whatever_fails(tmp_path: Path) -> Non
         assert result.violations == [], result.notes
         assert result.identifies <= result.identifies_allowed, result.notes
         assert result.tracebacks == 0, result.notes
+        assert result.log_missing == 0, result.notes
         assert result.clean, result.notes
+    assert [result.event_log for result in results] == [True, False]
