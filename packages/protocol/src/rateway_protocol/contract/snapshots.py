@@ -57,9 +57,14 @@ class ShardSnapshot(msgspec.Struct, frozen=True):
     """Events of that session up to this sequence number are in the answer, later ones are not."""
     user: msgspec.Raw
     """The bot's own user."""
-    application: msgspec.Raw | None
-    """READY's ``application`` (``id``, ``flags``); null where the gateway has not seen a READY since it stores it."""
+    # Raw in a union with None would be read as null only.
+    application_or_null: msgspec.Raw = msgspec.field(name="application")
     guilds: tuple[GuildOfShard, ...]
+
+    @property
+    def application(self) -> msgspec.Raw | None:
+        """READY's ``application`` (``id``, ``flags``); None where the gateway has seen no READY since."""
+        return None if bytes(self.application_or_null) == b"null" else self.application_or_null
 
 
 class GuildSnapshot(msgspec.Struct, frozen=True):
