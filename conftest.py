@@ -33,7 +33,7 @@ FAST = (
     "packages/gateway/tests/config",
     "packages/gateway/tests/delivery",
     "packages/gateway/tests/fleet",
-    "packages/gateway/tests/lane",
+    "packages/gateway/tests/fast_path",
     "packages/gateway/tests/session",
     "packages/protocol/tests",
     "packages/simulator/tests/judge",

@@ -63,7 +63,11 @@ CACHE = "packages/gateway/tests/cache"
             *(f"--ignore={CACHE}/{each}.py" for each in ("test_hot", "test_odd_events", "test_properties")),
         ],
         [f"{CACHE}/test_odd_events.py", f"{CACHE}/test_properties.py"],
-        ["packages/gateway/tests/delivery", "packages/gateway/tests/lane", "packages/gateway/tests/session"],
+        [
+            "packages/gateway/tests/delivery",
+            "packages/gateway/tests/fast_path",
+            "packages/gateway/tests/session",
+        ],
         [
             "packages/gateway/tests/runtime",
             # Queries and commands from a broker: nothing of that is compiled.

@@ -6,11 +6,12 @@ A malformed one is answered by Discord with an invalid session, so everything is
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["PresenceError", "PresenceTemplate", "parse_presence"]
+__all__ = ["PresenceError", "PresenceTemplate", "digest_of", "parse_presence"]
 
 STATUSES = ("online", "idle", "dnd", "invisible", "offline")
 ACTIVITY_TYPES = {"playing": 0, "streaming": 1, "listening": 2, "watching": 3, "custom": 4, "competing": 5}
@@ -36,6 +37,11 @@ class PresenceTemplate:
         presence = _filled(json.loads(self.text), values)
         assert isinstance(presence, dict)
         return presence
+
+
+def digest_of(presence: PresenceTemplate | None) -> str:
+    """Return a digest by which a changed setting ``PRESENCE`` is recognised; empty without one."""
+    return "" if presence is None else hashlib.sha256(presence.text.encode()).hexdigest()[:16]
 
 
 def _filled(value: object, values: Mapping[str, str]) -> object:

@@ -14,7 +14,7 @@ from rateway.cache.policy import CachePolicy
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
-from rateway.runtime.resumable import is_resumable
+from rateway.runtime.resumable import misfit
 from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
@@ -146,7 +146,7 @@ class StoredSessions:
 
     def _fits(self, record: SessionRecord, layout: Layout) -> bool:
         intents, token_hash = self._settings.session.intents, self._token_hash
-        return is_resumable(record, shard_count=layout.shards, intents=intents, token_hash=token_hash)
+        return not misfit(record, shard_count=layout.shards, intents=intents, token_hash=token_hash)
 
     def _of(self, number: int) -> list[SessionRecord]:
         if number not in self._found:

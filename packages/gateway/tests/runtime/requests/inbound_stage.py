@@ -63,15 +63,18 @@ class Shards:
     sends: bool = True
     fault: Exception | None = None
     waiting: list[Command] = field(default_factory=list)
-    on_command_done: Callable[[CommandDone], None] = lambda order: None
+    on_done: Callable[[CommandDone], None] = lambda order: None
 
     def command(self, shard_id: int, command: Command) -> None:
         if self.fault is not None:
             raise self.fault
         if self.sends:
-            self.on_command_done(CommandDone(command, "sent", ""))
+            self.on_done(CommandDone(command, "sent", ""))
         else:
             self.waiting.append(command)
+
+    def watch_commands(self, on_done: Callable[[CommandDone], None]) -> None:
+        self.on_done = on_done
 
 
 @dataclass
@@ -147,7 +150,7 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
         "command_deadline": 60.0, "command_deadline_max": 600.0, "query_deadline": 5.0, "query_queue": 10_000,
     }  # fmt: skip
     query_queue = QueryQueue(cache, limit=10_000)
-    worker: Any = SimpleNamespace(
+    runner: Any = SimpleNamespace(
         choice=SimpleNamespace(layout=Layout(16, 8)),
         settings=SimpleNamespace(
             session=SimpleNamespace(intents=1), requests=RequestSettings(**(wanted | settings))
@@ -155,7 +158,7 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
         clusters={1: shards},
         cache=SimpleNamespace(query_queue=query_queue),
     )
-    request_handler = RequestHandler(worker, shards)  # type: ignore[arg-type]  # a stand-in
+    request_handler = RequestHandler(runner, shards)
 
     def say(state: str, why: str) -> None:
         said.append((state, why))

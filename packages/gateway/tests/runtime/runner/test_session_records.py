@@ -68,7 +68,7 @@ def test_a_lost_session_is_forgotten_in_the_transaction_that_remembers_its_gap()
     record = store.committed[3]
     assert record.session_id == ""
     assert record.pending_gap == gap_of(3)
-    assert not sessions.fits(record)
+    assert sessions.misfit(record)
 
 
 @pytest.mark.checklist("H14")
@@ -180,10 +180,18 @@ def test_what_is_to_be_told_of_one_lost_session_outlives_the_loss_of_the_next() 
 
 @pytest.mark.checklist("B22")
 @pytest.mark.parametrize(
-    "change",
-    [{"shard_count": 5}, {"intents": 1}, {"token_hash": "another"}, {"settled": 0}, {"session_id": ""}],
+    ("change", "why"),
+    [
+        ({"shard_count": 5}, "the number of shards changed from 5 to 4"),
+        ({"intents": 1}, "the intents were changed"),
+        ({"token_hash": "another"}, "the token is another one, or the state folder has lost its salt"),
+        ({"settled": 0}, "none of its events were confirmed"),
+        ({"session_id": ""}, "there is no session"),
+    ],
 )
-def test_a_record_of_another_bot_or_layout_does_not_fit(change: dict[str, object]) -> None:
+def test_a_record_of_another_bot_or_layout_is_not_resumed_and_the_reason_says_why(
+    change: dict[str, object], why: str
+) -> None:
     record = SessionRecord(
         shard_id=0,
         shard_count=4,
@@ -195,8 +203,8 @@ def test_a_record_of_another_bot_or_layout_does_not_fit(change: dict[str, object
         wall=1.0,
     )
     sessions = session_records(MemoryStore())
-    assert sessions.fits(record)
-    assert not sessions.fits(msgspec.structs.replace(record, **change))
+    assert not sessions.misfit(record)
+    assert sessions.misfit(msgspec.structs.replace(record, **change)) == why
 
 
 @pytest.mark.checklist("H25")
@@ -211,7 +219,7 @@ def test_the_age_of_a_record_does_not_matter() -> None:
         token_hash="bot",
         wall=-1e12,
     )
-    assert session_records(MemoryStore()).fits(record)
+    assert not session_records(MemoryStore()).misfit(record)
 
 
 def test_ended_sessions_are_forgotten() -> None:
@@ -265,7 +273,7 @@ def test_a_workers_presence_is_written_down_and_outlives_the_session() -> None:
     again.started(0, "t", "wss://resume", ready_seq=1)
     again.write([(0, 1)], wall=4.0)
     assert store.committed[0].presence == b'{"status":"dnd"}'
-    again.presence_setting_changed("another", sent=True)
+    again.presence_setting_changed("another")
     again.write([(0, 1)], wall=5.0)
     assert store.committed[0].presence is None
 

@@ -4,7 +4,7 @@ Everything about an event is decided by the conversation, the cluster and the sh
 thousand events 999 are usual, though: the next dispatch in line of a live session, in Discord's own form, of a name
 that was published before. Compiled, the fast path takes those from one end to the other by itself; whatever is unusual
 it hands to the general way, with nothing done yet. So it decides nothing: what it would do differently from the
-general way is a bug (the package's ``tests/lane`` holds the two against each other). Without the compiled form
+general way is a bug (the package's ``tests/fast_path`` holds the two against each other). Without the compiled form
 every event takes the general way.
 
 A connection holds its :class:`FastPath` and tells it three partners, each held by what it is a part of: the

@@ -16,12 +16,14 @@ __all__ = ["RequestCluster", "RequestProcess"]
 class RequestCluster(Protocol):
     """A cluster that takes commands (``runner.cluster.Cluster``)."""
 
-    on_command_done: Callable[[CommandDone], None]
-
     @property
     def number(self) -> int: ...
 
-    def command(self, shard_id: int, command: Command) -> None: ...
+    def command(self, shard_id: int, command: Command) -> None:
+        """Queue a command on a shard."""
+
+    def watch_commands(self, on_done: Callable[[CommandDone], None]) -> None:
+        """Have *on_done* called with the end of each worker's command, from now on."""
 
 
 class RequestProcess(Protocol):

@@ -127,7 +127,7 @@ class RequestHandler:
         self._held = HeldCommands()
         self._alarm: asyncio.TimerHandle | None = None
         self._complaints = _Complaints()
-        cluster.on_command_done = self._done
+        cluster.watch_commands(self._done)
 
     def message(self, message: Message) -> None:
         """A query or a command has come."""

@@ -52,7 +52,7 @@ def _shard(runner: Runner, cluster: Cluster, shard: Shard, now: float) -> ShardS
         why=(conversation.state is State.CONNECTING and runner.dialer.refusal(shard.host)) or shard.why,
         session=conversation.session_id,
         received=conversation.received_seq,
-        settled=cluster.streams[shard.shard_id].settled,
+        settled=shard.stream.settled,
         latency_ms=None if conversation.latency is None else conversation.latency * 1000,
         closes={"none" if code is None else str(code): count for code, count in shard.closes.items()},
         last_close=None if last is None else f"{last[0] or 'TCP'} {last[1]}".strip(),
@@ -79,8 +79,8 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
         owned=runner.ownership.get(cluster.number, ("away", ""))[0] == "owned",
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
-        events=dict(cluster.event_pipeline.events),
-        events_other=cluster.event_pipeline.other,
+        events=dict(cluster.events.pipeline.events),
+        events_other=cluster.events.pipeline.other,
         received=cluster.tallies.received,
         replayed=cluster.tallies.replayed,
         filtered=cluster.tallies.filtered,
@@ -96,11 +96,11 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
         refused_messages={str(reason): count for reason, count in request_handler.refused.items()}
         if request_handler
         else {},
-        unreadable=cluster.event_pipeline.unreadable,
+        unreadable=cluster.events.pipeline.unreadable,
         query_kinds=dict(request_handler.query_kinds) if request_handler else {},
         query_buckets=_cumulative(request_handler.query_times.counts()) if request_handler else {},
         query_seconds=request_handler.query_times.total if request_handler else 0.0,
-        events_per_s=cluster.pace.rate,
+        events_per_s=cluster.tallies.pace.rate,
         unknown_guild_events=sum(map(cluster.unknown_guild_events, cluster.shards)),
         event_log=_event_log(cluster),
         cache_unread=_unread(cluster),
@@ -109,8 +109,8 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
 
 def _cache(cluster: Cluster) -> dict[str, int] | None:
     """Entities by kind and bytes on disk, as last counted; None with the cache off or its store unreadable."""
-    statistics = cluster.cache_statistics
-    return dict(statistics.counts) if statistics is not None and statistics.counts is not None else None
+    counts = None if cluster.cache is None else cluster.cache.statistics.counts
+    return None if counts is None else dict(counts)
 
 
 def _event_log(cluster: Cluster) -> EventLogStatus | None:
@@ -128,15 +128,14 @@ def _event_log(cluster: Cluster) -> EventLogStatus | None:
 
 
 def _incomplete_since(cluster: Cluster, shard_id: int) -> int:
-    statistics = cluster.cache_statistics
-    return statistics.incomplete.get(shard_id, 0) if statistics is not None else 0
+    return 0 if cluster.cache is None else cluster.cache.statistics.incomplete.get(shard_id, 0)
 
 
 def _unread(cluster: Cluster) -> dict[str, int]:
     """Events that the cache could not read in full, by what became of them."""
-    if cluster.store is None or not cluster.tools.settings.cache.enabled:
+    if cluster.cache is None:
         return {}
-    unread = cluster.store.unread
+    unread = cluster.cache.store.unread
     return {"left_out": unread.left_out, "not_applied": unread.not_applied}
 
 
@@ -156,7 +155,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
     return PublisherStatus(
         connected=publisher.connected,
         blocked=publisher.blocked,
-        why=cluster.broker_why,
+        why=cluster.sink_observer.why,
         paused=publisher.paused,
         published=publisher.published,
         confirmed=publisher.confirmed,
@@ -228,10 +227,10 @@ def _notes(runner: Runner) -> list[str]:
         if event_log is not None and event_log.why:
             before = "events are published without an event log: " if event_log.state == "without" else ""
             notes.append(f"cluster {cluster.number}: {before}{event_log.why}")
-        if cluster.event_pipeline.unreadable:
+        if cluster.events.pipeline.unreadable:
             notes.append(
-                f"cluster {cluster.number}: {cluster.event_pipeline.unreadable} dispatches could not be forwarded "
-                f"(the last one: {cluster.event_pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
+                f"cluster {cluster.number}: {cluster.events.pipeline.unreadable} dispatches could not be forwarded "
+                f"(the last one: {cluster.events.pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
             )
         request_handler = runner.responders.get(cluster.number)
         if request_handler is not None and request_handler.refused_lately:

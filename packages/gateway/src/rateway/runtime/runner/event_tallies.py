@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rateway.native.fast_path import EventPipeline
+from rateway.runtime.monitoring.loop_lag import Pace
 from rateway_protocol.contract import topology
 from rateway_protocol.discord.envelope import Envelope, UnreadableDispatch
 from rateway_protocol.discord.events import DOCUMENTED
@@ -17,10 +18,12 @@ MOST_EVENT_NAMES = 200
 class EventTallies:
     """The counters of one cluster. Those that the fast path counts as well are the pipeline's."""
 
-    __slots__ = ("_pipeline", "filtered", "oversize", "refused", "repeated", "replayed")
+    __slots__ = ("_pipeline", "filtered", "oversize", "pace", "refused", "repeated", "replayed")
 
     def __init__(self, pipeline: EventPipeline) -> None:
         self._pipeline = pipeline
+        self.pace = Pace()
+        """Dispatches a second; the runner notes :attr:`received` there now and then."""
         self.replayed = 0
         """Events between a resume and its RESUMED."""
         self.repeated = 0

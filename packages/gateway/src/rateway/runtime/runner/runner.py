@@ -20,6 +20,7 @@ from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.memory import MemoryTrimmer
 from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
@@ -106,11 +107,14 @@ class Runner:
                 home=state.fingerprint("home")[:16],
             )
             cluster.on_exchange = self._inbound[number].bind_again
-            cluster.on_live = self._inbound[number].tell_live
-            cluster.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
+            cluster.shard_observer.on_live = lambda number=number: self._tell_live(number)  # type: ignore[misc]  # as above
+            cluster.shard_observer.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
 
         if settings.cache.enabled:
             self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
+
+    def _tell_live(self, number: int) -> None:
+        self.clusters[number].spawn(self._inbound[number].tell_live())
 
     def _answers_go_on(self) -> None:
         if self.cache is not None:
@@ -136,12 +140,8 @@ class Runner:
         )
         return ClusterTools(
             settings=settings,
-            layout=layout,
-            gateway_url=self.choice.gateway_url,
-            options=options,
+            shard_tools=ShardTools(layout, self.choice.gateway_url, options, self.dialer, self.permits),
             make_sink=self._make_sink,
-            dialer=self.dialer,
-            permits=self.permits,
             token_hash=identity.bot,
             wakeup_batching=WakeupBatching(),
             on_fatal=on_fatal,
@@ -245,7 +245,7 @@ class Runner:
             await asyncio.sleep(LOOK_EVERY_S)
             now = time.monotonic()
             for cluster in self.clusters.values():
-                cluster.pace.note(now, cluster.tallies.received)
+                cluster.tallies.pace.note(now, cluster.tallies.received)
                 for shard in cluster.shards.values():
                     shard.look(shard.clock())
             trimmer.look(now - looked)
@@ -254,7 +254,7 @@ class Runner:
     def _count_entities(self) -> None:
         """Refresh the caches' statistics, those that are longest overdue first, for at most COUNTING_S."""
         deadline = time.monotonic() + COUNTING_S
-        found = [each.cache_statistics for each in self.clusters.values() if each.cache_statistics]
+        found = [each.cache.statistics for each in self.clusters.values() if each.cache is not None]
         for statistics in sorted(found, key=lambda each: each.due_at):
             if time.monotonic() > deadline:
                 break

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from rateway.runtime.resumable import is_resumable
+from rateway.runtime.resumable import misfit
 from rateway.transports.store import SessionRecord, StoreFault
 from rateway_protocol.contract import messages
 
@@ -73,9 +73,11 @@ class SessionRecords:
         """There was none that could be written; what it should hold by now goes into it with the next :meth:`write`."""
         self._store = store
 
-    def fits(self, record: SessionRecord) -> bool:
-        """Whether a stored session belongs to this bot, these intents and this number of shards."""
-        return is_resumable(
+    def misfit(self, record: SessionRecord) -> str:
+        """Return why a stored session cannot be resumed with this bot, these intents and this number of shards; empty
+        when it can.
+        """
+        return misfit(
             record, shard_count=self._shard_count, intents=self._intents, token_hash=self._token_hash
         )
 
@@ -94,11 +96,17 @@ class SessionRecords:
         if kept is not None:
             kept.record = _replaced(kept.record, presence=presence, presence_setting=self._presence_setting)
 
-    def presence_setting_changed(self, presence_setting: str, *, sent: bool) -> None:
-        """The setting was read anew; *sent*: it replaces what workers have set."""
+    def presence_setting_changed(self, presence_setting: str) -> bool:
+        """Take in the digest of the setting ``PRESENCE`` as it was read again.
+
+        Returns:
+            Whether the setting replaces the presences that workers have set: it has changed, and is not empty.
+        """
+        replaces = presence_setting not in ("", self._presence_setting)
         self._presence_setting = presence_setting
         for shard_id, kept in self._kept.items():
-            self.presence_set(shard_id, None if sent else kept.record.presence)
+            self.presence_set(shard_id, None if replaces else kept.record.presence)
+        return replaces
 
     def give_up(self, record: SessionRecord, gap: bytes) -> None:
         """A stored session that does not fit: it stays written down until the next one's READY takes its place,

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from rateway.delivery.port import EventStream
-from rateway.native.fast_path import EventPipeline, FastPath
+from rateway.native.fast_path import FastPath
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.dialer import Dialer
+from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.session.actions import (
     Command,
     CommandDone,
@@ -60,27 +61,29 @@ OTHER_CODE = 0
 MOST_FAILURES = 50
 
 
-class ShardOwner(Protocol):
-    """What a shard's cluster does with what the shard finds out."""
+class ShardObserver(Protocol):
+    """Receives what happens to a shard's session (``shard_observer.ClusterShardObserver``)."""
 
-    event_pipeline: EventPipeline
+    def session_started(self, shard: Shard, order: SessionStarted) -> None:
+        """READY has come; it is dispatched after this."""
 
-    def dispatch(self, shard: Shard, envelope: Envelope, replayed: bool, repeat: int) -> None:
-        """An event, in order; called for every event that is not usual (see ``rateway.native.fast_path``)."""
+    def session_lost(self, shard: Shard, order: SessionLost) -> None:
+        """The session cannot be resumed."""
 
-    def tell(self, shard: Shard, name: str, body: Any, seq: int, applied: Applied) -> None:
-        """A usual event, of which the cache knows more."""
+    def session_resumed(self, shard: Shard) -> None:
+        """RESUMED has come."""
 
-    def skip(self, shard: Shard, seq: int | None) -> None:
-        """A usual event that is not published."""
+    def state_changed(self, shard: Shard, order: StateChanged) -> None:
+        """The conversation is in another state."""
 
-    def session_started(self, shard: Shard, order: SessionStarted) -> None: ...
-    def session_lost(self, shard: Shard, order: SessionLost) -> None: ...
-    def session_resumed(self, shard: Shard) -> None: ...
-    def state_changed(self, shard: Shard, order: StateChanged) -> None: ...
-    def command_done(self, shard: Shard, order: CommandDone) -> None: ...
-    def fatal(self, shard: Shard, order: Fatal) -> None: ...
-    def barred(self, shard: Shard, why: str) -> None: ...
+    def command_done(self, shard: Shard, order: CommandDone) -> None:
+        """A command was sent or given up."""
+
+    def fatal(self, shard: Shard, order: Fatal) -> None:
+        """No shard of this bot can go on with the present settings."""
+
+    def barred(self, shard: Shard, why: str) -> None:
+        """The shard may never identify here."""
 
 
 class _Connection:
@@ -92,7 +95,7 @@ class _Connection:
         self.fast_path = FastPath(
             shard.conversation.receive_state,
             shard.stream.publish_state,
-            shard.owner.event_pipeline,
+            shard.events.pipeline,
             self,
             shard.shard_id,
             shard.clock,
@@ -133,11 +136,11 @@ class _Connection:
 
     def take_applied(self, name: str, body: Any, seq: int, applied: Applied) -> None:
         shard = self._shard
-        shard.owner.tell(shard, name, body, seq, applied)
+        shard.events.publish_applied(shard.shard_id, shard.stream, name, body, seq, applied)
 
     def leave_out(self, seq: int) -> None:
         shard = self._shard
-        shard.owner.skip(shard, seq)
+        shard.events.skip(shard.stream, seq)
 
     def publish(self, name: str, body: Any, seq: int) -> None:
         self._shard.stream.publish(name, body, seq, False)
@@ -149,7 +152,9 @@ class _Connection:
         if conversation.orders or conversation.wake_at is not shard.timer_at:
             shard.carry_out()
         if envelope is not None:
-            shard.owner.dispatch(shard, envelope, conversation.replaying, conversation.repeat)
+            shard.events.dispatch(
+                shard.shard_id, shard.stream, envelope, conversation.replaying, conversation.repeat
+            )
 
     def closed(self, code: int | None, reason: str) -> None:
         self.fast_path.end()
@@ -188,7 +193,8 @@ class Shard:
         conversation: Conversation,
         shard_id: int,
         stream: EventStream,
-        owner: ShardOwner,
+        events: EventForwarder,
+        observer: ShardObserver,
         dialer: Dialer,
         permits: IdentifyPermits,
         clock: Callable[[], float],
@@ -197,7 +203,7 @@ class Shard:
         self.shard_id = shard_id
         self.stream = stream
         self.conversation = conversation
-        self.owner = owner
+        self.events = events
         self.clock = clock
         self.connection: _Connection | None = None
         self.timer_at: float | None = None
@@ -220,6 +226,7 @@ class Shard:
         self.unknown_before = 0
         """Events about unknown guilds that its former sessions brought."""
         self.done = asyncio.Event()
+        self._observer = observer
         self._dialer = dialer
         self._permits = permits
         self._spawn = spawn
@@ -327,7 +334,7 @@ class Shard:
 
     def _pass_over(self, error: Exception) -> bool:
         """Whether the failure has cost an event, which is told in its place."""
-        conversation, event_pipeline = self.conversation, self.owner.event_pipeline
+        conversation, event_pipeline = self.conversation, self.events.pipeline
         if conversation.session_id is None or self.stream.received >= conversation.received_seq:
             return False
         event_pipeline.unreadable += 1
@@ -411,7 +418,7 @@ class Shard:
             connection.socket.send(data)
 
     def _deliver(self, order: Deliver) -> None:
-        self.owner.dispatch(self, order.envelope, order.replayed, order.repeat)
+        self.events.dispatch(self.shard_id, self.stream, order.envelope, order.replayed, order.repeat)
 
     def _disconnect(self, order: Disconnect) -> None:
         connection, self.connection = self.connection, None
@@ -438,7 +445,7 @@ class Shard:
         until = math.inf if refusal.until is None else refusal.until
         self.conversation.refused(until, refusal.why, self.clock())
         if refusal.kind == "bucket":
-            self.owner.barred(self, refusal.why)
+            self._observer.barred(self, refusal.why)
 
     def _return_permit(self, order: ReturnPermit | None) -> None:
         if self._permit is not None:
@@ -452,14 +459,14 @@ class Shard:
 
     def _session_started(self, order: SessionStarted) -> None:
         self.session_since = self.clock()
-        self.owner.session_started(self, order)
+        self._observer.session_started(self, order)
 
     def _session_lost(self, order: SessionLost) -> None:
-        self.owner.session_lost(self, order)
+        self._observer.session_lost(self, order)
 
     def _session_resumed(self, order: SessionResumed) -> None:
         self.resumes_succeeded += 1
-        self.owner.session_resumed(self)
+        self._observer.session_resumed(self)
 
     def _state_changed(self, order: StateChanged) -> None:
         self.state_since = self.clock()
@@ -472,13 +479,13 @@ class Shard:
             self.away_since = self.state_since
         if order.new.value == "resuming":
             self.resumes_tried += 1
-        self.owner.state_changed(self, order)
+        self._observer.state_changed(self, order)
 
     def _command_done(self, order: CommandDone) -> None:
-        self.owner.command_done(self, order)
+        self._observer.command_done(self, order)
 
     def _fatal(self, order: Fatal) -> None:
-        self.owner.fatal(self, order)
+        self._observer.fatal(self, order)
 
     def _note(self, order: Note) -> None:
         log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id})
@@ -490,4 +497,4 @@ def _words_of(error: Exception) -> str:
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-__all__ = ["Order", "Shard", "ShardOwner"]
+__all__ = ["Order", "Shard", "ShardObserver"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rateway.runtime.runner.event_tallies import MOST_EVENT_NAMES
-from tests.lane.test_lane import Outcome, Owner, dispatch, walked
+from tests.fast_path.test_fast_path import Observer, Outcome, dispatch, walked
 
 
 def after(messages: list[bytes], *, short_cut: bool = True, cache: bool = False) -> Outcome:
@@ -111,9 +111,9 @@ def test_a_mistake_of_the_gateways_own_costs_the_event_that_it_met(short_cut: bo
 
 
 def test_an_order_that_fails_keeps_no_other_from_being_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Owner, shard: Any, order: Any) -> None:
+    def broken(self: Observer, shard: Any, order: Any) -> None:
         raise RuntimeError("a mistake in the cluster")
 
-    monkeypatch.setattr(Owner, "state_changed", broken)
+    monkeypatch.setattr(Observer, "state_changed", broken)
     found = after([dispatch("A", 2, 1), dispatch("A", 3, 2)])
     assert [json.loads(each[1]) for each in found.published if each[0] == "A"] == [1, 2]

@@ -1,4 +1,4 @@
-"""A lane does what the general way does, whatever comes, and takes nothing for usual that is not."""
+"""The fast path does what the general path does, whatever comes, and takes only usual dispatches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rateway.native import fast_path
 from rateway.native.fast_path import plain
 from rateway.native.objects.applied import Applied
-from rateway.runtime.runner.cluster import Cluster
+from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import Order, SessionStarted
@@ -26,7 +26,6 @@ from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 from tests.session.driver import GATEWAY, Wire, options
 from tests.transports.fake_broker import FakeBroker
-from tests.transports.publishing import Cluster as Publishing
 from tests.transports.publishing import cluster_on
 
 NAMES = ["MESSAGE_CREATE", "TYPING_START", "PRESENCE_UPDATE", "GUILD_MEMBER_UPDATE", "A", "X" * 255]
@@ -75,28 +74,27 @@ class Permits:
         pass
 
 
-class Owner:
-    """A cluster as far as events go: its own code, with a cache that knows more of some of them."""
+class CacheDouble:
+    """A cache that adds something to some of the events that are applied to it."""
 
-    dispatch = Cluster.dispatch
-    tell = Cluster.tell
-    skip = Cluster.skip
-
-    def __init__(self, publishing: Publishing) -> None:
-        self.publisher = publishing.publisher
-        self.event_pipeline = fast_path.EventPipeline()
-        self.tallies = EventTallies(self.event_pipeline)
+    def __init__(self) -> None:
         self.seen: list[tuple[int, int, str, bytes]] = []
-        self.told: list[str] = []
 
     def apply(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
-        """Of every seventh it knows what was before, of every eleventh a cause."""
+        """Add the entity as it was before to each seventh event, a cause to each eleventh."""
         if name == "BREAKS":
             raise RuntimeError("a mistake in the cache")
         self.seen.append((shard_id, seq, name, bytes(d)))
         if seq % 7 == 0 and len(name) < 200:
             return Applied(before=b'{"was":%d}' % seq)
         return Applied(cause="join") if seq % 11 == 0 else None
+
+
+class Observer:
+    """Begins each session on its stream, and keeps the states that the shard went through."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
 
     def session_started(self, shard: Shard, order: SessionStarted) -> None:
         shard.stream.begin(order.session_id)
@@ -105,6 +103,7 @@ class Owner:
     def session_lost(self, shard: Shard, order: Order) -> None: ...
     def command_done(self, shard: Shard, order: Order) -> None: ...
     def fatal(self, shard: Shard, order: Order) -> None: ...
+    def barred(self, shard: Shard, why: str) -> None: ...
     def state_changed(self, shard: Shard, order: Any) -> None:
         self.told.append(f"{order.new.value}: {order.why}")
 
@@ -137,10 +136,14 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
             begun.append(tasks.create_task(work))
             return begun[-1]
 
-        owner, dialer = Owner(publishing), Dialer()
+        known, observer, dialer = CacheDouble(), Observer(), Dialer()
+        pipeline = fast_path.EventPipeline()
+        events = EventForwarder(
+            pipeline, EventTallies(pipeline), publishing.publisher, lambda shard_id, guild_ids: None
+        )
         if cache:
-            owner.event_pipeline.apply = owner.apply
-            owner.event_pipeline.publishes = lambda name: name != "TYPING_START"
+            pipeline.apply = known.apply
+            pipeline.publishes = lambda name: name != "TYPING_START"
         conversation = Conversation(
             shard_id=3,
             shard_count=16,
@@ -149,11 +152,12 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
             session=None,
             chance=random.Random(7),
         )
-        made: Any = {"dialer": dialer, "permits": Permits(), "owner": owner}
+        made: Any = {"dialer": dialer, "permits": Permits(), "observer": observer}
         shard = Shard(
             conversation=conversation,
             shard_id=3,
             stream=publishing.publisher.stream(3, 16),
+            events=events,
             clock=lambda: 1000.0,
             spawn=spawn,
             **made,
@@ -183,11 +187,11 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
         numbers = (
             conversation.state, conversation.received_seq, conversation.bytes_in, conversation.bytes_inflated,
             conversation.heard_at, conversation.ignored, conversation.repeat, conversation.session_id,
-            owner.tallies.filtered, owner.tallies.replayed, owner.tallies.repeated,
+            events.tallies.filtered, events.tallies.replayed, events.tallies.repeated,
             shard.stream.settled, shard.stream.received,
-            owner.event_pipeline.unreadable, owner.event_pipeline.other,
+            pipeline.unreadable, pipeline.other,
         )  # fmt: skip
-        return Outcome(published, owner.event_pipeline.events, owner.seen, owner.told, numbers)
+        return Outcome(published, pipeline.events, known.seen, observer.told, numbers)
 
 
 def dispatch(name: object, seq: object, d: object, **more: object) -> bytes:
@@ -274,7 +278,7 @@ def test_a_message_that_cannot_be_inflated_ends_the_connection_on_either_way(
         return [await walked(messages, compression, short_cut=way, cache=False) for way in (True, False)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.lane.test_lane.Wire", Torn)
+        patch.setattr("tests.fast_path.test_fast_path.Wire", Torn)
         short, general = asyncio.run(both())
     assert short == general
     assert [each[0] for each in general.published] == ["READY", "A"]
