@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rateway.config.presence import PresenceError, parse_presence
-from rateway_protocol.discord import commands
+from rateway_protocol.discord import command_forms
 
 
 def test_a_short_form_becomes_what_discord_takes() -> None:
@@ -21,7 +21,7 @@ def test_a_short_form_becomes_what_discord_takes() -> None:
         "status": "idle",
         "afk": False,
     }
-    assert commands.validate(3, presence) is None
+    assert isinstance(command_forms.read(3, presence), command_forms.Documented)
 
 
 def test_a_text_as_activity_is_a_custom_status() -> None:
@@ -29,7 +29,14 @@ def test_a_text_as_activity_is_a_custom_status() -> None:
     assert presence["activities"] == [
         {"name": "Custom Status", "type": 4, "state": 'cluster 7 " and } { braces'}
     ]
-    assert commands.validate(3, presence) is None
+    assert isinstance(command_forms.read(3, presence), command_forms.Documented)
+
+
+def test_a_presence_that_does_not_fit_into_an_identify_is_refused() -> None:
+    fits = [{"name": "x" * 100, "type": 0}] * 25
+    assert len(parse_presence({"activities": fits}).of(0, 1, 0)["activities"]) == 25  # type: ignore[arg-type]  # raw JSON
+    with pytest.raises(PresenceError, match=r"3940 bytes as JSON; an identify has room for 3500"):
+        parse_presence({"activities": fits + fits[:6]})
 
 
 def test_the_whole_form_of_discord_is_taken() -> None:

@@ -239,7 +239,7 @@ class Driver:
 
     def command(self, op: int, d: Any, handle: object = None, lasts: float = 60.0) -> None:
         payload = json.dumps({"op": op, "d": d}).encode()
-        self.fact("command", Command(op, payload, None, self.now + lasts, handle), self.now)
+        self.fact("command", Command(op, d, payload, self.now + lasts, handle), self.now)
 
 
 def voice(guild: int = 1 << 30, channel: str | None = "5") -> dict[str, Any]:

@@ -18,6 +18,8 @@ ACTIVITY_TYPES = {"playing": 0, "streaming": 1, "listening": 2, "watching": 3, "
 PLACEHOLDERS = ("{shard}", "{shards}", "{cluster}")
 # Discord's limit for an activity's name and state.
 MAX_TEXT = 128
+# Of the 4,096 bytes that Discord takes in a payload, what the rest of an identify leaves.
+MAX_BYTES = 3_500
 
 
 class PresenceError(ValueError):
@@ -92,7 +94,12 @@ def parse_presence(given: object) -> PresenceTemplate:
     if wrong:
         raise PresenceError(*wrong)
     presence = {"since": since, "activities": activities, "status": status, "afk": afk}
-    return PresenceTemplate(json.dumps(presence, ensure_ascii=False))
+    # A filled placeholder is no longer than the placeholder.
+    text = json.dumps(presence, ensure_ascii=False)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        raise PresenceError(f"it has {size} bytes as JSON; an identify has room for {MAX_BYTES}")
+    return PresenceTemplate(text)
 
 
 def _activity(given: object, wrong: list[str]) -> dict[str, object]:

@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from rateway.permit_outcome import PermitOutcome
+
 __all__ = [
     "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "IdentifySettings", "Ledger", "Moment",
-    "PermitOutcome", "Refusal", "RefusalKind",
+    "Refusal", "RefusalKind",
 ]  # fmt: skip
 
-PermitOutcome = Literal["ready", "invalid", "closed", "timeout", "unused"]
 RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
 
 # Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.

@@ -6,10 +6,12 @@ made before that call and has no orders of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
+from rateway.permit_outcome import PermitOutcome
 from rateway.session.options import Compression
 from rateway_protocol.discord.envelope import Envelope
 
@@ -26,7 +28,6 @@ __all__ = [
     "Order",
     "Outcome",
     "PermitDone",
-    "PermitOutcome",
     "RequestPermit",
     "ReturnPermit",
     "Send",
@@ -84,21 +85,22 @@ class DialFailure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Command:
-    """A gateway payload of a worker's. ``payload`` is the whole of it, ``{"op": …, "d": …}``, as it came.
-
-    ``guild_id`` is the guild that chose this shard, if one did; ``deadline`` is monotonic seconds; ``handle`` is the
-    caller's own and comes back with the outcome.
+    """A gateway payload to be sent, checked where it came from: a worker's by ``rateway_protocol.contract.commands``,
+    the configured presence by ``rateway.config.presence``.
     """
 
     op: int
+    d: Mapping[str, Any] = field(repr=False)
+    """In Discord's documented form."""
     payload: bytes = field(repr=False)
-    guild_id: int | None
+    """``{"op": …, "d": …}`` as JSON, at most ``commands.MAX_PAYLOAD_BYTES``."""
     deadline: float
+    """Monotonic seconds."""
     handle: object = field(default=None, repr=False)
+    """The caller's own; it comes back with the outcome. None: the command is the gateway's."""
 
 
-PermitOutcome = Literal["ready", "invalid", "closed", "timeout"]
-Outcome = Literal["sent", "superseded", "expired", "queue_full", "too_large", "invalid"]
+Outcome = Literal["sent", "superseded", "expired", "queue_full"]
 
 
 # Orders.

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from rateway.native.fast_path import ReceiveState
+from rateway.permit_outcome import PermitOutcome
 from rateway.session import actions
-from rateway.session.actions import Command, DialFailure, Order, PermitOutcome, State, StoredSession
+from rateway.session.actions import Command, DialFailure, Order, State, StoredSession
 from rateway.session.heartbeat import DEFAULT_INTERVAL, Health, Heartbeat
 from rateway.session.inflate import InflateError, make_inflater
 from rateway.session.options import Chance, SessionOptions
@@ -163,12 +164,7 @@ class Conversation:
         self._heart: Heartbeat | None = None
         self._sequence_tracker = SequenceTracker()
         self._settled: int | None = session.settled if session and session.settled > 0 else None
-        self._send_limiter = SendRateLimiter(
-            intents=options.intents,
-            shard=self._shard,
-            limit=options.command_queue,
-            budget=options.command_budget,
-        )
+        self._send_limiter = SendRateLimiter(limit=options.command_queue, budget=options.command_budget)
         # The last presence that a worker set, in an earlier process too: the next identify shows it.
         self._presence: Mapping[str, Any] | None = presence
         self._lost = False
@@ -750,12 +746,12 @@ class Conversation:
         self.orders += self._send_limiter.expired(now)
         if self.state is not State.LIVE:
             return
-        for sending in self._send_limiter.sendable(now):
-            self.orders.append(actions.Send(sending.data))
-            self.orders.append(actions.CommandDone(sending.command, "sent"))
-            if sending.command.op == Opcode.PRESENCE_UPDATE:
-                self._presence = sending.d
-            elif sending.command.op == Opcode.REQUEST_GUILD_MEMBERS:
+        for command in self._send_limiter.sendable(now):
+            self.orders.append(actions.Send(command.payload))
+            self.orders.append(actions.CommandDone(command, "sent"))
+            if command.op == Opcode.PRESENCE_UPDATE:
+                self._presence = command.d
+            elif command.op == Opcode.REQUEST_GUILD_MEMBERS:
                 self._watch_until = now + WATCH
                 self._judge_fast_path(now)
 

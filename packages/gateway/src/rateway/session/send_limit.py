@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-import msgspec
 from rateway.session.actions import Command, CommandDone
 from rateway.session.options import CommandBudget
 from rateway.session.shares import Kind, Shares, kind_of
-from rateway_protocol.discord import command_forms, commands
+from rateway_protocol.discord import command_forms
 
-__all__ = ["SendRateLimiter", "Sending", "SlidingLog"]
+__all__ = ["SendRateLimiter", "SlidingLog"]
 
 # "120 gateway events per connection every 60 seconds".
 SENDS, SENDS_WINDOW = 120, 61.0
@@ -78,16 +75,6 @@ class SlidingLog:
         self._log.clear()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sending:
-    """A checked command: the bytes for the wire, and the guild whose members are all asked for, if so."""
-
-    command: Command
-    data: bytes
-    d: Mapping[str, Any]
-    whole_guild: int | None
-
-
 class SendRateLimiter:
     """One shard's sends: the logs of what went out, and the commands that wait, in a line for each kind.
 
@@ -97,15 +84,11 @@ class SendRateLimiter:
     """
 
     __slots__ = (
-        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_intents", "_limit", "_lines", "_presences",
-        "_queue", "_sends", "_sent", "_shard", "_shares", "_turns",
+        "_budget", "_commands", "_expiry", "_guild_free", "_held_until", "_limit", "_lines", "_presences", "_queue",
+        "_sends", "_sent", "_shares", "_turns",
     )  # fmt: skip
 
-    def __init__(
-        self, *, intents: int, shard: tuple[int, int], limit: int, budget: CommandBudget | None
-    ) -> None:
-        self._intents = intents
-        self._shard = shard
+    def __init__(self, *, limit: int, budget: CommandBudget | None) -> None:
         self._limit = limit
         self._budget = budget
         self._sends = SlidingLog(SENDS, SENDS_WINDOW)
@@ -119,7 +102,7 @@ class SendRateLimiter:
         self._queue.kept[Kind.PRESENCE] = min(1, self._queue.kept[Kind.PRESENCE])
         self._held_until = -math.inf
         self._guild_free: dict[int, float] = {}
-        self._lines: dict[Kind, deque[Sending]] = {kind: deque() for kind in Kind}
+        self._lines: dict[Kind, deque[Command]] = {kind: deque() for kind in Kind}
         # Kinds in the order of their turns; the one that was served last is last.
         self._turns = list(Kind)
         self._expiry = math.inf
@@ -168,18 +151,15 @@ class SendRateLimiter:
 
     def offer(self, command: Command, now: float) -> list[CommandDone]:
         """Take a command in. The answer holds what is decided at once: its refusal, or one that it supersedes."""
-        sending = self._check(command)
-        if isinstance(sending, CommandDone):
-            return [sending]
         if command.deadline <= now:
             return [CommandDone(command, "expired", "its deadline had passed when it arrived")]
         kind = kind_of(command.op)
         line = self._lines[kind]
         if kind is Kind.PRESENCE and line:
             superseded = line.popleft()
-            line.append(sending)
+            line.append(command)
             self._expiry = min(self._expiry, command.deadline)
-            return [CommandDone(superseded.command, "superseded", "a newer presence came while it waited")]
+            return [CommandDone(superseded, "superseded", "a newer presence came while it waited")]
         if not self._queue.has_room(kind, {each: len(waiting) for each, waiting in self._lines.items()}):
             words = f"{len(self)} commands wait for this shard, {len(line)} of them {kind.value}"
             return [
@@ -187,53 +167,28 @@ class SendRateLimiter:
             ]
         if self._budget is not None and not self._budget.take(kind):
             return [CommandDone(command, "queue_full", f"{self._budget.waiting} commands wait in all shards")]
-        line.append(sending)
+        line.append(command)
         self._expiry = min(self._expiry, command.deadline)
         return []
-
-    def _check(self, command: Command) -> Sending | CommandDone:
-        if len(command.payload) > commands.MAX_PAYLOAD_BYTES * 8:
-            # Cannot become small enough by being written compactly: not worth the reading.
-            return self._too_large(command, len(command.payload))
-        try:
-            payload = msgspec.json.decode(command.payload)
-        except (ValueError, RecursionError, TypeError) as error:
-            return CommandDone(command, "invalid", f"the payload is not JSON: {error}")
-        if not isinstance(payload, dict) or payload.get("op") != command.op or "d" not in payload:
-            return CommandDone(command, "invalid", 'the payload should be an object {"op": …, "d": …}')
-        form = command_forms.read(command.op, payload["d"], intents=self._intents, shard=self._shard)
-        if isinstance(form, command_forms.Refusal):
-            return CommandDone(command, "invalid", form.reason)
-        # Written anew: what was checked is what is sent, whatever was odd about the worker's JSON.
-        data = commands.encode({"op": command.op, "d": form.d})
-        if len(data) > commands.MAX_PAYLOAD_BYTES:
-            return self._too_large(command, len(data))
-        whole = command_forms.whole_guild(command.op, form.d)
-        return Sending(command, data, form.d, int(form.d["guild_id"]) if whole else None)
-
-    def _too_large(self, command: Command, size: int) -> CommandDone:
-        return CommandDone(command, "too_large", f"{size} bytes; Discord takes {commands.MAX_PAYLOAD_BYTES}")
 
     def expired(self, now: float) -> list[CommandDone]:
         """Takes out the commands whose deadline has come."""
         if now < self._expiry:
             return []
-        gone: list[Sending] = []
+        gone: list[Command] = []
         for kind, line in self._lines.items():
-            late = [sending for sending in line if sending.command.deadline <= now]
+            late = [command for command in line if command.deadline <= now]
             if late:
                 gone += late
-                kept = [sending for sending in line if sending.command.deadline > now]
+                kept = [command for command in line if command.deadline > now]
                 line.clear()
                 line.extend(kept)
                 for _ in late:
                     self._give_back(kind)
-        self._expiry = min((sending.command.deadline for sending in self._waiting()), default=math.inf)
-        return [
-            CommandDone(each.command, "expired", "it could not be sent before its deadline") for each in gone
-        ]
+        self._expiry = min((command.deadline for command in self._waiting()), default=math.inf)
+        return [CommandDone(each, "expired", "it could not be sent before its deadline") for each in gone]
 
-    def sendable(self, now: float) -> Iterator[Sending]:
+    def sendable(self, now: float) -> Iterator[Command]:
         """Takes out what may be sent now, in order; each counts as sent when it is given."""
         if now >= self._held_until:
             self._held_until = -math.inf
@@ -241,40 +196,41 @@ class SendRateLimiter:
                 taken = self._next(now)
                 if taken is None:
                     return
-                kind, sending = taken
+                kind, command = taken
                 self._sends.record(now)
                 self._commands.record(now)
                 self._sent[kind].record(now)
                 self._turns.remove(kind)
                 self._turns.append(kind)
                 self._give_back(kind)
-                yield sending
+                yield command
 
-    def _next(self, now: float) -> tuple[Kind, Sending] | None:
+    def _next(self, now: float) -> tuple[Kind, Command] | None:
         """Take out the command whose kind has its turn: of those that can go now, the kind that waited longest."""
         for kind in self._turns:
             if self._lines[kind] and self._has_share(kind, now):
-                sending = self._take(kind, now)
-                if sending is not None:
-                    return kind, sending
+                command = self._take(kind, now)
+                if command is not None:
+                    return kind, command
         return None
 
     def _has_share(self, kind: Kind, now: float) -> bool:
         return self._shares.has_room(kind, {each: log.count(now) for each, log in self._sent.items()})
 
-    def _take(self, kind: Kind, now: float) -> Sending | None:
+    def _take(self, kind: Kind, now: float) -> Command | None:
         line = self._lines[kind]
         if kind is Kind.PRESENCE:
             if self._presences.left(now) <= 0:
                 return None
             self._presences.record(now)
             return line.popleft()
-        for place, sending in enumerate(line):
-            if sending.whole_guild is None or self._guild_free.get(sending.whole_guild, now) <= now:
+        for place, command in enumerate(line):
+            guild_id = _whole_guild(command)
+            if guild_id is None or self._guild_free.get(guild_id, now) <= now:
                 del line[place]
-                if sending.whole_guild is not None:
-                    self._asked_for(sending.whole_guild, now)
-                return sending
+                if guild_id is not None:
+                    self._asked_for(guild_id, now)
+                return command
         return None
 
     def _asked_for(self, guild_id: int, now: float) -> None:
@@ -301,13 +257,13 @@ class SendRateLimiter:
             return now
         at = math.inf
         for request in self._lines[kind]:
-            guild = request.whole_guild
+            guild = _whole_guild(request)
             at = min(at, now if guild is None else self._guild_free.get(guild, now))
             if at <= now:
                 break
         return at
 
-    def _waiting(self) -> Iterator[Sending]:
+    def _waiting(self) -> Iterator[Command]:
         for line in self._lines.values():
             yield from line
 
@@ -322,3 +278,8 @@ class SendRateLimiter:
                 self._give_back(kind)
             line.clear()
         self._expiry = math.inf
+
+
+def _whole_guild(command: Command) -> int | None:
+    """Return the guild whose members are all asked for, if the command does so."""
+    return int(command.d["guild_id"]) if command_forms.whole_guild(command.op, command.d) else None

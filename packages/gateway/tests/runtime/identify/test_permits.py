@@ -14,7 +14,8 @@ from rateway.config import load
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
-from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, PermitOutcome, Refusal
+from rateway.permit_outcome import PermitOutcome
+from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, Refusal
 from rateway.runtime.identify.remote import RemotePermits
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner

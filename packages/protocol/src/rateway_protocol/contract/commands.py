@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from rateway_protocol.contract.errors import ErrorCode, Fault
@@ -39,12 +40,14 @@ _BYTES = (bytes, bytearray)
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """A command that may be sent. ``payload`` is what goes to Discord; ``guild_id`` is the guild of its header."""
+    """A command that may be sent, and the shard that sends it."""
 
     shard_id: int
     op: int
+    d: Mapping[str, Any] = field(repr=False)
+    """In Discord's documented form."""
     payload: bytes = field(repr=False)
-    guild_id: int | None = None
+    """``op`` and ``d`` as JSON, as they go to Discord."""
 
 
 class _Payload(msgspec.Struct):
@@ -62,10 +65,9 @@ def parse_command(
 
     *shard_count* is the total of shards; *intents* are the sessions', for what Discord would leave unanswered.
     """
-    target = _target(headers or {}, shard_count)
-    if isinstance(target, Fault):
-        return target
-    shard_id, guild_id = target
+    shard_id = _target(headers or {}, shard_count)
+    if isinstance(shard_id, Fault):
+        return shard_id
     if len(body) > MAX_BODY:
         return Fault(ErrorCode.TOO_LARGE, f"{len(body)} bytes; Discord takes {MAX_PAYLOAD_BYTES}")
     try:
@@ -86,10 +88,10 @@ def parse_command(
     data = commands.encode({"op": payload.op, "d": form.d})
     if len(data) > MAX_PAYLOAD_BYTES:
         return Fault(ErrorCode.TOO_LARGE, f"{len(data)} bytes; Discord takes {MAX_PAYLOAD_BYTES}")
-    return CommandRequest(shard_id, payload.op, data, guild_id)
+    return CommandRequest(shard_id, payload.op, form.d, data)
 
 
-def _target(headers: Mapping[str, object], shard_count: int) -> tuple[int, int | None] | Fault:
+def _target(headers: Mapping[str, object], shard_count: int) -> int | Fault:
     shard_id, guild_id = headers.get("shard_id"), headers.get("guild_id")
     if shard_id is None and guild_id is None:
         return Fault(ErrorCode.NO_TARGET, "neither a header shard_id nor guild_id says where it goes")
@@ -98,13 +100,13 @@ def _target(headers: Mapping[str, object], shard_count: int) -> tuple[int, int |
             return Fault(ErrorCode.INVALID, f"the header shard_id is no integer ({type(shard_id).__name__})")
         if not 0 <= shard_id < shard_count:
             return Fault(ErrorCode.NO_SUCH_SHARD, f"there is no shard {shard_id}: 0 to {shard_count - 1}")
-        return shard_id, None
+        return shard_id
     number = identifier(guild_id)
     if number is None:
         return Fault(
             ErrorCode.INVALID, "the header guild_id is no guild's id (an integer or a decimal string)"
         )
-    return shard_of(number, shard_count), number
+    return shard_of(number, shard_count)
 
 
 def identifier(value: object) -> int | None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from rateway_protocol.discord import command_forms
 from rateway_protocol.discord.opcodes import Opcode
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "identify",
     "presence",
     "resume",
-    "validate",
 ]
 
 # "Clients may send at most 4096 bytes"; more is closed with 4002.
@@ -82,16 +80,3 @@ def presence(
     """A presence update (op 3); *since* is milliseconds of Unix time, for ``idle``."""
     d = {"since": since, "activities": activities or [], "status": status, "afk": afk}
     return encode({"op": Opcode.PRESENCE_UPDATE.value, "d": d})
-
-
-def validate(
-    op: int, d: object, *, intents: int | None = None, shard: tuple[int, int] | None = None
-) -> str | None:
-    """What is wrong with the ``d`` of a command, in words; None when Discord will take it.
-
-    *intents* are the session's, *shard* its ``(id, count)``: with them, also what Discord would leave
-    unanswered without a word is refused. Violations of op 3 cost the whole session (an invalid session
-    answers them), of the others a close with 4001 or 4002.
-    """
-    form = command_forms.read(op, d, intents=intents, shard=shard)
-    return form.reason if isinstance(form, command_forms.Refusal) else None

@@ -25,9 +25,9 @@ from rateway.fleet.identify import (
     IdentifyGovernor,
     Ledger,
     Moment,
-    PermitOutcome,
     Refusal,
 )
+from rateway.permit_outcome import PermitOutcome
 from rateway.transports.rest import GatewayBot, RestFailure, backoff
 from rateway.transports.state import StateError, boot_id
 
@@ -36,7 +36,6 @@ __all__ = [
     "IdentifyLedger",
     "IdentifyPermits",
     "LocalPermits",
-    "PermitOutcome",
     "Refusal",
     "SystemClock",
     "read_ledgers",

@@ -9,7 +9,8 @@ from typing import Protocol
 
 import msgspec
 from rateway.fleet.identify import RefusalKind
-from rateway.runtime.identify.permits import PermitOutcome, Refusal
+from rateway.permit_outcome import PermitOutcome
+from rateway.runtime.identify.permits import Refusal
 
 __all__ = [
     "Acquire", "Finished", "PermitLine", "Permitted", "RefusalWords", "RemotePermits", "Spent", "Withdraw",

@@ -44,8 +44,6 @@ _CODES: dict[str, ErrorCode] = {
     "superseded": ErrorCode.SUPERSEDED,
     "expired": ErrorCode.EXPIRED,
     "queue_full": ErrorCode.QUEUE_FULL,
-    "too_large": ErrorCode.TOO_LARGE,
-    "invalid": ErrorCode.INVALID,
 }
 _STATUS = {status: ((errors.STATUS_HEADER, status.value),) for status in errors.Status}
 _WORDS: dict[str, str] = {
@@ -189,7 +187,7 @@ class RequestHandler:
             self._fail(message, held, self.commands)
             return
         self._wake_for_overdue()
-        command = Command(request.op, request.payload, request.guild_id, deadline, (self, held))
+        command = Command(request.op, request.d, request.payload, deadline, (self, held))
         try:
             cluster.command(request.shard_id, command)
         except Exception:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from rateway.config import Settings
 from rateway.config.presence import digest_of
 from rateway.delivery.port import EventSink, SinkObserver
@@ -28,6 +27,7 @@ from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.session.actions import Command, CommandDone, Fatal, State
 from rateway.transports.spool import Spool
 from rateway.transports.store import SessionRecord, Store
+from rateway_protocol.discord import commands
 from rateway_protocol.discord.opcodes import Opcode
 
 log = logging.getLogger(__name__)
@@ -263,9 +263,8 @@ class Cluster:
         if presence is not None and is_sent:
             deadline = asyncio.get_running_loop().time() + settings.requests.command_deadline
             for shard_id, shard in self.shards.items():
-                wanted = presence.of(shard_id, self._layout.shards, self.number)
-                payload = msgspec.json.encode({"op": int(Opcode.PRESENCE_UPDATE), "d": wanted})
-                shard.command(Command(int(Opcode.PRESENCE_UPDATE), payload, None, deadline))
+                d, op = presence.of(shard_id, self._layout.shards, self.number), int(Opcode.PRESENCE_UPDATE)
+                shard.command(Command(op, d, commands.encode({"op": op, "d": d}), deadline))
 
     def command(self, shard_id: int, command: Command) -> None:
         """Queue a worker's command on a shard."""

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-import msgspec
 from rateway.delivery.port import EventSink
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.gap_reports import GapReports
@@ -16,20 +15,12 @@ from rateway.runtime.runner.session_writer import SessionWriter
 from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import CommandDone, Fatal, SessionLost, SessionStarted, State, StateChanged
 from rateway_protocol.contract import messages
+from rateway_protocol.discord.commands import encode
 from rateway_protocol.discord.opcodes import Opcode
 
 log = logging.getLogger(__name__)
 
 __all__ = ["ClusterShardObserver"]
-
-
-class _Payload(msgspec.Struct):
-    """A command's payload."""
-
-    d: msgspec.Raw
-
-
-_payload = msgspec.json.Decoder(_Payload)
 
 
 class ClusterShardObserver:
@@ -132,7 +123,7 @@ class ClusterShardObserver:
         if command.handle is None:
             return
         if order.outcome == "sent" and command.op == Opcode.PRESENCE_UPDATE:
-            self._session_records.presence_set(shard.shard_id, bytes(_payload.decode(command.payload).d))
+            self._session_records.presence_set(shard.shard_id, encode(command.d))
             self._session_writer.note_change()
         self.on_command_done(order)
 

@@ -26,8 +26,9 @@ from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.config.handover import encode_settings
 from rateway.fleet.choice import Choice
+from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.answered import Answered
-from rateway.runtime.identify.permits import IdentifyPermits, PermitOutcome, Refusal
+from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc
