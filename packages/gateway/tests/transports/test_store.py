@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ import pytest
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.reducers import REDUCERS
-from rateway.native.objects import COMPILED
+from rateway.native.objects import COMPILED, CacheFastPath, plain
 from rateway.transports.store import (
     Answer,
     LongAnswer,
@@ -40,6 +41,8 @@ WALL = 1_800_000_000.0
 ANN = 11 << 40
 
 
+# What a store takes its cache's fast path from.
+FAST_PATH = "rateway.transports.store.writer.CacheFastPath"
 # How LMDB writes, in the processes that tests start as well.
 WAY = "TEST_STORE_WAY"
 
@@ -664,19 +667,19 @@ def test_a_long_stream_through_lmdb_ends_in_the_worlds_state(tmp_path: Path) -> 
         CachePolicy(kinds=KINDS - {"members"}),
     ],
 )
-def test_the_short_cut_of_usual_events_does_what_the_general_way_does(
-    tmp_path: Path, policy: CachePolicy
+def test_the_fast_path_of_usual_events_does_what_the_general_path_does(
+    tmp_path: Path, policy: CachePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, events = stream(22, 3000, guilds=3, members_per_guild=20)
-    states = []
-    for name in ("short", "general"):
-        store = opened(tmp_path / name, policy=policy)
-        take = store.apply if name == "short" else store.take
+    states: list[Any] = []
+    for form in (CacheFastPath, plain.CacheFastPath):
+        monkeypatch.setattr(FAST_PATH, form)
+        store = opened(tmp_path / str(len(states)), policy=policy)
         for at, (seq, event, d) in enumerate(events):
-            take(0, seq, event, d)
+            store.apply(0, seq, event, d)
             if at % 40 == 0:
                 assert store.commit() is None
-                take(0, seq, event, d)
+                store.apply(0, seq, event, d)
         assert store.commit() is None
         assert store.applied(0) == events[-1][0]
         with store.reader().view() as view:
@@ -685,17 +688,19 @@ def test_the_short_cut_of_usual_events_does_what_the_general_way_does(
     assert differences(*states) == []
 
 
-def test_most_of_a_bots_traffic_takes_the_short_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_of_a_bots_traffic_takes_the_fast_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, events = stream(23, 3000, guilds=3, members_per_guild=20)
-    store = opened(tmp_path, policy=CachePolicy())
     general: Counter[str] = Counter()
-    take = Store.take
 
-    def counted(self: Store, shard_id: int, seq: int, name: str, d: bytes) -> Any:
-        general[name] += 1
-        return take(self, shard_id, seq, name, d)
+    def counting(take: Callable[..., Any]) -> CacheFastPath:
+        def counted(shard_id: int, seq: int, name: str, d: bytes) -> Any:
+            general[name] += 1
+            return take(shard_id, seq, name, d)
 
-    monkeypatch.setattr(Store, "take", counted)
+        return CacheFastPath(counted)
+
+    monkeypatch.setattr(FAST_PATH, counting)
+    store = opened(tmp_path, policy=CachePolicy())
     for seq, name, d in events:
         store.apply(0, seq, name, d)
     store.close()

@@ -4,29 +4,58 @@
 # found. At *end* is the zero that ends all bytes of Python's.
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+
+ctypedef const unsigned char* text
 
 cdef extern from *:
     """
+    #include <stdint.h>
+    #include <string.h>
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    #endif
     /* Containers in containers; the kinds of those that are open are bits of a word. */
     #define rateway_deepest 60
-    #define rateway_lowest_first (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
     /* What a container's end is looked for by: 1 a string, 2 an opening bracket, 3 a closing one, 4 perhaps the end of
        the text; 0 is passed over. */
     static const unsigned char rateway_kind_of[256] = {
         [0] = 4, ['"'] = 1, ['['] = 2, ['{'] = 2, [']'] = 3, ['}'] = 3,
     };
+    /* The first quote or backslash from `at` on, with `controls` also the first byte below 0x20; `end` without one. */
+    static inline const unsigned char *rateway_next_mark(
+        const unsigned char *at, const unsigned char *end, int controls
+    ) {
+    #ifdef __SSE2__
+        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
+        while (end - at >= 16) {
+            __m128i read = _mm_loadu_si128((const __m128i *)at);
+            __m128i found = _mm_or_si128(_mm_cmpeq_epi8(read, quote), _mm_cmpeq_epi8(read, slash));
+            if (controls) found = _mm_or_si128(found, _mm_cmpeq_epi8(_mm_min_epu8(read, control), read));
+            int mask = _mm_movemask_epi8(found);
+            if (mask) return at + __builtin_ctz(mask);
+            at += 16;
+        }
+    #else
+        /* Of the bits that are set only the lowest is sure to be a mark: a borrow may have set those above it. */
+        const uint64_t ones = 0x0101010101010101;
+        while (end - at >= 8) {
+            uint64_t word, quotes, slashes, found;
+            memcpy(&word, at, 8);
+            quotes = word ^ (ones * '"');
+            slashes = word ^ (ones * '\\\\');
+            found = ((quotes - ones) & ~quotes) | ((slashes - ones) & ~slashes);
+            if (controls) found |= (word - ones * 0x20) & ~word;
+            if (found & (ones << 7)) break;
+            at += 8;
+        }
+    #endif
+        while (at < end && *at != '"' && *at != '\\\\' && !(controls && *at < 0x20)) at++;
+        return at;
+    }
     """
-    const bint lowest_first "rateway_lowest_first"
     const int DEEPEST "rateway_deepest"
     const unsigned char[256] kind_of "rateway_kind_of"
-    int trailing_zeros "__builtin_ctzll"(unsigned long long) noexcept nogil
-
-ctypedef const unsigned char* text
-
-cdef enum:
-    # A byte in each of eight.
-    ONES = 0x0101010101010101
+    text next_mark "rateway_next_mark"(text at, text end, bint controls) noexcept nogil
 
 
 cdef inline text after_space(text at) noexcept nogil:
@@ -38,29 +67,13 @@ cdef inline text after_space(text at) noexcept nogil:
 
 cdef inline text after_string(text at, text end) noexcept nogil:
     """*at*: after the opening quote."""
-    cdef uint64_t word, quotes, slashes, found
     while True:
-        # Eight bytes at once, as long as none of them is a quote or a backslash. (Of the bits that are set only the
-        # lowest is sure to be one: a borrow may have set those above it.)
-        while end - at >= 8:
-            memcpy(&word, at, 8)
-            quotes = word ^ (<uint64_t>ONES * c'"')
-            slashes = word ^ (<uint64_t>ONES * c'\\')
-            found = (
-                ((quotes - <uint64_t>ONES) & ~quotes) | ((slashes - <uint64_t>ONES) & ~slashes)
-            ) & (<uint64_t>ONES << 7)
-            if found:
-                if lowest_first:
-                    at += trailing_zeros(found) >> 3
-                break
-            at += 8
-        while at < end and at[0] != c'"' and at[0] != c'\\':
-            at += 1
+        at = next_mark(at, end, False)
         if at >= end:
             return NULL
         if at[0] == c'"':
             return at + 1
-        # What a backslash stands before is no quote; then eight at once again.
+        # The byte after a backslash ends no string.
         at += 2
 
 

@@ -13,9 +13,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy
 
-# With it comes ``rateway_deepest``, to which containers in containers are passed over here as well; whether deeper ones
-# can be read, the plain form says.
-from rateway.native.fast_path.scan cimport DEEPEST
+# The search for the end of a string, and ``rateway_deepest``, to which containers in containers are passed over here as
+# well; whether deeper ones can be read, the plain form says.
+from rateway.native.fast_path.scan cimport DEEPEST, next_mark
 
 from rateway.native.objects import plain
 
@@ -71,43 +71,20 @@ cdef extern from *:
         return 1;
     }
     /* Beyond a string's closing quote; `at` is beyond the opening one. NULL when it is none of JSON's. */
-    static inline const char *past_string(const char *at, const char *end) {
-    #ifdef __SSE2__
-        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
-        while (end - at >= 16) {
-            __m128i read = _mm_loadu_si128((const __m128i *)at);
-            __m128i found = _mm_or_si128(_mm_cmpeq_epi8(read, quote), _mm_cmpeq_epi8(read, slash));
-            int mask = _mm_movemask_epi8(_mm_or_si128(found, _mm_cmpeq_epi8(_mm_min_epu8(read, control), read)));
-            if (!mask) { at += 16; continue; }
-            at += __builtin_ctz(mask);
-            if (*at == '"') return at + 1;
-            int size = *at == '\\\\' ? escape_size(at, end) : 0;
+    static inline const char *past_string(const char *from, const char *to) {
+        const unsigned char *at = (const unsigned char *)from, *end = (const unsigned char *)to;
+        for (;;) {
+            at = rateway_next_mark(at, end, 1);
+            if (at >= end) return NULL;
+            if (*at == '"') return (const char *)at + 1;
+            int size = *at == '\\\\' ? escape_size((const char *)at, to) : 0;
             if (!size) return NULL;
             at += size;
         }
-    #endif
-        while (at < end) {
-            if (*at == '"') return at + 1;
-            int size = *at == '\\\\' ? escape_size(at, end) : (unsigned char)*at > 0x1f;
-            if (!size) return NULL;
-            at += size;
-        }
-        return NULL;
     }
     /* The closing quote of a name without escapes; `at` is beyond the opening one. NULL when it is none. */
     static inline const char *end_of_name(const char *at, const char *end) {
-    #ifdef __SSE2__
-        const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\\\'), control = _mm_set1_epi8(0x1f);
-        while (end - at >= 16) {
-            __m128i read = _mm_loadu_si128((const __m128i *)at);
-            __m128i found = _mm_or_si128(_mm_cmpeq_epi8(read, quote), _mm_cmpeq_epi8(read, slash));
-            int mask = _mm_movemask_epi8(_mm_or_si128(found, _mm_cmpeq_epi8(_mm_min_epu8(read, control), read)));
-            if (!mask) { at += 16; continue; }
-            at += __builtin_ctz(mask);
-            return *at == '"' ? at : NULL;
-        }
-    #endif
-        while (at < end && *at != '"' && *at != '\\\\' && (unsigned char)*at > 0x1f) at++;
+        at = (const char *)rateway_next_mark((const unsigned char *)at, (const unsigned char *)end, 1);
         return at < end && *at == '"' ? at : NULL;
     }
     /* Beyond a number, true, false or null; NULL when it is none. */
@@ -1117,11 +1094,14 @@ cdef class CacheFastPath:
     cdef dict _positions, _reducers, _numbers
     cdef set _dirty
     cdef list _waiting
-    cdef object _writer
+    cdef object _writer, _take
     cdef SeenFingerprints _fingerprints
     cdef bint _presences, _voices, _voice_members, _messages, _authors, _reactions
 
-    def connect_cache(self, parts, list waiting not None):
+    def __init__(self, take not None):
+        self._take = take
+
+    def connect(self, parts, list waiting not None):
         self._positions, self._dirty, self._reducers = parts.positions, parts.dirty, parts.reducers
         self._writer, self._numbers, self._fingerprints = parts.writer, parts.writer.numbers, parts.writer.fingerprints
         self._presences, self._messages = parts.presences, parts.messages
@@ -1132,14 +1112,14 @@ cdef class CacheFastPath:
     def apply(self, shard_id, seq, str name not None, d):
         cdef bint done
         if self._writer is None or seq <= self._positions.get(shard_id, 0):
-            return self.take(shard_id, seq, name, d)
+            return self._take(shard_id, seq, name, d)
         if name not in self._reducers:
             self._positions[shard_id] = seq
             return None
         if type(d) is not bytes:
             d = bytes(d)
         if memchr(PyBytes_AS_STRING(d), c'\n', PyBytes_GET_SIZE(d)) != NULL:
-            return self.take(shard_id, seq, name, d)
+            return self._take(shard_id, seq, name, d)
         if name == "PRESENCE_UPDATE":
             done = self._presences and self._presence(<bytes>d)
         elif name == "MESSAGE_CREATE":
@@ -1153,7 +1133,7 @@ cdef class CacheFastPath:
         else:
             done = False
         if not done:
-            return self.take(shard_id, seq, name, d)
+            return self._take(shard_id, seq, name, d)
         self._positions[shard_id] = seq
         self._dirty.add(shard_id)
         return None

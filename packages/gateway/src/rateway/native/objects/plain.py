@@ -387,15 +387,21 @@ def _mark(home: int, words: bytes) -> int:
 
 
 class CacheFastPath:
-    """The cache's part of the fast path, base of ``transports.store.Store``; here every event takes the general way.
+    """The cache's part of the fast path. In plain Python every event takes the general path.
 
     The compiled form applies most of a bot's traffic by itself: presences without news of their user, and messages,
     typing, voice states and reactions of users and members that are known as they are. Its results are those of the
-    general way.
+    general path.
     """
 
-    def connect_cache(self, parts: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
-        """Apply events to this cache from now on.
+    __slots__ = ("_take",)
+
+    def __init__(self, take: Callable[[int, int, str, Any], Applied | None]) -> None:
+        """*take* is the general path: it is called with the arguments of :meth:`apply`."""
+        self._take = take
+
+    def connect(self, parts: Any, waiting: list[dict[bytes, bytes | None]]) -> None:
+        """Apply events to a cache from now on.
 
         Args:
             parts: its ``Cache.fast_path_parts``.
@@ -408,8 +414,4 @@ class CacheFastPath:
         READY begins a new session (its ``session_id`` is in ``d``) and resets the shard's applied sequence. ``d`` is
         bytes, or anything with their content.
         """
-        return self.take(shard_id, seq, name, d)
-
-    def take(self, shard_id: int, seq: int, name: str, d: Any) -> Applied | None:
-        """Apply one event in the general way."""
-        raise NotImplementedError
+        return self._take(shard_id, seq, name, d)

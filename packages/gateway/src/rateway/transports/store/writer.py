@@ -37,7 +37,7 @@ READER_CHECK_COMMITS = 4_096
 SAY_AGAIN_S = 60.0
 
 
-class Store(CacheFastPath):
+class Store:
     """The writer's side of one cluster's store."""
 
     def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
@@ -51,7 +51,10 @@ class Store(CacheFastPath):
         self._reserve = opened.reserve
         self._storage = LmdbStorage(opened.tables, opened.reserve)
         self._cache = Cache(self._storage, policy)
-        self.connect_cache(self._cache.fast_path_parts(), self._storage.waiting)
+        self._fast_path = CacheFastPath(self._apply)
+        self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
+        self.apply = self._fast_path.apply
+        """Apply one event to the cache: (shard, sequence, name, ``d``) → what the cache adds to it."""
         self._broken = False
         self._begun = False
         self._commits = 0
@@ -123,8 +126,8 @@ class Store(CacheFastPath):
 
     # events
 
-    def take(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
-        """The general way of an event into the cache."""
+    def _apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """Apply an event that the fast path leaves to the general path."""
         if not self._begun:
             self._begun = True
             self._cache.writer.wall_ms = int(time.time() * 1000)
@@ -212,7 +215,7 @@ class Store(CacheFastPath):
             unknown = self._cache.writer.unknown_guilds
             self._cache = Cache(self._storage, self.policy, self._cache.unread)
             self._cache.writer.unknown_guilds = unknown
-            self.connect_cache(self._cache.fast_path_parts(), self._storage.waiting)
+            self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
             self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
