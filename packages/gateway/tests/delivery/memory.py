@@ -105,7 +105,7 @@ class MemorySink:
         self.exchange = "memory-1"
         self.paused = False
         self.connected = False
-        self.nacked = self.republished = self.bytes_out = 0
+        self.refusals = self.republished = self.bytes_out = 0
         self.taken: list[Taken] = []
         self._clock = clock
         self._most = most
@@ -277,7 +277,7 @@ class MemoryRequests:
         )
 
     def _deliver(self, message: Message) -> None:
-        self._waiting[message.tag] = message
+        self._waiting[message.receipt] = message
         self.on_message(message)
 
     def lose(self) -> None:
@@ -287,7 +287,7 @@ class MemoryRequests:
         for message in waiting.values():
             self._deliver(
                 msgspec.structs.replace(
-                    message, tag=next(self._numbers), redelivered=True, channel=self._connection
+                    message, receipt=next(self._numbers), redelivered=True, origin=self._connection
                 )
             )
 
@@ -296,19 +296,19 @@ class MemoryRequests:
         return len(self._waiting)
 
     def acknowledge(self, message: Message) -> None:
-        if message.channel is self._connection:
-            self._waiting.pop(message.tag, None)
+        if message.origin is self._connection:
+            self._waiting.pop(message.receipt, None)
 
     def answer(self, message: Message, body: bytes, headers: Headers) -> None:
         assert message.reply_to is not None
         self.publish(message, "", message.reply_to.decode(), body, headers)
 
     def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
-        if message.channel is self._connection:
+        if message.origin is self._connection:
             known = None if message.correlation_id is None else message.correlation_id.decode()
             self.answers.append((key, known, body, dict(headers)))
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
-        if message.channel is self._connection:
+        if message.origin is self._connection:
             self.answers.append((message.key, None, message.body, {"exchange": exchange}))
         return True

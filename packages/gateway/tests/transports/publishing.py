@@ -16,7 +16,7 @@ from rateway.transports.amqp.uri import parse
 from rateway.transports.spool import Spool
 from tests.transports.fake_broker import FakeBroker, Received
 
-QUICK = DeliveryLimits(nack_delay=0.02, nack_delay_most=0.1, spool_after=0.05)
+QUICK = DeliveryLimits(refused_delay=0.02, refused_delay_most=0.1, spool_after=0.05)
 
 
 @dataclass

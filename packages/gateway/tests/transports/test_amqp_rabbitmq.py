@@ -38,7 +38,7 @@ async def publishing(
         address=parse(uri),
         exchange="rateway-1",
         cluster=1,
-        limits=limits or DeliveryLimits(nack_delay=0.05, nack_delay_most=0.2),
+        limits=limits or DeliveryLimits(refused_delay=0.05, refused_delay_most=0.2),
         persistent=True,
         spool=spool,
         clock=time,
@@ -188,7 +188,7 @@ def test_a_full_queue_that_rejects_holds_the_cluster_until_there_is_room_and_no_
             for seq in range(1, 41):
                 stream.publish("MESSAGE_CREATE", b"{}", seq, False)
                 await asyncio.sleep(0.001)
-            await until(lambda: publisher.nacked > 0)
+            await until(lambda: publisher.refusals > 0)
             assert publisher.unconfirmed > 0
             taken: list[str] = []
             while len(set(taken)) < 40:

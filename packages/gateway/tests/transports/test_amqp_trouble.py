@@ -32,7 +32,7 @@ def test_a_refused_event_is_tried_again_while_what_follows_waits() -> None:
             broker.nack(4)
             await broker.publishes(5)
             # The second try comes later than the first would have.
-            assert time.monotonic() - began >= QUICK.nack_delay
+            assert time.monotonic() - began >= QUICK.refused_delay
             assert seqs(broker.received) == [1, 2, 3, 2, 2]
             assert stream.settled == 1
             broker.ack(5)
@@ -48,7 +48,7 @@ def test_a_refused_event_is_tried_again_while_what_follows_waits() -> None:
                 None,
                 None,
             ]
-            assert cluster.publisher.nacked == 2
+            assert cluster.publisher.refusals == 2
 
     run(scenario())
 
@@ -82,7 +82,7 @@ def test_a_queue_that_rejects_for_long_gets_one_try_at_a_time() -> None:
 
 def test_a_refused_event_is_given_up_after_its_patience_and_reported_in_its_place() -> None:
     async def scenario() -> None:
-        limits = replace(QUICK, nack_patience=0.1)
+        limits = replace(QUICK, refused_patience=0.1)
         async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
             stream = cluster.publisher.stream(5, 6)
             stream.begin("s")

@@ -70,7 +70,7 @@ class Gateway:
             address=parse(self.uri),
             exchange="rateway-1",
             cluster=1,
-            limits=DeliveryLimits(nack_delay=0.05, nack_delay_most=0.2),
+            limits=DeliveryLimits(refused_delay=0.05, refused_delay_most=0.2),
             persistent=True,
             spool=spool,
             clock=time,

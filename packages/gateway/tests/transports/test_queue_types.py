@@ -37,7 +37,7 @@ async def taken(queue: AbstractQueue, count: int) -> list[str]:
 
 async def full(publisher: EventPublisher) -> None:
     """Until the broker has refused something."""
-    while not publisher.nacked:  # noqa: ASYNC110  # a counter, which sets no event
+    while not publisher.refusals:  # noqa: ASYNC110  # a counter, which sets no event
         await asyncio.sleep(0.01)
     assert publisher.unconfirmed
 

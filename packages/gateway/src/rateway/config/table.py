@@ -167,7 +167,7 @@ ROWS: tuple[Row, ...] = (
         "EVENT_LOG_BYTES", "event_log_bytes", values.size(16 << 20), "size of at least 16MiB", 1 << 30,
         "The size of a cluster's event log, beyond which the oldest events leave it. A changed value begins another "
         "log.", BROKER, "1GiB"),
-    Row("nack_patience", "delivery.nack_patience",
+    Row("nack_patience", "delivery.refused_patience",
         "NACK_PATIENCE", "nack_patience", values.optional(values.duration(1)), "time, or `off`", None,
         "Give an event up that the broker has refused for this long, with `RATEWAY_REFUSED`.", BROKER, "off"),
     Row("lag_warning", "process.lag_warning", "LAG_WARNING", "lag_warning", values.duration(1), "time", 10.0,

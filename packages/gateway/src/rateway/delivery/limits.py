@@ -33,11 +33,11 @@ class DeliveryLimits:
     # a second depends on how much it may write at once; ten minutes' events are not to take an hour.
     drain_grows_after: float = 5.0
     drain_window_most: int = 16_000
-    # Seconds between tries of an event that the broker refuses (basic.nack); doubled each time.
-    nack_delay: float = 0.25
-    nack_delay_most: float = 15.0
+    # Seconds between tries of an event that the broker refuses; doubled each time.
+    refused_delay: float = 0.25
+    refused_delay_most: float = 15.0
     # Seconds after which a refused event is given up with RATEWAY_REFUSED. None: never.
-    nack_patience: float | None = None
+    refused_patience: float | None = None
     # Seconds between two ``mandatory`` publishes of one event name: they tell whether anybody listens.
     mandatory_every: float = 60.0
     # Seconds after which an event that the broker does not answer is reported.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from rateway.backoff import Backoff
+
 __all__ = ["Patience", "Repeats"]
 
 
 class Patience:
-    """What the broker refuses (basic.nack) is tried again with a growing delay, a single event first.
+    """What the broker refuses is tried again with a growing delay, a single event first.
 
     Other queues have taken it already and get a double with each try. What follows goes out in batches that
     grow from one event on, so that a queue that has room for a few does not cost hundreds of doubles.
     """
 
     def __init__(self, first: float, most: float, limit: float | None) -> None:
-        self._first = first
-        self._most = most
+        self._backoff = Backoff(first, most)
         self._limit = limit
-        self._delay = first
+        self._tries = 0
         self._since: float | None = None
         # Events that may be unanswered at once; None: no bound.
         self.window: int | None = None
@@ -29,8 +30,8 @@ class Patience:
             self._since = now
         self.window = 1
         if self.retry_at is None:
-            self.retry_at = now + self._delay
-            self._delay = min(self._delay * 2, self._most)
+            self.retry_at = now + self._backoff.delay(self._tries)
+            self._tries += 1
 
     def retrying(self) -> None:
         """A try has been written."""
@@ -38,7 +39,7 @@ class Patience:
 
     def accepted(self) -> None:
         """All of the window was taken."""
-        self._since, self._delay = None, self._first
+        self._since, self._tries = None, 0
         if self.window is not None:
             self.window *= 2
             if self.window > 4096:
@@ -68,8 +69,7 @@ class Repeats:
     LOUD = 3
 
     def __init__(self, first: float = 1.0, most: float = 30.0) -> None:
-        self._first = first
-        self._most = most
+        self._backoff = Backoff(first, most)
         self._cause: object = None
         self.count = 0
 
@@ -79,7 +79,7 @@ class Repeats:
         self._cause = cause
         if self.count < self.LOUD:
             return 0.0
-        return min(self._first * float(1 << min(self.count - self.LOUD, 30)), self._most)
+        return self._backoff.delay(self.count - self.LOUD)
 
     @property
     def loud(self) -> bool:

@@ -175,7 +175,7 @@ class EventSink(Protocol):
     # Figures of the status.
     connected: bool
     paused: bool
-    nacked: int
+    refusals: int
     republished: int
     bytes_out: int
 
@@ -260,8 +260,8 @@ class EventSink(Protocol):
 class Message(msgspec.Struct, frozen=True):
     """A query or a command, as the bytes that came. Only ``reply_to`` and ``correlation_id`` are known to be text."""
 
-    tag: int
-    """What the source knows it by."""
+    receipt: int
+    """The source's number of it."""
     key: str
     body: bytes
     headers: bytes
@@ -271,8 +271,9 @@ class Message(msgspec.Struct, frozen=True):
     expiration: bytes | None
     """Milliseconds as text."""
     redelivered: bool
-    channel: object
-    """What it came on. Once that has ended, it is delivered anew, and neither answered nor acknowledged on another."""
+    origin: object
+    """The link that it came on. Once that has ended, the message is delivered again, and can neither be answered nor
+    acknowledged on another."""
 
     @property
     def size(self) -> int:
@@ -282,8 +283,8 @@ class Message(msgspec.Struct, frozen=True):
     def envelope(self) -> Message:
         """The same without body and headers: what an answer needs."""
         return Message(
-            self.tag, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
-            self.channel,
+            self.receipt, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
+            self.origin,
         )  # fmt: skip
 
 

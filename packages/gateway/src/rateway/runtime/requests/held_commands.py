@@ -40,7 +40,7 @@ class HeldCommands:
     def __init__(self, most: int = MOST_HELD) -> None:
         # Each kind of command has a share that the others leave free.
         self._shares = Shares(most)
-        self._channel: object = None
+        self._origin: object = None
         self._counts = dict.fromkeys(Kind, 0)
         self._due: list[tuple[float, int, Held]] = []
         self._order = itertools.count()
@@ -51,9 +51,9 @@ class HeldCommands:
 
     def hold(self, message: Message, shard_id: int, op: int, deadline: float) -> Held | Fault:
         """Take a command in, or refuse it because too many wait."""
-        if message.channel is not self._channel:
+        if message.origin is not self._origin:
             # What came on a channel that has ended is delivered anew: it stands in nobody's way any more.
-            self._channel, self._counts = message.channel, dict.fromkeys(Kind, 0)
+            self._origin, self._counts = message.origin, dict.fromkeys(Kind, 0)
         kind = kind_of(op)
         if not self._shares.has_room(kind, self._counts):
             words = f"{len(self)} commands wait for the shards of this cluster"
@@ -68,7 +68,7 @@ class HeldCommands:
         if held.is_over:
             return False
         held.is_over = True
-        if held.message.channel is self._channel:
+        if held.message.origin is self._origin:
             self._counts[held.kind] -= 1
         self._drop_released()
         # Most commands have their outcome long before their deadline.

@@ -159,7 +159,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         paused=publisher.paused,
         published=publisher.published,
         confirmed=publisher.confirmed,
-        nacked=publisher.nacked,
+        nacked=publisher.refusals,
         republished=publisher.republished,
         unconfirmed=publisher.unconfirmed,
         unconfirmed_bytes=publisher.unconfirmed_bytes,

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 import msgspec
 import pamqp.commands as spec
+from rateway.backoff import Backoff
 from rateway.delivery.port import MAX_BODY, Headers, Message, Ownership, Refusal
 from rateway.transports.amqp.connection import (
     BrokerRefused,
@@ -72,7 +73,7 @@ ANSWER_S: Final = 10.0
 # After so long without an answer we are as without a broker: stored sessions do not wait. RabbitMQ 4.0 answers nothing
 # about a queue whose node is down, where 3.10 says so.
 SLOW_S: Final = 1.0
-RECONNECT_MOST_S: Final = 10.0
+RECONNECT: Final = Backoff(0.5, 10.0)
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
@@ -177,7 +178,7 @@ class Inbound:
 
     async def run(self) -> None:
         """Own the queue, or wait until that is possible, until cancelled."""
-        delay = 0.0
+        delay, failures = 0.0, 0
         while True:
             if delay:
                 await asyncio.sleep(delay)
@@ -185,12 +186,14 @@ class Inbound:
                 connection = await dial(self._address, name=self._name)
             except BrokerUnavailable as error:
                 self._say("away", str(error))
-                delay = min(RECONNECT_MOST_S, max(0.5, delay * 2)) * random.uniform(0.5, 1)
+                delay = RECONNECT.delay(failures) * random.uniform(0.5, 1)
+                failures += 1
                 continue
             except BrokerRefused as error:
                 self._say("refused", str(error))
                 delay = PATIENT_S
                 continue
+            failures = 0
             try:
                 delay = await self._hold(connection)
             finally:
@@ -436,7 +439,7 @@ class Inbound:
                 return
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the connection, or it comes for ever
             self._say_failure(error)
-            if message.tag in self._done:
+            if message.receipt in self._done:
                 return  # it was answered before that
             refusal = "failed"
         self._on_refused(message, refusal)
@@ -462,9 +465,9 @@ class Inbound:
 
     def acknowledge(self, message: Message) -> None:
         """The message is dealt with; after its connection ended the broker delivers it again."""
-        if message.channel is self._channel:
+        if message.origin is self._channel:
             self._write_soon()
-            self._done.append(message.tag)
+            self._done.append(message.receipt)
 
     def answer(self, message: Message, body: bytes, headers: Headers) -> None:
         """Send an answer to the message's ``reply_to``: transient, and gone after a minute if nobody fetches it."""
@@ -480,7 +483,7 @@ class Inbound:
     ) -> None:
         """Send an answer on the connection that the question came on."""
         connection = self._connection
-        if message.channel is not self._channel or connection is None:
+        if message.origin is not self._channel or connection is None:
             return
         out, size, correlation_id = self._out, len(body), message.correlation_id
         if not out:
@@ -520,7 +523,7 @@ class Inbound:
 
         False when its properties do not fit into a frame of this connection.
         """
-        if message.channel is not self._channel:
+        if message.origin is not self._channel:
             return True
         assert self._connection is not None
         flags, properties = _HEADERS, struct.pack(">I", len(headers)) + headers

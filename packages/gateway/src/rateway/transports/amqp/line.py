@@ -13,6 +13,7 @@ import re
 from typing import Any, Final, Protocol
 
 import pamqp.commands as spec
+from rateway.backoff import Backoff
 from rateway.delivery.patience import Repeats
 from rateway.transports.amqp.connection import (
     BrokerRefused,
@@ -31,10 +32,11 @@ __all__ = ["LineOwner", "keep_line"]
 
 log = logging.getLogger(__name__)
 
-# Seconds between tries to reach the broker. They stay short: a try costs the broker next to nothing, and each
-# second without it is a second's events on disk.
-_RECONNECT_FIRST: Final = 0.1
-_RECONNECT_MOST: Final = 2.0
+# Between tries to reach the broker. They stay short: a try costs the broker next to nothing, and each second without it
+# is a second's events on disk.
+_RECONNECT: Final = Backoff(0.1, 2.0)
+# A connection that breaks before it has lasted for so many seconds counts as a failed try.
+_SHORT_S: Final = 2.0
 # Seconds between tries when the broker refuses us: somebody must change something there.
 _REFUSED_DELAY: Final = 5.0
 _CLOSED_BY_US: Final = 200
@@ -72,7 +74,7 @@ async def keep_line(
 ) -> None:
     """Keep a channel open for ``owner``, until cancelled. Where there is an event log, it is well before each one."""
     loop = asyncio.get_running_loop()
-    said, delay = "", 0.0
+    said, delay, failures = "", 0.0, 0
     while True:
         if delay:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
@@ -82,7 +84,8 @@ async def keep_line(
             if not said:
                 said = "away"
                 _say_down(owner, cluster, str(error))
-            delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST)
+            delay = _RECONNECT.delay(failures)
+            failures += 1
             continue
         except BrokerRefused as error:
             if said != str(error):
@@ -99,9 +102,11 @@ async def keep_line(
         owner.line_lost()
         said = "away"
         _say_down(owner, cluster, why)
-        # A connection that breaks as soon as it is up is not dialled in a circle.
-        short = loop.time() - began < _RECONNECT_MOST
-        delay = min(max(delay * 2, _RECONNECT_FIRST), _RECONNECT_MOST) if short else 0.0
+        if loop.time() - began < _SHORT_S:
+            delay = _RECONNECT.delay(failures)
+            failures += 1
+        else:
+            delay, failures = 0.0, 0
 
 
 async def _serve(

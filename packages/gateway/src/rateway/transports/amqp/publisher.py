@@ -88,7 +88,7 @@ class EventPublisher:
         self.stamp = bytes(8)
         # Called before the events of a wake-up are written: what workers may see must be in the store by then.
         self.before_write: Callable[[], None] | None = None
-        self.nacked = 0
+        self.refusals = 0
         self.republished = 0
         self.bytes_out = 0
         self.paused = False
@@ -96,7 +96,7 @@ class EventPublisher:
         self._clock = clock
         self._observer = observer
         self._ledger = Unconfirmed()
-        self._patience = Patience(limits.nack_delay, limits.nack_delay_most, limits.nack_patience)
+        self._patience = Patience(limits.refused_delay, limits.refused_delay_most, limits.refused_patience)
         self._cautious: set[Run] = set()
         # Tries of what was refused, since something was taken; and whether our channel is being replaced for it.
         self._tries = 0
@@ -409,7 +409,7 @@ class EventPublisher:
         count = self._ledger.refuse(tag, multiple, frames.remark)
         if not count:
             return
-        self.nacked += count
+        self.refusals += count
         first = self._patience.window is None
         self._patience.refused(self._clock.monotonic())
         self._flowing = False
