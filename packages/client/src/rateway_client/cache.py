@@ -36,6 +36,7 @@ class _Ask(Protocol):
         fields: Fields = None,
         limit: int | None = None,
         after: Id | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Any: ...
 
 
@@ -115,6 +116,36 @@ class Cache:
     async def clusters(self) -> Json:
         """``shard_count`` and ``clusters``: the exchange, shards, guilds and owner of each."""
         return await self._one("Clusters") or {}
+
+    # With the shard's position.
+
+    async def shard_snapshot(self, shard_id: int) -> Json:
+        """What READY of a shard would say now: ``user``, ``application``, ``guilds``, with the shard's position."""
+        return await self._one("ShardSnapshot", shard_id) or {}
+
+    async def guild_snapshot(
+        self, guild_id: Id, *, intents: int | None = None, large_threshold: int | None = None
+    ) -> Json | None:
+        """A guild as GUILD_CREATE would send it now to a bot of these intents, with its shard's position."""
+        options = {"intents": intents, "large_threshold": large_threshold}
+        return await self._with("GuildSnapshot", guild_id, options)
+
+    async def members_matching(
+        self,
+        guild_id: Id,
+        *,
+        query: str | None = None,
+        limit: int | None = None,
+        user_ids: Sequence[Id] | None = None,
+        presences: bool = False,
+    ) -> Json | None:
+        """Members as Request Guild Members finds them, with the shard's position: one of ``query`` and ``user_ids``.
+
+        Raises QueryError ``incomplete`` where the cache may not know them all; ``Worker.request_members`` asks Discord.
+        """
+        ids = None if user_ids is None else [str(user_id) for user_id in user_ids]
+        options = {"query": query, "limit": limit, "user_ids": ids, "presences": presences or None}
+        return await self._with("MembersMatching", guild_id, options)
 
     async def stats(self) -> Json:
         """How many entities of each kind are kept, in all and by cluster."""
@@ -224,6 +255,10 @@ class Cache:
         found: Json | None = await self._ask(kind, *arguments, fields=fields)
         return found
 
+    async def _with(self, kind: str, argument: Id, options: Mapping[str, Any]) -> Json | None:
+        found: Json | None = await self._ask(kind, argument, options=options)
+        return found
+
 
 def question(
     kind: str,
@@ -232,13 +267,15 @@ def question(
     fields: Fields = None,
     limit: int | None = None,
     after: Id | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Json:
-    """One query as the contract has it, for ``Worker.queries``."""
+    """One query as the contract has it, for ``Worker.queries``. ``options``: what else its type takes."""
     found: Json = {"type": kind, "arguments": [str(argument) for argument in arguments]}
     for name, value in (
         ("fields", fields),
         ("limit", limit),
         ("after", None if after is None else str(after)),
+        *(options or {}).items(),
     ):
         if value is not None:
             found[name] = value

@@ -391,15 +391,16 @@ class Worker:
         fields: Sequence[str] | None = None,
         limit: int | None = None,
         after: Id | None = None,
+        options: Mapping[str, Any] | None = None,
         timeout: float = 5.0,
     ) -> Any:
         """Ask the cache: the entity or list as Discord's JSON, None when it is not known.
 
-        Types and arguments: docs/contract.md, *Queries*; :attr:`cache` has a method for each. ``timeout`` in seconds
+        Types, arguments and ``options``: docs/queries.md; :attr:`cache` has a method for each. ``timeout`` in seconds
         is the query's deadline, too; when the broker goes away meanwhile it is asked again. Raises
         :class:`QueryError` with a code (``loading``, ``elsewhere``, …) and :class:`NoAnswer`.
         """
-        body = question(kind, arguments, fields=fields, limit=limit, after=after)
+        body = question(kind, arguments, fields=fields, limit=limit, after=after, options=options)
         return _content(await self._ask(body, timeout, self._cluster_to_ask(kind, arguments)), QueryError)
 
     async def queries(self, questions: Iterable[Mapping[str, Any]], *, timeout: float = 5.0) -> list[Any]:

@@ -266,7 +266,8 @@ def test_clusters_name_every_exchange_with_its_shards_guilds_and_owner() -> None
             log_of="rateway-log-{}-a".format,
         )
     )
-    assert asker.ask("Clusters") == {
+    found = asker.ask("Clusters")
+    assert {name: found[name] for name in ("shard_count", "clusters")} == {
         "shard_count": 10,
         "clusters": [
             {

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rateway_protocol.contract.errors import ErrorCode, Fault
-from rateway_protocol.contract.queries import QUERY_TYPES, Query, QueryRequest, key_fault, parse_query
+from rateway_protocol.contract.queries import (
+    MAX_USER_IDS,
+    QUERY_TYPES,
+    MembersWanted,
+    Query,
+    QueryRequest,
+    SnapshotFor,
+    key_fault,
+    parse_query,
+)
+from rateway_protocol.discord import intents
 from rateway_protocol.discord.events import DOCUMENTED
 
 
@@ -187,3 +197,64 @@ def test_whatever_is_asked_is_a_request_or_a_fault(said: dict[str, object], has_
 @given(st.binary(max_size=64), st.booleans())
 def test_whatever_bytes_come_are_a_request_or_a_fault(body: bytes, has_reply_to: bool) -> None:
     assert isinstance(parse_query(body, has_reply_to=has_reply_to), QueryRequest | Fault)
+
+
+def test_a_guild_snapshot_says_for_whom_it_is() -> None:
+    assert query(type="GuildSnapshot", arguments=[1]).options == SnapshotFor(intents.ALL, 50)
+    found = query(type="GuildSnapshot", arguments=[1], intents=513, large_threshold=250)
+    assert found == Query("GuildSnapshot", (1,), options=SnapshotFor(513, 250))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"intents": -1},
+        {"intents": True},
+        {"intents": "513"},
+        {"intents": 1 << 63},
+        {"large_threshold": 49},
+        {"large_threshold": 251},
+        {"large_threshold": 60.0},
+        {"fields": ["guild"]},
+    ],
+)
+def test_a_wrong_option_of_a_guild_snapshot_is_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    found = fault(type="GuildSnapshot", arguments=[1], **wrong)
+    assert found.code == ErrorCode.INVALID and name in found.message
+
+
+def test_members_are_asked_for_by_the_beginning_of_a_name_or_by_ids() -> None:
+    found = query(type="MembersMatching", arguments=[1], query="an", limit=5, presences=True)
+    assert found.options == MembersWanted("an", 5, presences=True)
+    found = query(type="MembersMatching", arguments=[1], user_ids=["7", 8, "7"])
+    assert found.options == MembersWanted(user_ids=(7, 8))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"query": "a", "user_ids": [1]},
+        {"query": 1},
+        {"query": "a", "limit": -1},
+        {"query": "a", "limit": True},
+        {"query": "", "presences": 1},
+        {"user_ids": "1"},
+        {"user_ids": ["x"]},
+        {"user_ids": list(range(MAX_USER_IDS + 1))},
+    ],
+)
+def test_a_wrong_search_for_members_is_refused(wrong: dict[str, Any]) -> None:
+    assert fault(type="MembersMatching", arguments=[1], **wrong).code == ErrorCode.INVALID
+
+
+def test_an_answer_in_parts_is_asked_for_with_reply_to_alone() -> None:
+    said = {"type": "Guild", "arguments": [1], "parts": True}
+    assert request(said).parts
+    assert request({"queries": [said], "parts": True}).parts
+    assert not request({"queries": [said]}).parts
+    (found,) = request({**said, "return_routing_key": "abc"}, has_reply_to=False).queries
+    assert isinstance(found, Fault) and found.code == ErrorCode.INVALID
+    (found,) = request({**said, "parts": 1}).queries
+    assert isinstance(found, Fault) and found.code == ErrorCode.INVALID

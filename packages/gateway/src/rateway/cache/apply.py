@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
+from rateway.cache import position
 from rateway.cache.before import BEFORE
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reducers import Reducer, reducers
@@ -34,9 +35,6 @@ PAYLOAD_FAULTS = (
     struct.error,
     msgspec.MsgspecError,
 )
-
-_POSITION = struct.Struct(">Q")
-_SHARD = struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,8 @@ class Cache:
         self._sessions: dict[int, str] = {}
         self._dirty: set[int] = set()
         for key, value in storage.scan(Table.APPLIED, b"", b"\xff" * 9):
-            shard_id = _SHARD.unpack(key)[0]
-            self._positions[shard_id] = _POSITION.unpack_from(value)[0]
-            self._sessions[shard_id] = value[8:].decode()
+            shard_id = position.unpack_key(key)
+            self._sessions[shard_id], self._positions[shard_id] = position.unpack(value)
 
     @property
     def failures(self) -> dict[str, int]:
@@ -131,6 +128,7 @@ class Cache:
         if self._sessions.get(shard_id) != session_id:
             self._sessions[shard_id] = session_id
             self._positions[shard_id] = 0
+            self._dirty.add(shard_id)
         return self.applied(shard_id)
 
     def begin(self, shard_id: int, session_id: str) -> None:
@@ -242,10 +240,8 @@ class Cache:
         """Before a commit: write down what is kept in memory in between, and tidy up a little."""
         self.writer.entity_store.tidy()
         for shard_id in self._dirty:
-            value = (
-                _POSITION.pack(max(0, self._positions[shard_id])) + self._sessions.get(shard_id, "").encode()
-            )
-            self.storage.put(Table.APPLIED, _SHARD.pack(shard_id), value)
+            value = position.pack(self._sessions.get(shard_id, ""), max(0, self._positions[shard_id]))
+            self.storage.put(Table.APPLIED, position.shard_key(shard_id), value)
         if self._dirty:
             self.writer.flush()
         self._dirty.clear()

@@ -19,6 +19,7 @@ __all__ = [
     "ADMINISTRATOR",
     "ALL",
     "MANAGE_THREADS",
+    "VIEW_CHANNEL",
     "Overwrite",
     "channel_permissions",
     "guild_permissions",

@@ -29,9 +29,11 @@ from rateway.cache.query_context import (
     array_of,
 )
 from rateway.cache.reader import CHANNELS, DIRECT, View
+from rateway.cache.snapshots import guild_snapshot, members_matching, shard_snapshot
 from rateway.cache.stats import counting
 from rateway.native.objects import drop_fields, field, merge
 from rateway.native.objects.fields import integer, join, snowflake, text
+from rateway_protocol.contract.snapshots import ClusterList, ClusterRow
 
 __all__ = ["ANSWERS", "answer", "begin"]
 
@@ -57,7 +59,7 @@ def _guild(asking: QueryContext) -> Outcome | Listing:
         return asking.object(found)
     for name in wanted:
         asking.need_of(view, guild_id, row, SNAPSHOTS[name][1].name)
-    parts = _with_lists(asking, asking.pick(found), view, row.number, dict.fromkeys(wanted))
+    parts = _with_lists(asking.pick(found), view, guild_id, row.number, dict.fromkeys(wanted))
     return Listing(parts, is_there=_guild_stays(view, row.number))
 
 
@@ -67,7 +69,7 @@ def _guild_stays(view: View, number: int) -> Callable[[], bool]:
 
 
 def _with_lists(
-    asking: QueryContext, found: bytes, view: View, number: int, lists: Iterable[str]
+    found: bytes, view: View, guild_id: int, number: int, lists: Iterable[str]
 ) -> Iterator[bytes]:
     """A guild's own fields and then its lists, in parts."""
     before = found[:-1]
@@ -75,9 +77,8 @@ def _with_lists(
         yield b'%b%b"%b":' % (before, b"" if before == b"{" else b",", name.encode())
         before = b""
         kind, row = SNAPSHOTS[name]
-        inside = bytes if row.names_guild else _plain
-        items = view.all_told(number, kind)
-        yield from array_of(inside(item) for _, item in items)
+        items = view.all_inside(number, kind, guild_id, names_guild=row.names_guild)
+        yield from array_of(item for _, item in items)
     yield b"}"
 
 
@@ -304,22 +305,30 @@ def _clusters(asking: QueryContext) -> Outcome:
     if count is None:
         raise Refused("loading", "the gateway does not know its number of shards yet")
     readable = set(asking.stores.clusters) - set(situation.unreadable) - set(situation.elsewhere)
-    clusters: list[dict[str, object]] = []
+    clusters: list[ClusterRow] = []
     for first in range(0, count, per_cluster):
         number = first // per_cluster + 1
-        guilds = asking.stores.view(number).guild_count() if number in readable else None
+        known = number in readable and asking.policy.enabled
         owner = "another" if number in situation.elsewhere else None
         clusters.append(
-            {
-                "cluster": number,
-                "exchange": situation.exchange_of(number),
-                "shards": list(range(first, min(first + per_cluster, count))),
-                "guilds": guilds,
-                "owner": "this" if number in situation.clusters else owner,
-                "log": situation.log_of(number) if number in situation.clusters else None,
-            }
+            ClusterRow(
+                cluster=number,
+                exchange=situation.exchange_of(number),
+                shards=tuple(range(first, min(first + per_cluster, count))),
+                guilds=asking.stores.view(number).guild_count() if known else None,
+                owner="this" if number in situation.clusters else owner,
+                log=situation.log_of(number) if number in situation.clusters else None,
+            )
         )
-    return Found(asking.pick(msgspec.json.encode({"shard_count": count, "clusters": clusters})))
+    found = ClusterList(
+        shard_count=count,
+        clusters=tuple(clusters),
+        intents=situation.intents,
+        kinds=tuple(sorted(asking.policy.kept())),
+        events=situation.events,
+        events_except=situation.events_except,
+    )
+    return Found(asking.pick(msgspec.json.encode(found)))
 
 
 def _group(asking: QueryContext) -> Outcome:
@@ -357,6 +366,9 @@ ANSWERS: Mapping[str, _Answer] = {
     "WhereIs": _where_is,
     "Stats": _stats,
     "Clusters": _clusters,
+    "ShardSnapshot": shard_snapshot,
+    "GuildSnapshot": guild_snapshot,
+    "MembersMatching": members_matching,
 }
 
 

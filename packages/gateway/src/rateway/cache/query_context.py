@@ -16,6 +16,7 @@ from rateway.cache.kinds import Kind
 from rateway.cache.policy import CachePolicy
 from rateway.cache.reader import View
 from rateway.native.objects.fields import fields, join
+from rateway_protocol.contract.queries import MembersWanted, SnapshotFor
 from rateway_protocol.discord.snowflake import shard_of
 
 __all__ = [
@@ -51,6 +52,8 @@ class Asked(Protocol):
     def limit(self) -> int | None: ...
     @property
     def after(self) -> int | None: ...
+    @property
+    def options(self) -> SnapshotFor | MembersWanted | None: ...
 
 
 # These three are made for every query: as structs in a tenth of the time.
@@ -88,16 +91,23 @@ class Listing:
 
     ``parts`` are the pieces of its JSON one after the other; an empty one stands for work without a result.
     Between two steps the stores may move on; ``is_there`` returns whether the entities that are read still exist then.
+    ``of_one_moment``: the stores stay as they are until the last step.
     """
 
     def __init__(
-        self, parts: Iterator[bytes], *, at_once: int = STEP, is_there: Callable[[], bool] = lambda: True
+        self,
+        parts: Iterator[bytes],
+        *,
+        at_once: int = STEP,
+        is_there: Callable[[], bool] = lambda: True,
+        of_one_moment: bool = False,
     ) -> None:
         self.is_there = is_there
+        self.of_one_moment = of_one_moment
         self._parts = parts
         self._at_once = at_once
         self._taken: list[bytes] = []
-        #: Bytes read so far.
+        #: Bytes read so far and not taken yet.
         self.size = 0
 
     def step(self) -> Found | Refusal | None:
@@ -110,7 +120,12 @@ class Listing:
                 f"the answer has more than {MAX_ANSWER >> 20} MiB; ask for it in pages, or for fewer fields"
             )
             return Refusal("too_large", words)
-        return Found(b"".join(self._taken)) if len(taken) < self._at_once else None
+        return Found(self.take()) if len(taken) < self._at_once else None
+
+    def take(self) -> bytes:
+        """Return what was read so far, and begin the rest of the answer."""
+        taken, self._taken, self.size = b"".join(self._taken), [], 0
+        return taken
 
 
 def array_of(items: Iterable[bytes]) -> Iterator[bytes]:
@@ -138,6 +153,11 @@ class Situation:
     """The exchange of a cluster, as the contract names it."""
     log_of: Callable[[int], str | None] = field(default=lambda cluster: None)
     """The event log of a cluster of this host, if there is one."""
+    intents: int = 0
+    """What the gateway identifies with."""
+    events: tuple[str, ...] | None = None
+    """The names that are published; None for all but ``events_except``."""
+    events_except: tuple[str, ...] = ()
     unreadable: Mapping[int, str] = field(default_factory=dict)
     """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
 
@@ -212,6 +232,23 @@ class QueryContext:
         for cluster, words in unreadable.items():
             if cluster not in elsewhere:
                 raise Refused("unavailable", words)
+
+    def shard(self, shard_id: int) -> View:
+        """The store of a shard."""
+        situation = self.situation
+        count = situation.shard_count
+        if count is None:
+            raise Refused("loading", "the gateway does not know its number of shards yet")
+        if shard_id >= count:
+            raise Refused("no_such_shard", f"there is no shard {shard_id}: 0 to {count - 1}")
+        cluster = shard_id // situation.shards_per_cluster + 1
+        if cluster in situation.elsewhere or cluster not in situation.clusters:
+            raise Refused("elsewhere", f"another gateway runs shard {shard_id}")
+        if cluster in situation.unreadable:
+            raise Refused("unavailable", situation.unreadable[cluster])
+        if cluster not in self.stores.clusters:
+            raise Refused("loading", f"shard {shard_id} is still starting")
+        return self.stores.view(cluster)
 
     def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
         """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
+from rateway.cache import position
 from rateway.cache.entity_store import EntityStoreReader
-from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.guild_row import GuildRow, GuildState, state_of
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import written_since
 from rateway.cache.storage import Reading, Table
-from rateway.native.objects import field, merge
+from rateway.native.objects import drop_fields, field, merge
 from rateway.native.objects.fields import Fields, fields, raws_inside, snowflake
 
 __all__ = ["CHANNELS", "DIRECT", "THREAD_TYPES", "TIP", "View", "key8"]
@@ -71,6 +72,25 @@ class View:
         """The store is read as it is at another moment from now on."""
         self._since = None
         self.entity_store.go_on()
+
+    # shards
+
+    def position(self, shard_id: int) -> tuple[str, int] | None:
+        """The session whose events of a shard are in the store, as the contract's ``message_id`` names it, and the
+        sequence number up to which they are; None when the shard has never had one.
+        """
+        value = self.reading.get(Table.APPLIED, position.shard_key(shard_id))
+        found = None if value is None else position.unpack(value)
+        return found if found is not None and found[0] else None
+
+    def application(self) -> bytes | None:
+        """READY's ``application``; None when no READY has come since it is kept."""
+        return self.reading.get(Table.META, b"application")
+
+    def guild_states(self) -> Iterator[tuple[int, GuildState]]:
+        """Every guild's id and state, ascending by id."""
+        for key, value in self.reading.scan(Table.GUILDS, b"", b"\xff" * 9):
+            yield int.from_bytes(key, "big"), state_of(value)
 
     # completeness
 
@@ -168,6 +188,30 @@ class View:
         removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
         for entity_id, raw in self.entity_store.walk(number, kind, after):
             yield entity_id, self._told(number, kind, entity_id, raw, guild_id, removed)
+
+    def all_inside(
+        self, number: int, kind: int, guild_id: int, *, names_guild: bool
+    ) -> Iterator[tuple[int, bytes]]:
+        """A guild's entities of a kind as they stand inside a GUILD_CREATE: with ``guild_id`` if ``names_guild``."""
+        removed = self.removed_roles(number) if kind == _MEMBER else _NO_ROLES
+        named = guild_id if names_guild else None
+        for entity_id, raw in self.entity_store.walk(number, kind):
+            told = self._told(number, kind, entity_id, raw, named, removed)
+            yield entity_id, told if names_guild else _without_guild(told)
+
+    def member_inside(self, number: int, user_id: int) -> bytes | None:
+        """A member with its user as it stands inside a GUILD_CREATE."""
+        raw = self.entity_store.get(number, _MEMBER, user_id)
+        if raw is None:
+            return None
+        return _without_guild(self._told(number, _MEMBER, user_id, raw, None, self.removed_roles(number)))
+
+    def presence_inside(self, number: int, user_id: int) -> bytes | None:
+        """A presence as it stands inside a GUILD_CREATE."""
+        raw = self.entity_store.get(number, Kind.PRESENCE, user_id)
+        if raw is None:
+            return None
+        return _without_guild(self._told(number, Kind.PRESENCE, user_id, raw, None, _NO_ROLES))
 
     def _told(
         self,
@@ -331,6 +375,11 @@ class View:
     def message_told(self, channel_id: int, message_id: int) -> bytes | None:
         """A message as JSON."""
         return self.reading.get(Table.MESSAGES, key8(channel_id) + key8(message_id))
+
+
+def _without_guild(told: bytes) -> bytes:
+    """Return an entity without a ``guild_id`` of its own."""
+    return drop_fields(told, (b"guild_id",)) if b'"guild_id"' in told else told
 
 
 def join_raws(items: list[msgspec.Raw]) -> bytes:

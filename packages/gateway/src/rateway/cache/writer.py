@@ -90,6 +90,11 @@ class CacheWriter(View):
         """All guilds of this shard are in the table, as READY of a bot with so many shards lists them."""
         self.storage.put(Table.META, b"layout:" + _NUMBER.pack(shard_id), _NUMBER.pack(shard_count))
 
+    def keep_application(self, raw: bytes) -> None:
+        """What READY says of the bot's application, as JSON."""
+        if raw != self.application():
+            self.storage.put(Table.META, b"application", raw)
+
     # guilds
 
     def number_of(self, guild_id: int) -> int | None:

@@ -52,6 +52,7 @@ PAGES = "A list: 100 entries, or --limit (at most 1000). The next page: --after 
 # What the arguments of the types are, and ids for examples.
 MEANINGS = {
     "guild": "a guild's id",
+    "shard": "a shard's number",
     "user": "a user's id",
     "channel": "a channel's or thread's id",
     "message": "a message's id",
@@ -62,6 +63,7 @@ MEANINGS = {
 }
 EXAMPLES = {
     "guild": "290926798626357250",
+    "shard": "0",
     "user": "80351110224678912",
     "channel": "41771983423143937",
     "message": "155117677105512449",
@@ -69,6 +71,12 @@ EXAMPLES = {
     "emoji": "41771983429993937",
     "group": "319674150115610528",
     "place": "157733188964188161",
+}
+
+# What else a type takes, as an example has it.
+OPTIONS = {
+    "GuildSnapshot": ["--intents 33281", "--large-threshold 250"],
+    "MembersMatching": ["--query ann", "--limit 10"],
 }
 
 # A table of more columns than these is unreadable in a terminal.
@@ -97,12 +105,15 @@ def about(kind: QueryType) -> tuple[str, str, str]:
         name.upper() if at < kind.required else f"[{name.upper()}]" for at, name in enumerate(kind.arguments)
     ]
     paging = " [--limit N] [--after ID]" if kind.lists else ""
-    usage = f"rateway query {' '.join([kind.name, *names])} [--fields A,B]{paging} [--json]"
+    fields = "" if kind.name in OPTIONS else " [--fields A,B]"
+    more = "".join(f" [{option}]" for option in OPTIONS.get(kind.name, ()))
+    usage = f"rateway query {' '.join([kind.name, *names])}{fields}{more}{paging} [--json]"
     lines = [f"{kind.help[0].upper()}{kind.help[1:]}."]
     lines += [f"  {name.upper():10} {MEANINGS[name]}" for name in kind.arguments]
     if kind.lists:
         lines.append(PAGES)
-    words = [kind.name, *(EXAMPLES[name] for name in kind.arguments), *(["--limit 10"] if kind.lists else [])]
+    given = OPTIONS.get(kind.name, ["--limit 10"] if kind.lists else [])
+    words = [kind.name, *(EXAMPLES[name] for name in kind.arguments), *given]
     example = (
         f"example:\n  rateway query {' '.join(words)}\n\nThe answer: docs/queries.md#{kind.name.lower()}\n"
     )
@@ -118,8 +129,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arguments", nargs="*", metavar="ID", help="the type's arguments")
     parser.add_argument("--fields", metavar="A,B", help="only these fields")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="lists: at most so many (default 100, at most 1000)"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="lists: at most so many (default 100, at most 1000); MembersMatching: 0 for all",
     )
+    parser.add_argument(
+        "--intents", type=int, metavar="N", help="GuildSnapshot: the bot's intents (default: all)"
+    )
+    parser.add_argument(
+        "--large-threshold", type=int, metavar="N", help="GuildSnapshot: 50 to 250 (default 50)"
+    )
+    parser.add_argument("--query", metavar="TEXT", help="MembersMatching: the beginning of a name")
+    parser.add_argument("--user-ids", metavar="A,B", help="MembersMatching: these users")
+    parser.add_argument("--presences", action="store_true", help="MembersMatching: with presences")
     parser.add_argument("--after", metavar="ID", help="lists: only ids above this one, for the next page")
     parser.add_argument(
         "--timeout", type=float, default=5.0, metavar="S", help="how long to wait (default: 5 s)"
@@ -144,7 +167,11 @@ def question(options: argparse.Namespace) -> bytes:
     said: dict[str, Any] = {"type": options.type, "arguments": options.arguments}
     if options.fields:
         said["fields"] = [name.strip() for name in options.fields.split(",") if name.strip()]
-    for name in ("limit", "after"):
+    if options.user_ids is not None:
+        said["user_ids"] = [user_id.strip() for user_id in options.user_ids.split(",") if user_id.strip()]
+    if options.presences:
+        said["presences"] = True
+    for name in ("limit", "after", "intents", "large_threshold", "query"):
         if getattr(options, name) is not None:
             said[name] = getattr(options, name)
     body = json.dumps(said).encode()

@@ -7,15 +7,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from rateway.cache.query_context import MAX_ANSWER
-from rateway.runtime.requests.query_queue import QueryQueue
+from rateway.runtime.requests.query_queue import PART_BYTES, QueryQueue
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import ErrorCode, Fault, Status
 from rateway_protocol.contract.queries import Query, QueryRequest
 
 from tests.aio import run
 
-Steps = Generator[Answer | Fault | None, None, None]
+Steps = Generator[Answer | Fault | bytes | None, None, None]
 
 
 class Cache:
@@ -30,20 +31,39 @@ class Cache:
     def answer(self, query: Query) -> Answer | Fault | Long:
         steps = self.steps(query)
         first = next(steps)
-        return Long(steps) if first is None else first
+        if isinstance(first, Answer | Fault):
+            return first
+        long = Long(steps, holds=first is not None)
+        long.read += first or b""
+        return long
 
     def close(self) -> None:
         """A moment is over."""
 
 
 class Long:
-    """An answer that takes longer."""
+    """An answer that takes longer. ``holds``: what steps yield as bytes is the answer's beginning."""
 
-    size = 0
-
-    def __init__(self, steps: Steps) -> None:
-        self.step = lambda: next(steps)
+    def __init__(self, steps: Steps, *, holds: bool = False) -> None:
+        self.steps = steps
+        self.holds = holds
         self.close = steps.close
+        self.read = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.read)
+
+    def take(self) -> bytes:
+        taken, self.read = self.read, b""
+        return taken
+
+    def step(self) -> Answer | Fault | None:
+        found = next(self.steps)
+        if isinstance(found, bytes):
+            self.read += found
+            return None
+        return Answer(found.status, self.take() + found.body) if isinstance(found, Answer) else found
 
 
 @dataclass(frozen=True)
@@ -63,12 +83,22 @@ class Asker:
         self.faults: list[tuple[Any, ErrorCode]] = []
         self.fault_came = asyncio.Event()
         self.second_answer = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.parts: list[tuple[Any, bytes, int]] = []
 
-    def answer_query(self, message: Any, key: str | None, status: Status, body: bytes) -> None:
+    def answer_part(self, message: Any, body: bytes, part: int) -> None:
+        self.parts.append((message.name, body, part))
+
+    def answer_query(
+        self, message: Any, key: str | None, status: Status, body: bytes, part: int | None = None
+    ) -> None:
         message = message.name
+        if part is not None:
+            self.parts.append((message, body, part))
         if message == "broken":
             raise RuntimeError("a mistake of ours")
         self.answers.append((message, status, body))
+        self.ended.set()
         if len(self.answers) == 2:
             self.second_answer.set()
 
@@ -78,10 +108,11 @@ class Asker:
     def fail_query(self, message: Any, fault: Fault, key: str | None) -> None:
         self.faults.append((message.name, fault.code))
         self.fault_came.set()
+        self.ended.set()
 
 
-def request(*names: str, batch: bool = False) -> QueryRequest:
-    return QueryRequest(tuple(Query(name, ()) for name in names), batch, "key")
+def request(*names: str, batch: bool = False, parts: bool = False) -> QueryRequest:
+    return QueryRequest(tuple(Query(name, ()) for name in names), batch, "key", parts)
 
 
 def echo(query: Query) -> Steps:
@@ -281,3 +312,147 @@ def test_a_batch_that_outgrows_one_message_says_so_in_the_places_that_do_not_fit
     # The third does not fit beside the first two; the small one would not, either.
     assert body.startswith(b"[" + half + b"," + half + b',{"error":{"code":"too_large"')
     assert len(body) < MAX_ANSWER + 1_000
+
+
+def held(query: Query) -> Steps:
+    """``long`` reads at one moment: six pieces of 1 MiB; ``fails`` does not come to its end."""
+    if query.type in ("long", "fails"):
+        for at in range(6):
+            yield b"%d" % at * (1 << 20)
+    if query.type == "fails":
+        yield Fault(ErrorCode.UNAVAILABLE, "the store cannot be read")
+    yield Answer(Status.OK, b"8")
+
+
+WHOLE = b"".join(b"%d" % at * (1 << 20) for at in range(6)) + b"8"
+
+
+def ask_in_parts(*names: str, batch: bool) -> Asker:
+    async def scenario() -> Asker:
+        query_queue, asker = QueryQueue(Cache(held), limit=2), Asker()
+        query_queue.ask(asker, Asked(1), request(*names, batch=batch, parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.ended.wait()
+        return asker
+
+    return run(scenario())
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_answer_in_parts_is_the_whole_one_when_they_are_joined(batch: bool) -> None:
+    asker = ask_in_parts(*(["long", "short", "long"] if batch else ["long"]), batch=batch)
+    assert [part for _, _, part in asker.parts] == list(range(1, len(asker.parts) + 1))
+    assert all(len(body) >= PART_BYTES for _, body, _ in asker.parts[:-1])
+    assert len(asker.parts) == (4 if batch else 2)
+    joined = b"".join(body for _, body, _ in asker.parts)
+    assert joined == (b"[" + WHOLE + b",8," + WHOLE + b"]" if batch else WHOLE)
+
+
+def test_a_small_answer_is_whole_though_it_might_come_in_parts() -> None:
+    asker = ask_in_parts("short", "short", batch=True)
+    assert asker.parts == [] and asker.answers[0][2] == b"[8,8]"
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_answer_that_fails_after_its_first_part_is_an_error(batch: bool) -> None:
+    asker = ask_in_parts(*(["short"] if batch else []), "fails", batch=batch)
+    assert len(asker.parts) == 1 and asker.answers == []
+    assert asker.faults == [(1, ErrorCode.UNAVAILABLE)]
+
+
+def test_an_answer_that_fails_before_its_first_part_costs_itself_alone() -> None:
+    def fails(query: Query) -> Steps:
+        if query.type == "fails":
+            yield b"{"
+            yield Fault(ErrorCode.UNAVAILABLE, "the store cannot be read")
+        yield Answer(Status.OK, b"8")
+
+    async def scenario() -> Asker:
+        query_queue, asker = QueryQueue(Cache(fails), limit=2), Asker()
+        query_queue.ask(asker, Asked(1), request("fails", "short", batch=True, parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await settle()
+        return asker
+
+    ((_, _, body),) = run(scenario()).answers
+    assert body == b'[{"error":{"code":"unavailable","message":"the store cannot be read"}},8]'
+
+
+def slowly(freed: list[str]) -> Callable[[Query], Steps]:
+    """``held`` reads at one moment for 10 ms in all."""
+
+    def steps(query: Query) -> Steps:
+        loop = asyncio.get_running_loop()
+        try:
+            for _ in range(20 if query.type == "held" else 0):
+                end = loop.time() + 0.0005
+                while loop.time() < end:
+                    pass
+                yield b" "
+            yield Answer(Status.OK, b"1")
+        finally:
+            freed.append(query.type)
+
+    return steps
+
+
+def test_an_answer_that_holds_a_moment_of_the_stores_is_finished_before_any_other() -> None:
+    async def scenario() -> list[Any]:
+        query_queue, asker = QueryQueue(Cache(slowly([])), limit=5), Asker()
+        query_queue.ask(asker, Asked("held"), request("held"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        query_queue.ask(asker, Asked("urgent"), request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.second_answer.wait()
+        return [message for message, _, _ in asker.answers]
+
+    assert run(scenario()) == ["held", "urgent"]
+
+
+def test_no_moment_is_held_while_the_broker_takes_no_answers() -> None:
+    async def scenario() -> tuple[list[str], Asker]:
+        freed: list[str] = []
+        query_queue, asker = QueryQueue(Cache(slowly(freed)), limit=5), Asker()
+        query_queue.ask(asker, Asked("held"), request("held"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asker.takes_answers = False
+        await settle()
+        before = list(freed)
+        asker.takes_answers = True
+        query_queue.go_on()
+        await asker.ended.wait()
+        return before, asker
+
+    before, asker = run(scenario())
+    assert before == ["held"]
+    # It was begun again, and is whole.
+    assert asker.answers == [("held", Status.OK, b" " * 20 + b"1")]
+
+
+def test_an_answer_of_which_a_part_is_sent_ends_when_the_broker_takes_no_more() -> None:
+    async def scenario() -> Asker:
+        loop = asyncio.get_running_loop()
+
+        def long(query: Query) -> Steps:
+            yield b" " * PART_BYTES
+            for _ in range(20):
+                end = loop.time() + 0.0005
+                while loop.time() < end:
+                    pass
+                yield b" "
+            yield Answer(Status.OK, b"1")
+
+        query_queue, asker = QueryQueue(Cache(long), limit=5), Asker()
+        taken = asker.answer_part
+
+        def take_one(message: Any, body: bytes, part: int) -> None:
+            taken(message, body, part)
+            asker.takes_answers = False
+
+        asker.answer_part = take_one  # type: ignore[method-assign]  # a broker that takes one part
+        query_queue.ask(asker, Asked(1), request("long", parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.ended.wait()
+        return asker
+
+    asker = run(scenario())
+    assert len(asker.parts) == 1 and asker.answers == []
+    assert asker.faults == [(1, ErrorCode.UNAVAILABLE)]

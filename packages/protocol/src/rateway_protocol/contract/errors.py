@@ -13,6 +13,8 @@ import msgspec
 
 __all__ = [
     "ERROR_HEADER",
+    "PARTS_HEADER",
+    "PART_HEADER",
     "STATUS_HEADER",
     "ErrorCode",
     "Fault",
@@ -26,6 +28,9 @@ __all__ = [
 MOST_WORDS = 500
 STATUS_HEADER = "status"
 ERROR_HEADER = "error"
+# Of an answer in several messages: the number of this one from 1 on, and on the last one how many there are.
+PART_HEADER = "part"
+PARTS_HEADER = "parts"
 
 
 class Status(StrEnum):

@@ -7,7 +7,7 @@ for many at once and is answered with an array in the same order. Ids may be int
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,9 +16,13 @@ import msgspec
 from rateway_protocol.contract.commands import identifier
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.topology import CACHE_KEY, GATEWAY_KEY, MAX_KEY_BYTES, OWN_PREFIX
+from rateway_protocol.discord import intents
 from rateway_protocol.discord.events import DOCUMENTED
 
-__all__ = ["QUERY_TYPES", "Query", "QueryRequest", "QueryType", "key_fault", "parse_query"]
+__all__ = [
+    "MAX_USER_IDS", "QUERY_TYPES", "MembersWanted", "Query", "QueryRequest", "QueryType", "SnapshotFor", "key_fault",
+    "parse_query",
+]  # fmt: skip
 
 # A worker that asks for more at once gains nothing and makes others wait.
 MAX_QUERIES = 1_000
@@ -26,6 +30,12 @@ MAX_BODY = 1 << 20
 MAX_FIELDS = 100
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
+# https://docs.discord.com/developers/events/gateway-events#request-guild-members: as many ids, and as many members for
+# the beginning of a name.
+MAX_USER_IDS = 100
+# https://docs.discord.com/developers/events/gateway-events#identify
+LARGE_THRESHOLDS = range(50, 251)
+DEFAULT_LARGE_THRESHOLD = 50
 # The longest type's name is half as long: what is longer is no slip.
 LONGEST_SLIP = 40
 # Of all pairs of letters that two names have, the part that both have: less is another word.
@@ -90,31 +100,63 @@ QUERY_TYPES: Mapping[str, QueryType] = MappingProxyType(
             _type("MemberPermissions", "guild user channel", "a member's permissions", required=2),
             _type("WhereIs", "guild", "the cluster and shard of a guild"),
             _type("Stats", "", "what the cache holds"),
-            _type("Clusters", "", "the bot's clusters: exchange, shards, guilds, owner"),
+            _type(
+                "Clusters",
+                "",
+                "the bot's clusters: exchange, shards, guilds, owner; what the gateway was given",
+            ),
+            # With the position in the shard's events at which they were read.
+            _type("ShardSnapshot", "shard", "what READY of a shard would say now"),
+            _type("GuildSnapshot", "guild", "a guild as GUILD_CREATE would send it now"),
+            _type("MembersMatching", "guild", "members as Request Guild Members (op 8) finds them"),
         )
     }
 )
 
 
+class SnapshotFor(msgspec.Struct, frozen=True):
+    """Whom a ``GuildSnapshot`` is for: what a bot says in its IDENTIFY."""
+
+    intents: int = intents.ALL
+    large_threshold: int = DEFAULT_LARGE_THRESHOLD
+
+
+class MembersWanted(msgspec.Struct, frozen=True):
+    """What ``MembersMatching`` asks for: the members of ``user_ids``, or those whose name begins with ``query``."""
+
+    query: str | None = None
+    """None exactly when ``user_ids`` are asked for. An empty one begins every name."""
+    limit: int = 0
+    """Members at most; 0 with an empty ``query``: all."""
+    user_ids: tuple[int, ...] = ()
+    presences: bool = False
+
+
 class Query(msgspec.Struct, frozen=True):
-    """One thing that is asked for. ``limit`` is ``None`` for what is not a list; ``fields`` ``None`` means all."""
+    """One thing that is asked for. ``limit`` is ``None`` for what is not a list; ``fields`` ``None`` means all.
+
+    ``options`` are what the type takes beyond that; None for nearly all.
+    """
 
     type: str
     arguments: tuple[int, ...]
     fields: tuple[str, ...] | None = None
     limit: int | None = None
     after: int | None = None
+    options: SnapshotFor | MembersWanted | None = None
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
     """What one message asks for; a query in it that cannot be served is its :class:`Fault`.
 
     ``batch``: the answer is an array. ``return_routing_key`` is where an old worker waits, on the same exchange.
+    ``parts``: the answer may come in several messages.
     """
 
     queries: tuple[Query | Fault, ...]
     batch: bool
     return_routing_key: str | None
+    parts: bool = False
 
 
 _decode = msgspec.json.Decoder().decode
@@ -167,8 +209,14 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
         fault = key_fault(key)
         if fault is not None:
             return fault
+    parts = said.get("parts", False)
+    if not isinstance(parts, bool) or (parts and not has_reply_to):
+        words = (
+            "parts is neither true nor false" if has_reply_to else "an answer in parts goes to reply_to alone"
+        )
+        return QueryRequest((Fault(ErrorCode.INVALID, words),), False, key)
     if "queries" not in said:
-        return QueryRequest((_query(said),), False, key)
+        return QueryRequest((_query(said),), False, key, parts)
     listed = said["queries"]
     if not isinstance(listed, list):
         queries: tuple[Query | Fault, ...] = (Fault(ErrorCode.INVALID, "queries is no array"),)
@@ -177,7 +225,7 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
         queries = (Fault(ErrorCode.TOO_LARGE, f"{len(listed)} queries at once; {MAX_QUERIES} are the most"),)
         return QueryRequest(queries, False, key)
     queries = tuple([_query(item, hint=False) for item in listed])
-    return QueryRequest(queries, True, key)
+    return QueryRequest(queries, True, key, parts)
 
 
 def _query(said: object, *, hint: bool = True) -> Query | Fault:
@@ -190,11 +238,17 @@ def _query(said: object, *, hint: bool = True) -> Query | Fault:
     arguments = _arguments(kind, said.get("arguments"))
     if isinstance(arguments, Fault):
         return arguments
-    if len(said) == _ESSENTIAL and "arguments" in said and not kind.lists:
+    options = _OPTIONS.get(kind.name)
+    if len(said) == _ESSENTIAL and "arguments" in said and not kind.lists and options is None:
         return Query(kind.name, arguments)
     fields = _fields(said.get("fields"))
     if isinstance(fields, Fault):
         return fields
+    if options is not None:
+        if fields is not None:
+            return Fault(ErrorCode.INVALID, f"{kind.name} is answered whole: it takes no fields")
+        wanted = options(said)
+        return wanted if isinstance(wanted, Fault) else Query(kind.name, arguments, options=wanted)
     paging = _paging(kind, said)
     if isinstance(paging, Fault):
         return paging
@@ -275,3 +329,41 @@ def _paging(kind: QueryType, said: Mapping[str, Any]) -> tuple[int | None, int |
     if after is not None and (after := identifier(after)) is None:
         return Fault(ErrorCode.INVALID, "after is no id (an integer or a decimal string)")
     return limit, after
+
+
+def _snapshot_for(said: Mapping[str, Any]) -> SnapshotFor | Fault:
+    bits, threshold = said.get("intents", intents.ALL), said.get("large_threshold", DEFAULT_LARGE_THRESHOLD)
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 0 <= bits < 1 << 63:
+        return Fault(ErrorCode.INVALID, "intents is no number of intents' bits")
+    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold not in LARGE_THRESHOLDS:
+        words = f"large_threshold is no number from {LARGE_THRESHOLDS[0]} to {LARGE_THRESHOLDS[-1]}"
+        return Fault(ErrorCode.INVALID, words)
+    return SnapshotFor(bits, threshold)
+
+
+def _members_wanted(said: Mapping[str, Any]) -> MembersWanted | Fault:
+    query, given, limit = said.get("query"), said.get("user_ids"), said.get("limit", 0)
+    presences = said.get("presences", False)
+    if not isinstance(presences, bool):
+        return Fault(ErrorCode.INVALID, "presences is neither true nor false")
+    if (query is None) is (given is None):
+        return Fault(ErrorCode.INVALID, "MembersMatching takes one of query and user_ids")
+    if given is not None:
+        if not isinstance(given, list) or len(given) > MAX_USER_IDS:
+            return Fault(ErrorCode.INVALID, f"user_ids is no array of at most {MAX_USER_IDS} ids")
+        ids = tuple([number for each in given if (number := identifier(each)) is not None])
+        if len(ids) < len(given):
+            return Fault(ErrorCode.INVALID, "user_ids holds something that is no id")
+        return MembersWanted(user_ids=tuple(dict.fromkeys(ids)), presences=presences)
+    if not isinstance(query, str):
+        return Fault(ErrorCode.INVALID, "query is no text")
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        return Fault(ErrorCode.INVALID, "limit is no number from 0 on")
+    return MembersWanted(query, limit, presences=presences)
+
+
+# Types that take more than arguments, and how that is read.
+_OPTIONS: Mapping[str, Callable[[Mapping[str, Any]], SnapshotFor | MembersWanted | Fault]] = {
+    "GuildSnapshot": _snapshot_for,
+    "MembersMatching": _members_wanted,
+}

@@ -34,6 +34,7 @@ class _Ready(msgspec.Struct):
     user: msgspec.Raw = NULL
     guilds: msgspec.Raw = NULL
     shard: msgspec.Raw = NULL
+    application: msgspec.Raw = NULL
 
 
 _ready = msgspec.json.Decoder(_Ready, strict=False).decode
@@ -47,6 +48,7 @@ def ready(writer: CacheWriter, d: bytes) -> Applied | None:
     if user:
         needed_id(user, "id")
         writer.take_current_user(user)
+    _keep_application(head.application, writer)
     listed, whole = _guilds_in(head.guilds, writer)
     count = _shard_count(head.shard, writer)
     # Whether all guilds of this shard are known, so that one that is not was joined since.
@@ -71,6 +73,16 @@ def ready(writer: CacheWriter, d: bytes) -> Applied | None:
     if count is not None and whole:
         writer.keep_layout(writer.shard_id, count)
     return Applied(left=tuple(sorted(left))) if left else None
+
+
+def _keep_application(raw: msgspec.Raw, writer: CacheWriter) -> None:
+    """Keep READY's ``application``, which Discord sends with nothing else; an absent one leaves the former."""
+    if raw == NULL:
+        return
+    if snowflake(fields_inside(raw).get("id")) is None:
+        writer.leave_out("application is no object with an id")
+        return
+    writer.keep_application(bytes(raw))
 
 
 def _guilds_in(raw: msgspec.Raw, writer: CacheWriter) -> tuple[set[int], bool]:

@@ -84,6 +84,7 @@ class HostCache:
             or known[1].unreadable != unreadable
             or known[1].elsewhere != gone
         ):
+            published = self._settings.published
             situation = Situation(
                 shard_count=layout.shards,
                 shards_per_cluster=layout.per_cluster,
@@ -92,6 +93,9 @@ class HostCache:
                 is_loading=self._is_loading,
                 exchange_of=topology.exchange,
                 log_of=self._log_of,
+                intents=self._settings.session.intents,
+                events=None if published.only is None else tuple(sorted(published.only)),
+                events_except=tuple(sorted(published.never)),
                 unreadable=unreadable,
             )
             known = self._known = (layout, situation)

@@ -1,8 +1,9 @@
 """Queries wait here for their turn, the most urgent first, so that they never hold up an event.
 
-All clusters of a process share one desk. It works for a millisecond, then lets the loop go round; a batch or a list
-of a thousand is taken apart. What waits past its deadline, or finds the desk full, is answered with an error: what
-waits is bounded in number, bytes and time, answers that are begun included (docs/queries.md, "Deadlines").
+All clusters of a process share one queue. It works for a millisecond, then lets the loop go round; a batch or a list
+of a thousand is taken apart. What waits past its deadline, or finds the queue full, is answered with an error: what
+waits is bounded in number, bytes and time, answers that are begun included (docs/queries.md, "Deadlines"). An answer
+that is read at one moment of the stores is finished before any other is begun: one moment at most is held.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ MOST_BYTES = 64 << 20
 # Whoever asks for much leaves room for those who ask for little.
 SMALL_BYTES = 64 << 10
 LARGE_SHARE = 0.75
+# Each part but the last of an answer in parts (docs/contract.md, "Answers") has at least so many bytes, hardly more.
+PART_BYTES = 4 << 20
 # What one query of a batch takes once it is read, and one name of its fields.
 QUERY_BYTES = 256
 FIELD_BYTES = 64
@@ -47,7 +50,14 @@ class LongAnswer(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes read so far."""
+        """Bytes read so far and not taken yet."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it holds a moment of the stores, until it is closed. What was read of it is then final."""
+
+    def take(self) -> bytes:
+        """Return what was read so far; the rest of the answer comes without it."""
 
     def step(self) -> Answer | Fault | None: ...
     def close(self) -> None: ...
@@ -63,7 +73,10 @@ class Moment(Protocol):
 class _Waiting:
     """One message's queries: the answers so far, and the one that is being worked on."""
 
-    __slots__ = ("answers", "asked_at", "message", "request", "request_handler", "running", "size", "weight")
+    __slots__ = (
+        "asked_at", "done", "fault", "message", "parts_sent", "pieces", "request", "request_handler", "running", "size",
+        "split", "status", "weight",
+    )  # fmt: skip
 
     def __init__(
         self, request_handler: RequestHandler, message: Message, request: QueryRequest, asked_at: float
@@ -72,9 +85,17 @@ class _Waiting:
         self.request_handler = request_handler
         self.message = message
         self.request = request
-        self.answers: list[Answer | Fault] = []
-        self.running: LongAnswer | None = None
+        # Queries that are answered, and the JSON of these answers as far as it is not sent.
+        self.done = 0
+        self.pieces: list[bytes] = []
         self.size = 0
+        self.running: LongAnswer | None = None
+        # Of a single query: what became of it.
+        self.status = Status.OK
+        self.fault: Fault | None = None
+        self.parts_sent = 0
+        # Whether the beginning of the running answer was taken from it.
+        self.split = False
         # What it counts for among all that wait, in bytes.
         self.weight = message.size
         if request.batch:
@@ -85,8 +106,13 @@ class _Waiting:
 
     @property
     def begun(self) -> int:
-        """Bytes of its answer so far."""
+        """Bytes of its answer so far that are not sent."""
         return self.size + (self.running.size if self.running is not None else 0)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a moment of the stores is held for it."""
+        return self.running is not None and self.running.holds
 
     def kind(self) -> str:
         """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
@@ -97,33 +123,74 @@ class _Waiting:
 
     def work(self, moment: Moment, end: float) -> bool:
         """Go on until all queries are answered or the turn is over; whether they are."""
-        queries, answers = self.request.queries, self.answers
+        queries = self.request.queries
         count = len(queries)
-        while len(answers) < count:
-            query = queries[len(answers)]
+        while self.done < count and self.fault is None:
+            query = queries[self.done]
             if isinstance(query, Fault):
-                answers.append(query)
+                self._take(query)
                 continue
             outcome = moment.answer(query) if self.running is None else self.running.step()
             if isinstance(outcome, _DONE):
                 self.drop()
-                answers.append(self._bounded(outcome))
+                self._take(outcome)
             elif outcome is not None:
                 self.running = outcome
-            if len(answers) < count and _clock() >= end:
+            if self.request.parts and self.begun >= PART_BYTES:
+                self._send_part()
+            if self.done < count and _clock() >= end:
                 return False
         return True
 
+    def _take(self, outcome: Answer | Fault) -> None:
+        """A query is answered."""
+        if not self.request.batch:
+            if isinstance(outcome, Fault):
+                self.fault = outcome
+            else:
+                self.status = outcome.status
+                self._keep(outcome.body)
+        elif self.split:
+            # The beginning of this answer is sent: a failure is that of all.
+            if isinstance(outcome, Fault):
+                self.fault = outcome
+            else:
+                self._keep(outcome.body)
+        else:
+            outcome = self._bounded(outcome)
+            body = error_body(outcome) if isinstance(outcome, Fault) else outcome.body or b"null"
+            self._keep((b"," if self.done else b"[") + body)
+        self.split = False
+        self.done += 1
+
+    def _keep(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+
+    def _send_part(self) -> None:
+        """Send what there is of an answer in parts. What was read of an answer that may begin again is kept."""
+        if self.holds:
+            assert self.running is not None
+            beginning = b"" if self.split or not self.request.batch else b"," if self.done else b"["
+            self._keep(beginning + self.running.take())
+            self.split = True
+        if self.size >= PART_BYTES:
+            self.parts_sent += 1
+            self.request_handler.answer_part(self.message, self._taken(), self.parts_sent)
+
+    def _taken(self) -> bytes:
+        body = b"".join(self.pieces)
+        self.pieces.clear()
+        self.size = 0
+        return body
+
     def _bounded(self, outcome: Answer | Fault) -> Answer | Fault:
         """The answers of a batch are one message: beyond its bound the rest has to be asked for again."""
-        if isinstance(outcome, Answer):
-            self.size += len(outcome.body)
-            if self.size > MAX_ANSWER:
-                self.size -= len(outcome.body)
-                words = (
-                    f"the answers of this batch have more than {MAX_ANSWER >> 20} MiB; ask for less at once"
-                )
-                return Fault(ErrorCode.TOO_LARGE, words)
+        # What stands between them, a byte each, is not counted.
+        size = self.size - self.done
+        if isinstance(outcome, Answer) and not self.request.parts and size + len(outcome.body) > MAX_ANSWER:
+            words = f"the answers of this batch have more than {MAX_ANSWER >> 20} MiB; ask for less at once"
+            return Fault(ErrorCode.TOO_LARGE, words)
         return outcome
 
     def drop(self) -> None:
@@ -134,25 +201,22 @@ class _Waiting:
 
     def finish(self) -> None:
         """Send the answer: an array for a batch, with errors and nulls in their places."""
-        if self.request.batch:
-            parts = [
-                error_body(each) if isinstance(each, Fault) else each.body or b"null" for each in self.answers
-            ]
-            self.answer(Status.OK, b"[" + b",".join(parts) + b"]")
+        if self.fault is not None:
+            self.fail(self.fault)
             return
-        answer = self.answers[0]
-        if isinstance(answer, Fault):
-            self.fail(answer)
+        if self.request.batch:
+            self._keep(b"]" if self.done else b"[]")
+        self.request_handler.timed(self.kind(), self.status, _clock() - self.asked_at)
+        key, body = self.request.return_routing_key, self._taken()
+        if self.parts_sent:
+            self.request_handler.answer_query(self.message, key, self.status, body, self.parts_sent + 1)
         else:
-            self.answer(answer.status, answer.body)
+            self.request_handler.answer_query(self.message, key, self.status, body)
 
     def fail(self, fault: Fault) -> None:
+        """Answer with an error. Parts that are sent are void with it."""
         self.request_handler.timed(self.kind(), fault.code.value, _clock() - self.asked_at)
         self.request_handler.fail_query(self.message, fault, self.request.return_routing_key)
-
-    def answer(self, status: Status, body: bytes) -> None:
-        self.request_handler.timed(self.kind(), status, _clock() - self.asked_at)
-        self.request_handler.answer_query(self.message, self.request.return_routing_key, status, body)
 
 
 class QueryQueue:
@@ -169,6 +233,8 @@ class QueryQueue:
         self._parked: list[tuple[float, int, _Waiting]] = []
         self._order = itertools.count()
         self._scheduled = False
+        # The one whose answer holds a moment of the stores.
+        self._held: tuple[float, int, _Waiting] | None = None
         # When the next of the parked is too late.
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -237,42 +303,77 @@ class QueryQueue:
         end = now + TURN_S
         while heap:
             # The head may change between turns: a more urgent one goes first, what was begun keeps what it has.
-            entry = heap[0]
+            entry = self._held or heap[0]
             waiting = entry[2]
             if entry[0] < now:
-                self._end(heapq.heappop(heap)[2])
+                self._remove(entry)
+                self._end(waiting)
                 waiting.fail(Fault(ErrorCode.EXPIRED, "the query waited for longer than its deadline"))
             elif not waiting.request_handler.takes_answers:
-                self._parked.append(heapq.heappop(heap))
+                self._park(entry)
             else:
-                self._serve(waiting, moment, end)
+                self._serve(entry, moment, end)
             now = _clock()
             if now >= end:
                 break
 
-    def _serve(self, waiting: _Waiting, moment: Moment, end: float) -> None:
-        """Work on the most urgent of those that wait; it is gone from them when it is answered or cannot be."""
+    def _serve(self, entry: tuple[float, int, _Waiting], moment: Moment, end: float) -> None:
+        """Work on one of those that wait; it is gone from them when it is answered or cannot be."""
+        waiting = entry[2]
         begun = waiting.begun
         try:
             done = waiting.work(moment, end)
             if done:
-                self._end(heapq.heappop(self._waiting)[2], begun)
+                self._remove(entry)
+                self._end(waiting, begun)
                 waiting.finish()
         # Whatever it is, it must not come again with every turn.
         except Exception:
             log.exception("a query could not be answered, a mistake of the gateway's own; please report this")
-            if self._waiting and self._waiting[0][2] is waiting:
-                self._end(heapq.heappop(self._waiting)[2], begun)
+            if entry in self._waiting:
+                self._remove(entry)
+                self._end(waiting, begun)
             waiting.fail(Fault(ErrorCode.INTERNAL, "a mistake of the gateway's; its log says more"))
             return
         if not done:
+            self._held = entry if waiting.holds else None
             self._bytes += waiting.begun - begun
             while self._bytes > self._most_bytes * LARGE_SHARE and self._give_up_largest():
                 pass
 
+    def _park(self, entry: tuple[float, int, _Waiting]) -> None:
+        """Its broker takes no answers just now. No moment of the stores is held for as long as that lasts."""
+        waiting = entry[2]
+        self._remove(entry)
+        if not waiting.holds:
+            self._parked.append(entry)
+            return
+        begun = waiting.begun
+        waiting.drop()
+        if waiting.split:
+            self._end(waiting, begun)
+            words = "the broker took no more of the answer; ask again"
+            waiting.fail(Fault(ErrorCode.UNAVAILABLE, words))
+        else:
+            # It is begun again.
+            self._bytes += waiting.begun - begun
+            self._held = None
+            self._parked.append(entry)
+
+    def _remove(self, entry: tuple[float, int, _Waiting]) -> None:
+        """Take one from those that wait: nearly always the most urgent."""
+        heap = self._waiting
+        if heap[0] is entry:
+            heapq.heappop(heap)
+        else:
+            heap.remove(entry)
+            heapq.heapify(heap)
+
     def _end(self, waiting: _Waiting, begun: int | None = None) -> None:
         """It does not wait any more; *begun* is what of its answer is counted, if that is not what there is."""
         self._bytes -= waiting.weight + (waiting.begun if begun is None else begun)
+        if self._held is not None and self._held[2] is waiting:
+            self._held = None
         waiting.drop()
 
     def _give_up_largest(self) -> bool:

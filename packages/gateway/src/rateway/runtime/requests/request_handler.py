@@ -12,7 +12,7 @@ import functools
 import logging
 from collections import Counter
 
-from rateway.delivery.port import MAX_BODY, MAX_PROPERTIES, Message, Refusal, RequestSource
+from rateway.delivery.port import MAX_BODY, MAX_PROPERTIES, Headers, Message, Refusal, RequestSource
 from rateway.histogram import Histogram
 from rateway.runtime.requests.held_commands import Held, HeldCommands
 from rateway.runtime.requests.ports import RequestCluster, RequestProcess
@@ -45,7 +45,9 @@ _CODES: dict[str, ErrorCode] = {
     "expired": ErrorCode.EXPIRED,
     "queue_full": ErrorCode.QUEUE_FULL,
 }
-_STATUS = {status: ((errors.STATUS_HEADER, status.value),) for status in errors.Status}
+_STATUS: dict[errors.Status, Headers] = {
+    status: ((errors.STATUS_HEADER, status.value),) for status in errors.Status
+}
 _WORDS: dict[str, str] = {
     "superseded": "a newer presence took its place",
     "expired": "it waited for longer than its deadline",
@@ -261,24 +263,30 @@ class RequestHandler:
             self.query_kinds[f"unreadable {request.code.value}"] += 1
             self._fail_query(message, request, None)
             return
-        cache = self._process.cache
-        if cache is None:
-            words = "the cache is switched off (CACHE_ENABLED)"
-            self._fail_query(message, Fault(ErrorCode.CACHE_OFF, words), request.return_routing_key)
-            return
         patience = commands.deadline(
             message.expiration, self._process.settings.requests.query_deadline, queries.MAX_DEADLINE_S
         )
-        cache.query_queue.ask(self, message, request, patience)
+        self._process.cache.query_queue.ask(self, message, request, patience)
 
     @property
     def takes_answers(self) -> bool:
         """Whether the broker takes what is answered; where it does not, answers would pile up in memory."""
         return self.inbound.writable
 
-    def answer_query(self, message: Message, key: str | None, status: errors.Status, body: bytes) -> None:
-        """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known."""
+    def answer_part(self, message: Message, body: bytes, part: int) -> None:
+        """A part of the cache's answer, from 1 on; the last one comes by :meth:`answer_query`."""
+        self.inbound.answer(message, body, (*_STATUS[errors.Status.OK], (errors.PART_HEADER, part)))
+
+    def answer_query(
+        self, message: Message, key: str | None, status: errors.Status, body: bytes, part: int | None = None
+    ) -> None:
+        """The cache's answer; an old query's goes to its ``return_routing_key``, empty when nothing is known.
+
+        ``part``: it is the last of so many.
+        """
         headers = _STATUS[status]
+        if part is not None:
+            headers = (*headers, (errors.PART_HEADER, part), (errors.PARTS_HEADER, part))
         self.queries[status.value] += 1
         if message.reply_to is not None:
             self.inbound.answer(message, body, headers)

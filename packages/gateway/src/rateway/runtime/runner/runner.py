@@ -74,7 +74,6 @@ class Runner:
         self.clusters: dict[int, Cluster] = {}
         self.responders: dict[int, RequestHandler] = {}
         self.ownership: dict[int, tuple[Ownership, str]] = {}
-        self.cache: HostCache | None = None
         self.hosts = TokenHosts(settings.rest.api_url, settings.rest.hosts)
         self.dialer = Dialer(
             user_agent=USER_AGENT,
@@ -109,16 +108,13 @@ class Runner:
             cluster.on_exchange = self._inbound[number].bind_again
             cluster.shard_observer.on_live = lambda number=number: self._tell_live(number)  # type: ignore[misc]  # as above
             cluster.shard_observer.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
-
-        if settings.cache.enabled:
-            self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
+        self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
 
     def _tell_live(self, number: int) -> None:
         self.clusters[number].spawn(self._inbound[number].tell_live())
 
     def _answers_go_on(self) -> None:
-        if self.cache is not None:
-            self.cache.query_queue.go_on()
+        self.cache.query_queue.go_on()
 
     def _tools(self, identity: Identity, on_fatal: Callable[[int, Fatal], None]) -> ClusterTools:
         settings, layout = self.settings, self.choice.layout
@@ -215,8 +211,7 @@ class Runner:
                 store.close()
                 return
             self.clusters[number].take_store(store)
-            if self.cache is not None:
-                self.cache.take(number, store.reader())
+            self.cache.take(number, store.reader())
             log.info(
                 "the store can be used again: sessions are written down, the cache fills up",
                 extra={"cluster": number, "action": "store"},
@@ -227,8 +222,7 @@ class Runner:
         """Hold the clusters, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_often(), name="events a second, memory")
-            if self.cache is not None:
-                tasks.create_task(self.cache.run(), name="stores of other processes")
+            tasks.create_task(self.cache.run(), name="stores of other processes")
             for number, cluster in self.clusters.items():
                 self._tasks[number] = (
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),

@@ -115,9 +115,7 @@ async def _beat(line: Line, runner: Runner) -> None:
         faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
         shards = [shard for cluster in runner.clusters.values() for shard in cluster.shards.values()]
         loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
-        cache = runner.cache
-        unreadable, gone = (cache.unreadable(), cache.gone()) if cache is not None else ({}, frozenset())
-        line.send(ipc.Beat(loading, unreadable, sorted(gone)))
+        line.send(ipc.Beat(loading, runner.cache.unreadable(), sorted(runner.cache.gone())))
         await asyncio.sleep(BEAT_EVERY_S)
 
 
@@ -138,8 +136,7 @@ async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: Loo
                 found = found or Answered(False, f"shard {record.shard} does not run here")
                 line.send(Answered(found.done, found.words, record.call))
             case ipc.Loading():
-                if runner.cache is not None:
-                    runner.cache.learn(record.shards, record.unreadable, record.elsewhere)
+                runner.cache.learn(record.shards, record.unreadable, record.elsewhere)
             case ipc.DialsRefused():
                 runner.dialer.hold(record.host, record.seconds, record.status)
             case ipc.IdentifyFault():

@@ -2,7 +2,8 @@
 
 What is answered at once is read at one moment of the stores. A long answer is read a little at a time, each part at a
 moment of its own: a read transaction that waited for it would keep LMDB from using any page again that was freed
-meanwhile, for as long as more urgent queries come.
+meanwhile, for as long as more urgent queries come. Only an answer that names its position (``Listing.of_one_moment``)
+holds its moment until it is done; the queue takes no other query meanwhile (``LongAnswer.holds``).
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class Moment:
         self._views: dict[int, View] = {}
         self._transactions: list[lmdb.Transaction] = []
         self.is_open = True
+        # Answers that read on in this moment after the queries of its turn.
+        self._holders = 0
+        self._is_over = False
 
     def view(self, cluster: int) -> View:
         """A cluster's store. Raises StoreUnreadable."""
@@ -67,6 +71,7 @@ class Moment:
             if isinstance(outcome, Listing):
                 listing, found = outcome, outcome.step()
                 if found is None:
+                    self._holders += listing.of_one_moment
                     return LongAnswer(self, query, listing)
                 outcome = found
         # A row that cannot be read must not end the reader of a cluster: the worker is told, the log has the rest.
@@ -83,8 +88,17 @@ class Moment:
         for cluster, view in self._views.items():
             self._transactions.append(self._readers[cluster].go_on(view))
 
+    def release(self) -> None:
+        """An answer that held the moment is done, or not wanted any more."""
+        self._holders -= 1
+        if self._is_over:
+            self.close()
+
     def close(self) -> None:
-        """End the read transactions."""
+        """End the read transactions; while an answer that was begun holds them, once that is done."""
+        self._is_over = True
+        if self._holders:
+            return
         self.is_open = False
         for view in self._views.values():
             if isinstance(view.reading, LmdbReading):
@@ -95,17 +109,29 @@ class Moment:
 
 
 class LongAnswer:
-    """An answer that is read a little at a time, some half a millisecond each. It holds no transaction in between."""
+    """An answer that is read a little at a time, some half a millisecond each. It holds no transaction in between, but
+    for one that is :attr:`holds`.
+    """
 
     def __init__(self, moment: Moment, query: Query, listing: Listing) -> None:
         self._moment = moment
         self._query = query
         self._listing = listing
+        self._is_closed = False
 
     @property
     def size(self) -> int:
-        """Bytes read so far."""
+        """Bytes read so far and not taken yet."""
         return self._listing.size
+
+    @property
+    def holds(self) -> bool:
+        """Whether all of it is read at one moment of the stores, which :meth:`close` ends."""
+        return self._listing.of_one_moment
+
+    def take(self) -> bytes:
+        """Return what was read so far; the rest of the answer comes without it."""
+        return self._listing.take()
 
     def step(self) -> Answer | Fault | None:
         """Go on; None while it is not done."""
@@ -132,7 +158,10 @@ class LongAnswer:
         return outcome
 
     def close(self) -> None:
-        """It is done, or not wanted any more: nothing is to be given back."""
+        """It is done, or not wanted any more."""
+        if self.holds and not self._is_closed:
+            self._is_closed = True
+            self._moment.release()
 
 
 class Queries:

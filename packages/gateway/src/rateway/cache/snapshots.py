@@ -1,0 +1,373 @@
+"""Answer what a proxy asks: a shard, a guild and members as READY, GUILD_CREATE and GUILD_MEMBERS_CHUNK would tell now.
+
+Each answer names the shard's position: events of that session up to its sequence number are in the answer, later ones
+are not. So the whole of it is read at one moment of the store (:attr:`Listing.of_one_moment`).
+
+Sources: https://docs.discord.com/developers/events/gateway-events#ready, #guild-create, #request-guild-members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from rateway.cache.guild_row import GuildRow, GuildState
+from rateway.cache.kinds import SNAPSHOTS, Kind
+from rateway.cache.permissions import MANAGE_THREADS, VIEW_CHANNEL, permissions
+from rateway.cache.query_context import Listing, Outcome, QueryContext, Refused, array_of
+from rateway.cache.reader import View
+from rateway.native.objects import drop_fields, field, merge
+from rateway.native.objects.fields import UNREADABLE, fields_inside, snowflake
+from rateway_protocol.contract.queries import MembersWanted, SnapshotFor
+from rateway_protocol.discord.intents import Intents
+from rateway_protocol.discord.snowflake import shard_of
+
+__all__ = ["guild_snapshot", "members_matching", "shard_snapshot"]
+
+# Above it, and without GUILD_PRESENCES, GUILD_CREATE has only the bot and who is in voice.
+MOST_MEMBERS_LISTED: Final = 75_000
+# As many members at most for the beginning of a name.
+MOST_MATCHES: Final = 100
+# Parts of an answer between two looks at the clock: about half a millisecond.
+AT_ONCE: Final = 64
+# Of a member: who has none of these is not listed in a large guild unless online or in voice.
+_NOTHING = (None, b"null", b"[]", b'""')
+_PRIVATE_THREAD = msgspec.Raw(b"12")
+# Members come as far as they are known; of these the bot is told that they are not all.
+_MAY_BE_PARTIAL = frozenset({"members", "presences"})
+
+_string = msgspec.json.encode
+
+
+def shard_snapshot(asking: QueryContext) -> Outcome | Listing:
+    """Answer ``ShardSnapshot``: position, user, application, and every guild of the shard."""
+    (shard_id,) = asking.asked.arguments
+    view = asking.shard(shard_id)
+    session, seq = _position(view, shard_id)
+    known = [found for each in asking.views() if (found := each.current_user()) is not None]
+    if not known:
+        raise Refused("loading", f"shard {shard_id} has had no READY yet")
+    application = view.application() or next(
+        filter(None, (each.application() for each in asking.views())), b"null"
+    )
+    count = asking.situation.shard_count or 1
+    head = b'{"shard":%d,"shard_count":%d,"session":%b,"seq":%d,"user":%b,"application":%b,"guilds":' % (
+        shard_id,
+        count,
+        _string(session),
+        seq,
+        max(known)[1],
+        application,
+    )
+    return Listing(_guilds_of_shard(view, shard_id, count, head), at_once=AT_ONCE, of_one_moment=True)
+
+
+def _guilds_of_shard(view: View, shard_id: int, count: int, head: bytes) -> Iterator[bytes]:
+    yield head
+    yield from array_of(
+        b'{"id":"%d","unavailable":%b}' % (guild_id, b"false" if state is GuildState.AVAILABLE else b"true")
+        for guild_id, state in view.guild_states()
+        if shard_of(guild_id, count) == shard_id
+    )
+    yield b"}"
+
+
+def _position(view: View, shard_id: int) -> tuple[str, int]:
+    found = view.position(shard_id)
+    if found is None:
+        raise Refused("loading", f"shard {shard_id} has had no session yet")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A guild that is available, with its shard's position."""
+
+    view: View
+    guild_id: int
+    row: GuildRow
+    shard_id: int
+    session: str
+    seq: int
+
+    @property
+    def head(self) -> bytes:
+        """The beginning of an answer, up to its next field."""
+        return b'{"shard":%d,"session":%b,"seq":%d,' % (self.shard_id, _string(self.session), self.seq)
+
+    @property
+    def me(self) -> int | None:
+        """The bot's id."""
+        known = self.view.current_user()
+        return None if known is None else snowflake(fields_inside(known[1]).get("id"))
+
+    @property
+    def member_count(self) -> int:
+        """How many members it has, as far as known."""
+        return self.row.cached_members if self.row.member_count is None else self.row.member_count
+
+
+def _available(asking: QueryContext, guild_id: int) -> _Place | None:
+    """A guild whose GUILD_CREATE has come in the session of its shard's position; None when the bot is not in it."""
+    place = asking.guild(guild_id, "guilds")
+    if place is None:
+        return None
+    view, row = place
+    now = asking.situation.place(guild_id)
+    if row.state is not GuildState.AVAILABLE or (now is not None and now[0] != row.shard_id):
+        outage = " (it is in an outage)" if row.state is GuildState.OUTAGE else ""
+        raise Refused("loading", f"guild {guild_id} has not come from Discord yet{outage}")
+    return _Place(view, guild_id, row, row.shard_id, *_position(view, row.shard_id))
+
+
+def guild_snapshot(asking: QueryContext) -> Outcome | Listing:
+    """Answer ``GuildSnapshot``: ``d`` of a GUILD_CREATE for a bot of these intents and this ``large_threshold``."""
+    wanted = asking.asked.options
+    assert isinstance(wanted, SnapshotFor)
+    place = _available(asking, asking.asked.arguments[0])
+    if place is None:
+        return asking.object(None)
+    for _, row in SNAPSHOTS.values():
+        if asking.policy.keeps(row.name) and row.name not in _MAY_BE_PARTIAL:
+            asking.check(place.view, place.guild_id, place.row, row.name)
+    return Listing(_guild(asking, place, wanted), at_once=AT_ONCE, of_one_moment=True)
+
+
+def _guild(asking: QueryContext, place: _Place, wanted: SnapshotFor) -> Iterator[bytes]:
+    view, number, policy = place.view, place.row.number, asking.policy
+    own = drop_fields(view.guild_told(place.guild_id, place.row), (b"large", *_LIST_NAMES))
+    yield b'%b"guild":%b' % (place.head, own[:-1])
+    members = _MemberList(place, wanted, presences=policy.keeps("presences"))
+    for name, (kind, row) in SNAPSHOTS.items():
+        yield b',"%b":' % name.encode()
+        if not policy.keeps(row.name):
+            yield b"[]"
+        elif kind is Kind.MEMBER:
+            yield from members.parts()
+        elif kind is Kind.PRESENCE:
+            yield from _presences(place, members, wanted)
+        elif kind is Kind.THREAD:
+            yield from array_of(_threads(place))
+        else:
+            inside = view.all_inside(number, kind, place.guild_id, names_guild=row.names_guild)
+            yield from array_of(item for _, item in inside)
+    yield b',"large":%b}}' % (b"true" if members.is_partial else b"false")
+
+
+_LIST_NAMES = tuple(name.encode() for name in SNAPSHOTS)
+
+
+class _MemberList:
+    """The members in a GUILD_CREATE: all of a small guild; of a large one those that are online, in voice, or have a
+    role or nickname; without GUILD_PRESENCES, and of very large guilds, the bot and who is in voice.
+    """
+
+    def __init__(self, place: _Place, wanted: SnapshotFor, *, presences: bool) -> None:
+        self._place = place
+        self._presences = presences
+        self._count = 0
+        self._few = not wanted.intents & Intents.GUILD_PRESENCES or place.member_count > MOST_MEMBERS_LISTED
+        self._all = not self._few and place.member_count <= wanted.large_threshold
+        view, number = place.view, place.row.number
+        self._voice = {user_id for user_id, _ in view.entity_store.walk(number, Kind.VOICE_STATE)}
+        me = place.me
+        self._first = self._voice if me is None else {me, *self._voice}
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the guild has members that were not listed; known once all parts were read."""
+        return self._place.row.member_count is None or self._count < self._place.row.member_count
+
+    def lists_presence_of(self, user_id: int) -> bool:
+        """Whether a member with a presence is among those listed."""
+        return not self._few or user_id in self._first
+
+    def parts(self) -> Iterator[bytes]:
+        """The array's JSON; empty parts stand for members that are left out."""
+        comma = b"["
+        for told in self._told():
+            if told:
+                self._count += 1
+                yield comma + told
+                comma = b","
+            else:
+                yield b""
+        yield b"[]" if comma == b"[" else b"]"
+
+    def _told(self) -> Iterator[bytes]:
+        place = self._place
+        view, number = place.view, place.row.number
+        if self._few:
+            for user_id in sorted(self._first):
+                yield view.member_inside(number, user_id) or b""
+            return
+        online: set[int] = set()
+        if not self._all and self._presences:
+            online = {user_id for user_id, _ in view.entity_store.walk(number, Kind.PRESENCE)}
+        for user_id, told in view.all_inside(number, Kind.MEMBER, place.guild_id, names_guild=False):
+            if self._all or user_id in self._first or user_id in online or _stands_out(told):
+                yield told
+            else:
+                yield b""
+
+
+def _stands_out(member: bytes) -> bool:
+    return field(member, b"roles") not in _NOTHING or field(member, b"nick") not in _NOTHING
+
+
+def _presences(place: _Place, members: _MemberList, wanted: SnapshotFor) -> Iterator[bytes]:
+    if not wanted.intents & Intents.GUILD_PRESENCES:
+        yield b"[]"
+        return
+    inside = place.view.all_inside(place.row.number, Kind.PRESENCE, place.guild_id, names_guild=False)
+    yield from array_of(
+        _with_activities(told) for user_id, told in inside if members.lists_presence_of(user_id)
+    )
+
+
+def _with_activities(presence: bytes) -> bytes:
+    """A presence has the list, also where the cache does not keep what is in it."""
+    return presence if b'"activities"' in presence else merge(presence, b'{"activities":[]}')
+
+
+def _threads(place: _Place) -> Iterator[bytes]:
+    """The threads that the bot may see now: what a changed role or overwrite hides from it, no event says."""
+    view, me = place.view, place.me
+    granted: dict[int, int | None] = {}
+    inside = view.all_inside(place.row.number, Kind.THREAD, place.guild_id, names_guild=True)
+    for _, told in inside:
+        found = fields_inside(told)
+        parent_id = snowflake(found.get("parent_id"))
+        if me is None or parent_id is None:
+            yield told
+            continue
+        if parent_id not in granted:
+            granted[parent_id] = permissions(view, place.guild_id, me, parent_id)
+        may = granted[parent_id]
+        joined = found.get("type") != _PRIVATE_THREAD or "member" in found
+        # What is not known (a role, the parent) hides nothing.
+        if may is None or (may & VIEW_CHANNEL and (joined or may & MANAGE_THREADS)):
+            yield told
+
+
+class _User(msgspec.Struct, gc=False):
+    username: str | None = None
+    global_name: str | None = None
+
+
+class _Names(msgspec.Struct, gc=False):
+    """By what a member is found."""
+
+    user: _User
+    nick: str | None = None
+
+    def begin_with(self, query: str) -> bool:
+        """Whether one of them does."""
+        for name in (self.user.username, self.user.global_name, self.nick):
+            if name is not None and name.casefold().startswith(query):
+                return True
+        return False
+
+
+_names = msgspec.json.Decoder(_Names).decode
+
+
+def members_matching(asking: QueryContext) -> Outcome | Listing:
+    """Answer ``MembersMatching``, as far as nothing that Discord would list can be missing."""
+    wanted = asking.asked.options
+    assert isinstance(wanted, MembersWanted)
+    asking.need("members")
+    if wanted.presences:
+        asking.need("presences")
+    place = _available(asking, asking.asked.arguments[0])
+    if place is None:
+        return asking.object(None)
+    asking.check(place.view, place.guild_id, place.row, "members")
+    needed = Intents.GUILD_MEMBERS | (Intents.GUILD_PRESENCES if wanted.presences else 0)
+    if asking.situation.intents & needed != needed:
+        words = f"the gateway was not given {_missing(needed & ~asking.situation.intents)}: its members may be old"
+        raise Refused("incomplete", words)
+    if wanted.presences:
+        asking.check(place.view, place.guild_id, place.row, "presences")
+    whole = place.row.member_count is not None and place.row.cached_members >= place.row.member_count
+    if not whole and (
+        wanted.query is not None or any(_is_unknown(place, user_id) for user_id in wanted.user_ids)
+    ):
+        words = f"{place.row.cached_members} of {place.row.member_count} members of guild {place.guild_id} are known"
+        raise Refused("incomplete", words)
+    return Listing(_members(place, wanted), at_once=AT_ONCE, of_one_moment=True)
+
+
+def _missing(bits: int) -> str:
+    return " and ".join(intent.name or "" for intent in Intents if bits & intent)
+
+
+def _is_unknown(place: _Place, user_id: int) -> bool:
+    return place.view.entity_store.get(place.row.number, Kind.MEMBER, user_id) is None
+
+
+def _members(place: _Place, wanted: MembersWanted) -> Iterator[bytes]:
+    view, number = place.view, place.row.number
+    yield place.head + b'"members":'
+    ids: list[int] = []
+    missing: list[int] = []
+    comma = b"["
+    for user_id, told in _found(place, wanted):
+        if told is None:
+            missing.append(user_id)
+        elif told:
+            ids.append(user_id)
+            yield comma + told
+            comma = b","
+        else:
+            yield b""
+    yield b"[]" if comma == b"[" else b"]"
+    yield b',"not_found":[%b],"presences":' % b",".join(b'"%d"' % user_id for user_id in missing)
+    if not wanted.presences:
+        yield b"null}"
+        return
+    if wanted.query == "" and not wanted.limit:
+        inside = view.all_inside(number, Kind.PRESENCE, place.guild_id, names_guild=False)
+        yield from array_of(_with_activities(told) for _, told in inside)
+    else:
+        yield from array_of(_presences_of(view, number, ids))
+    yield b"}"
+
+
+def _found(place: _Place, wanted: MembersWanted) -> Iterator[tuple[int, bytes | None]]:
+    """Members that are wanted; empty for one that is looked at and is not, None for an id that is no member's."""
+    if wanted.query is None:
+        for user_id in wanted.user_ids:
+            yield user_id, place.view.member_inside(place.row.number, user_id)
+        return
+    query = wanted.query.casefold()
+    everybody = not query and not wanted.limit
+    left = min(wanted.limit or MOST_MATCHES, MOST_MATCHES)
+    for user_id, told in place.view.all_inside(
+        place.row.number, Kind.MEMBER, place.guild_id, names_guild=False
+    ):
+        if everybody:
+            yield user_id, told
+        elif not _begins(told, query):
+            yield user_id, b""
+        else:
+            yield user_id, told
+            left -= 1
+            if not left:
+                return
+
+
+def _begins(member: bytes, query: str) -> bool:
+    try:
+        return not query or _names(member).begin_with(query)
+    except UNREADABLE:
+        return False
+
+
+def _presences_of(view: View, number: int, ids: list[int]) -> Iterator[bytes]:
+    for user_id in ids:
+        told = view.presence_inside(number, user_id)
+        if told is not None:
+            yield _with_activities(told)
