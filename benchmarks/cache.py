@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import shutil
 import tempfile
 import time
@@ -19,7 +20,8 @@ import msgspec
 from rateway.cache.policy import CachePolicy
 from rateway.transports.store import Answer, Queries, Store
 from rateway.transports.store.reader import StoreReader
-from rateway_protocol.contract.queries import Query
+from rateway_protocol.contract.queries import Query, SnapshotFor
+from rateway_protocol.discord import intents
 from rateway_protocol.discord.envelope import decode
 
 from benchmarks.cache_data import Maker
@@ -165,6 +167,10 @@ def queries(store: Store, maker: Maker) -> dict[str, float]:
         found[kind] = rate(lambda each=each: query_queue.answer(next(each)))  # type: ignore[misc]
     page = Query("GuildMembers", (int(maker.guilds[0]["id"]),), limit=100)
     found["GuildMembers of 100"] = rate(lambda: query_queue.answer(page))
+    wanted = SnapshotFor(intents.ALL, 250)
+    snapshots = [Query("GuildSnapshot", (int(guild["id"]),), options=wanted) for guild in maker.guilds]
+    turn = itertools.cycle(snapshots)
+    found["GuildSnapshot of 100 members"] = rate(lambda: query_queue.answer(next(turn)))
     return found
 
 

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
+from rateway.cache.query_context import Situation
 from rateway.cache.reducers import REDUCERS
 from rateway.native.objects import COMPILED, CacheFastPath, plain
 from rateway.transports.store import (
@@ -33,7 +34,8 @@ from rateway.transports.store import (
     read_sessions,
 )
 from rateway_protocol.contract.errors import Fault
-from rateway_protocol.contract.queries import Query
+from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor
+from rateway_protocol.discord import intents
 from tests.cache.scene import BOT, GUILD, channel, guild, member, user
 from tests.cache.world_feed import differences, encode, expected, state, stream
 
@@ -525,6 +527,56 @@ def test_lists_that_are_overtaken_hold_no_page_of_the_store_and_no_reader(tmp_pa
     assert all(isinstance(whole(long), Answer) for long in waiting)
     assert isinstance(queries.answer(Query("Guild", (GUILD,))), Answer)
     store.close()
+
+
+def test_a_snapshot_that_is_overtaken_is_of_the_moment_that_it_names(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    people = [member(number << 30, nick="n") for number in range(1, 401)]
+    begin(store, 0, "one", encode(guild(members=people, member_count=400)))
+    store.commit()
+    reader = store.reader()
+    queries = Queries(
+        {1: reader}, store.policy, lambda: Situation(shard_count=1, clusters=(1,), intents=intents.ALL)
+    )
+    asked = (
+        Query("GuildSnapshot", (GUILD,), options=SnapshotFor(intents.ALL, 250)),
+        Query("MembersMatching", (GUILD,), options=MembersWanted("")),
+    )
+    for query in asked:
+        moment = queries.moment()
+        long, neighbour = moment.answer(query), moment.answer(Query("Guild", (GUILD,)))
+        moment.close()
+        assert isinstance(long, LongAnswer) and isinstance(neighbour, Answer)
+        position, seq, taken = store.applied(0), store.applied(0), b""
+        while (found := long.step()) is None:
+            for _ in range(3):
+                seq += 1
+                gone = {"guild_id": str(GUILD), "user": user((400 - seq % 400) << 30)}
+                store.apply(0, seq, "GUILD_MEMBER_REMOVE", encode(gone))
+            store.commit()
+            taken += long.take()
+        long.close()
+        assert isinstance(found, Answer) and seq > position
+        told = msgspec.json.decode(taken + found.body)
+        assert told["seq"] == position
+        members = told["guild"]["members"] if "guild" in told else told["members"]
+        assert len(members) == reader_count(reader) + seq - position
+    sizes = []
+    for at in range(1, 1_001):
+        said = {"guild_id": str(GUILD), **channel(1 << 30, topic=str(at) * 800)}
+        store.apply(0, seq + at, "CHANNEL_UPDATE", encode(said))
+        store.commit()
+        sizes.append(reader.used_bytes())
+    # What was held is let go of: with one old reader no page that a commit frees could be used again.
+    assert sizes[-1] - sizes[100] < 256 * 1024
+    store.close()
+
+
+def reader_count(reader: StoreReader) -> int:
+    with reader.view() as view:
+        row = view.guild_row(GUILD)
+        assert row is not None
+        return row.cached_members
 
 
 @pytest.mark.checklist("K16")
