@@ -151,7 +151,7 @@ class StateDir:
 
     @classmethod
     def shared(cls, path: Path) -> StateDir:
-        """The folder for a worker process, whose inherited copy of the lock holds it as long as the worker lives.
+        """The folder for a runner, whose inherited copy of the lock holds it as long as the runner lives.
 
         Its records may be read; the lock is not taken and not given up. Raises :class:`StateError`.
         """

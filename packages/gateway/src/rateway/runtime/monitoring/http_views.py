@@ -34,7 +34,7 @@ FOLLOWED_S = 1.0
 UNFOLLOWED_S = 5.0
 # An answer that is this young is given again.
 FRESH_S = 1.0
-# Beyond it the processes count as not answering; a worker has 2 s.
+# Beyond it the processes count as not answering; a runner has 2 s.
 ANSWERS_WITHIN_S = 10.0
 # Messages that wait for one who follows slowly; then the stream ends, and the page asks for it anew.
 MOST_WAITING = 30

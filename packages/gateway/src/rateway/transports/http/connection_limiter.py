@@ -2,8 +2,7 @@
 
 aiohttp waits for a request's head as long as the peer likes and takes any number of connections. Here a head must
 arrive in time, an answer must be read in time, connections are bounded in number, and new ones are accepted at a
-limited rate:
-peers of the port cannot take the event loop away from the shards.
+limited rate: peers of the port cannot take the event loop away from the shards.
 
 The kind of a request is known once its head has arrived. Until then its connection is idle; of a bounded number of idle
 ones the one that idled longest is closed for a new one. A request then takes a slot of its kind. Health probes have
@@ -97,7 +96,7 @@ class ConnectionLimiter:
         return self._connections.get(protocol)
 
     def admit(self) -> float | None:
-        """Return the seconds until a new connection may be served, None to reject it. Closes an idle one if necessary."""
+        """Return the delay before serving a new connection, None to reject it. Closes an idle one if necessary."""
         if self._closed:
             return None
         idle = [connection for connection in self._connections.values() if connection.answers is None]
