@@ -373,6 +373,12 @@ def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
         ("SESSION_MAX_AGE", "2d", "session_max_age", 172800.0),
         ("SESSION_MAX_AGE", "off", "session_max_age", None),
         ("NACK_PATIENCE", "90", "nack_patience", 90.0),
+        (
+            "URGENT",
+            "INTERACTION_CREATE, VOICE_SERVER_UPDATE",
+            "urgent",
+            frozenset({"INTERACTION_CREATE", "VOICE_SERVER_UPDATE"}),
+        ),
         ("EVENT_LOG", "Stream", "event_log", "stream"),
         ("EVENT_LOG_AGE", "1h", "event_log_age", 3600.0),
         ("EVENT_LOG_BYTES", "16MiB", "event_log_bytes", 16 << 20),

@@ -54,6 +54,7 @@ class Line(msgspec.Struct, frozen=True):
     message_id: str | None
     replayed: bool
     republished: bool
+    ahead: bool
     body: msgspec.Raw | None = None
 
 
@@ -143,6 +144,7 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
         message_id=message.message_id,
         replayed=bool(headers.get("replayed")),
         republished=bool(headers.get("republished")),
+        ahead=bool(headers.get("ahead")),
         body=body,
     )
 
@@ -150,7 +152,13 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
 def text_of(line: Line) -> str:
     """The line for a person: columns, and marks for what came again."""
     marks = "".join(
-        f"  {mark}" for mark, on in (("replayed", line.replayed), ("republished", line.republished)) if on
+        f"  {mark}"
+        for mark, on in (
+            ("replayed", line.replayed),
+            ("republished", line.republished),
+            ("ahead", line.ahead),
+        )
+        if on
     )
     shard = "-" if line.shard is None else line.shard
     seq = "-" if line.seq is None else line.seq

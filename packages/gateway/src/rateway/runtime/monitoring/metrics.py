@@ -93,6 +93,7 @@ METRICS: tuple[Row, ...] = (
     _row("confirmed_total", "cluster", "Messages that the broker confirmed."),
     _row("nacked_total", "cluster", "Messages that the broker refused; they are sent again."),
     _row("republished_total", "cluster", "Messages sent once more."),
+    _row("ahead_total", "cluster", "Events published ahead of those that waited for the broker (URGENT)."),
     _row("oversize_total", "cluster", "Events larger than the broker takes: RATEWAY_OVERSIZE in their place."),
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
     _row("ignored_total", "cluster", "Messages of Discord's without a numeric op, or with one that is not documented."),
@@ -218,6 +219,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_events_filtered_total", cluster, cluster.filtered)
         say("rateway_gaps_total", cluster, cluster.gaps)
         say("rateway_unknown_guild_events_total", cluster, cluster.unknown_guild_events)
+        say("rateway_ahead_total", cluster, publisher.ahead)
         say("rateway_oversize_total", cluster, cluster.oversize)
         say("rateway_refused_total", cluster, cluster.refused)
         say("rateway_unreadable_total", cluster, cluster.unreadable)
