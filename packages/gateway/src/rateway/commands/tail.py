@@ -13,6 +13,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from rateway.commands import broker_access
 from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.events import DOCUMENTED, EVENTS
 
 SUMMARY = "show what a cluster's exchange carries, live"
@@ -119,7 +120,7 @@ def guild_of(event: str, body: bytes) -> str | None:
             return None if meta is None else meta.guild_id
         if path == "guild_id":
             return msgspec.json.decode(body, type=_WithGuildId).guild_id
-    except msgspec.DecodeError:
+    except FAILURES:
         return None
     return None
 
@@ -132,7 +133,7 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
     if with_body:
         try:
             body = msgspec.json.decode(message.body, type=msgspec.Raw)
-        except msgspec.DecodeError:
+        except FAILURES:
             body = None
     return Line(
         time=(message.timestamp or now).astimezone(UTC).isoformat(timespec="seconds"),

@@ -81,7 +81,7 @@ class Receipts:
             return
         self.arrived += 1
         parts = (message_id or "").split(":")
-        if len(parts) != 3 or not parts[2].isdigit():
+        if len(parts) != 3 or not parts[2].isdecimal():
             self.without_id += 1
             return
         session, shard, seq = parts[0], int(parts[1]), int(parts[2])

@@ -32,7 +32,7 @@ from rateway.transports.amqp.deliveries import (
     properties_of,
 )
 from rateway.transports.amqp.remedy import HTTP_SPOKEN, NO_GREETING, TLS_SPOKEN, remedy
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.uri import LEAST_FRAME_MAX, AmqpAddress
 
 __all__ = [
     "Acks",
@@ -575,6 +575,11 @@ class Connection(asyncio.Protocol):
         # RabbitMQ refuses 0 for channels where it offers a number: what the server offers is the most that
         # may be answered.
         channels = self.channel_max = _least(method.channel_max, address.channel_max)
+        if method.frame_max and method.frame_max < LEAST_FRAME_MAX:
+            if not self.opened.done():
+                words = f"it offers frames of {method.frame_max} bytes, and AMQP's least is {LEAST_FRAME_MAX}"
+                self.opened.set_exception(BrokerRefused(words))
+            return
         self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
         offered = method.heartbeat or 0
         # A broker that offers 0 has them switched off, on purpose.
