@@ -5,6 +5,9 @@
 
 It prints each message that is written in the bot's guilds with the guild's name, and sets the bot's presence
 on each shard that starts a session. It serves all clusters of the bot; Ctrl-C and SIGTERM end it cleanly.
+
+Its queue is durable and bounded: while no worker reads it, events over x-max-length go, the oldest first. It stays
+until it is deleted: `rabbitmqctl delete_queue my-client-worker`.
 """
 
 import asyncio
@@ -14,7 +17,8 @@ from rateway_client import CommandError, Event, Worker
 
 
 async def main() -> None:
-    async with Worker(os.environ["AMQP_URI"], queue="my-client-worker") as worker:
+    bounded = {"x-max-length": 100_000}
+    async with Worker(os.environ["AMQP_URI"], queue="my-client-worker", queue_arguments=bounded) as worker:
 
         @worker.on("MESSAGE_CREATE")
         async def message(event: Event) -> None:

@@ -32,13 +32,13 @@ GUILD = "290926798626357250"
 #: Example → what members of every guild say while it runs, and what has to be in its output for each cluster's guild.
 WORKERS = {
     "README.md:1": ("hello {cluster}", ["hello 1", "hello 2"]),
-    "docs/contract.md:1": ("hello {cluster}", ["MESSAGE_CREATE hello 1"]),
-    "docs/delivery.md:1": ("hello {cluster}", ['"hello 1"']),
+    "docs/contract.md:1": ("hello {cluster}", ["MESSAGE_CREATE hello 1", "MESSAGE_CREATE hello 2"]),
+    "docs/delivery.md:1": ("hello {cluster}", ['"hello 1"', '"hello 2"']),
     "docs/from_libraries.md:1": ("!ping", ["pong to "]),
     "docs/workers.md:1": ("!where", ["in {name}"]),
     "docs/workers.md:2": ("hello {cluster}", ["MESSAGE_CREATE 0 {{"]),
-    "docs/workers.md:3": ("hello {cluster}", ["hello 1"]),
-    "packages/client/README.md:1": ("hello {cluster}", ["hello 1"]),
+    "docs/workers.md:3": ("hello {cluster}", ["hello 1", "hello 2"]),
+    "packages/client/README.md:1": ("hello {cluster}", ["hello 1", "hello 2"]),
 }
 #: Example that ends by itself → what it prints.
 PROGRAMS = {

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
-from pathlib import Path
-from typing import Any
 
-from PIL import Image
 from rateway.runtime.monitoring.http_views import HttpViews
 from tests.http.fleet import Fleet, served
 
 from tests.aio import run
 from tests.browser.chromium import Page, browser
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
 TILES = "document.querySelectorAll('#clusters .tile{}').length"
 VERDICT = "document.querySelector('#verdict').className"
 AWAY = {
@@ -69,7 +63,8 @@ def test_a_broker_outage_is_seen_and_its_end_too() -> None:
             fleet.publishers[2] = AWAY
             await page.until(f"{VERDICT} === 'trouble'")
             assert (
-                await page.run("document.querySelector('#verdict-words').innerText") == "The broker is away."
+                await page.run("document.querySelector('#verdict-words').innerText")
+                == "The broker is away for 1 of 3 clusters."
             )
             flags = await page.run("[...document.querySelectorAll('.flag')].map((flag) => flag.innerText)")
             assert flags == ["", "⚠ broker away, 1.2K spooled", ""]
@@ -266,10 +261,11 @@ def test_a_thousand_shards_stay_smooth() -> None:
             longest = min(gaps[-1] for gaps in rounds)
             assert longest < 1000.0, "the longest frame: all rows of a hundred shards drawn anew"
             assert await page.run("document.documentElement.scrollWidth <= innerWidth")
-            # On a telephone a cluster is one line, and the whole of it can be scrolled through.
+            # On a telephone a cluster is one line, and the whole of it can be scrolled through, once it is unfolded.
             await page.look(width=360, height=740, phone=True)
             await opened(page, port, tiles=1000)
             assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+            await page.run("document.querySelector('#unfold').click()")
             lines = "[...document.querySelectorAll('.cluster .tiles')].map((each) => each.clientHeight)"
             assert max(await page.run(lines)) < 40
 
@@ -324,57 +320,109 @@ def test_it_fits_a_telephone_and_can_be_read_in_dark_and_light() -> None:
     run(scene())
 
 
-def test_pictures_of_a_healthy_moment_and_of_a_fault(tmp_path: Path) -> None:
-    """With RATEWAY_PICTURES set they go into docs/images, else nowhere."""
-    folder = IMAGES if os.environ.get("RATEWAY_PICTURES") else tmp_path
+def test_on_a_telephone_clusters_that_are_well_are_folded_and_those_in_trouble_are_not() -> None:
+    shown = "[...document.querySelectorAll('.cluster')].filter((each) => each.checkVisibility()).length"
+    charts = "document.querySelector('#charts').getBoundingClientRect().top"
 
     async def scene() -> None:
-        fleet = Fleet(48)
-        fleet.processes = 3
-        async with served(fleet, before=lived) as (port, _), browser() as page:
+        fleet = Fleet(200)
+        fleet.shards[5] = {"state": "resuming", "away_s": 1.0}
+        fleet.publishers[9] = AWAY
+        async with served(fleet) as (port, _), browser() as page:
+            await page.look(width=390, height=844, phone=True)
+            await opened(page, port, tiles=200)
+            await page.until(f"{shown} === 2")
+            assert await page.run(charts) < 2 * 844, "the charts are no three screens away"
+            assert (
+                await page.run("document.querySelector('#unfold').innerText")
+                == "Show 23 clusters that are well"
+            )
+            await page.run("document.querySelector('#unfold').click()")
+            assert await page.run(shown) == 25
+            # A desktop has room for all of them.
             await page.look(width=1180)
-            await opened(page, port, tiles=48)
-            await page.until("document.querySelectorAll('.charts path.line[d^=M]').length >= 4")
-            await page.picture(folder / "page-well.png")
-            fleet.publishers[2] = AWAY
-            fleet.shards[5] = {
-                "state": "backing_off", "since_s": 4.0, "away_s": 12.0,
-                "why": "closed with 4000: Discord is not sure what went wrong", "closes": {"4000": 1},
-                "last_close": "4000 Unknown error", "resumes_tried": 1,
-            }  # fmt: skip
-            for shard in range(24, 32):
-                fleet.shards[shard] = {"state": "resuming", "since_s": 1.0, "away_s": 2.0, "closes": {"1001": 1},
-                                       "last_close": "1001 Discord restarts", "resumes_tried": 1,
-                                       "why": "closed with 1001"}  # fmt: skip
-            await page.until(f"{TILES.format('.resuming')} === 8 && {VERDICT} === 'trouble'")
-            await page.run(f"{tile(5)}.click()")
-            await page.until("document.getAnimations().every((each) => each.playState === 'finished')")
-            await page.picture(folder / "page-fault.png")
-            assert page.said == []
+            await opened(page, port, tiles=200)
+            assert await page.run(shown) == 25
 
     run(scene())
-    for name in ("page-well.png", "page-fault.png"):
-        with Image.open(folder / name) as picture:
-            assert picture.width == 1180 and picture.height > 600
-            assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 200
-        assert (IMAGES / name).exists()
 
 
-async def lived(observatory: HttpViews, fleet: Fleet) -> None:
-    """A quarter of an hour behind it."""
-    now, wall = time.monotonic() - 900, time.time() - 900
-    for step in range(180):
-        fleet.advance(5.0 * (420 + 90 * math.sin(step / 17) + 40 * math.sin(step / 3.1)))
-        fleet.publishers = {1: {"lag_s": 0.4 + 0.2 * math.sin(step / 5)}} if step % 40 > 35 else {}
-        fleet.shards = {}
-        if step in (60, 61):
-            fleet.shards = {
-                shard: {"state": "resuming", "closes": {"4000": 1}, "last_close": "4000 Unknown error"}
-                for shard in (17, 18)
-            }
-        if step == 62:
-            fleet.shards = {shard: {"resumes_succeeded": 1} for shard in (17, 18)}
-        status: Any = await fleet.status()
-        observatory.history.take(status, now + 5 * step, wall + 5 * step)
-    fleet.shards, fleet.publishers = {}, {}
-    fleet.advance(5.0 * 400)
+def test_the_one_shard_that_is_away_looks_unlike_those_that_come_back() -> None:
+    look = "(({backgroundColor, borderWidth}) => backgroundColor + borderWidth)(getComputedStyle(%s))"
+
+    async def scene() -> None:
+        fleet = Fleet(80)
+        fleet.shards = {shard: {"state": "backing_off", "away_s": 3.0} for shard in range(60)}
+        fleet.shards[7] = {"state": "backing_off", "away_s": 45.0}
+        fleet.shards[9] = {"state": "backing_off", "away_s": 500.0}
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=80)
+            looks = [await page.run(look % tile(shard)) for shard in (3, 7, 9)]
+            assert len(set(looks)) == 3
+            labels = [await page.run(f"{tile(shard)}.getAttribute('aria-label')") for shard in (3, 7, 9)]
+            assert labels == [
+                "shard 3, waiting to connect again",
+                "shard 7, away for long, waiting to connect again",
+                "shard 9, away, waiting to connect again",
+            ]
+            legend = await page.run("document.querySelector('#legend').innerText")
+            for words in ("1 away for long", "1 away", "58 waiting to connect again", "20 live"):
+                assert words in legend
+            # Time alone moves a shard from one look to the other.
+            fleet.shards[3] = {"state": "backing_off", "away_s": 31.0}
+            await page.until(f"{tile(3)}.classList.contains('late')")
+
+    run(scene())
+
+
+def test_a_chart_says_its_values_where_the_pointer_is_and_breaks_where_nothing_was_measured() -> None:
+    heartbeat = "document.querySelectorAll('#charts figure')[2]"
+    hint = f"{heartbeat}.querySelector('.hint')"
+
+    async def before(views: HttpViews, fleet: Fleet) -> None:
+        now, wall = time.monotonic() - 600, time.time() - 600
+        for step in range(120):
+            none = 40 <= step < 60
+            fleet.shards = {shard: {"latency_ms": None if none else 40.0} for shard in range(8)}
+            views.history.take(await fleet.status(), now + 5 * step, wall + 5 * step)
+
+    async def scene() -> None:
+        fleet = Fleet(8)
+        async with served(fleet, before=before) as (port, _), browser() as page:
+            await page.look(width=1280)
+            await opened(page, port, tiles=8)
+            await page.until(
+                f"{heartbeat}?.querySelector('path.line:not(.other)').getAttribute('d').length > 100"
+            )
+            line = await page.run(f"{heartbeat}.querySelector('path.line:not(.other)').getAttribute('d')")
+            assert line.count("M") == 2
+            scale = await page.run(f"{heartbeat}.querySelector('.scale.top').innerText")
+            assert scale == "40 ms"
+            await page.run(
+                f"(() => {{ const svg = {heartbeat}.querySelector('svg'); const box = svg.getBoundingClientRect(); "
+                "svg.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + box.width / 4 })); })()"
+            )
+            assert not await page.run(f"{hint}.hidden")
+            assert (await page.run(f"{hint}.innerText")).startswith("40 ms at ")
+            await page.run(
+                f"{heartbeat}.querySelector('svg').dispatchEvent(new PointerEvent('pointerleave'))"
+            )
+            assert await page.run(f"{hint}.hidden")
+
+    run(scene())
+
+
+def test_lines_of_one_kind_in_a_row_are_counted() -> None:
+    async def before(views: HttpViews, fleet: Fleet) -> None:
+        for second in range(14):
+            fleet.clusters[1] = {"gaps": max(0, second - 1)}
+            views.history.take(await fleet.status(), time.monotonic(), time.time())
+
+    async def scene() -> None:
+        fleet = Fleet(8)
+        async with served(fleet, before=before) as (port, _), browser() as page:
+            await opened(page, port, tiles=8)
+            told = await page.run("document.querySelector('#happenings').innerText")
+            assert told.count("sessions lost") == 3 and "and 9 like it since" in told
+
+    run(scene())

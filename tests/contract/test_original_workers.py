@@ -94,7 +94,6 @@ def test_a_worker_answers_over_rest_and_sets_its_presence_through_the_gateway(
         async with stage(tmp_path, broker, shards=2, guilds=4, start=False) as it:
             environment = {
                 "AMQP_URI": broker.uri,
-                "CLUSTER": "1",
                 "DISCORD_API_URL": it.sim.api_url,
                 "DISCORD_TOKEN": it.sim.options.token,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-__all__ = ["Histogram"]
+__all__ = ["Histogram", "milliseconds"]
 
 
 class Histogram:
@@ -28,3 +28,12 @@ class Histogram:
     def counts(self) -> list[tuple[float, int]]:
         """Return (upper edge in seconds, durations between it and the edge before)."""
         return list(zip((*self._edges, float("inf")), self._counts, strict=True))
+
+
+def milliseconds(value: float | None) -> str:
+    """A duration as a person reads it: ``0.5 ms``, ``38 ms``, ``2.1 s``; ``–`` when it is not known."""
+    if value is None:
+        return "–"
+    if value < 9.95:
+        return f"{value:.1f} ms"
+    return f"{value:.0f} ms" if value < 999.5 else f"{value / 1000:.1f} s"

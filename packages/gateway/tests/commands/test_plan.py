@@ -59,6 +59,7 @@ def test_a_good_configuration_shows_shards_clusters_identifies_time_and_intents(
     for words in (
         "19: 11 recommended by Discord + 8 extra",
         "rateway-incoming-3",
+        "bind a queue to rateway-1, rateway-2, rateway-3; the query Clusters lists them",
         "990 of 1000",
         "a start would work",
     ):
@@ -203,6 +204,12 @@ def test_the_stored_number_of_shards_holds_and_is_told() -> None:
     kept = plan(with_sessions(KNOWN, 16))
     assert (kept.shards, kept.resumed) == (16, 16)
     assert any("RESHARD" in note for note in kept.notes)
+    # Discord's number is what it was: nobody may think that it has changed when EXTRA_SHARDS has.
+    extra = plan(with_sessions(KNOWN, 19), EXTRA_SHARDS="3")
+    assert any(
+        "With the 11 that Discord recommends and EXTRA_SHARDS=3 it would be 14" in note
+        for note in extra.notes
+    )
     assert plan(with_sessions(KNOWN, 16), RESHARD="1").shards == 19
     assert plan(with_sessions(KNOWN, 16), SHARDS="20").shards == 20
 
@@ -264,6 +271,7 @@ def test_many_clusters_are_shown_in_short() -> None:
     page = shown(plan(SHARDS="1600"))
     assert "rateway-1 " in page and "rateway-200 " in page
     assert "194 more" in page
+    assert "bind a queue to rateway-1 to rateway-200" in page
     assert page.count("rateway-incoming-") == 6
 
 

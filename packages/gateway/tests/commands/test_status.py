@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rateway.runtime.monitoring.status import (
 )
 from rateway.transports import control_socket
 from rich.console import Console
+from tests.http.fleet import Fleet
 
 from tests.aio import run
 
@@ -62,7 +64,7 @@ def a_status(*states: str, notes: list[str] | None = None) -> GatewayStatus:
     ]
     status: GatewayStatus = plain(
         GatewayStatus, version="1.2.3", state="running", shard_count=len(states), clusters=[cluster], shards=shards,
-        processes=[plain(ProcessStatus, role="runner 1", pid=42, clusters=[1, 2, 3, 7], cpu_share=0.5)],
+        processes=[plain(ProcessStatus, role="worker 1", pid=42, clusters=[1, 2, 3, 7], cpu_share=0.5)],
         notes=notes or [],
         budget=BudgetStatus(1000, 984, 3600.0, 16, 16),
     )  # fmt: skip
@@ -82,16 +84,66 @@ def test_the_page_shows_totals_and_what_is_not_well() -> None:
     for words in (
         "2 live, 1 backing_off",
         "984 of 1000",
-        "rateway-1",
-        "1,234,567",
+        "1.23 M",
+        ">10 s",
         "TYPING_START",
-        "over 10 s",
         "4,321 a second",
     ):
         assert words in page
-    process = next(line for line in page.splitlines() if "runner 1" in line)
+    process = next(line for line in page.splitlines() if "worker 1" in line)
     for words in ("42", "1-3, 7", "50 %"):
         assert words in process
+
+
+def fleet_status(**changes: Any) -> GatewayStatus:
+    fleet = Fleet(200)
+    for name, value in changes.items():
+        setattr(fleet, name, value)
+    return run(fleet.status())
+
+
+def test_eighty_columns_and_a_few_lines_show_what_is_in_trouble_first() -> None:
+    stuck = {"held_up_s": 17.2, "lag_s": 17.3, "unconfirmed": 183_221, "spool_bytes": 3_400_000}
+    status = fleet_status(
+        publishers={23: stuck, 25: {"connected": False}}, clusters={9: {"events_per_s": 123456.0}}
+    )
+    out = StringIO()
+    console = Console(file=out, width=80, height=24, highlight=False)
+    console.print(status_page.fitted(status, console))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert "…" not in "".join(line for line in lines if not line.startswith("… and"))
+    clusters = [line for line in lines if re.match(r" +\d+ +\d+/\d+ ", line)]
+    assert clusters[0].split()[0] == "23" and clusters[0].split()[-2:] == ["held", "up"]
+    assert clusters[1].split()[0] == "25" and clusters[1].endswith("broker away")
+    assert f"… and {25 - len(clusters)} more clusters, all of them well" in lines
+
+
+def test_every_column_fits_eighty_columns_whatever_the_figures() -> None:
+    large = {
+        "lag_s": 86_400.0,
+        "unconfirmed": 183_221_000,
+        "spool_bytes": 900_400_000,
+        "latency_p99_ms": 2050.0,
+    }
+    status = fleet_status(publishers=dict.fromkeys(range(1, 26), large), clusters={9: {"gaps": 1234}})
+    page = StringIO()
+    status_page.show(status, console=Console(file=page, width=80, highlight=False))
+    assert "…" not in page.getvalue() and "2.0 s" in page.getvalue()
+
+
+def test_names_that_nobody_wants_are_shown_on_demand() -> None:
+    quiet = {"unrouted": ["TYPING_START"], "routed": ["MESSAGE_CREATE"]}
+    status = fleet_status(publishers=dict.fromkeys(range(1, 26), quiet))
+    assert "TYPING_START" not in shown(status)
+    assert re.search(r"TYPING_START +clusters 1-25", shown(status, unrouted_names=True))
+    assert "no event name was returned" in shown(fleet_status(), unrouted_names=True)
+
+
+def test_a_figure_that_is_not_measured_any_more_is_not_shown() -> None:
+    status = fleet_status(publishers={1: {"held_up_s": 17.0, "latency_p99_ms": 64.0}})
+    assert "64 ms" not in shown(status)
+    assert "The broker does not confirm for 1 of 25 clusters." in shown(status)
 
 
 def test_what_a_stranger_said_is_shown_once_and_without_its_control_characters() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from rateway import logs
 from rateway.runtime.monitoring.health import verdict
-from rateway.runtime.monitoring.history import KEEP_S, STEP_S, History, close_words
+from rateway.runtime.monitoring.history import KEEP_S, MOST_HAPPENINGS, STEP_S, History, close_words
 from tests.http.fleet import Fleet, served
 
 from tests.aio import run
@@ -23,7 +23,11 @@ def between(fleet: Fleet, **changes: Any) -> list[str]:
     for name, value in changes.items():
         setattr(fleet, name, value)
     _, found = history.take(run(fleet.status()), 2.0, 1002.0)
-    return [f"{each.level}: {each.shards or ''}{each.cluster or ''} {each.text}" for each in found]
+    return [f"{each.level}: {each.shards or ''}{numbers(each.clusters)} {each.text}" for each in found]
+
+
+def numbers(clusters: list[int]) -> str:
+    return ",".join(map(str, clusters))
 
 
 def test_nothing_happens_in_a_healthy_gateway() -> None:
@@ -78,12 +82,64 @@ def test_lost_sessions_fatal_ends_and_stores_are_told() -> None:
     fleet = Fleet()
     assert between(fleet, clusters={1: {"gaps": 2, "store": "disk full"}}) == [
         "trouble: 1 the store: disk full",
-        "trouble: 1 2 session(s) lost, events may be missing: RATEWAY_GAP tells the workers",
+        "trouble: 1 sessions lost: 2. Events may be missing, RATEWAY_GAP tells the workers",
     ]
     fatal = {"state": "fatal", "why": "4014 disallowed intents"}
     assert between(Fleet(), shards={0: fatal}) == [
         "trouble: [0] refused by Discord for good: 4014 disallowed intents"
     ]
+
+
+def test_the_same_for_many_clusters_is_one_line() -> None:
+    fleet = Fleet(200)
+    stuck = {"held_up_s": 17.0, "lag_s": 17.0}
+    (line,) = between(fleet, publishers=dict.fromkeys(range(1, 26), stuck))
+    assert line == f"trouble: {numbers(list(range(1, 26)))} the broker confirms nothing any more"
+    assert between(fleet, publishers={}) == [f"good: {numbers(list(range(1, 26)))} the broker confirms again"]
+    lost = {number: {"gaps": number} for number in range(1, 5)}
+    (line,) = between(Fleet(32), clusters=lost)
+    assert line.startswith("trouble: 1,2,3,4 sessions lost: 10.")
+
+
+def test_names_that_nobody_wants_are_told_nowhere_and_a_lacking_queue_once_for_all_clusters() -> None:
+    wanted = {"routed": ["MESSAGE_CREATE"]}
+    fleet = Fleet(200)
+    fleet.publishers = dict.fromkeys(range(1, 26), wanted)
+    unwanted = {**wanted, "unrouted": ["TYPING_START", "PRESENCE_UPDATE"]}
+    assert between(fleet, publishers=dict.fromkeys(range(1, 26), unwanted)) == []
+    lacking = {"routed": [], "unrouted": ["MESSAGE_CREATE"]}
+    found = between(fleet, publishers={1: wanted, **dict.fromkeys(range(2, 26), lacking)})
+    assert len(found) == 1 and "no queue is bound for anything of clusters 2-25" in found[0]
+    assert between(fleet, publishers=dict.fromkeys(range(1, 26), wanted)) == [
+        "good:  each cluster has the queues that others have"
+    ]
+
+
+def test_what_repeats_pushes_out_nothing_else() -> None:
+    history, fleet = History(), Fleet(8)
+    history.take(run(fleet.status()), 0.0, 0.0)
+    fleet.shards = {3: {"state": "backing_off", "closes": {"4000": 1}, "last_close": "4000 Unknown error"}}
+    history.take(run(fleet.status()), 1.0, 1.0)
+    for second in range(2, 1000):
+        fleet.publishers = {1: {"lag_s": 7.0 if second % 2 else 0.0}}
+        history.take(run(fleet.status()), float(second), float(second))
+    assert len(history.happenings) == MOST_HAPPENINGS
+    assert history.happenings[0].shards == [3], "older than all that followed, and still there"
+    assert [each.number for each in history.happenings] == sorted(each.number for each in history.happenings)
+
+
+def test_a_broker_that_confirms_nothing_any_more_has_no_time_to_confirm() -> None:
+    history, fleet = History(), Fleet(8)
+    for step in range(4):
+        buckets = {"0.001": 100 * step, "+Inf": 100 * step}
+        fleet.publishers[1] = {"latency_buckets": buckets, "unconfirmed": 3}
+        sample, _ = history.take(run(fleet.status()), step * STEP_S, step * STEP_S)
+    assert sample is not None and sample.confirm_p99_ms == 1.0
+    sample, _ = history.take(run(fleet.status()), 4 * STEP_S, 4 * STEP_S)
+    assert sample is not None and sample.confirm_p99_ms is None
+    fleet.publishers[1]["unconfirmed"] = 0  # nothing to confirm: the last minute's figure stands
+    sample, _ = history.take(run(fleet.status()), 5 * STEP_S, 5 * STEP_S)
+    assert sample is not None and sample.confirm_p99_ms == 1.0
 
 
 def test_processes_that_leave_and_come_are_told() -> None:
@@ -93,8 +149,8 @@ def test_processes_that_leave_and_come_are_told() -> None:
     fleet.processes = 2
     assert between(fleet, process={"pid": 77}) == [
         "notice:  supervisor was replaced: pid 4000 → 77",
-        "notice:  runner 1 was replaced: pid 4001 → 77",
-        "notice:  runner 2 was replaced: pid 4002 → 77",
+        "notice:  worker 1 was replaced: pid 4001 → 77",
+        "notice:  worker 2 was replaced: pid 4002 → 77",
     ]
 
 

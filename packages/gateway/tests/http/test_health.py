@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from rateway.runtime.monitoring import health
-from rateway.runtime.monitoring.status import GatewayStatus
+from rateway.runtime.monitoring.status import GatewayStatus, Note
 from tests.http.fleet import Fleet, get, served
 
 from tests.aio import run
@@ -74,6 +74,38 @@ def test_without_confirms_it_is_not_ready_and_yet_live(trouble: str) -> None:
     assert health.verdict(look(fleet), 180.0, {}).level == "trouble"
 
 
+def test_a_hung_broker_is_the_headline_in_one_line_for_all_clusters() -> None:
+    fleet = Fleet(200)
+    stuck = {"held_up_s": 17.0, "lag_s": 17.0}
+    fleet.publishers = dict.fromkeys(range(1, 26), stuck)
+    fleet.shards = {shard: {"state": "resuming", "away_s": 3.0} for shard in range(60)}
+    found = health.verdict(look(fleet), 180.0, {})
+    assert found.level == "trouble"
+    assert found.words == "The broker does not confirm, 60 shards are coming back."
+    assert [reason.text for reason in found.reasons] == [
+        "the broker confirms nothing of clusters 1-25", "60 shards (0-59): resuming",
+    ]  # fmt: skip
+    assert found.reasons[0].since_s == 17.0
+
+
+def test_the_worst_cause_comes_first_and_says_how_much_it_concerns() -> None:
+    fleet = Fleet(24)
+    fleet.shards[3] = {"state": "backing_off", "away_s": 500.0}
+    fleet.publishers[2] = {"connected": False, "why": "connection refused", "spool_events": 9}
+    found = health.verdict(look(fleet), 180.0, {})
+    assert found.words == "The broker is away for 1 of 3 clusters, 1 shard is away."
+    assert [reason.kind for reason in found.reasons] == ["broker_away", "shards", "spool"]
+
+
+def test_notes_that_are_true_of_several_clusters_are_one_line() -> None:
+    notes = [
+        Note("the broker has confirmed nothing for {seconds} s", number, 10.0 + number) for number in (1, 2)
+    ]
+    assert health.told([*notes, Note("a host is away"), Note("paused", 7)]) == [
+        "clusters 1-2: the broker has confirmed nothing for 12 s", "a host is away", "cluster 7: paused",
+    ]  # fmt: skip
+
+
 def test_discord_away_for_every_shard_leaves_it_live() -> None:
     fleet = Fleet()
     fleet.shards = {shard: {"state": "backing_off", "away_s": 4000.0} for shard in range(16)}
@@ -95,9 +127,9 @@ def test_an_event_loop_that_stands_still_is_not_live() -> None:
 
 def test_processes_that_do_not_answer_end_readiness_at_once_and_liveness_later() -> None:
     status = look(Fleet())
-    assert not health.judge_ready(status, 180.0, {"runner 2": 3.0}).ok
-    assert health.judge_live(status, 0.0, {"runner 2": 59.0}).ok
-    assert not health.judge_live(status, 0.0, {"runner 2": 61.0}).ok
+    assert not health.judge_ready(status, 180.0, {"worker 2": 3.0}).ok
+    assert health.judge_live(status, 0.0, {"worker 2": 59.0}).ok
+    assert not health.judge_live(status, 0.0, {"worker 2": 61.0}).ok
     assert not health.judge_live(status, 31.0, {}).ok
     assert not health.judge_live(None, 31.0, {}).ok
 
@@ -147,6 +179,10 @@ def test_a_reason_keeps_its_age_while_its_words_change_and_begins_anew_after_it_
             first = await since()
             fleet.publishers[1] = {"connected": False, "why": "no route to host"}
             assert await since() == pytest.approx(first, abs=0.01)
+            fleet.publishers[2] = fleet.publishers[1]
+            assert await since() == pytest.approx(first, abs=0.01), (
+                "another cluster joins: it is the same trouble"
+            )
             fleet.publishers = {}
             assert await since() is None
             fleet.publishers[1] = {"connected": False, "why": "no route to host"}
@@ -194,7 +230,7 @@ def test_a_worker_that_is_gone_is_missed() -> None:
             http_views.forget_fresh()
             status, body = await get(port, "/health/ready")
             assert status == 503
-            assert "runner 2 does not answer" in body
+            assert "worker 2 does not answer" in body
 
     run(scene())
 
@@ -233,6 +269,15 @@ def test_a_cluster_that_lacks_what_others_have_is_trouble(
     level, reasons = level_and_reasons(([], ["A", "B"]), names)
     assert (level, [reason.cluster for reason in reasons]) == ("trouble", [2])
     assert f"no queue is bound for {said} of cluster 2" in reasons[0].text
+
+
+def test_a_name_that_no_cluster_wants_is_listed_on_demand() -> None:
+    fleet = Fleet(16)
+    fleet.publishers = {
+        1: {"unrouted": ["TYPING_START", "A"], "routed": ["B"]},
+        2: {"unrouted": ["TYPING_START"], "routed": ["A"]},
+    }
+    assert health.unwanted(look(fleet).clusters) == {"TYPING_START": [1, 2]}
 
 
 def test_a_name_that_no_cluster_wants_is_no_finding() -> None:

@@ -8,6 +8,9 @@ import msgspec
 import pytest
 from rateway.runtime.maintenance import QUIET_AFTER_LOOKS, Maintenance, Renewal, sick_notes
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, PublisherStatus, ShardStatus
+from tests.http.fleet import Fleet
+
+from tests.aio import run
 
 ZERO = {int: 0, float: 0.0, str: "", bool: False}
 
@@ -67,6 +70,26 @@ def test_a_shard_with_nothing_but_interactions_for_an_hour_is_said_once(
     assert len(said) == 1
     assert "1 shards" in said[0]
     assert ": 0." in said[0]
+
+
+def test_a_lacking_queue_is_logged_once_for_all_clusters_and_so_is_its_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    maintenance, fleet = Maintenance(never, None), Fleet(200)
+    lacking = {"routed": [], "unrouted": ["MESSAGE_CREATE"]}
+    bound = {"routed": ["MESSAGE_CREATE"], "unrouted": ["TYPING_START"]}
+    with caplog.at_level(logging.INFO):
+        for publishers in (
+            {1: bound, **dict.fromkeys(range(2, 26), lacking)},
+            {1: bound, **dict.fromkeys(range(2, 26), lacking)},
+            dict.fromkeys(range(1, 26), bound),
+            dict.fromkeys(range(1, 26), bound),
+        ):
+            fleet.publishers = publishers
+            maintenance.look(run(fleet.status()))
+    first, last = (record.getMessage() for record in caplog.records)
+    assert "no queue is bound for anything of clusters 2-25" in first
+    assert last == "each cluster has the queues that others have"
 
 
 def test_a_bot_without_guilds_is_never_called_quiet(caplog: pytest.LogCaptureFixture) -> None:

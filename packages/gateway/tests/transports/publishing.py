@@ -41,9 +41,6 @@ class Listener:
         self.settled += 1
         self.changed.set()
 
-    def on_unrouted(self, name: str, routed: bool) -> None:
-        self._tell("routed" if routed else "unrouted", name)
-
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
     ) -> None:

@@ -280,8 +280,8 @@ def test_a_name_that_nobody_is_bound_to_is_told_and_so_is_its_return() -> None:
             assert [each.mandatory for each in broker.received] == [True, False, False]
             broker.give_back(first)
             broker.ack(3, True)
-            await cluster.until(lambda: cluster.listener.said("unrouted") == 1)
-            assert cluster.publisher.unrouted == {"X"} and cluster.publisher.returned == 1
+            await cluster.until(lambda: cluster.publisher.unrouted == {"X"})
+            assert cluster.publisher.returned == 1
             seq = 3
             while not broker.received[-1].mandatory:
                 seq += 1
@@ -289,8 +289,47 @@ def test_a_name_that_nobody_is_bound_to_is_told_and_so_is_its_return() -> None:
                 await broker.publishes(seq)
                 await asyncio.sleep(0.02)
             broker.ack(0, True)
-            await cluster.until(lambda: cluster.listener.said("routed") == 1)
-            assert not cluster.publisher.unrouted
+            await cluster.until(lambda: not cluster.publisher.unrouted)
+            assert cluster.publisher.routed == {"X"}
+
+    run(scenario())
+
+
+def test_a_name_that_came_back_is_asked_about_more_often_until_a_queue_takes_it() -> None:
+    async def scenario() -> None:
+        limits = replace(QUICK, accused_every=0.3)  # and a minute for the others
+        async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
+            stream = begun(cluster.publisher)
+            stream.publish("A", b"{}", 1, False)
+            stream.publish("B", b"{}", 2, False)
+            broker.give_back((await broker.publishes(2))[0])
+            broker.ack(2, True)
+            await cluster.until(lambda: cluster.publisher.unrouted == {"A"})
+            seq = 2
+            while sum(each.mandatory for each in broker.received) < 3:
+                seq += 2
+                stream.publish("B", b"{}", seq - 1, False)
+                stream.publish("A", b"{}", seq, False)
+                await broker.publishes(seq)
+                await asyncio.sleep(0.02)
+            assert [each.key for each in broker.received if each.mandatory] == ["A", "B", "A"]
+            broker.ack(0, True)
+            await cluster.until(lambda: not cluster.publisher.unrouted)
+
+    run(scenario())
+
+
+def test_an_accusation_ends_some_time_after_the_last_return_though_no_event_of_the_name_comes() -> None:
+    async def scenario() -> None:
+        limits = replace(QUICK, accusation_lasts=0.3)
+        async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
+            stream = begun(cluster.publisher)
+            stream.publish("A", b"{}", 1, False)
+            broker.give_back((await broker.publishes(1))[0])
+            broker.ack(1, True)
+            await cluster.until(lambda: cluster.publisher.unrouted == {"A"})
+            await cluster.until(lambda: not cluster.publisher.unrouted)
+            assert not cluster.publisher.routed, "nothing is known of it"
 
     run(scenario())
 

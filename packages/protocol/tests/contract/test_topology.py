@@ -34,3 +34,10 @@ def test_a_foreign_exchange_is_no_cluster(name: str) -> None:
 def test_no_key_of_our_own_is_an_event_of_discord() -> None:
     assert not messages.OWN_KEYS & DOCUMENTED
     assert all(key.startswith(topology.OWN_PREFIX) for key in messages.OWN_KEYS)
+
+
+def test_exchanges_are_named_one_by_one_while_they_are_few() -> None:
+    assert topology.exchanges([3]) == "rateway-3"
+    assert topology.exchanges(range(1, 5)) == "rateway-1, rateway-2, rateway-3, rateway-4"
+    assert topology.exchanges(range(1, 26)) == "rateway-1 to rateway-25"
+    assert topology.exchanges([1, 2, 3, 4, 9]) == "rateway-1, rateway-2, rateway-3, rateway-4, …"

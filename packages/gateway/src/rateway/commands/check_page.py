@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rateway import logs
 from rateway.commands.plan import Finding, Plan
+from rateway_protocol.contract import topology
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -61,6 +62,9 @@ def _overview(plan: Plan) -> Table:
     if plan.shards is not None:
         here = "" if plan.shards_here == plan.shards else f", {plan.shards_here} of them here"
         row("shards", f"{plan.shards}{here}: {plan.shards_why}")
+    if plan.clusters:
+        exchanges = topology.exchanges([each.cluster for each in plan.clusters])
+        row("workers", f"bind a queue to {exchanges}; the query Clusters lists them (docs/amqp.md)")
     if plan.identifies is not None:
         budget = plan.identifies
         row(

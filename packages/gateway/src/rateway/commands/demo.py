@@ -20,7 +20,7 @@ from rich.console import Console
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
-Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and a worker for each cluster; let events flow;
+Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and two workers that share a queue; let events flow;
 cut two shards, take the broker away, kill one of the gateway's processes and then all of it with -9; and at the end
 hold every event that was sent against what arrived.
 
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--faults",
         default=",".join(sorted(defaults.faults)),
         metavar="NAMES",
-        help="what goes wrong: cut, broker, runner, kill, or none (default: all)",
+        help="what goes wrong: cut, broker, worker, kill, or none (default: all)",
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the processes' logs there")
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; the exit code."""
     if unknown := sorted(set(options.faults.split(",")) - Options().faults - {"none"}):
         print(
-            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, runner, kill",
+            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, worker, kill",
             file=sys.stderr,
         )
         return exit_codes.USAGE

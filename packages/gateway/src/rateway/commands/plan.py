@@ -307,7 +307,8 @@ def _recommended(
     if isinstance(kept, Choice) and kept.layout.shards != fresh:
         plan.notes.append(
             f"{kept.layout.shards} shards are stored from the last start and stay in force while their sessions can be "
-            f"resumed; without them it would be {fresh}. RESHARD=1 changes it"
+            f"resumed. With the {answer.shards} that Discord recommends and EXTRA_SHARDS={settings.layout.extra} it "
+            f"would be {fresh}: RESHARD=1 changes it, and ends every session"
         )
 
 

@@ -27,6 +27,7 @@ examples:
   rateway status
   rateway status --watch                 drawn anew every two seconds, until interrupted
   rateway status --shards                every shard in a line of its own
+  rateway status --unrouted              event names that no worker wants
   rateway status --json | jq '.shards[] | select(.state != "live")'
 
 exit codes: 0 it answered and every shard is live, 1 it answered and some are not, 69 no gateway answers, 78 wrong
@@ -41,6 +42,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", metavar="FOLDER", type=Path, help="the gateway's STATE_DIR")
     parser.add_argument(
         "--shards", action="store_true", help="show every shard, not only those that are not live"
+    )
+    parser.add_argument(
+        "--unrouted", action="store_true", help="list the event names that no queue takes, in any cluster"
     )
     parser.add_argument(
         "--watch", action="store_true", help="draw it anew until interrupted, over restarts of the gateway"
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         from rateway.commands import status_page
 
         status = _ask(folder)
-        status_page.show(status, every_shard=options.shards)
+        status_page.show(status, every_shard=options.shards, unrouted_names=options.unrouted)
         return _code(status)
     except control_socket.ControlError as error:
         print(f"rateway status: {error}", file=sys.stderr)
@@ -108,12 +112,19 @@ def _watch(folder: Path, *, every_shard: bool, as_json: bool) -> int:
                 print(f"rateway status: {error}", file=sys.stderr)
             time.sleep(WATCH_EVERY_S)
     from rateway.commands import status_page
+    from rich.console import Console
     from rich.live import Live
 
-    with Live(auto_refresh=False, screen=False) as live:
+    console = Console(highlight=False)
+    with Live(console=console, auto_refresh=False, screen=False) as live:
         while True:
             try:
-                shown = status_page.page(_ask(folder), every_shard=every_shard)
+                status = _ask(folder)
+                shown = (
+                    status_page.page(status, every_shard=True)
+                    if every_shard
+                    else status_page.fitted(status, console)
+                )
             except control_socket.ControlError as error:
                 shown = status_page.away(str(error))
             live.update(shown, refresh=True)

@@ -6,7 +6,8 @@ from collections import Counter
 
 from rateway import logs
 from rateway.delivery.limits import HELD_UP_S
-from rateway.runtime.monitoring.health import unrouted
+from rateway.histogram import milliseconds
+from rateway.runtime.monitoring.health import numbered, ranges, unrouted, unwanted, verdict
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,32 +15,78 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["away", "page", "show"]
+__all__ = ["away", "fitted", "page", "show"]
 
 # Shards that are not live, shown one by one; more are only counted.
 SHOWN_SHARDS = 20
+# Clusters that a terminal shows before it shows more shards.
+LEAST_CLUSTERS = 5
+# Of the verdict.
+COLOURS = {"well": "green", "starting": "blue", "notice": "yellow", "trouble": "red"}
 
 
-def show(status: GatewayStatus, *, every_shard: bool = False, console: Console | None = None) -> None:
+def show(
+    status: GatewayStatus,
+    *,
+    every_shard: bool = False,
+    unrouted_names: bool = False,
+    console: Console | None = None,
+) -> None:
     """Print the page."""
-    (console or Console(highlight=False)).print(page(status, every_shard=every_shard))
+    found = page(status, every_shard=every_shard, unrouted_names=unrouted_names)
+    (console or Console(highlight=False)).print(found)
 
 
-def page(status: GatewayStatus, *, every_shard: bool = False) -> RenderableType:
-    """The page."""
-    parts: list[RenderableType] = [_head(status)]
+def page(
+    status: GatewayStatus,
+    *,
+    every_shard: bool = False,
+    unrouted_names: bool = False,
+    most_clusters: int | None = None,
+    most_shards: int = SHOWN_SHARDS,
+) -> RenderableType:
+    """The page. With *most_clusters* no more of them are shown, those in trouble first."""
+    parts: list[RenderableType] = [_verdict(status), _head(status)]
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
     parts += [Text.from_markup(f"[yellow]![/] {_text(each.text)}") for each in unrouted(status.clusters)]
-    parts.append(_processes(status.processes))
-    parts.append(_clusters(status.clusters))
+    if unrouted_names:
+        parts.append(_unrouted_names(status.clusters))
+    parts += [Text(""), _processes(status.processes), Text("")]
+    clusters = status.clusters
+    if most_clusters is not None and len(clusters) > most_clusters:
+        clusters = sorted(clusters, key=lambda cluster: (not _state(cluster), cluster.cluster))[
+            :most_clusters
+        ]
+    parts.append(_clusters(clusters))
+    if len(clusters) < len(status.clusters):
+        hidden = (
+            status.clusters if not clusters else [each for each in status.clusters if each not in clusters]
+        )
+        troubled = sum(1 for each in hidden if _state(each))
+        words = f"{troubled} of them in trouble" if troubled else "all of them well"
+        parts.append(Text(f"… and {len(hidden)} more clusters, {words}"))
     shards = status.shards if every_shard else [shard for shard in status.shards if shard.state != "live"]
     if shards:
-        parts.append(_shards(shards if every_shard else shards[:SHOWN_SHARDS]))
-        if not every_shard and len(shards) > SHOWN_SHARDS:
+        parts.append(Text(""))
+        parts.append(_shards(shards if every_shard else shards[:most_shards], in_full=every_shard))
+        if not every_shard and len(shards) > most_shards:
             parts.append(
-                Text(f"… and {len(shards) - SHOWN_SHARDS} more that are not live (--shards shows all)")
+                Text(f"… and {len(shards) - most_shards} more that are not live (--shards shows all)")
             )
     return Group(*parts)
+
+
+def fitted(status: GatewayStatus, console: Console) -> RenderableType:
+    """The page in as many lines as the terminal has: what is in trouble first, as far as there is room."""
+    away = sum(1 for shard in status.shards if shard.state != "live")
+    for most_shards in sorted({min(SHOWN_SHARDS, away), min(5, away), min(1, away)}, reverse=True):
+        for most_clusters in (len(status.clusters), *range(min(len(status.clusters) - 1, 60), -1, -1)):
+            found = page(status, most_clusters=most_clusters, most_shards=most_shards)
+            if len(console.render_lines(found, pad=False)) < console.height:
+                return found
+            if most_shards > 1 and most_clusters <= LEAST_CLUSTERS:
+                break
+    return found
 
 
 def away(why: str) -> RenderableType:
@@ -51,10 +98,28 @@ def _text(text: str) -> str:
     return escape(logs.escape(logs.redact(text)))
 
 
+def _verdict(status: GatewayStatus) -> Text:
+    found = verdict(status, status.resume_patience_s, {})
+    return Text.from_markup(f"[bold {COLOURS[found.level]}]{_text(found.words)}[/]")
+
+
+def _unrouted_names(clusters: list[ClusterStatus]) -> RenderableType:
+    names = unwanted(clusters)
+    if not names:
+        return Text("no event name was returned for want of a queue")
+    table = _table()
+    table.add_column("no queue takes", no_wrap=True)
+    table.add_column("returned by", overflow="fold")
+    for name, numbers in names.items():
+        table.add_row(_text(name), numbered(numbers))
+    return table
+
+
 def _head(status: GatewayStatus) -> Table:
-    table = Table(show_header=False, title=f"rateway {status.version}, {status.state}", title_justify="left")
-    table.add_column(style="bold")
+    table = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    table.add_row("rateway", f"{status.version}, {status.state} for {_span(status.uptime_s)}")
     states = Counter(shard.state for shard in status.shards)
     unseen = status.shards_here - len(status.shards)
     listed = ", ".join(
@@ -64,7 +129,7 @@ def _head(status: GatewayStatus) -> Table:
     table.add_row("shards", f"{listed or 'none yet'} ({status.shard_count} in the whole bot)")
     received = sum(cluster.received for cluster in status.clusters)
     rate = sum(cluster.events_per_s for cluster in status.clusters)
-    table.add_row("events", f"{received:,} received, {rate:,.0f} a second, up for {_span(status.uptime_s)}")
+    table.add_row("events", f"{received:,} received, {rate:,.0f} a second")
     latencies = sorted(shard.latency_ms for shard in status.shards if shard.latency_ms is not None)
     if latencies:
         middle = latencies[len(latencies) // 2]
@@ -80,95 +145,110 @@ def _head(status: GatewayStatus) -> Table:
     return table
 
 
+def _table() -> Table:
+    """Lines without a frame: a terminal of 80 columns and 24 lines has to do."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+
+
 def _processes(processes: list[ProcessStatus]) -> Table:
-    table = Table(title="processes", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table()
     for name in ("process", "pid", "clusters", "CPU", "CPU time", "memory", "loop late"):
         table.add_column(name, justify="left" if name in ("process", "clusters") else "right", no_wrap=True)
     for process in processes:
         table.add_row(
             _text(process.role),
             str(process.pid),
-            _runs(process.clusters) or "–",
+            ranges(sorted(process.clusters)) or "–",
             f"{100 * process.cpu_share:.0f} %",
             f"{process.cpu_s:,.1f} s",
             f"{process.memory_bytes / 1e6:,.0f} MB",
-            _milliseconds(process.loop_lag_ms),
+            milliseconds(process.loop_lag_ms),
         )
     return table
 
 
-def _runs(numbers: list[int]) -> str:
-    """Numbers in short: ``1-4, 7``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+def _state(cluster: ClusterStatus) -> str:
+    """What is wrong with a cluster, in two words; empty when nothing is."""
+    publisher = cluster.publisher
+    if not publisher.connected:
+        return "broker away"
+    if publisher.blocked:
+        return "blocked"
+    if publisher.paused:
+        return "paused"
+    if publisher.held_up_s > HELD_UP_S:
+        return "held up"
+    if not cluster.owned:
+        return "not ours"
+    if cluster.store != "ok":
+        return "store"
+    return "shards away" if cluster.shards_ready < cluster.shards else ""
 
 
 def _clusters(clusters: list[ClusterStatus]) -> Table:
-    # Narrow enough for a terminal of 80 columns.
-    table = Table(title="clusters", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("exchange", "live", "received", "a second", "waiting", "lag", "p50 / p99", "spool", "gaps"):
-        table.add_column(name, justify="left" if name == "exchange" else "right", no_wrap=True)
+    # Narrow enough for a terminal of 80 columns; the exchange of cluster 7 is rateway-7.
+    table = _table()
+    for name in ("cluster", "live", "received", "per s", "waiting", "lag", "p99", "spool", "gaps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for cluster in clusters:
         publisher = cluster.publisher
-        state = "" if cluster.owned else "not ours"
-        state = state if publisher.connected else "broker away"
-        state = "held up" if publisher.held_up_s > HELD_UP_S else state
-        state = "blocked" if publisher.blocked else "paused" if publisher.paused else state
+        state = _state(cluster)
+        # What is measured at confirms is no figure of now while none come.
+        measured = publisher.connected and publisher.held_up_s <= HELD_UP_S
         table.add_row(
-            _text(cluster.exchange) + (f" [red]{state}[/]" if state else ""),
+            str(cluster.cluster),
             f"{cluster.shards_ready}/{cluster.shards}",
             _count(cluster.received),
-            f"{cluster.events_per_s:,.0f}",
+            _count(round(cluster.events_per_s)),
             _count(publisher.unconfirmed),
             f"{publisher.lag_s:.1f} s" if publisher.lag_s else "–",
-            f"{_milliseconds(publisher.latency_p50_ms)} / {_milliseconds(publisher.latency_p99_ms)}",
+            _confirmed_within(publisher.latency_p99_ms) if measured else "–",
             f"{publisher.spool_bytes / 1e6:.1f} MB" if publisher.spool_bytes else "–",
             str(cluster.gaps) if not cluster.gaps else f"[red]{cluster.gaps}[/]",
+            f"[red]{state}[/]" if state else "",
         )
     return table
 
 
 def _count(number: int) -> str:
-    if number < 1_000_000:
+    if number < 100_000:
         return f"{number:,}"
+    if number < 1_000_000:
+        return f"{number / 1e3:.0f} k"
     return f"{number / 1e6:.2f} M" if number < 1_000_000_000 else f"{number / 1e9:.2f} G"
 
 
-def _shards(shards: list[ShardStatus]) -> Table:
-    table = Table(title="shards", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("shard", "cluster", "state", "since", "seq", "settled", "event", "latency"):
+def _shards(shards: list[ShardStatus], *, in_full: bool) -> Table:
+    table = _table()
+    names = ("seq", "settled", "latency") if in_full else ()
+    for name in ("shard", "cluster", "state", "since", *names, "event"):
         table.add_column(name, no_wrap=True)
     table.add_column("why, and the last close", overflow="fold")
     for shard in shards:
         colour = (
             "green" if shard.state == "live" else "red" if shard.state in ("fatal", "stopped") else "yellow"
         )
+        figures = (str(shard.received), str(shard.settled), milliseconds(shard.latency_ms))
         table.add_row(
             str(shard.shard),
             str(shard.cluster),
             f"[{colour}]{_text(shard.state)}[/]",
             _span(shard.since_s),
-            str(shard.received),
-            str(shard.settled),
+            *(figures if in_full else ()),
             "–" if shard.dispatch_s is None else f"{_span(shard.dispatch_s)} ago",
-            _milliseconds(shard.latency_ms),
             _text("; ".join(filter(None, (shard.why, shard.last_close)))),
         )
     return table
 
 
-def _milliseconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "over 10 s" if value > 10_000 else f"{value:.3g} ms"
+def _confirmed_within(value: float | None) -> str:
+    return ">10 s" if value is not None and value > 10_000 else milliseconds(value)
 
 
 def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"

@@ -40,5 +40,9 @@ class DeliveryLimits:
     refused_patience: float | None = None
     # Seconds between two ``mandatory`` publishes of one event name: they tell whether anybody listens.
     mandatory_every: float = 60.0
+    # So many of a name that came back the last time: a worker that binds its queue is seen soon.
+    accused_every: float = 5.0
+    # Seconds after its last return for which a name counts as one without a queue.
+    accusation_lasts: float = 60.0
     # Seconds after which an event that the broker does not answer is reported.
     stalled_after: float = 30.0

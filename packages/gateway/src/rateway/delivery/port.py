@@ -104,9 +104,6 @@ class SinkObserver(Protocol):
     def on_settled(self) -> None:
         """``settled`` of at least one stream has moved. Told once for all that was confirmed together."""
 
-    def on_unrouted(self, name: str, routed: bool) -> None:
-        """Nobody listens to this event's name (``routed`` false), or somebody does again."""
-
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
     ) -> None:
@@ -216,8 +213,6 @@ class EventSink(Protocol):
 
     @property
     def spool(self) -> Spooled | None: ...
-    @property
-    def ahead(self) -> int: ...
     @property
     def event_log(self) -> EventLogFigures | None: ...
     @property

@@ -1,6 +1,7 @@
-"""A worker on `rateway_client`: the same as the plain one, with each event once and commands that are answered.
+"""A worker on `rateway_client`: the same as the plain one, for all clusters, with each event once and commands that are
+answered.
 
-AMQP_URI=… CLUSTER=2 DISCORD_API_URL=… DISCORD_TOKEN=… python -m rateway.demo.client_worker
+AMQP_URI=… DISCORD_API_URL=… DISCORD_TOKEN=… python -m rateway.demo.client_worker
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ async def reply(http: aiohttp.ClientSession, url: str, event: Event, content: st
 
 
 async def main() -> None:
-    cluster, api_url = int(os.environ["CLUSTER"]), os.environ["DISCORD_API_URL"]
+    api_url = os.environ["DISCORD_API_URL"]
     headers = {
         "Authorization": f"Bot {os.environ['DISCORD_TOKEN']}",
         "User-Agent": "DiscordBot (https://example.invalid/worker, 1.0)",
@@ -38,7 +39,7 @@ async def main() -> None:
     async with (
         aiohttp.ClientSession(headers=headers) as http,
         # Named at once, so that the queue collects them as soon as it says that it listens.
-        Worker(os.environ["AMQP_URI"], cluster=cluster, events=EVENTS, queue=f"worker-{cluster}") as worker,
+        Worker(os.environ["AMQP_URI"], events=EVENTS, queue="workers") as worker,
     ):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
 
@@ -65,7 +66,7 @@ async def main() -> None:
             else:
                 print(f"presence of shard {shard_id}", flush=True)
 
-        print(f"listening on rateway-{cluster}", flush=True)
+        print("listening on all clusters", flush=True)
         await worker.run()
 
 

@@ -1,9 +1,10 @@
 """A worker that knows only the original contract: it answers `!ping` over REST and sets its presence.
 
-    AMQP_URI=… CLUSTER=1 DISCORD_API_URL=… DISCORD_TOKEN=… python -m rateway.demo.plain_worker
+    AMQP_URI=… DISCORD_API_URL=… DISCORD_TOKEN=… python -m rateway.demo.plain_worker
 
-It consumes events from `rateway-<i>` as raw JSON, looks at no AMQP property, and publishes gateway commands with
-a header `shard_id`. Nothing of rateway is imported: this is what a worker written for the original looks like.
+It binds the workers' queue to the exchange of cluster 1 and consumes events as raw JSON, looks at no AMQP property, and
+publishes gateway commands with a header `shard_id`. Nothing of rateway is imported: this is what a worker written for
+the original looks like.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 
 #: The events it wants; the routing key of an event is its name.
 EVENTS = ("MESSAGE_CREATE", "READY")
+EXCHANGE = "rateway-1"
+#: Shared with the worker on `rateway_client`, which binds it to the exchanges of all clusters.
+QUEUE = "workers"
 
 
 class Worker:
@@ -59,7 +63,6 @@ class Worker:
 
 
 async def main() -> None:
-    name = f"rateway-{os.environ['CLUSTER']}"
     api_url = os.environ["DISCORD_API_URL"]
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -71,12 +74,12 @@ async def main() -> None:
     async with connection, aiohttp.ClientSession(headers=headers) as http:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=100)
-        exchange = await channel.declare_exchange(name, type="direct", auto_delete=False, durable=True)
-        queue = await channel.declare_queue(f"worker-{os.environ['CLUSTER']}", durable=True)
+        exchange = await channel.declare_exchange(EXCHANGE, type="direct", auto_delete=False, durable=True)
+        queue = await channel.declare_queue(QUEUE, durable=True)
         for event in EVENTS:
             await queue.bind(exchange, event)
         await queue.consume(Worker(exchange, http, api_url).on_event)
-        print(f"listening on {name}", flush=True)
+        print(f"listening on {EXCHANGE}", flush=True)
         await ended.wait()
 
 

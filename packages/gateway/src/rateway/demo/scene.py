@@ -55,7 +55,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: frozenset[str] = frozenset({"cut", "broker", "runner", "kill"})
+    faults: frozenset[str] = frozenset({"cut", "broker", "worker", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -131,17 +131,17 @@ class Scene:
         await self.gateway.start()
         self.killing = False
 
-    async def kill_runner(self) -> str:
-        """Kill one of the gateway's runners with SIGKILL; return what was done."""
+    async def kill_worker_process(self) -> str:
+        """SIGKILL for one of the gateway's worker processes; what was done."""
         status = await self.status()
         processes = [] if status is None else status["processes"]
-        runners = [each for each in processes if each["clusters"]]
-        if len(runners) < 2:
-            return "the gateway has no runner to kill on this machine: nothing was done"
-        victim = runners[-1]
+        workers = [each for each in processes if each["clusters"]]
+        if len(workers) < 2:
+            return "the gateway has no worker process to kill on this machine: nothing was done"
+        victim = workers[-1]
         os.kill(victim["pid"], signal.SIGKILL)
         clusters = ", ".join(map(str, victim["clusters"]))
-        return f"killed the gateway's runner {victim['pid']} with -9 (cluster {clusters})"
+        return f"killed the gateway's worker process {victim['pid']} with -9 (cluster {clusters})"
 
     async def health(self) -> str:
         """The answer of the gateway's readiness probe in words."""
@@ -200,7 +200,7 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         steering = await exits.enter_async_context(Steering(found["control_url"]))
         collector = Collector(uri, range(1, options.clusters + 1))
         await exits.enter_async_context(collector.running())
-        workers = await _start_workers(options, exits, uri, found, logs)
+        workers = await _start_workers(exits, uri, found, logs)
         state_dir = folder / "state"
         http = f"127.0.0.1:{free_ports(1)[0]}"
         settings = _settings(options, uri, found, state_dir) | {"HTTP_ADDRESS": http}
@@ -270,20 +270,15 @@ async def _reach_broker(
     return None, relay, str(url.with_host("127.0.0.1").with_port(relay.port))
 
 
-async def _start_workers(
-    options: Options, exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path
-) -> list[Child]:
+async def _start_workers(exits: AsyncExitStack, uri: str, found: dict[str, str], logs: Path) -> list[Child]:
+    environment = {"AMQP_URI": uri, "DISCORD_API_URL": found["api_url"], "DISCORD_TOKEN": found["token"]}
     workers = []
-    for cluster in range(1, options.clusters + 1):
-        environment = {
-            "AMQP_URI": uri,
-            "CLUSTER": str(cluster),
-            "DISCORD_API_URL": found["api_url"],
-            "DISCORD_TOKEN": found["token"],
-        }
-        # The first knows only the original contract, the others are written with our client.
-        module = "rateway.demo.plain_worker" if cluster == 1 else "rateway.demo.client_worker"
-        worker = Child(f"worker {cluster}", ["-m", module], environment, logs / f"worker-{cluster}.log")
+    # Two that share one queue: one knows only the original contract, one is written with our client.
+    for module in ("plain_worker", "client_worker"):
+        name = module.replace("_", " ")
+        worker = Child(
+            name, ["-m", f"rateway.demo.{module}"], environment, logs / f"{name.replace(' ', '-')}.log"
+        )
         exits.push_async_callback(worker.terminate)
         await worker.start()
         workers.append(worker)

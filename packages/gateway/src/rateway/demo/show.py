@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rateway.demo.audit import Audit
+from rateway.histogram import milliseconds
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -112,23 +113,18 @@ def latency(status: dict[str, Any] | None, name: str) -> float | None:
     return max((float(each) for each in found if each is not None), default=None)
 
 
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.1f} s"
-
-
 def line_of(frame: Frame) -> str:
     """A moment as one line."""
     status = frame.status
+    p50, p99 = (milliseconds(latency(status, f"latency_{name}_ms")) for name in ("p50", "p99"))
     shards = sum(cluster["shards_ready"] for cluster in clusters_of(status))
     gateway = (
         "gateway away"
         if status is None
         else (
             f"{shards} shards ready, confirmed {total(status, 'confirmed'):,}, "
-            f"waiting {total(status, 'unconfirmed'):,}, socket to confirm p50 {_ms(latency(status, 'latency_p50_ms'))} "
-            f"p99 {_ms(latency(status, 'latency_p99_ms'))}, {frame.gateway_memory / MIB:.0f} MiB"
+            f"waiting {total(status, 'unconfirmed'):,}, socket to confirm p50 {p50} "
+            f"p99 {p99}, {frame.gateway_memory / MIB:.0f} MiB"
         )
     )
     return (
@@ -155,8 +151,8 @@ def table_of(frame: Frame) -> Table:
             f"{publisher['confirmed']:,}",
             f"{publisher['unconfirmed']:,}",
             f"{publisher['spool_events']:,}",
-            _ms(publisher["latency_p50_ms"]),
-            _ms(publisher["latency_p99_ms"]),
+            milliseconds(publisher["latency_p50_ms"]),
+            milliseconds(publisher["latency_p99_ms"]),
             broker,
         )
     if frame.status is None:

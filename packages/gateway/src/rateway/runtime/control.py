@@ -9,11 +9,13 @@ import msgspec
 from rateway import __version__
 from rateway.runtime.gateway import Gateway
 from rateway.runtime.maintenance import sick_notes, unread_notes
+from rateway.runtime.monitoring.health import told
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
     ClusterStatus,
     GatewayStatus,
+    Note,
     ProcessStatus,
     ShardStatus,
 )
@@ -21,8 +23,6 @@ from rateway.runtime.supervisor.supervisor import Supervisor
 
 __all__ = ["Control"]
 
-# Of the number of a shard or cluster.
-MOST_DIGITS = 9
 REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 
@@ -38,10 +38,10 @@ class Control:
         match words:
             case ["status"]:
                 return await self.status()
-            case ["restart-shard", number, *how] if _is_number(number) and how in ([], ["new-session"]):
+            case ["restart-shard", number, *how] if number.isdigit() and how in ([], ["new-session"]):
                 found = await self._gateway.restart_shard(int(number), new_session=bool(how))
                 return {"ok" if found.done else "error": found.words}
-            case ["drain", number] if _is_number(number):
+            case ["drain", number] if number.isdigit():
                 return await self._drain(int(number))
             case _:
                 asked = " ".join(words)[:80]
@@ -64,7 +64,8 @@ class Control:
         clusters: list[ClusterStatus] = []
         shards: list[ShardStatus] = []
         processes: list[ProcessStatus] = []
-        notes: list[str] = []
+        found: list[Note] = []
+        silent: list[str] = []
         if held is None or isinstance(held, Supervisor):
             processes = [self._loop_lag.process("supervisor", [])]
             if held is not None:
@@ -72,33 +73,28 @@ class Control:
                     clusters += part.clusters
                     shards += part.shards
                     processes.append(part.process)
-                    notes += part.notes
+                    found += part.notes
                 processes[0] = msgspec.structs.replace(processes[0], messages_unread=held.unreadable())
-                notes += held.silent() + unread_notes(processes)
+                silent = held.silent() + unread_notes(processes)
         else:
             # What only a process with clusters needs, a supervisor does not load.
             from rateway.runtime.runner.collect import collect
 
-            clusters, shards, process, notes = collect(held, self._loop_lag, "gateway")
+            clusters, shards, process, found = collect(held, self._loop_lag, "gateway")
             processes = [process]
         return GatewayStatus(
             version=__version__,
             state=gateway.phase,
             uptime_s=time.monotonic() - gateway.started_at,
             shards_here=gateway.progress()[1],
+            resume_patience_s=gateway.settings.session.resume_patience,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
             clusters=sorted(clusters, key=lambda cluster: cluster.cluster),
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
-            # Processes may have the same to say.
-            notes=list(dict.fromkeys(gateway.notes() + notes + sick_notes(shards))),
+            notes=[*silent, *gateway.notes(), *told(found), *sick_notes(shards)],
         )
-
-
-def _is_number(word: str) -> bool:
-    """Whether a word is the number of a shard or cluster: decimal digits, and not more than one could have."""
-    return word.isascii() and word.isdecimal() and len(word) <= MOST_DIGITS
 
 
 def _budget(gateway: Gateway) -> BudgetStatus:
@@ -108,7 +104,7 @@ def _budget(gateway: Gateway) -> BudgetStatus:
     governor, now = permits.governor, permits.now()
     return BudgetStatus(
         governor.total,
-        governor.available(now),
+        None if governor.total is None else governor.available(now),
         governor.reset_in(now),
         governor.max_concurrency,
         permits.identifies,

@@ -162,7 +162,7 @@ class Gateway:
             from rateway.runtime.runner.runner import Runner
 
             return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal)
-        log.info("%d runners run %d clusters", processes, len(mine), extra={"action": "processes"})
+        log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
         lock_file = self.state.lock_file
         return Supervisor(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)
 
@@ -311,10 +311,12 @@ class Gateway:
         recommended = answer.shards + self.settings.layout.extra
         if recommended != choice.layout.shards:
             log.info(
-                "Discord recommends %d shards now, which would make %d; %d stay in force. RESHARD=1 changes it",
-                answer.shards,
-                recommended,
+                "%d shards are in force. With the %d that Discord recommends and EXTRA_SHARDS=%d it would be %d: "
+                "RESHARD=1 changes it, and ends every session",
                 choice.layout.shards,
+                answer.shards,
+                self.settings.layout.extra,
+                recommended,
                 extra={"action": "layout"},
             )
 

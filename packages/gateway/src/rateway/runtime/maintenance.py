@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from rateway.runtime.monitoring.health import unrouted
 from rateway.runtime.monitoring.status import GatewayStatus, ProcessStatus, ShardStatus
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,8 @@ class Maintenance:
         self._said: set[int] = set()
         # Shards that took a new session to fill the cache, and for which incompleteness: one is enough.
         self._filled: dict[int, int] = {}
+        # Whose events no queue takes, as it was said last.
+        self._said_unrouted: list[str] = []
 
     async def run(self) -> None:
         """Look after things, until cancelled."""
@@ -149,6 +152,7 @@ class Maintenance:
     def look(self, status: GatewayStatus) -> None:
         """One look."""
         self._looks.append(Look.of(status))
+        self._report_unrouted([reason.text for reason in unrouted(status.clusters)])
         if len(self._looks) > QUIET_AFTER_LOOKS:
             self._report_quiet(quiet_shards(self._looks[0], self._looks[-1]))
         if self._renewal is not None:
@@ -171,6 +175,15 @@ class Maintenance:
                     extra={"shard": shard.shard, "action": "renew"},
                 )
             return
+
+    def _report_unrouted(self, found: list[str]) -> None:
+        """Say once whose events no queue takes, and once that they have one."""
+        for text in found:
+            if text not in self._said_unrouted:
+                log.warning("%s", text, extra={"action": "unrouted"})
+        if self._said_unrouted and not found:
+            log.info("each cluster has the queues that others have", extra={"action": "unrouted"})
+        self._said_unrouted = found
 
     def _report_quiet(self, quiet: list[int]) -> None:
         self._said.intersection_update(quiet)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from rateway.runtime.gateway import Gateway
+from rateway.runtime.monitoring.health import all_live
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class StartProgress:
                 continue
             said = now
             if ready == total:
-                log.info("all %d shards are live", total, extra={"action": "start"})
+                log.info("%s", all_live(total), extra={"action": "start"})
                 return
             log.info(
                 "%d of %d shards are live%s",
@@ -71,7 +72,7 @@ class StartProgress:
                 if total and ready == total:
                     break
                 await asyncio.sleep(DRAW_EVERY_S)
-        log.info("all %d shards are live", total, extra={"action": "start"})
+        log.info("%s", all_live(total), extra={"action": "start"})
 
     def _progress(self) -> tuple[int, int, str]:
         live, total = self._gateway.progress()

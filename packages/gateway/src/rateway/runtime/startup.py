@@ -19,6 +19,7 @@ from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
 from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions, read_sessions_beside
+from rateway_protocol.contract import topology
 from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.intents import Intents
 
@@ -107,8 +108,15 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
             else "",
             extra={"action": "layout"},
         )
-    count = len(choice.layout.clusters)
-    log.info("%s, in %d cluster%s", choice.words, count, "s" * (count > 1), extra={"action": "layout"})
+    clusters = choice.layout.clusters
+    log.info(
+        "%s, in %d cluster%s: workers bind their queue to %s",
+        choice.words,
+        len(clusters),
+        "s" * (len(clusters) > 1),
+        topology.exchanges(clusters),
+        extra={"action": "layout"},
+    )
     remember_layout(state, choice)
     return choice
 

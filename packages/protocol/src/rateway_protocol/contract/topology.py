@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "BEFORE", "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
-    "event_key_fault", "event_log", "exchange", "incoming", "is_own_queue",
+    "event_key_fault", "event_log", "exchange", "exchanges",
+    "incoming", "is_own_queue",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
@@ -15,6 +18,8 @@ CACHE_KEY = "cache"
 OWN_PREFIX = "RATEWAY_"
 # The key of what was before an event is the event's name with this behind it.
 BEFORE = ".before"
+# Exchanges that a line names one by one.
+_MOST_NAMED = 4
 # AMQP's short string.
 MAX_KEY_BYTES = 255
 # Inbound queues, and those by which a gateway recognises its own connection.
@@ -25,6 +30,17 @@ _OWN_QUEUES = _INCOMING.encode()
 def exchange(cluster: int) -> str:
     """The exchange of a cluster: type direct, durable, not auto-delete."""
     return f"rateway-{cluster}"
+
+
+def exchanges(clusters: Sequence[int]) -> str:
+    """The exchanges of clusters, in words: ``rateway-1, rateway-2`` or ``rateway-1 to rateway-25``.
+
+    *clusters* ascend.
+    """
+    if len(clusters) > _MOST_NAMED and clusters[-1] - clusters[0] == len(clusters) - 1:
+        return f"{exchange(clusters[0])} to {exchange(clusters[-1])}"
+    more = ", …" if len(clusters) > _MOST_NAMED else ""
+    return ", ".join(exchange(each) for each in clusters[:_MOST_NAMED]) + more
 
 
 def incoming(cluster: int) -> str:

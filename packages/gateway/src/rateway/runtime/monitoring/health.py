@@ -10,20 +10,13 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ShardStatus
+from rateway.delivery.limits import HELD_UP_S
+from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, Note, PublisherStatus, ShardStatus
 
 __all__ = [
-    "Health",
-    "Progress",
-    "Reason",
-    "Verdict",
-    "judge_live",
-    "judge_ready",
-    "progress",
-    "ranges",
-    "unrouted",
-    "verdict",
-]
+    "Health", "Progress", "Reason", "Verdict", "all_live", "judge_live", "judge_ready", "long_away", "numbered",
+    "progress", "ranges", "told", "unrouted", "unwanted", "verdict",
+]  # fmt: skip
 
 # An event loop that stands still for so long lets Discord's heartbeats pass.
 STANDS_STILL_S = 30.0
@@ -31,6 +24,15 @@ STANDS_STILL_S = 30.0
 LAG_S = 30.0
 # Above this a person looks before it becomes serious.
 LAG_NOTICE_S = 5.0
+# A cut connection is usually resumed within a few seconds; one that is not is told apart.
+LATE_S = 30.0
+# Kinds of reasons, the worst first: what stops everything, what stops a part, what a person should look at.
+RANK = (
+    "processes", "stands_still", "broker_away", "broker_blocks", "held_up", "lag", "paused", "not_owned", "shards",
+    "unrouted", "unbound", "store", "spool", "state", "no_shards",
+)  # fmt: skip
+# A gateway that is ready all the same is in trouble with one of these.
+TROUBLE = frozenset({"held_up", "unrouted"})
 # Discord sends one identify per bucket every 5 s, and we leave a pad.
 IDENTIFY_EVERY_S = 5.25
 # A start takes so long until every cluster has its connections to the broker.
@@ -62,6 +64,8 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     cluster: int | None = None
     shards: list[int] = []
     since_s: float | None = None
+    clusters: list[int] = []
+    """Those of which the same can be said, when they are several."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -97,7 +101,7 @@ def judge_live(status: GatewayStatus | None, age_s: float, missing: dict[str, fl
             text = f"the event loop of {process.role} (pid {process.pid}) stands still"
             reasons.append(Reason("stands_still", text, since_s=process.silent_s))
     for role, since_s in missing.items():
-        # A runner that died is started again within 30 s; one that stays away needs more than that.
+        # A worker that died is started again within 30 s; one that stays away needs more than that.
         if since_s > 2 * STANDS_STILL_S:
             reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
     return Health(not reasons, reasons)
@@ -112,16 +116,28 @@ def judge_ready(status: GatewayStatus, patience_s: float, missing: dict[str, flo
         reasons.append(Reason("no_shards", "no shard runs yet"))
     for role, since_s in missing.items():
         reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
-    for cluster in status.clusters:
-        reasons += _broken(cluster)
+    reasons += _alike(found for cluster in status.clusters for found in _broken(cluster))
     reasons += _away(shard for shard in status.shards if not _in_order(shard, patience_s))
-    return Health(not reasons, reasons)
+    return Health(not reasons, _ranked(reasons))
 
 
 def _in_order(shard: ShardStatus, patience_s: float) -> bool:
     if shard.state == "live":
         return True
     return shard.session is not None and shard.state in RETURNING and shard.away_s <= patience_s
+
+
+def long_away(shard: ShardStatus, patience_s: float) -> Literal["", "late", "lost"]:
+    """Tell a shard that needs a person's eye from those that are coming back and from those of a start.
+
+    ``lost``: refused, stopped, or away for longer than it may take to resume; ``late``: away for longer than a resume
+    usually takes.
+    """
+    if shard.state in ("fatal", "stopped"):
+        return "lost"
+    if shard.state == "live" or (shard.identifies + shard.resumes_succeeded == 0 and shard.session is None):
+        return ""
+    return "lost" if shard.away_s > patience_s else "late" if shard.away_s > LATE_S else ""
 
 
 def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
@@ -151,21 +167,90 @@ def ranges(numbers: list[int], most: int = 6) -> str:
     return ", ".join(words) + (" …" if len(runs) > most else "")
 
 
-def _broken(cluster: ClusterStatus) -> Iterator[Reason]:
+def numbered(clusters: list[int]) -> str:
+    """Clusters in words: ``cluster 3``, ``clusters 1-4, 7``."""
+    return f"cluster{'' if len(clusters) == 1 else 's'} {ranges(sorted(clusters))}"
+
+
+def all_live(shards: int) -> str:
+    """Say that every one of so many shards is live."""
+    return "the shard is live" if shards == 1 else f"all {shards} shards are live"
+
+
+def _ranked(reasons: list[Reason]) -> list[Reason]:
+    return sorted(reasons, key=lambda reason: RANK.index(reason.kind))
+
+
+def told(notes: Iterable[Note]) -> list[str]:
+    """The notes in words: one line for all clusters of which the same is true, in the order of the first."""
+    groups: dict[str, list[Note]] = {}
+    for note in notes:
+        groups.setdefault(note.text, []).append(note)
+    lines = []
+    for text, group in groups.items():
+        clusters = sorted({note.cluster for note in group if note.cluster is not None})
+        words = text.replace("{seconds}", f"{max(note.seconds for note in group):.0f}")
+        lines.append(f"{numbered(clusters)}: {words}" if clusters else words)
+    return lines
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """Something about one cluster; *text* is the same for all of which the same is true, ``{who}`` names them."""
+
+    kind: str
+    text: str
+    cluster: int
+    since_s: float | None = None
+
+
+def _alike(found: Iterable[_Found]) -> list[Reason]:
+    """One reason for all clusters of which the same can be said."""
+    groups: dict[tuple[str, str], list[_Found]] = {}
+    for each in found:
+        groups.setdefault((each.kind, each.text), []).append(each)
+    reasons = []
+    for (kind, text), group in groups.items():
+        numbers = sorted(each.cluster for each in group)
+        since_s = max((each.since_s for each in group if each.since_s is not None), default=None)
+        several = len(numbers) > 1
+        text = text.replace("{who}", numbered(numbers))
+        reasons.append(
+            Reason(
+                kind,
+                text,
+                None if several else numbers[0],
+                since_s=since_s,
+                clusters=numbers if several else [],
+            )
+        )
+    return reasons
+
+
+def _broken(cluster: ClusterStatus) -> Iterator[_Found]:
     publisher, number = cluster.publisher, cluster.cluster
-    if not cluster.owned:
-        yield Reason("not_owned", f"cluster {number} is not held by this gateway yet", number)
+    if not cluster.owned and publisher.connected:
+        yield _Found("not_owned", "{who}: not held by this gateway yet", number)
     if not publisher.connected:
         why = f": {publisher.why}" if publisher.why else ""
-        yield Reason("broker_away", f"the broker is away for cluster {number}{why}", number)
+        yield _Found("broker_away", f"the broker is away for {{who}}{why}", number)
     elif publisher.blocked:
-        text = f"the broker blocks publishers (memory or disk alarm) for cluster {number}"
-        yield Reason("broker_blocks", text, number)
+        yield _Found("broker_blocks", "the broker blocks publishers (memory or disk alarm) for {who}", number)
     if publisher.paused:
-        yield Reason("paused", f"reading from Discord is paused for cluster {number}", number)
-    if publisher.lag_s > LAG_S:
-        text = f"{publisher.oldest or 'an event'} of cluster {number} waits for the broker's confirm"
-        yield Reason("lag", text, number, since_s=publisher.lag_s)
+        yield _Found("paused", "reading from Discord is paused for {who}", number)
+    if _waits_s(publisher) > LAG_S:
+        yield _waiting(cluster)
+
+
+def _waits_s(publisher: PublisherStatus) -> float:
+    """For how long events have waited for the broker's confirm, seconds."""
+    return max(publisher.lag_s, publisher.held_up_s)
+
+
+def _waiting(cluster: ClusterStatus) -> _Found:
+    publisher, number = cluster.publisher, cluster.cluster
+    if publisher.held_up_s > HELD_UP_S:
+        return _Found("held_up", "the broker confirms nothing of {who}", number, publisher.held_up_s)
+    return _Found("lag", "events of {who} wait for the broker's confirm", number, publisher.lag_s)
 
 
 def progress(status: GatewayStatus) -> Progress:
@@ -178,59 +263,80 @@ def progress(status: GatewayStatus) -> Progress:
 
 
 def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float]) -> Verdict:
-    """One line for a person, and what stands behind it."""
+    """One line for a person, the worst cause first, and what stands behind it."""
     ready = judge_ready(status, patience_s, missing)
     far = progress(status)
     away = [shard for shard in status.shards if shard.state != "live"]
-    unheard = unrouted(status.clusters)
-    notices = unheard + _notices(status, patience_s)
-    if ready.ok and any(reason.kind == "unrouted" for reason in unheard):
-        return Verdict("trouble", f"{unheard[0].text[0].upper()}{unheard[0].text[1:]}.", notices)
-    if ready.ok and not notices:
+    lost = sum(len(reason.shards) for reason in ready.reasons)
+    notices = unrouted(status.clusters) + _notices(status, patience_s)
+    reasons = _ranked(ready.reasons + notices)
+    if not reasons:
         return Verdict("well", f"All is well: {_count(far.total, 'shard')} live, the broker confirms.", [])
-    if ready.ok:
+    if ready.ok and not any(reason.kind in TROUBLE for reason in reasons):
         words = (
             f"{_count(len(away), 'shard')} coming back."
             if away
             else "Events flow, with something to look at."
         )
-        return Verdict("notice", words, notices)
+        return Verdict("notice", words, reasons)
     shardless = [reason for reason in ready.reasons if not reason.shards]
     young = all(shard.state in STARTING and shard.identifies + shard.resumes_succeeded == 0 for shard in away)
     early = status.uptime_s < CONNECTS_WITHIN_S or not shardless
-    if status.state in ("starting", "stopping") or (young and early):
+    if status.state in ("starting", "stopping") or (young and early and not ready.ok):
         words = (
             "The gateway stops."
             if status.state == "stopping"
             else f"Starting: {far.live} of {far.total} shards are live."
         )
         return Verdict("starting", words, ready.reasons)
-    lost = sum(len(reason.shards) for reason in ready.reasons)
-    parts = [f"{_count(lost, 'shard')} away"] if lost else []
-    if any(not cluster.publisher.connected for cluster in status.clusters):
-        parts.append("the broker is away")
-    elif any(cluster.publisher.blocked or cluster.publisher.lag_s > LAG_S for cluster in status.clusters):
-        parts.append("the broker does not confirm")
-    returning = len(away) - lost
+    words = _headline(status, reasons, lost, len(away) - lost)
+    return Verdict("trouble", f"{words[0].upper()}{words[1:]}.", reasons)
+
+
+def _headline(status: GatewayStatus, reasons: list[Reason], lost: int, returning: int) -> str:
+    """What is wrong in one line. *lost* shards are away for too long, *returning* ones are on their way."""
+    parts = []
+    dead = [reason.text for reason in reasons if reason.kind in ("processes", "stands_still")]
+    if dead:
+        parts.append(dead[0] + (f" (and {len(dead) - 1} more)" if len(dead) > 1 else ""))
+    connected = [each for each in status.clusters if each.publisher.connected]
+    for words, concerned in (
+        ("the broker is away", [each for each in status.clusters if not each.publisher.connected]),
+        ("the broker blocks publishers", [each for each in connected if each.publisher.blocked]),
+        ("the broker does not confirm", [each for each in connected if _unconfirming(each.publisher)]),
+        ("reading from Discord is paused", [each for each in status.clusters if each.publisher.paused]),
+    ):
+        if concerned:
+            some = len(concerned) < len(status.clusters)
+            parts.append(
+                words + (f" for {len(concerned)} of {len(status.clusters)} clusters" if some else "")
+            )
+    if lost:
+        parts.append(f"{_count(lost, 'shard')} away")
     if parts and returning:
         parts.append(f"{_count(returning, 'shard')} coming back")
-    words = ", ".join(parts) or shardless[0].text
-    return Verdict("trouble", f"{words[0].upper()}{words[1:]}.", ready.reasons + notices)
+    if parts:
+        return ", ".join(parts)
+    # Shards that come back by themselves are less than anything else.
+    return next((reason for reason in reasons if reason.kind != "shards"), reasons[0]).text
+
+
+def _unconfirming(publisher: PublisherStatus) -> bool:
+    return not publisher.blocked and (publisher.held_up_s > HELD_UP_S or publisher.lag_s > LAG_S)
 
 
 def _notices(status: GatewayStatus, patience_s: float) -> list[Reason]:
     found = _away(shard for shard in status.shards if shard.state != "live" and _in_order(shard, patience_s))
+    clusters: list[_Found] = []
     for cluster in status.clusters:
         publisher, number = cluster.publisher, cluster.cluster
-        if LAG_NOTICE_S < publisher.lag_s <= LAG_S:
-            text = f"{publisher.oldest or 'an event'} of cluster {number} waits for the broker's confirm"
-            found.append(Reason("lag", text, number, since_s=publisher.lag_s))
+        if LAG_NOTICE_S < _waits_s(publisher) <= LAG_S:
+            clusters.append(_waiting(cluster))
         if publisher.spool_events:
-            text = f"{publisher.spool_events} events of cluster {number} wait in the spool"
-            found.append(Reason("spool", text, number))
+            clusters.append(_Found("spool", "events of {who} wait in the spool", number))
         if cluster.store != "ok":
-            found.append(Reason("store", f"the store of cluster {number}: {cluster.store}", number))
-    return found
+            clusters.append(_Found("store", f"the store of {{who}}: {cluster.store}", number))
+    return found + _alike(clusters)
 
 
 def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
@@ -251,13 +357,26 @@ def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
     return [_lacks(names, numbers) for names, numbers in lacking.items()]
 
 
+def unwanted(clusters: Iterable[ClusterStatus]) -> dict[str, list[int]]:
+    """Names that were sent and that no queue takes in any cluster, with the clusters that sent them."""
+    clusters = list(clusters)
+    routed = {name for each in clusters for name in each.publisher.routed}
+    found: dict[str, list[int]] = {}
+    for each in clusters:
+        for name in each.publisher.unrouted:
+            if name not in routed:
+                found.setdefault(name, []).append(each.cluster)
+    return dict(sorted(found.items()))
+
+
 def _lacks(names: tuple[str, ...], numbers: list[int]) -> Reason:
     numbers = sorted(numbers)
-    who = f"cluster{'' if len(numbers) == 1 else 's'} {ranges(numbers)}"
+    who = numbered(numbers)
     what = ", ".join(names[:3]) + (" …" if len(names) > 3 else "") if names else "anything"
     exchanges = ", ".join(f"rateway-{number}" for number in numbers[:3]) + (" …" if len(numbers) > 3 else "")
     text = f"no queue is bound for {what} of {who}, though others have one: bind a worker to {exchanges}"
-    return Reason("unrouted", text, numbers[0] if len(numbers) == 1 else None)
+    several = len(numbers) > 1
+    return Reason("unrouted", text, None if several else numbers[0], clusters=numbers if several else [])
 
 
 def _count(number: int, noun: str) -> str:

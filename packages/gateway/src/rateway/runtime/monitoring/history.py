@@ -8,22 +8,22 @@ counters.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import msgspec
-from rateway.runtime.monitoring.health import LAG_NOTICE_S
+from rateway.delivery.limits import HELD_UP_S
+from rateway.runtime.monitoring.health import LAG_NOTICE_S, all_live, unrouted
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ShardStatus
 from rateway_protocol.discord.close_codes import KEEP_SESSION, close_code
 
-__all__ = ["Happening", "History", "Sample", "close_words"]
+__all__ = ["MOST_HAPPENINGS", "Happening", "History", "Sample", "close_words"]
 
 KEEP_S = 900.0
 STEP_S = 5.0
 MINUTE_STEPS = 12
 MOST_HAPPENINGS = 200
-# Shards to which the same thing happened at once are one line; up to so many are named one by one.
 Level = Literal["good", "info", "notice", "trouble"]
 
 
@@ -43,14 +43,19 @@ class Sample(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Happening(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line for a person. ``number`` counts up; ``at`` is wall time in seconds."""
+    """One line for a person. ``number`` counts up; ``at`` is wall time in seconds.
+
+    ``kind`` is the same for lines that say the same of others: where there are too many lines, the oldest of the most
+    frequent kind goes, so that one thing that repeats pushes out no other.
+    """
 
     number: int
     at: float
     level: Level
     text: str
     shards: list[int] = []
-    cluster: int | None = None
+    clusters: list[int] = []
+    kind: str = ""
 
 
 class History:
@@ -58,7 +63,7 @@ class History:
 
     def __init__(self) -> None:
         self.samples: deque[Sample] = deque(maxlen=int(KEEP_S / STEP_S))
-        self.happenings: deque[Happening] = deque(maxlen=MOST_HAPPENINGS)
+        self.happenings: list[Happening] = []
         self._before: GatewayStatus | None = None
         self._stepped: tuple[float, GatewayStatus] | None = None
         self._numbers = itertools.count(1)
@@ -71,7 +76,7 @@ class History:
         """What is new since the last one: a sample every STEP_S seconds, and happenings."""
         found = self._compare(self._before, status, wall) if self._before is not None else []
         self._before = status
-        self.happenings.extend(found)
+        self.happenings = _most_telling([*self.happenings, *found])
         return self._step(status, now, wall), found
 
     def _step(self, status: GatewayStatus, now: float, wall: float) -> Sample | None:
@@ -107,35 +112,61 @@ class History:
             for bound, count in buckets.items():
                 gained[bound] = gained.get(bound, 0) + count - (0 if anew else before.get(bound, 0))
         total = gained.get("+Inf", 0)
+        if not self._confirms_now(newest, status):
+            return None
         edges = (edge for edge, count in gained.items() if total and count >= 0.99 * total)
         edge = next(edges, "+Inf")
         return None if edge == "+Inf" else float(edge) * 1000
+
+    def _confirms_now(self, newest: dict[int, dict[str, int]], status: GatewayStatus) -> bool:
+        """Whether the last step measured anything, or there was nothing to measure."""
+        if len(self._confirms) < 2:
+            return True
+        before = self._confirms[-2]
+        confirmed = any(
+            buckets.get("+Inf", 0) != before.get(number, {}).get("+Inf", 0)
+            for number, buckets in newest.items()
+        )
+        return confirmed or not any(each.publisher.unconfirmed for each in status.clusters)
 
     # Changes in words.
 
     def _compare(self, before: GatewayStatus, after: GatewayStatus, wall: float) -> list[Happening]:
         found: list[Happening] = []
 
-        def say(level: Level, text: str, shards: Iterable[int] = (), cluster: int | None = None) -> None:
-            found.append(Happening(next(self._numbers), wall, level, text, list(shards), cluster))
+        def say(
+            level: Level, text: str, kind: str, shards: Iterable[int] = (), clusters: Iterable[int] = ()
+        ) -> None:
+            number = next(self._numbers)
+            found.append(Happening(number, wall, level, text, list(shards), list(clusters), kind))
 
         if before.state != after.state:
-            say("info", f"the gateway is {after.state}")
+            say("info", f"the gateway is {after.state}", "state")
         for level, text in _processes(before, after):
-            say(level, text)
-        known = {cluster.cluster: cluster for cluster in before.clusters}
-        for cluster in after.clusters:
-            old = known.get(cluster.cluster)
-            if old is not None:
-                for level, text in _cluster(old, cluster):
-                    say(level, text, cluster=cluster.cluster)
+            say(level, text, "process")
+        for (level, kind), group in _by_cluster(before, after).items():
+            say(level, kind.replace("{n}", f"{sum(group.values()):,}"), kind, clusters=sorted(group))
+        for level, text in _routing(before, after):
+            say(level, text, "routing")
         for (level, text), shards in _group(before, after).items():
-            say(level, text, shards)
+            say(level, text, text, shards)
         everybody = bool(after.shards) and all(shard.state == "live" for shard in after.shards)
         if everybody and not self._all_live_said:
-            say("good", f"all {len(after.shards)} shards are live")
+            say("good", all_live(len(after.shards)), "all live")
         self._all_live_said = everybody
         return found
+
+
+def _most_telling(happenings: list[Happening]) -> list[Happening]:
+    """At most MOST_HAPPENINGS of them, without the oldest of the kinds that there are most of."""
+    counts = Counter(each.kind for each in happenings)
+    gone: set[int] = set()
+    while len(happenings) - len(gone) > MOST_HAPPENINGS:
+        kind = max(counts, key=lambda each: counts[each])
+        oldest = next(each for each in happenings if each.kind == kind and each.number not in gone)
+        gone.add(oldest.number)
+        counts[kind] -= 1
+    return [each for each in happenings if each.number not in gone]
 
 
 def _processes(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Level, str]]:
@@ -153,54 +184,80 @@ def _processes(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Le
             yield "notice", f"{role} was replaced: pid {old[role]} → {pid}"
 
 
-def _cluster(old: ClusterStatus, new: ClusterStatus) -> Iterator[tuple[Level, str]]:
+def _by_cluster(before: GatewayStatus, after: GatewayStatus) -> dict[tuple[Level, str], dict[int, int]]:
+    """What happened to clusters: by words, in which ``{n}`` stands for a number, that number for each cluster."""
+    known = {cluster.cluster: cluster for cluster in before.clusters}
+    found: dict[tuple[Level, str], dict[int, int]] = {}
+    for cluster in after.clusters:
+        old = known.get(cluster.cluster)
+        if old is not None:
+            for level, text, count in _cluster(old, cluster):
+                found.setdefault((level, text), {})[cluster.cluster] = count
+    return found
+
+
+def _cluster(old: ClusterStatus, new: ClusterStatus) -> Iterator[tuple[Level, str, int]]:
     before, after = old.publisher, new.publisher
     if before.connected != after.connected:
         why = f": {after.why}" if after.why else ""
         back = "the broker is back" if before.confirmed else "the broker is connected"
-        yield ("good", back) if after.connected else ("trouble", f"the broker is away{why}")
+        yield ("good", back, 0) if after.connected else ("trouble", f"the broker is away{why}", 0)
     if before.blocked != after.blocked:
         yield (
-            ("trouble", "the broker blocks publishers")
+            ("trouble", "the broker blocks publishers", 0)
             if after.blocked
-            else ("good", "the broker takes events again")
+            else ("good", "the broker takes events again", 0)
         )
     if before.paused != after.paused:
-        yield ("trouble", "reading from Discord is paused") if after.paused else ("good", "reading goes on")
+        yield (
+            ("trouble", "reading from Discord is paused", 0)
+            if after.paused
+            else ("good", "reading goes on", 0)
+        )
     if bool(before.spool_events) != bool(after.spool_events):
         yield (
-            ("notice", "events go to the spool")
+            ("notice", "events go to the spool", 0)
             if after.spool_events
-            else ("good", "the spool is empty again")
+            else ("good", "the spool is empty again", 0)
         )
-    if (before.lag_s > LAG_NOTICE_S) != (after.lag_s > LAG_NOTICE_S) and after.connected:
+    held_up, was_held_up = after.held_up_s > HELD_UP_S, before.held_up_s > HELD_UP_S
+    late, was_late = after.lag_s > LAG_NOTICE_S, before.lag_s > LAG_NOTICE_S
+    if held_up and not was_held_up:
+        yield "trouble", "the broker confirms nothing any more", 0
+    elif was_held_up and not held_up and after.connected:
+        yield "good", "the broker confirms again", 0
+    elif late != was_late and after.connected and not held_up:
+        yield ("notice", "confirms are late", 0) if late else ("good", "confirms come in time", 0)
+    if old.owned != new.owned and after.connected:
         yield (
-            ("notice", "confirms are late")
-            if after.lag_s > LAG_NOTICE_S
-            else ("good", "confirms come in time")
-        )
-    if old.owned != new.owned:
-        yield (
-            ("info", "the cluster is ours") if new.owned else ("trouble", "the cluster is not ours any more")
+            ("info", "held by this gateway", 0)
+            if new.owned
+            else ("trouble", "not held by this gateway any more", 0)
         )
     if old.store != new.store:
         yield (
-            ("good", "the store can be used again")
+            ("good", "the store can be used again", 0)
             if new.store == "ok"
-            else ("trouble", f"the store: {new.store}")
+            else ("trouble", f"the store: {new.store}", 0)
         )
     if new.gaps > old.gaps:
-        yield (
-            "trouble",
-            f"{new.gaps - old.gaps} session(s) lost, events may be missing: RATEWAY_GAP tells the workers",
-        )
+        words = "sessions lost: {n}. Events may be missing, RATEWAY_GAP tells the workers"
+        yield "trouble", words, new.gaps - old.gaps
     if new.oversize > old.oversize:
-        yield "notice", f"{new.oversize - old.oversize} event(s) larger than the broker takes"
+        yield "notice", "events larger than the broker takes: {n}", new.oversize - old.oversize
     if new.refused > old.refused:
-        yield "trouble", f"{new.refused - old.refused} event(s) given up after NACK_PATIENCE"
-    lost = sorted(set(after.unrouted) - set(before.unrouted))
-    if lost:
-        yield "notice", f"no queue is bound for {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}"
+        yield "trouble", "events given up after NACK_PATIENCE: {n}", new.refused - old.refused
+
+
+def _routing(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Level, str]]:
+    """Findings about queues that are new, and the end of the last one. Names that nobody wants are none."""
+    old = [reason.text for reason in unrouted(before.clusters)]
+    found = unrouted(after.clusters)
+    for reason in found:
+        if reason.text not in old:
+            yield ("trouble" if reason.kind == "unrouted" else "notice"), reason.text
+    if old and not found:
+        yield "good", "each cluster has the queues that others have"
 
 
 def _group(before: GatewayStatus, after: GatewayStatus) -> dict[tuple[Level, str], list[int]]:

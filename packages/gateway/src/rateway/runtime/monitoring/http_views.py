@@ -34,7 +34,7 @@ FOLLOWED_S = 1.0
 UNFOLLOWED_S = 5.0
 # An answer that is this young is given again.
 FRESH_S = 1.0
-# Beyond it the processes count as not answering; a runner has 2 s.
+# Beyond it the processes count as not answering; a worker has 2 s.
 ANSWERS_WITHIN_S = 10.0
 # Messages that wait for one who follows slowly; then the stream ends, and the page asks for it anew.
 MOST_WAITING = 30
@@ -54,8 +54,8 @@ class HttpViews:
         self.patience_for_answers_s = ANSWERS_WITHIN_S
         self._source = source
         self._patience = patience_s
-        self.rejected: Mapping[str, int] = {}
-        """What the HTTP server counts: requests that found no slot."""
+        self.turned_away: Mapping[str, int] = {}
+        """What the HTTP server counts: requests that found no seat."""
         self.history = History()
         self._panel = PageFeed(self.history)
         self._followers: set[asyncio.Queue[bytes | None]] = set()
@@ -158,7 +158,7 @@ class HttpViews:
     def _verdict(self, status: GatewayStatus) -> health.Verdict:
         found = health.verdict(status, self._patience, self._missing())
         # It has every reason that there is: what is not among them is over.
-        present = {(reason.kind, reason.cluster) for reason in found.reasons}
+        present = {key for reason in found.reasons for key in _keys(reason)}
         self._since = {key: at for key, at in self._since.items() if key in present}
         return health.Verdict(found.level, found.words, self._dated(found.reasons))
 
@@ -169,7 +169,7 @@ class HttpViews:
             reason
             if reason.since_s is not None
             else msgspec.structs.replace(
-                reason, since_s=now - self._since.setdefault((reason.kind, reason.cluster), now)
+                reason, since_s=max(now - self._since.setdefault(key, now) for key in _keys(reason))
             )
             for reason in reasons
         ]
@@ -214,7 +214,7 @@ class HttpViews:
             return Answer(b"the gateway's processes do not answer\n", status=503)
         ready = self._ready(status).ok
         # Thousands of lines: a thread keeps the loop free for whatever else it does.
-        body = await asyncio.to_thread(metrics.render, status, ready=ready, rejected=self.rejected)
+        body = await asyncio.to_thread(metrics.render, status, ready=ready, turned_away=self.turned_away)
         return Answer(body, metrics.CONTENT_TYPE)
 
     async def _answer_status(self, trusted: bool) -> Answer:
@@ -237,6 +237,12 @@ class HttpViews:
             live=live,
             words=logs.escape(logs.redact(words)),
         )
+
+
+def _keys(reason: health.Reason) -> list[tuple[str, int | None]]:
+    """What the age of a reason is remembered by: it goes on when further clusters join."""
+    clusters: list[int] | list[int | None] = reason.clusters or [reason.cluster]
+    return [(reason.kind, number) for number in clusters]
 
 
 def _event(message: bytes) -> bytes:

@@ -6,11 +6,11 @@ control characters escaped. The page writes it as text, never as HTML.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rateway import logs
-from rateway.runtime.monitoring.health import Health, Progress, Verdict
+from rateway.runtime.monitoring.health import Health, Progress, Verdict, long_away
 from rateway.runtime.monitoring.history import Happening, History, Sample, close_words
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 
@@ -39,6 +39,8 @@ class ShardRow(msgspec.Struct, frozen=True):
     identifies: int
     bytes_in: int
     bytes_inflated: int
+    away: Literal["", "late", "lost"] = ""
+    """Whether it has been away for longer than those that just come back (``late``), or than it may (``lost``)."""
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
@@ -88,7 +90,8 @@ class PageFeed:
         silent: bool = False,
     ) -> bytes:
         """One message for everybody who follows. ``silent``: a process does not answer; its shards stay in sight."""
-        shards = {row.shard: row for row in (self._row(shard, wall) for shard in status.shards)}
+        patience_s = status.resume_patience_s
+        shards = {row.shard: row for row in (self._row(shard, wall, patience_s) for shard in status.shards)}
         pulses = {shard.shard: _pulse(shard, wall, self._pulses.get(shard.shard)) for shard in status.shards}
         clusters = {cluster.cluster: _cluster_row(cluster) for cluster in status.clusters}
         if silent:
@@ -125,10 +128,12 @@ class PageFeed:
             }
         )
 
-    def _row(self, shard: ShardStatus, wall: float) -> ShardRow:
+    def _row(self, shard: ShardStatus, wall: float, patience_s: float) -> ShardRow:
+        away = long_away(shard, patience_s)
         before = self._shards.get(shard.shard)
         same = before is not None and (
             before.state == shard.state
+            and before.away == away
             and before.session == shard.session
             and before.identifies == shard.identifies
             and before.resumes_tried == shard.resumes_tried
@@ -147,6 +152,7 @@ class PageFeed:
             away_since=None if shard.state == "live" else round(wall - shard.away_s),
             why=_text(shard.why),
             session=shard.session and _text(shard.session),
+            away=away,
             closes=dict(shard.closes),
             last_close=_text(close_words(shard.last_close)),
             resumes_tried=shard.resumes_tried,
@@ -164,7 +170,7 @@ def _silent(row: ShardRow, wall: float) -> ShardRow:
     since = round(wall)
     why = "its process does not answer"
     return msgspec.structs.replace(
-        row, state=SILENT, since=since, away_since=row.away_since or since, why=why
+        row, state=SILENT, since=since, away_since=row.away_since or since, why=why, away=""
     )
 
 

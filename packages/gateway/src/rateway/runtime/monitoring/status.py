@@ -89,8 +89,6 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     """For how long the broker has taken and confirmed nothing, though connected, unblocked and with events to take."""
     routed: list[str] = []
     """Event names that a queue took when last looked."""
-    ahead: int = 0
-    """Events that were published ahead of those that waited (URGENT)."""
     unrouted_events: int = 0
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 
@@ -177,6 +175,17 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     """Messages of this gateway's other processes that it could not read or carry out, and passed over."""
 
 
+class Note(msgspec.Struct, frozen=True):
+    """What a person should know, as one process knows it. ``{seconds}`` in the text stands for *seconds*.
+
+    What is true of several clusters has the same text for each.
+    """
+
+    text: str
+    cluster: int | None = None
+    seconds: float = 0.0
+
+
 class BudgetStatus(msgspec.Struct, frozen=True):
     """Identifies: what Discord allows a day and what is left of it, as far as known."""
 
@@ -207,3 +216,5 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     """What a person should know now, most important first."""
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
+    resume_patience_s: float = 180.0
+    """How long a shard may take to resume before it counts as away (RESUME_PATIENCE)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from rateway.delivery.limits import HELD_UP_S
@@ -12,6 +12,7 @@ from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
     ClusterStatus,
     EventLogStatus,
+    Note,
     ProcessStatus,
     PublisherStatus,
     ShardStatus,
@@ -20,13 +21,14 @@ from rateway.runtime.runner.cluster import Cluster
 from rateway.runtime.runner.runner import Runner
 from rateway.runtime.runner.shard import Shard
 from rateway.session.actions import State
+from rateway.session.conversation import Conversation
 
 __all__ = ["collect"]
 
 
 def collect(
     runner: Runner, watch: LoopLag, role: str
-) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[str]]:
+) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[Note]]:
     """What one process knows: its clusters, its shards, itself, and what a person should know."""
     now = asyncio.get_running_loop().time()
     clusters = [_cluster(runner, cluster) for cluster in runner.clusters.values()]
@@ -53,7 +55,7 @@ def _shard(runner: Runner, cluster: Cluster, shard: Shard, now: float) -> ShardS
         session=conversation.session_id,
         received=conversation.received_seq,
         settled=shard.stream.settled,
-        latency_ms=None if conversation.latency is None else conversation.latency * 1000,
+        latency_ms=_latency_ms(conversation),
         closes={"none" if code is None else str(code): count for code, count in shard.closes.items()},
         last_close=None if last is None else f"{last[0] or 'TCP'} {last[1]}".strip(),
         resumes_tried=shard.resumes_tried,
@@ -69,6 +71,13 @@ def _shard(runner: Runner, cluster: Cluster, shard: Shard, now: float) -> ShardS
         dispatch_s=None if shard.dispatched_at is None else max(0.0, now - shard.dispatched_at),
         unknown_guild_events=cluster.unknown_guild_events(shard.shard_id) - shard.unknown_before,
     )
+
+
+def _latency_ms(conversation: Conversation) -> float | None:
+    """Of the connection that is open: what was measured on a former one says nothing of now."""
+    if conversation.latency is None or conversation.state is not State.LIVE:
+        return None
+    return conversation.latency * 1000
 
 
 def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
@@ -175,7 +184,6 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         latency_buckets=_cumulative(latencies),
         written_buckets=_cumulative(publisher.writings()),
         unrouted_events=publisher.unrouted_events.total(),
-        ahead=publisher.ahead,
         address=publisher.address,
         server=publisher.server,
         nodes=publisher.nodes,
@@ -203,51 +211,63 @@ def _cumulative(buckets: Iterable[tuple[float, int]]) -> dict[str, int]:
     return counts
 
 
-def _notes(runner: Runner) -> list[str]:
-    notes = runner.dialer.notes()
-    for number, (state, why) in runner.ownership.items():
-        if state != "owned":
-            notes.append(f"cluster {number}: {why}")
-    for cluster in runner.clusters.values():
-        publisher = cluster.publisher
-        if publisher.paused:
-            notes.append(
-                f"cluster {cluster.number}: reading from Discord is paused, the broker does not keep up"
-            )
-        oldest = publisher.oldest()
-        if publisher.held_up > HELD_UP_S:
-            notes.append(
-                f"cluster {cluster.number}: the broker has confirmed nothing for {publisher.held_up:.0f} s: a queue "
-                f"that takes no events holds all events of the cluster up (docs/rabbitmq.md)"
-            )
-        if oldest is not None and oldest[0] > runner.settings.process.lag_warning:
-            notes.append(
-                f"cluster {cluster.number}: {oldest[1]} waits for its confirm since {oldest[0]:.0f} s"
-            )
-        event_log = publisher.event_log
-        if event_log is not None and event_log.why:
-            before = "events are published without an event log: " if event_log.state == "without" else ""
-            notes.append(f"cluster {cluster.number}: {before}{event_log.why}")
-        if cluster.events.pipeline.unreadable:
-            notes.append(
-                f"cluster {cluster.number}: {cluster.events.pipeline.unreadable} dispatches could not be forwarded "
-                f"(the last one: {cluster.events.pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
-            )
-        request_handler = runner.responders.get(cluster.number)
-        if request_handler is not None and request_handler.refused_lately:
-            notes.append(
-                f"cluster {cluster.number}: {request_handler.refused.total()} messages of workers could not be read "
-                f"and were refused ({', '.join(sorted(request_handler.refused))}); the log says more"
-            )
-        words = _store_words(cluster)
-        if words != "ok":
-            notes.append(f"cluster {cluster.number}: {words}")
-        if cluster.store is not None and (note := cluster.store.unread.note()):
-            notes.append(f"cluster {cluster.number}: {note}")
-    nodes = max((cluster.publisher.nodes for cluster in runner.clusters.values()), default=1)
+def _notes(runner: Runner) -> list[Note]:
+    clusters = runner.clusters.values()
+    notes = [note for cluster in clusters for note in _notes_of_delivery(runner, cluster)]
+    notes += [
+        Note(why, number)
+        for number, (state, why) in runner.ownership.items()
+        if state != "owned" and number in runner.clusters
+    ]
+    notes += [Note(text) for text in runner.dialer.notes()]
+    notes += [note for cluster in clusters for note in _notes_of_content(runner, cluster)]
+    nodes = max((cluster.publisher.nodes for cluster in clusters), default=1)
     if nodes > 1:
         notes.append(
-            f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum queues. A "
-            "classic queue is away with its node, and what is published meanwhile is confirmed and lost"
+            Note(
+                f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum "
+                "queues. A classic queue is away with its node, and what is published meanwhile is confirmed and lost"
+            )
         )
     return notes
+
+
+def _notes_of_delivery(runner: Runner, cluster: Cluster) -> Iterator[Note]:
+    publisher, number = cluster.publisher, cluster.number
+    oldest = publisher.oldest()
+    if publisher.held_up > HELD_UP_S:
+        text = (
+            "the broker has confirmed nothing for {seconds} s: a queue that takes no events holds all events of the "
+            "cluster up (docs/rabbitmq.md)"
+        )
+        yield Note(text, number, publisher.held_up)
+    elif oldest is not None and oldest[0] > runner.settings.process.lag_warning:
+        yield Note("events wait for the broker's confirm since {seconds} s", number, oldest[0])
+    if publisher.paused:
+        yield Note("reading from Discord is paused, the broker does not keep up", number)
+    event_log = publisher.event_log
+    if event_log is not None and event_log.why:
+        before = "events are published without an event log: " if event_log.state == "without" else ""
+        yield Note(f"{before}{event_log.why}", number)
+
+
+def _notes_of_content(runner: Runner, cluster: Cluster) -> Iterator[Note]:
+    number = cluster.number
+    words = _store_words(cluster)
+    if words != "ok":
+        yield Note(words, number)
+    if cluster.events.pipeline.unreadable:
+        text = (
+            f"{cluster.events.pipeline.unreadable} dispatches could not be forwarded (the last one: "
+            f"{cluster.events.pipeline.unreadable_why}); RATEWAY_UNREADABLE told the worker of each"
+        )
+        yield Note(text, number)
+    request_handler = runner.responders.get(number)
+    if request_handler is not None and request_handler.refused_lately:
+        text = (
+            f"{request_handler.refused.total()} messages of workers could not be read and were refused "
+            f"({', '.join(sorted(request_handler.refused))}); the log says more"
+        )
+        yield Note(text, number)
+    if cluster.store is not None and (unread := cluster.store.unread.note()):
+        yield Note(unread, number)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
 from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.session_writer import SessionWriter
 from rateway.runtime.runner.shard import Shard
-from rateway.runtime.runner.unrouted_names import UnroutedNames
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,6 @@ class ClusterSinkObserver:
         self._tallies = tallies
         self._session_writer = session_writer
         self._on_up = on_up
-        self._unrouted_names = UnroutedNames()
 
     def on_pause(self) -> None:
         log.warning(
@@ -52,17 +49,6 @@ class ClusterSinkObserver:
 
     def on_settled(self) -> None:
         self._session_writer.note_change()
-
-    def on_unrouted(self, name: str, routed: bool) -> None:
-        loop = asyncio.get_running_loop()
-        due = self._unrouted_names.note(name, routed, loop.time())
-        if due is not None:
-            loop.call_at(due, self._log_unrouted)
-
-    def _log_unrouted(self) -> None:
-        line = self._unrouted_names.line(asyncio.get_running_loop().time())
-        if line:
-            log.warning("%s", line, extra={"cluster": self._number, "action": "unrouted"})
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None

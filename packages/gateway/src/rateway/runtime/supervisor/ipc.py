@@ -16,7 +16,7 @@ import msgspec
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw
-from rateway.runtime.monitoring.status import ClusterStatus, ProcessStatus, ShardStatus
+from rateway.runtime.monitoring.status import ClusterStatus, Note, ProcessStatus, ShardStatus
 from rateway.runtime.startup import Identity
 from rateway_protocol.discord.envelope import FAILURES
 
@@ -121,7 +121,7 @@ class Parts(msgspec.Struct, tag=True, frozen=True):
     clusters: list[ClusterStatus]
     shards: list[ShardStatus]
     process: ProcessStatus
-    notes: list[str]
+    notes: list[Note]
 
 
 class Drained(msgspec.Struct, tag=True, frozen=True):

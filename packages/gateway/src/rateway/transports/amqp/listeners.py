@@ -1,16 +1,17 @@
 """Observe whether a queue is bound to the names of our events.
 
 A publish that finds no queue is confirmed like any other. So now and then one of each name is ``mandatory``:
-the broker returns it, before its confirm, when nobody listens.
+the broker returns it, before its confirm, when nobody listens. A name of which the last one came back is *accused*, and
+asked about more often: the accusation ends with its next event that a queue takes, or some time after its last return.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 from rateway.delivery.ledger import Run
+from rateway.delivery.port import Clock
 
 __all__ = ["Listeners"]
 
@@ -24,22 +25,26 @@ _OTHER: Final = "other"
 
 
 class Listeners:
-    """Which names were asked about, and what the answers were.
+    """Which names were asked about, and what the answers were. *lasts* is how long an accusation lasts, seconds."""
 
-    ``changed(name, routed)`` is called when an answer is new.
-    """
-
-    def __init__(self, changed: Callable[[str, bool], None]) -> None:
-        self.unrouted: set[str] = set()
+    def __init__(self, clock: Clock, lasts: float) -> None:
         # Names that a queue took when last asked about.
         self.routed: set[str] = set()
         # Returned publishes by name. Each stands for all of that name that were published without asking.
         self.returns: Counter[str] = Counter()
-        self._changed = changed
+        self._clock = clock
+        self._lasts = lasts
+        # Accused names, and when each came back last (monotonic seconds).
+        self._accused: dict[str, float] = {}
         # Names asked about in this round; of those, questions without an answer, and names that came back.
         self._asked: set[str] = set()
         self._open: Counter[str] = Counter()
         self._returned: set[str] = set()
+
+    @property
+    def unrouted(self) -> set[str]:
+        """Names that no queue took when last asked about, not longer ago than an accusation lasts."""
+        return set(self._accused)
 
     def ask(self, name: str, run: Run, size: int) -> bool:
         """Whether this publish of ``name``, of ``size`` bytes, shall be mandatory; noted in its run if so."""
@@ -65,24 +70,31 @@ class Listeners:
             self._open[name] -= 1
             if self._open[name] <= 0:
                 del self._open[name]
-            routed = name not in self._returned
-            self._returned.discard(name)
-            if not routed:
+            if name in self._returned:
+                self._returned.discard(name)
                 self.routed.discard(name)
-            elif len(self.routed) < _MOST_NAMES:
-                self.routed.add(name)
-            if routed == (name in self.unrouted):
-                if routed:
-                    self.unrouted.discard(name)
-                elif len(self.unrouted) < _MOST_NAMES:
-                    self.unrouted.add(name)
-                else:
-                    continue
-                self._changed(name, routed)
+                if name in self._accused or len(self._accused) < _MOST_NAMES:
+                    self._accused[name] = self._clock.monotonic()
+            else:
+                self._accused.pop(name, None)
+                if len(self.routed) < _MOST_NAMES:
+                    self.routed.add(name)
 
     def next_round(self) -> None:
         """Ask about every name once more."""
         self._asked.clear()
+
+    def ask_accused(self) -> set[str]:
+        """Ask about the accused names once more, and return them."""
+        names = self.unrouted
+        self._asked -= names
+        return names
+
+    def acquit(self) -> None:
+        """End the accusations of names that have not come back for so long: nothing is known of them any more."""
+        oldest = self._clock.monotonic() - self._lasts
+        for name in [name for name, at in self._accused.items() if at < oldest]:
+            del self._accused[name]
 
     def forget(self) -> None:
         """The channel is gone, and the answers with it."""

@@ -31,7 +31,6 @@ from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
-from rateway.transports.amqp.urgent_line import UrgentLine
 from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 
@@ -71,7 +70,6 @@ class EventPublisher:
         clock: Clock,
         observer: SinkObserver,
         event_log: LogKeeper | None = None,
-        urgent: frozenset[str] = frozenset(),
     ) -> None:
         self.event_log = event_log
         if event_log is not None and spool is not None and spool.events:
@@ -98,18 +96,6 @@ class EventPublisher:
         self._clock = clock
         self._observer = observer
         self._ledger = Unconfirmed()
-        self._urgent = (
-            UrgentLine(
-                names=urgent,
-                exchange=exchange,
-                clock=clock,
-                event_log=event_log,
-                is_sent=self._ledger.is_sent,
-                on_taken=self._overtaken,
-            )
-            if urgent
-            else None
-        )
         self._patience = Patience(limits.refused_delay, limits.refused_delay_most, limits.refused_patience)
         self._cautious: set[Run] = set()
         # Tries of what was refused, since something was taken; and whether our channel is being replaced for it.
@@ -126,8 +112,8 @@ class EventPublisher:
         self._second = -1
         self._connection: Connection | None = None
         self._flowing = False
-        self._asked_at = 0.0
-        self._listeners = Listeners(observer.on_unrouted)
+        self._asked_at = self._asked_accused_at = 0.0
+        self._listeners = Listeners(clock, limits.accusation_lasts)
         self._substitutes = Substitutes(
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
@@ -174,11 +160,6 @@ class EventPublisher:
         return self._ledger.bytes + self._ledger.window_bytes
 
     @property
-    def ahead(self) -> int:
-        """Events that were published ahead of those that waited, since the start."""
-        return 0 if self._urgent is None else self._urgent.count
-
-    @property
     def blocked(self) -> bool:
         """Whether the broker has asked us to stop publishing (``connection.blocked``)."""
         return self._connection is not None and self._connection.blocked
@@ -212,7 +193,7 @@ class EventPublisher:
 
     @property
     def unrouted(self) -> set[str]:
-        """Event names that nobody is bound to, as far as the last question of each showed."""
+        """Event names that no queue took when last asked about, not longer ago than an accusation lasts."""
         return self._listeners.unrouted
 
     @property
@@ -343,8 +324,6 @@ class EventPublisher:
                     stream.end(run)
                 ledger.add(run, sum(map(len, run.pieces)))
             self._pump()
-        if self._urgent is not None and self._urgent.is_due:
-            self._urgent.hurry()
         limits = self.limits
         if ledger.events >= limits.events or ledger.bytes >= limits.bytes:
             self._full()
@@ -372,15 +351,6 @@ class EventPublisher:
         if self.event_log is not None:
             self.event_log.note(name.encode())
         return self._listeners.ask(name, run, size)
-
-    def is_urgent(self, name: str) -> bool:
-        """Whether events of that name are published ahead of what waits."""
-        return self._urgent is not None and name in self._urgent.names
-
-    def hurry(self, run: Run, publish: Publish) -> None:
-        """An urgent event is in a run that holds nothing else."""
-        if self._urgent is not None:
-            self._urgent.note(run, publish)
 
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
@@ -434,14 +404,6 @@ class EventPublisher:
             self._room_again()
         if self._draining is not None and not ledger.events and not self._draining.done():
             self._draining.set_result(None)
-
-    def _overtaken(self, run: Run) -> None:
-        """An urgent event was confirmed ahead of its place."""
-        # It was not asked whether a queue is bound, and nothing is known of the connection that the others wait for.
-        run.probes = None
-        moved_at = self._moved_at
-        self._answered(self._ledger.overtake(run))
-        self._moved_at = moved_at
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         count = self._ledger.refuse(tag, multiple, frames.remark)
@@ -629,8 +591,9 @@ class EventPublisher:
                 self._to_spool(_SPOOL_MOST)
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
-        if self._urgent is not None:
-            self._urgent.hurry()
+        elif self.connected and now - self._asked_accused_at >= self.limits.accused_every:
+            self._ask_about_accused(now)
+        self._listeners.acquit()
         self._widen_drain(now)
         if not self._flowing or ledger.waiting:
             self._pump()
@@ -683,18 +646,9 @@ class EventPublisher:
                 serving = tasks.create_task(
                     keep_line(self, self.address_source, self.exchange, self.cluster, self.event_log)
                 )
-                hurrying = None
-                if self._urgent is not None:
-                    hurrying = tasks.create_task(
-                        keep_line(
-                            self._urgent, self.address_source, self.exchange, self.cluster, self._urgent,
-                            what="urgent events",
-                        )
-                    )  # fmt: skip
                 await self._stopping.wait()
-                for task in (ticking, serving, hurrying):
-                    if task is not None:
-                        task.cancel()
+                ticking.cancel()
+                serving.cancel()
         finally:
             self.connected = self._flowing = False
             self.flush()
@@ -734,10 +688,18 @@ class EventPublisher:
 
     def _ask_again(self) -> None:
         """The next publish of each name asks whether anybody listens."""
-        self._asked_at = self._clock.monotonic()
+        self._asked_at = self._asked_accused_at = self._clock.monotonic()
         self._listeners.next_round()
         for stream in self._streams:
             stream.forget()
+
+    def _ask_about_accused(self, now: float) -> None:
+        """The next publish of each name that came back asks whether somebody listens by now."""
+        self._asked_accused_at = now
+        names = self._listeners.ask_accused()
+        if names:
+            for stream in self._streams:
+                stream.forget_names(names)
 
     async def _tick_often(self) -> None:
         while True:

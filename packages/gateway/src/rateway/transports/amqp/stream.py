@@ -45,12 +45,6 @@ class Hub(Protocol):
     def probe(self, name: str, run: Run, size: int) -> bool:
         """Whether this publish of ``name`` shall be mandatory."""
 
-    def is_urgent(self, name: str) -> bool:
-        """Whether events of that name are published ahead of what waits."""
-
-    def hurry(self, run: Run, publish: Publish) -> None:
-        """An urgent event is in a run that holds nothing else."""
-
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
@@ -115,6 +109,12 @@ class ShardStream:
         self._replayed_templates.clear()
         room, most = self._hub.frame_max - 8, self._hub.body_max
         self.publish_state.room = room if most is None else min(room, most)
+
+    def forget_names(self, names: set[str]) -> None:
+        """Prepare these names anew: their next event asks who listens."""
+        for templates in (self.publish_state.templates, self._replayed_templates):
+            for name in names & templates.keys():
+                del templates[name]
 
     def publish(
         self,
@@ -202,10 +202,6 @@ class ShardStream:
             return
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
-        # How old a replayed one is cannot be known.
-        urgent = not replayed and hub.is_urgent(name)
-        if urgent and self.publish_state.run is not None:
-            self.end(self.publish_state.run)
         run = self.publish_state.run or self._open()
         prefix = self._id_prefix
         known = seq if prefix is not None else None
@@ -232,14 +228,10 @@ class ShardStream:
             )
             publish = Publish(key, properties, body)
             mandatory = hub.probe(name, run, len(body))
-            # An urgent event comes this way each time: the templates know no place of its own.
-            if not urgent and known is not None and seq is not None and seq > 0:
+            if known is not None and seq is not None and seq > 0:
                 self._prepare(name, key, seq, replayed)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
-        if urgent:
-            self.end(run)
-            hub.hurry(run, publish)
 
     def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:
         digits = len(str(seq))
