@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tracemalloc
 from collections import Counter
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway_protocol.discord import visibility as discord_visibility
 from rateway_protocol.discord.events import DOCUMENTED
 from rateway_protocol.discord.intents import ALL, Intents
 from rateway_simulator.payloads.channel_types import TEXT
@@ -312,6 +314,24 @@ def test_intents_decide_which_dispatches_are_seen() -> None:
     assert visible(others, Intents.GUILD_MEMBERS)
 
 
+def test_who_looks_at_the_bytes_alone_sees_what_the_world_shows() -> None:
+    world = World(small(mix=FLAT))
+    sessions = (0, ALL, *(ALL & ~intent for intent in Intents), *(int(intent) for intent in Intents))
+    chance = random.Random(7)
+    for _ in range(2000):
+        dispatch = step(world, chance)
+        # A guild that comes is listed anew for each session.
+        if dispatch.name == "GUILD_CREATE":
+            continue
+        raw = msgspec.json.encode(dispatch.d)
+        for intents in sessions:
+            told = discord_visibility.visible(dispatch.name, raw, int(intents), int(BOT_ID))
+            shown = visible(dispatch, intents)
+            assert (told is not None) is shown, (dispatch.name, intents)
+            if told is not None:
+                assert json.loads(told) == json.loads(msgspec.json.encode(trimmed(dispatch, intents, BOT_ID)))
+
+
 def test_content_is_hidden_without_its_intent_unless_it_is_meant_for_the_bot() -> None:
     world = World(small())
     guild = world.guild(world.guild_ids[0])
@@ -321,8 +341,8 @@ def test_content_is_hidden_without_its_intent_unless_it_is_meant_for_the_bot() -
     create_message(world, guild, text, author, f"<@{BOT_ID}> open")
     hidden, mentioned = world.drain()
     without = ALL & ~Intents.MESSAGE_CONTENT
-    bare = trimmed(hidden, without)
+    bare = trimmed(hidden, without, BOT_ID)
     assert (bare["content"], bare["embeds"], "poll" in bare) == ("", [], False)
-    assert trimmed(hidden, ALL)["content"] == "secret"
-    assert trimmed(mentioned, without)["content"] == f"<@{BOT_ID}> open"
+    assert trimmed(hidden, ALL, BOT_ID)["content"] == "secret"
+    assert trimmed(mentioned, without, BOT_ID)["content"] == f"<@{BOT_ID}> open"
     assert [user["id"] for user in mentioned.d["mentions"]] == [BOT_ID]

@@ -444,7 +444,7 @@ class Gateway:
 
     def _seen_by(self, session: Session, event: Dispatch) -> Json:
         if event.name != "GUILD_CREATE" or event.guild_id is None or event.d.get("unavailable") is True:
-            return trimmed(event, session.intents)
+            return trimmed(event, session.intents, self.world.bot_id)
         # Members and presences depend on intents and threshold, as in the stream after READY.
         return snapshot.guild_create(
             self.world,

@@ -200,7 +200,9 @@ class Source:
             guild_id = guilds[int(self._chance.random() * len(guilds))]
             event = step(gateway.world, self._chance, gateway.ledger.wall(), guild_id)
             if event.name not in NOT_RECORDED and visible(event, session.intents):
-                pool.append((event.name.encode(), encode(trimmed(event, session.intents))))
+                pool.append(
+                    (event.name.encode(), encode(trimmed(event, session.intents, gateway.world.bot_id)))
+                )
                 if len(pool) == wanted:
                     break
         gateway.world.drain()
