@@ -1,6 +1,6 @@
 """The cost of a killed runner, and who bears it. ``python -m benchmarks.kills``
 
-Two worker processes under steady traffic; one after the other is killed with -9, 50 times by default. Asked are the
+Two runners under steady traffic; one after the other is killed with -9, 50 times by default. Asked are the
 time from the kill until all of its shards have RESUMED (Discord's clock), and by how much an event of the *other*
 process is later at the broker than it was sent, from the kill until the shards are back; beside it stands the same
 without any kill, since source, sink and gateway share the cores. No identify may be spent, and no event may be missing.
@@ -27,7 +27,7 @@ from benchmarks.rig.stage import Stage, stage
 
 LOOK_S = 0.02
 PATIENCE_S = 60.0
-# So long before each kill the same is measured without one, and so long after it. Each worker is then killed every
+# So long before each kill the same is measured without one, and so long after it. Each runner is then killed every
 # five seconds and more: one that dies sooner, again and again, would be restarted later and later.
 CALM_S = 1.0
 AFTER_S = 1.5
@@ -84,7 +84,7 @@ async def resumed(it: Stage, since: int, shards: set[int]) -> float:
     raise Hung(f"shards {shards} have not resumed after {PATIENCE_S:.0f} s{it.gateway.tail()}")
 
 
-async def workers(it: Stage) -> dict[str, tuple[int, list[int]]]:
+async def runners(it: Stage) -> dict[str, tuple[int, list[int]]]:
     """By role: pid and clusters, once all processes answer."""
     status = await it.until(
         lambda status: (
@@ -100,7 +100,7 @@ async def workers(it: Stage) -> dict[str, tuple[int, list[int]]]:
 
 
 async def rounds(kills: int, shards: int, rate: float, uri: str, sink: Child, report: Report) -> None:
-    """One life of the gateway, worker after worker killed."""
+    """One life of the gateway, runner after runner killed."""
     each = shards // PROCESSES
     world = WorldOptions(guilds=20 * shards, members_per_guild=5)
     options = SimulatorOptions(world=world, shards=shards, max_concurrency=shards, recorded=True)
@@ -118,8 +118,8 @@ async def rounds(kills: int, shards: int, rate: float, uri: str, sink: Child, re
         it.sim.set_rate(rate, recorded=True)
         watch = Watch(it, sink)
         for turn in range(kills):
-            found = await workers(it)
-            pid, clusters = found[f"worker {1 + turn % PROCESSES}"]
+            found = await runners(it)
+            pid, clusters = found[f"runner {1 + turn % PROCESSES}"]
             victims = {shard for number in clusters for shard in range(each * (number - 1), each * number)}
             rest = set(range(shards)) - victims
             since = await watch.begin()
@@ -146,7 +146,7 @@ async def rounds(kills: int, shards: int, rate: float, uri: str, sink: Child, re
         gaps = sum(one["gaps"] for one in (await it.status())["clusters"])
         ledger = it.sim.ledger
     report.row(
-        f"{kills} kills of a worker, {shards} shards in {PROCESSES} processes, {rate:g} events/s",
+        f"{kills} kills of a runner, {shards} shards in {PROCESSES} processes, {rate:g} events/s",
         back_p50_s=quantile(back, 0.5),
         back_p99_s=quantile(back, 0.99),
         back_most_s=max(back),

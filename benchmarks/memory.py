@@ -1,7 +1,7 @@
 """Bytes a guild, member, shard and session, and of each process. ``python -m benchmarks.memory``
 
 Sizes are proportional set sizes (shared pages by their share). Three questions:
-*processes*: supervisor and workers without guilds; *shards*: 1, 100 and 1,000 shards with both compressions, idle and
+*processes*: supervisor and runners without guilds; *shards*: 1, 100 and 1,000 shards with both compressions, idle and
 after traffic on each; *members*: what guilds and members add, in memory and in the store on disk (with what
 the store has in reserve).
 """

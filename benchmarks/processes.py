@@ -2,13 +2,13 @@
 
 The same four shards in two clusters, in one process and in two, in turns, without the cache. The source (frames
 compressed beforehand) and the sink (confirms at about 1 µs an event together) need cores as well, and on a machine
-with two of them two busy workers have none for themselves. So what is carried is told in two ways: ``per_s`` is what
-the clock on the wall says; ``carries_per_s`` is events by the CPU seconds of the busiest worker, which is what the
+with two of them two busy runners have none for themselves. So what is carried is told in two ways: ``per_s`` is what
+the clock on the wall says; ``carries_per_s`` is events by the CPU seconds of the busiest runner, which is what the
 gateway carries once each of its processes has a core. There are three pairs:
 
-*flat out*: as much as the machine gives. On two cores two busy workers leave nothing for source and sink; ``allowed``
+*flat out*: as much as the machine gives. On two cores two busy runners leave nothing for source and sink; ``allowed``
 is what the cores divided by the CPU of all three an event would give, as a multiple of one process on one core.
-*half speed*: each worker is let run for half of the time, the two in turns (SIGSTOP and SIGCONT every 10 ms), as if
+*half speed*: each runner is let run for half of the time, the two in turns (SIGSTOP and SIGCONT every 10 ms), as if
 it had a core of half the speed of its own. So two of them have room beside source and sink, and what is measured is
 what the gateway itself loses by being two.
 *RabbitMQ*: flat out into a broker that takes more of the cores than the gateway.
@@ -36,7 +36,7 @@ from benchmarks.rig.streams import Recipe
 
 SHARDS = 4
 PER_CLUSTER = 2
-# One turn of a worker that runs at half speed.
+# One turn of a runner that runs at half speed.
 SLICE_S = 0.01
 QUIET_MS = 3.0
 # Between two looks at how many events are confirmed.
@@ -87,7 +87,7 @@ def at_half_speed(pids: list[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def workers_of(pid: int) -> list[int]:
+def runners_of(pid: int) -> list[int]:
     """The processes that hold clusters: all but the supervisor, if there is one."""
     pids = machine.tree(pid)
     return pids[1:] or pids
@@ -113,12 +113,12 @@ def round_of(
         pids = machine.tree(gateway.pid)
         child.until_quiet(pids)
         beside = machine.cpu_ns([discord.pid, *broker])
-        workers = workers_of(gateway.pid)
-        worked = [machine.cpu_ns([pid]) for pid in workers]
+        runners = runners_of(gateway.pid)
+        worked = [machine.cpu_ns([pid]) for pid in runners]
         before, supervised, base = machine.cpu_ns(pids), machine.cpu_ns([gateway.pid]), counter()
         with ExitStack() as slowly:
             if variant.half_speed:
-                slowly.enter_context(at_half_speed(workers))
+                slowly.enter_context(at_half_speed(runners))
             began = time.monotonic()
             discord.say(json.dumps({"do": "flood", "events": recipe.events}))
             sent = discord.fact("sent")["sent"]
@@ -131,7 +131,7 @@ def round_of(
                 ended = time.monotonic()
         if variant.broker == "sink":
             after, _ = child.until_quiet(pids, quiet_ms=QUIET_MS)
-        busiest = max(machine.cpu_ns([pid]) - was for pid, was in zip(workers, worked, strict=True))
+        busiest = max(machine.cpu_ns([pid]) - was for pid, was in zip(runners, worked, strict=True))
         found = {
             "per_s": sent / (ended - began),
             "carries_per_s": 1e9 * sent / busiest,

@@ -46,6 +46,7 @@ async def read_log(uri: str, name: str) -> Log:
                 message.body,
                 republished=bool(message.headers.get("republished")),
                 redelivered=False,
+                ahead=bool(message.headers.get("ahead")),
             )
         await message.ack()
 

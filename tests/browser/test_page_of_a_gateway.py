@@ -40,7 +40,7 @@ def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Br
             await page.open(f"http://127.0.0.1:{port}/")
             await page.until(f"{LIVE} === 4 && {VERDICT} === 'well'")
             roles = await page.run("document.querySelector('#processes').innerText")
-            assert "supervisor" in roles and "worker 1" in roles and "worker 2" in roles
+            assert "supervisor" in roles and "runner 1" in roles and "runner 2" in roles
 
             await it.sim.inject(fault("cut:shards=1,2"))
             await page.until(f"/shards? 1/.test({TOLD}) && /(shards?|,|–) ?2/.test({TOLD})")

@@ -40,15 +40,15 @@ async def kill_gateway(ground: Ground, step: Step) -> None:
 
 
 async def kill_supervisor(ground: Ground, step: Step) -> None:
-    """Its workers, if there are any, close in order by themselves; the next gateway waits for them."""
+    """Its runners, if there are any, close in order by themselves; the next gateway waits for them."""
     await ground.stage.gateway.kill()
     await ground.again()
 
 
-async def kill_worker(ground: Ground, step: Step) -> None:
-    workers = ground.workers
-    if workers:
-        send(workers[int(step.size * len(workers))], signal.SIGKILL)
+async def kill_runner(ground: Ground, step: Step) -> None:
+    runners = ground.runners
+    if runners:
+        send(runners[int(step.size * len(runners))], signal.SIGKILL)
     else:
         await kill_gateway(ground, step)
 
@@ -307,7 +307,7 @@ async def state_read_only(ground: Ground, step: Step) -> None:
             ground.relay.refuse(step.turn % 3 == 1)
             await asyncio.sleep(1.0 + 2.5 * step.size)
         ground.relay.refuse(False)
-    # LMDB ends a process that cannot write the lock it shares with readers (SIGBUS). A worker is replaced.
+    # LMDB ends a process that cannot write the lock it shares with readers (SIGBUS). A runner is replaced.
     await _looked_after(ground)
 
 
@@ -353,7 +353,7 @@ async def clock_jumps(ground: Ground, step: Step) -> None:
 
 FAULTS: dict[str, Make] = {
     "kill_gateway": kill_gateway,
-    "kill_worker": kill_worker,
+    "kill_runner": kill_runner,
     "kill_supervisor": kill_supervisor,
     "stop_gateway": stop_gateway,
     "freeze": freeze,

@@ -61,19 +61,19 @@ class Ground:
     clock: Clock
 
     @property
-    def workers(self) -> list[int]:
-        """Pids of the worker processes; empty with one process."""
+    def runners(self) -> list[int]:
+        """Pids of the runners; empty with one process."""
         return children(self.stage.gateway.pid)
 
     @property
     def processes(self) -> list[int]:
         """All of the gateway's, the supervising one last."""
         pid = self.stage.gateway.pid
-        return [*self.workers, *([] if pid is None else [pid])]
+        return [*self.runners, *([] if pid is None else [pid])]
 
     async def kill(self) -> None:
         """SIGKILL for all of them."""
-        for pid in self.workers:
+        for pid in self.runners:
             send(pid, signal.SIGKILL)
         await self.stage.gateway.kill()
 

@@ -182,6 +182,8 @@ def rest(status: int) -> Callable[[Path, Broker, float], Coroutine[object, objec
             words, allowed = [f"answered {status}"], 65.0
             if status == 401:
                 words += ["sessions live with the same token", "asked again in"]
+                # The simulator has answered; the gateway may not have read it yet.
+                await said.until(lambda now: not said.unsaid("asked again in"))
                 found = await _ask(it, "restart-shard", "1")
                 words += [] if "401" in found.get("error", "") else [f"a refusal of restart-shard: {found}"]
                 other = await _ask(it, "restart-shard", "0")

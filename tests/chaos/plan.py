@@ -11,7 +11,7 @@ __all__ = ["CODES", "KINDS", "LAST", "LOSING_CODES", "Step", "plan"]
 KINDS: dict[str, int] = {
     # Processes
     "kill_gateway": 6,
-    "kill_worker": 6,
+    "kill_runner": 6,
     "kill_supervisor": 3,
     "stop_gateway": 4,
     "freeze": 3,

@@ -22,7 +22,7 @@ from tests.e2e.harness import LOOK, Gateway, Stage, stage
 from tests.e2e.witness import all_live, sessions_of, witness
 from tests.rabbitmq import Broker
 
-# Starts the gateway with less patience for workers that do not move.
+# Starts the gateway with less patience for runners that do not move.
 IMPATIENT = """
 import sys
 from rateway.cli import main
@@ -32,8 +32,8 @@ sys.exit(main([]))
 """
 
 
-async def workers(gateway: Gateway) -> dict[str, int]:
-    """Pids of the worker processes by role, once there are two."""
+async def runners(gateway: Gateway) -> dict[str, int]:
+    """Pids of the runners by role, once there are two."""
     status = await gateway.until(lambda status: len(status["processes"]) == 3)
     return {each["role"]: each["pid"] for each in status["processes"] if each["role"] != "supervisor"}
 
@@ -76,7 +76,7 @@ async def resumed_after(it: Stage, shards: set[int], since: float) -> float:
 
 
 def two(**more: str) -> dict[str, Any]:
-    """Two clusters of two shards in two worker processes."""
+    """Two clusters of two shards in two runners."""
     return {"shards": 4, "per_cluster": 2, "PROCESSES": "2", **more}
 
 
@@ -91,7 +91,7 @@ def test_a_killed_workers_shards_resume_and_the_others_events_flow_meanwhile(
             await it.all_arrived()
             async with witness(broker, 1) as worker:
                 it.sim.set_rate(200)
-                victim = (await workers(it.gateway))["worker 2"]
+                victim = (await runners(it.gateway))["runner 2"]
                 killed_at = time.time()
                 os.kill(victim, signal.SIGKILL)
                 back_at = killed_at + await resumed_after(it, {2, 3}, killed_at)
@@ -109,7 +109,7 @@ def test_a_killed_workers_shards_resume_and_the_others_events_flow_meanwhile(
             assert it.count("identify") == 4
             resumed = [e.shard for e in it.sim.ledger.journal if e.what == "resumed"]
             assert sorted(resumed) == [2, 3]
-            assert victim not in (await workers(it.gateway)).values()
+            assert victim not in (await runners(it.gateway)).values()
             doubled = (await it.all_arrived()).doubled
             await it.events(400)
             began = time.monotonic()
@@ -122,9 +122,9 @@ def test_a_killed_workers_shards_resume_and_the_others_events_flow_meanwhile(
             await it.gateway.stop()
             # One stream of whole lines, each with where it comes from.
             lines = [msgspec.json.decode(line) for line in it.gateway.log.read_bytes().splitlines()]
-            assert {line.get("process") for line in lines} >= {"worker 1", "worker 2"}
+            assert {line.get("process") for line in lines} >= {"runner 1", "runner 2"}
             assert [
-                line for line in lines if line.get("action") == "stop" and line.get("process") == "worker 2"
+                line for line in lines if line.get("action") == "stop" and line.get("process") == "runner 2"
             ]
 
     run(main(), timeout=120)
@@ -163,17 +163,17 @@ def test_a_killed_supervisor_leaves_no_orphan_and_no_shard_is_ever_held_twice(
     async def main() -> None:
         async with stage(tmp_path, broker, guilds=160, members=3, **two()) as it:
             sessions = sessions_of(await it.ready())
-            pids = await workers(it.gateway)
+            pids = await runners(it.gateway)
             it.sim.set_rate(200)
             # One of them cannot leave yet: the next gateway has to wait for it.
-            os.kill(pids["worker 2"], signal.SIGSTOP)
+            os.kill(pids["runner 2"], signal.SIGSTOP)
             await it.gateway.kill()
-            await gone([pids["worker 1"]])
+            await gone([pids["runner 1"]])
             await it.gateway.start()
             await it.gateway.logged("waiting until it has left")
             before = [entry for entry in it.sim.ledger.journal if entry.what in ("resume", "identify")]
             assert len(before) == 4
-            os.kill(pids["worker 2"], signal.SIGCONT)
+            os.kill(pids["runner 2"], signal.SIGCONT)
             await gone(pids.values())
             assert (
                 sessions_of(await it.gateway.until(lambda s: len(s["shards"]) == 4 and all_live(s)))
@@ -184,7 +184,7 @@ def test_a_killed_supervisor_leaves_no_orphan_and_no_shard_is_ever_held_twice(
             assert held_twice(it.sim.ledger.journal) == []
             assert (it.count("identify"), it.count("resume")) == (4, 4)
             # And again, without anything in the way.
-            pids = await workers(it.gateway)
+            pids = await runners(it.gateway)
             await it.gateway.kill()
             await it.gateway.start()
             await gone(pids.values())
@@ -202,10 +202,10 @@ def test_a_worker_that_hangs_is_replaced_and_its_shards_resume(tmp_path: Path, b
             await it.gateway.start()
             await it.ready()
             await it.all_arrived()
-            hung = (await workers(it.gateway))["worker 1"]
+            hung = (await runners(it.gateway))["runner 1"]
             stopped_at = time.time()
             os.kill(hung, signal.SIGSTOP)
-            await it.gateway.logged("worker 1 has not moved for")
+            await it.gateway.logged("runner 1 has not moved for")
             await resumed_after(it, {0, 1}, stopped_at)
             await gone([hung])
             await it.events(200)
@@ -226,7 +226,7 @@ def test_a_dead_workers_permit_counts_as_spent(tmp_path: Path, broker: Broker) -
                 await asyncio.sleep(LOOK)
             # Its op 2 has gone out and READY is not there yet.
             first = next(entry for entry in it.sim.ledger.journal if entry.what == "identify")
-            os.kill((await workers(it.gateway))[f"worker {first.shard + 1}"], signal.SIGKILL)
+            os.kill((await runners(it.gateway))[f"runner {first.shard + 1}"], signal.SIGKILL)
             status = await it.ready()
             at = [entry.time for entry in it.sim.ledger.journal if entry.what == "identify"]
             assert len(at) == 3
@@ -289,8 +289,8 @@ def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
                 again = msgspec.json.decode(await control_socket.ask(it.gateway.state_dir, "drain", "2"))
                 assert "does not run here" in again["error"]
                 # Its former worker, started anew, leaves the cluster alone.
-                os.kill((await workers(it.gateway))["worker 2"], signal.SIGKILL)
-                await it.gateway.logged("worker 2 ended (killed by SIGKILL)")
+                os.kill((await runners(it.gateway))["runner 2"], signal.SIGKILL)
+                await it.gateway.logged("runner 2 ended (killed by SIGKILL)")
                 await it.gateway.until(lambda status: len(status["processes"]) == 3)
                 assert held_twice(it.sim.ledger.journal) == []
                 await other.stop()
@@ -307,7 +307,7 @@ def test_a_fatal_close_ends_all_processes_and_the_next_start_sends_nothing_to_di
     async def main() -> None:
         async with stage(tmp_path, broker, guilds=8, members=3, **two()) as it:
             await it.ready()
-            pids = await workers(it.gateway)
+            pids = await runners(it.gateway)
             await it.sim.inject(Fault(kind="token_reset"))
             assert await it.gateway.exited() == 78
             await gone(pids.values())

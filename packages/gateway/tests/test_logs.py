@@ -54,21 +54,21 @@ def fail_with_secrets() -> None:
 
 
 def test_a_line_says_when_how_grave_where_and_what() -> None:
-    with logging_to(process="worker 2") as out:
+    with logging_to(process="runner 2") as out:
         log.info("%d guilds", 3, extra={"shard": 3, "cluster": 1, "action": "ready"})
         log.warning("careful")
     first, second = out.getvalue().splitlines()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-    assert re.fullmatch(stamp + r" info    \[worker 2 cluster 1 shard 3\] 3 guilds \(ready\)", first)
-    assert re.fullmatch(stamp + r" warning \[worker 2\] careful", second)
+    assert re.fullmatch(stamp + r" info    \[runner 2 cluster 1 shard 3\] 3 guilds \(ready\)", first)
+    assert re.fullmatch(stamp + r" warning \[runner 2\] careful", second)
 
 
 def test_a_line_for_a_machine_is_one_object_with_its_fields() -> None:
-    with logging_to("json", process="worker 2") as out:
+    with logging_to("json", process="runner 2") as out:
         log.info("%d guilds", 3, extra={"shard": 3, "cluster": 1, "action": "ready", "code": 4000})
     line = json.loads(out.getvalue())
     assert line | {"time": ""} == {
-        "time": "", "level": "info", "message": "3 guilds", "process": "worker 2", "cluster": 1, "shard": 3,
+        "time": "", "level": "info", "message": "3 guilds", "process": "runner 2", "cluster": 1, "shard": 3,
         "action": "ready", "logger": "rateway.test", "code": 4000,
     }  # fmt: skip
 

@@ -52,6 +52,8 @@ class Event:
     """It came between a resume and its RESUMED; most such events are first deliveries all the same."""
     republished: bool = False
     """The broker had refused or lost it after taking a later one: it comes out of order."""
+    ahead: bool = False
+    """It was published before older events that waited for the broker (URGENT): it comes out of order."""
     redelivered: bool = False
     """The broker gave it out before, to a worker that did not acknowledge it."""
     cause: str | None = None
@@ -108,6 +110,7 @@ def event_of(message: AbstractIncomingMessage, settling: Settling | None = None)
         seq=number("seq"),
         replayed=headers.get("replayed") is True,
         republished=headers.get("republished") is True,
+        ahead=headers.get("ahead") is True,
         redelivered=bool(message.redelivered),
         cause=cause if isinstance(cause, str) else None,
         received=None if message.timestamp is None else message.timestamp.timestamp(),

@@ -37,7 +37,8 @@ _PIECE: Final = 64 * 1024
 _NUMBERS: Final = frozenset(b"bBsuIilL")
 _WANTED: Final = {
     b"shard_id": _NUMBERS, b"shard_count": _NUMBERS, b"seq": _NUMBERS, b"replayed": frozenset(b"t"),
-    b"republished": frozenset(b"t"), b"cause": frozenset(b"S"), b"status": frozenset(b"S"), b"error": frozenset(b"S"),
+    b"republished": frozenset(b"t"), b"ahead": frozenset(b"t"),
+    b"cause": frozenset(b"S"), b"status": frozenset(b"S"), b"error": frozenset(b"S"),
 }  # fmt: skip
 _HEADERS, _CORRELATION_ID, _MESSAGE_ID, _TIMESTAMP, _TYPE = 13, 10, 7, 6, 5
 # Properties by the bit of their flag: these have so many bytes, the others are short strings.

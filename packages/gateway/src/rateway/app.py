@@ -91,7 +91,7 @@ def _watched(settings: Settings, control: Control) -> Iterator[Coroutine[Any, An
 
         yield http_views.run()
         server = HttpServer(settings.http.address, settings.http.token, http_views.routes())
-        http_views.turned_away = server.turned_away
+        http_views.rejected = server.rejected
         yield server.run()
     if manager is not None:
         yield keep_informed(manager, http_views.condition)

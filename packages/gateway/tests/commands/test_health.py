@@ -61,3 +61,30 @@ def test_the_address_is_taken_from_the_file(tmp_path: Path) -> None:
 def test_where_nothing_answers_the_answer_is_no(address: str, code: int) -> None:
     found, said = run(health("--address", address))
     assert found == code and "rateway health:" in said and "Traceback" not in said
+
+
+@pytest.mark.checklist("K73")
+@pytest.mark.parametrize(
+    "address", ["a..b:80", f"{'a' * 64}:80", "x y:80", "a\x01b:80", "127.0.0.1:²", ":", "no port"]
+)
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    code, said = run(health("--address", address))
+    assert code == 78 and "is no host:port" in said and "Traceback" not in said
+
+
+@pytest.mark.checklist("K71")
+@pytest.mark.parametrize(
+    "body", ["5", "[]", '{"reasons": 5}', '{"reasons": [1, null, {}]}', "[" * 100_000, "", "<html>"]
+)
+def test_whatever_answers_is_shown_or_is_no_gateway(body: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 503 No\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async def scene() -> tuple[int, str]:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await health("--address", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    code, said = run(scene())
+    assert code == 1 and "Traceback" not in said

@@ -64,7 +64,7 @@ def a_status(*states: str, notes: list[str] | None = None) -> GatewayStatus:
     ]
     status: GatewayStatus = plain(
         GatewayStatus, version="1.2.3", state="running", shard_count=len(states), clusters=[cluster], shards=shards,
-        processes=[plain(ProcessStatus, role="worker 1", pid=42, clusters=[1, 2, 3, 7], cpu_share=0.5)],
+        processes=[plain(ProcessStatus, role="runner 1", pid=42, clusters=[1, 2, 3, 7], cpu_share=0.5)],
         notes=notes or [],
         budget=BudgetStatus(1000, 984, 3600.0, 16, 16),
     )  # fmt: skip
@@ -90,7 +90,7 @@ def test_the_page_shows_totals_and_what_is_not_well() -> None:
         "4,321 a second",
     ):
         assert words in page
-    process = next(line for line in page.splitlines() if "worker 1" in line)
+    process = next(line for line in page.splitlines() if "runner 1" in line)
     for words in ("42", "1-3, 7", "50 %"):
         assert words in process
 

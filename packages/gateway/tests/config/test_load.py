@@ -373,6 +373,12 @@ def test_a_token_that_could_be_guessed_is_refused(length: int) -> None:
         ("SESSION_MAX_AGE", "2d", "session_max_age", 172800.0),
         ("SESSION_MAX_AGE", "off", "session_max_age", None),
         ("NACK_PATIENCE", "90", "nack_patience", 90.0),
+        (
+            "URGENT",
+            "INTERACTION_CREATE, VOICE_SERVER_UPDATE",
+            "urgent",
+            frozenset({"INTERACTION_CREATE", "VOICE_SERVER_UPDATE"}),
+        ),
         ("EVENT_LOG", "Stream", "event_log", "stream"),
         ("EVENT_LOG_AGE", "1h", "event_log_age", 3600.0),
         ("EVENT_LOG_BYTES", "16MiB", "event_log_bytes", 16 << 20),
@@ -410,8 +416,14 @@ def test_values_are_read_in_the_forms_that_people_write(
         ("AMQP_URI", "http://localhost/"), ("AMQP_URI", "localhost"), ("AMQP_URI", "amqp://localhost:port/"),
         ("AMQP_URI", "amqp://localhost/?hartbeat=3"), ("AMQP_URI", "amqps://localhost/?cacertfile=/none.pem"),
         ("DISCORD_TOKEN", "two words"), ("DISCORD_TOKEN", "tökén"), ("EVENTS", "message create!"), ("PRESENCE", "away"),
+        ("AMQP_URI", "amqp://a..b/"), ("AMQP_URI", f"amqp://h,{'a' * 64}/"), ("DISCORD_API_URL", "https://a..b/api/v10"),
+        ("DISCORD_API_URL", f"https://{'a' * 64}.org/api/v10"), ("DISCORD_API_URL", "https://discord.com:0/api"),
+        ("HTTP_ADDRESS", "a..b:80"), ("HTTP_ADDRESS", f"{'a' * 64}:80"), ("PRESENCE", "[" * 100_000),
+        ("PRESENCE", '{"activity": "\\ud800"}'), ("SHARDS", "²"), ("SHARDS", "9" * 5_000), ("INTENTS", "²"),
+        ("CLUSTERS", "²-3"), ("COMMAND_DEADLINE", "1e400"),
     ],
 )  # fmt: skip
+@pytest.mark.checklist("K73")
 def test_a_wrong_value_is_told_with_what_to_write(variable: str, value: str) -> None:
     found = problems(None, **{variable: value})
     assert {each.where for each in found} == {variable}

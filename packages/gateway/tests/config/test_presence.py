@@ -77,3 +77,18 @@ def test_all_mistakes_of_a_presence_are_told_at_once() -> None:
     said = [word for word in ("mood", "onlin", "afk", "emoji", "watch", "name should", "or a table")
             if any(word in each for each in caught.value.args)]  # fmt: skip
     assert len(said) == len(caught.value.args) == 7
+
+
+@pytest.mark.checklist("K73")
+@pytest.mark.parametrize(
+    "given",
+    [
+        "[" * 100_000 + "]" * 100_000, '{"activity": "\\ud800"}', '{"activity": {"name": "a\\udfff", "type": 0}}',
+        '{"since": 9223372036854775808}', '{"since": -1}', '{"since": 1e999}', '{"since": %s}' % ("9" * 5_000),
+        '{"status": []}', '{"status": {}}', '{"activities": [[]]}', '{"activities": [{"type": {}}]}',
+        '{"activity": {"name": ["x"]}}',
+    ],
+)  # fmt: skip
+def test_a_presence_that_cannot_be_sent_is_told(given: str) -> None:
+    with pytest.raises(PresenceError):
+        parse_presence(given)

@@ -183,6 +183,7 @@ class MemorySink:
         return run
 
     event_log = None
+    ahead = 0
 
     def begin_log(self) -> None:
         """There is none to begin."""

@@ -81,7 +81,7 @@ class Fleet:
         )
 
     def _silent(self, process: ProcessStatus) -> bool:
-        return process.role in {f"worker {number}" for number in self.silent}
+        return process.role in {f"runner {number}" for number in self.silent}
 
     def _shard(self, shard: int, now: float) -> ShardStatus:
         received = int(34_000_000 / self.count + self._events / self.count) + shard
@@ -170,7 +170,7 @@ class Fleet:
         shares = [clusters[i * size : (i + 1) * size] for i in range(self.processes)]
         return [
             one(0, "supervisor", []),
-            *(one(i, f"worker {i}", share) for i, share in enumerate(shares, 1)),
+            *(one(i, f"runner {i}", share) for i, share in enumerate(shares, 1)),
         ]
 
 

@@ -149,8 +149,8 @@ def test_processes_that_leave_and_come_are_told() -> None:
     fleet.processes = 2
     assert between(fleet, process={"pid": 77}) == [
         "notice:  supervisor was replaced: pid 4000 → 77",
-        "notice:  worker 1 was replaced: pid 4001 → 77",
-        "notice:  worker 2 was replaced: pid 4002 → 77",
+        "notice:  runner 1 was replaced: pid 4001 → 77",
+        "notice:  runner 2 was replaced: pid 4002 → 77",
     ]
 
 

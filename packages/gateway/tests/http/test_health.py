@@ -127,9 +127,9 @@ def test_an_event_loop_that_stands_still_is_not_live() -> None:
 
 def test_processes_that_do_not_answer_end_readiness_at_once_and_liveness_later() -> None:
     status = look(Fleet())
-    assert not health.judge_ready(status, 180.0, {"worker 2": 3.0}).ok
-    assert health.judge_live(status, 0.0, {"worker 2": 59.0}).ok
-    assert not health.judge_live(status, 0.0, {"worker 2": 61.0}).ok
+    assert not health.judge_ready(status, 180.0, {"runner 2": 3.0}).ok
+    assert health.judge_live(status, 0.0, {"runner 2": 59.0}).ok
+    assert not health.judge_live(status, 0.0, {"runner 2": 61.0}).ok
     assert not health.judge_live(status, 31.0, {}).ok
     assert not health.judge_live(None, 31.0, {}).ok
 
@@ -230,7 +230,7 @@ def test_a_worker_that_is_gone_is_missed() -> None:
             http_views.forget_fresh()
             status, body = await get(port, "/health/ready")
             assert status == 503
-            assert "worker 2 does not answer" in body
+            assert "runner 2 does not answer" in body
 
     run(scene())
 

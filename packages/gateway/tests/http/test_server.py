@@ -265,7 +265,7 @@ def test_peers_that_ask_and_do_not_read_never_make_a_probe_fail(what: str) -> No
             async with asyncio.timeout(server.limits.unread_s + 5.0):
                 while (await get(port, "/metrics"))[0] != 200:
                     await asyncio.wait([serving], timeout=0.05)
-            assert server.turned_away.get("probe", 0) == 0
+            assert server.rejected.get("probe", 0) == 0
         finally:
             for sock in held:
                 sock.close()
@@ -276,7 +276,7 @@ def test_peers_that_ask_and_do_not_read_never_make_a_probe_fail(what: str) -> No
 
 
 @pytest.mark.checklist("K21")
-def test_a_request_that_finds_no_seat_is_refused_at_once_and_counted() -> None:
+def test_a_request_that_finds_no_slot_is_refused_at_once_and_counted() -> None:
     async def scene() -> None:
         begun, go_on = asyncio.Semaphore(0), asyncio.Event()
 
@@ -301,7 +301,7 @@ def test_a_request_that_finds_no_seat_is_refused_at_once_and_counted() -> None:
         go_on.set()
         assert [await each for each in asking] == [(200, "done")] * 3
         assert (await get(port, "/slow"))[0] == 200
-        assert server.turned_away == {"page": 1}
+        assert server.rejected == {"page": 1}
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rateway.session import actions
 from rateway.session.actions import State, StoredSession
-from tests.session.driver import RESUME, Driver, options, stored
+from tests.session.driver import GATEWAY, RESUME, Driver, options, stored
 
 BROKEN = [
     b'{"op":0,"t":"A","s":2,"d":[}',
@@ -162,3 +162,38 @@ def test_a_replay_that_holds_hostile_messages_ends_in_a_live_session(
             driver.hello()
     assert "LAST" in driver.names() or driver.all(actions.SessionLost)
     assert all(order.code == 4900 for order in driver.all(actions.Disconnect))
+
+
+@pytest.mark.checklist("K69")
+@pytest.mark.parametrize(
+    "odd",
+    [rb'"name\ud800"', b"[1,]", b"007", b'"\x00"', b"[" * 50_000 + b"]" * 50_000],
+    ids=["surrogate", "comma", "zeros", "control", "deep"],
+)
+def test_a_ready_with_an_odd_value_begins_a_session_at_once(odd: bytes) -> None:
+    """It came again with every identify, and a day's identifies are few."""
+    driver = Driver().start()
+    driver.reconnected()
+    ready = b'{"op":0,"t":"READY","s":1,"d":{"user":%b,"session_id":"first","resume_gateway_url":"%b"}}'
+    driver.raw(ready % (odd, RESUME.encode()))
+    assert driver.state() is State.LIVE and driver.session() == "first"
+    assert driver.conversation.resume_url == RESUME
+    assert len(driver.all(actions.Identify)) == 1
+    assert driver.names() == ["READY"] and bytes(driver.delivered[0][0].d).count(odd) == 1
+
+
+@pytest.mark.checklist("K70")
+@pytest.mark.parametrize(
+    "host", ["a..discord.test", "." * 9, "a" * 64 + ".discord.test", "\u200d.discord.test"]
+)
+def test_an_address_to_resume_at_that_cannot_be_looked_up_is_not_used(host: str) -> None:
+    driver = Driver().start()
+    driver.reconnected()
+    driver.ready(url=f"wss://{host}")
+    assert driver.state() is State.LIVE
+    driver.fact("closed", None, driver.now)
+    driver.until(State.CONNECTING)
+    assert driver.last(actions.Connect).url.startswith(GATEWAY)
+    stored_there = Driver(StoredSession("stored", f"wss://{host}", 9)).start()
+    assert stored_there.last(actions.Connect).url.startswith(GATEWAY)
+    assert stored_there.last(actions.Connect).resuming

@@ -348,3 +348,15 @@ def test_rabbitmq_takes_our_handshake_and_refuses_a_wrong_password(broker: Broke
             await connect(parse(f"amqp://guest:guest@{place}/nowhere"), name="test")
 
     run(scenario())
+
+
+@pytest.mark.checklist("K74")
+@pytest.mark.parametrize("offered", [1, 7, 8, 9, 4095])
+def test_a_broker_that_takes_no_frame_of_amqps_least_size_is_refused_in_words(offered: int) -> None:
+    async def scenario() -> str:
+        async with FakeBroker(frame_max=offered) as broker:
+            with pytest.raises(BrokerRefused) as caught:
+                await _open(broker)
+            return str(caught.value)
+
+    assert f"frames of {offered} bytes" in run(scenario())

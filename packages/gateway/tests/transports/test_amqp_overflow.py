@@ -62,6 +62,21 @@ class Gateway:
         self.overflow = Overflow(self.ledger, self.spool, 1, cut)
         self.cursors = [Cursor(shard, settled[shard]) for shard in range(SHARDS)]
         self.flowing = True
+        self.urgent: list[tuple[Run, int, int]] = []
+
+    def publish_urgent(self, broker: Broker, shard: int, seq: int) -> None:
+        """One event, alone in its run."""
+        self.publish(broker, shard, [seq])
+        runs = self.cursors[shard].runs
+        if runs:
+            self.urgent.append((runs[-1], shard, seq))
+
+    def overtake(self, chance: random.Random) -> tuple[int, int]:
+        """An urgent event is confirmed ahead of its place."""
+        run, shard, seq = self.urgent.pop(chance.randrange(len(self.urgent)))
+        self.ledger.overtake(run)
+        self.answered()
+        return shard, seq
 
     def publish(self, broker: Broker, shard: int, seqs: list[int]) -> None:
         run = Run(self.cursors[shard], 0.0)
@@ -118,6 +133,8 @@ OPERATIONS = st.lists(
             "publish",
             "publish",
             "publish",
+            "urgent",
+            "overtake",
             "ack",
             "acks",
             "all",
@@ -150,6 +167,7 @@ def test_no_history_of_answers_outages_and_kills_loses_or_reorders(
     # Refused before a kill: nobody knows that any more, so these come again without their mark.
     forgotten: set[tuple[int, int]] = set()
     refused: set[tuple[int, int]] = set()
+    overtook: set[tuple[int, int]] = set()
 
     def acknowledge(tags: list[int], acks: list[tuple[int, int]]) -> None:
         for tag in tags:
@@ -165,6 +183,11 @@ def test_no_history_of_answers_outages_and_kills_loses_or_reorders(
             seqs = [last[shard] + offset for offset in range(1, chance.randrange(2, 6))]
             last[shard] = seqs[-1]
             gateway.publish(broker, shard, seqs)
+        elif operation == "urgent":
+            last[shard] += 1
+            gateway.publish_urgent(broker, shard, last[shard])
+        elif operation == "overtake" and gateway.urgent:
+            overtook.add(gateway.overtake(chance))
         elif operation == "ack" and flying:
             tag = chance.choice(flying)
             acknowledge([tag], [(tag, 0)])
@@ -220,7 +243,7 @@ def test_no_history_of_answers_outages_and_kills_loses_or_reorders(
     assert [cursor.settled for cursor in gateway.cursors] == last
     for shard in range(SHARDS):
         highest = 0
-        seen = set()
+        seen = {seq for where, seq in overtook if where == shard}
         for where, seq, marked in broker.taken.values():
             if where == shard and seq not in seen:
                 seen.add(seq)

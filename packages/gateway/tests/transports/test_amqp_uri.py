@@ -199,3 +199,18 @@ def test_certificates_are_checked_unless_told_otherwise(tmp_path: Path) -> None:
     trusting = parse("amqps://h/?verify=verify_none").tls_context()
     assert trusting is not None and not trusting.check_hostname
     assert parse("amqp://h").tls_context() is None
+
+
+@pytest.mark.checklist("K73")
+@pytest.mark.parametrize("host", ["a..b", ".", "a" * 64, "xn--ä", "a%20b", "a,b..c", "%00"])
+def test_a_host_that_cannot_be_looked_up_is_told_and_not_shown(host: str) -> None:
+    with pytest.raises(ValueError, match="the host is no name that can be looked up") as caught:
+        parse(f"amqp://user:s3cret@{host}:5672/")
+    assert "s3cret" not in str(caught.value) and host not in str(caught.value)
+
+
+@pytest.mark.checklist("K73")
+@pytest.mark.parametrize("name", ["", "a..b", "a" * 64, "%20"])
+def test_a_name_for_tls_that_is_no_hosts_is_told(name: str) -> None:
+    with pytest.raises(ValueError, match="server_name_indication"):
+        parse(f"amqps://h/?server_name_indication={name}")

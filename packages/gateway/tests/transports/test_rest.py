@@ -110,11 +110,12 @@ def test_a_dead_token_is_told_and_not_used_again_for_a_minute() -> None:
         ({}, {"retry_after": 0.3}, 0.3),
         ({"Retry-After": "65"}, "<html>Error 1015</html>", 65.0),
         ({}, "", None),
-        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "", None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, "", 0.0),
         ({"Retry-After": "-3"}, {"retry_after": -1}, None),
         ({"Retry-After": "nan"}, "", None),
         ({"Retry-After": "99999999"}, "", 86400.0),
-        ({"Retry-After": "inf"}, "", 86400.0),
+        ({"Retry-After": "inf"}, "", None),
+        ({"Retry-After": "Fri, 31 Dec 2199 23:59:59 GMT"}, "", 86400.0),
     ],
 )
 def test_429_waits_as_long_as_discord_says(headers: dict[str, str], body: Any, wait: float | None) -> None:

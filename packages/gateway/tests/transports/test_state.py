@@ -141,9 +141,13 @@ def test_what_was_fatal_is_remembered_for_the_same_settings_only(tmp_path: Path)
         assert state.fatal(settings) is None
 
 
-def test_a_broken_memory_is_no_memory(tmp_path: Path) -> None:
+@pytest.mark.checklist("K75")
+@pytest.mark.parametrize(
+    "content", [b"{torn", b'{"\xff":1}', b"[" * 100_000, b'{"a":{"wall":1e999}}', b"5", b"\0" * 100, b'{"a":null}']
+)  # fmt: skip
+def test_a_broken_memory_is_no_memory(tmp_path: Path, content: bytes) -> None:
     with StateDir.open(tmp_path) as state:
-        (tmp_path / "fatal.json").write_bytes(b"{torn")
+        (tmp_path / "fatal.json").write_bytes(content)
         assert state.fatal(state.fingerprint("x")) is None
         state.remember_fatal(state.fingerprint("x"), RECORD)
         assert state.fatal(state.fingerprint("x")) == RECORD

@@ -315,8 +315,9 @@ def test_any_frames_end_in_words_or_go_on_and_a_neighbour_is_served(
 @pytest.mark.parametrize(
     ("header", "told"),
     [
-        ("7", 7.0), ("0.5", 0.5), ("1e18", 86_400.0), ("inf", 86_400.0), ("-5", 0.0), ("nan", None),
-        ("9" * 400, 86_400.0), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("", None),
+        ("7", 7.0), ("0.5", 0.5), ("1e18", None), ("inf", None), ("-5", None), ("nan", None),
+        ("9" * 400, 86_400.0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0), ("", None),
+        ("Fri, 31 Dec 2199 23:59:59 GMT", 86_400.0), ("٣", None),
     ],
 )  # fmt: skip
 def test_the_retry_after_of_a_refused_upgrade_is_bounded(header: str, told: float | None) -> None:
@@ -366,3 +367,21 @@ def test_a_host_that_accepts_is_dialled() -> None:
         return handler.socket is not None
 
     assert run(scenario())
+
+
+@pytest.mark.checklist("K70")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "wss://a..discord.gg", "wss://.discord.gg", "wss://%s.discord.gg" % ("a" * 64),
+        "wss://xn--ä.discord.gg", "wss://\u200d.discord.gg", "ws://127.0.0.1:1/p#f", "ws://[", "ws://h:x",
+        "ws://127.0.0.1:0", "http://127.0.0.1:1", "",
+    ],
+)  # fmt: skip
+def test_an_address_that_nothing_can_be_dialled_at_is_a_failed_dial_and_nothing_else(address: str) -> None:
+    async def scenario() -> DialError:
+        with pytest.raises(DialError) as caught:
+            await dial(address, Handler(), timeout=5, max_message_bytes=1, headers={})
+        return caught.value
+
+    assert run(scenario()).reason

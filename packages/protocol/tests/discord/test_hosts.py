@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway_protocol.discord.hosts import TokenHosts
+from rateway_protocol.discord.hosts import TokenHosts, is_host_name
 
 DISCORD = "https://discord.com/api/v10"
 LOCAL = "http://127.0.0.1:4000/api/v10"
@@ -70,3 +70,36 @@ def test_no_text_makes_it_raise(url: str, host: str) -> None:
     hosts = TokenHosts(DISCORD)
     for each in (url, f"wss://{host}", f"wss://{host}.discord.gg:{url}"):
         assert isinstance(hosts.fault(each), str)
+
+
+@pytest.mark.checklist("K70")
+@pytest.mark.parametrize(
+    "name",
+    ["discord.gg", "gateway-us-east1-b.discord.gg", "discord.gg.", "my_host", "bücher.example", "127.0.0.1", "::1",
+     "fe80::1%eth0", "a" * 63],
+)  # fmt: skip
+def test_names_and_addresses_of_hosts_are_host_names(name: str) -> None:
+    assert is_host_name(name)
+
+
+@pytest.mark.checklist("K70")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "a..b",
+        ".a",
+        "a" * 64,
+        "a." * 200,
+        "a b",
+        "a\tb",
+        "a\0b",
+        "\u200d.gg",
+        "xn--ä.gg",
+        "ä" * 60,
+    ],
+)
+def test_what_cannot_be_looked_up_is_no_host_name(name: str) -> None:
+    assert not is_host_name(name)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_simulator import faults
 from rateway_simulator.faults import Fault, FaultError
 from rateway_simulator.judge.ledger import Ledger
@@ -134,7 +135,7 @@ class Control:
             if any(entry.at or entry.every for entry in wanted):
                 raise FaultError("at and every are for scenarios: a fault over HTTP happens at once")
             hit = [await self._it.inject(entry.fault) for entry in wanted]
-        except (msgspec.MsgspecError, FaultError) as error:
+        except (*FAILURES, FaultError) as error:
             return _problem(str(error))
         return _json({"connections": sum(hit)})
 
@@ -142,7 +143,7 @@ class Control:
         try:
             body = msgspec.json.decode(await request.read(), type=RateRequest)
             rate = parse_rate(body.rate)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (*FAILURES, ValueError) as error:
             return _problem(str(error))
         self._it.set_rate(rate, per_shard=body.per_shard, recorded=body.recorded, events=body.events)
         return _json({})

@@ -19,7 +19,7 @@ from rateway.cache.permissions import MANAGE_THREADS, VIEW_CHANNEL, permissions
 from rateway.cache.query_context import Listing, Outcome, QueryContext, Refused, array_of
 from rateway.cache.reader import View
 from rateway.native.objects import drop_fields, field, merge
-from rateway.native.objects.fields import UNREADABLE, fields_inside, snowflake
+from rateway.native.objects.fields import NULL, UNREADABLE, fields_inside, snowflake
 from rateway_protocol.contract.queries import MembersWanted, SnapshotFor
 from rateway_protocol.discord.intents import Intents
 from rateway_protocol.discord.snowflake import shard_of
@@ -108,6 +108,53 @@ class _Place:
         """How many members it has, as far as known."""
         return self.row.cached_members if self.row.member_count is None else self.row.member_count
 
+    def member(self, user_id: int) -> bytes | None:
+        """A member as libraries read it; None for one that is not known, or not well enough."""
+        told = self.view.member_inside(self.row.number, user_id)
+        return None if told is None else _whole_member(told)
+
+    def members(self) -> Iterator[tuple[int, bytes | None]]:
+        """All members that are known, by id, each as :meth:`member`."""
+        inside = self.view.all_inside(self.row.number, Kind.MEMBER, self.guild_id, names_guild=False)
+        for user_id, told in inside:
+            yield user_id, _whole_member(told)
+
+
+_ABSENT: Final = msgspec.Raw()
+
+
+class _Needed(msgspec.Struct, gc=False):
+    """What libraries need of a member (twilight refuses a GUILD_CREATE without) and a user to go with it."""
+
+    user: msgspec.Raw = NULL
+    roles: msgspec.Raw = _ABSENT
+    joined_at: msgspec.Raw = _ABSENT
+    deaf: msgspec.Raw = _ABSENT
+    mute: msgspec.Raw = _ABSENT
+    flags: msgspec.Raw = _ABSENT
+
+
+_needed = msgspec.json.Decoder(_Needed).decode
+# What stands for it in a member that is known from events alone, which leave out what they do not change.
+_MEMBER_DEFAULTS: Final = b'{"roles":[],"joined_at":null,"deaf":false,"mute":false,"flags":0}'
+
+
+def _whole_member(told: bytes) -> bytes | None:
+    """Return a member with all that libraries need; None for one without a user."""
+    found = _needed(told)
+    if found.user == NULL:
+        return None
+    lacks = (
+        found.roles is _ABSENT
+        or found.joined_at is _ABSENT
+        or found.deaf is _ABSENT
+        or found.mute is _ABSENT
+        or found.flags is _ABSENT
+    )
+    if lacks:
+        return merge(_MEMBER_DEFAULTS, told)
+    return told
+
 
 def _available(asking: QueryContext, guild_id: int) -> _Place | None:
     """A guild whose GUILD_CREATE has come in the session of its shard's position; None when the bot is not in it."""
@@ -147,12 +194,18 @@ def _guild(asking: QueryContext, place: _Place, wanted: SnapshotFor) -> Iterator
         elif kind is Kind.MEMBER:
             yield from members.parts()
         elif kind is Kind.PRESENCE:
-            yield from _presences(place, members, wanted)
+            told = _presences(place, wanted)
+            yield from array_of(item for user_id, item in told if user_id in members.listed)
         elif kind is Kind.THREAD:
             yield from array_of(_threads(place))
         else:
             inside = view.all_inside(number, kind, place.guild_id, names_guild=row.names_guild)
-            yield from array_of(item for _, item in inside)
+            # Who is in voice is a member in this list: hikari looks each of them up there.
+            yield from array_of(
+                item
+                for entity_id, item in inside
+                if kind is not Kind.VOICE_STATE or entity_id in members.listed
+            )
     yield b',"large":%b}}' % (b"true" if members.is_partial else b"false")
 
 
@@ -165,66 +218,62 @@ class _MemberList:
     """
 
     def __init__(self, place: _Place, wanted: SnapshotFor, *, presences: bool) -> None:
+        self.listed: set[int] = set()
+        """The ids of those whose parts were read."""
         self._place = place
         self._presences = presences
-        self._count = 0
         self._few = not wanted.intents & Intents.GUILD_PRESENCES or place.member_count > MOST_MEMBERS_LISTED
         self._all = not self._few and place.member_count <= wanted.large_threshold
-        view, number = place.view, place.row.number
-        self._voice = {user_id for user_id, _ in view.entity_store.walk(number, Kind.VOICE_STATE)}
-        me = place.me
-        self._first = self._voice if me is None else {me, *self._voice}
+        self._first = {
+            user_id for user_id, _ in place.view.entity_store.walk(place.row.number, Kind.VOICE_STATE)
+        }
+        if (me := place.me) is not None:
+            self._first.add(me)
 
     @property
     def is_partial(self) -> bool:
         """Whether the guild has members that were not listed; known once all parts were read."""
-        return self._place.row.member_count is None or self._count < self._place.row.member_count
-
-    def lists_presence_of(self, user_id: int) -> bool:
-        """Whether a member with a presence is among those listed."""
-        return not self._few or user_id in self._first
+        count = self._place.row.member_count
+        return count is None or len(self.listed) < count
 
     def parts(self) -> Iterator[bytes]:
         """The array's JSON; empty parts stand for members that are left out."""
         comma = b"["
-        for told in self._told():
+        for user_id, told in self._told():
             if told:
-                self._count += 1
+                self.listed.add(user_id)
                 yield comma + told
                 comma = b","
             else:
                 yield b""
         yield b"[]" if comma == b"[" else b"]"
 
-    def _told(self) -> Iterator[bytes]:
+    def _told(self) -> Iterator[tuple[int, bytes | None]]:
         place = self._place
-        view, number = place.view, place.row.number
         if self._few:
             for user_id in sorted(self._first):
-                yield view.member_inside(number, user_id) or b""
+                yield user_id, place.member(user_id)
             return
         online: set[int] = set()
         if not self._all and self._presences:
-            online = {user_id for user_id, _ in view.entity_store.walk(number, Kind.PRESENCE)}
-        for user_id, told in view.all_inside(number, Kind.MEMBER, place.guild_id, names_guild=False):
-            if self._all or user_id in self._first or user_id in online or _stands_out(told):
-                yield told
+            walk = place.view.entity_store.walk(place.row.number, Kind.PRESENCE)
+            online = {user_id for user_id, _ in walk}
+        for user_id, told in place.members():
+            if self._all or user_id in self._first or user_id in online or (told and _stands_out(told)):
+                yield user_id, told
             else:
-                yield b""
+                yield user_id, None
 
 
 def _stands_out(member: bytes) -> bool:
     return field(member, b"roles") not in _NOTHING or field(member, b"nick") not in _NOTHING
 
 
-def _presences(place: _Place, members: _MemberList, wanted: SnapshotFor) -> Iterator[bytes]:
-    if not wanted.intents & Intents.GUILD_PRESENCES:
-        yield b"[]"
-        return
-    inside = place.view.all_inside(place.row.number, Kind.PRESENCE, place.guild_id, names_guild=False)
-    yield from array_of(
-        _with_activities(told) for user_id, told in inside if members.lists_presence_of(user_id)
-    )
+def _presences(place: _Place, wanted: SnapshotFor) -> Iterator[tuple[int, bytes]]:
+    if wanted.intents & Intents.GUILD_PRESENCES:
+        inside = place.view.all_inside(place.row.number, Kind.PRESENCE, place.guild_id, names_guild=False)
+        for user_id, told in inside:
+            yield user_id, _with_activities(told)
 
 
 def _with_activities(presence: bytes) -> bytes:
@@ -293,7 +342,7 @@ def members_matching(asking: QueryContext) -> Outcome | Listing:
         asking.check(place.view, place.guild_id, place.row, "presences")
     whole = place.row.member_count is not None and place.row.cached_members >= place.row.member_count
     if not whole and (
-        wanted.query is not None or any(_is_unknown(place, user_id) for user_id in wanted.user_ids)
+        wanted.query is not None or any(place.member(user_id) is None for user_id in wanted.user_ids)
     ):
         words = f"{place.row.cached_members} of {place.row.member_count} members of guild {place.guild_id} are known"
         raise Refused("incomplete", words)
@@ -302,10 +351,6 @@ def members_matching(asking: QueryContext) -> Outcome | Listing:
 
 def _missing(bits: int) -> str:
     return " and ".join(intent.name or "" for intent in Intents if bits & intent)
-
-
-def _is_unknown(place: _Place, user_id: int) -> bool:
-    return place.view.entity_store.get(place.row.number, Kind.MEMBER, user_id) is None
 
 
 def _members(place: _Place, wanted: MembersWanted) -> Iterator[bytes]:
@@ -340,23 +385,19 @@ def _found(place: _Place, wanted: MembersWanted) -> Iterator[tuple[int, bytes | 
     """Members that are wanted; empty for one that is looked at and is not, None for an id that is no member's."""
     if wanted.query is None:
         for user_id in wanted.user_ids:
-            yield user_id, place.view.member_inside(place.row.number, user_id)
+            yield user_id, place.member(user_id)
         return
     query = wanted.query.casefold()
     everybody = not query and not wanted.limit
     left = min(wanted.limit or MOST_MATCHES, MOST_MATCHES)
-    for user_id, told in place.view.all_inside(
-        place.row.number, Kind.MEMBER, place.guild_id, names_guild=False
-    ):
-        if everybody:
-            yield user_id, told
-        elif not _begins(told, query):
+    for user_id, told in place.members():
+        if told is None or not (everybody or _begins(told, query)):
             yield user_id, b""
-        else:
-            yield user_id, told
-            left -= 1
-            if not left:
-                return
+            continue
+        yield user_id, told
+        left -= not everybody
+        if not left:
+            return
 
 
 def _begins(member: bytes, query: str) -> bool:

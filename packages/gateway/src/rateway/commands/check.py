@@ -52,6 +52,7 @@ from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
 from rateway_protocol.contract import topology
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.intents import PRIVILEGED
 
 SUMMARY = "ask Discord and the broker whether a start would work, and show the plan"
@@ -266,7 +267,7 @@ def _with_state(settings: Settings, known: Known) -> Known:
                 sessions.given_up(choice.layout, stored)
             try:
                 ledger, _ = read_ledgers(state, identity.account)
-            except msgspec.DecodeError:
+            except FAILURES:
                 ledger = None
             return replace(
                 known,
@@ -306,7 +307,7 @@ def machine_memory() -> int | None:
         pass
     try:
         text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if text.isdigit():
+        if text.isdecimal():
             found.append(int(text))
     except OSError:
         pass

@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--faults",
         default=",".join(sorted(defaults.faults)),
         metavar="NAMES",
-        help="what goes wrong: cut, broker, worker, kill, or none (default: all)",
+        help="what goes wrong: cut, broker, runner, kill, or none (default: all)",
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the processes' logs there")
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; the exit code."""
     if unknown := sorted(set(options.faults.split(",")) - Options().faults - {"none"}):
         print(
-            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, worker, kill",
+            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, runner, kill",
             file=sys.stderr,
         )
         return exit_codes.USAGE

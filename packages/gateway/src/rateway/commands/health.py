@@ -10,6 +10,7 @@ import sys
 
 from rateway import exit_codes
 from rateway.commands import configuration
+from rateway_protocol.discord.hosts import is_host_name
 
 SUMMARY = "ask the running gateway over HTTP whether it is live or ready"
 DESCRIPTION = """\
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             print("rateway health: HTTP is switched off (http_address is empty)", file=sys.stderr)
             return exit_codes.FAILED
     host, _, port = (address or DEFAULT).rpartition(":")
-    if not port.isdigit():
+    if not port.isdecimal() or not is_host_name(_reachable(host)):
         print(f"rateway health: {address!r} is no host:port", file=sys.stderr)
         return exit_codes.CONFIGURATION
     return _ask(_reachable(host), int(port), "/health/ready" if options.ready else "/health/live")
@@ -68,15 +69,15 @@ def _ask(host: str, port: int, path: str) -> int:
         connection.request("GET", path)
         answer = connection.getresponse()
         said = json.loads(answer.read(1 << 20))
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         print(
             f"rateway health: no gateway answers at {host}:{port} ({type(error).__name__})", file=sys.stderr
         )
         return exit_codes.FAILED
     finally:
         connection.close()
-    status = said.get("status") if isinstance(said, dict) else None
+    status, reasons = (said.get("status"), said.get("reasons")) if isinstance(said, dict) else (None, None)
     print(status if answer.status == 200 else f"{status} ({answer.status})")
-    for reason in said.get("reasons", []) if isinstance(said, dict) else []:
-        print(f"  {reason.get('text')}")
+    for reason in reasons if isinstance(reasons, list) else []:
+        print(f"  {reason.get('text') if isinstance(reason, dict) else reason}")
     return 0 if answer.status == 200 else 1

@@ -13,6 +13,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from rateway.commands import broker_access
 from rateway_protocol.contract.messages import OWN_KEYS
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.events import DOCUMENTED, EVENTS
 
 SUMMARY = "show what a cluster's exchange carries, live"
@@ -54,6 +55,7 @@ class Line(msgspec.Struct, frozen=True):
     message_id: str | None
     replayed: bool
     republished: bool
+    ahead: bool
     body: msgspec.Raw | None = None
 
 
@@ -118,7 +120,7 @@ def guild_of(event: str, body: bytes) -> str | None:
             return None if meta is None else meta.guild_id
         if path == "guild_id":
             return msgspec.json.decode(body, type=_WithGuildId).guild_id
-    except msgspec.DecodeError:
+    except FAILURES:
         return None
     return None
 
@@ -131,7 +133,7 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
     if with_body:
         try:
             body = msgspec.json.decode(message.body, type=msgspec.Raw)
-        except msgspec.DecodeError:
+        except FAILURES:
             body = None
     return Line(
         time=(message.timestamp or now).astimezone(UTC).isoformat(timespec="seconds"),
@@ -143,6 +145,7 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
         message_id=message.message_id,
         replayed=bool(headers.get("replayed")),
         republished=bool(headers.get("republished")),
+        ahead=bool(headers.get("ahead")),
         body=body,
     )
 
@@ -150,7 +153,13 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
 def text_of(line: Line) -> str:
     """The line for a person: columns, and marks for what came again."""
     marks = "".join(
-        f"  {mark}" for mark, on in (("replayed", line.replayed), ("republished", line.republished)) if on
+        f"  {mark}"
+        for mark, on in (
+            ("replayed", line.replayed),
+            ("republished", line.republished),
+            ("ahead", line.ahead),
+        )
+        if on
     )
     shard = "-" if line.shard is None else line.shard
     seq = "-" if line.seq is None else line.seq

@@ -27,7 +27,7 @@ def _plain(value: Any) -> Any:
         return value.reveal()
     if isinstance(value, Path):
         return str(value)
-    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a worker process")
+    raise TypeError(f"a setting of type {type(value).__name__} cannot be handed to a runner")
 
 
 def _rich(kind: type, value: Any) -> Any:

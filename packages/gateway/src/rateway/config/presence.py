@@ -20,6 +20,8 @@ PLACEHOLDERS = ("{shard}", "{shards}", "{cluster}")
 MAX_TEXT = 128
 # Of the 4,096 bytes that Discord takes in a payload, what the rest of an identify leaves.
 MAX_BYTES = 3_500
+# Times in milliseconds are signed 64-bit integers.
+LATEST_SINCE = (1 << 63) - 1
 
 
 class PresenceError(ValueError):
@@ -70,6 +72,8 @@ def parse_presence(given: object) -> PresenceTemplate:
             given = json.loads(given)
         except ValueError as error:
             raise PresenceError(f"it is not JSON ({error})") from None
+        except RecursionError:
+            raise PresenceError("it is nested too deep") from None
     if not isinstance(given, dict):
         raise PresenceError("it should be a table (an object in JSON)")
     unknown = sorted(set(given) - {"status", "activity", "activities", "since", "afk"}, key=str)
@@ -80,7 +84,9 @@ def parse_presence(given: object) -> PresenceTemplate:
     if status not in STATUSES:
         wrong.append(f"status is {status!r}, not one of {', '.join(STATUSES)}")
     since, afk = given.get("since"), given.get("afk", False)
-    if since is not None and (isinstance(since, bool) or not isinstance(since, int)):
+    if since is not None and (
+        isinstance(since, bool) or not isinstance(since, int) or not 0 <= since <= LATEST_SINCE
+    ):
         wrong.append("since should be a number of milliseconds or null")
     if not isinstance(afk, bool):
         wrong.append("afk should be true or false")
@@ -96,7 +102,10 @@ def parse_presence(given: object) -> PresenceTemplate:
     presence = {"since": since, "activities": activities, "status": status, "afk": afk}
     # A filled placeholder is no longer than the placeholder.
     text = json.dumps(presence, ensure_ascii=False)
-    size = len(text.encode("utf-8", "surrogatepass"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise PresenceError("one of its texts has half of a surrogate pair: it cannot be sent") from None
     if size > MAX_BYTES:
         raise PresenceError(f"it has {size} bytes as JSON; an identify has room for {MAX_BYTES}")
     return PresenceTemplate(text)

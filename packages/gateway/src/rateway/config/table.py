@@ -156,6 +156,10 @@ ROWS: tuple[Row, ...] = (
     Row("spool_bytes", "broker.spool_bytes",
         "SPOOL_BYTES", "spool_bytes", values.size(1 << 20, zero=True), "size, or 0 for off", 1 << 30,
         "Events kept on disk beyond that while the broker is away, per cluster.", BROKER, "1GiB"),
+    Row("urgent", "broker.urgent", "URGENT", "urgent", values.events, "names", frozenset(),
+        "Events that do not wait behind those that wait for the broker, such as `INTERACTION_CREATE`: within three "
+        "seconds of their arrival they are published ahead, marked `ahead`. One more connection for each cluster.",
+        BROKER, "none"),
     Row("event_log", "event_log.form",
         "EVENT_LOG", "event_log", values.choice("stream", "off"), "`stream` or `off`", "off",
         "Keep the published events of each cluster for some minutes in a stream of RabbitMQ 3.9 or newer, from which "

@@ -19,6 +19,7 @@ from rateway.transports.amqp import uri
 from rateway_protocol.discord import commands, intents
 from rateway_protocol.discord.control import is_gateway_url
 from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.hosts import is_host_name
 
 __all__ = ["Reader", "Wrong", "nearest"]
 
@@ -304,7 +305,7 @@ def api_url(value: object) -> str:
         raise Wrong(f"{shown(value)} is not an address", example)
     try:
         parts = urlsplit(value.strip())
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        good = parts.scheme in ("http", "https") and is_host_name(parts.hostname or "") and parts.port != 0
     except ValueError:
         good = False
     if not good or parts.query or parts.fragment or parts.username:
@@ -387,7 +388,8 @@ def address(value: object) -> str:
     """``host:port`` to listen on."""
     text = value.strip() if isinstance(value, str) else ""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]*):(\d{1,5})", text, re.ASCII)
-    if match is None or not 0 < int(match[2]) < 65536:
+    host = match[1] if match is not None else ""
+    if match is None or not 0 < int(match[2]) < 65536 or (host and not is_host_name(host)):
         raise Wrong(
             f"{shown(value)} is not an address to listen on", "write host:port such as 127.0.0.1:8650"
         )

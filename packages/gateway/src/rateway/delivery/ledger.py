@@ -60,6 +60,7 @@ class Run:
         "name",
         "number",
         "origins",
+        "overtook",
         "pieces",
         "probes",
         "records",
@@ -90,6 +91,8 @@ class Run:
         self.records: list[int] | None = None
         # Of a retry: which events of which runs it stands for.
         self.origins: list[tuple[Run, int]] | None = None
+        # Its one event was confirmed ahead of its place, before older ones.
+        self.overtook = False
         # Names published ``mandatory`` in this run.
         self.probes: list[str] | None = None
         # Called once the broker or the spool has the run (messages of the gateway's own).
@@ -325,6 +328,30 @@ class Unconfirmed:
         self._trim()
         return finished
 
+    def is_sent(self, run: Run) -> bool:
+        """Whether a run is written, and the broker has not answered for all that was written since."""
+        return self._find(run.number) is run
+
+    def overtake(self, run: Run) -> list[Run]:
+        """The one event of *run* was published ahead of its place, and is confirmed: its place is answered for.
+
+        Returns the runs that are complete by that.
+        """
+        finished: list[Run] = []
+        if not run.left:
+            return finished
+        if self.is_sent(run):
+            self._confirm(run, 0, finished)
+            self._trim()
+            return finished
+        if run.records is None:
+            self.waiting.remove(run)
+        run.overtook = True
+        self._finish(run, finished)
+        # It is none of those that are written.
+        self._done -= 1
+        return finished
+
     def _confirm(self, run: Run, index: int, finished: list[Run]) -> None:
         """One event of a run is answered for."""
         if not run.left or run.pieces[STRIDE * index] is None:
@@ -499,7 +526,7 @@ class Unconfirmed:
             marks: list[int] = []
             for index in range(len(run.marks) - 1, -1, -1):
                 if not run.left or run.pieces[STRIDE * index] is None:
-                    later, carry = True, max(carry, run.marks[index])
+                    later, carry = later or not run.overtook, max(carry, run.marks[index])
                     continue
                 if later:
                     self._mark(run, index, remark)

@@ -41,6 +41,8 @@ class SessionReceipt:
     times: bytearray = field(default_factory=bytearray)
     digests: array[int] = field(default_factory=lambda: array("I"))
     highest: int = 0
+    #: Of those that did not overtake others.
+    in_order: int = 0
 
 
 @dataclass(slots=True)
@@ -62,9 +64,16 @@ class Receipts:
     gaps: list[bytes] = field(default_factory=list)
 
     def add(
-        self, name: str, message_id: str | None, body: bytes, *, republished: bool, redelivered: bool
+        self,
+        name: str,
+        message_id: str | None,
+        body: bytes,
+        *,
+        republished: bool,
+        redelivered: bool,
+        ahead: bool = False,
     ) -> None:
-        """Note one message: *name* is its routing key; *redelivered* is the broker's own mark."""
+        """Note one message: *name* is its routing key; *redelivered* is the broker's own mark, *ahead* the header."""
         self.names[name] += 1
         if name.startswith("RATEWAY_"):
             if name == "RATEWAY_GAP":
@@ -72,7 +81,7 @@ class Receipts:
             return
         self.arrived += 1
         parts = (message_id or "").split(":")
-        if len(parts) != 3 or not parts[2].isdigit():
+        if len(parts) != 3 or not parts[2].isdecimal():
             self.without_id += 1
             return
         session, shard, seq = parts[0], int(parts[1]), int(parts[2])
@@ -88,8 +97,10 @@ class Receipts:
             return
         if not receipt.times[seq]:
             receipt.digests[seq] = zlib.crc32(body)
-            if seq < receipt.highest and not republished and len(self.out_of_order) < EXAMPLES:
-                self.out_of_order.append(f"{message_id} ({name}) came after {receipt.highest}")
+            if not ahead:
+                if seq < receipt.in_order and not republished and len(self.out_of_order) < EXAMPLES:
+                    self.out_of_order.append(f"{message_id} ({name}) came after {receipt.in_order}")
+                receipt.in_order = max(receipt.in_order, seq)
             receipt.highest = max(receipt.highest, seq)
             self.distinct += 1
         receipt.times[seq] = min(receipt.times[seq] + 1, 255)

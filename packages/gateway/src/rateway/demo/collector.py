@@ -118,6 +118,7 @@ class Collector:
             message.body,
             republished=bool(message.headers.get("republished")),
             redelivered=bool(message.redelivered),
+            ahead=bool(message.headers.get("ahead")),
         )
         await message.ack()
         self.arrival.set()

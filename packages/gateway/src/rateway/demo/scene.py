@@ -55,7 +55,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: frozenset[str] = frozenset({"cut", "broker", "worker", "kill"})
+    faults: frozenset[str] = frozenset({"cut", "broker", "runner", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -131,17 +131,17 @@ class Scene:
         await self.gateway.start()
         self.killing = False
 
-    async def kill_worker_process(self) -> str:
-        """SIGKILL for one of the gateway's worker processes; what was done."""
+    async def kill_runner(self) -> str:
+        """Kill one of the gateway's runners with SIGKILL; return what was done."""
         status = await self.status()
         processes = [] if status is None else status["processes"]
-        workers = [each for each in processes if each["clusters"]]
-        if len(workers) < 2:
-            return "the gateway has no worker process to kill on this machine: nothing was done"
-        victim = workers[-1]
+        runners = [each for each in processes if each["clusters"]]
+        if len(runners) < 2:
+            return "the gateway has no runner to kill on this machine: nothing was done"
+        victim = runners[-1]
         os.kill(victim["pid"], signal.SIGKILL)
         clusters = ", ".join(map(str, victim["clusters"]))
-        return f"killed the gateway's worker process {victim['pid']} with -9 (cluster {clusters})"
+        return f"killed the gateway's runner {victim['pid']} with -9 (cluster {clusters})"
 
     async def health(self) -> str:
         """The answer of the gateway's readiness probe in words."""

@@ -31,7 +31,7 @@ ROUND = 60.0
 #: Violations shown in full at the end.
 MOST_VIOLATIONS = 20
 #: When each fault comes, as a share of the time.
-FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.5, "cut"), (0.62, "worker"), (0.8, "kill"))
+FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.5, "cut"), (0.62, "runner"), (0.8, "kill"))
 
 
 async def run(options: Options, console: Console) -> int:
@@ -156,8 +156,8 @@ async def _faults(scene: Scene, show: Show) -> None:
         show.say("the broker goes away")
         show.say(await scene.disturb_broker())
 
-    async def worker() -> None:
-        show.say(await scene.kill_worker_process())
+    async def runner() -> None:
+        show.say(await scene.kill_runner())
 
     async def kill() -> None:
         show.say("killing the gateway with -9 and starting it again")
@@ -166,7 +166,7 @@ async def _faults(scene: Scene, show: Show) -> None:
     acts: dict[str, Callable[[], Awaitable[None]]] = {
         "cut": cut,
         "broker": broker,
-        "worker": worker,
+        "runner": runner,
         "kill": kill,
     }
     length = scene.options.seconds or ROUND

@@ -9,7 +9,11 @@ from typing import Literal
 __all__ = ["COMPILED", "form", "is_plain_wanted"]
 
 # Every .pyx.
-COMPILED = ("rateway.native.fast_path.compiled", "rateway.native.objects.compiled")
+COMPILED = (
+    "rateway.native.fast_path.compiled",
+    "rateway.native.log_entries.compiled",
+    "rateway.native.objects.compiled",
+)
 
 
 def is_plain_wanted() -> bool:

@@ -23,6 +23,8 @@ from rateway.runtime.supervisor.supervisor import Supervisor
 
 __all__ = ["Control"]
 
+# Of the number of a shard or cluster.
+MOST_DIGITS = 9
 REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 
@@ -38,10 +40,10 @@ class Control:
         match words:
             case ["status"]:
                 return await self.status()
-            case ["restart-shard", number, *how] if number.isdigit() and how in ([], ["new-session"]):
+            case ["restart-shard", number, *how] if _is_number(number) and how in ([], ["new-session"]):
                 found = await self._gateway.restart_shard(int(number), new_session=bool(how))
                 return {"ok" if found.done else "error": found.words}
-            case ["drain", number] if number.isdigit():
+            case ["drain", number] if _is_number(number):
                 return await self._drain(int(number))
             case _:
                 asked = " ".join(words)[:80]
@@ -95,6 +97,11 @@ class Control:
             budget=_budget(gateway),
             notes=[*silent, *gateway.notes(), *told(found), *sick_notes(shards)],
         )
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word is the number of a shard or cluster: decimal digits, and not more than one could have."""
+    return word.isascii() and word.isdecimal() and len(word) <= MOST_DIGITS
 
 
 def _budget(gateway: Gateway) -> BudgetStatus:

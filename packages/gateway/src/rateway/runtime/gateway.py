@@ -162,7 +162,7 @@ class Gateway:
             from rateway.runtime.runner.runner import Runner
 
             return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal)
-        log.info("%d worker processes run %d clusters", processes, len(mine), extra={"action": "processes"})
+        log.info("%d runners run %d clusters", processes, len(mine), extra={"action": "processes"})
         lock_file = self.state.lock_file
         return Supervisor(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)
 

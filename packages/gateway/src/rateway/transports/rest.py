@@ -21,6 +21,7 @@ from rateway import __version__
 from rateway.backoff import Backoff
 from rateway.fleet.layout import MOST_SHARDS
 from rateway.secret import Secret
+from rateway.transports.retry_after import believable, read_retry_after
 from rateway.transports.tls import client_context
 from rateway_protocol.discord.control import is_gateway_url
 from rateway_protocol.discord.envelope import FAILURES
@@ -54,8 +55,6 @@ LONGEST_SHOWN = 200
 UNAUTHORIZED_FOR = 60.0
 # Between questions that Discord did not answer.
 BACKOFF = Backoff(1.0, 60.0)
-# No Retry-After of Discord's is longer than its windows of a day.
-MAX_RETRY_AFTER = 86_400.0
 
 # Application flags: the plain flag for verified bots, the limited one for those below the threshold.
 PRIVILEGED_FLAGS = (
@@ -273,8 +272,7 @@ def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> 
         wait = _retry_after(headers.get("Retry-After"), body)
         again = "" if wait is None else f"; again in {wait:g} s"
         return RestFailure("rate_limited", f"{where} answered 429: asked too often{again}", wait, 429)
-    named = headers.get("Retry-After")
-    wait_named = _seconds(named) if named is not None else None
+    wait_named = read_retry_after(headers.get("Retry-After"))
     if status == 403:
         # The edge's answer to a blocked address or user agent; a bot's token has no part in it.
         return RestFailure(
@@ -284,26 +282,14 @@ def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> 
     return RestFailure(kind, f"{where} answered {status}", wait_named, status)
 
 
-def _seconds(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return _sane(value)
-
-
-def _sane(seconds: float) -> float | None:
-    return min(seconds, MAX_RETRY_AFTER) if seconds >= 0 else None
-
-
 def _retry_after(header: str | None, body: bytes) -> float | None:
     """Seconds, from the header or the body (which has the fraction), whichever is longer; None when neither names any.
 
     The edge in front of Discord answers without either: then the wait grows as after any other failure.
     """
-    named = _seconds(header) if header is not None else None
+    named = read_retry_after(header)
     limited = _decoded(body, _RateLimitBody)
-    told = None if isinstance(limited, str) else _sane(limited.retry_after)
+    told = None if isinstance(limited, str) else believable(limited.retry_after)
     return max((wait for wait in (named, told) if wait is not None), default=None)
 
 
@@ -311,7 +297,7 @@ def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
     """A 200 that is not the answer to the question: a rate limit from a cache at the edge, a proxy's page."""
     limited = _decoded(body, _RateLimitBody)
     if not isinstance(limited, str):
-        wait = _sane(limited.retry_after) or 0.0
+        wait = believable(limited.retry_after) or 0.0
         return RestFailure(
             "rate_limited", f"{route} answered 200 with a rate limit; again in {wait:g} s", wait, 200
         )

@@ -342,7 +342,7 @@ class Spool:
     # After a restart
 
     def _recover(self) -> None:
-        found = (path for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+        found = (path for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isdecimal())
         # Whatever else stands there, a link for one, is none of the spool's.
         paths = sorted(path for path in found if stat.S_ISREG(path.lstat().st_mode))
         firsts = [int(path.stem) for path in paths]

@@ -19,6 +19,7 @@ from typing import Self
 
 import msgspec
 from rateway.transports.folder import FolderRefused, make_below, open_file, open_folder
+from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = ["FatalRecord", "StateDir", "StateError", "boot_id", "refuse_foreign", "try_folder"]
 
@@ -151,7 +152,7 @@ class StateDir:
 
     @classmethod
     def shared(cls, path: Path) -> StateDir:
-        """The folder for a worker process, whose inherited copy of the lock holds it as long as the worker lives.
+        """The folder for a runner, whose inherited copy of the lock holds it as long as the runner lives.
 
         Its records may be read; the lock is not taken and not given up. Raises :class:`StateError`.
         """
@@ -310,7 +311,7 @@ class StateDir:
         data = self.read(FATAL)
         try:
             return msgspec.json.decode(data, type=dict[str, FatalRecord]) if data else {}
-        except msgspec.DecodeError:
+        except FAILURES:
             return {}
 
     # How the next stop is meant

@@ -34,7 +34,7 @@ class Notifier:
             return None
         watchdog = environ.get("WATCHDOG_USEC", "")
         meant = environ.get("WATCHDOG_PID", "") in ("", str(pid if pid is not None else os.getpid()))
-        return cls(address, int(watchdog) / 1e6 if watchdog.isdigit() and meant else None)
+        return cls(address, int(watchdog) / 1e6 if watchdog.isdecimal() and meant else None)
 
     def tell(self, **fields: str) -> bool:
         """Send ``NAME=value`` lines; whether they went out. Never raises, never waits."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import socket
 import ssl
 import struct
@@ -27,6 +26,7 @@ from picows import (
     WSTransport,
     ws_connect,
 )
+from rateway.transports.retry_after import read_retry_after
 
 BINARY = WSMsgType.BINARY
 TEXT = WSMsgType.TEXT
@@ -54,8 +54,6 @@ MOST_EMPTY_FRAMES = 100
 # Written and not taken by the peer, beyond what the kernel holds. A minute's commands and heartbeats are half of it: a
 # peer that does not read them is as good as gone, and the answers to its pings are not kept for it.
 MOST_UNREAD_BYTES = 1024 * 1024
-# No Retry-After of Discord's is longer than its windows of a day.
-MOST_RETRY_AFTER_S = 86_400.0
 # Ours, in the range that keeps the session (Discord documents what 1000 and 1001 do; 1002 and 1009 are not known).
 REFUSED = 4900
 
@@ -351,23 +349,15 @@ async def dial(
         status, retry_after = None, None
         if error.response is not None:
             status = int(error.response.status)
-            retry_after = _seconds(error.response.headers.get("Retry-After"))
+            retry_after = read_retry_after(error.response.headers.get("Retry-After"))
         reason = f"the upgrade was answered with HTTP {status}" if status else f"the upgrade failed: {error}"
         raise DialError(reason, status, retry_after) from None
     except ssl.SSLCertVerificationError as error:
         # The words that OpenSSL has for it come last: "self-signed certificate", "certificate has expired" …
         raise DialError(f"the host's certificate is not trusted: {str(error).rpartition(': ')[2]}") from None
-    except (WSError, OSError, ssl.SSLError) as error:
+    except (WSError, OSError, ssl.SSLError, ValueError) as error:
+        # ValueError: an address that Python or picows cannot make a connection of, a host's name that is too long say.
         raise DialError(f"{type(error).__name__}: {error}") from None
     if not listener.connected:
         # picows returns all the same when TCP ends first.
         raise DialError("the host closed the connection before it answered the upgrade")
-
-
-def _seconds(text: str | None) -> float | None:
-    """Retry-After in seconds; the HTTP-date form is not used by Discord and counts as absent."""
-    try:
-        value = float(text) if text is not None else math.nan
-    except ValueError:
-        return None
-    return None if math.isnan(value) else min(max(0.0, value), MOST_RETRY_AFTER_S)

@@ -97,7 +97,7 @@ def local(discord: Discord, disk: Disk, clock: Clock, **more: Any) -> LocalPermi
 
 
 class OverProcesses:
-    """The port as a worker process has it: a socket pair, with the crew's supervising side at its other end."""
+    """The port as a runner has it: a socket pair with the supervisor at its other end."""
 
     def __init__(self, discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> None:
         self.inner = local(discord, disk, clock, **governor)

@@ -15,6 +15,7 @@ import msgspec
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.discord import command_forms, commands
 from rateway_protocol.discord.commands import MAX_PAYLOAD_BYTES
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.opcodes import Opcode
 from rateway_protocol.discord.snowflake import shard_of
 
@@ -73,7 +74,7 @@ def parse_command(
     try:
         payload = _decoder.decode(body)
         d = msgspec.json.decode(payload.d)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAILURES as error:
         wrong = f'the body is not a gateway payload such as {{"op": 3, "d": {{…}}}}: {error}'
         return Fault(ErrorCode.BAD_JSON, wrong)
     if payload.op not in ALLOWED:

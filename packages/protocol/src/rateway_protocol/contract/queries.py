@@ -17,6 +17,7 @@ from rateway_protocol.contract.commands import identifier
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.topology import CACHE_KEY, GATEWAY_KEY, MAX_KEY_BYTES, OWN_PREFIX
 from rateway_protocol.discord import intents
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = [
@@ -193,7 +194,7 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
         return Fault(ErrorCode.TOO_LARGE, f"{len(body)} bytes; a query has at most {MAX_BODY}")
     try:
         said = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except FAILURES as error:
         return Fault(ErrorCode.BAD_JSON, f"the body is not JSON: {error}")
     if not isinstance(said, dict):
         return Fault(

@@ -1,16 +1,22 @@
 """The messages that steer a session, read leniently: Hello, READY, invalid session and RATE_LIMITED.
 
 Discord documentation, "Gateway Events". Each reader takes the raw ``d`` and answers None where it makes no sense;
-none of them raises, whatever the bytes are.
+none of them raises, whatever the bytes are. What a reader does not need is not judged: an odd value beside costs
+nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from rateway_protocol.discord.command_forms import is_snowflake
+from rateway_protocol.discord.delimit import after_space, members
 from rateway_protocol.discord.envelope import FAILURES
+from rateway_protocol.discord.hosts import is_host_name
 from rateway_protocol.discord.opcodes import Opcode
 
 __all__ = ["Ready", "is_gateway_url", "members_limited", "read_interval", "read_ready", "resumable"]
@@ -38,29 +44,62 @@ class _Limited(msgspec.Struct):
     meta: dict[str, Any]
 
 
-_decode_hello = msgspec.json.Decoder(_Hello).decode
-_decode_ready = msgspec.json.Decoder(Ready).decode
-_decode_limited = msgspec.json.Decoder(_Limited).decode
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
+
+
+@functools.cache
+def _decoder(kind: type[_Kind]) -> msgspec.json.Decoder[_Kind]:
+    return msgspec.json.Decoder(kind)
+
+
+def _read(kind: type[_Kind], d: msgspec.Raw) -> _Kind | None:
+    """The fields of *kind* in *d*. Where *d* is delimited and no sound JSON (a lone surrogate in a name, say), its
+    fields are read one by one, and what is odd beside them does not count."""
+    decode: Callable[[bytes | msgspec.Raw], _Kind] = _decoder(kind).decode
+    try:
+        return decode(d)
+    except FAILURES:
+        pass
+    names = {name.encode() for name in kind.__struct_encode_fields__}
+    try:
+        return decode(b"{%b}" % b",".join(_sound_members(bytes(d), names)))
+    except FAILURES:
+        return None
+
+
+def _sound_members(text: bytes, names: set[bytes]) -> list[bytes]:
+    """The members of an object that have these names and are JSON, as they are written."""
+    at = after_space(text, 0)
+    found = []
+    for member in members(text, at) if text[at : at + 1] == b"{" else ():
+        if isinstance(member, int) or member[0] not in names:
+            continue
+        key, begin, end = member
+        try:
+            msgspec.json.decode(text[begin:end])
+        except FAILURES:
+            continue
+        found.append(b'"%b":%b' % (key, text[begin:end]))
+    return found
 
 
 def read_interval(d: msgspec.Raw) -> float | None:
     """Hello's heartbeat interval in seconds; on the wire it is milliseconds."""
-    try:
-        interval = _decode_hello(d).heartbeat_interval / 1000
-    except FAILURES:
+    hello = _read(_Hello, d)
+    if hello is None:
         return None
+    interval = hello.heartbeat_interval / 1000
     return interval if SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL else None
 
 
 def read_ready(d: msgspec.Raw) -> Ready | None:
     """READY's session; None when it has no id."""
-    try:
-        ready = _decode_ready(d)
-    except FAILURES:
+    ready = _read(Ready, d)
+    if ready is None or not ready.session_id:
         return None
     if not is_gateway_url(ready.resume_gateway_url):
         ready.resume_gateway_url = None
-    return ready if ready.session_id else None
+    return ready
 
 
 def resumable(d: msgspec.Raw) -> bool:
@@ -73,18 +112,20 @@ def members_limited(d: msgspec.Raw) -> tuple[int, float] | None:
 
     ``retry_after`` is seconds, unlike other durations; the guild stands in ``meta``, not in ``d`` itself.
     """
-    try:
-        limited = _decode_limited(d)
-        guild_id = int(limited.meta["guild_id"])
-    except (*FAILURES, KeyError, TypeError, ValueError):
+    limited = _read(_Limited, d)
+    if (
+        limited is None
+        or limited.opcode != Opcode.REQUEST_GUILD_MEMBERS
+        or not 0 <= limited.retry_after <= LONGEST_WAIT
+    ):
         return None
-    if limited.opcode != Opcode.REQUEST_GUILD_MEMBERS or not 0 <= limited.retry_after <= LONGEST_WAIT:
-        return None
-    return guild_id, limited.retry_after
+    guild_id = limited.meta.get("guild_id")
+    text = str(guild_id) if type(guild_id) in (int, str) else ""
+    return (int(text), limited.retry_after) if is_snowflake(text) else None
 
 
 def is_gateway_url(url: object) -> bool:
-    """Whether *url* is an address that can be dialled: ws or wss, with a host."""
+    """Whether *url* is an address that can be dialled: ws or wss, with a host's name that can be looked up."""
     if not isinstance(url, str) or not url.isprintable():
         return False
     try:
@@ -92,4 +133,4 @@ def is_gateway_url(url: object) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    return parts.scheme in ("ws", "wss") and bool(parts.hostname)
+    return parts.scheme in ("ws", "wss") and is_host_name(parts.hostname or "")

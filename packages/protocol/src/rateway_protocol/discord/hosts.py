@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-__all__ = ["TokenHosts"]
+__all__ = ["TokenHosts", "is_host_name"]
 
 # Domains that belong to Discord: the API's, the gateway's, and the former name of both.
 DISCORD = ("discord.com", "discord.gg", "discordapp.com")
@@ -19,6 +19,21 @@ DISCORD = ("discord.com", "discord.gg", "discordapp.com")
 SELF = ("localhost", "127.0.0.1", "::1")
 # In "co.uk" and its like the label before the country is no owner's: at most so many letters.
 SHORT_LABEL = 3
+
+
+# RFC 1035, 2.3.4, without the last dot.
+LONGEST_NAME = 253
+
+
+def is_host_name(host: str) -> bool:
+    """Whether a host's name, or its address, can be looked up at all. Where a label of it is empty or longer than 63
+    bytes, resolvers raise (RFC 1035, 2.3.4), whoever wrote it."""
+    if not 0 < len(host) <= LONGEST_NAME + 1 or not host.isprintable() or " " in host:
+        return False
+    try:
+        return bool(host.encode("idna").strip(b"."))
+    except UnicodeError:
+        return False
 
 
 class TokenHosts:

@@ -9,6 +9,7 @@ import msgspec
 from rateway_protocol.discord import command_forms
 from rateway_protocol.discord import intents as discord_intents
 from rateway_protocol.discord.command_forms import Documented, Fault
+from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.opcodes import Opcode
 from rateway_protocol.discord.snowflake import shard_of
 from rateway_simulator.gateway.connection import Connection
@@ -38,7 +39,7 @@ def receive(gateway: Gateway, connection: Connection, data: bytes, now: float) -
         return
     try:
         payload = msgspec.json.decode(data)
-    except msgspec.MsgspecError as error:
+    except FAILURES as error:
         gateway.refuse(connection, "undecodable", str(error), 4002)
         return
     op = payload.get("op") if isinstance(payload, dict) else None

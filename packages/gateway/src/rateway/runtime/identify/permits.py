@@ -30,6 +30,7 @@ from rateway.fleet.identify import (
 from rateway.permit_outcome import PermitOutcome
 from rateway.transports.rest import GatewayBot, RestFailure, backoff
 from rateway.transports.state import StateError, boot_id
+from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = [
     "Clock",
@@ -433,7 +434,7 @@ class LocalPermits:
     def _restore(self) -> None:
         try:
             mine, self._others = read_ledgers(self._ledger, self._bot)
-        except msgspec.DecodeError:
+        except FAILURES:
             log.warning(
                 "the ledger of identifies cannot be read; what was spent before is taken from Discord alone"
             )

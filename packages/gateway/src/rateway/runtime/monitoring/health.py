@@ -101,7 +101,7 @@ def judge_live(status: GatewayStatus | None, age_s: float, missing: dict[str, fl
             text = f"the event loop of {process.role} (pid {process.pid}) stands still"
             reasons.append(Reason("stands_still", text, since_s=process.silent_s))
     for role, since_s in missing.items():
-        # A worker that died is started again within 30 s; one that stays away needs more than that.
+        # A runner that died is started again within 30 s; one that stays away needs more than that.
         if since_s > 2 * STANDS_STILL_S:
             reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
     return Health(not reasons, reasons)

@@ -34,7 +34,7 @@ FOLLOWED_S = 1.0
 UNFOLLOWED_S = 5.0
 # An answer that is this young is given again.
 FRESH_S = 1.0
-# Beyond it the processes count as not answering; a worker has 2 s.
+# Beyond it the processes count as not answering; a runner has 2 s.
 ANSWERS_WITHIN_S = 10.0
 # Messages that wait for one who follows slowly; then the stream ends, and the page asks for it anew.
 MOST_WAITING = 30
@@ -54,8 +54,8 @@ class HttpViews:
         self.patience_for_answers_s = ANSWERS_WITHIN_S
         self._source = source
         self._patience = patience_s
-        self.turned_away: Mapping[str, int] = {}
-        """What the HTTP server counts: requests that found no seat."""
+        self.rejected: Mapping[str, int] = {}
+        """What the HTTP server counts: requests that found no slot."""
         self.history = History()
         self._panel = PageFeed(self.history)
         self._followers: set[asyncio.Queue[bytes | None]] = set()
@@ -214,7 +214,7 @@ class HttpViews:
             return Answer(b"the gateway's processes do not answer\n", status=503)
         ready = self._ready(status).ok
         # Thousands of lines: a thread keeps the loop free for whatever else it does.
-        body = await asyncio.to_thread(metrics.render, status, ready=ready, turned_away=self.turned_away)
+        body = await asyncio.to_thread(metrics.render, status, ready=ready, rejected=self.rejected)
         return Answer(body, metrics.CONTENT_TYPE)
 
     async def _answer_status(self, trusted: bool) -> Answer:

@@ -58,7 +58,7 @@ METRICS: tuple[Row, ...] = (
     _row("up_seconds", "", "Seconds since this gateway started."),
     _row("state", "state", "1 for the state that the gateway is in: starting, running, stopping."),
     _row("ready", "", "1 while /health/ready says 200."),
-    _row("http_turned_away_total", "seat", "HTTP requests that found no seat: `page`, or `probe` for health probes."),
+    _row("http_rejected_total", "kind", "HTTP requests that found no slot: `page`, or `probe` for health probes."),
     _row("layout_shards", "", "Shards of the bot, those of other gateways included."),
     _row("shards", "cluster state", "Shards by state."),
     _row("shards_away_seconds", "cluster", "Since when the longest away shard is not live; 0: all are."),
@@ -93,6 +93,7 @@ METRICS: tuple[Row, ...] = (
     _row("confirmed_total", "cluster", "Messages that the broker confirmed."),
     _row("nacked_total", "cluster", "Messages that the broker refused; they are sent again."),
     _row("republished_total", "cluster", "Messages sent once more."),
+    _row("ahead_total", "cluster", "Events published ahead of those that waited for the broker (URGENT)."),
     _row("oversize_total", "cluster", "Events larger than the broker takes: RATEWAY_OVERSIZE in their place."),
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
     _row("ignored_total", "cluster", "Messages of Discord's without a numeric op, or with one that is not documented."),
@@ -133,10 +134,10 @@ METRICS: tuple[Row, ...] = (
 _BY_NAME = {row.name: row for row in METRICS}
 
 
-def render(status: GatewayStatus, *, ready: bool, turned_away: Mapping[str, int] | None = None) -> bytes:
-    """The text that Prometheus reads. ``turned_away``: requests that found no seat at the HTTP server, by its kind."""
+def render(status: GatewayStatus, *, ready: bool, rejected: Mapping[str, int] | None = None) -> bytes:
+    """Return the text that Prometheus reads. *rejected*: requests that found no slot at the HTTP server, by kind."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(status, ready, turned_away or {}))
+    registry.register(_Collector(status, ready, rejected or {}))
     return generate_latest(registry)
 
 
@@ -153,16 +154,16 @@ Sample = tuple[tuple[str, ...], float | None]
 
 
 class _Collector(Collector):
-    def __init__(self, status: GatewayStatus, ready: bool, turned_away: Mapping[str, int]) -> None:
+    def __init__(self, status: GatewayStatus, ready: bool, rejected: Mapping[str, int]) -> None:
         self._status = status
         self._ready = ready
-        self._turned_away = turned_away
+        self._rejected = rejected
 
     def collect(self) -> Iterator[Metric]:
         status = self._status
         yield from _families(_gateway(status, self._ready))
-        kinds: list[Sample] = [((kind,), self._turned_away.get(kind, 0)) for kind in ("page", "probe")]
-        yield from _families({"rateway_http_turned_away_total": kinds})
+        kinds: list[Sample] = [((kind,), self._rejected.get(kind, 0)) for kind in ("page", "probe")]
+        yield from _families({"rateway_http_rejected_total": kinds})
         yield from _families(_clusters(status))
         yield from _families(_shards(status))
         yield from _families(_processes(status))
@@ -218,6 +219,7 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_events_filtered_total", cluster, cluster.filtered)
         say("rateway_gaps_total", cluster, cluster.gaps)
         say("rateway_unknown_guild_events_total", cluster, cluster.unknown_guild_events)
+        say("rateway_ahead_total", cluster, publisher.ahead)
         say("rateway_oversize_total", cluster, cluster.oversize)
         say("rateway_refused_total", cluster, cluster.refused)
         say("rateway_unreadable_total", cluster, cluster.unreadable)

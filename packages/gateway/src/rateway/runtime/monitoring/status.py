@@ -89,6 +89,8 @@ class PublisherStatus(msgspec.Struct, frozen=True):
     """For how long the broker has taken and confirmed nothing, though connected, unblocked and with events to take."""
     routed: list[str] = []
     """Event names that a queue took when last looked."""
+    ahead: int = 0
+    """Events that were published ahead of those that waited (URGENT)."""
     unrouted_events: int = 0
     """Events that came back because no queue was bound for their name (a sample: only some are sent so)."""
 

@@ -184,6 +184,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
         latency_buckets=_cumulative(latencies),
         written_buckets=_cumulative(publisher.writings()),
         unrouted_events=publisher.unrouted_events.total(),
+        ahead=publisher.ahead,
         address=publisher.address,
         server=publisher.server,
         nodes=publisher.nodes,

@@ -155,6 +155,7 @@ class Runner:
             clock=time,
             observer=observer,
             event_log=self._make_log_keeper(number),
+            urgent=settings.broker.urgent,
         )
 
     def _make_log_keeper(self, number: int) -> LogKeeper | None:

@@ -21,6 +21,7 @@ from rateway.session.actions import StoredSession
 from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
 from rateway.transports.store import SessionRecord
+from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = ["ShardFactory", "ShardTools"]
 
@@ -124,5 +125,5 @@ def _presence_in(record: SessionRecord | None) -> Mapping[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(record.presence, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except FAILURES:
         return None

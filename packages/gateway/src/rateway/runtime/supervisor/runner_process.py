@@ -57,7 +57,7 @@ async def _work(end: socket.socket) -> int:
         return 0
     settings = decode_settings(begin.settings)
     logs.configure(
-        settings.log.level, settings.log.format, secrets=settings.secrets(), process=f"worker {begin.number}"
+        settings.log.level, settings.log.format, secrets=settings.secrets(), process=f"runner {begin.number}"
     )
     say_ignored_signals(asyncio.get_running_loop())
     tune_garbage_collection()
@@ -94,7 +94,7 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
                 tasks.create_task(_beat(line, runner)),
                 tasks.create_task(watch.run()),
             ]
-            end_sessions = await _listen(line, runner, permits, watch, f"worker {begin.number}")
+            end_sessions = await _listen(line, runner, permits, watch, f"runner {begin.number}")
             await runner.wind_down(end_sessions=end_sessions)
             for task in running:
                 task.cancel()

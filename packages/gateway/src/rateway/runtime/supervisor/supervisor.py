@@ -133,7 +133,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for runner in self._runners:
-                tasks.create_task(self._keep(runner), name=f"worker {runner.number}")
+                tasks.create_task(self._keep(runner), name=f"runner {runner.number}")
 
     async def _keep(self, runner: _RunnerProcess) -> None:
         while not self._stopping:
@@ -145,11 +145,11 @@ class Supervisor:
             delay = RESTART.delay(runner.failures - RESTARTS_AT_ONCE)
             runner.restarts += 1
             log.error(
-                "worker %d ended (%s); starting it again in %.1f s, its shards resume",
+                "runner %d ended (%s); starting it again in %.1f s, its shards resume",
                 runner.number,
                 _how(runner.process.returncode if runner.process else None),
                 delay,
-                extra={"action": "worker_died"},
+                extra={"action": "runner_died"},
             )
             await asyncio.sleep(delay)
 
@@ -166,7 +166,7 @@ class Supervisor:
             process = runner.process = await self._start(theirs)
         except OSError as error:
             # No memory, too many processes: the others go on, and so does this one later.
-            log.error("a worker cannot be started: %s", error, extra={"action": "worker_died"})
+            log.error("a runner cannot be started: %s", error, extra={"action": "runner_died"})
             ours.close()
             return
         finally:
@@ -228,10 +228,10 @@ class Supervisor:
             quiet = now - runner.heard_at
             if quiet >= patience:
                 log.error(
-                    "worker %d has not moved for %.0f s: it is killed and replaced",
+                    "runner %d has not moved for %.0f s: it is killed and replaced",
                     runner.number,
                     quiet,
-                    extra={"action": "worker_hangs"},
+                    extra={"action": "runner_hangs"},
                 )
                 process.kill()
                 return
@@ -365,9 +365,9 @@ class Supervisor:
         notes = []
         for runner in self._runners:
             if runner.line is None:
-                notes.append(f"worker {runner.number} is down (restarts: {runner.restarts})")
+                notes.append(f"runner {runner.number} is down (restarts: {runner.restarts})")
             elif now - runner.heard_at > 5.0:
-                notes.append(f"worker {runner.number} has been silent for {now - runner.heard_at:.0f} s")
+                notes.append(f"runner {runner.number} has been silent for {now - runner.heard_at:.0f} s")
         return notes
 
     def use_gateway(self, url: str) -> None:
@@ -454,7 +454,7 @@ class Supervisor:
             await asyncio.wait(waiting, timeout=self.settings.process.stop_timeout + STOP_GRACE_S)
         for runner in self._runners:
             if runner.process is not None and runner.process.returncode is None:
-                log.error("worker %d does not stop: it is killed", runner.number, extra={"action": "stop"})
+                log.error("runner %d does not stop: it is killed", runner.number, extra={"action": "stop"})
                 runner.process.kill()
         for waiter in waiting:
             await waiter

@@ -15,7 +15,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import pamqp.commands as spec
 from pamqp import frame as framing
@@ -32,7 +32,7 @@ from rateway.transports.amqp.deliveries import (
     properties_of,
 )
 from rateway.transports.amqp.remedy import HTTP_SPOKEN, NO_GREETING, TLS_SPOKEN, remedy
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.uri import LEAST_FRAME_MAX, AmqpAddress
 
 __all__ = [
     "Acks",
@@ -43,6 +43,7 @@ __all__ = [
     "ChannelClosed",
     "Connection",
     "ConnectionLost",
+    "DeliveryTaker",
     "connect",
 ]
 
@@ -113,6 +114,17 @@ class ChannelClosed(Exception):
         self.text = text
 
 
+class DeliveryTaker(Protocol):
+    """Takes what is delivered on a channel as the frames that came, in place of the channel's ``on_delivery``."""
+
+    def take_run(self, data: bytes, at: int, room: int) -> int:
+        """Take the whole deliveries that stand one behind the other from *at* on, and return where they end; *at*
+        itself where none is whole. ``room`` is the most bytes that a frame's payload may have."""
+
+    def take_parts(self, method: bytes, header: bytes, body: bytes) -> None:
+        """Take a delivery that came in pieces: the frames of its method and of its content header, and the body."""
+
+
 class Channel:
     """A channel. The callbacks are the owner's to set; ``closed`` resolves to the reason when it has ended."""
 
@@ -130,14 +142,23 @@ class Channel:
         self.on_end: Callable[[], None] = lambda: None
         # Bodies of deliveries above it are not kept: the message comes without a body, its fault says why.
         self.body_max: int | None = None
+        self._taker: DeliveryTaker | None = None
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
         self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
         self._method: spec.Basic.Return | Delivery | None = None
         self._properties: Properties | None = None
+        # The frames of a delivery's method and content header.
+        self._method_frame = self._header = b""
         self._body: list[bytes] = []
         self._size = 0
         self._missing = 0
+
+    def give_to(self, taker: DeliveryTaker) -> None:
+        """Have deliveries taken as they came, until the channel's end. Not on channel 1."""
+        self._taker = taker
+        if not self.closed.done():
+            self._connection.add_taker(self.number, taker)
 
     async def call(self, method: Frame, reply: type[Reply]) -> Reply:
         """Send a method and wait for its reply; :class:`ChannelClosed` or :class:`ConnectionLost`."""
@@ -205,9 +226,12 @@ class Channel:
         elif kind == _HEADER:
             self._size = self._missing = body_size_of(frame)
             # Of a returned message nothing is needed but its size.
-            self._properties = properties_of(frame) if isinstance(self._method, Delivery) else NO_PROPERTIES
+            is_delivery = isinstance(self._method, Delivery)
+            self._properties = properties_of(frame) if is_delivery else NO_PROPERTIES
+            self._header = frame if is_delivery else b""
         else:
             self._method, self._properties, self._body = delivery_of(frame), None, []
+            self._method_frame = frame
 
     def take_large_header(self, beginning: bytes) -> None:
         """The first bytes of a content header that is larger than any frame we agreed on; the rest is not read."""
@@ -224,6 +248,10 @@ class Channel:
             return
         self._method, self._properties, self._body = None, None, []
         if isinstance(method, Delivery):
+            if self._taker is not None:
+                whole = parts[0] if len(parts) == 1 else b"".join(parts)
+                self._taker.take_parts(self._method_frame, self._header, whole)
+                return
             if self._is_too_large():
                 told = Properties(
                     told.headers,
@@ -245,6 +273,8 @@ class Connection(asyncio.Protocol):
         self.blocked = False
         self.writable = True
         self.frame_max = _FRAME_MAX
+        # 0: no bound.
+        self.channel_max = 0
         self.heartbeat = 0
         self.server = ""
         # Nodes that the address named when this one was dialled.
@@ -260,6 +290,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._channels: dict[int, Channel] = {}
         self._one: Channel | None = None
+        self._takers: dict[int, DeliveryTaker] = {}
         self._rest = b""
         # Bytes still to come of a frame that is not read.
         self._unread = 0
@@ -287,6 +318,10 @@ class Connection(asyncio.Protocol):
             self._one = channel
         await channel.call(spec.Channel.Open(), spec.Channel.OpenOk)
         return channel
+
+    def add_taker(self, number: int, taker: DeliveryTaker) -> None:
+        """The channel's word: who takes its deliveries."""
+        self._takers[number] = taker
 
     def write(self, data: bytes) -> None:
         """Write whole frames. Look at ``writable`` first where there is much."""
@@ -392,6 +427,13 @@ class Connection(asyncio.Protocol):
                         return
                     continue
             kind, number, length = _frame(data, at)
+            if number in self._takers:
+                past = self._takers[number].take_run(data, at, self.frame_max)
+                if past > at:
+                    if self._transport is None:
+                        return
+                    at = past
+                    continue
             if length > self.frame_max:
                 if data.startswith(b"HTTP/", at):
                     self.abort(HTTP_SPOKEN)
@@ -462,6 +504,7 @@ class Connection(asyncio.Protocol):
             channel.take(frame)
             if channel.closed.done() and self._channels.get(number) is channel:
                 del self._channels[number]
+                self._takers.pop(number, None)
                 if number == 1:
                     self._one = None
 
@@ -531,7 +574,12 @@ class Connection(asyncio.Protocol):
         address = self._address
         # RabbitMQ refuses 0 for channels where it offers a number: what the server offers is the most that
         # may be answered.
-        channels = _least(method.channel_max, address.channel_max)
+        channels = self.channel_max = _least(method.channel_max, address.channel_max)
+        if method.frame_max and method.frame_max < LEAST_FRAME_MAX:
+            if not self.opened.done():
+                words = f"it offers frames of {method.frame_max} bytes, and AMQP's least is {LEAST_FRAME_MAX}"
+                self.opened.set_exception(BrokerRefused(words))
+            return
         self.frame_max = _least(method.frame_max, address.frame_max) or _FRAME_MAX
         offered = method.heartbeat or 0
         # A broker that offers 0 has them switched off, on purpose.
@@ -573,6 +621,7 @@ class Connection(asyncio.Protocol):
         for channel in self._channels.values():
             channel.end(ConnectionLost(reason))
         self._channels.clear()
+        self._takers.clear()
         self._one = None
 
 

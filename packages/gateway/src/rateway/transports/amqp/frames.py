@@ -16,9 +16,9 @@ from rateway.delivery.message import Publish
 from rateway.native.fast_path import Template
 
 __all__ = [
-    "CHANNEL", "END", "MAX_SHORT", "Publish", "Template", "body_of", "event_of", "event_properties", "head", "key_of",
-    "mandatory", "message_id_of", "own_properties", "pieces", "publish_of", "remark", "republished", "short", "size_of",
-    "template",
+    "CHANNEL", "END", "MAX_SHORT", "Publish", "Template", "ahead", "body_of", "event_of", "event_properties", "head",
+    "key_of", "mandatory", "message_id_of", "own_properties", "pieces", "publish_of", "remark", "republished", "short",
+    "size_of", "template",
 ]  # fmt: skip
 
 # The one channel that events go out on; its number is part of every prepared head.
@@ -42,6 +42,7 @@ _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = (
     0x0020,
 )
 _REPUBLISHED = b"\x0brepublishedt\x01"
+_AHEAD = b"\x05aheadt\x01"
 
 
 def short(text: bytes) -> bytes:
@@ -251,16 +252,25 @@ def message_id_of(properties: bytes) -> str | None:
 
 def republished(properties: bytes) -> bytes:
     """The same properties with the header that says: the broker refused or lost it after it took a later one."""
+    return _with_mark(properties, _REPUBLISHED)
+
+
+def ahead(properties: bytes) -> bytes:
+    """The same properties with the header that says: it is published before older events that wait."""
+    return _with_mark(properties, _AHEAD)
+
+
+def _with_mark(properties: bytes, mark: bytes) -> bytes:
     at = 2 + 1 + properties[2]  # flags and content type, which all of ours have
     (length,) = struct.unpack_from(">I", properties, at)
     stop = at + 4 + length
-    if _REPUBLISHED in properties[at + 4 : stop]:
+    if mark in properties[at + 4 : stop]:
         return properties
     return (
         properties[:at]
-        + struct.pack(">I", length + len(_REPUBLISHED))
+        + struct.pack(">I", length + len(mark))
         + properties[at + 4 : stop]
-        + _REPUBLISHED
+        + mark
         + properties[stop:]
     )
 

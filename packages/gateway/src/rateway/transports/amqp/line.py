@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import re
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import pamqp.commands as spec
@@ -25,10 +26,9 @@ from rateway.transports.amqp.connection import (
 )
 from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL
-from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.uri import AddressSource
 
-__all__ = ["LineOwner", "keep_line"]
+__all__ = ["LineGate", "LineOwner", "keep_line"]
 
 log = logging.getLogger(__name__)
 
@@ -69,39 +69,58 @@ class LineOwner(Protocol):
         """For people."""
 
 
+class LineGate(Protocol):
+    """What has to be in order before a channel is opened to publish on."""
+
+    async def open(self, connection: Connection, say: Callable[[bool, str], None]) -> None:
+        """Return once a channel that is opened after this may publish; ``say(False, why)`` when that takes long.
+
+        Raises ConnectionLost and ChannelClosed.
+        """
+
+    async def watch(self, connection: Connection) -> None:
+        """Return when another channel has to be opened. Cancelled when the channel has ended by itself."""
+
+
 async def keep_line(
-    owner: LineOwner, address: AddressSource, exchange: str, cluster: int, event_log: LogKeeper | None = None
+    owner: LineOwner,
+    address: AddressSource,
+    exchange: str,
+    cluster: int,
+    gate: LineGate | None = None,
+    *,
+    what: str = "events",
 ) -> None:
-    """Keep a channel open for ``owner``, until cancelled. Where there is an event log, it is well before each one."""
+    """Keep a channel open for ``owner``, until cancelled. *what* is published on it, in words."""
     loop = asyncio.get_running_loop()
     said, delay, failures = "", 0.0, 0
     while True:
         if delay:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
         try:
-            connection = await dial(address, name=f"rateway: events of {exchange}")
+            connection = await dial(address, name=f"rateway: {what} of {exchange}")
         except BrokerUnavailable as error:
             if not said:
                 said = "away"
-                _say_down(owner, cluster, str(error))
+                _say_down(owner, cluster, what, str(error))
             delay = _RECONNECT.delay(failures)
             failures += 1
             continue
         except BrokerRefused as error:
             if said != str(error):
                 said = str(error)
-                _say_down(owner, cluster, said)
+                _say_down(owner, cluster, what, said)
             delay = _REFUSED_DELAY
             continue
         began = loop.time()
         try:
-            why = await _serve(owner, connection, exchange, cluster, event_log)
+            why = await _serve(owner, connection, exchange, cluster, gate, what)
         finally:
             owner.line_disconnected()
             await connection.close()
         owner.line_lost()
         said = "away"
-        _say_down(owner, cluster, why)
+        _say_down(owner, cluster, what, why)
         if loop.time() - began < _SHORT_S:
             delay = _RECONNECT.delay(failures)
             failures += 1
@@ -110,7 +129,7 @@ async def keep_line(
 
 
 async def _serve(
-    owner: LineOwner, connection: Connection, exchange: str, cluster: int, event_log: LogKeeper | None
+    owner: LineOwner, connection: Connection, exchange: str, cluster: int, gate: LineGate | None, what: str
 ) -> str:
     """One connection's life; why it ended."""
     owner.line_connected(connection)
@@ -124,8 +143,8 @@ async def _serve(
 
     while True:
         try:
-            if event_log is not None:
-                await event_log.open(connection, say)
+            if gate is not None:
+                await gate.open(connection, say)
             channel = await _open(connection, exchange)
         except ConnectionLost as lost:
             return str(lost)
@@ -134,14 +153,15 @@ async def _serve(
         else:
             if not renewed:
                 log.info(
-                    "publishing to %s (%s)",
+                    "publishing%s to %s (%s)",
+                    "" if what == "events" else f" {what}",
                     exchange,
                     connection.server,
                     extra={"cluster": cluster, "action": "broker_up"},
                 )
                 owner.line_state(True, "")
             owner.line_ready(channel)
-            reason = await _ended(owner, connection, channel, event_log)
+            reason = await _ended(owner, connection, channel, gate)
         if isinstance(reason, ConnectionLost):
             return str(reason)
         owner.line_lost()
@@ -156,11 +176,11 @@ async def _serve(
 
 
 async def _ended(
-    owner: LineOwner, connection: Connection, channel: Channel, event_log: LogKeeper | None
+    owner: LineOwner, connection: Connection, channel: Channel, gate: LineGate | None
 ) -> ChannelClosed | ConnectionLost:
-    """Why a channel has ended. One that does not publish into the event log is ended."""
-    if event_log is not None:
-        watching = asyncio.get_running_loop().create_task(event_log.watch(connection))
+    """Why a channel has ended. One that the gate does not want any more is ended."""
+    if gate is not None:
+        watching = asyncio.get_running_loop().create_task(gate.watch(connection))
         try:
             either: list[asyncio.Future[Any]] = [channel.closed, watching]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -207,9 +227,10 @@ def _explained(closed: ChannelClosed, exchange: str) -> str:
     return str(closed)
 
 
-def _say_down(owner: LineOwner, cluster: int, why: str) -> None:
+def _say_down(owner: LineOwner, cluster: int, what: str, why: str) -> None:
     log.warning(
-        "no connection to publish on: %s; trying again until it is back, events wait",
+        "no connection to publish%s on: %s; trying again until it is back, events wait",
+        "" if what == "events" else f" {what}",
         why,
         extra={"cluster": cluster, "action": "broker_lost"},
     )

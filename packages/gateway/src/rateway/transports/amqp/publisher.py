@@ -31,6 +31,7 @@ from rateway.transports.amqp.log_keeper import LogKeeper
 from rateway.transports.amqp.overflow import Overflow
 from rateway.transports.amqp.stream import ShardStream
 from rateway.transports.amqp.substitutes import Substitutes
+from rateway.transports.amqp.urgent_line import UrgentLine
 from rateway.transports.amqp.uri import AddressSource
 from rateway.transports.spool import Spool
 
@@ -70,6 +71,7 @@ class EventPublisher:
         clock: Clock,
         observer: SinkObserver,
         event_log: LogKeeper | None = None,
+        urgent: frozenset[str] = frozenset(),
     ) -> None:
         self.event_log = event_log
         if event_log is not None and spool is not None and spool.events:
@@ -96,6 +98,18 @@ class EventPublisher:
         self._clock = clock
         self._observer = observer
         self._ledger = Unconfirmed()
+        self._urgent = (
+            UrgentLine(
+                names=urgent,
+                exchange=exchange,
+                clock=clock,
+                event_log=event_log,
+                is_sent=self._ledger.is_sent,
+                on_taken=self._overtaken,
+            )
+            if urgent
+            else None
+        )
         self._patience = Patience(limits.refused_delay, limits.refused_delay_most, limits.refused_patience)
         self._cautious: set[Run] = set()
         # Tries of what was refused, since something was taken; and whether our channel is being replaced for it.
@@ -158,6 +172,11 @@ class EventPublisher:
     def unconfirmed_bytes(self) -> int:
         """Bytes of unconfirmed events in memory, frames included."""
         return self._ledger.bytes + self._ledger.window_bytes
+
+    @property
+    def ahead(self) -> int:
+        """Events that were published ahead of those that waited, since the start."""
+        return 0 if self._urgent is None else self._urgent.count
 
     @property
     def blocked(self) -> bool:
@@ -324,6 +343,8 @@ class EventPublisher:
                     stream.end(run)
                 ledger.add(run, sum(map(len, run.pieces)))
             self._pump()
+        if self._urgent is not None and self._urgent.is_due:
+            self._urgent.hurry()
         limits = self.limits
         if ledger.events >= limits.events or ledger.bytes >= limits.bytes:
             self._full()
@@ -351,6 +372,15 @@ class EventPublisher:
         if self.event_log is not None:
             self.event_log.note(name.encode())
         return self._listeners.ask(name, run, size)
+
+    def is_urgent(self, name: str) -> bool:
+        """Whether events of that name are published ahead of what waits."""
+        return self._urgent is not None and name in self._urgent.names
+
+    def hurry(self, run: Run, publish: Publish) -> None:
+        """An urgent event is in a run that holds nothing else."""
+        if self._urgent is not None:
+            self._urgent.note(run, publish)
 
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
@@ -404,6 +434,14 @@ class EventPublisher:
             self._room_again()
         if self._draining is not None and not ledger.events and not self._draining.done():
             self._draining.set_result(None)
+
+    def _overtaken(self, run: Run) -> None:
+        """An urgent event was confirmed ahead of its place."""
+        # It was not asked whether a queue is bound, and nothing is known of the connection that the others wait for.
+        run.probes = None
+        moved_at = self._moved_at
+        self._answered(self._ledger.overtake(run))
+        self._moved_at = moved_at
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         count = self._ledger.refuse(tag, multiple, frames.remark)
@@ -594,6 +632,8 @@ class EventPublisher:
         elif self.connected and now - self._asked_accused_at >= self.limits.accused_every:
             self._ask_about_accused(now)
         self._listeners.acquit()
+        if self._urgent is not None:
+            self._urgent.hurry()
         self._widen_drain(now)
         if not self._flowing or ledger.waiting:
             self._pump()
@@ -646,9 +686,18 @@ class EventPublisher:
                 serving = tasks.create_task(
                     keep_line(self, self.address_source, self.exchange, self.cluster, self.event_log)
                 )
+                hurrying = None
+                if self._urgent is not None:
+                    hurrying = tasks.create_task(
+                        keep_line(
+                            self._urgent, self.address_source, self.exchange, self.cluster, self._urgent,
+                            what="urgent events",
+                        )
+                    )  # fmt: skip
                 await self._stopping.wait()
-                ticking.cancel()
-                serving.cancel()
+                for task in (ticking, serving, hurrying):
+                    if task is not None:
+                        task.cancel()
         finally:
             self.connected = self._flowing = False
             self.flush()

@@ -19,6 +19,8 @@ class BrokerSettings:
     persistent: bool
     spool_bytes: int
     """Of each cluster; 0: no spool."""
+    urgent: frozenset[str]
+    """Names of the events that are published ahead of what waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

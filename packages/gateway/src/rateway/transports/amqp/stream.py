@@ -45,6 +45,12 @@ class Hub(Protocol):
     def probe(self, name: str, run: Run, size: int) -> bool:
         """Whether this publish of ``name`` shall be mandatory."""
 
+    def is_urgent(self, name: str) -> bool:
+        """Whether events of that name are published ahead of what waits."""
+
+    def hurry(self, run: Run, publish: Publish) -> None:
+        """An urgent event is in a run that holds nothing else."""
+
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
@@ -202,6 +208,10 @@ class ShardStream:
             return
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
+        # How old a replayed one is cannot be known.
+        urgent = not replayed and hub.is_urgent(name)
+        if urgent and self.publish_state.run is not None:
+            self.end(self.publish_state.run)
         run = self.publish_state.run or self._open()
         prefix = self._id_prefix
         known = seq if prefix is not None else None
@@ -228,10 +238,14 @@ class ShardStream:
             )
             publish = Publish(key, properties, body)
             mandatory = hub.probe(name, run, len(body))
-            if known is not None and seq is not None and seq > 0:
+            # An urgent event comes this way each time: the templates know no place of its own.
+            if not urgent and known is not None and seq is not None and seq > 0:
                 self._prepare(name, key, seq, replayed)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
+        if urgent:
+            self.end(run)
+            hub.hurry(run, publish)
 
     def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:
         digits = len(str(seq))

@@ -12,6 +12,7 @@ import msgspec
 from rateway.delivery.message import Publish
 from rateway.transports.amqp import frames
 from rateway_protocol.contract import messages
+from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = ["Substitutes", "guild_of"]
 
@@ -35,7 +36,7 @@ def guild_of(name: str, body: bytes) -> str | None:
     """The guild that an event is about, from its ``d``; ``None`` where it says none."""
     try:
         found = _decode_guild(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except FAILURES:
         return None
     return found.guild_id or (found.id if name.startswith("GUILD_") else None)
 

@@ -18,9 +18,12 @@ from typing import Protocol
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from rateway.transports.tls import client_context
+from rateway_protocol.discord.hosts import is_host_name
 
-__all__ = ["AddressSource", "AmqpAddress", "parse"]
+__all__ = ["LEAST_FRAME_MAX", "AddressSource", "AmqpAddress", "parse"]
 
+# AMQP 0-9-1, 4.2.3 and its constant frame-min-size: every peer takes frames of so many bytes.
+LEAST_FRAME_MAX = 4096
 # Nodes of one cluster. RabbitMQ advises against more than seven; a longer list is a mistake.
 _MOST_HOSTS = 32
 _AUTHORITY = re.compile(r"(amqps?://)([^/?#]*)(.*)", re.DOTALL)
@@ -232,6 +235,12 @@ def _host(parts: SplitResult) -> str:
         raise ValueError(
             "the host has a ':' too many: an IPv6 address stands in [ ]; in a password write %3A, %2F and %40"
         )
+    if host and not is_host_name(host):
+        # Not shown: a password with an unescaped character may stand here.
+        raise ValueError(
+            "the host is no name that can be looked up: between two dots stand 1 to 63 letters or digits; in a "
+            "password write %2F for '/', %3F for '?', %40 for '@'"
+        )
     return host or "localhost"
 
 
@@ -290,6 +299,12 @@ def _word(
     return read
 
 
+def _server_name(name: str, value: str) -> tuple[str, object]:
+    if not is_host_name(value):
+        raise ValueError(f"the parameter {name} is no host's name")
+    return "server_name", value
+
+
 _PARAMETERS: dict[str, Callable[[str, str], tuple[str, object]]] = {
     "cacertfile": _text("cacertfile"),
     "certfile": _text("certfile"),
@@ -298,12 +313,11 @@ _PARAMETERS: dict[str, Callable[[str, str], tuple[str, object]]] = {
     "verify": _word("verify", _VERIFY, lambda word: word == "verify_peer"),
     # Has a meaning for servers only; RabbitMQ's own examples give it to clients as well.
     "fail_if_no_peer_cert": _word("", ("true", "false"), lambda word: None),
-    "server_name_indication": _text("server_name"),
+    "server_name_indication": _server_name,
     "auth_mechanism": _word("external", _MECHANISMS, lambda word: word == "external"),
     "heartbeat": _number("heartbeat", 0, 65535),
     # Milliseconds, as RabbitMQ's clients take it.
     "connection_timeout": _number("connection_timeout", 1, 600_000, 0.001),
     "channel_max": _number("channel_max", 0, 65535),
-    # AMQP's own least is 4096.
-    "frame_max": _number("frame_max", 4096, 2**31 - 1),
+    "frame_max": _number("frame_max", LEAST_FRAME_MAX, 2**31 - 1),
 }

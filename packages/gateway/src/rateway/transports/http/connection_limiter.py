@@ -1,13 +1,13 @@
-"""Limit who may hold a connection, and for how long, between the socket and aiohttp's protocol.
+"""Limit the number of connections, and how long each may take, between the socket and aiohttp's protocol.
 
-aiohttp waits for a request's head as long as the peer likes and takes any number of connections. Here a head has
-to come in time, an answer has to be taken in time, connections have a bound, and new ones are let in at a pace, so
-that nobody at the port takes the event loop away from the shards.
+aiohttp waits for a request's head as long as the peer likes and takes any number of connections. Here a head must
+arrive in time, an answer must be read in time, connections are bounded in number, and new ones are accepted at a
+limited rate: peers of the port cannot take the event loop away from the shards.
 
-What a connection is for is known once its head is there. Until then it waits in a bounded crowd, of which the one that
-has idled longest makes room; then it takes a seat of its kind: health probes have seats of their own, so that whoever
-asks for pages and does not read them keeps no probe out. Where all seats of a kind are taken, the one whose peer has
-longest not read makes room.
+The kind of a request is known once its head has arrived. Until then its connection is idle; of a bounded number of idle
+ones the one that idled longest is closed for a new one. A request then takes a slot of its kind. Health probes have
+slots of their own, so that peers that ask for pages and do not read them keep no probe out. Where all slots of a kind
+are taken, the connection whose peer has not read for longest is closed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
-__all__ = ["Door", "Limits", "Pace", "Seat"]
+__all__ = ["ConnectionLimiter", "LimitedConnection", "Limits", "Pace", "RequestKind"]
 
-Seat: TypeAlias = Literal["page", "probe"]
+RequestKind: TypeAlias = Literal["page", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class Limits:
     """Bounds of the server; seconds and bytes."""
 
     connections: int = 64
-    """Answered at a time, probes apart, and as many again that say nothing."""
+    """Answered at a time, probes apart; as many again may be idle."""
     probes: int = 16
     """Health probes answered at a time."""
     watchers: int = 16
     """Streams among the connections."""
     head_s: float = 5.0
-    """From a connection's first moment, or the end of an answer, to a request's whole head."""
+    """From a connection's begin, or the end of an answer, to a request's whole head."""
     answer_s: float = 20.0
-    """From the head to the last byte taken."""
+    """From the head to the last byte that the peer has read."""
     unread_s: float = 2.0
-    """A peer that has not read for so long makes room when all seats are taken."""
+    """A connection whose peer has not read for so long is closed when all slots are taken."""
     line_bytes: int = 4096
     field_bytes: int = 8190
     # A scrape, two probes and a page need some ten a second; an answer costs a millisecond at worst.
@@ -48,13 +48,13 @@ class Limits:
     probes_per_s: float = 5.0
     probes_burst: int = 10
 
-    def seats(self, kind: Seat) -> int:
-        """How many there are of a kind."""
+    def slots(self, kind: RequestKind) -> int:
+        """Return how many requests of a kind are answered at a time."""
         return self.probes if kind == "probe" else self.connections
 
 
 class Pace:
-    """A budget that fills at a rate: ``wait(now)`` takes one and says in how many seconds it may be used."""
+    """A rate limit with a burst (token bucket)."""
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._per_s = per_s
@@ -63,92 +63,96 @@ class Pace:
         self._level_at = float("-inf")
 
     def wait(self, now: float) -> float:
-        """Seconds until this one's turn; 0 most of the time."""
+        """Take one unit; return the seconds until it may be used."""
         self._level_at = max(self._level_at, now - self._burst) + 1 / self._per_s
         return max(0.0, self._level_at - now)
 
 
-class Door:
-    """Makes the protocol of each connection; ``factory`` makes aiohttp's."""
+class ConnectionLimiter:
+    """The protocol factory of the server: each connection gets a :class:`LimitedConnection`."""
 
     def __init__(self, factory: Callable[[], asyncio.Protocol], limits: Limits) -> None:
+        """*factory* makes aiohttp's protocol of a connection."""
         self.limits = limits
-        self.turned_away: Counter[str] = Counter()
-        """Requests that found no seat, by its kind."""
+        self.rejected: Counter[str] = Counter()
+        """Requests that found no slot, by kind."""
         self._closed = False
         self._factory = factory
         self._pace = Pace(limits.requests_per_s, limits.burst)
-        # By aiohttp's protocol, the one that was served lately last.
-        self._guests: dict[asyncio.BaseProtocol, Guest] = {}
+        # By aiohttp's protocol; the one that was served last is last.
+        self._connections: dict[asyncio.BaseProtocol, LimitedConnection] = {}
 
     def __call__(self) -> asyncio.Protocol:
-        """A new connection's protocol."""
-        return Guest(self)
+        """Return the protocol of a new connection."""
+        return LimitedConnection(self)
 
     @property
-    def guests(self) -> int:
-        """Connections that are held now."""
-        return len(self._guests)
+    def count(self) -> int:
+        """Connections now."""
+        return len(self._connections)
 
-    def of(self, protocol: asyncio.BaseProtocol) -> Guest | None:
-        """The guest behind aiohttp's protocol; None once the connection is gone."""
-        return self._guests.get(protocol)
+    def of(self, protocol: asyncio.BaseProtocol) -> LimitedConnection | None:
+        """Return the connection of one of aiohttp's protocols; None once it has ended."""
+        return self._connections.get(protocol)
 
     def admit(self) -> float | None:
-        """Seconds until a new one may speak; None: it has to go. The one that idled longest makes room."""
+        """Return the delay before serving a new connection, None to reject it. Closes an idle one if necessary."""
         if self._closed:
             return None
-        idle = [guest for guest in self._guests.values() if guest.seat is None]
+        idle = [connection for connection in self._connections.values() if connection.answers is None]
         if len(idle) >= self.limits.connections:
-            idle[0].leave()
+            idle[0].end()
         return self._pace.wait(asyncio.get_running_loop().time())
 
-    def let_in(self, guest: Guest) -> asyncio.Protocol:
-        """aiohttp's protocol for an admitted one."""
+    def add(self, connection: LimitedConnection) -> asyncio.Protocol:
+        """Return aiohttp's protocol for an admitted connection."""
         inner = self._factory()
-        self._guests[inner] = guest
+        self._connections[inner] = connection
         return inner
 
-    def has_seat(self, kind: Seat) -> bool:
-        """Whether one more can be answered; the one whose peer has longest not read makes room if it has to."""
-        seated = [guest for guest in self._guests.values() if guest.seat == kind]
-        if len(seated) < self.limits.seats(kind):
+    def has_slot(self, kind: RequestKind) -> bool:
+        """Return whether one more request can be answered. Closes the connection that was not read for longest if
+        necessary, and counts a request that finds no slot.
+        """
+        answered = [connection for connection in self._connections.values() if connection.answers == kind]
+        if len(answered) < self.limits.slots(kind):
             return True
         now = asyncio.get_running_loop().time()
-        stuck = min(seated, key=lambda guest: guest.unread_since)
-        # A probe's answer fits into any buffer: whose does not has asked for many, and read none.
+        stuck = min(answered, key=lambda connection: connection.unread_since)
+        # A probe's answer fits into any buffer: a peer whose answers do not has asked for many and read none.
         if now - stuck.unread_since >= (0.0 if kind == "probe" else self.limits.unread_s):
-            stuck.leave()
+            stuck.end()
             return True
-        self.turned_away[kind] += 1
+        self.rejected[kind] += 1
         return False
 
     def close(self) -> None:
-        """End every connection; new ones are turned away."""
+        """End every connection; reject new ones."""
         self._closed = True
-        for guest in list(self._guests.values()):
-            guest.leave()
+        for connection in list(self._connections.values()):
+            connection.end()
 
     def forget(self, inner: asyncio.BaseProtocol) -> None:
-        self._guests.pop(inner, None)
+        """Drop a connection that has ended."""
+        self._connections.pop(inner, None)
 
     def idle_last(self, inner: asyncio.BaseProtocol) -> None:
-        """Whoever was served lately makes room last."""
-        guest = self._guests.pop(inner, None)
-        if guest is not None:
-            self._guests[inner] = guest
+        """Let the connection, which was just served, be the last of the idle ones to be closed."""
+        connection = self._connections.pop(inner, None)
+        if connection is not None:
+            self._connections[inner] = connection
 
 
-class Guest(asyncio.Protocol):
-    """One connection: hands all on to aiohttp's protocol and keeps the time."""
+class LimitedConnection(asyncio.Protocol):
+    """One connection: passes everything on to aiohttp's protocol, and ends it when a time limit is exceeded."""
 
-    def __init__(self, door: Door) -> None:
-        self.seat: Seat | None = None
-        """What is being answered; None between requests."""
+    def __init__(self, limiter: ConnectionLimiter) -> None:
+        self.answers: RequestKind | None = None
+        """The kind of the request that is being answered; None between requests."""
         self.unread_since = float("inf")
-        """Since when (the loop's time) the peer has not taken what is written; infinity while it does."""
-        self.probes = Pace(door.limits.probes_per_s, door.limits.probes_burst)
-        self._door = door
+        """Since when (the loop's time) the peer has not read what is written; infinity while it does."""
+        self.probes = Pace(limiter.limits.probes_per_s, limiter.limits.probes_burst)
+        self._limiter = limiter
         self._inner: asyncio.Protocol | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -156,23 +160,23 @@ class Guest(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio's by descent.
         transport = self._transport = cast(asyncio.Transport, transport)
-        wait = self._door.admit()
+        wait = self._limiter.admit()
         if wait is None:
             transport.abort()
             return
-        self._inner = self._door.let_in(self)
+        self._inner = self._limiter.add(self)
         self._inner.connection_made(transport)
         if wait:
             transport.pause_reading()
-            self._timer = asyncio.get_running_loop().call_later(wait, self._enter)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._begin)
         else:
-            self.rest()
+            self.end_answer()
 
-    def _enter(self) -> None:
+    def _begin(self) -> None:
         assert self._transport is not None
         if not self._transport.is_closing():
             self._transport.resume_reading()
-            self.rest()
+            self.end_answer()
 
     def data_received(self, data: bytes) -> None:
         if self._inner is not None:
@@ -192,42 +196,49 @@ class Guest(asyncio.Protocol):
             self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._clock(None)
+        self._set_timer(None)
         if self._inner is not None:
-            self._door.forget(self._inner)
+            self._limiter.forget(self._inner)
             self._inner.connection_lost(exc)
 
     # Time.
 
     def wait(self, seconds: float) -> None:
-        """A request waits for its turn: it has so long, and no seat yet."""
-        self._clock(seconds)
+        """Let a request wait without a slot, for so many seconds at most."""
+        self._set_timer(seconds)
 
-    def work(self, kind: Seat, seconds: float | None) -> bool:
-        """A request is to be answered: whether there is a seat for it. It has so long; None: as long as it likes (a
-        stream, whose writes are timed)."""
-        if self.seat != kind:
-            if not self._door.has_seat(kind):
+    def begin_answer(self, kind: RequestKind, seconds: float | None) -> bool:
+        """Take a slot for a request.
+
+        Args:
+            kind: The request's kind.
+            seconds: The time limit of the answer; None for a stream, whose writes are timed.
+
+        Returns:
+            Whether there is a slot.
+        """
+        if self.answers != kind:
+            if not self._limiter.has_slot(kind):
                 return False
-            self.seat = kind
-        self._clock(seconds)
+            self.answers = kind
+        self._set_timer(seconds)
         return True
 
-    def rest(self) -> None:
-        """Nothing is being answered: the next request's head has to come in time."""
-        self.seat = None
+    def end_answer(self) -> None:
+        """Give the slot back; the next request's head must arrive in time."""
+        self.answers = None
         if self._inner is not None:
-            self._door.idle_last(self._inner)
-        self._clock(self._door.limits.head_s)
+            self._limiter.idle_last(self._inner)
+        self._set_timer(self._limiter.limits.head_s)
 
-    def leave(self) -> None:
+    def end(self) -> None:
         """End the connection at once."""
         if self._inner is not None:
-            self._door.forget(self._inner)
+            self._limiter.forget(self._inner)
         if self._transport is not None:
             self._transport.abort()
 
-    def _clock(self, seconds: float | None) -> None:
+    def _set_timer(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.leave)
+        self._timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, self.end)

@@ -19,7 +19,7 @@ from typing import Final
 from aiohttp import http_exceptions, web
 from rateway.secret import Secret
 from rateway.transports.http.answers import Answer, Route, Stream
-from rateway.transports.http.connection_limiter import Door, Limits, Pace, Seat
+from rateway.transports.http.connection_limiter import ConnectionLimiter, Limits, Pace, RequestKind
 
 __all__ = ["HttpServer", "Limits"]
 
@@ -71,23 +71,23 @@ class HttpServer:
             access_log=None,
             handler_cancellation=True,  # who left is not waited for
             logger=_requests,
-            keepalive_timeout=3600.0,  # the door keeps the time
+            keepalive_timeout=3600.0,  # the limiter keeps the time
             lingering_time=0.0,
             max_line_size=self.limits.line_bytes,
             max_field_size=self.limits.field_bytes,
             auto_decompress=False,
         )
-        self._door = Door(self._server, self.limits)
+        self._limiter = ConnectionLimiter(self._server, self.limits)
 
     @property
     def open_connections(self) -> int:
-        """Connections that are held now."""
-        return self._door.guests
+        """Connections now."""
+        return self._limiter.count
 
     @property
-    def turned_away(self) -> Mapping[str, int]:
-        """Requests that found no seat, by its kind, counted on."""
-        return self._door.turned_away
+    def rejected(self) -> Mapping[str, int]:
+        """Requests that found no slot, by kind; the mapping changes as they are counted."""
+        return self._limiter.rejected
 
     async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> None:
         """Serve until cancelled. A port that is taken is asked for again; the gateway runs on meanwhile."""
@@ -99,8 +99,8 @@ class HttpServer:
             await asyncio.Event().wait()
         finally:
             listener.close()
-            # Whoever is being answered sees the connection end; aiohttp then has nobody to wait for.
-            self._door.close()
+            # Answers under way end with their connections; aiohttp then waits for none.
+            self._limiter.close()
             await self._server.shutdown(0.5)
 
     async def _listen(self) -> asyncio.Server:
@@ -108,7 +108,7 @@ class HttpServer:
         said = False
         while True:
             try:
-                return await loop.create_server(self._door, self.host.strip("[]"), self.port, backlog=128)
+                return await loop.create_server(self._limiter, self.host.strip("[]"), self.port, backlog=128)
             except OSError as error:
                 if not said:
                     log.error(
@@ -126,23 +126,23 @@ class HttpServer:
     # One request.
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        guest = self._door.of(request.protocol)
-        if guest is None:
+        connection = self._limiter.of(request.protocol)
+        if connection is None:
             # The connection has just ended; aiohttp finds out when it writes.
             return web.Response(status=503)
         route = self._routes.get(request.path)
-        seat: Seat = "probe" if isinstance(route, Route) and route.probe else "page"
-        # Whoever asks too often waits without a seat, which others may need.
-        pace = guest.probes if seat == "probe" else self._pace
+        kind: RequestKind = "probe" if isinstance(route, Route) and route.probe else "page"
+        # A request above the rate waits without a slot, which others may need.
+        pace = connection.probes if kind == "probe" else self._pace
         wait = pace.wait(asyncio.get_running_loop().time())
         if wait:
-            guest.wait(self.limits.answer_s)
+            connection.wait(self.limits.answer_s)
             await asyncio.sleep(wait)
-        if not guest.work(seat, self.limits.answer_s):
-            return self._no_seat()
+        if not connection.begin_answer(kind, self.limits.answer_s):
+            return self._no_slot()
         refusal = self._refuse(request, route)
         if refusal is None and isinstance(route, Stream):
-            guest.work(seat, None)
+            connection.begin_answer(kind, None)
             return await self._stream(request, route)
         if refusal is not None:
             answer = refusal
@@ -155,19 +155,19 @@ class HttpServer:
             headers={**_HEADERS, **answer.headers, "Content-Type": answer.content_type},
         )
         if request.body_exists:
-            response.force_close()  # nobody reads what it carries
+            response.force_close()  # its body is not read
         try:
             await response.prepare(request)
             await response.write_eof()
         except ConnectionError:
-            guest.leave()
+            connection.end()
         else:
-            guest.rest()
+            connection.end_answer()
         return response
 
     @staticmethod
-    def _no_seat() -> web.Response:
-        """It is short enough to be gone at once, so that its connection is free for the next request's head."""
+    def _no_slot() -> web.Response:
+        """Return a 503, short enough for any send buffer: its connection is free for the next request at once."""
         response = web.Response(
             status=503, text="too many are answered already\n", headers={**_HEADERS, "Retry-After": "2"}
         )
@@ -231,9 +231,9 @@ class HttpServer:
             response.force_close()
         finally:
             self._watchers -= 1
-        guest = self._door.of(request.protocol)
-        if guest is not None:
-            guest.leave()
+        connection = self._limiter.of(request.protocol)
+        if connection is not None:
+            connection.end()
         return response
 
 
