@@ -10,16 +10,12 @@ from typing import Any, Protocol
 
 import msgspec
 import pytest
-from rateway.config import load
-from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
-from rateway.fleet.layout import Layout
 from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, Refusal
 from rateway.runtime.identify.remote import RemotePermits
-from rateway.runtime.startup import Identity
+from rateway.runtime.identify.service import PermitService
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
-from rateway.runtime.supervisor.supervisor import Supervisor
 from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError
 
@@ -97,44 +93,30 @@ def local(discord: Discord, disk: Disk, clock: Clock, **more: Any) -> LocalPermi
 
 
 class OverProcesses:
-    """The port as a runner has it: a socket pair with the supervisor at its other end."""
+    """The port as a runner has it: a socket pair with the supervisor's service at its other end."""
 
     def __init__(self, discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> None:
         self.inner = local(discord, disk, clock, **governor)
-        environ = {"DISCORD_TOKEN": "a.b.c", "INTENTS": "1", "AMQP_URI": "amqp://localhost/"}
-        choice = Choice(Layout(4, 4), "wss://gateway.discord.gg", "four shards")
-        self.supervisor = Supervisor(
-            load(None, environ),
-            Identity("bot", "settings"),
-            choice,
-            [1],
-            1,
-            self.inner,
-            -1,
-            lambda shard, fatal: None,
-        )
         self.remote: asyncio.Future[RemotePermits] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         ends = socket.socketpair()
         ours, theirs = await Line.open(ends[0], FromRunner), await Line.open(ends[1], ToRunner)
         remote = RemotePermits(theirs)
-        hand = self.supervisor._runners[0]
-        hand.line = ours
         try:
             async with asyncio.TaskGroup() as tasks:
-                self.supervisor._tasks = tasks
+                service = PermitService(self.inner, ours.send, tasks.create_task)
                 tasks.create_task(self.inner.run())
-                tasks.create_task(self._supervise(hand, ours))
+                tasks.create_task(self._serve(service, ours))
                 tasks.create_task(self._listen(remote, theirs))
                 self.remote.set_result(remote)
         finally:
             ours.close()
             theirs.close()
 
-    async def _supervise(self, hand: Any, line: Line) -> None:
+    async def _serve(self, service: PermitService, line: Line) -> None:
         async for record in line.records():
-            self.supervisor._take(hand, line, record)
+            service.take(record)
 
     async def _listen(self, remote: RemotePermits, line: Line) -> None:
         async for record in line.records():

@@ -23,9 +23,9 @@ from rateway.fleet.layout import Layout
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, RemotePermits, Spent, Withdraw
 from rateway.runtime.startup import Identity
-from rateway.runtime.supervisor import ipc as words
-from rateway.runtime.supervisor import supervisor as supervising
+from rateway.runtime.supervisor import ipc
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
+from rateway.runtime.supervisor.liveness import HANGS_AFTER_S, LOOK_EVERY_S, Liveness
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
 
 from tests.aio import run
@@ -44,7 +44,7 @@ def test_a_machine_has_at_least_one_core() -> None:
     assert cores() >= 1
 
 
-def test_settings_reach_a_worker_complete_and_secrets_stay_wrapped() -> None:
+def test_settings_reach_a_runner_complete_and_secrets_stay_wrapped() -> None:
     given_settings = load(
         None,
         {
@@ -68,10 +68,10 @@ async def line_pair() -> tuple[Line, Line]:
     return await Line.open(ours, FromRunner), await Line.open(theirs, ToRunner)
 
 
-def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
+def test_a_runner_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
     async def scenario() -> tuple[Refusal | None, Refusal | None]:
-        supervisor, worker = await line_pair()
-        permits = RemotePermits(worker)
+        supervisor, runner = await line_pair()
+        permits = RemotePermits(runner)
 
         async def supervise() -> None:
             async for record in supervisor.records():
@@ -85,7 +85,7 @@ def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
                         return
 
         async def hear() -> None:
-            async for record in worker.records():
+            async for record in runner.records():
                 permits.answered(record)
 
         supervising, hearing = asyncio.create_task(supervise()), asyncio.create_task(hear())
@@ -103,8 +103,8 @@ def test_a_worker_asks_its_supervisor_for_permits_and_hears_refusals() -> None:
 
 def test_a_cancelled_request_is_withdrawn() -> None:
     async def scenario() -> list[object]:
-        supervisor, worker = await line_pair()
-        asking = asyncio.create_task(RemotePermits(worker).acquire(3, lost=False))
+        supervisor, runner = await line_pair()
+        asking = asyncio.create_task(RemotePermits(runner).acquire(3, lost=False))
         heard = []
         async for record in supervisor.records():
             heard.append(record)
@@ -121,51 +121,36 @@ def test_a_cancelled_request_is_withdrawn() -> None:
 
 def test_the_end_of_a_line_ends_its_records() -> None:
     async def scenario() -> list[object]:
-        supervisor, worker = await line_pair()
-        supervisor.send(words.Stop(False))
+        supervisor, runner = await line_pair()
+        supervisor.send(ipc.Stop(False))
         supervisor.close()
-        return [record async for record in worker.records()]
+        return [record async for record in runner.records()]
 
-    assert run(scenario()) == [words.Stop(False)]
-
-
-class Victim:
-    """A process that notes when it was killed, on the scene's clock."""
-
-    def __init__(self, clock: list[float]) -> None:
-        self.clock = clock
-        self.killed_at: float | None = None
-
-    def kill(self) -> None:
-        self.killed_at = self.clock[0]
+    assert run(scenario()) == [ipc.Stop(False)]
 
 
-def test_a_supervisor_that_stood_still_itself_holds_it_against_no_worker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = [100.0]
-    # Steps of each sleep: as long as asked for, and once an hour of our own standstill.
-    late = [0.0, 0.0, 3600.0, *[0.0] * 100]
+@pytest.mark.parametrize("stood_still", [0.0, 3600.0])
+def test_a_supervisor_that_stood_still_itself_holds_it_against_no_runner(stood_still: float) -> None:
+    liveness = Liveness(100.0)
+    liveness.hear(101.0)
+    now = 101.0
+    while delay := liveness.look(now):
+        now += delay
+        if now == 103.0:
+            now += stood_still
+    assert now - stood_still == pytest.approx(101.0 + HANGS_AFTER_S, abs=2 * LOOK_EVERY_S)
 
-    async def sleep(seconds: float) -> None:
-        clock[0] += seconds + late.pop(0)
 
-    monkeypatch.setattr("rateway.runtime.supervisor.supervisor.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("rateway.runtime.supervisor.supervisor.asyncio.sleep", sleep)
-    hand, victim = (
-        supervising._RunnerProcess(1, [1], heard_at=100.0, began_at=90.0, heard=True),
-        Victim(clock),
-    )
-    supervisor = Supervisor.__new__(Supervisor)
-    with asyncio.Runner() as runner:
-        runner.run(supervisor._watch(hand, victim))  # type: ignore[arg-type]  # what it uses of a process
-    assert victim.killed_at == pytest.approx(
-        100.0 + 3600.0 + supervising.HANGS_AFTER_S, abs=2 * supervising.LOOK_EVERY_S
-    )
+def test_a_runner_that_still_starts_has_longer_than_one_that_has_spoken() -> None:
+    starting, silent = Liveness(0.0), Liveness(0.0)
+    silent.hear(0.0)
+    for second in range(1, int(HANGS_AFTER_S)):
+        assert starting.look(float(second)) > 0 and silent.look(float(second)) > 0
+    assert silent.look(HANGS_AFTER_S) == 0 < starting.look(HANGS_AFTER_S)
 
 
 def test_the_supervising_process_loads_nothing_of_what_moves_events_or_serves_http() -> None:
-    """It holds no cluster: what its workers and its optional server need would only cost it memory."""
+    """It holds no cluster: what its runners and its optional server need would only cost it memory."""
     look = "import sys, rateway.app; print('\\n'.join(sys.modules))"
     loaded = subprocess.run(
         [sys.executable, "-c", look], capture_output=True, text=True, check=True
@@ -177,16 +162,20 @@ def test_the_supervising_process_loads_nothing_of_what_moves_events_or_serves_ht
 
 HANGING = """
 import asyncio, time
-from rateway.runtime.supervisor import runner_process as crew_member
+from rateway.runtime.supervisor import runner_process
+
+class Cache:
+    def unreadable(self): return {}
+    def gone(self): return ()
 
 class Nothing:
     clusters = {}
-    cache = None
+    cache = Cache()
     def send(self, record): print("beat", flush=True)
 
 async def main():
-    crew_member.ENDS_ITSELF_AFTER_S = 0.5
-    beating = asyncio.ensure_future(crew_member._beat(Nothing(), Nothing()))
+    runner_process.ENDS_ITSELF_AFTER_S = 0.5
+    beating = asyncio.ensure_future(runner_process.beat(Nothing(), Nothing()))
     await asyncio.sleep(0)
     time.sleep(3600)
 
@@ -194,7 +183,7 @@ asyncio.run(main())
 """
 
 
-def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
+def test_a_runner_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
     """Else the lock of the state folder would stay with an orphan, and no gateway could start."""
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
     assert ended.stdout == "beat\n"
@@ -202,7 +191,7 @@ def test_a_worker_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
 
 
 async def hostile_line(data: bytes) -> list[object]:
-    """The records that a supervisor reads when a worker has written these bytes, and then one that is sound."""
+    """The records that a supervisor reads when a runner has written these bytes, and then one that is sound."""
     ours, theirs = socket.socketpair()
     line = await Line.open(ours, FromRunner)
     _, writer = await asyncio.open_unix_connection(sock=theirs)
@@ -236,13 +225,13 @@ def test_a_line_that_is_no_record_is_passed_over_and_the_next_one_is_read(lines:
 def test_a_line_that_is_too_long_is_passed_over_and_the_next_one_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(words, "MAX_LINE_BYTES", 4096)
+    monkeypatch.setattr(ipc, "MAX_LINE_BYTES", 4096)
     assert run(hostile_line(b'"' + b"x" * 100_000 + b'"')) == [Withdraw(1, 2)]
 
 
 def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
     async def scenario() -> tuple[list[int], int]:
-        ours, worker = await line_pair()
+        ours, runner = await line_pair()
         carried: list[int] = []
 
         def carry_out(record: Withdraw) -> None:
@@ -251,8 +240,8 @@ def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
             carried.append(record.shard)
 
         for shard in (0, 1, 2):
-            worker.send(Withdraw(7, shard))
-        worker.close()
+            runner.send(Withdraw(7, shard))
+        runner.close()
         async for record in ours.records():
             ours.guard(carry_out, record)
         return carried, ours.unreadable
@@ -263,12 +252,12 @@ def test_a_record_that_cannot_be_carried_out_ends_nothing() -> None:
 def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(words, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(ipc, "MAX_LINE_BYTES", 1 << 20)
 
     async def scenario() -> list[object]:
         ours, theirs = socket.socketpair()
         line = await Line.open(ours, FromRunner)
-        record = words.UseGateway("x" * 10_000)
+        record = ipc.UseGateway("x" * 10_000)
         for _ in range(10_000):
             line.send(record)
         # To be given up is the end of the line, for us as well; else this would wait for ever.
@@ -338,7 +327,7 @@ def test_a_runner_process_tells_its_supervisor_how_much_it_could_not_read(tmp_pa
                 *hardening.child_command("rateway.runtime.supervisor.runner_process", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
             )
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=words.MAX_LINE_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=ipc.MAX_LINE_BYTES)
         given_settings = load(
             None,
             {
@@ -348,7 +337,7 @@ def test_a_runner_process_tells_its_supervisor_how_much_it_could_not_read(tmp_pa
                 "STATE_DIR": str(tmp_path),
             },
         )
-        begin = words.Begin(
+        begin = ipc.Begin(
             encode_settings(given_settings),
             Identity("bot", "settings"),
             Choice(Layout(1, 1), "ws://127.0.0.1:1", ""),
@@ -359,13 +348,13 @@ def test_a_runner_process_tells_its_supervisor_how_much_it_could_not_read(tmp_pa
             msgspec.json.encode(begin),
             b"garbage",
             b'{"type":"RestartShard","call":"7"}',
-            msgspec.json.encode(words.AskStatus(7)),
+            msgspec.json.encode(ipc.AskStatus(7)),
         ]
         writer.write(b"\n".join(lines) + b"\n")
         status = None
         while status is None:
             record = msgspec.json.decode(await reader.readline(), type=FromRunner)
-            if isinstance(record, words.Parts):
+            if isinstance(record, ipc.Parts):
                 status = record
         writer.close()
         await process.wait()

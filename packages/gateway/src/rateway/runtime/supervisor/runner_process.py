@@ -37,7 +37,7 @@ BEAT_EVERY_S = 1.0
 # folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
 ENDS_ITSELF_AFTER_S = 40.0
 
-__all__ = ["work"]
+__all__ = ["beat", "work"]
 
 
 def work(descriptor: int) -> int:
@@ -91,7 +91,7 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(runner.run()),
-                tasks.create_task(_beat(line, runner)),
+                tasks.create_task(beat(line, runner)),
                 tasks.create_task(watch.run()),
             ]
             end_sessions = await _listen(line, runner, permits, watch, f"runner {begin.number}")
@@ -108,8 +108,11 @@ async def _drain(line: Line, runner: Runner, number: int) -> None:
     line.send(ipc.Drained(number, await runner.drain(number) or 0))
 
 
-async def _beat(line: Line, runner: Runner) -> None:
-    # Where it stood is no line of a log, and not written.
+async def beat(line: Line, runner: Runner) -> None:
+    """Say every BEAT_EVERY_S seconds that the loop runs, until cancelled. The process ends itself when the loop stands
+    still for ENDS_ITSELF_AFTER_S.
+    """
+    # Where it stood is not logged.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     while True:
         faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)

@@ -26,23 +26,18 @@ from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.config.handover import encode_settings
 from rateway.fleet.choice import Choice
-from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.answered import Answered
-from rateway.runtime.identify.permits import IdentifyPermits, Refusal
-from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
+from rateway.runtime.identify.permits import IdentifyPermits
+from rateway.runtime.identify.remote import Acquire, Finished, Spent, Withdraw
+from rateway.runtime.identify.service import PermitService
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc
 from rateway.runtime.supervisor.ipc import FromRunner, Line
+from rateway.runtime.supervisor.liveness import Liveness
 from rateway.session.actions import Fatal
 
 log = logging.getLogger(__name__)
 
-# A runner beats every second; a loop that stands still for so long is replaced: Discord would soon end its sessions.
-HANGS_AFTER_S = 20.0
-# Between two looks at the runners; a look that is late by more than that much again was our own standstill.
-LOOK_EVERY_S = 1.0
-# Starting Python and reading the stores of a large cluster.
-STARTS_WITHIN_S = 60.0
 # A runner that has died sooner than this after its start, more than a few times in a row, is restarted later and
 # later. What kills it again and again takes less time than that; every second away costs Discord's small buffer.
 SOUND_AFTER_S = 5.0
@@ -50,6 +45,8 @@ RESTARTS_AT_ONCE = 3
 RESTART = Backoff(0.1, 30.0)
 # A runner's event loop answers what a person asks within milliseconds, unless it stands still.
 ANSWERS_WITHIN_S = 5.0
+# Silence of so long is a note of the status.
+SILENT_AFTER_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
 STOP_GRACE_S = 2.0
 
@@ -76,19 +73,13 @@ class _RunnerProcess:
     clusters: list[int]
     process: asyncio.subprocess.Process | None = None
     line: Line | None = None
-    heard_at: float = 0.0
-    began_at: float = 0.0
-    heard: bool = False
-    """Whether this life of it has said anything yet."""
+    liveness: Liveness = field(default_factory=lambda: Liveness(time.monotonic()))
+    permits: PermitService | None = None
     restarts: int = 0
     failures: int = 0
     loading: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     elsewhere: list[int] = field(default_factory=list)
-    permits: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    held: set[int] = field(default_factory=set)
-    """Shards whose permit was granted and not finished: if the runner dies, their op 2 may have gone out."""
-    spent: set[int] = field(default_factory=set)
 
 
 class Supervisor:
@@ -140,7 +131,7 @@ class Supervisor:
             await self._one_life(runner)
             if self._is_stopping():
                 return
-            lived = time.monotonic() - runner.began_at
+            lived = time.monotonic() - runner.liveness.began_at
             runner.failures = 1 if lived >= SOUND_AFTER_S else runner.failures + 1
             delay = RESTART.delay(runner.failures - RESTARTS_AT_ONCE)
             runner.restarts += 1
@@ -159,8 +150,7 @@ class Supervisor:
     async def _one_life(self, runner: _RunnerProcess) -> None:
         """Start the process, serve it until it has ended, and settle what it left behind."""
         ours, theirs = socket.socketpair()
-        runner.heard, runner.began_at = False, time.monotonic()
-        runner.heard_at = runner.began_at
+        runner.liveness = Liveness(time.monotonic())
         runner.process = None
         try:
             process = runner.process = await self._start(theirs)
@@ -172,6 +162,8 @@ class Supervisor:
         finally:
             theirs.close()
         line = runner.line = await Line.open(ours, FromRunner)
+        assert self._tasks is not None
+        permits = runner.permits = PermitService(self._permits, line.send, self._tasks.create_task)
         settings = encode_settings(self.settings)
         clusters = [number for number in runner.clusters if number not in self.drained]
         line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
@@ -194,7 +186,7 @@ class Supervisor:
             runner.line = None
             runner.loading = self._shards_of(runner)
             self._tell_loading()
-            self._settle_permits(runner)
+            permits.end(counts=not self._stopping)
             for cluster in runner.clusters:
                 # Its process died over it, and will be started without it.
                 self._end_drain(cluster, 0)
@@ -214,53 +206,33 @@ class Supervisor:
         )
 
     async def _watch(self, runner: _RunnerProcess, process: asyncio.subprocess.Process) -> None:
-        """Kill a runner whose loop stands still. One that still starts gets longer.
-
-        A supervisor that was stopped itself has heard nobody: that is held against no runner.
-        """
-        looked_at = time.monotonic()
+        """Kill a runner whose loop stands still."""
         while True:
-            now = time.monotonic()
-            if now - looked_at > 2 * LOOK_EVERY_S:
-                runner.heard_at += now - looked_at
-            looked_at = now
-            patience = HANGS_AFTER_S if runner.heard else STARTS_WITHIN_S
-            quiet = now - runner.heard_at
-            if quiet >= patience:
-                log.error(
-                    "runner %d has not moved for %.0f s: it is killed and replaced",
-                    runner.number,
-                    quiet,
-                    extra={"action": "runner_hangs"},
-                )
-                process.kill()
-                return
-            await asyncio.sleep(min(LOOK_EVERY_S, patience - quiet))
+            delay = runner.liveness.look(time.monotonic())
+            if not delay:
+                break
+            await asyncio.sleep(delay)
+        log.error(
+            "runner %d has not moved for %.0f s: it is killed and replaced",
+            runner.number,
+            runner.liveness.quiet(time.monotonic()),
+            extra={"action": "runner_hangs"},
+        )
+        process.kill()
 
     # What a runner says.
 
     def _take(self, runner: _RunnerProcess, line: Line, record: FromRunner) -> None:
-        runner.heard, runner.heard_at = True, time.monotonic()
+        runner.liveness.hear(time.monotonic())
         match record:
             case ipc.Beat():
                 said = (record.loading, record.unreadable, record.elsewhere)
                 if said != (runner.loading, runner.unreadable, runner.elsewhere):
                     runner.loading, runner.unreadable, runner.elsewhere = said
                     self._tell_loading()
-            case Acquire():
-                assert self._tasks is not None
-                runner.permits[record.call] = self._tasks.create_task(self._acquire(runner, line, record))
-            case Withdraw():
-                task = runner.permits.pop(record.call, None)
-                if task is not None:
-                    task.cancel()
-                if record.shard in runner.held:
-                    self._finish(runner, record.shard, "unused")
-            case Spent():
-                assert self._tasks is not None
-                self._tasks.create_task(self._spend(runner, line, record))
-            case Finished():
-                self._finish(runner, record.shard, record.outcome)
+            case Acquire() | Withdraw() | Spent() | Finished():
+                assert runner.permits is not None
+                runner.permits.take(record)
             case ipc.FatalWords():
                 self._on_fatal(record.shard, Fatal(record.code, record.meaning, record.help))
             case ipc.Parts():
@@ -277,45 +249,6 @@ class Supervisor:
                         other.line.send(record)
             case ipc.Drained():
                 self._end_drain(record.cluster, record.left)
-
-    async def _acquire(self, runner: _RunnerProcess, line: Line, record: Acquire) -> None:
-        refusal = await self._permits.acquire(record.shard, lost=record.lost)
-        runner.permits.pop(record.call, None)
-        if refusal is None:
-            if runner.line is not line:
-                # The runner died while the grant was on its way: nothing of it was sent.
-                self._permits.finished(record.shard, "unused")
-                return
-            runner.held.add(record.shard)
-        line.send(Permitted(record.call, _words(refusal)))
-
-    async def _spend(self, runner: _RunnerProcess, line: Line, record: Spent) -> None:
-        refusal = await self._permits.spent(record.shard)
-        if refusal is None and runner.line is line:
-            runner.spent.add(record.shard)
-        line.send(Permitted(record.call, _words(refusal)))
-
-    def _finish(self, runner: _RunnerProcess, shard_id: int, outcome: PermitOutcome) -> None:
-        runner.held.discard(shard_id)
-        runner.spent.discard(shard_id)
-        self._permits.finished(shard_id, outcome)
-
-    def _settle_permits(self, runner: _RunnerProcess) -> None:
-        """The runner is gone. A granted permit counts as spent: its op 2 may have gone out."""
-        for task in runner.permits.values():
-            task.cancel()
-        runner.permits.clear()
-        held, runner.held = runner.held, set()
-        spent, runner.spent = runner.spent, set()
-        for shard_id in held:
-            if shard_id in spent:
-                self._permits.finished(shard_id, "closed")
-            elif self._tasks is not None and not self._stopping:
-                self._tasks.create_task(self._count_as_spent(shard_id))
-
-    async def _count_as_spent(self, shard_id: int) -> None:
-        await self._permits.spent(shard_id)
-        self._permits.finished(shard_id, "closed")
 
     # What is asked of all runners.
 
@@ -366,8 +299,8 @@ class Supervisor:
         for runner in self._runners:
             if runner.line is None:
                 notes.append(f"runner {runner.number} is down (restarts: {runner.restarts})")
-            elif now - runner.heard_at > 5.0:
-                notes.append(f"runner {runner.number} has been silent for {now - runner.heard_at:.0f} s")
+            elif (quiet := runner.liveness.quiet(now)) > SILENT_AFTER_S:
+                notes.append(f"runner {runner.number} has been silent for {quiet:.0f} s")
         return notes
 
     def use_gateway(self, url: str) -> None:
@@ -461,13 +394,6 @@ class Supervisor:
 
     def close(self) -> None:
         """Nothing is held here: stores and spools belong to the runners."""
-
-
-def _words(refusal: Refusal | None) -> RefusalWords | None:
-    if refusal is None:
-        return None
-    wait = None if refusal.until is None else max(0.0, refusal.until - time.monotonic())
-    return RefusalWords(refusal.kind, wait, refusal.why)
 
 
 def _how(code: int | None) -> str:
