@@ -15,8 +15,9 @@ import lmdb
 import pytest
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.storage import Table
-from rateway.transports.store import Store, opening
+from rateway.transports.store import Store, StoreReader, opening
 from rateway.transports.store import reserve as reserve_module
+from rateway.transports.store.opening import Opened
 from rateway.transports.store.reserve import Reserve, kind_of_file_system
 from rateway.transports.store.tables import LmdbStorage
 from tests.cache.scene import GUILD, channel, guild, member
@@ -39,8 +40,8 @@ def writable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reserve_of(store: Store) -> Reserve:
-    assert store._reserve is not None
-    return store._reserve
+    assert store.reserve is not None
+    return store.reserve
 
 
 def test_the_kind_of_a_file_system_is_read_from_the_kernels_list() -> None:
@@ -50,19 +51,19 @@ def test_the_kind_of_a_file_system_is_read_from_the_kernels_list() -> None:
     assert kinds == ["ext4", "tmpfs", "btrfs", None]
 
 
-def strict() -> None:
-    """Let the file end where the reserve does: whoever writes behind it is ended by the kernel."""
+def strict(folder: Path) -> None:
+    """Let the file end where the reserve does: the kernel ends a process that writes behind it."""
 
-    def extend(self: Reserve, start: int, end: int) -> None:
-        os.posix_fallocate(self._descriptor, start, end - start)
-        os.ftruncate(self._descriptor, end)
+    def allocated(descriptor: int, start: int, size: int) -> None:
+        allocate(descriptor, start, size)
+        os.ftruncate(descriptor, start + size)
 
     def follow(self: Reserve, *arguments: object) -> None:
         before(self, *arguments)  # type: ignore[arg-type]  # as they were
-        os.ftruncate(self._descriptor, self.allocated * self.page)
+        os.truncate(folder / "data.mdb", self.allocated * self.page)
 
-    before = Reserve.follow
-    Reserve._extend = extend  # type: ignore[method-assign]
+    allocate, before = os.posix_fallocate, Reserve.follow
+    os.posix_fallocate = allocated
     Reserve.follow = follow  # type: ignore[method-assign,assignment]
     opening.reserves = lambda folder: True  # type: ignore[attr-defined]  # for opening alone
 
@@ -107,13 +108,21 @@ def a_stream(path: Path, *, reading: bool) -> None:
     store.close()
 
 
+def storage_in(path: Path) -> tuple[LmdbStorage, Opened]:
+    """The tables of a new store, without a cache above them."""
+    found = opening.open_for_writing(path, cluster=1, boot_id="boot 1", map_size=opening.MAP_SIZE)
+    assert isinstance(found, Opened)
+    return LmdbStorage(found.tables, found.reserve), found
+
+
 def raw_rows(path: Path, *, reading: bool) -> None:
     """Rows in the worst of orders and sizes, straight into the tables."""
-    store = opened(path)
-    storage: LmdbStorage = store._storage
+    storage, found = storage_in(path)
+    reserve = found.reserve
+    assert reserve is not None
     draw = random.Random(6)
     keys: list[bytes] = []
-    moment = store.reader().begin()[1] if reading else None
+    moment = StoreReader.of(path, found.tables).begin()[1] if reading else None
     for turn in range(150):
         for _ in range(draw.choice((1, 5, 40, 64, 65, 900))):
             table = draw.choice((Table.ROWS, Table.USERS, Table.PRESENCES))
@@ -129,11 +138,10 @@ def raw_rows(path: Path, *, reading: bool) -> None:
             keys = draw.sample(keys, len(keys) // 2)
         storage.commit()
         if turn % 20 == 19:
-            reserve_of(store).trim()
-            os.ftruncate(reserve_of(store)._descriptor, reserve_of(store).allocated * 4096)
+            reserve.trim()
+            os.truncate(path / "data.mdb", reserve.allocated * 4096)
     if moment is not None:
         moment.abort()
-    store.close()
 
 
 @pytest.mark.parametrize("reading", [True, False])
@@ -146,7 +154,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from tests.transports.test_reserve import *
-strict()
+strict(Path({str(tmp_path)!r}))
 {load.__name__}(Path({str(tmp_path)!r}), reading={reading})
 print("whole")
 """
@@ -162,7 +170,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from tests.transports.test_reserve import *
-strict()
+strict(Path({str(tmp_path)!r}))
 Reserve.take = lambda self, leaves, rows: None
 a_stream(Path({str(tmp_path)!r}), reading=True)
 """
@@ -174,15 +182,15 @@ def test_a_disk_that_refuses_is_a_fault_and_goes_on_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 6 << 20
-    extend = Reserve._extend
+    allocate = os.posix_fallocate
 
-    def bounded(self: Reserve, start: int, end: int) -> None:
-        if end > limit:
-            extend(self, start, limit)  # a file system may give what it has
+    def bounded(descriptor: int, start: int, size: int) -> None:
+        if start + size > limit:
+            allocate(descriptor, start, limit - start)  # a file system may give what it has
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-        extend(self, start, end)
+        allocate(descriptor, start, size)
 
-    monkeypatch.setattr(Reserve, "_extend", bounded)
+    monkeypatch.setattr(os, "posix_fallocate", bounded)
     store = opened(tmp_path)
     begin(store, 0, "one", encode(guild()))
     assert store.commit() is None
@@ -214,11 +222,11 @@ def test_a_disk_that_has_refused_is_left_alone_for_a_moment(
     monkeypatch.setattr(reserve_module, "AGAIN_S", 3600.0)
     asked = []
 
-    def refused(self: Reserve, start: int, end: int) -> None:
-        asked.append(end)
+    def refused(descriptor: int, start: int, size: int) -> None:
+        asked.append(start + size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Reserve, "_extend", refused)
+    monkeypatch.setattr(os, "posix_fallocate", refused)
     for seq in range(3, 9):
         noise = channel(seq, topic=os.urandom(5_000_000).hex())
         store.apply(0, seq, "CHANNEL_CREATE", encode({"guild_id": str(GUILD), **noise}))
@@ -235,12 +243,12 @@ def test_a_disk_that_refuses_at_the_start_is_written_the_other_way(
     begin(store, 0, "one", encode(guild()))
     store.close()
 
-    def refused(self: Reserve, start: int, end: int) -> None:
+    def refused(descriptor: int, start: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Reserve, "_extend", refused)
+    monkeypatch.setattr(os, "posix_fallocate", refused)
     store = opened(tmp_path)
-    assert store._reserve is None and store.words == ()
+    assert store.reserve is None and store.words == ()
     assert name_of(store.reader()) == "guild"
     store.close()
 
@@ -250,7 +258,7 @@ def test_where_no_file_may_be_as_large_as_the_map_it_is_written_the_other_way(tm
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, hard))
     try:
         store = opened(tmp_path)
-        assert store._reserve is None
+        assert store.reserve is None
         begin(store, 0, "one", encode(guild()))
         assert store.commit() is None
         store.close()
@@ -266,7 +274,7 @@ def test_a_store_is_opened_the_other_way_and_back_and_ends_with_its_last_page_wh
     for turn, way in enumerate((True, False, True, False)):
         monkeypatch.setattr(opening, "reserves", lambda folder, way=way: way)
         store = opened(tmp_path)
-        assert (store._reserve is not None) is way and store.words == ()
+        assert (store.reserve is not None) is way and store.words == ()
         if turn:
             names.append(name_of(store.reader()))
         begin(store, 0, str(turn), encode(guild(name=f"turn {turn}")))
@@ -279,19 +287,17 @@ def test_a_store_is_opened_the_other_way_and_back_and_ends_with_its_last_page_wh
 
 
 def test_what_one_large_transaction_needed_is_given_back(tmp_path: Path) -> None:
-    store = opened(tmp_path)
-    begin(store, 0, "one", encode(guild()))
+    storage, found = storage_in(tmp_path)
+    reserve = found.reserve
+    assert reserve is not None
     for number in range(60):
-        noise = channel(number + 5, topic=os.urandom(500_000).hex())
-        store.apply(0, number + 3, "CHANNEL_CREATE", encode({"guild_id": str(GUILD), **noise}))
-    reserve = reserve_of(store)
-    store._cache.flush()
-    store._storage.scan(Table.ROWS, b"", b"")
+        storage.put(Table.ROWS, number.to_bytes(4, "big"), os.urandom(1_000_000))
+    # What waits is written before it is read.
+    assert len(list(storage.scan(Table.ROWS, b"", b"\xff"))) == 60
     large = reserve.allocated
-    store._storage.abort()
+    storage.abort()
     assert large * reserve.page > 60_000_000
     reserve.trim()
     assert reserve.allocated * reserve.page < 20_000_000
     assert (tmp_path / "data.mdb").stat().st_blocks * 512 < 20_000_000
     assert (tmp_path / "data.mdb").stat().st_size == opening.MAP_SIZE
-    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -33,6 +34,7 @@ from rateway.transports.store import (
     opening,
     read_sessions,
 )
+from rateway.transports.store.tables import MAX_DATABASES, open_tables
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor
 from rateway_protocol.discord import intents
@@ -76,6 +78,11 @@ def opened(path: Path, **options: object) -> Store:
     store = Store.open(path, **{**settings, **options})  # type: ignore[arg-type]  # options of the same types
     assert isinstance(store, Store), store
     return store
+
+
+def left_open() -> None:
+    """Let the stores that no name refers to any more end as in a killed process: not closed in order."""
+    gc.collect()
 
 
 def record(shard_id: int = 0, session_id: str = "one", **fields: object) -> SessionRecord:
@@ -210,12 +217,14 @@ def test_a_store_that_cannot_be_trusted_is_thrown_away_with_a_word(tmp_path: Pat
         new = {"boot": b'"boot 0"', "format": b'"rateway 0', "cluster": b'"cluster": 2', "torn mark": b"!"}[
             change
         ]
-        tables = store._tables
-        with tables.env.begin(write=True) as txn:
-            raw = bytes(txn.get(b"mark", db=tables.rows[0]) or b"")
-            assert mark in raw
-            txn.put(b"mark", raw.replace(mark, new), db=tables.rows[0])
-        tables.env.close()
+        del store
+        left_open()
+        with lmdb.open(str(path), max_dbs=MAX_DATABASES) as env:
+            rows = open_tables(env, create=False).rows[0]
+            with env.begin(write=True) as txn:
+                raw = bytes(txn.get(b"mark", db=rows) or b"")
+                assert mark in raw
+                txn.put(b"mark", raw.replace(mark, new), db=rows)
     assert read_sessions(path, cluster=1, boot_id="boot 1") == []
     again = opened(path)
     assert len(again.words) == 1 and "thrown away" in again.words[0]
@@ -315,7 +324,8 @@ for line in sys.stdin:
         store.apply(0, 3, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "renamed"}))
         store.commit()
         assert ask() == "renamed"
-        store._tables.env.close()
+        del store
+        left_open()
         store = opened(path, boot_id="boot 2")  # thrown away and made anew
         assert len(store.words) == 1
         assert ask() == "None"
@@ -327,7 +337,17 @@ for line in sys.stdin:
     store.close()
 
 
-def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tmp_path: Path) -> None:
+def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[opening.Opened] = []
+
+    def recorded(*path: Path, **options: Any) -> opening.Opened | StoreFault:
+        found = opening.open_for_writing(*path, **options)
+        made.extend([found] if isinstance(found, opening.Opened) else [])
+        return found
+
+    monkeypatch.setattr("rateway.transports.store.writer.open_for_writing", recorded)
     store = opened(tmp_path, map_size=1 << 18)
     begin(store, 0, "one", encode(guild()))
     assert store.commit() is None
@@ -340,7 +360,7 @@ def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tm
     assert isinstance(fault, StoreFault) and fault.full and store.fault == fault
     queries = Queries({1: store.reader()}, store.policy)
     assert name_of(store.reader()) == "guild"
-    store._tables.env.set_mapsize(1 << 24)
+    made[-1].tables.env.set_mapsize(1 << 24)
     assert store.apply(0, seq + 1, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "x"})) is None
     assert store.commit() is None
     assert name_of(store.reader()) == "x"
@@ -351,6 +371,13 @@ def test_a_full_store_is_a_fault_and_no_exception_and_what_was_lost_is_marked(tm
     answer = queries.answer(Query("GuildChannels", (GUILD,), limit=5))
     assert getattr(answer, "status", None) == "ok"
     store.close()
+
+
+def readers_of(path: Path) -> list[str]:
+    """The read transactions that LMDB knows of, as its own tool lists them."""
+    tool = [sys.executable, "-m", "lmdb", "-e", str(path), "readers"]
+    told = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+    return [] if "no active readers" in told else told.strip().splitlines()[1:]
 
 
 def test_a_reader_that_was_killed_does_not_keep_pages_for_ever(
@@ -370,11 +397,11 @@ with reader.view() as view:
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False, cwd=os.getcwd()).returncode == -9
-    assert len(store._tables.env.readers().splitlines()) > 1
+    assert len(readers_of(tmp_path)) == 1
     monkeypatch.setattr("rateway.transports.store.writer.READER_CHECK_COMMITS", 1)
     store.apply(0, 3, "GUILD_UPDATE", encode({"id": str(GUILD), "name": "x"}))
     store.commit()
-    assert "no active readers" in store._tables.env.readers()
+    assert readers_of(tmp_path) == []
     store.close()
 
 
@@ -389,7 +416,7 @@ from tests.transports.test_store import *
 
 reserve.AGAIN_S = 0.0
 
-def refused(self, start, end):
+def refused(descriptor, start, size):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 store = opened(Path({str(tmp_path)!r}))
@@ -398,7 +425,7 @@ assert store.commit() is None
 # What LMDB writes itself meets the one, disk that is allocated for it the other.
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
-extend, Reserve._extend = Reserve._extend, refused
+allocate, os.posix_fallocate = os.posix_fallocate, refused
 seq, fault = 2, None
 while fault is None and seq < 3000:
     seq += 1
@@ -408,7 +435,7 @@ while fault is None and seq < 3000:
 assert fault is not None, seq
 assert name_of(store.reader()) == "guild"
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-Reserve._extend = extend
+os.posix_fallocate = allocate
 store.apply(0, seq + 1, "GUILD_UPDATE", encode({{"id": str(GUILD), "name": "there is room"}}))
 assert store.commit() is None
 assert name_of(store.reader()) == "there is room"

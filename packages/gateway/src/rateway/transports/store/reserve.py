@@ -160,7 +160,9 @@ class Reserve:
         if not space.f_blocks or free >= 8 * step:
             wanted = min(wanted + step // self.page, last)
         try:
-            self._extend(self.allocated * self.page, wanted * self.page)
+            os.posix_fallocate(
+                self._descriptor, self.allocated * self.page, (wanted - self.allocated) * self.page
+            )
         except OSError as error:
             # A part may have been allocated, of what others need.
             self._cut(max(self.allocated, self._first))
@@ -176,9 +178,6 @@ class Reserve:
     def _not_now(self, error: OSError) -> OSError:
         self._refused, self._ask_again = error, time.monotonic() + AGAIN_S
         return OSError(error.errno, error.strerror)
-
-    def _extend(self, start: int, end: int) -> None:
-        os.posix_fallocate(self._descriptor, start, end - start)
 
     def trim(self) -> None:
         """Between transactions: give back what one large transaction needed, or might have."""

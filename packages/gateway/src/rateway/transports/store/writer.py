@@ -47,8 +47,9 @@ class Store:
         """What is worth a log line about the opening: thrown away and why, kinds incomplete and why."""
         self.fault: StoreFault | None = None
         """What is wrong now; None when the last commit succeeded."""
+        self.reserve = opened.reserve
+        """The disk that is reserved ahead of writing; None where LMDB writes its pages itself."""
         self._tables = opened.tables
-        self._reserve = opened.reserve
         self._storage = LmdbStorage(opened.tables, opened.reserve)
         self._cache = Cache(self._storage, policy)
         self._fast_path = CacheFastPath(self._apply)
@@ -201,8 +202,8 @@ class Store:
         self._commits += 1
         if self._commits % READER_CHECK_COMMITS == 0:
             self._tables.env.reader_check()
-            if self._reserve is not None:
-                self._reserve.trim()
+            if self.reserve is not None:
+                self.reserve.trim()
         return None
 
     def _fail(self, fault: StoreFault) -> None:
@@ -244,7 +245,7 @@ class Store:
         """Commit, mark as closed in order, and close; without the mark when the last commit failed."""
         fault = self.commit()
         self._storage.abort()
-        reserve = self._reserve
+        reserve = self.reserve
         try:
             if fault is None:
                 close_in_order(self._tables, reserve)
