@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from rateway.cache.apply import Cache
 from rateway.cache.entity_store import EntityStoreReader
 from rateway.cache.policy import DEFAULT_KINDS, KINDS, CachePolicy
+from rateway.cache.prune import adopt_policy
 from rateway.cache.queries import answer
 from rateway.cache.query_context import Found, Missing, Outcome, Refusal, Situation
 from rateway.cache.reader import View
+from rateway.cache.storage import MemoryStorage
 from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor
 from rateway_protocol.contract.snapshots import ClusterList, GuildSnapshot, MemberList, ShardSnapshot
 from rateway_protocol.discord import intents
@@ -22,7 +24,7 @@ from rateway_protocol.discord.intents import Intents
 from rateway_simulator.world import requests, snapshot
 from rateway_simulator.world.world import World
 from tests.cache.scene import BOT, GUILD, Json, Scene, channel, guild, member, role, thread, user
-from tests.cache.world_feed import EVERYTHING, filled, stream
+from tests.cache.world_feed import EVERYTHING, feed, filled, stream
 
 ANN, BEN, CID = 11 << 40, 12 << 40, 13 << 40
 TEXT, VOICE, HIDDEN = 20, 21, 22
@@ -150,6 +152,30 @@ def test_a_guild_in_an_outage_is_listed_as_unavailable() -> None:
     assert asker.refusal(Query("GuildSnapshot", (GUILD,), options=SnapshotFor())) == "loading"
 
 
+def test_another_clusters_store_that_cannot_be_read_costs_a_shard_nothing() -> None:
+    asker = Asker(three().cache, count=2)
+    asker.situation = Situation(
+        shard_count=2, shards_per_cluster=1, clusters=(1, 2), intents=intents.ALL, unreadable={2: "torn"}
+    )
+    assert asker.shard().session == "one"
+    assert asker.refusal(Query("ShardSnapshot", (1,))) == "unavailable"
+
+
+def test_a_guild_of_another_layout_is_unavailable_until_it_comes() -> None:
+    scene = three()
+    asker = Asker(scene.cache, count=2)
+    asker.situation = Situation(shard_count=2, shards_per_cluster=2, clusters=(1,), intents=intents.ALL)
+    elsewhere = GUILD + (1 << 22)
+    listed = [{"id": str(elsewhere)}]
+    scene.tell("READY", {"user": user(BOT, "bot"), "guilds": listed, "session_id": "two", "shard": [0, 1]})
+    scene.tell("GUILD_CREATE", guild(elsewhere))
+    scene.cache.begin(1, "three")
+    scene.cache.flush()
+    (found,) = asker.shard(1).guilds
+    assert found.unavailable
+    assert asker.refusal(Query("GuildSnapshot", (elsewhere,), options=SnapshotFor())) == "loading"
+
+
 def test_a_shard_that_never_had_a_session_is_loading_and_one_that_does_not_exist_is_said() -> None:
     asker = Asker(Scene().cache)
     assert asker.refusal(Query("ShardSnapshot", (0,))) == "loading"
@@ -274,6 +300,27 @@ def test_threads_that_the_bot_may_not_see_any_more_are_left_out() -> None:
     moderator = role(GUILD, VIEW_CHANNEL | MANAGE_THREADS)
     scene.tell("GUILD_ROLE_UPDATE", {"guild_id": str(GUILD), "role": moderator})
     assert told() == ["30", "32", "33"]
+
+
+@pytest.mark.parametrize("kind", ["channels", "roles", "stickers", "members"])
+def test_a_guild_that_came_before_a_kind_was_kept_is_told_if_a_bot_can_work_with_it(kind: str) -> None:
+    storage = MemoryStorage()
+    _, events = stream(3, 20, guilds=1, members_per_guild=5)
+    narrow = filled(events, CachePolicy(kinds=DEFAULT_KINDS - {kind}), storage)
+    adopt_policy(narrow.writer)
+    wide = Cache(storage, CachePolicy())
+    adopt_policy(wide.writer)
+    asker = Asker(wide)
+    ((guild_id, _),) = wide.writer.guild_rows()
+    (listed,) = asker.shard().guilds
+    asked = Query("GuildSnapshot", (guild_id,), options=SnapshotFor())
+    if kind in ("channels", "roles"):
+        assert listed.unavailable and asker.refusal(asked) == "incomplete"
+        feed(
+            wide, [(1, "READY", events[0][2].replace(b'"one"', b'"two"')), (2, "GUILD_CREATE", events[1][2])]
+        )
+        assert not asker.shard().guilds[0].unavailable
+    assert asker.guild(guild_id)["large"] is (kind == "members")
 
 
 @pytest.mark.parametrize("kind", sorted(DEFAULT_KINDS))

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from rateway.cache.pages import shrink, unshrink
 
-__all__ = ["GuildRow", "GuildState", "counted", "recounted", "state_of"]
+__all__ = ["GuildRow", "GuildState", "counted", "recounted", "standing", "state_of"]
 
 
 class GuildState(IntEnum):
@@ -105,6 +105,12 @@ def recounted(value: bytes, change: int, cached: int) -> bytes:
         head[_MEMBER_COUNT] = max(0, head[_MEMBER_COUNT] + change)
     head[_CACHED_MEMBERS] = max(0, head[_CACHED_MEMBERS] + cached)
     return _HEAD.pack(*head) + value[_HEAD.size :]
+
+
+def standing(value: bytes) -> tuple[GuildState, int, int]:
+    """The state of a packed row, its shard and its stamp, without unpacking the rest."""
+    state, _, _, shard_id, _, stamp, *_ = _HEAD.unpack_from(value)
+    return _STATES[state], shard_id, stamp
 
 
 def state_of(value: bytes) -> GuildState:

@@ -225,13 +225,17 @@ class QueryContext:
 
     def views(self) -> Iterator[View]:
         """Yield each readable store; at the end raise :class:`Refused` if another store cannot be read."""
+        yield from self.readable_views()
+        for cluster, words in self.situation.unreadable.items():
+            if cluster not in self.situation.elsewhere:
+                raise Refused("unavailable", words)
+
+    def readable_views(self) -> Iterator[View]:
+        """Yield each readable store, for what is the same in all."""
         unreadable, elsewhere = self.situation.unreadable, self.situation.elsewhere
         for cluster in self.stores.clusters:
             if cluster not in unreadable and cluster not in elsewhere:
                 yield self.stores.view(cluster)
-        for cluster, words in unreadable.items():
-            if cluster not in elsewhere:
-                raise Refused("unavailable", words)
 
     def shard(self, shard_id: int) -> View:
         """The store of a shard."""

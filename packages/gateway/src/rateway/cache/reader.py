@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 from rateway.cache import position
 from rateway.cache.entity_store import EntityStoreReader
-from rateway.cache.guild_row import GuildRow, GuildState, state_of
+from rateway.cache.guild_row import GuildRow, GuildState, standing
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import written_since
 from rateway.cache.storage import Reading, Table
@@ -87,10 +87,10 @@ class View:
         """READY's ``application``; None when no READY has come since it is kept."""
         return self.reading.get(Table.META, b"application")
 
-    def guild_states(self) -> Iterator[tuple[int, GuildState]]:
-        """Every guild's id and state, ascending by id."""
+    def guilds_standing(self) -> Iterator[tuple[int, GuildState, int, int]]:
+        """Every guild's id, state, shard and the stamp of its last full GUILD_CREATE, ascending by id."""
         for key, value in self.reading.scan(Table.GUILDS, b"", b"\xff" * 9):
-            yield int.from_bytes(key, "big"), state_of(value)
+            yield int.from_bytes(key, "big"), *standing(value)
 
     # completeness
 

@@ -35,8 +35,9 @@ AT_ONCE: Final = 64
 # Of a member: who has none of these is not listed in a large guild unless online or in voice.
 _NOTHING = (None, b"null", b"[]", b'""')
 _PRIVATE_THREAD = msgspec.Raw(b"12")
-# Members come as far as they are known; of these the bot is told that they are not all.
-_MAY_BE_PARTIAL = frozenset({"members", "presences"})
+# Without these a guild is no state that a bot can work with: while they are incomplete it is unavailable. Other kinds
+# come as far as they are known.
+_NEEDED_WHOLE: Final = ("guilds", "channels", "roles")
 
 _string = msgspec.json.encode
 
@@ -46,12 +47,11 @@ def shard_snapshot(asking: QueryContext) -> Outcome | Listing:
     (shard_id,) = asking.asked.arguments
     view = asking.shard(shard_id)
     session, seq = _position(view, shard_id)
-    known = [found for each in asking.views() if (found := each.current_user()) is not None]
+    views = list(asking.readable_views())
+    known = [found for each in views if (found := each.current_user()) is not None]
     if not known:
         raise Refused("loading", f"shard {shard_id} has had no READY yet")
-    application = view.application() or next(
-        filter(None, (each.application() for each in asking.views())), b"null"
-    )
+    applications = [told for each in (view, *views) if (told := each.application()) is not None]
     count = asking.situation.shard_count or 1
     head = b'{"shard":%d,"shard_count":%d,"session":%b,"seq":%d,"user":%b,"application":%b,"guilds":' % (
         shard_id,
@@ -59,19 +59,31 @@ def shard_snapshot(asking: QueryContext) -> Outcome | Listing:
         _string(session),
         seq,
         max(known)[1],
-        application,
+        applications[0] if applications else b"null",
     )
     return Listing(_guilds_of_shard(view, shard_id, count, head), at_once=AT_ONCE, of_one_moment=True)
 
 
 def _guilds_of_shard(view: View, shard_id: int, count: int, head: bytes) -> Iterator[bytes]:
+    since = _whole_since(view)
     yield head
     yield from array_of(
-        b'{"id":"%d","unavailable":%b}' % (guild_id, b"false" if state is GuildState.AVAILABLE else b"true")
-        for guild_id, state in view.guild_states()
+        b'{"id":"%d","unavailable":%b}'
+        % (guild_id, b"false" if _can_be_told(state, home, stamp, shard_id, since) else b"true")
+        for guild_id, state, home, stamp in view.guilds_standing()
         if shard_of(guild_id, count) == shard_id
     )
     yield b"}"
+
+
+def _whole_since(view: View) -> int:
+    """The stamp before which guilds came without something that a bot cannot do without."""
+    return max(view.incomplete_since(kind) for kind in _NEEDED_WHOLE)
+
+
+def _can_be_told(state: GuildState, home: int, stamp: int, shard_id: int, since: int) -> bool:
+    """Whether a guild has come on this shard, in the session of its position, and whole."""
+    return state is GuildState.AVAILABLE and home == shard_id and stamp >= since
 
 
 def _position(view: View, shard_id: int) -> tuple[str, int]:
@@ -158,15 +170,22 @@ def _whole_member(told: bytes) -> bytes | None:
 
 def _available(asking: QueryContext, guild_id: int) -> _Place | None:
     """A guild whose GUILD_CREATE has come in the session of its shard's position; None when the bot is not in it."""
-    place = asking.guild(guild_id, "guilds")
+    place = asking.guild(guild_id)
     if place is None:
         return None
     view, row = place
     now = asking.situation.place(guild_id)
-    if row.state is not GuildState.AVAILABLE or (now is not None and now[0] != row.shard_id):
+    shard_id = row.shard_id if now is None else now[0]
+    if not _can_be_told(row.state, row.shard_id, row.stamp, shard_id, _whole_since(view)):
+        if row.state is GuildState.AVAILABLE and row.shard_id == shard_id:
+            words = (
+                f"channels or roles of guild {guild_id} are incomplete until Discord sends it anew, in a new session "
+                f"of shard {shard_id}: set CACHE_RENEW=true or use `rateway restart-shard {shard_id} --new-session`"
+            )
+            raise Refused("incomplete", words)
         outage = " (it is in an outage)" if row.state is GuildState.OUTAGE else ""
         raise Refused("loading", f"guild {guild_id} has not come from Discord yet{outage}")
-    return _Place(view, guild_id, row, row.shard_id, *_position(view, row.shard_id))
+    return _Place(view, guild_id, row, shard_id, *_position(view, shard_id))
 
 
 def guild_snapshot(asking: QueryContext) -> Outcome | Listing:
@@ -176,9 +195,6 @@ def guild_snapshot(asking: QueryContext) -> Outcome | Listing:
     place = _available(asking, asking.asked.arguments[0])
     if place is None:
         return asking.object(None)
-    for _, row in SNAPSHOTS.values():
-        if asking.policy.keeps(row.name) and row.name not in _MAY_BE_PARTIAL:
-            asking.check(place.view, place.guild_id, place.row, row.name)
     return Listing(_guild(asking, place, wanted), at_once=AT_ONCE, of_one_moment=True)
 
 

@@ -43,7 +43,7 @@ class GuildOfShard(msgspec.Struct, frozen=True):
 
     id: str
     unavailable: bool
-    """Whether it is in an outage, or has not come from Discord yet."""
+    """Whether it is in an outage, has not come from Discord yet, or lacks channels or roles in the cache."""
 
 
 class ShardSnapshot(msgspec.Struct, frozen=True):
