@@ -562,6 +562,11 @@ class MemoryCluster:
         self.truth.append(event)
         self._unwritten.append(event)
 
+    @property
+    def unwritten(self) -> int:
+        """Events that are applied and not in the log yet."""
+        return len(self._unwritten)
+
     def write(self, most: int | None = None) -> int:
         """Write events to the log, all or at most so many; return how many were written."""
         count = len(self._unwritten) if most is None else min(most, len(self._unwritten))

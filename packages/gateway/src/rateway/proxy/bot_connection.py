@@ -7,7 +7,7 @@ IDENTIFY, a RESUME or a command sets in motion is done by :class:`Sessions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeGuard
 
@@ -49,6 +49,9 @@ events as they come; its end was sent or has come."""
 class Wire(Protocol):
     """The WebSocket of a connection. What is sent within one call from the event loop may go out together at its
     end."""
+
+    identified: bool
+    """Whether the bot has shown who it is; set by the connection."""
 
     @property
     def waiting(self) -> int:
@@ -103,6 +106,9 @@ class Sessions(Protocol):
     def beat(self, connection: BotConnection, seq: int) -> None:
         """The bot has everything up to this sequence number."""
 
+    def resume_sending(self, connection: BotConnection) -> None:
+        """The bot's socket has room again."""
+
     def leave(self, connection: BotConnection) -> None:
         """The connection has ended, or its session has."""
 
@@ -110,20 +116,27 @@ class Sessions(Protocol):
 class BotConnection:
     """A bot's connection. Sends HELLO when it is made.
 
-    *url* is what READY tells as ``resume_gateway_url``.
+    *url* is what READY tells as ``resume_gateway_url``, *clock* gives seconds that never jump.
     """
 
     __slots__ = (
-        "_beat_at", "_sends", "_sends_since", "_sessions", "_was_invalidated", "_wire", "began_at", "close_code",
-        "identified", "library", "named", "state", "stream", "url",
+        "_beat_at", "_clock", "_sends", "_sends_since", "_sessions", "_was_invalidated", "_wire", "close_code",
+        "generation", "library", "live_since", "named", "send", "state", "stream", "url", "version",
     )  # fmt: skip
 
-    def __init__(self, wire: Wire, sessions: Sessions, version: int, url: str, now: float) -> None:
+    def __init__(
+        self, wire: Wire, sessions: Sessions, version: int, url: str, clock: Callable[[], float]
+    ) -> None:
+        now = clock()
         self.url = url
+        self.version = version
         self.state: State = "unidentified"
-        self.began_at = now
-        self.identified: Identify | None = None
-        """What it identified with; None before, and after a RESUME."""
+        self.live_since = now
+        """When it began to get events as they come."""
+        self.send = wire.send
+        """Send a message of JSON."""
+        self.generation = 0
+        """Of connections whose bots have shown who they are, a later one has a higher number."""
         self.library = ""
         """The ``browser`` of its properties: the library's name."""
         self.named: int | None = None
@@ -133,6 +146,7 @@ class BotConnection:
         self.close_code: int | None = None
         """What it was closed with from here."""
         self._wire = wire
+        self._clock = clock
         self._sessions = sessions
         self._beat_at = now
         # Messages since the beginning of the current window.
@@ -152,10 +166,11 @@ class BotConnection:
 
     # Facts.
 
-    def on_message(self, data: bytes | str, now: float) -> None:
+    def on_message(self, data: bytes | str) -> None:
         """A whole text message (or binary, which Discord reads as JSON as well)."""
         if self.state == "closed":
             return
+        now = self._clock()
         if now - self._sends_since >= SENDS_WINDOW:
             self._sends, self._sends_since = 0, now
         self._sends += 1
@@ -182,11 +197,16 @@ class BotConnection:
         else:
             self._on_command(op, d)
 
-    def on_closed(self) -> None:
-        """The socket is gone, or the bot has closed it."""
+    def on_closed(self, code: int | None = None) -> None:
+        """The socket is gone; the code of the bot's close frame, None without one."""
         if self.state != "closed":
             self.state = "closed"
             self._leave()
+
+    def on_writable(self) -> None:
+        """The socket has taken what it was slow to take."""
+        if self.state != "closed":
+            self._sessions.resume_sending(self)
 
     def on_timer(self, now: float) -> None:
         """Check how long the bot has been silent; to be called every few seconds."""
@@ -194,10 +214,6 @@ class BotConnection:
             self.close(4000, "No heartbeat.")
 
     # Actions.
-
-    def send(self, payload: bytes) -> None:
-        """Send a message of JSON."""
-        self._wire.send(payload)
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection with one of Discord's codes; the session can be resumed where the code allows it."""
@@ -214,6 +230,11 @@ class BotConnection:
             self._was_invalidated = True
             self._leave()
             self._wire.send(INVALID_SESSION)
+
+    def go_live(self) -> None:
+        """It gets events as they come from now on."""
+        self.state = "live"
+        self.live_since = self._clock()
 
     def reconnect(self) -> None:
         """Send op 7: the bot should come back and resume."""
@@ -278,8 +299,8 @@ class BotConnection:
         if d.get("compress") is True:
             self._wire.compress_payloads()
         self.state = "starting"
-        self.identified = Identify(shard[0], shard[1], bits, threshold, presence)
-        self._sessions.identify(self, self.identified)
+        self._wire.identified = True
+        self._sessions.identify(self, Identify(shard[0], shard[1], bits, threshold, presence))
 
     def _on_resume(self, d: object) -> None:
         if self.state != "unidentified":
@@ -295,11 +316,13 @@ class BotConnection:
             self.close(4004, "Authentication failed.")
         elif not _is_integer(seq) or seq < 1:
             # A bot that has nothing to resume from: Discord answers so as well.
+            self._wire.identified = True
             self.invalidate()
         elif seq > MOST_SEQ:
             self.close(4007, "Invalid seq.")
         else:
             self.state = "resuming"
+            self._wire.identified = True
             self._sessions.resume(self, Resume(session_id, seq))
 
     def _on_command(self, op: int, d: object) -> None:

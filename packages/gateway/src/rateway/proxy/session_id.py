@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 from typing import Final
 
 import msgspec
-from rateway.secret import Secret
 
 __all__ = ["MOST_SESSION_ID", "Session", "SessionIds"]
 
 # Characters of a session id that is looked at; one of rateway's own has some 150.
 MOST_SESSION_ID: Final = 1000
 SIGNATURE_BYTES: Final = 16
-PURPOSE: Final = b"rateway proxy session 1"
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -50,10 +47,10 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class SessionIds:
-    """Issue and read the session ids of one bot."""
+    """Issue and read the session ids of one bot. *key* is a secret that all its proxies have."""
 
-    def __init__(self, token: Secret) -> None:
-        self._key = hmac.digest(token.reveal().encode(), PURPOSE, hashlib.sha256)
+    def __init__(self, key: bytes) -> None:
+        self._key = key
         self._decode = msgspec.msgpack.Decoder(Session).decode
 
     def issue(self, session: Session) -> str:
@@ -79,4 +76,4 @@ class SessionIds:
             return None
 
     def _signature(self, fields: bytes) -> bytes:
-        return hmac.digest(self._key, fields, hashlib.sha256)[:SIGNATURE_BYTES]
+        return hmac.digest(self._key, fields, "sha256")[:SIGNATURE_BYTES]

@@ -2,7 +2,7 @@
 
 A session whose shard lies in one cluster numbers its events by their offsets in that cluster's log, so that any proxy
 can resume it (:mod:`rateway.proxy.session_id`). A session over several clusters counts, and remembers what it sent
-(:mod:`rateway.proxy.merged`).
+(:mod:`rateway.proxy.numbers`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from rateway.delivery.proxy_port import LogEntry
-from rateway.proxy.dispatch import dispatch, guild_of
+from rateway.proxy.dispatch import guild_of
 from rateway.proxy.order import Order
-from rateway.proxy.session_id import Session
 from rateway_protocol.contract.messages import Gap
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["MOST_SEQ", "Feed", "Position", "Receiver", "Stream", "gateway_shards"]
+__all__ = ["Feed", "Numbers", "Position", "Receiver", "Stream", "gateway_shards"]
 
-# JDA and Discord.Net keep sequence numbers in 32 bits with a sign; a session ends some way before.
-MOST_SEQ: Final = (1 << 31) - (1 << 16)
 # Events of Discord's that come on shard 0, whatever guild they name (docs: Gateway, "Sharding").
 _SHARD_0: Final = ("ENTITLEMENT_", "SUBSCRIPTION_")
 
@@ -40,8 +37,24 @@ def _gcd(a: int, b: int) -> int:
 class Receiver(Protocol):
     """Who gets a stream's payloads: a :class:`~rateway.proxy.bot_connection.BotConnection`."""
 
+    @property
+    def waiting(self) -> int: ...
     def send(self, payload: bytes) -> None: ...
+    def close(self, code: int, reason: str) -> None: ...
     def invalidate(self) -> None: ...
+
+
+class Numbers(Protocol):
+    """Gives a session's dispatches their sequence numbers, and sends them."""
+
+    def send(self, feed: Feed, name: str, d: bytes) -> None:
+        """Send what the entry at ``feed.at`` makes."""
+
+    def tell(self, feed: Feed, name: str, d: bytes) -> None:
+        """Send what no entry makes, or what will not be made of it again, under the number of what was sent before."""
+
+    def acknowledge(self, seq: int) -> None:
+        """The bot has everything up to ``seq``."""
 
 
 class Position:
@@ -123,46 +136,41 @@ class Feed:
     """One log's part of a stream. Called for each entry: makes no task, and reads no JSON in the usual case."""
 
     __slots__ = (
-        "_base", "_is_settled", "_late", "_snapshots", "at", "positions", "receiver", "sent", "shards", "stream",
+        "_late", "at", "is_open", "is_settled", "log", "numbers", "positions", "receiver", "sent", "shards", "stream",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, shards: Iterable[int], session: Session, at: int) -> None:
+    def __init__(self, stream: Stream, numbers: Numbers, log: str, shards: Iterable[int], at: int) -> None:
         self.stream = stream
+        self.numbers = numbers
         self.receiver = stream.receiver
+        self.log = log
         self.shards = tuple(shards)
         """The gateway's shards in this log."""
         self.at = at
         """The offset up to which it has seen the log."""
+        self.is_open = True
+        """Whether the bot is still there."""
         self.positions: dict[int, Position] = {}
         """Of shards whose snapshots contain entries that may still come."""
+        self.is_settled = True
+        """Whether a RESUME can tell what the bot has. It cannot before all snapshots are passed: what they contain is
+        known to this connection alone."""
         self.sent = 0
         """Events that were sent."""
-        self._base = session.base
-        self._snapshots = session.snapshots
         self._late: dict[int, Position] = {}
-        # Until all snapshots are passed, events have READY's last number: a RESUME from there is refused, because what
-        # the snapshots contain is known to this connection alone.
-        self._is_settled = True
-
-    @property
-    def seq(self) -> int:
-        """The ``s`` of the place in the log up to which it has seen it."""
-        if self._is_settled and self.at > self._base:
-            return self.at - self._base + self._snapshots + 1
-        return self._snapshots + 1
 
     def set_positions(self, positions: dict[int, Position]) -> None:
         """What the snapshots of an IDENTIFY contain. Called before the first entry."""
         self.positions = positions
-        self._is_settled = not positions
+        self.is_settled = not positions
 
-    def pass_positions(self, order: Order, *, is_final: bool = False) -> None:
-        """Forget the positions that the log was read beyond; all of them with *is_final*."""
+    def pass_positions(self, order: Order) -> None:
+        """Forget the positions that the log was read beyond."""
         for shard_id, position in tuple(self.positions.items()):
-            if is_final or position.is_passed(order, shard_id):
+            if position.is_passed(order, shard_id):
                 self._late[shard_id] = self.positions.pop(shard_id)
         if not self.positions:
-            self._is_settled = True
+            self.is_settled = True
 
     def on_entry(self, entry: LogEntry, d: bytes | None, order: Order) -> None:
         """An event of one of its shards, for the first time; *d* as the bot's intents have it, None where it is not
@@ -173,16 +181,20 @@ class Feed:
         self.at = entry.offset
         if d is None or (self.stream.is_partial and not self.stream.has_entry(entry)):
             return
-        self.send(entry.name, d)
+        self._send(entry.name, d)
 
-    def send(self, name: str, d: bytes) -> None:
-        """Send a dispatch under the number of the present place in the log."""
-        seq = self.seq
-        if seq > MOST_SEQ:
-            self.receiver.invalidate()
-            return
+    def on_answer(self, entry: LogEntry, d: bytes) -> None:
+        """The answer to a command of the bot's."""
+        self.at = entry.offset
+        self.tell(entry.name, d)
+
+    def tell(self, name: str, d: bytes) -> None:
+        """Send what no entry makes, under the number of the present place."""
+        self.numbers.tell(self, name, d)
+
+    def _send(self, name: str, d: bytes) -> None:
         self.sent += 1
-        self.receiver.send(dispatch(name, seq, d))
+        self.numbers.send(self, name, d)
 
     def on_gap(self, entry: LogEntry, gap: Gap, order: Order) -> None:
         """A session of a shard in this log was lost. Its guilds' state is told anew: by a new session of the bot where
@@ -190,12 +202,7 @@ class Feed:
         if gap.shard not in self.shards:
             return
         position = self.positions.get(gap.shard) or self._late.get(gap.shard)
-        if position is not None and not (
-            gap.old_session in (None, position.session) or order.is_known(gap.shard, position.session)
-        ):
-            # The snapshots are of a later session, which the log has still to come to.
-            return
-        if position is not None and gap.new_session == position.session:
+        if position is not None and _is_before(gap, position.session, order):
             return
         self.at = entry.offset
         if len(self.stream.shards()) == 1:
@@ -204,7 +211,7 @@ class Feed:
         self.positions.pop(gap.shard, None)
         self._late.pop(gap.shard, None)
         if not self.positions:
-            self._is_settled = True
+            self.is_settled = True
 
     def on_guild_left(self, entry: LogEntry, shard_id: int, guild_id: int) -> None:
         """After a gap, a guild is gone."""
@@ -213,7 +220,7 @@ class Feed:
         if shard_id in self.positions or shard_id in self._late:
             return
         self.at = entry.offset
-        self.send("GUILD_DELETE", b'{"id":"%d"}' % guild_id)
+        self._send("GUILD_DELETE", b'{"id":"%d"}' % guild_id)
 
     def _is_contained(self, entry: LogEntry, order: Order) -> bool:
         shard_id = entry.shard_id
@@ -224,9 +231,19 @@ class Feed:
             if entry.session != position.session or entry.seq > position.highest:
                 self._late[shard_id] = self.positions.pop(shard_id)
                 if not self.positions:
-                    self._is_settled = True
+                    self.is_settled = True
             return False
         if entry.is_out_of_order:
             position = self._late.get(shard_id)
             return position is not None and position.contains(entry, order)
         return False
+
+
+def _is_before(gap: Gap, session: str, order: Order) -> bool:
+    """Whether a gap came before a session of its shard, which a snapshot is of."""
+    if gap.new_session == session:
+        return True
+    if gap.new_session is not None and order.is_known(gap.shard, gap.new_session):
+        return not order.is_newer(gap.shard, gap.new_session, session)
+    # The snapshot of a session that the log has still to come to is later than all that it has now.
+    return gap.old_session not in (None, session) and not order.is_known(gap.shard, session)

@@ -1,0 +1,543 @@
+"""All connections of bots in this process: how sessions begin, go on elsewhere, and end.
+
+An IDENTIFY attaches to the tails of its logs first and reads the gateway's cache after that, so that no event falls
+between the two. A RESUME needs its session id and the log alone, not the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from rateway.delivery.proxy_port import Gateway, LogReader
+from rateway.proxy.answers import PendingAnswers
+from rateway.proxy.bot_commands import BotCommands
+from rateway.proxy.bot_connection import BotConnection, Identify, Resume, Wire
+from rateway.proxy.dispatch import dispatch
+from rateway.proxy.gateway_state import GatewayState
+from rateway.proxy.log_tail import Timers, Visible
+from rateway.proxy.numbers import CountedNumbers, OffsetNumbers
+from rateway.proxy.session_id import Session, SessionIds
+from rateway.proxy.snapshot import guild_unavailable, ready, without_own_voice
+from rateway.proxy.stream import Feed, Numbers, Position, Stream, gateway_shards
+from rateway.proxy.tails import Tails
+from rateway_protocol.contract.snapshots import ClusterList, GuildOfShard
+from rateway_protocol.discord import intents
+
+__all__ = ["ConnectionLimits", "Connections"]
+
+logger = logging.getLogger(__name__)
+
+# Guilds that are asked for at once.
+GUILDS_AT_ONCE: Final = 50
+# Snapshots pause while the bot has so many bytes to take.
+SNAPSHOT_WAITING: Final = 1 << 20
+# Seconds in which a log that has entries brings the first.
+FIRST_ENTRY: Final = 0.5
+# Seconds that a RESUME waits for the gateway's layout; the log alone is enough where it does not answer.
+LAYOUT_PATIENCE: Final = 1.0
+# Seconds between two looks at all connections.
+LOOK_EVERY: Final = 5.0
+# Seconds after which what a snapshot contains and the log has not brought is taken for filtered by the gateway.
+SETTLE: Final = 5.0
+# Seconds for which a session over several logs can be resumed.
+KEEP_MERGED: Final = 300.0
+MOST_MERGED: Final = 256
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+"""What a task does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of what is done at once."""
+
+    snapshots: int = 8
+    """Sessions whose snapshots are being sent; others wait, and their bots with them."""
+
+
+@dataclass(slots=True)
+class _Merged:
+    """A session over several logs."""
+
+    stream: Stream
+    numbers: CountedNumbers
+    left_at: float | None = None
+
+
+@dataclass(slots=True)
+class _Begin:
+    """What a session begins with."""
+
+    stream: Stream
+    numbers: Numbers
+    guilds: dict[int, list[GuildOfShard]]
+    positions: dict[int, Position]
+    feeds: list[Feed] = field(default_factory=list)
+
+
+class Connections:
+    """All connections. Runs in :meth:`run`; *application* asks for READY's own part where the gateway has none."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        reader: LogReader,
+        session_ids: SessionIds,
+        admits: Callable[[str], bool],
+        visible: Visible,
+        timers: Timers,
+        clock: Callable[[], float],
+        application: Callable[[], Awaitable[msgspec.Raw | None]] | None = None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        """What happened, by name: ``identified``, ``resumed``, ``refused`` (a RESUME), ``failed`` (a mistake here)."""
+        self._session_ids = session_ids
+        self._admits = admits
+        self._clock = clock
+        self._application = application
+        self._answers = PendingAnswers(clock)
+        self._tails = Tails(reader, timers, visible, self._answers, self._on_log_lost)
+        self._commands = BotCommands(gateway, self._answers, self._start)
+        self._snapshots = asyncio.Semaphore((limits or ConnectionLimits()).snapshots)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._connections: dict[BotConnection, None] = {}
+        # What a connection waits for, and what sets it free when its socket has room.
+        self._starting: dict[BotConnection, asyncio.Task[None]] = {}
+        self._room: dict[BotConnection, asyncio.Event] = {}
+        self._merged: dict[int, _Merged] = {}
+        self._state = GatewayState(gateway, clock, self._on_layout)
+        self._generations = itertools.count(1)
+
+    # For the front.
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                while True:
+                    await asyncio.sleep(LOOK_EVERY)
+                    self._look()
+        finally:
+            self._tasks = None
+            self._tails.close()
+
+    def connect(self, wire: Wire, version: int, url: str) -> BotConnection:
+        """Begin with a bot that has connected; HELLO goes out. *url* is where it is told to resume."""
+        connection = BotConnection(wire, self, version, url, self._clock)
+        if connection.state != "closed":
+            self._connections[connection] = None
+        return connection
+
+    def reconnect_all(self) -> None:
+        """Ask all bots to come back, before the end of this process: op 7."""
+        for connection in tuple(self._connections):
+            connection.reconnect()
+
+    @property
+    def commands(self) -> BotCommands:
+        """The commands of bots."""
+        return self._commands
+
+    def __iter__(self) -> Iterator[BotConnection]:
+        return iter(tuple(self._connections))
+
+    def behind(self, connection: BotConnection) -> int:
+        """Entries of its logs that a connection which resumes has still to get."""
+        stream = connection.stream
+        if stream is None or connection.state != "resuming":
+            return 0
+        tails = ((self._tails.get(feed.log), feed) for feed in stream.feeds)
+        return sum(max(0, tail.last - feed.at) for tail, feed in tails if tail is not None)
+
+    # For the connections (bot_connection.Sessions).
+
+    def accepts(self, token: str) -> bool:
+        return self._admits(token)
+
+    def identify(self, connection: BotConnection, identify: Identify) -> None:
+        self._begin(connection, functools.partial(self._begin_session, connection, identify))
+
+    def resume(self, connection: BotConnection, resume: Resume) -> None:
+        self._begin(connection, functools.partial(self._resume_session, connection, resume))
+
+    def command(self, connection: BotConnection, op: int, d: dict[str, Any]) -> None:
+        self._commands.carry_out(connection, op, d)
+
+    def beat(self, connection: BotConnection, seq: int) -> None:
+        if connection.stream is not None:
+            connection.stream.feeds[0].numbers.acknowledge(seq)
+
+    def resume_sending(self, connection: BotConnection) -> None:
+        room = self._room.get(connection)
+        if room is not None:
+            room.set()
+        if connection.stream is not None:
+            for feed in connection.stream.feeds:
+                tail = self._tails.get(feed.log)
+                if tail is not None:
+                    tail.on_writable()
+
+    def leave(self, connection: BotConnection) -> None:
+        if connection.state == "closed":
+            self._connections.pop(connection, None)
+        task = self._starting.pop(connection, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self._room.pop(connection, None)
+        self._commands.leave(connection)
+        stream, connection.stream = connection.stream, None
+        if stream is None:
+            return
+        for feed in stream.feeds:
+            feed.is_open = False
+            tail = self._tails.get(feed.log)
+            if tail is not None:
+                tail.leave(feed)
+            self._tails.release(feed.log)
+        for key, merged in tuple(self._merged.items()):
+            if merged.stream is stream:
+                if connection.state == "closed":
+                    merged.numbers.leave()
+                    merged.left_at = self._clock()
+                else:
+                    del self._merged[key]
+
+    # IDENTIFY.
+
+    async def _begin_session(self, connection: BotConnection, identify: Identify) -> None:
+        connection.generation = next(self._generations)
+        layout = await self._state.known_layout()
+        missing = identify.intents & ~layout.intents
+        if missing:
+            logger.error(
+                "a bot asks for intents that the gateway does not have: %s; add them to INTENTS",
+                ", ".join(intents.names(missing)), extra={"action": "identify"},
+            )  # fmt: skip
+            connection.close(4014, "Disallowed intents: the gateway was not given them (INTENTS).")
+            return
+        async with self._snapshots:
+            shards = gateway_shards(identify.shard, identify.count, layout.shard_count)
+            logs = await self._state.logs_of(shards)
+            for log in logs:
+                self._tails.use(log)
+            try:
+                begin = await self._send_ready(connection, identify, layout.shard_count, logs)
+                if not identify.intents & intents.Intents.GUILDS or await self._send_guilds(
+                    connection, begin
+                ):
+                    self._attach(connection, begin)
+            finally:
+                for log in logs:
+                    self._tails.release(log)
+        if identify.presence is not None:
+            self._commands.set_presence(connection, identify.presence)
+
+    async def _send_ready(
+        self, connection: BotConnection, identify: Identify, total: int, logs: dict[str, list[int]]
+    ) -> _Begin:
+        bases = {log: await self._last_of(log) for log in logs}
+        shards = list(itertools.chain.from_iterable(logs.values()))
+        found = {each.shard: each for each in await self._state.shards(shards)}
+        first = next(iter(found.values()))
+        own_id = int(msgspec.json.decode(first.user)["id"])
+        stream = Stream(
+            connection, shard=identify.shard, count=identify.count, total=total, intents=identify.intents,
+            large_threshold=identify.large_threshold, own_id=own_id, session_id="",
+        )  # fmt: skip
+        guilds = {
+            shard_id: [guild for guild in snapshot.guilds if stream.has_guild(int(guild.id))]
+            for shard_id, snapshot in found.items()
+        }
+        snapshots = (
+            sum(map(len, guilds.values())) if identify.intents & intents.Intents.GUILDS else 0
+        )  # fmt: skip
+        log = next(iter(logs))
+        if len(logs) > 1:
+            log = ""
+        session = Session(
+            log, bases[log] if log else secrets.randbits(62), snapshots, identify.shard, identify.count, total,
+            identify.intents, identify.large_threshold, own_id,
+        )  # fmt: skip
+        stream.session_id = self._session_ids.issue(session)
+        numbers: OffsetNumbers | CountedNumbers
+        if log:
+            numbers = OffsetNumbers(session)
+        else:
+            numbers = CountedNumbers(snapshots)
+            self._keep_merged(session.base, _Merged(stream, numbers))
+        begin = _Begin(
+            stream, numbers, guilds,
+            {shard_id: Position(each.session, each.seq) for shard_id, each in found.items()},
+        )  # fmt: skip
+        for log, shards in logs.items():
+            feed = Feed(stream, numbers, log, shards, bases[log])
+            feed.set_positions({shard_id: begin.positions[shard_id] for shard_id in shards})
+            begin.feeds.append(feed)
+        if isinstance(numbers, CountedNumbers):
+            numbers.begin(begin.feeds)
+        application = first.application
+        if application is None and self._application is not None:
+            application = await self._application()
+        listed = [guild for shard_guilds in guilds.values() for guild in shard_guilds]
+        d = ready(
+            version=connection.version, user=first.user, application=application, guilds=listed,
+            session_id=stream.session_id, url=connection.url, shard=(identify.shard, identify.count),
+        )  # fmt: skip
+        for feed in begin.feeds:
+            self._tails.use(feed.log)
+        stream.feeds = begin.feeds
+        connection.stream = stream
+        connection.send(dispatch("READY", 1, d))
+        self.counts["identified"] += 1
+        return begin
+
+    async def _send_guilds(self, connection: BotConnection, begin: _Begin) -> bool:
+        """Send a GUILD_CREATE for each guild of READY, shard after shard: discord.py takes a pause of two seconds for
+        the end. Return false where a session of the gateway's was lost meanwhile."""
+        numbers = itertools.count(2)
+        stream = begin.stream
+        for shard_id, guilds in begin.guilds.items():
+            position = begin.positions[shard_id]
+            is_alone = not self._has_others(connection, shard_id)
+            for at in range(0, len(guilds), GUILDS_AT_ONCE):
+                some = guilds[at : at + GUILDS_AT_ONCE]
+                found = await self._state.guilds(shard_id, some, stream.intents, stream.large_threshold)
+                for guild, snapshot in zip(some, found, strict=True):
+                    seq = next(numbers)
+                    if snapshot == "gone":
+                        # Its GUILD_DELETE comes with the log.
+                        continue
+                    if snapshot == "unavailable":
+                        connection.send(dispatch("GUILD_DELETE", seq, guild_unavailable(guild.id)))
+                        continue
+                    if snapshot.session != position.session:
+                        connection.invalidate()
+                        return False
+                    position.add(int(guild.id), snapshot.seq)
+                    d = bytes(snapshot.guild)
+                    silent = without_own_voice(d, stream.own_id) if is_alone else None
+                    if silent is not None:
+                        d = silent
+                        self._commands.leave_voice(shard_id, guild.id)
+                    connection.send(dispatch("GUILD_CREATE", seq, d))
+                await self._wait_for_room(connection)
+        return True
+
+    def _attach(self, connection: BotConnection, begin: _Begin) -> None:
+        waiting = len(begin.feeds)
+
+        def joined(is_here: bool) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if connection.stream is not begin.stream:
+                return
+            if not is_here:
+                connection.invalidate()
+            elif not waiting:
+                connection.go_live()
+
+        for feed in begin.feeds:
+            self._join(feed, joined)
+
+    async def _last_of(self, log: str) -> int:
+        """Return the offset of a log's newest entry once its tail is attached; -1 for a log that has none lately."""
+        tail = self._tails.get(log)
+        if tail is not None:
+            await _called(tail.when_begun)
+            try:
+                async with asyncio.timeout(FIRST_ENTRY):
+                    await _called(tail.when_read)
+            except TimeoutError:
+                pass
+        return tail.last if tail is not None else -1
+
+    async def _wait_for_room(self, connection: BotConnection) -> None:
+        while connection.waiting > SNAPSHOT_WAITING:
+            room = self._room[connection] = asyncio.Event()
+            await room.wait()
+        self._room.pop(connection, None)
+
+    def _has_others(self, connection: BotConnection, shard_id: int) -> bool:
+        """Whether another connection has a session of a shard."""
+        return any(
+            each.stream is not None and shard_id in each.stream.shards()
+            for each in self._connections
+            if each is not connection
+        )
+
+    # RESUME.
+
+    async def _resume_session(self, connection: BotConnection, resume: Resume) -> None:
+        connection.generation = next(self._generations)
+        session = self._session_ids.read(resume.session_id)
+        if session is None:
+            self._refuse(connection)
+            return
+        for other in tuple(self._connections):
+            if other.stream is not None and other.stream.session_id == resume.session_id:
+                other.close(4000, "The session was resumed on another connection.")
+        layout = await self._state.layout_within(LAYOUT_PATIENCE)
+        if layout is not None and layout.shard_count != session.total:
+            self._refuse(connection)
+            return
+        if not session.log:
+            self._resume_merged(connection, session, resume.seq)
+            return
+        at = session.offset_of(resume.seq)
+        if at is None:
+            self._refuse(connection)
+            return
+        stream = Stream(
+            connection, shard=session.shard, count=session.count, total=session.total, intents=session.intents,
+            large_threshold=session.large_threshold, own_id=session.bot_id, session_id=resume.session_id,
+        )  # fmt: skip
+        feed = Feed(stream, OffsetNumbers(session), session.log, stream.shards(), at)
+        self._tails.use(session.log)
+        stream.feeds = [feed]
+        connection.stream = stream
+
+        def joined(is_here: bool) -> None:
+            if is_here:
+                self._resumed(connection)
+            else:
+                self._refuse(connection)
+
+        self._join(feed, joined)
+
+    def _resume_merged(self, connection: BotConnection, session: Session, seq: int) -> None:
+        merged = self._merged.get(session.base)
+        if merged is None or merged.left_at is None or not merged.numbers.resume(seq):
+            self._refuse(connection)
+            return
+        merged.left_at = None
+        stream = merged.stream
+        stream.receiver = connection
+        connection.stream = stream
+        waiting = len(stream.feeds)
+
+        def joined(is_here: bool) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not is_here or (not waiting and not merged.numbers.is_complete):
+                self._refuse(connection)
+            elif not waiting and connection.stream is stream:
+                self._resumed(connection)
+
+        for feed in stream.feeds:
+            self._tails.use(feed.log)
+            feed.receiver = connection
+            feed.is_open = True
+        for feed in stream.feeds:
+            self._join(feed, joined)
+
+    def _resumed(self, connection: BotConnection) -> None:
+        stream = connection.stream
+        if stream is not None and stream.feeds:
+            stream.feeds[0].tell("RESUMED", b"{}")
+            connection.go_live()
+            self.counts["resumed"] += 1
+
+    def _refuse(self, connection: BotConnection) -> None:
+        if connection.state == "resuming":
+            self.counts["refused"] += 1
+            connection.invalidate()
+
+    def _keep_merged(self, key: int, merged: _Merged) -> None:
+        while len(self._merged) >= MOST_MERGED:
+            left = min(self._merged, key=lambda each: self._merged[each].left_at or float("inf"))
+            del self._merged[left]
+        self._merged[key] = merged
+
+    # Both.
+
+    def _join(self, feed: Feed, joined: Callable[[bool], None]) -> None:
+        tail = self._tails.get(feed.log)
+        if tail is None or not feed.is_open:
+            joined(False)
+        else:
+            tail.join(feed, joined)
+
+    def _on_log_lost(self, text: str) -> None:
+        logger.error("the sessions of an event log end: %s", text, extra={"action": "log"})
+        self._state.doubt()
+
+    def _on_layout(self, layout: ClusterList) -> None:
+        for connection in tuple(self._connections):
+            if connection.stream is not None and connection.stream.total != layout.shard_count:
+                connection.invalidate()
+        logs = {row.log for row in layout.clusters}
+        for tail in tuple(self._tails.all()):
+            if tail.trouble and tail.log not in logs:
+                tail.lose(f"the gateway has another log than {tail.log} ({tail.trouble})")
+
+    # Time, tasks.
+
+    def _look(self) -> None:
+        now = self._clock()
+        for connection in tuple(self._connections):
+            connection.on_timer(now)
+            if (
+                connection.state == "live"
+                and connection.stream is not None
+                and now - connection.live_since > SETTLE
+            ):
+                for feed in connection.stream.feeds:
+                    feed.is_settled = True
+        self._tails.close_unused()
+        for tail in self._tails.all():
+            tail.watch()
+        for key, merged in tuple(self._merged.items()):
+            if merged.left_at is not None and now - merged.left_at > KEEP_MERGED:
+                del self._merged[key]
+        if self._connections:
+            self._start(self._look_at_layout)
+
+    async def _look_at_layout(self) -> None:
+        await self._state.layout_within(LOOK_EVERY)
+
+    def _begin(self, connection: BotConnection, what: Work) -> None:
+        task = self._start(functools.partial(self._guarded, connection, what))
+        if task is None:
+            connection.close(4000, "The proxy is starting or stopping.")
+        else:
+            self._starting[connection] = task
+
+    async def _guarded(self, connection: BotConnection, what: Work) -> None:
+        try:
+            await what()
+        except Exception:
+            # A mistake here costs this connection alone; its bot comes back.
+            self.counts["failed"] += 1
+            logger.exception("a bot's session could not begin", extra={"action": "session"})
+            connection.close(4000, "Unknown error.")
+        finally:
+            if self._starting.get(connection) is asyncio.current_task():
+                del self._starting[connection]
+
+    def _start(self, what: Work) -> asyncio.Task[None] | None:
+        return None if self._tasks is None else self._tasks.create_task(self._logged(what))
+
+    async def _logged(self, what: Work) -> None:
+        try:
+            await what()
+        except Exception:
+            self.counts["failed"] += 1
+            logger.exception("a bot's request failed", extra={"action": "session"})
+
+
+async def _called(register: Callable[[Callable[[], None]], None]) -> None:
+    """Wait until what was registered is called back."""
+    called = asyncio.Event()
+    register(called.set)
+    await called.wait()
