@@ -118,6 +118,8 @@ class EventPublisher:
         self._channel: Channel | None = None
         # Of the spool, how much may be unanswered now, and since when it is so much.
         self._drain_window = limits.drain_window
+        # Whether more of the spool is read in the event loop's next turn.
+        self._pumping_soon = False
         self._drain_window_since = 0.0
         self._streams: list[ShardStream] = []
         # Of this wake-up.
@@ -566,7 +568,14 @@ class EventPublisher:
             if overflow is not None and overflow.unread:
                 if not self._read_back(overflow, window) and overflow.unread:
                     return
+                if overflow.unread:
+                    # Milliseconds' work. What came meanwhile is not to wait for all of what the broker takes.
+                    self._pump_soon()
+                    return
                 continue
+            if self._urgent is not None and ledger.window_events:
+                # What is written now arrives behind all of that; an urgent event that waits here still overtakes it.
+                return
             if not ledger.waiting:
                 self._flowing = window is None
                 return
@@ -574,6 +583,16 @@ class EventPublisher:
             if window is not None:
                 self._cautious.update(runs)
             self._write(b"".join([b"".join(run.pieces) for run in runs]))
+
+    def _pump_soon(self) -> None:
+        """Go on in the event loop's next turn."""
+        if self._loop is not None and not self._pumping_soon:
+            self._pumping_soon = True
+            self._loop.call_soon(self._pump_again)
+
+    def _pump_again(self) -> None:
+        self._pumping_soon = False
+        self._pump()
 
     def _read_back(self, overflow: Overflow, window: int | None) -> bool:
         """Write some of the spool; false when its window is full."""
