@@ -1,4 +1,4 @@
-"""The shelf against a plain dict: pages, rows over them, folding, the index."""
+"""The entity store against a plain dict: pages, rows over them, folding, the index."""
 
 from __future__ import annotations
 
