@@ -1,4 +1,4 @@
-"""What became of a person's request to a running gateway."""
+"""The outcome of an operator's request to a running gateway."""
 
 from __future__ import annotations
 

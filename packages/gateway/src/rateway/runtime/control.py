@@ -100,7 +100,9 @@ class Control:
 
 
 def _is_number(word: str) -> bool:
-    """Whether a word is the number of a shard or cluster: decimal digits, and not more than one could have."""
+    """Return whether *word* is the number of a shard or cluster: decimal digits, no more than such a number
+    can have.
+    """
     return word.isascii() and word.isdecimal() and len(word) <= MOST_DIGITS
 
 

@@ -185,12 +185,12 @@ class Gateway:
         return found or Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
 
     def notes(self) -> list[str]:
-        """What a person should know about the gateway as a whole, most important first."""
+        """Notes for the operator about the gateway as a whole, most important first."""
         found = [self._layout_note] if self._layout_note else []
         return found + (self.permits.notes() if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:
-        """How sessions are renewed for their age or to fill the cache, if they are."""
+        """Which sessions are renewed for their age or to fill the cache; None where none are."""
         settings = self.settings
         if settings.session.max_age is None and not settings.cache.renew:
             return None
@@ -220,7 +220,7 @@ class Gateway:
         return None if self.held is None else await self.held.drain(cluster)
 
     def words_for_clusters(self) -> str:
-        """What runs here, for a person who asked for something else."""
+        """Return which clusters run here, for an operator who named another one."""
         if self.choice is None:
             return "nothing runs yet"
         layout = self.choice.layout

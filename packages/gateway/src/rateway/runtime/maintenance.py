@@ -1,6 +1,6 @@
-"""What only shows over time: shards that have gone quiet, sessions grown too old, a cache that is not complete.
+"""Find what only shows over time: shards that have gone quiet, sessions that are too old, a cache that is not complete.
 
-Works on the gateway's status, so that it costs events nothing and is the same for one process and for many.
+It reads the gateway's status: it costs events nothing, and is the same for one process and for several.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ __all__ = ["Maintenance", "Renewal", "quiet_shards", "sick_notes", "unread_notes
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found: per shard its session and sequence; per cluster its interactions and guilds so far."""
+    """One reading of the status: the session and sequence of each shard; the interactions and guilds of each cluster so
+    far.
+    """
 
     shards: dict[int, tuple[int, str | None, int]]
     interactions: dict[int, int]
@@ -72,7 +74,7 @@ def quiet_shards(before: Look, now: Look) -> list[int]:
 
 
 def sick_notes(shards: Sequence[ShardStatus]) -> list[str]:
-    """What a person should know of sessions that are alive and do not get what they should."""
+    """Return the operator's notes about sessions that are live and do not receive what they should."""
     live = [shard for shard in shards if shard.state == "live"]
     lively = [shard for shard in live if shard.dispatch_s is not None and shard.dispatch_s <= LIVELY_S]
     quiet = [shard for shard in live if shard.dispatch_s is not None and shard.dispatch_s >= QUIET_S]
@@ -94,7 +96,7 @@ def sick_notes(shards: Sequence[ShardStatus]) -> list[str]:
 
 
 def unread_notes(processes: Sequence[ProcessStatus]) -> list[str]:
-    """What a person should know of messages between the processes of this gateway that were passed over."""
+    """Return the operator's notes about messages between this gateway's processes that were passed over."""
     by_role = [
         f"{process.role}: {process.messages_unread}" for process in processes if process.messages_unread
     ]
@@ -117,7 +119,7 @@ class Renewal:
     """New sessions of our own will: ``renew(shard, why)`` takes one if ``may`` says that the day has room for it."""
 
     max_age_s: float | None
-    """SESSION_MAX_AGE: how old a session may grow; None for ever."""
+    """SESSION_MAX_AGE, the age at which a session is renewed; None for no limit."""
     may: Callable[[], bool]
     renew: Callable[[int, str], bool]
     fills_cache: bool = False

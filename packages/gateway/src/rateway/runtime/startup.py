@@ -145,7 +145,9 @@ class StoredSessions:
         ]
 
     def given_up(self, layout: Layout, stored: StoredLayout | None) -> int:
-        """How many stored sessions a start in this layout does not resume, of the clusters that it runs or ran."""
+        """Return how many stored sessions a start in this layout does not resume, of the clusters that it
+        runs or ran.
+        """
         numbers = set(running_clusters(self._settings, layout))
         if stored is not None:
             numbers |= set(running_clusters(self._settings, Layout(stored.shards, stored.per_cluster)))
@@ -239,7 +241,7 @@ def unauthorized(answer: RestFailure) -> None:
 
 
 def dead_token(answer: RestFailure) -> FatalRecord:
-    """What a person is told about a token that Discord refuses."""
+    """Return the text about a token that Discord refuses."""
     help_text = "put the bot's current token into DISCORD_TOKEN (developer portal → Bot → Reset Token)"
     return FatalRecord(answer.status or 401, "Discord does not know this token", help_text, time.time())
 
@@ -267,12 +269,12 @@ def store_folder(settings: Settings, state: StateDir, number: int) -> Path:
 
 
 def policy_of(settings: Settings) -> CachePolicy:
-    """What the cache keeps and says."""
+    """Return the cache's policy."""
     return settings.cache.policy(message_content=bool(settings.session.intents & Intents.MESSAGE_CONTENT))
 
 
 def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
-    """What the store of a cluster holds, even if it cannot be written just now."""
+    """Return the sessions in a cluster's store, even if it cannot be written just now."""
     if not store_folder(settings, state, number).exists():
         # A question makes no store: its being there says that this state folder has run the cluster.
         return []
@@ -287,13 +289,15 @@ def stored_sessions(settings: Settings, state: StateDir, number: int) -> list[Se
 def sessions_as_they_are(
     settings: Settings, state: StateDir, number: int, *, in_use: bool
 ) -> list[SessionRecord]:
-    """What a start would find in the store of a cluster, without changing anything. ``in_use``: a gateway runs."""
+    """Return the sessions that a start would find in a cluster's store; nothing is changed. ``in_use``: a
+    gateway runs.
+    """
     folder = store_folder(settings, state, number)
     return read_sessions_beside(folder) if in_use else read_sessions(folder, cluster=number)
 
 
 def leftover_sessions(settings: Settings, state: StateDir, number: int) -> list[SessionRecord]:
-    """What a store holds that cannot be opened for writing; nothing of one that somebody else may have put there."""
+    """Return the sessions in a store that cannot be opened for writing; none of a store in another user's folder."""
     try:
         folder = _private(settings, state, number)
     except FolderRefused:
@@ -317,7 +321,7 @@ def open_store(settings: Settings, state: StateDir, number: int) -> Store | Stor
 
 
 def _private(settings: Settings, state: StateDir, number: int) -> Path:
-    """The folder of a store, made if need be, and nobody else's. Raises OSError."""
+    """Return the folder of a store, which is made if missing and must be this user's alone. Raises OSError."""
     if settings.cache.path is None:
         return state.folder_below("clusters", str(number), "store")
     return make_below(settings.cache.path, str(number), "store")

@@ -78,14 +78,14 @@ class IdentifyPermits(Protocol):
 
 
 class Rest(Protocol):
-    """Who knows the budget: ``DiscordRest``."""
+    """The source of the budget (``DiscordRest``)."""
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """Ask once."""
 
 
 class IdentifyLedger(Protocol):
-    """Where identifies are written down: ``StateDir``."""
+    """The place where identifies are written down (``StateDir``)."""
 
     def read_ledger(self) -> bytes | None:
         """As last written."""
@@ -113,7 +113,7 @@ class SystemClock:
 
 
 def read_ledgers(ledger: IdentifyLedger, bot: str) -> tuple[Ledger | None, dict[str, Ledger]]:
-    """What *bot* (``Identity.account``) has spent, as it is written down, and the ledgers of other bots.
+    """Return what *bot* (``Identity.account``) has spent, as written down, and the ledgers of other bots.
 
     Raises msgspec.DecodeError when it cannot be read.
     """
@@ -125,11 +125,11 @@ def read_ledgers(ledger: IdentifyLedger, bot: str) -> tuple[Ledger | None, dict[
 
 
 class LocalPermits:
-    """The port within one process: one governor, one ledger on disk, one who asks Discord for the budget.
+    """The port within one process: one governor, one ledger on disk, one reader of Discord's budget.
 
-    *bot* names the bot in the ledger (a hash, never the token). *on_gateway_bot* is told each answer of Discord.
-    *any_live* says whether a session lives, which proves the token; *on_dead_token* is told that it is dead.
-    *on_fault* is told that identifies of many shards fail alike (True), and that they succeed again (False).
+    *bot* names the bot in the ledger (a hash, never the token). *on_gateway_bot* receives each answer of Discord's.
+    *any_live* returns whether a session is live, which proves the token; *on_dead_token* is called when it is dead.
+    *on_fault* is called with True when identifies of many shards fail alike, and with False when they succeed again.
     Use :meth:`run` in a task group: it asks for the budget and wakes shards when their time has come.
     """
 
@@ -172,9 +172,9 @@ class LocalPermits:
         self.identifies = 0
         """Written down since the start: each went out, or may have."""
         self.readies = 0
-        """How many of them were answered with READY."""
+        """Those that were answered with READY."""
         self.failures: Counter[str] = Counter()
-        """How the others ended: ``invalid`` (op 9), ``closed``, ``timeout``."""
+        """The others, by how they ended: ``invalid`` (op 9), ``closed``, ``timeout``."""
         self.rest_failures: Counter[str] = Counter()
         """Questions to GET /gateway/bot without a usable answer: by HTTP status, ``none`` without one."""
         self._restore()
@@ -185,11 +185,11 @@ class LocalPermits:
         return self._governor
 
     def now(self) -> float:
-        """Monotonic seconds on the clock that the governor is told."""
+        """Monotonic seconds, on the governor's clock."""
         return self._clock.moment().monotonic
 
     def learn(self, answer: GatewayBot, asked_at: float | None = None) -> None:
-        """Take in an answer of ``/gateway/bot`` that somebody else asked for; *asked_at* is monotonic seconds."""
+        """Take in an answer of ``/gateway/bot`` that another part asked for; *asked_at* is monotonic seconds."""
         budget = Budget(answer.total, answer.remaining, answer.reset_after_ms, answer.max_concurrency)
         self._governor.budget(budget, self.now(), asked_at=asked_at)
         self._changed.set()
@@ -274,7 +274,9 @@ class LocalPermits:
         return failure
 
     def why_not(self, shard_id: int) -> str:
-        """Why *shard_id* would get no permit now, for a person; empty when it would, as far as is known."""
+        """Return why *shard_id* would get no permit now, as text for the operator; empty when it would, as far as is
+        known.
+        """
         governor, now = self._governor, self.now()
         if self._dead is not None:
             return self._dead.text
@@ -285,7 +287,7 @@ class LocalPermits:
         return governor.why_not(shard_id, now)
 
     def notes(self) -> list[str]:
-        """What a person should know about identifies now."""
+        """Return the operator's notes about identifies."""
         found = []
         if self._held_back:
             found.append(self._held_back)

@@ -76,7 +76,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the start is. ``left_s`` is what identifies still take at least; None when none waits."""
+    """The progress of a start. ``left_s`` is the least time that identifies still take; None when none waits."""
 
     live: int
     total: int
@@ -84,7 +84,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the page says in one line."""
+    """The page's headline."""
 
     level: Literal["well", "starting", "notice", "trouble"]
     words: str
@@ -254,7 +254,7 @@ def _waiting(cluster: ClusterStatus) -> _Found:
 
 
 def progress(status: GatewayStatus) -> Progress:
-    """How many shards are live, and how long those without a session still need at least."""
+    """Return how many shards are live, and the least time that those without a session still need."""
     live = sum(1 for shard in status.shards if shard.state == "live")
     waiting = sum(1 for shard in status.shards if shard.state == "waiting_permit")
     at_once = status.budget.max_concurrency
@@ -294,7 +294,7 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
 
 
 def _headline(status: GatewayStatus, reasons: list[Reason], lost: int, returning: int) -> str:
-    """What is wrong in one line. *lost* shards are away for too long, *returning* ones are on their way."""
+    """Return what is wrong, in one line. *lost* shards are away for too long, *returning* ones are connecting."""
     parts = []
     dead = [reason.text for reason in reasons if reason.kind in ("processes", "stands_still")]
     if dead:
@@ -340,9 +340,9 @@ def _notices(status: GatewayStatus, patience_s: float) -> list[Reason]:
 
 
 def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
-    """Whose events no queue takes: of all clusters, or of one that lacks what others have.
+    """Find events that no queue takes: of all clusters, or of one cluster that lacks what others have.
 
-    A name that no cluster has a queue for is wanted by nobody, and is no finding.
+    A name that no cluster has a queue for is not wanted, and no finding.
     """
     asked = [each for each in clusters if each.publisher.unrouted or each.publisher.routed]
     routed = {name for each in asked for name in each.publisher.routed}

@@ -73,7 +73,7 @@ class History:
         self._confirms: deque[dict[int, dict[str, int]]] = deque(maxlen=MINUTE_STEPS + 1)
 
     def take(self, status: GatewayStatus, now: float, wall: float) -> tuple[Sample | None, list[Happening]]:
-        """What is new since the last one: a sample every STEP_S seconds, and happenings."""
+        """Return what is new since the last call: a sample every STEP_S seconds, and happenings."""
         found = self._compare(self._before, status, wall) if self._before is not None else []
         self._before = status
         self.happenings = _most_telling([*self.happenings, *found])
@@ -119,7 +119,7 @@ class History:
         return None if edge == "+Inf" else float(edge) * 1000
 
     def _confirms_now(self, newest: dict[int, dict[str, int]], status: GatewayStatus) -> bool:
-        """Whether the last step measured anything, or there was nothing to measure."""
+        """Return whether the last step measured anything, or there was nothing to measure."""
         if len(self._confirms) < 2:
             return True
         before = self._confirms[-2]
@@ -185,7 +185,7 @@ def _processes(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Le
 
 
 def _by_cluster(before: GatewayStatus, after: GatewayStatus) -> dict[tuple[Level, str], dict[int, int]]:
-    """What happened to clusters: by words, in which ``{n}`` stands for a number, that number for each cluster."""
+    """Return what happened to clusters: by text, in which ``{n}`` stands for a number, that number for each cluster."""
     known = {cluster.cluster: cluster for cluster in before.clusters}
     found: dict[tuple[Level, str], dict[int, int]] = {}
     for cluster in after.clusters:
@@ -250,7 +250,9 @@ def _cluster(old: ClusterStatus, new: ClusterStatus) -> Iterator[tuple[Level, st
 
 
 def _routing(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Level, str]]:
-    """Findings about queues that are new, and the end of the last one. Names that nobody wants are none."""
+    """Return findings about queues that are new, and the end of the last one. Names that no cluster has a queue for are
+    none.
+    """
     old = [reason.text for reason in unrouted(before.clusters)]
     found = unrouted(after.clusters)
     for reason in found:

@@ -1,7 +1,7 @@
 """Health, metrics, page and event stream over HTTP, answered from the gateway's status.
 
-One look serves everybody: it is taken once a second while somebody follows, every five seconds otherwise (for the
-history), and at most once a second for probes and scrapes, however many come.
+One status serves all requests: it is collected once a second while a page follows, every five seconds otherwise (for
+the history), and at most once a second for probes and scrapes, however many come.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_WAITING = 30
 
 
 class StatusSource(Protocol):
-    """Who knows how the gateway is: the reporter, whatever the number of processes."""
+    """The source of the gateway's status, for any number of processes."""
 
     async def status(self) -> GatewayStatus:
         """All processes together; those that do not answer are left out."""
@@ -55,7 +55,7 @@ class HttpViews:
         self._source = source
         self._patience = patience_s
         self.rejected: Mapping[str, int] = {}
-        """What the HTTP server counts: requests that found no slot."""
+        """The HTTP server's count of requests that found no slot, by kind."""
         self.history = History()
         self._panel = PageFeed(self.history)
         self._followers: set[asyncio.Queue[bytes | None]] = set()
@@ -70,7 +70,9 @@ class HttpViews:
         self._page, self._page_headers = _page()
 
     def routes(self) -> Mapping[str, Route | Stream]:
-        """What the HTTP server serves. The page holds no data; health tells strangers its status alone."""
+        """Return the routes of the HTTP server. The page holds no data; requests without access get the status alone of
+        health.
+        """
         return {
             "/": Route(self._answer_page, open=True),
             "/events": Stream(self._follow),
@@ -81,7 +83,7 @@ class HttpViews:
         }
 
     def forget_fresh(self) -> None:
-        """Look anew for the next request, however young the last look is."""
+        """Collect the status again for the next request, however recent the last one is."""
         if self._last is not None:
             self._last = (self._last[0], self._last[1] - FRESH_S)
 
@@ -240,7 +242,7 @@ class HttpViews:
 
 
 def _keys(reason: health.Reason) -> list[tuple[str, int | None]]:
-    """What the age of a reason is remembered by: it goes on when further clusters join."""
+    """Return the keys by which the age of a reason is remembered: it continues when further clusters join."""
     clusters: list[int] | list[int | None] = reason.clusters or [reason.cluster]
     return [(reason.kind, number) for number in clusters]
 

@@ -19,7 +19,7 @@ PACE_OVER_S = 5.0
 
 
 class Pace:
-    """How fast does a counter grow? Told now and then what it says, knows its rate over the last seconds."""
+    """The rate of a counter over the last PACE_OVER_S seconds, from values noted now and then."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque()
@@ -42,7 +42,7 @@ class Pace:
 
 
 class LoopLag:
-    """How late the event loop comes round: the latest lag, in seconds."""
+    """The lag of the event loop: by how many seconds its last wake-up was late."""
 
     def __init__(self) -> None:
         self.lag = 0.0

@@ -40,7 +40,9 @@ class ShardRow(msgspec.Struct, frozen=True):
     bytes_in: int
     bytes_inflated: int
     away: Literal["", "late", "lost"] = ""
-    """Whether it has been away for longer than those that just come back (``late``), or than it may (``lost``)."""
+    """How long it has been away: longer than a shard that just reconnects (``late``), or than RESUME_PATIENCE
+    (``lost``).
+    """
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
@@ -164,7 +166,7 @@ class PageFeed:
 
 
 def _silent(row: ShardRow, wall: float) -> ShardRow:
-    """A shard of a process that does not answer: nobody knows how it is."""
+    """Return the shard as one of a process that does not answer: its state is unknown."""
     if row.state == SILENT:
         return row
     since = round(wall)

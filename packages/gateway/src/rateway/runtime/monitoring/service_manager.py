@@ -34,7 +34,7 @@ class Manager(Protocol):
 
 
 async def keep_informed(manager: Manager, look: Callable[[], Awaitable[Condition]]) -> None:
-    """Tell the manager, until cancelled. Without life in the event loops the watchdog hears nothing."""
+    """Report to the service manager, until cancelled. Its watchdog is not fed while an event loop stands still."""
     ready = stopping = False
     every = LOOK_EVERY_S if manager.watchdog_s is None else min(LOOK_EVERY_S, manager.watchdog_s / 4)
     while True:

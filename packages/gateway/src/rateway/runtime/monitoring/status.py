@@ -21,34 +21,34 @@ class ShardStatus(msgspec.Struct, frozen=True):
     since_s: float
     """How long it has been in this state."""
     why: str
-    """Why it is away, or was the last time; empty when it never was."""
+    """The reason that it is away, or was the last time; empty when it never was."""
     session: str | None
     received: int
     settled: int
     latency_ms: float | None
     """Round trip of the last heartbeat."""
     closes: dict[str, int]
-    """How often the connection ended, by close code (``none``: TCP ended without one)."""
+    """Ends of its connections, by close code (``none``: TCP ended without one)."""
     last_close: str | None
     resumes_tried: int
     resumes_succeeded: int
     identifies: int
     waiting_commands: int
     ignored: int = 0
-    """Messages that were read and mean nothing: no numeric op, or one that nobody documented."""
+    """Messages that were read and mean nothing: no numeric op, or an undocumented one."""
     away_s: float = 0.0
-    """How long it has not been live; 0 while it is."""
+    """Seconds since it was live; 0 while it is."""
     session_s: float = 0.0
-    """How old its session is, as far as this process knows."""
+    """Age of its session in seconds, as far as this process knows."""
     bytes_in: int = 0
-    """What Discord sent, as it came over the wire."""
+    """Bytes received, as they came over the wire."""
     bytes_inflated: int = 0
     """The same, decompressed."""
     incomplete_since: int = 0
     """Guilds of this shard came before something that the cache keeps now was kept: from which stamp of the store on
     (milliseconds); 0 when the cache is complete."""
     dispatch_s: float | None = None
-    """How long ago its last event came, to the second; None before the first in this process."""
+    """Seconds since its last event, to the second; None before the first in this process."""
     unknown_guild_events: int = 0
     """Events of its session that were about guilds which the cache does not know: guilds that never came."""
 
@@ -104,7 +104,7 @@ class EventLogStatus(msgspec.Struct, frozen=True):
     name: str | None
     """The stream."""
     why: str
-    """Why events wait or go without it; else empty."""
+    """The reason that events wait, or are published without it; else empty."""
     begun: int
     """Logs that were begun since the process started. Each beyond a cluster's first ends what proxies could resume."""
     names: int
@@ -168,7 +168,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     loop_lag_ms: float
     uptime_s: float
     silent_s: float = 0.0
-    """How long ago its event loop last came round."""
+    """Seconds since its event loop last woke up."""
     cpu_share: float = 0.0
     """Cores that it kept busy, over the last five seconds."""
     dials_failed: dict[str, int] = {}
@@ -178,9 +178,9 @@ class ProcessStatus(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What a person should know, as one process knows it. ``{seconds}`` in the text stands for *seconds*.
+    """A note of one process for the operator. ``{seconds}`` in the text stands for *seconds*.
 
-    What is true of several clusters has the same text for each.
+    Several clusters with the same finding have the same text.
     """
 
     text: str
@@ -215,8 +215,8 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     processes: list[ProcessStatus]
     budget: BudgetStatus
     notes: list[str]
-    """What a person should know now, most important first."""
+    """Notes for the operator, most important first."""
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
     resume_patience_s: float = 180.0
-    """How long a shard may take to resume before it counts as away (RESUME_PATIENCE)."""
+    """Seconds that a shard may take to resume before it counts as away (RESUME_PATIENCE)."""

@@ -46,7 +46,7 @@ class HeldCommands:
         self._order = itertools.count()
 
     def __len__(self) -> int:
-        """How many are held on the present channel."""
+        """The number of commands held that came over the present link."""
         return sum(self._counts.values())
 
     def hold(self, message: Message, shard_id: int, op: int, deadline: float) -> Held | Fault:
@@ -79,7 +79,7 @@ class HeldCommands:
 
     @property
     def next_due(self) -> float | None:
-        """When the next command is overdue (monotonic seconds)."""
+        """The time at which the next command is overdue (monotonic seconds)."""
         return self._due[0][0] if self._due else None
 
     def _drop_released(self) -> None:

@@ -1,4 +1,4 @@
-"""What requests need of the process that serves them: its clusters, its settings, its cache."""
+"""The part of a process that requests need: its clusters, its settings, its cache."""
 
 from __future__ import annotations
 

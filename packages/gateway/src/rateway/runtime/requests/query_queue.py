@@ -54,7 +54,7 @@ class LongAnswer(Protocol):
 
     @property
     def holds(self) -> bool:
-        """Whether it holds a moment of the stores, until it is closed. What was read of it is then final."""
+        """Whether a read transaction of the stores is open for it, until it is closed. What was read in it is final."""
 
     def take(self) -> bytes:
         """Return what was read so far; the rest of the answer comes without it."""
@@ -111,7 +111,7 @@ class _Waiting:
 
     @property
     def holds(self) -> bool:
-        """Whether a moment of the stores is held for it."""
+        """Whether a read transaction of the stores is open for it."""
         return self.running is not None and self.running.holds
 
     def kind(self) -> str:

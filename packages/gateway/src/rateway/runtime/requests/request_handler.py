@@ -198,7 +198,9 @@ class RequestHandler:
             raise
 
     def _patience(self, message: Message) -> float:
-        """Seconds that a command may wait: well within RabbitMQ's consumer_timeout, or it would come for ever."""
+        """Return the seconds that a command may wait: well within RabbitMQ's consumer_timeout, after which it would be
+        delivered again without end.
+        """
         settings = self._process.settings
         most, timeout = settings.requests.command_deadline_max, self.inbound.consumer_timeout
         if timeout is not None:
@@ -242,7 +244,7 @@ class RequestHandler:
         request_handler.answer(held, order)
 
     def answer(self, held: Held, order: CommandDone) -> None:
-        """A command of ours has had its outcome, on whichever shard of this process."""
+        """Answer a command that has had its outcome, on any shard of this process."""
         if not self._held.release(held):
             return
         message, shard_id = held.message, held.shard_id
@@ -270,7 +272,7 @@ class RequestHandler:
 
     @property
     def takes_answers(self) -> bool:
-        """Whether the broker takes what is answered; where it does not, answers would pile up in memory."""
+        """Whether the broker takes answers; while it does not, they would collect in memory."""
         return self.inbound.writable
 
     def answer_part(self, message: Message, body: bytes, part: int) -> None:
@@ -300,7 +302,7 @@ class RequestHandler:
         self.query_times.add(seconds)
 
     def fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
-        """A query that cannot be answered: said to whoever asked, in the form that it asked for."""
+        """Answer a query with an error, in the form that its sender expects."""
         self._fail_query(message, fault, key)
 
     def _fail_query(self, message: Message, fault: Fault, key: str | None, *, said: bool = False) -> None:

@@ -28,7 +28,7 @@ class CacheStatistics:
         """Shards with guilds that came before a kind was kept that is kept now: the store's stamp (milliseconds) from
         which guilds are complete."""
         self.due_at = -math.inf
-        """When the next count is due (the clock's seconds)."""
+        """The time of the next count (the clock's seconds)."""
 
     def refresh(self) -> None:
         """Count again if a count is due."""

@@ -37,7 +37,7 @@ __all__ = ["Cluster", "ClusterTools"]
 
 @dataclass(frozen=True, slots=True)
 class ClusterTools:
-    """What all clusters of a process share."""
+    """The parts and settings that all clusters of a process share."""
 
     settings: Settings
     shard_tools: ShardTools
@@ -237,7 +237,8 @@ class Cluster:
         self._make_shards()
 
     async def stop(self, *, end_sessions: bool, timeout: float) -> int:
-        """Close the shards so that they can resume (or end for good), wait for confirms, write all down.
+        """Close the shards, wait for confirms, write the sessions down. *end_sessions*: the sessions are ended instead
+        of kept.
 
         Returns:
             How many events were neither confirmed nor spooled within *timeout* seconds. Discord sends them again to a

@@ -29,7 +29,7 @@ __all__ = ["collect"]
 def collect(
     runner: Runner, watch: LoopLag, role: str
 ) -> tuple[list[ClusterStatus], list[ShardStatus], ProcessStatus, list[Note]]:
-    """What one process knows: its clusters, its shards, itself, and what a person should know."""
+    """Return one process's part of the status: its clusters, its shards, itself, and its notes for the operator."""
     now = asyncio.get_running_loop().time()
     clusters = [_cluster(runner, cluster) for cluster in runner.clusters.values()]
     shards = [

@@ -64,7 +64,7 @@ class Hold:
         self.held_until = 0.0
         """No dial before (the loop's time)."""
         self.away_until = 0.0
-        """Whoever has another host goes there until then."""
+        """Until then shards that have another host dial that one."""
         self.refusals = 0
         self.status = 0
         self.waiting = 0
@@ -73,7 +73,7 @@ class Hold:
         return now < self.held_until
 
     def away(self, now: float) -> bool:
-        """Whether it is known to be unwell: it answered 5xx, or nothing, just now."""
+        """Return whether the host is known to be down: it has just answered 5xx, or not at all."""
         return now < self.away_until
 
 
@@ -113,7 +113,7 @@ class Dialer:
         return DialError(reason)
 
     def refusal(self, host: str) -> str:
-        """Why no shard of this machine may dial *host* now; empty when they may."""
+        """Return why no shard of this machine may dial *host* now; empty when they may."""
         hold = self._hosts.get(host)
         if hold is None or not hold.held(asyncio.get_running_loop().time()):
             return ""
@@ -121,7 +121,7 @@ class Dialer:
         return f"{host} refuses connections{answer}, so all shards of this machine wait before they dial it"
 
     def notes(self) -> list[str]:
-        """What a person should know about hosts that refuse connections now."""
+        """Return the operator's notes about hosts that refuse connections now."""
         now = asyncio.get_running_loop().time()
         held = [hold for hold in self._hosts.values() if hold.held(now)]
         return [
@@ -140,10 +140,10 @@ class Dialer:
         other: str | None = None,
         own: bool = True,
     ) -> None:
-        """Open ``url`` when its host may be dialled; ``handler.opened`` is told. Raises DialError.
+        """Open ``url`` as soon as its host may be dialled, and call ``handler.opened``. Raises DialError.
 
-        ``failures``: how many dials of this shard have failed in a row. ``other``: where it may resume as well; if
-        that host is well and this one is not, DialError is raised at once and nothing is dialled. ``own``: this is the
+        ``failures``: how many dials of this shard have failed in a row. ``other``: another address for the resume; if
+        that host is up and this one is not, DialError is raised at once and nothing is dialled. ``own``: this is the
         session's own host; it does not wait for another one that is held, for whatever reason.
         """
         fault = self._token_hosts.fault(url) if self._token_hosts is not None else ""
@@ -225,8 +225,9 @@ class Dialer:
                 found.away_until = found.held_until
 
     def _judge(self, host: Hold, error: DialError) -> None:
-        """429, 403 and 5xx are about the host: all its dials wait. Other failures are the connection's own, but tell
-        whoever has another host to go there."""
+        """Judge a failed dial. 429, 403 and 5xx are about the host: all its dials wait. Other failures are the
+        connection's own, and turn shards that have another host to that one.
+        """
         status = error.status
         self.failures[_reason(error)] += 1
         now = asyncio.get_running_loop().time()

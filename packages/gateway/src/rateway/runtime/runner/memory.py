@@ -27,7 +27,7 @@ CALM_SHARE: Final = 0.1
 
 
 def tune_garbage_collection() -> None:
-    """Collect seldom, and never look again at what is imported by now: it stays for good."""
+    """Collect garbage seldom, and exclude everything that is imported by now."""
     gc.set_threshold(*GC_THRESHOLD)
     gc.freeze()
 

@@ -159,7 +159,7 @@ class Runner:
         )
 
     def _make_log_keeper(self, number: int) -> LogKeeper | None:
-        """What keeps the cluster's event log; None where there is none, and none to be deleted."""
+        """Return the keeper of the cluster's event log; None where there is no log, and none to delete."""
         records = EventLogRecords(self.state, number)
         keeper = LogKeeper(
             exchange=topology.exchange(number),
@@ -306,7 +306,7 @@ class Runner:
         return sum(1 for shard in shards if shard.conversation.state is State.LIVE), len(shards)
 
     def use_gateway(self, url: str) -> None:
-        """Where Discord's gateway is now: identifies go there, and resumes whose own host is dead."""
+        """Take another address of Discord's gateway: identifies go there, and resumes whose own host is down."""
         for cluster in self.clusters.values():
             for shard in cluster.shards.values():
                 shard.conversation.gateway_url = url

@@ -1,9 +1,9 @@
 """Write a cluster's session records (docs/delivery.md, "What is written down").
 
 Only the *settled* sequence is: a session is stored as soon as its READY is confirmed, rewritten within a second of
-every change, and dropped when it is lost, in one transaction with the gap that must then be told. Guilds that a new
-session no longer has leave the cache in one transaction with the note that this is still to be told. A heartbeat's
-``d`` is what was written here, so that Discord is never told more than a restart would know.
+every change, and dropped when it is lost, in one transaction with the gap that must then be reported. Guilds that a new
+session no longer has leave the cache in one transaction with the note that this must be reported. A heartbeat's ``d``
+is the sequence that was written here: Discord then still has what a restart would ask for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SessionStore(Protocol):
 
 @dataclass(slots=True)
 class _Kept:
-    """One shard's session as it is now, beside what the store holds of it."""
+    """One shard's session as it is now, and its record in the store."""
 
     record: SessionRecord
     ready_seq: int
@@ -42,7 +42,7 @@ class _Kept:
 
 
 class SessionRecords:
-    """The sessions of one cluster. Pure but for the store that it is given; the cluster calls :meth:`write`."""
+    """The sessions of one cluster. Pure but for its store; the caller decides when to :meth:`write`."""
 
     def __init__(
         self,
@@ -63,14 +63,16 @@ class SessionRecords:
         self._unwritten: set[int] = set()
 
     def restore(self, record: SessionRecord) -> None:
-        """What the store held at the start: a session that is being resumed, or what is to be told of a lost one."""
+        """Take in a record of the store's: a session that is resumed, or the reports of a lost one that are not
+        confirmed.
+        """
         record = _with_own_id(record)
         gaps = (record.pending_gap or b"").splitlines()
         before = messages.lost_session(gaps[-1]) if gaps and not record.session_id else ""
         self._kept[record.shard_id] = _Kept(record, ready_seq=0, before=before, stored=record)
 
     def take_store(self, store: SessionStore) -> None:
-        """There was none that could be written; what it should hold by now goes into it with the next :meth:`write`."""
+        """Write to *store* from the next :meth:`write` on, which writes everything."""
         self._store = store
 
     def misfit(self, record: SessionRecord) -> str:
@@ -82,7 +84,7 @@ class SessionRecords:
         )
 
     def with_presence_that_counts(self, record: SessionRecord) -> SessionRecord:
-        """A stored record without its presence, if that is another bot's, or of another layout or setting."""
+        """Return a record without its presence, if that is another bot's, or of another layout or setting."""
         counts = (
             record.token_hash == self._token_hash
             and record.shard_count == self._shard_count
@@ -91,7 +93,7 @@ class SessionRecords:
         return record if counts or record.presence is None else _replaced(record, presence=None)
 
     def presence_set(self, shard_id: int, presence: bytes | None) -> None:
-        """A worker's presence went out (None: the configured one); written with the next :meth:`write`."""
+        """Note the presence that a worker has set (None: the configured one), for the next :meth:`write`."""
         kept = self._kept.get(shard_id)
         if kept is not None:
             kept.record = _replaced(kept.record, presence=presence, presence_setting=self._presence_setting)
@@ -109,8 +111,8 @@ class SessionRecords:
         return replaces
 
     def give_up(self, record: SessionRecord, gap: bytes) -> None:
-        """A stored session that does not fit: it stays written down until the next one's READY takes its place,
-        and the gap is told then, also by a later start that finds it again.
+        """Give up a stored session that cannot be resumed. Its record stays until the next session's READY replaces it;
+        the gap is reported then, also by a later start that finds the record again.
         """
         record = _with_own_id(record)
         blank = _replaced(
@@ -121,10 +123,10 @@ class SessionRecords:
     def started(
         self, shard_id: int, session_id: str, resume_url: str, ready_seq: int, compression: str = ""
     ) -> str:
-        """READY came: a new session, and the name that it has from now on (:attr:`SessionRecord.name`).
+        """Begin a new session at its READY, and return its name (:attr:`SessionRecord.name`).
 
-        What must still be told of those before stays with the shard. Not every server gives each session an id of its
-        own; by its name no session is taken for an earlier one.
+        Unconfirmed reports of earlier sessions stay with the shard. Some servers repeat session ids; names are never
+        repeated.
         """
         before = self._kept.get(shard_id)
         blank = self._blank(shard_id, before.record if before else None)
@@ -145,12 +147,12 @@ class SessionRecords:
         return record.name
 
     def session(self, shard_id: int) -> str:
-        """The name of a shard's session; empty when it has none."""
+        """Return the name of a shard's session; empty when it has none."""
         kept = self._kept.get(shard_id)
         return kept.record.name if kept else ""
 
     def failed(self, shard_id: int, failed_at: int) -> None:
-        """A message could not be read after that sequence (0: none). Written down at once: a restart has to know."""
+        """Write down at once that a message could not be read after that sequence (0: none)."""
         kept = self._kept.get(shard_id)
         if kept is None or not kept.record.session_id or kept.record.failed_at == failed_at:
             return
@@ -164,7 +166,7 @@ class SessionRecords:
             self._unwritten.add(shard_id)
 
     def lost(self, shard_id: int, gap: bytes, wall: float) -> None:
-        """The session is over and events may be missing: forget it and remember the gap, in one transaction.
+        """Forget a lost session and remember its gap, in one transaction.
 
         Gaps of sessions before it that are not confirmed yet stay remembered as well.
         """
@@ -177,9 +179,10 @@ class SessionRecords:
             self._kept[shard_id].stored = None
 
     def superseded(self, shard_id: int, gap: bytes) -> None:
-        """Another gateway has had sessions of this shard: forget ours, and remember the gap; the caller commits.
+        """Forget the shard's session, because another gateway has had sessions of it, and remember the gap. The caller
+        commits.
 
-        A gap of that kind that is not told yet stands for this one as well.
+        An unconfirmed gap of that kind stands for this one as well.
         """
         known = self._kept.get(shard_id)
         blank = self._blank(shard_id, known.record if known else None)
@@ -191,28 +194,28 @@ class SessionRecords:
         self._put(self._kept[shard_id], blank)
 
     def pending_gaps(self, shard_id: int) -> list[bytes]:
-        """Bodies of RATEWAY_GAP that the shard's worker has not surely heard, oldest first."""
+        """Return the bodies of RATEWAY_GAP that are not confirmed, oldest first."""
         kept = self._kept.get(shard_id)
         return (kept.record.pending_gap or b"").splitlines() if kept else []
 
     def before(self, shard_id: int) -> str:
-        """The session that this shard had before its present one; empty when there was none."""
+        """Return the name of the session before the present one; empty when there was none."""
         kept = self._kept.get(shard_id)
         return kept.before if kept else ""
 
     def remember_gaps(self, shard_id: int, gaps: list[bytes]) -> None:
-        """The bodies are complete (they name the new session); written with the next :meth:`write`."""
+        """Replace the bodies of pending gaps, for the next :meth:`write`."""
         kept = self._kept.get(shard_id)
         if kept is not None:
             kept.record = _replaced(kept.record, pending_gap=b"\n".join(gaps) or None)
 
     def gap_confirmed(self, shard_id: int, gap: bytes) -> None:
-        """The broker has this one, or the spool; another session may have been lost meanwhile."""
+        """Drop a gap that the broker or the spool has. Another session may have been lost meanwhile."""
         self.remember_gaps(shard_id, [each for each in self.pending_gaps(shard_id) if each != gap])
 
     def leaving(self, shard_id: int, guild_ids: Iterable[int]) -> None:
-        """READY of the present session no longer lists these: that they must be told goes into the transaction that
-        takes them out of the cache, which the caller commits. What else the store holds of the shard stays.
+        """Remember guilds that READY no longer lists, in the transaction that removes them from the cache. The caller
+        commits it. The rest of the shard's stored record stays.
         """
         kept = self._kept[shard_id]
         pending = kept.record.pending_left + tuple((kept.before, guild_id) for guild_id in guild_ids)
@@ -222,12 +225,12 @@ class SessionRecords:
             self._store.put_session(kept.stored)
 
     def pending_left(self, shard_id: int) -> tuple[tuple[str, int], ...]:
-        """(Session that had it, guild) of each RATEWAY_GUILD_LEFT that the worker has not surely heard."""
+        """Return (session that had it, guild) of each RATEWAY_GUILD_LEFT that is not confirmed."""
         kept = self._kept.get(shard_id)
         return kept.record.pending_left if kept else ()
 
     def left_confirmed(self, shard_id: int, session: str, guild_id: int) -> None:
-        """The broker has this one, or the spool; written with the next :meth:`write`."""
+        """Drop a RATEWAY_GUILD_LEFT that the broker or the spool has, for the next :meth:`write`."""
         kept = self._kept.get(shard_id)
         if kept is not None:
             left = tuple(each for each in kept.record.pending_left if each != (session, guild_id))
@@ -235,13 +238,13 @@ class SessionRecords:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether a session is not in the store yet: until it is, a crash would lose it."""
+        """Whether a session is not in the store yet, so that a crash would lose it."""
         return bool(self._unwritten)
 
     def write(self, settled: Iterable[tuple[int, int]], wall: float) -> list[tuple[int, int]]:
-        """Write what changed. ``settled``: (shard, settled sequence) as it is now.
+        """Write the records that changed. *settled*: (shard, settled sequence) as it is now.
 
-        Returns the (shard, settled) that are safely written now, for heartbeats. Nothing when the store is at fault.
+        Returns the (shard, settled) that were written, for heartbeats; empty when the store is at fault.
         """
         written: list[tuple[int, int]] = []
         for shard_id, seq in settled:
@@ -265,12 +268,12 @@ class SessionRecords:
         return written
 
     def forget(self, shard_id: int) -> None:
-        """A shard that is none of ours in this layout, and of which nothing is left to tell."""
+        """Drop the record of a shard outside this layout, all of whose reports are confirmed."""
         if self._kept.pop(shard_id, None) is not None and self._store is not None:
             self._store.drop_session(shard_id)
 
     def forget_all(self) -> None:
-        """The sessions were ended on purpose: nothing is left to resume."""
+        """Drop all sessions: they were ended on purpose."""
         for shard_id, kept in self._kept.items():
             if self._store is None:
                 continue
@@ -289,7 +292,7 @@ class SessionRecords:
         return self._store.commit() if self._store is not None else StoreFault("there is no store")
 
     def _blank(self, shard_id: int, former: SessionRecord | None) -> SessionRecord:
-        """No session, and what is still to be told of former ones."""
+        """Return a record without a session, with the unconfirmed reports of *former*."""
         return SessionRecord(
             shard_id=shard_id,
             shard_count=self._shard_count,
@@ -315,7 +318,7 @@ class SessionRecords:
 
 
 def _with_own_id(record: SessionRecord) -> SessionRecord:
-    """A record that knows its own session's id, which those of version 0.3.0 and before do not."""
+    """Return a record that has its own session's id among *earlier*; records of version 0.3.0 and before do not."""
     known = _hash_of(record.session_id)
     if not record.session_id or known in record.earlier:
         return record
@@ -323,12 +326,12 @@ def _with_own_id(record: SessionRecord) -> SessionRecord:
 
 
 def _hash_of(session_id: str) -> str:
-    """Enough of a hash to recognise an id; two ids with the same one cost a number behind the second."""
+    """Return a hash that recognises an id. Two ids with the same hash cost a number behind the second one's name."""
     return hashlib.blake2b(session_id.encode(), digest_size=4).hexdigest()
 
 
 def _join(gaps: bytes | None, gap: bytes) -> bytes:
-    """One JSON document a line: they have no line breaks of their own."""
+    """Append a JSON document as a line; documents have no line breaks of their own."""
     return gap if not gaps else gaps + b"\n" + gap
 
 
@@ -337,7 +340,7 @@ def _replaced(record: SessionRecord, **changes: object) -> SessionRecord:
 
 
 def _same(stored: SessionRecord, record: SessionRecord) -> bool:
-    """Alike but for the time of writing."""
+    """Return whether two records are equal but for the time of writing."""
     return _replaced(stored, wall=0.0) == _replaced(record, wall=0.0)
 
 

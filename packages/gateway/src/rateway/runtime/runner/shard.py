@@ -1,8 +1,8 @@
-"""One shard in motion: carries out the conversation's orders on a real socket and hands dispatches on.
+"""One shard: carries out the conversation's orders on a real socket, and passes dispatches on.
 
-The conversation decides (``session/conversation.py``, no I/O); this shell dials, writes, keeps one timer and asks
-for identify permits. Whatever belongs to one connection is bound to a ``_Connection``: facts of an old connection
-never reach the conversation once a newer one was ordered.
+The conversation decides (``session/conversation.py``, no I/O); this shell dials, writes, keeps one timer and acquires
+identify permits. The state of one connection is bound to a ``_Connection``: facts of an old connection never reach the
+conversation once a newer one was ordered.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class _Connection:
         shard.carry_out()
 
     def failed(self, error: Exception) -> None:
-        """Handling what came has raised: a mistake of the gateway's own, which costs the event at most."""
+        """Handle an exception of the gateway's own code, raised by a message: it costs the event at most."""
         shard = self._shard
         if shard.connection is self:
             shard.failed(error)
@@ -185,7 +185,7 @@ class _Connection:
 
 
 class Shard:
-    """One shard of one cluster. Made by its cluster, which also owns the tasks that it spawns."""
+    """One shard of one cluster, which owns the tasks that the shard spawns."""
 
     def __init__(
         self,
@@ -215,16 +215,16 @@ class Shard:
         self.state_since = clock()
         self.away_since: float | None = self.state_since
         self.why = ""
-        """Why it is away, or was the last time: steps on its way back are no reasons."""
+        """The reason that it is away, or was the last time. Steps of reconnecting are no reasons."""
         self.session_since = clock()
         self.held = False
         self.host = ""
-        """Whom it dialled last."""
+        """The host that it dialled last."""
         self.dispatched_at: float | None = None
-        """When its last event came, to the second; None before the first in this process."""
+        """The time of its last event, to the second; None before the first in this process."""
         self._seen: tuple[str | None, int] = (conversation.session_id, conversation.received_seq)
         self.unknown_before = 0
-        """Events about unknown guilds that its former sessions brought."""
+        """Events about unknown guilds in its former sessions."""
         self.done = asyncio.Event()
         self._observer = observer
         self._dialer = dialer
@@ -265,7 +265,9 @@ class Shard:
         self.carry_out()
 
     def pause(self) -> None:
-        """Stop reading from Discord; heartbeats go on. The conversation closes before Discord would."""
+        """Stop reading from Discord; heartbeats continue. The conversation closes the connection before
+        Discord would.
+        """
         self.held = True
         if self.connection is not None and self.connection.socket is not None:
             self.connection.socket.pause_reading()
@@ -288,7 +290,7 @@ class Shard:
         self.carry_out()
 
     def look(self, now: float) -> None:
-        """Note whether events came since the last look: an event itself notes nothing."""
+        """Note whether events came since the last call; an event itself records no time."""
         conversation = self.conversation
         seen = (conversation.session_id, conversation.received_seq)
         if seen != self._seen:
@@ -312,8 +314,9 @@ class Shard:
         self.done.set()
 
     def failed(self, error: Exception) -> None:
-        """Go on after a mistake of the gateway's own in handling what came. An event that it has cost is passed over
-        and told; where there is none, the connection is resumed, and the session is given up if it happens again."""
+        """Continue after an exception of the gateway's own code. An event that it has cost is passed over and reported;
+        where there is none, the connection is resumed, and the session is given up if it happens again.
+        """
         self._say_failure(error)
         if not self._pass_over(error):
             self.conversation.failed(_words_of(error), self.clock())
@@ -333,7 +336,7 @@ class Shard:
         )
 
     def _pass_over(self, error: Exception) -> bool:
-        """Whether the failure has cost an event, which is told in its place."""
+        """Report the event that a failure has cost, in its place; return whether there was one."""
         conversation, event_pipeline = self.conversation, self.events.pipeline
         if conversation.session_id is None or self.stream.received >= conversation.received_seq:
             return False
@@ -345,7 +348,7 @@ class Shard:
     # Orders.
 
     def carry_out(self) -> None:
-        """Do what the conversation ordered, in order; orders that arise meanwhile come after."""
+        """Carry out the conversation's orders, in order; orders that arise meanwhile come after."""
         if self._carrying_out:
             return
         self._carrying_out = True

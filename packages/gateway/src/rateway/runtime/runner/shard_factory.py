@@ -30,7 +30,7 @@ COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compress
 
 @dataclass(frozen=True, slots=True)
 class ShardTools:
-    """What all shards of a process share."""
+    """The parts and settings that all shards of a process share."""
 
     layout: Layout
     gateway_url: str

@@ -39,7 +39,7 @@ class WakeupBatching:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.taken = 0
-        """How often the loop has waited."""
+        """The number of waits so far."""
         self._clock = clock
         self._sleep = sleep
         self._loop: asyncio.AbstractEventLoop | None = None

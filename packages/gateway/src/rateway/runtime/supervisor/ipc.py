@@ -27,7 +27,9 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 class Begin(msgspec.Struct, tag=True, frozen=True):
-    """To a runner, first of all: what to run. ``settings`` is secret and travels here only, never in argv or a file."""
+    """The first record to a runner: what to run. ``settings`` hold secrets and travel here only, never in argv or a
+    file.
+    """
 
     settings: msgspec.Raw
     identity: Identity
@@ -49,7 +51,7 @@ class RestartShard(msgspec.Struct, tag=True, frozen=True):
     shard: int
     new_session: bool
     refusal: str
-    """Why the shard would get no permit to identify now; empty when it would."""
+    """The reason that the shard would get no permit to identify now; empty when it would."""
 
 
 class RenewShard(msgspec.Struct, tag=True, frozen=True):
@@ -62,7 +64,7 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
 
 
 class Reload(msgspec.Struct, tag=True, frozen=True):
-    """What can change at run time; ``settings`` is the whole of the new ones."""
+    """Changed settings, to a runner: what can change at run time takes effect. ``settings`` are all of them."""
 
     settings: msgspec.Raw
 
@@ -72,7 +74,7 @@ class UseGateway(msgspec.Struct, tag=True, frozen=True):
 
 
 class Beat(msgspec.Struct, tag=True, frozen=True):
-    """The runner's loop goes round."""
+    """A sign of life of the runner's event loop, once a second."""
 
     loading: list[int]
     """Shards that are not live."""
@@ -167,8 +169,9 @@ class Line:
         return cls(reader, writer, incoming)
 
     def send(self, record: ToRunner | FromRunner) -> None:
-        """Never waits: what is said here is small and rare. Nothing happens once the other end is gone, or has not read
-        for so long that it is as good as gone."""
+        """Send a record without waiting: records are small and rare. Nothing is sent once the other end has closed, or
+        has left MAX_LINE_BYTES unread.
+        """
         if self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > MAX_LINE_BYTES:
@@ -182,7 +185,9 @@ class Line:
         self._writer.write(msgspec.json.encode(record) + b"\n")
 
     async def records(self) -> AsyncIterator[Any]:
-        """What comes, until the other end is gone. A line that is no record, or too long for one, is passed over."""
+        """Yield the records that come, until the other end closes. A line that is no record, or is too long, is passed
+        over.
+        """
         while True:
             try:
                 line = await self._reader.readline()
@@ -201,7 +206,7 @@ class Line:
             yield record
 
     def guard(self, carry_out: Callable[..., None], *arguments: Any) -> None:
-        """Call *carry_out* for a record. What it raises ends here: one record is not to end a process."""
+        """Call *carry_out* for a record. An exception ends here: one record must not end a process."""
         try:
             carry_out(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends here

@@ -1,7 +1,7 @@
-"""One runner process: it runs its share of the clusters, asks for permits, leaves with its supervisor.
+"""One runner process: it runs its share of the clusters, and ends with its supervisor.
 
-It is a program of its own (``python -P -m rateway.runtime.supervisor.runner_process``) and imports nothing that it does
-not need: its shards wait for it after every crash.
+A program of its own (``python -P -m rateway.runtime.supervisor.runner_process``). It imports nothing that it does not
+need: after a crash its shards wait for it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ async def _work(end: socket.socket) -> int:
 
 
 async def _first_words(end: socket.socket) -> tuple[Line, ipc.Begin | None]:
-    """The line to the supervisor, and what it wants run; None when it is gone already."""
+    """Return the line to the supervisor, and its first record; None when the supervisor has ended already."""
     line = await Line.open(end, ToRunner)
     async for record in line.records():
         if isinstance(record, ipc.Begin):
@@ -74,7 +74,7 @@ async def _first_words(end: socket.socket) -> tuple[Line, ipc.Begin | None]:
 
 
 async def _run(line: Line, begin: ipc.Begin) -> int:
-    """Run the share that ``begin`` names until told to stop or left alone; the exit code."""
+    """Run the clusters that ``begin`` names until the supervisor stops this runner or ends; return the exit code."""
     settings = decode_settings(begin.settings)
     permits = RemotePermits(line)
 
@@ -123,7 +123,9 @@ async def beat(line: Line, runner: Runner) -> None:
 
 
 async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: LoopLag, role: str) -> bool:
-    """Do what the supervisor says; whether the stop is to end the sessions. Its silence for good is a stop as well."""
+    """Carry out the supervisor's records until it stops this runner, or its end of the line closes; return whether the
+    sessions are ended.
+    """
     draining: set[asyncio.Future[None]] = set()
 
     def carry_out(record: ToRunner) -> None:

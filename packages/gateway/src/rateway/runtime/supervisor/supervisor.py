@@ -1,8 +1,8 @@
-"""The runner processes of one gateway: started, watched, replaced; looked at from outside as one.
+"""Start, watch and replace the runner processes of one gateway, which behave together as one.
 
 The supervising process moves no event. It starts the runners (a cluster is never cut), answers their requests for
-identify permits, replaces one that died or hangs without touching the others, and ends them in the reverse order of
-the start. What happens when each process dies is in docs/architecture.md, "Processes".
+identify permits, replaces one that died or hangs without touching the others, and ends them in the reverse order of the
+start. What happens when each process dies is in docs/architecture.md, "Processes".
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = ["Supervisor", "cores", "spread"]
 
 
 def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
-    """Clusters over processes: evenly, in runs of neighbours, never more processes than clusters."""
+    """Spread clusters over processes: evenly, neighbours together, never more processes than clusters."""
     count = max(1, min(processes, len(clusters)))
     size, more = divmod(len(clusters), count)
     shares, at = [], 0
@@ -67,7 +67,7 @@ def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
 
 @dataclass(slots=True, eq=False)
 class _RunnerProcess:
-    """One runner process, over its restarts."""
+    """One runner, over the restarts of its process."""
 
     number: int
     clusters: list[int]
@@ -288,12 +288,12 @@ class Supervisor:
                 runner.line.send(loading)
 
     def unreadable(self) -> int:
-        """How many messages of runners were passed over since the start."""
+        """Return how many messages of runners were passed over since the start."""
         lines = (runner.line for runner in self._runners)
         return self._unreadable_before + sum(line.unreadable for line in lines if line is not None)
 
     def silent(self) -> list[str]:
-        """What a person should know about runners that are not there."""
+        """Return the operator's notes about runners that are down or silent."""
         now = time.monotonic()
         notes = []
         for runner in self._runners:
@@ -304,7 +304,7 @@ class Supervisor:
         return notes
 
     def use_gateway(self, url: str) -> None:
-        """Where Discord's gateway is now; runners that start later are told as well."""
+        """Take another address of Discord's gateway, for all runners, also those that start later."""
         self.choice = msgspec.structs.replace(self.choice, gateway_url=url)
         for runner in self._runners:
             if runner.line is not None:
@@ -363,7 +363,7 @@ class Supervisor:
                 runner.line.send(ipc.Reload(encode_settings(settings)))
 
     def _runner_of(self, cluster: int) -> _RunnerProcess | None:
-        """Whose the cluster is, whether that process is up or not."""
+        """Return the runner of a cluster, whether its process is up or not."""
         if cluster in self.drained:
             return None
         return next((runner for runner in self._runners if cluster in runner.clusters), None)
@@ -393,7 +393,7 @@ class Supervisor:
             await waiter
 
     def close(self) -> None:
-        """Nothing is held here: stores and spools belong to the runners."""
+        """Do nothing: stores and spools belong to the runners."""
 
 
 def _how(code: int | None) -> str:
@@ -406,7 +406,7 @@ def _how(code: int | None) -> str:
 
 
 async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
-    """A runner's log into ours, whole lines only, each with *before* ahead of it."""
+    """Copy a runner's log to *out*, whole lines only, each preceded by *before*."""
     while True:
         try:
             line = await reader.readline()
