@@ -1,15 +1,13 @@
-"""What a worker imports: typed events, queries and commands over RabbitMQ, each event once (docs/workers.md).
+"""The client of a worker: typed events, queries and commands over RabbitMQ, each event once (docs/workers.md).
 
-    import asyncio
-    from rateway_client import Event, Worker
+    import asyncio from rateway_client import Event, Worker
 
     async def main() -> None:
         async with Worker("amqp://localhost/", queue="my-bot") as worker:
 
-            @worker.on("MESSAGE_CREATE")
-            async def message(event: Event) -> None:
-                guild = await worker.cache.guild(event.data["guild_id"], fields=["name"])
-                print(guild and guild["name"], event.data["content"])
+            @worker.on("MESSAGE_CREATE") async def message(event: Event) -> None:
+                guild = await worker.cache.guild(event.data["guild_id"], fields=["name"]) print(guild and guild["name"],
+                event.data["content"])
 
             await worker.run()
 

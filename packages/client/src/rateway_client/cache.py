@@ -97,7 +97,7 @@ class Cache:
         return await self._one("VoiceState", user_id, place, fields=fields)
 
     async def voice_channel_states(self, channel_id: Id, *, fields: Fields = None) -> list[Json] | None:
-        """Who is in a voice channel, each with its ``member``."""
+        """Return the voice states of a channel, each with its ``member``."""
         found: list[Json] | None = await self._ask("VoiceChannelStates", channel_id, fields=fields)
         return found
 
@@ -120,7 +120,9 @@ class Cache:
     # With the shard's position.
 
     async def shard_snapshot(self, shard_id: int) -> Json:
-        """What READY of a shard would say now: ``user``, ``application``, ``guilds``, with the shard's position."""
+        """Return what READY of a shard would hold now: ``user``, ``application``, ``guilds``, with the shard's
+        position.
+        """
         return await self._one("ShardSnapshot", shard_id) or {}
 
     async def guild_snapshot(
@@ -148,7 +150,7 @@ class Cache:
         return await self._with("MembersMatching", guild_id, options)
 
     async def stats(self) -> Json:
-        """How many entities of each kind are kept, in all and by cluster."""
+        """Return how many entities of each kind are kept, in all and by cluster."""
         return await self._one("Stats") or {}
 
     # Lists.

@@ -34,5 +34,5 @@ class ClusterLayout(msgspec.Struct, frozen=True):
         return self.of_shard(shard_of(guild_id, self.shard_count)) if self.shard_count > 0 else None
 
     def is_of_gateway(self, cluster: int | None) -> bool:
-        """Whether the gateway that answered runs this cluster itself."""
+        """Return whether the gateway that answered runs this cluster itself."""
         return any(each.cluster == cluster and each.owner == "this" for each in self.clusters)

@@ -19,7 +19,7 @@ Verdict = Literal["done", "give_back", "drop"]
 
 
 class Settling(Protocol):
-    """Who is told what became of an event."""
+    """The receiver of an event's outcome."""
 
     async def settle(self, verdict: Verdict) -> None: ...
 
@@ -59,7 +59,7 @@ class Event:
     cause: str | None = None
     """Of GUILD_CREATE ``start``, ``join``, ``available``; of GUILD_DELETE ``left``, ``outage``."""
     received: float | None = None
-    """When the gateway received it: whole seconds since 1970."""
+    """The time at which the gateway received it: whole seconds since 1970."""
     cluster: int | None = None
     """The cluster whose exchange it came over."""
     settling: Settling = field(default_factory=_Nobody, repr=False, compare=False)

@@ -91,7 +91,7 @@ class Inbox:
     # The connection.
 
     async def opened(self, connection: AbstractConnection, broken: Broken) -> None:
-        """A new connection: declare the queue, bind the names, consume if somebody reads."""
+        """Begin on a new connection: declare the queue, bind the names, consume if :meth:`next` is waited for."""
         async with self._lock:
             channel = await watched(connection, broken, confirms=False)
             await channel.set_qos(prefetch_count=self._prefetch)
@@ -106,7 +106,7 @@ class Inbox:
                 self._tag = await self._queue.consume(self._delivered)
 
     def lost(self) -> None:
-        """The connection has ended: what nobody took yet will come again, and so will what is held."""
+        """Drop all events: the connection has ended, and those not taken yet and those held will be delivered again."""
         self._channel = self._queue = self._tag = None
         while self._ready:
             self._forget(self._ready.popleft())
@@ -150,12 +150,12 @@ class Inbox:
                 return
 
     def stop(self) -> None:
-        """End :meth:`next` for whoever waits, for good."""
+        """End every :meth:`next`, now and later."""
         self._stopped = True
         self._arrived.set()
 
     async def leave(self) -> None:
-        """No further deliveries; what nobody took goes back. What is in hands can still be settled."""
+        """Stop consuming, and give back the events that were not taken. Those that were can still be settled."""
         async with self._lock:
             self._reading = False
             queue, tag, self._tag = self._queue, self._tag, None
@@ -228,7 +228,7 @@ class Inbox:
         await _tell(held.message, "done")
 
     async def settled(self, held: _Held, verdict: Verdict) -> None:
-        """What became of an event: noted first, then said to the broker, so that it cannot come in between."""
+        """Settle an event: note its outcome, then tell the broker, so that it cannot be delivered in between."""
         if verdict == "done" and held.event.message_id is not None:
             self._seen.note(held.event.message_id, time.monotonic())
         self._forget(held)

@@ -1,7 +1,7 @@
-"""A connection to the broker that is dialled again for ever and set up again each time.
+"""A connection to the broker that is dialled again whenever it ends, and set up again each time.
 
 aio-pika's own robust connection restores channel by channel and cannot say that a request under way is lost; here one
-broken part ends the whole connection, and whoever waits on it is told.
+broken part ends the whole connection, and every request that waits on it fails.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ Broken: TypeAlias = Callable[[], None]
 
 
 class Line:
-    """One connection. ``opened(connection, broken)`` sets it up, ``lost()`` is told of its end, each time anew."""
+    """One connection. Each time it is dialled ``opened(connection, broken)`` sets it up; ``lost()`` is called at its
+    end.
+    """
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Line:
         lost: Callable[[], None],
         unreadable: Unreadable,
     ) -> None:
-        """*name* is what the broker's management page shows; *unreadable* is told of messages that are not sound."""
+        """*name* is what the broker's management page shows; *unreadable* is called for messages that are malformed."""
         self._frames = SoundFrames(unreadable)
         self._uri = uri
         self._name = name
@@ -134,9 +136,9 @@ async def dialled(
 ) -> AbstractConnection:
     """An open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
 
-    `aio_pika.connect` leaves an object of a failed dial behind that nobody can close: whichever thread collects it
-    begins a `close` that nobody awaits. *name* is what the broker's management page shows. *frames*: what cannot be
-    read in a message is left out of it, and so is what no event or answer of the gateway's has.
+    `aio_pika.connect` leaves an unreachable object of a failed dial behind: the thread that collects it begins a
+    `close` that is never awaited. *name* is what the broker's management page shows. *frames*: properties that cannot
+    be read, or that the gateway's events and answers do not have, are left out of a message.
     """
     connection = aio_pika.Connection(
         make_url(url),

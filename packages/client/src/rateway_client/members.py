@@ -39,7 +39,7 @@ _NONCE_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """What Discord answered: members as in its JSON, presences if asked for, and ids that it does not know there."""
+    """Discord's answer: members as in its JSON, presences if asked for, and ids that are not members."""
 
     members: list[Json]
     presences: list[Json] = field(default_factory=list)
@@ -125,7 +125,7 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Ear:
-    """The queue at one cluster's exchange, while anybody waits for chunks from there."""
+    """The queue at one cluster's exchange, while chunks from there are waited for."""
 
     channel: AbstractChannel
     asked: dict[str, _Asked] = field(default_factory=dict)

@@ -35,7 +35,7 @@ _UNKNOWN_FATE: Final = (
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back: the ``status`` of its header, and its body as JSON (None for an empty one)."""
+    """An answer: the ``status`` of its header, and its body as JSON (None for an empty one)."""
 
     status: str
     body: Any
@@ -95,7 +95,7 @@ class Requests:
             )
 
     def lost(self) -> None:
-        """The connection has ended: whoever waits for an answer on it is told."""
+        """End all waiting requests: their connection has ended."""
         self._up.clear()
         self.gone.set()
         self._channel = self.connection = None
@@ -133,9 +133,9 @@ class Requests:
 
         *cluster* None is :attr:`cluster`.
 
-        *expires* seconds are the request's own deadline, *patience* is ours. When the connection breaks, a
-        *repeatable* request is asked again on the next one, any other raises ConnectionLost unless it cannot have
-        been published. Raises NoAnswer.
+        *expires* is the request's deadline at the gateway, *patience* the time that this waits, both in seconds. When
+        the connection breaks, a *repeatable* request is asked again on the next one, any other raises ConnectionLost
+        unless it cannot have been published. Raises NoAnswer.
         """
         loop = asyncio.get_running_loop()
         void_at = loop.time() + expires

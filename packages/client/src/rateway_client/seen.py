@@ -14,7 +14,9 @@ __all__ = ["Remembering", "Seen"]
 
 
 class Remembering(Protocol):
-    """What may stand in the place of :class:`Seen`. Neither may wait: a store elsewhere is for the handler to ask."""
+    """The interface of :class:`Seen`, for a store of one's own. Its methods must return at once; a remote store belongs
+    into the handler.
+    """
 
     def __contains__(self, message_id: object) -> bool: ...
 

@@ -60,6 +60,6 @@ def _restore() -> None:
 
 
 def _is_default(handler: Any) -> bool:
-    """Whether nobody but Python or ``asyncio.run`` has set it."""
+    """Return whether a signal's handler is Python's own or that of ``asyncio.run``."""
     of_asyncio = getattr(getattr(handler, "func", handler), "__module__", None) == "asyncio.runners"
     return handler in (signal.SIG_DFL, signal.default_int_handler) or of_asyncio

@@ -1,9 +1,9 @@
 """Read the broker's frames so that no message can end the connection: what cannot be decoded is left out of it.
 
-A queue of events may hold messages that somebody else published, with any bytes in their properties. The AMQP library
-below decodes all of them and gives the connection up over the first that it cannot read; the broker would deliver that
-message again, for ever. So the properties are read here, by their lengths: those that an event or an answer is made of
-are passed on if they are sound, all others are left out, and above a bound none is read.
+A queue of events may hold messages of other publishers, with any bytes in their properties. The AMQP library below
+decodes all of them and gives the connection up over the first that it cannot read; the broker would deliver that
+message again without end. So the properties are read here, by their lengths: those that an event or an answer is made
+of are passed on if they are sound, all others are left out, and above a bound none is read.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def sound_header(payload: bytes) -> tuple[bytes, str]:
 
 
 def sound_method(payload: bytes) -> bytes:
-    """A method's payload, in which the strings that somebody else chose are text: other bytes become question marks."""
+    """Return a method's payload with question marks in place of bytes that are not text, in strings that other
+    publishers chose.
+    """
     try:
         if payload.startswith(_DELIVER):
             at = 4 + 1 + payload[4] + 9
@@ -160,7 +162,7 @@ def _is_text(value: bytes) -> bool:
 
 
 class _SoundReader:
-    """What the library reads a connection by, frame by frame."""
+    """The library's reader of a connection, frame by frame, without what it could not read."""
 
     def __init__(self, reader: asyncio.StreamReader, unreadable: Unreadable) -> None:
         self._reader = reader
@@ -172,7 +174,7 @@ class _SoundReader:
         return self._at == len(self._ready) and self._reader.at_eof()
 
     async def read(self, size: int = -1) -> bytes:
-        """What is left, for a message about it."""
+        """The properties that are left, for a message about it."""
         rest, self._ready, self._at = self._ready[self._at :], b"", 0
         return rest + await self._reader.read(size)
 

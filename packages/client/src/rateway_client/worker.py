@@ -64,16 +64,16 @@ class Worker:
     """A worker of all the bot's clusters, or of one; use it as ``async with Worker(...) as worker``.
 
     Without *cluster* it asks the gateway for the clusters when it starts, again every few seconds, and at once when an
-    event says that the bot has another number of shards; until a gateway answers it serves cluster 1 alone.
-    *uri* is the broker's address, as aio-pika takes it. *events* are names of events that :meth:`events` gives out;
-    :meth:`on` adds those of its handlers. *queue* names a durable queue that survives this process and is shared by
-    all workers of that name; without it the queue is the connection's own, and what comes while it is away is lost to
-    this worker. *queue_kind* is ``classic`` or ``quorum``, *queue_arguments* are further ones of AMQP's
-    (``x-max-length``, ``x-dead-letter-exchange`` …). *prefetch* bounds the events in hand.
+    event says that the bot has another number of shards; until a gateway answers it serves cluster 1 alone. *uri* is
+    the broker's address, as aio-pika takes it. *events* are names of events that :meth:`events` gives out; :meth:`on`
+    adds those of its handlers. *queue* names a durable queue that survives this process and is shared by all workers of
+    that name; without it the queue is the connection's own, and what comes while it is away is lost to this worker.
+    *queue_kind* is ``classic`` or ``quorum``, *queue_arguments* are further ones of AMQP's (``x-max-length``,
+    ``x-dead-letter-exchange`` …). *prefetch* bounds the events in hand.
 
     *attempts* is how often a handler may fail on one event. *seen* remembers what was processed: 10,000 ids or ten
     minutes. Entering raises BrokerUnavailable: at once for a refusal, after *patience* seconds for a broker that is
-    away. Later the worker reconnects by itself, for ever.
+    away. Later the worker reconnects by itself, as often as necessary.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Worker:
 
     @property
     def unreadable(self) -> int:
-        """How many messages came that could not be read whole: with properties left out, or not at all."""
+        """The number of messages that could not be read whole: with properties left out, or not at all."""
         return self._unreadable.count + self._inbox.unreadable + self._requests.unreadable
 
     # Clusters.
@@ -251,7 +251,9 @@ class Worker:
         return found if found is not None else _event_cluster.get()
 
     def _cluster_to_ask(self, kind: str, arguments: Sequence[Id]) -> int | None:
-        """Where to ask: any cluster of a gateway answers for all that it runs, the guild's own when another runs it."""
+        """Return the cluster to ask: any cluster of a gateway answers for all that it runs; the guild's own if another
+        gateway runs it.
+        """
         row = QUERY_TYPES.get(kind)
         at = row.arguments.index("guild") if row is not None and "guild" in row.arguments else len(arguments)
         if at < len(arguments) and self._layout is not None:
@@ -318,7 +320,7 @@ class Worker:
                 await self._inbox.leave()
 
     def stop(self) -> None:
-        """End :meth:`run` or :meth:`events`, for good: from a signal's handler, say."""
+        """End :meth:`run` and :meth:`events`, from a signal handler for example."""
         self._inbox.stop()
 
     async def _listen(self, names: Iterable[str]) -> None:
@@ -361,7 +363,7 @@ class Worker:
             await event.done()
 
     async def _not_answered(self, event: Event, error: Exception) -> None:
-        """The gateway or the broker is on its way back: asking at once and for ever would not help it."""
+        """Wait before the event comes again: the gateway or the broker is restarting."""
         log.warning(
             "a handler of %s (%s) got no answer, it comes again: %s",
             event.name,
@@ -373,7 +375,7 @@ class Worker:
         await event.give_back()
 
     def _failure(self, event: Event) -> int:
-        """How often this event has failed, this time included."""
+        """Return how often this event has failed, this time included."""
         if event.message_id is None:
             return 1 + event.redelivered
         count = self._failed.pop(event.message_id, 0) + 1
@@ -548,7 +550,7 @@ class Worker:
 
 
 def _content(answer: Answer, kind: type[GatewayError]) -> Any:
-    """What an answer holds: its body, None for ``not_found``. Raises *kind*."""
+    """Return an answer's body, None for ``not_found``. Raises *kind*."""
     if answer.status == Status.ERROR.value:
         error = error_in(answer.body) or GatewayError(ErrorCode.INTERNAL.value, "the gateway said no more")
         raise kind(error.code, error.message)

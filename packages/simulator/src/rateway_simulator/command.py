@@ -283,7 +283,7 @@ def _allow_many_sockets() -> None:
 
 
 def addresses(simulator: Simulator) -> dict[str, Any]:
-    """What a client has to know, as JSON; also the content of --ready-file."""
+    """Return the addresses that a client needs, as JSON; also the content of --ready-file."""
     return {
         "gateway_url": simulator.gateway_url,
         "api_url": simulator.api_url,

@@ -21,7 +21,7 @@ LINES_AT_ONCE = 2000
 
 
 class Controlled(Protocol):
-    """What is steered over HTTP."""
+    """The parts of the simulator that are controlled over HTTP."""
 
     ledger: Ledger
 
@@ -36,7 +36,7 @@ class Controlled(Protocol):
         ...
 
     def status(self) -> dict[str, Any]:
-        """What a person wants to see at a glance."""
+        """Return the state of the simulation in short."""
         ...
 
 

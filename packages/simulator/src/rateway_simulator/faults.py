@@ -1,8 +1,8 @@
-"""What can go wrong on purpose: faults by kind, whom they hit, and when they come.
+"""The faults that can be injected: their kinds, the connections that they hit, and when they come.
 
 A fault is written the same way everywhere: `kind:key=value,key=value` on the command line
-(`close:code=4000,shards=0-3,every=10`), a `[[fault]]` table in a scenario file, and a JSON object in
-`POST /simulator/faults`.
+(`close:code=4000,shards=0-3,every=10`), a `[[fault]]` table in a scenario file, and a JSON object in `POST
+/simulator/faults`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What has to be changed in a library that cannot be told where Discord is, as text to paste."""
+"""Changes of libraries that have no option for Discord's address, as text to paste."""
 
 from __future__ import annotations
 

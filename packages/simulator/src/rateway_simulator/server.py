@@ -35,7 +35,7 @@ REST_GRACE_S = 1.0
 
 
 class _Facts:
-    """What REST asks about the gateway."""
+    """The facts about the gateway that REST needs."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway

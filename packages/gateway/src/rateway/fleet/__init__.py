@@ -1,1 +1,1 @@
-"""Who runs which shard, and who may identify. Pure: no clock, no socket, no log."""
+"""The layout of shards and clusters, and the governor of identifies. Pure: no clock, no socket, no log."""

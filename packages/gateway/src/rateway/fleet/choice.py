@@ -18,7 +18,9 @@ class StoredLayout(msgspec.Struct, frozen=True):
     shards: int
     per_cluster: int
     gateway_url: str
-    """Where identifies go; asked from REST then, so that a restart needs no answer from REST."""
+    """The address for identifies, as REST gave it when the layout was chosen; a restart then needs no
+    answer from REST.
+    """
     refused: int = 0
     """A total that Discord refused (4010, 4011): it is not tried again. 0: none."""
 
@@ -27,7 +29,7 @@ class Choice(msgspec.Struct, frozen=True):
     layout: Layout
     gateway_url: str
     words: str
-    """Why this number, for the log."""
+    """The reason for this number of shards, for the log."""
     refused: int = 0
     """See StoredLayout."""
 

@@ -1,13 +1,13 @@
-"""The identify governor: which shard may identify now, and what the others wait for.
+"""The identify governor: decides which shard may identify now, and when the others may.
 
 Identify is the scarce resource of a bot (Discord: *Gateway: Sharding, Max Concurrency* and *Session Start Limit*):
 
 - shard ``i`` belongs to bucket ``i % max_concurrency``, and a bucket takes one identify per 5 seconds;
-- a day has ``total`` of them; whoever overruns that number has the token reset and all sessions ended.
+- a day has ``total`` of them; beyond that number Discord resets the token and ends all sessions.
 
-The governor keeps both, for every schedule of failures. It is told requests, spends and outcomes, and answers with
-decisions. Times (``now``) are monotonic seconds. What must survive a restart is a :class:`Ledger`, which holds
-ages beside the moment of writing, so that neither a new monotonic clock nor a jump of the wall clock can free a bucket
+The governor keeps both, for every schedule of failures. It receives requests, spends and outcomes, and returns
+decisions. Times (``now``) are monotonic seconds. What must survive a restart is a :class:`Ledger`, which holds ages
+beside the moment of writing, so that neither a new monotonic clock nor a jump of the wall clock can free a bucket
 early.
 """
 
@@ -69,7 +69,7 @@ RELAPSE = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentifySettings:
-    """What is set of identifying."""
+    """The settings of identifying."""
 
     buckets: frozenset[int] | None
     """The identify buckets that this gateway may use; None: all."""
@@ -79,7 +79,7 @@ class IdentifySettings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What ``GET /gateway/bot`` says about session starts. ``reset_after_ms`` is in milliseconds."""
+    """The session starts that are left, as ``GET /gateway/bot`` gives them. ``reset_after_ms`` is in milliseconds."""
 
     total: int
     remaining: int
@@ -118,11 +118,11 @@ class CommonFault:
     """Identifies of many shards fail alike, which is Discord's fault (or the network's) and not a shard's own."""
 
     since: float
-    """When the first of them failed (monotonic seconds)."""
+    """The time of the first failure (monotonic seconds)."""
     shards: int
-    """How many shards failed and have had no READY since."""
+    """The number of shards that failed and have had no READY since."""
     outcomes: Mapping[str, int]
-    """How their last identifies ended, and how many so; ``lost`` is a READY whose session died within a minute."""
+    """Their last identifies, counted by how they ended; ``lost`` is a READY whose session ended within a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,9 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What outlives the process. Every number of seconds is an age at ``written`` (``stopped``: what is left)."""
+    """The part of the governor's state that outlives the process. Every number of seconds is an age at ``written``
+    (``stopped``: the remaining time).
+    """
 
     written: Moment
     spends: list[tuple[int, float]]
@@ -200,7 +202,7 @@ class IdentifyGovernor:
         self._tried_at = -math.inf
         self._alerted = 0
         self.alerts: list[Alert] = []
-        """Appended to when a mark is crossed; whoever reads them clears the list."""
+        """Alerts since the list was last cleared, which its reader does."""
 
     # What is known
 
@@ -223,12 +225,12 @@ class IdentifyGovernor:
         return CommonFault(self._fault_since, failing.total(), failing)
 
     def needs(self, shards: int, now: float) -> bool:
-        """Whether the day's budget, as far as it is known, has an identify for each of so many shards."""
+        """Return whether the day's budget, as far as it is known, has an identify for each of so many shards."""
         return self._budget is not None and self.available(now) >= shards
 
     @property
     def waiting(self) -> int:
-        """How many shards wait for a permit."""
+        """The number of shards that wait for a permit."""
         return len(self._waiting)
 
     @property
@@ -265,11 +267,11 @@ class IdentifyGovernor:
         self._mark(now)
 
     def want_budget(self) -> None:
-        """Somebody would know it who waits for no permit: sessions were resumed, and nobody has asked Discord yet."""
+        """Ask for the budget although no shard waits for a permit: sessions were resumed, and it is not known yet."""
         self._wanted = True
 
     def needs_budget(self, now: float) -> bool:
-        """Whether somebody waits, or asked, and what is known of the budget is too old to answer."""
+        """Whether a shard waits, or the budget was asked for, and what is known of it is out of date."""
         if not self._waiting and not self._wanted:
             return False
         return self._budget is None or now >= self._old_at(now)
@@ -299,7 +301,7 @@ class IdentifyGovernor:
         self._outcomes.pop(shard_id, None)
 
     def decide(self, now: float) -> list[Granted | tuple[int, Refusal]]:
-        """Who gets a permit now, and who is refused and must ask again later. The rest goes on waiting.
+        """Return the permits granted and refused now. A refused shard must ask again later; the rest continue to wait.
 
         Lost sessions go first, and those before others that failed lately; then shards in ascending order. None is
         refused on a budget that is out of date.
@@ -335,7 +337,8 @@ class IdentifyGovernor:
         return decisions
 
     def why_not(self, shard_id: int, now: float) -> str:
-        """Why a new session of *shard_id* in place of one that is given up would have to wait; empty when it need not.
+        """Return why a new session of *shard_id* in place of one that is given up would have to wait; empty when it
+        would not.
 
         Waiting for the bucket is not counted.
         """
@@ -375,9 +378,9 @@ class IdentifyGovernor:
     # When to look again
 
     def wake_at(self, now: float) -> float | None:
-        """When ``decide`` or ``needs_budget`` may answer otherwise without being told anything.
+        """Return the time at which ``decide`` or ``needs_budget`` may answer otherwise without a new fact.
 
-        ``None`` when that rests on others: a new budget, or the end of an identify that is under way.
+        ``None`` when that depends on a fact: a new budget, or the end of an identify that is under way.
         """
         times = []
         if self._fault_since is not None and self._relapsed:
@@ -400,7 +403,7 @@ class IdentifyGovernor:
     # What outlives the process
 
     def snapshot(self, moment: Moment) -> Ledger:
-        """What a restart must know, as of *moment*."""
+        """Return the state that a restart needs, as of *moment*."""
         now = moment.monotonic
         self._forget(now)
         return Ledger(
@@ -443,7 +446,9 @@ class IdentifyGovernor:
     # Inside
 
     def _taken(self, now: float) -> dict[int, float]:
-        """When each bucket in use is free again. Derived anew, so that max_concurrency may change at any time."""
+        """Return when each bucket in use is free again. Derived on each call, so that max_concurrency may change at any
+        time.
+        """
         assert self._budget is not None
         buckets = self._budget.max_concurrency
         taken: dict[int, float] = {}
@@ -461,14 +466,14 @@ class IdentifyGovernor:
         return taken
 
     def _old_at(self, now: float) -> float:
-        """When what is known of the budget is out of date."""
+        """Return the time from which the known budget is out of date."""
         assert self._budget is not None
         near = self.available(now) <= self.reserve + math.ceil(self._budget.total * RESERVE_SHARE)
         old = self._known_at + (BUDGET_AGE_NEAR_RESERVE if near else BUDGET_AGE)
         return min(old, self._reset_at + RESET_MARGIN)
 
     def _never(self, shard_id: int, bucket: int, now: float) -> Refusal | None:
-        """What stands against *shard_id* whatever its bucket and the budget say."""
+        """Return the refusal of *shard_id* that neither its bucket nor the budget can lift; None without one."""
         if self._buckets is not None and bucket not in self._buckets:
             mine = ", ".join(map(str, sorted(self._buckets)))
             why = f"shard {shard_id} identifies in bucket {bucket}, and this gateway may use only {mine}"
@@ -501,7 +506,9 @@ class IdentifyGovernor:
         return left >= len(outstanding - self._granted.keys())
 
     def _more_at(self, now: float) -> float:
-        """When the budget may be larger: at Discord's reset, or when our own oldest identifies are a day old."""
+        """Return when the budget may be larger: at Discord's reset, or when the oldest identifies counted here are a
+        day old.
+        """
         assert self._budget is not None
         spends = self._of_last_day(now)
         own = self._budget.total - len(spends)
@@ -533,7 +540,7 @@ class IdentifyGovernor:
         return self._tried_at + min(LONGEST_TRY_PAUSE, max(SPACING, age * TRY_SHARE))
 
     def _fails_alike(self, now: float) -> bool:
-        """Whether of the shards whose last identify of this hour proved something at least half failed."""
+        """Return whether at least half of the shards with a conclusive identify within the hour failed."""
         for shard_id, at in self._ready.items():
             if now - at >= STABLE_AFTER:
                 self._outcomes[shard_id] = (at, "ready")

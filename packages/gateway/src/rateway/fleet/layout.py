@@ -25,7 +25,7 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutSettings:
-    """What is set of the number of shards and of their clusters."""
+    """The settings of the number of shards and of their clusters."""
 
     shards: int | None
     """A total in place of the recommended number and ``extra``."""

@@ -1,4 +1,4 @@
-"""What the conversation may order, what it may be told, and the states it can be in.
+"""The orders and facts of a conversation, and its states.
 
 The shell carries ``Conversation.orders`` out in order. An envelope that ``received`` returns comes after the orders
 made before that call and has no orders of its own.
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class State(Enum):
-    """Where a shard stands. The value is the word that people and metrics see."""
+    """The state of a shard. The value is the word in logs, status and metrics."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -67,7 +67,7 @@ class StoredSession:
     settled: int
     """The sequence to resume from: everything up to it was handed over."""
     compression: Compression | None = None
-    """What the session was begun with, and has to be resumed with; None: the same as the options'."""
+    """The compression that the session was begun with and must be resumed with; None: the same as the options'."""
     failed_at: int = 0
     """The sequence after which a message could not be read; 0: none. See ``Conversation.failed_at``."""
 
@@ -119,7 +119,9 @@ class Connect:
     resuming: bool
     connection: int
     other: str | None = None
-    """Where the session may be resumed as well: a host known to be dead need not be waited for."""
+    """Another address at which the session may be resumed, so that a host that is known to be down is not
+    waited for.
+    """
     own: bool = True
     """Whether ``url`` is the session's own host, and ``other`` the main one, or the other way round."""
 
@@ -166,7 +168,7 @@ class ReturnPermit:
 
 @dataclass(frozen=True, slots=True)
 class PermitDone:
-    """How the identify ended; its bucket may go on."""
+    """The outcome of the identify; its bucket may continue."""
 
     outcome: PermitOutcome
 
@@ -186,7 +188,7 @@ class SessionStarted:
     session_id: str
     resume_url: str
     compression: Compression | None = None
-    """What has to be stored with the session, so that another process resumes it the same way."""
+    """The connection's compression, which another process needs in order to resume the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class SessionResumed:
 
 @dataclass(frozen=True, slots=True)
 class CommandDone:
-    """What became of a command. ``detail`` says in words what was wrong, for ``invalid`` and its like."""
+    """The outcome of a command. ``detail`` is the reason in words, for outcomes other than ``sent``."""
 
     command: Command
     outcome: Outcome

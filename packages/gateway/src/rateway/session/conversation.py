@@ -1,8 +1,8 @@
 """The state machine of one shard: facts with their time in, actions out.
 
 One machine for the life of a shard, over all of its connections: dial, Hello, identify or resume, live, and what
-follows when a connection ends. It is told facts, appends orders to ``orders`` and says in ``wake_at`` when it wants
-to be woken; it never sleeps, logs or raises for anything that Discord or the network may do.
+follows when a connection ends. It receives facts, appends orders to ``orders`` and sets ``wake_at`` to the time of its
+next wake-up; it never sleeps, logs or raises for anything that Discord or the network may do.
 
 Rules: Discord documentation, "Gateway" (connection lifecycle, heartbeats, resuming, rate limiting) and "Gateway Events"
 (payload structure). Where that is silent, ``docs/session.md`` says what was decided and why.
@@ -82,11 +82,11 @@ class Conversation:
     """One shard. Times are monotonic seconds; facts must come in the order in which they happened.
 
     Read by the shell: ``state``; ``session_id``, ``resume_url`` and ``received_seq`` (the highest sequence of the
-    session, 0 before the first); ``replaying`` (between our RESUME and RESUMED); ``repeat`` (of the envelope just
-    returned: 0, or *n* for the *n*-th dispatch with other content under a sequence that was used before);
-    ``latency`` (round trip of the last heartbeat in seconds, None before the first); ``heard_at`` (last frame);
-    ``ignored`` (messages that were understood by nobody); ``bytes_in`` and ``bytes_inflated`` (WebSocket payload, and
-    the JSON in it); ``wake_at`` and ``orders``.
+    session, 0 before the first); ``replaying`` (between the RESUME and its RESUMED); ``repeat`` (of the envelope just
+    returned: 0, or *n* for the *n*-th dispatch with other content under a sequence that was used before); ``latency``
+    (round trip of the last heartbeat in seconds, None before the first); ``heard_at`` (last frame); ``ignored``
+    (messages that mean nothing to it); ``bytes_in`` and ``bytes_inflated`` (WebSocket payload, and the JSON in it);
+    ``wake_at`` and ``orders``.
 
     ``failed_at`` has to be stored with the session: the sequence after which a message could not be read, 0 for none.
     The connection is resumed then, and Discord sends that message again; when it fails at the same place once more, the
@@ -146,7 +146,7 @@ class Conversation:
             else None
         )
         self.receive_state = ReceiveState(_nothing, session.settled if session else 0)
-        """What the fast path reads and writes as well."""
+        """The state that it shares with the fast path."""
         self.replaying = False
         self.repeat = 0
         self.latency: float | None = None
@@ -183,7 +183,7 @@ class Conversation:
 
     @property
     def heard_at(self) -> float:
-        """When the last message came (monotonic seconds)."""
+        """The time of the last message (monotonic seconds)."""
         return self.receive_state.heard_at
 
     @property
@@ -311,7 +311,7 @@ class Conversation:
         return None if document is None else self.read(document, now)
 
     def read(self, document: bytes | memoryview, now: float) -> Envelope | None:
-        """What a WebSocket message held, inflated: the second half of ``received``."""
+        """Read the inflated content of a WebSocket message: the second half of ``received``."""
         state = self.receive_state
         state.bytes_inflated += len(document)
         try:
@@ -539,8 +539,9 @@ class Conversation:
     # Facts: commands, time, and what the gateway decides.
 
     def command(self, command: Command, now: float) -> None:
-        """A worker's payload. Its outcome comes as ``CommandDone``, at once or later; none comes after ``stop`` or
-        ``Fatal``, so that whoever sent it still has it."""
+        """Queue a command. Its outcome comes as ``CommandDone``, at once or later; none comes after ``stop`` or
+        ``Fatal``: the sender then still has it.
+        """
         if self.state not in ENDED:
             self.orders += self._send_limiter.offer(command, now)
             self._pump(now)
@@ -625,7 +626,7 @@ class Conversation:
             self.retry("identifies succeed again", now)
 
     def stop(self, now: float, *, end_session: bool) -> None:
-        """The end. The session is kept for the next process, or ended for good. Waiting commands get no outcome."""
+        """End the conversation. The session is kept for the next process, or ended. Waiting commands get no outcome."""
         if self.state in ENDED:
             return
         self._settle_permit("closed")

@@ -24,7 +24,7 @@ SECOND_LOOK = 0.05
 
 
 class Health(Enum):
-    """What a due heartbeat finds. The values of the last three are reasons to give, in words."""
+    """The verdict on a connection when a heartbeat is due. The values of the last three are reasons in words."""
 
     WAIT = "not due"
     BEAT = "due"
@@ -61,7 +61,7 @@ class Heartbeat:
         self._excused = False
 
     def judge(self, now: float, heard: float, paused: bool) -> Health:
-        """What to do at *now*; *heard* is when the last frame came, *paused* whether we are not reading."""
+        """Return the verdict at *now*; *heard* is when the last frame came, *paused* whether reading is paused."""
         if now < self.due:
             return Health.WAIT
         if paused:

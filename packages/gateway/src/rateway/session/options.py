@@ -16,7 +16,7 @@ Compression = Literal["zstd-stream", "zlib-stream", "none"]
 
 
 class Chance(Protocol):
-    """Where jitter comes from: ``random.Random`` is one."""
+    """The source of jitter (``random.Random``)."""
 
     def random(self) -> float:
         """Uniform in [0, 1)."""
@@ -26,7 +26,7 @@ class Chance(Protocol):
 
 
 class CommandBudget:
-    """How many commands may wait in all shards together, each kind with its share; one instance for all shards."""
+    """The bound of commands that wait in all shards together, each kind with its share; one instance for all shards."""
 
     __slots__ = ("_shares", "_waiting")
 
@@ -56,7 +56,7 @@ class CommandBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSettings:
-    """What is set of every session. Times are seconds."""
+    """The settings of every session. Times are seconds."""
 
     token: Secret
     """Bare, without the ``Bot `` prefix."""
@@ -108,7 +108,9 @@ class SessionOptions:
     pause_share: float = 0.75
 
     address_fault: Callable[[str, str], str] | None = None
-    """Why the token is not sent to a gateway's address, given that and the one before; empty when it is."""
+    """Returns why the token is not sent to a gateway's address, given that address and the one before; empty when it
+    is.
+    """
     max_message_bytes: int = 256 * 1024 * 1024
     """Bound for one inflated message; what is larger is refused as an attack."""
     command_queue: int = 1000

@@ -1,4 +1,4 @@
-"""Where to connect, after what delay, and when a session is given up.
+"""Decide where to connect, after what delay, and when a session is given up.
 
 Discord documentation, "Gateway": "Disconnecting", "Resuming", "Session Start Limit". A resume is free and urgent, an
 identify is scarce: the first is tried at once and often, the second is delayed up to minutes and counted by the hour.
@@ -68,7 +68,7 @@ class Breaker:
         self._log.append(now)
 
     def closed_until(self, now: float) -> float:
-        """When the next identify may be sent; *now* or earlier means at once."""
+        """Return when the next identify may be sent; *now* or earlier means at once."""
         return self._log[0] + HOUR if len(self._log) == self._log.maxlen else now
 
     def forget(self) -> None:
@@ -76,12 +76,12 @@ class Breaker:
 
 
 class Delays:
-    """When the next connection may be tried.
+    """Decide when the next connection may be tried.
 
     Three things fail for different reasons and are counted apart: reaching Hello, what comes after it, and sessions
-    that had to be started. Resumes are free and every second of theirs counts (Discord's replay buffer may hold no
-    more than some), so a connection that was live for a moment clears their delay, unless the shard is flapping; a
-    shard that is READY and dies at once is what spends tokens, so only a longer life clears that of identifies.
+    that had to be started. Resumes are free and every second of theirs counts (Discord's replay buffer may hold no more
+    than some), so a connection that was live for a moment clears their delay, unless the shard is flapping; a shard
+    that is READY and dies at once is what spends tokens, so only a longer life clears that of identifies.
     """
 
     __slots__ = ("_breaker", "_dial", "_ends", "_excused", "_identify", "_options", "_resume", "_trouble")
@@ -117,7 +117,7 @@ class Delays:
         self._dial.reset()
 
     def excuse(self) -> None:
-        """Identifies of many shards fail alike: this one's are not held against it. Whoever grants them paces them."""
+        """Do not count this shard's failed identifies: those of many shards fail alike. The governor paces them."""
         self._excused = True
 
     def forgive(self) -> None:
@@ -148,10 +148,10 @@ class Delays:
 
 
 class Patience:
-    """How long a session is kept that Discord neither resumes nor refuses.
+    """The patience with a session that Discord neither resumes nor refuses.
 
     Both must be exceeded: RESUMEs sent and time since the first of them, without RESUMED or a replayed event.
-    Connections that never got as far as a RESUME do not count.
+    Connections that ended before a RESUME do not count.
     """
 
     __slots__ = ("_attempts", "_seconds", "_since", "sent")
@@ -205,7 +205,7 @@ class EndpointSelector:
 
     @property
     def at_main(self) -> bool:
-        """Whether the main one is dialled in place of the session's own."""
+        """Return whether the main host is dialled in place of the session's own."""
         return self._use_main
 
     def other(self, resume_url: str | None, gateway_url: str) -> str | None:

@@ -41,19 +41,21 @@ class ReconnectPolicy:
         return self._preference.current
 
     def address(self, own: str | None, main: str, *, resuming: bool) -> str:
-        """Where to connect now: the session's *own* address or the *main* one, with our query."""
+        """Return where to connect now: the session's *own* address or the *main* one, with the query for this
+        connection.
+        """
         if resuming:
             return gateway_address(self._hosts.choose(own, main), self.compression)
         self._preference.begin()
         return gateway_address(main, self.compression)
 
     def other_address(self, own: str | None, main: str, *, resuming: bool) -> str | None:
-        """Where to resume instead, were the address just given known to be dead; None when there is no other."""
+        """Return where to resume if the address just given is known to be down; None when there is no other."""
         return self._hosts.other(own, main) if resuming else None
 
     @property
     def at_own(self) -> bool:
-        """Whether resumes dial the session's own host, not the main one in its place."""
+        """Return whether resumes dial the session's own host, not the main one in its place."""
         return not self._hosts.at_main
 
     # A connection's life.
@@ -112,7 +114,9 @@ class ReconnectPolicy:
     # What follows.
 
     def given_up(self, state: State, verdict: Verdict, now: float) -> bool:
-        """Whether the session is dropped. What ends a connection before our RESUME says nothing about it."""
+        """Return whether the session is dropped. The end of a connection before its RESUME says nothing about the
+        session.
+        """
         if state not in IN_SESSION:
             return False
         if verdict is Verdict.IDENTIFY:

@@ -54,7 +54,7 @@ class SlidingLog:
         self._log.append(now)
 
     def free_at(self, now: float, reserve: int = 0) -> float:
-        """When one more send leaves *reserve* free; *now* when it does already."""
+        """Return when one more send leaves *reserve* free; *now* when it does already."""
         lacking = reserve + 1 - self.left(now)
         if lacking <= 0:
             return now
@@ -67,7 +67,7 @@ class SlidingLog:
         return self.limit - self.left(now)
 
     def next_end(self, now: float) -> float:
-        """When the oldest send of the window leaves it; *now* when there is none."""
+        """Return when the oldest send of the window leaves it; *now* when there is none."""
         self.left(now)
         return math.nextafter(self._log[0] + self.window, math.inf) if self._log else now
 
@@ -125,32 +125,32 @@ class SendRateLimiter:
         self._shares = Shares(self._commands.limit, least=1)
 
     def own(self, now: float) -> None:
-        """An identify or a resume goes out."""
+        """Count an identify or a resume."""
         self._sends.record(now)
 
     def beat(self, now: float) -> bool:
-        """A heartbeat wants to go out; False when not even the room that is kept for it is left."""
+        """Count a heartbeat; return False when not even the room that is kept for heartbeats is left."""
         if self._sends.left(now) <= 0:
             return False
         self._sends.record(now)
         return True
 
     def beat_at(self, now: float) -> float:
-        """When a heartbeat that was refused may go out."""
+        """Return when a refused heartbeat may go out."""
         return self._sends.free_at(now)
 
     def punished(self, now: float) -> None:
-        """Discord closed with 4008: no commands for a whole window, on the next connection either."""
+        """Hold commands back for a whole window, on the next connection too: Discord closed with 4008."""
         self._held_until = now + PENALTY
 
     def hold_guild(self, guild_id: int, until: float) -> None:
-        """Discord answered RATE_LIMITED for a guild's members: the next request waits exactly so long, as it says."""
+        """Hold back requests for a guild's members until the time that RATE_LIMITED gave."""
         self._guild_free[guild_id] = until
 
     # Commands.
 
     def offer(self, command: Command, now: float) -> list[CommandDone]:
-        """Take a command in. The answer holds what is decided at once: its refusal, or one that it supersedes."""
+        """Queue a command; return what is decided at once: its refusal, or the end of one that it supersedes."""
         if command.deadline <= now:
             return [CommandDone(command, "expired", "its deadline had passed when it arrived")]
         kind = kind_of(command.op)
@@ -172,7 +172,7 @@ class SendRateLimiter:
         return []
 
     def expired(self, now: float) -> list[CommandDone]:
-        """Takes out the commands whose deadline has come."""
+        """Remove the commands whose deadline has come, and return their outcomes."""
         if now < self._expiry:
             return []
         gone: list[Command] = []
@@ -189,7 +189,7 @@ class SendRateLimiter:
         return [CommandDone(each, "expired", "it could not be sent before its deadline") for each in gone]
 
     def sendable(self, now: float) -> Iterator[Command]:
-        """Takes out what may be sent now, in order; each counts as sent when it is given."""
+        """Yield the commands that may be sent now, in order; each is counted as sent when it is yielded."""
         if now >= self._held_until:
             self._held_until = -math.inf
             while self._commands.left(now) > 0 and self._sends.left(now) > SPARE:
@@ -239,7 +239,7 @@ class SendRateLimiter:
         self._guild_free[guild_id] = now + WHOLE_GUILD_WINDOW
 
     def wake_at(self, now: float, sending: bool) -> float:
-        """When a command will have expired or, if *sending* is possible at all, can be sent; inf for never."""
+        """Return when a command will have expired or, if *sending* is possible at all, can be sent; inf for never."""
         if not sending or not len(self):
             return self._expiry
         free = max(self._held_until, self._sends.free_at(now, SPARE), self._commands.free_at(now))
@@ -247,7 +247,7 @@ class SendRateLimiter:
         return min(self._expiry, max(first, free))
 
     def _line_at(self, kind: Kind, now: float) -> float:
-        """When the first of a kind's waiting commands may go, as far as its kind alone decides."""
+        """Return when the first of a kind's waiting commands may go, as far as its kind alone decides."""
         if not self._has_share(kind, now):
             # Each send that leaves the window may give room.
             return self._commands.next_end(now)
@@ -272,7 +272,7 @@ class SendRateLimiter:
             self._budget.give_back(kind)
 
     def forsake(self) -> None:
-        """The shard stops: what waits is nobody's business here any more (its sender still has it)."""
+        """Drop the commands that wait, without an outcome: the shard stops, and their senders still have them."""
         for kind, line in self._lines.items():
             for _ in line:
                 self._give_back(kind)

@@ -1,4 +1,4 @@
-"""How a limit of commands is divided among their kinds, so that a flood of one kind leaves room for the others."""
+"""Divide a limit of commands among their kinds, so that a flood of one kind leaves room for the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Kind", "Shares", "kind_of"]
 
 
 class Kind(Enum):
-    """What a command is for. Each kind has a share of every limit."""
+    """The kind of a command. Each kind has a share of every limit."""
 
     VOICE = "voice"
     PRESENCE = "presence"
@@ -37,7 +37,7 @@ _KINDS: Mapping[int, Kind] = {
 
 
 def kind_of(op: int) -> Kind:
-    """The kind of a command by its opcode."""
+    """Return the kind of a command with that opcode."""
     return _KINDS.get(op, Kind.OTHERS)
 
 
@@ -52,7 +52,7 @@ class Shares:
         self.kept = {kind: max(least, int(limit * part)) for kind, part in PARTS.items()}
 
     def has_room(self, kind: Kind, used: Mapping[Kind, int]) -> bool:
-        """Whether one more of *kind* fits, beside what is used and what is kept for the other kinds."""
+        """Return whether one more of *kind* fits, beside what is used and what is kept for the other kinds."""
         total = used[kind] + 1
         for other, kept in self.kept.items():
             if other is not kind:

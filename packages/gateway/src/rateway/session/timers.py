@@ -1,8 +1,8 @@
 """The timers of a shard on its way to a live session.
 
 For Hello, READY or the next replayed event, each with a deadline; for the time of its next attempt; and, while reading
-is paused, for delivery to take events again, for not so long that Discord would lose patience. A pause stops the other
-two: what is not read cannot meet a deadline, and a connection that nobody reads is not opened.
+is paused, for delivery to take events again, for less time than Discord waits for a heartbeat. A pause stops the other
+two: what is not read cannot meet a deadline, and no connection is opened that would not be read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Timers:
         self._deadline = now + self._options.replay_timeout
 
     def for_nothing(self) -> None:
-        """What was expected came, and nothing else is."""
+        """Expect nothing further: what was expected has come."""
         self._deadline = None
 
     def greeted(self) -> None:
@@ -56,7 +56,7 @@ class Timers:
         self._missed_hellos += 1
 
     def overdue(self, now: float) -> bool:
-        """Whether what is expected should have come by now."""
+        """Return whether the deadline of what is expected has passed."""
         return self._deadline is not None and self._paused_at is None and now >= self._deadline
 
     # The next attempt.
@@ -90,7 +90,9 @@ class Timers:
             self._deadline = max(self._deadline, now + self._options.hello_timeout)
 
     def pause_is_over(self, now: float, interval: float | None) -> bool:
-        """Whether Discord would soon lose patience, whose heartbeat *interval* is given (None before Hello)."""
+        """Return whether reading has paused for almost as long as Discord waits; *interval* is its heartbeat's (None
+        before Hello).
+        """
         return self._paused_at is not None and now >= self._pause_ends(interval)
 
     def _pause_ends(self, interval: float | None) -> float:
@@ -101,7 +103,7 @@ class Timers:
     # All of them.
 
     def wake_at(self, *, connected: bool, interval: float | None) -> float:
-        """When the first of them is over; inf for none. *connected*: with an open WebSocket."""
+        """Return when the first of them is over; inf for none. *connected*: with an open WebSocket."""
         if self._paused_at is not None:
             return self._pause_ends(interval) if connected else math.inf
         return min(

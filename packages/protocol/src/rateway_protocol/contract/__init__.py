@@ -1,1 +1,1 @@
-"""What workers see on the wire (``docs/contract.md``). Pure."""
+"""The wire contract with workers (``docs/contract.md``). Pure."""

@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, for a program. New ones may be added."""
+    """The kind of an error, for programs. New ones may be added."""
 
     BAD_JSON = "bad_json"
     """The body is not JSON, or not of the shape that it should have."""
@@ -96,7 +96,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 def bounded(words: str) -> str:
-    """Words that quote what somebody sent, fit to be encoded: not too long, and without half a surrogate pair."""
+    """Return text that quotes a message, fit to be encoded: not too long, and without half a surrogate pair."""
     if len(words) > MOST_WORDS:
         words = f"{words[:MOST_WORDS]} …"
     return words if words.isascii() else words.encode("utf-8", "replace").decode()

@@ -1,9 +1,9 @@
 """Single fields of an AMQP header table, read without decoding the rest.
 
-A table comes from whoever may publish: it can be deep, wide, and wrong in any length (AMQP 0-9-1, 4.2.5.5; RabbitMQ's
-types: https://www.rabbitmq.com/amqp-0-9-1-errata.html). Values that are not asked for are stepped over by their length,
-nested tables and arrays included, so that a table costs its number of top-level fields at most. What is passed on is
-passed on as the bytes that it came as.
+A table comes from any publisher: it can be deep, wide, and wrong in any length (AMQP 0-9-1, 4.2.5.5; RabbitMQ's types:
+https://www.rabbitmq.com/amqp-0-9-1-errata.html). Values that are not asked for are stepped over by their length, nested
+tables and arrays included, so that a table costs its number of top-level fields at most. What is passed on is passed on
+as the bytes that it came as.
 """
 
 from __future__ import annotations

@@ -111,7 +111,9 @@ def encode(message: OwnMessage) -> bytes:
 
 
 def gap_id(gap: bytes | Gap) -> str:
-    """The ``message_id`` of a gap: the same each time that it is told. Takes the body that :func:`encode` made."""
+    """Return the ``message_id`` of a gap: the same each time that it is published. Takes the body that :func:`encode`
+    made.
+    """
     known = _gap.decode(gap) if isinstance(gap, bytes) else gap
     if known.old_session is None:
         return f"gap:none:{known.shard}:{known.new_session}"
@@ -124,7 +126,7 @@ def lost_session(gap: bytes) -> str:
 
 
 def is_takeover(gap: bytes) -> bool:
-    """Whether a gap tells of another gateway's session, and waits for the one that takes its place."""
+    """Return whether a gap reports another gateway's session and has no new session yet."""
     known = _gap.decode(gap)
     return known.old_session is None and known.new_session is None
 

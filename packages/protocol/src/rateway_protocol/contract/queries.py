@@ -116,14 +116,16 @@ QUERY_TYPES: Mapping[str, QueryType] = MappingProxyType(
 
 
 class SnapshotFor(msgspec.Struct, frozen=True):
-    """Whom a ``GuildSnapshot`` is for: what a bot says in its IDENTIFY."""
+    """The bot that a ``GuildSnapshot`` is for: what its IDENTIFY says."""
 
     intents: int = intents.ALL
     large_threshold: int = DEFAULT_LARGE_THRESHOLD
 
 
 class MembersWanted(msgspec.Struct, frozen=True):
-    """What ``MembersMatching`` asks for: the members of ``user_ids``, or those whose name begins with ``query``."""
+    """The members that ``MembersMatching`` asks for: those of ``user_ids``, or those whose name begins with
+    ``query``.
+    """
 
     query: str | None = None
     """None exactly when ``user_ids`` are asked for. An empty one begins every name."""
@@ -148,7 +150,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
-    """What one message asks for; a query in it that cannot be served is its :class:`Fault`.
+    """The queries of one message; one that cannot be served is its :class:`Fault`.
 
     ``batch``: the answer is an array. ``return_routing_key`` is where an old worker waits, on the same exchange.
     ``parts``: the answer may come in several messages.
@@ -164,7 +166,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def key_fault(key: object) -> Fault | None:
-    """Why a ``return_routing_key`` may not be used, or ``None``."""
+    """Return why a ``return_routing_key`` may not be used, or ``None``."""
     if not isinstance(key, str) or not key:
         return Fault(ErrorCode.BAD_KEY, "return_routing_key is no text, or an empty one")
     try:
@@ -186,7 +188,7 @@ def key_fault(key: object) -> Fault | None:
 
 
 def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
-    """What a message asks for, or what is wrong with all of it. Never raises.
+    """Return the queries of a message, or what is wrong with all of it. Never raises.
 
     *has_reply_to*: the answer goes to AMQP's ``reply_to``, and ``return_routing_key`` is not looked at.
     """

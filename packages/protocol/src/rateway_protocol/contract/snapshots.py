@@ -29,7 +29,7 @@ class ClusterList(msgspec.Struct, frozen=True):
     shard_count: int
     clusters: tuple[ClusterRow, ...]
     intents: int
-    """What the gateway identifies with."""
+    """The intents that the gateway identifies with."""
     kinds: tuple[str, ...]
     """The kinds of entities that the cache keeps (``CACHE_KINDS``); empty without a cache."""
     events: tuple[str, ...] | None = None

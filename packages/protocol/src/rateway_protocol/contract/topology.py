@@ -56,12 +56,12 @@ def event_log(cluster: int, random: str) -> str:
 
 
 def is_own_queue(name: bytes) -> bool:
-    """Whether a queue is one of a gateway's own: an answer to there would come back as a query or a command."""
+    """Return whether a queue is one of a gateway's own: an answer to it would come back as a query or a command."""
     return name.startswith(_OWN_QUEUES)
 
 
 def event_key_fault(name: str) -> str:
-    """Why an event of that name cannot be published under it; empty when it can."""
+    """Return why an event of that name cannot be published under it; empty when it can."""
     if not name:
         return "it has no name"
     if name in (GATEWAY_KEY, CACHE_KEY) or name.startswith(OWN_PREFIX):

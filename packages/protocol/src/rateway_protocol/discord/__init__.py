@@ -1,1 +1,1 @@
-"""Discord's words: opcodes, close codes, intents, events, envelope, commands, snowflakes. Imports nothing of ours."""
+"""Discord's gateway protocol: opcodes, close codes, intents, events, envelope, commands, snowflakes."""

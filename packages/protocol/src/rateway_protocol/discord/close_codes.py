@@ -1,7 +1,7 @@
-"""What each of Discord's close codes means for the session: a table, and a verdict for codes that are not in it.
+"""The meaning of Discord's close codes for the session: a table, and a verdict for codes that are not in it.
 
-Codes 4000–4014 are from Discord's documentation ("Opcodes and Status Codes": "Gateway Close Event Codes"), which
-also says which of them a client may reconnect after. 4006 is a legacy code, 1000–1015 are RFC 6455's.
+Codes 4000–4014 are from Discord's documentation ("Opcodes and Status Codes": "Gateway Close Event Codes"), which also
+says which of them a client may reconnect after. 4006 is a legacy code, 1000–1015 are RFC 6455's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ END_SESSION = 1000
 
 
 class Verdict(Enum):
-    """What to do after a close: keep the session, keep it for one attempt, drop it, or stop."""
+    """The consequence of a close: keep the session, keep it for one attempt, drop it, or stop."""
 
     RESUME = "resume"
     RESUME_ONCE = "resume_once"

@@ -79,7 +79,7 @@ ACTIVITY_KEYS_LEFT_OUT = frozenset(
 
 
 class Fault(Enum):
-    """Why a command is refused: what kind of fault it has."""
+    """The kind of fault that a refused command has."""
 
     MALFORMED = "malformed"
     NONCE = "nonce"
@@ -157,7 +157,7 @@ def read_identify_presence(presence: object) -> Documented | Refusal:
 
 
 def is_snowflake(value: object) -> bool:
-    """Whether the value is an id as JSON carries it: a string of decimal digits below 2^64."""
+    """Return whether the value is an id as JSON carries it: a string of decimal digits below 2^64."""
     return (
         isinstance(value, str)
         and value.isascii()
@@ -168,7 +168,7 @@ def is_snowflake(value: object) -> bool:
 
 
 def whole_guild(op: int, d: Mapping[str, Any]) -> bool:
-    """Whether a documented command asks for all members of a guild: that is allowed once per guild and 30 s."""
+    """Return whether a documented command asks for all members of a guild, which is allowed once per guild and 30 s."""
     return op == Opcode.REQUEST_GUILD_MEMBERS and d.get("query") == "" and d.get("limit") == 0
 
 

@@ -1,4 +1,4 @@
-"""What a client sends to the gateway: how each payload is written. (What Discord takes: ``command_forms``.)
+"""Write the payloads that a client sends to the gateway. (``command_forms`` checks what Discord accepts.)
 
 Discord documentation, "Gateway Events": "Send Events". Payloads are JSON text in UTF-8 and never compressed.
 """

@@ -28,7 +28,7 @@ LONGEST_WAIT = 86_400.0
 
 
 class Ready(msgspec.Struct):
-    """What a session needs of READY. ``resume_gateway_url`` is None when it is no address."""
+    """The part of READY that a session needs. ``resume_gateway_url`` is None when it is no address."""
 
     session_id: str
     resume_gateway_url: Any = None
@@ -103,7 +103,9 @@ def read_ready(d: msgspec.Raw) -> Ready | None:
 
 
 def resumable(d: msgspec.Raw) -> bool:
-    """Whether an invalid session may be resumed all the same: ``d`` is a bare boolean, and only ``true`` means it."""
+    """Return whether a session that was declared invalid may be resumed: ``d`` is a bare boolean, and only ``true``
+    means it.
+    """
     return bytes(d).strip() == b"true"
 
 
@@ -125,7 +127,7 @@ def members_limited(d: msgspec.Raw) -> tuple[int, float] | None:
 
 
 def is_gateway_url(url: object) -> bool:
-    """Whether *url* is an address that can be dialled: ws or wss, with a host's name that can be looked up."""
+    """Return whether *url* is an address that can be dialled: ws or wss, with a host's name that can be looked up."""
     if not isinstance(url, str) or not url.isprintable():
         return False
     try:

@@ -27,13 +27,13 @@ _CLOSING = bytes.maketrans(b"[{", b"]}")
 
 
 def after_space(text: bytes, at: int) -> int:
-    """The first place from *at* on that is not white space."""
+    """Return the first place from *at* on that is not white space."""
     found = _SPACE.match(text, at)
     return at if found is None else found.end()
 
 
 def plain_value_end(text: bytes, at: int) -> int:
-    """Where the value that begins at *at* ends; -1 when none begins there, or its end is missing."""
+    """Return where the value that begins at *at* ends; -1 when none begins there, or its end is missing."""
     byte = text[at : at + 1]
     if byte and byte in b"[{":
         return _container_end(text, at)
@@ -63,19 +63,20 @@ _find: Callable[[bytes, int], int] = plain_value_end
 
 
 def value_end(text: bytes, at: int) -> int:
-    """As :func:`plain_value_end`, by the fastest form that there is."""
+    """Do the same as :func:`plain_value_end`, by the fastest form that is installed."""
     return _find(text, at)
 
 
 def use(find: Callable[[bytes, int], int]) -> None:
-    """Let *find* be that form: another that does the same."""
+    """Install *find* as that form; it must return the same."""
     global _find
     _find = find
 
 
 def members(text: bytes, at: int) -> Iterator[tuple[bytes, int, int] | int]:
-    """The members of the object that begins at *at*: the key as it is written, without its quotes, and where its value
-    begins and ends; last of all the object's own end. That end is missing where the object is not delimited."""
+    """Yield the members of the object that begins at *at*: the key as it is written, without its quotes, and where its
+    value begins and ends; last of all the object's own end. That end is missing where the object is not delimited.
+    """
     at = after_space(text, at + 1)
     if text[at : at + 1] == b"}":
         yield at + 1

@@ -1,9 +1,8 @@
-"""What is in a gateway message: its opcode, number and name, with ``d`` left as the bytes that came.
+"""Read a gateway message: its opcode, number and name, with ``d`` left as the bytes that came.
 
-Decoding is done in two steps, because ``d`` is forwarded and only seldom read (Discord documentation, "Gateway
-Events": "Payload Structure"). Keys may come in any order; unknown keys are skipped. What the fast decoder refuses is
-taken apart by ``delimit.py``, which judges nothing inside ``d``: a message is refused only where its end cannot be
-found.
+Decoding is done in two steps, because ``d`` is forwarded and only seldom read (Discord documentation, "Gateway Events":
+"Payload Structure"). Keys may come in any order; unknown keys are skipped. What the fast decoder refuses is taken apart
+by ``delimit.py``, which judges nothing inside ``d``: a message is refused only where its end cannot be found.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class UnreadableDispatch(Envelope, gc=False):
 
 
 FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What ``decode_fast`` may raise, whatever the bytes are."""
+"""The exceptions that ``decode_fast`` may raise for any bytes."""
 
 decode_fast: Callable[[bytes | memoryview], Envelope] = msgspec.json.Decoder(Envelope).decode
 """The decoder itself, for the hot path: raises one of ``FAILURES``."""
@@ -112,7 +111,7 @@ def split(message: bytes | memoryview) -> list[bytes]:
 
 
 def _read(text: bytes, at: int) -> tuple[int, Envelope | NotAnEnvelope]:
-    """Where the document that begins at *at* ends, and what it is. Raises EnvelopeError when it has no end."""
+    """Return where the document that begins at *at* ends, and what it is. Raises EnvelopeError when it has no end."""
     if text[at : at + 1] != b"{":
         return _end_of_other(text, at), NotAnEnvelope("it is not an object")
     spans: dict[bytes, tuple[int, int]] = {}

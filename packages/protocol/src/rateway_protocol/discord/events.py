@@ -24,7 +24,7 @@ class EventSpec:
     intents: int
     """Any of these bits brings the event; 0 means that it always comes."""
     guild_id_path: str | None
-    """Where in ``d`` the guild's id stands, with dots (``meta.guild_id``, ``id``); None when nowhere."""
+    """The path of the guild's id in ``d``, with dots (``meta.guild_id``, ``id``); None without one."""
     guild_id_optional: bool
     cached_entities: tuple[str, ...]
     """The kinds of cached entities that the event touches."""

@@ -26,8 +26,9 @@ LONGEST_NAME = 253
 
 
 def is_host_name(host: str) -> bool:
-    """Whether a host's name, or its address, can be looked up at all. Where a label of it is empty or longer than 63
-    bytes, resolvers raise (RFC 1035, 2.3.4), whoever wrote it."""
+    """Return whether a host's name or address can be looked up at all: resolvers raise for a label that is empty or
+    longer than 63 bytes (RFC 1035, 2.3.4).
+    """
     if not 0 < len(host) <= LONGEST_NAME + 1 or not host.isprintable() or " " in host:
         return False
     try:
@@ -48,8 +49,9 @@ class TokenHosts:
         self._domains = {*DISCORD, own, *(SELF if own in SELF else ()), *(each.lower() for each in allowed)}
 
     def fault(self, url: str, before: str = "") -> str:
-        """Why the token is not sent to the gateway at *url*; empty when it is. *before*: the address that it took the
-        place of, if there was one."""
+        """Return why the token is not sent to the gateway at *url*; empty when it is. *before*: the address that it
+        replaces, if there was one.
+        """
         try:
             parts = urlsplit(url)
             host = (parts.hostname or "").rstrip(".")

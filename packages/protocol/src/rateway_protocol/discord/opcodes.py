@@ -34,4 +34,4 @@ COMMANDS: frozenset[Opcode] = frozenset(
         Opcode.REQUEST_CHANNEL_INFO,
     }
 )
-"""What a worker may send through the gateway. Heartbeat, identify and resume are the gateway's own."""
+"""The opcodes that a worker may send through the gateway. Heartbeat, identify and resume are the gateway's own."""

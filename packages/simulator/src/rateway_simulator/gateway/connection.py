@@ -42,12 +42,12 @@ class Query:
         return self.compress if self.compress in wire.COMPRESSIONS else "none"
 
     def key(self) -> tuple[str, str, str]:
-        """What a resume has to repeat."""
+        """The identity that a resume must repeat."""
         return (self.version, self.encoding, self.compress)
 
 
 class Owner(Protocol):
-    """What a connection tells the gateway."""
+    """The gateway as a connection knows it."""
 
     def opened(self, connection: Connection) -> None:
         """The upgrade was answered with 101."""
@@ -223,7 +223,7 @@ class Connection(WSListener):
 
     @property
     def writable(self) -> bool:
-        """Whether more should be written now by what can wait."""
+        """Whether more may be written now that can wait."""
         return not (self.closing or self.paused or self._silent or self._slow_bytes)
 
     # Ends
@@ -248,7 +248,7 @@ class Connection(WSListener):
     # Faults
 
     def silence(self, seconds: float) -> None:
-        """Send nothing for `seconds`, or for ever (0); what was to be sent waits."""
+        """Send nothing for `seconds`, or without an end (0); what would be sent waits."""
         self._silent = True
         if seconds:
             self._timers.append(self._loop.call_later(seconds, self._speak))
@@ -260,7 +260,7 @@ class Connection(WSListener):
             self._owner.drained(self)
 
     def slow(self, bytes_per_second: int, seconds: float) -> None:
-        """Send at most so many bytes a second, for `seconds` or for ever (0)."""
+        """Send at most so many bytes a second, for `seconds` or without an end (0)."""
         started = not self._slow_bytes
         self._slow_bytes = bytes_per_second
         if started:

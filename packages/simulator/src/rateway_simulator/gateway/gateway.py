@@ -1,8 +1,8 @@
-"""The simulated gateway: who is connected, which sessions live, and which event goes to whom.
+"""The simulated gateway: its connections and sessions, and which event goes to which of them.
 
-What ops mean is in `operations.py`, what a session keeps in `sessions.py`, what can go wrong on purpose in
-`injection.py`. Everything here runs on one event loop and nothing waits, except the stream of GUILD_CREATEs
-after a READY, which is sent in slices so that a start of thousands of guilds holds up nobody.
+The meaning of ops is in `operations.py`, the state of a session in `sessions.py`, injected faults in `injection.py`.
+Everything here runs on one event loop and nothing waits, except the GUILD_CREATEs after a READY: they are sent in
+slices, so that a start with thousands of guilds does not hold up other connections.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Gateway:
         self.changed.set()
 
     def all_writable(self) -> bool:
-        """Whether no connection that carries a session is behind."""
+        """Return whether no connection with a session is behind."""
         return all(connection.writable for connection in self._attached.values())
 
     # Verdicts
@@ -268,7 +268,7 @@ class Gateway:
         self.loop.call_later(self.options.identify_refusal_delay, connection.send, op9)
 
     def refuse_resume(self, connection: Connection, session: Session | None, why: str) -> None:
-        """The session cannot be resumed: it ends, and the client hears so."""
+        """End a session that cannot be resumed, and answer with op 9."""
         self.ledger.count("resume refused")
         connection.invalidated = True
         if session is not None:
@@ -285,7 +285,7 @@ class Gateway:
         return [guild_id for guild_id in self.world.guild_ids if shard_of(guild_id, count) == shard]
 
     def meets(self, fault: str) -> bool:
-        """Whether this identify, or the session that it begins, meets that fault."""
+        """Return whether this identify, or the session that it begins, meets that fault."""
         until, count = self.identify_faults.get(fault, (0.0, 0))
         if self.loop.time() >= until or count == 1:
             self.identify_faults.pop(fault, None)
@@ -418,7 +418,7 @@ class Gateway:
         return self._attached.get(session.id)
 
     def reset_token(self) -> None:
-        """What Discord does when the day's budget is overrun: all sessions end, the token is void."""
+        """Do what Discord does when the day's budget is overrun: end all sessions and reset the token."""
         self.token = secrets.token_hex(16)
         for connection in list(self.connections):
             self.close(connection, 4004)
@@ -456,7 +456,9 @@ class Gateway:
 
     @staticmethod
     def _unlocks(session: Session, event: Dispatch) -> bool:
-        """Whether an event of a guild that is still to come can be sent: then nothing is to come any more."""
+        """Return whether an event of a guild whose GUILD_CREATE is still due may be sent, which is when none is due any
+        more.
+        """
         if event.guild_id is None or event.name not in ("GUILD_CREATE", "GUILD_DELETE"):
             return False
         del session.pending[event.guild_id]
@@ -534,11 +536,11 @@ class Gateway:
 
     @property
     def streaming(self) -> bool:
-        """Whether GUILD_CREATEs of some session are still to come."""
+        """Whether GUILD_CREATEs of a session are still due."""
         return any(session.pending for session in self._streaming)
 
     async def sweep(self) -> None:
-        """Judge what does not happen: missing heartbeats, sessions that nobody resumes; never returns."""
+        """Judge what does not happen: missing heartbeats, sessions that are not resumed. Never returns."""
         missing = self.options.heartbeat_interval_ms / 1000 + self.options.heartbeat_missing
         pause = min(
             1.0, missing / 8, self.options.heartbeat_answer / 4, max(0.02, self.options.replay_seconds / 8)

@@ -22,7 +22,7 @@ REBIND_TRIES = 200
 
 
 class Mode(Enum):
-    """How a host behaves towards those who dial it. Connections that are open stay as they are."""
+    """How a host answers dials. Open connections are not affected."""
 
     OPEN = "open"
     DEAD = "dead"

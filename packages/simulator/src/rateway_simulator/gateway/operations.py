@@ -1,4 +1,4 @@
-"""What the simulated Discord does with each op that a client sends, and which rules it judges on the way."""
+"""Carry out the ops that a client sends, and judge the rules about them."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def _voice(gateway: Gateway, connection: Connection, d: Any, now: float) -> None
 
 
 def _is_here(gateway: Gateway, connection: Connection, guild_id: str) -> bool:
-    """Whether the guild belongs to the connection's shard; a warning if not."""
+    """Return whether the guild belongs to the connection's shard; record a warning if not."""
     session = connection.session
     assert session is not None
     owner = shard_of(int(guild_id), session.shard_count)

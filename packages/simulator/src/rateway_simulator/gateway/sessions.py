@@ -27,7 +27,7 @@ Event = tuple[bytes, bytes]
 
 
 def buffer_size(guilds: int) -> int:
-    """How many events Discord keeps for a session with so many guilds."""
+    """Return how many events are kept for a session with so many guilds."""
     return max(FEWEST_EVENTS, min(MOST_EVENTS, EVENTS_PER_GUILD * guilds))
 
 
@@ -37,7 +37,7 @@ def message(name: bytes, seq: int, data: bytes) -> bytes:
 
 
 class Refusal(Enum):
-    """Why a resume cannot be: the sequence is gone, or was never sent, or is none."""
+    """The reason that a resume is refused: the sequence is no longer kept, was never sent, or is not a number."""
 
     FORGOTTEN = "forgotten"
     AHEAD = "ahead"
@@ -125,11 +125,11 @@ class Session:
             self._forget(marks[0][0] - 1 if marks else self.seq)
 
     def expired(self, now: float) -> bool:
-        """Whether the session has been without a connection for too long."""
+        """Return whether the session has been without a connection for too long."""
         return self.detached_at is not None and now - self.detached_at > self.keep_seconds
 
     def refusal(self, seq: int, now: float) -> Refusal | None:
-        """Why the session cannot be resumed from this sequence; None if it can."""
+        """Return why the session cannot be resumed from this sequence; None if it can."""
         if seq < self.first:
             return Refusal.NONE
         if seq > self.seq:

@@ -1,9 +1,9 @@
-"""Where events come from: the living world at a rate, or a recorded pool of its events, as fast as wanted.
+"""The source of events: the living world at a rate, or a recorded pool of its events at any rate.
 
-*Living*: each event is a step of the world, so that world and ledger agree at any moment.
-*Recorded*: a pool of events is taken from the world beforehand and sent again and again under new numbers;
-the world stands still meanwhile. Flat out, a recorded stream is compressed in runs, so that a source of
-a hundred thousand events a second costs little beside what is measured.
+*Living*: each event is a step of the world, so that world and ledger agree at any moment. *Recorded*: a pool of events
+is taken from the world beforehand and sent again and again under new numbers; the world stands still meanwhile. Flat
+out, a recorded stream is compressed in runs, so that a source of a hundred thousand events a second costs little beside
+what is measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How upgrade requests are answered while a fault of dialling is active."""
+"""Answer upgrade requests while a fault of dialling is active."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""How gateway messages become bytes on a connection: compressed per connection, framed as WebSocket messages.
+"""Turn gateway messages into bytes: compressed for each connection, framed as WebSocket messages.
 
-Frames are built here rather than in the WebSocket library, so that all messages of a wake-up are one write and
-recorded streams can be kept framed. A server's frames are not masked (RFC 6455, section 5.1).
+Frames are built here rather than in the WebSocket library, so that all messages of a wake-up are one write and recorded
+streams can be kept framed. A server's frames are not masked (RFC 6455, section 5.1).
 
-A *run* is a stretch of messages compressed beforehand with a context of its own. It can follow any message of
-a live connection: zlib-stream goes on with deflate blocks that refer to nothing before the run, zstd-stream
-ends its frame and begins another (both are within what a decoder of these streams has to take).
+A *run* is a stretch of messages compressed beforehand with a context of its own. It can follow any message of a live
+connection: zlib-stream goes on with deflate blocks that refer to nothing before the run, zstd-stream ends its frame and
+begins another (a decoder of these streams must accept both).
 """
 
 from __future__ import annotations

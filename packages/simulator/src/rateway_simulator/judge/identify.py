@@ -1,4 +1,4 @@
-"""What is wrong with an identify, in words or None. Commands are judged by
+"""Judge an identify: what is wrong with it, in words, or None. Commands are judged by
 `rateway_protocol.discord.command_forms`, as in the gateway.
 
 Pure. The rules are those of Discord's documentation, "Gateway Events", under "Identify Structure".

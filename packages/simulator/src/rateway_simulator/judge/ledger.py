@@ -1,6 +1,6 @@
-"""What the simulated Discord sent, in which session, under which number; and which rules a client broke.
+"""Record what the simulated Discord sent, in which session and under which number, and which rules a client broke.
 
-The ledger is what an audit compares a gateway's output with. An event costs it 26 bytes.
+An audit compares a gateway's output with the ledger. An event costs it 26 bytes.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Ledger:
 
     @property
     def events(self) -> int:
-        """How many events were given a number since the start."""
+        """The number of events that were given a sequence number since the start."""
         return self.dropped + len(self._seq)
 
     def count(self, what: str, amount: int = 1) -> None:
@@ -227,7 +227,7 @@ class Ledger:
             index += 1
 
     def broken(self) -> Counter[str]:
-        """How often each rule was broken."""
+        """Return how often each rule was broken."""
         return Counter(violation.rule for violation in self.violations)
 
     def summary(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Window:
 
 
 class Verdict(Enum):
-    """What becomes of an identify."""
+    """The verdict on an identify."""
 
     GRANTED = "granted"
     TOO_EARLY = "too early"

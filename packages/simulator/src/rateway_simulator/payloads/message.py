@@ -294,7 +294,7 @@ def webhook_author(webhook: Json, bits: int) -> Json:
 
 
 def reaction(emoji: Json) -> Json:
-    """A reaction that nobody has given yet."""
+    """Return a reaction with a count of 0."""
     return {
         "count": 0,
         "count_details": {"burst": 0, "normal": 0},
@@ -306,7 +306,7 @@ def reaction(emoji: Json) -> Json:
 
 
 def emoji_key(emoji: Json) -> str:
-    """What tells reactions of a message apart: the emoji's id, or its name."""
+    """Return the key of a message's reactions: the emoji's id, or its name."""
     return str(emoji["id"] or emoji["name"])
 
 

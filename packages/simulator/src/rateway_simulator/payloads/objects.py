@@ -160,7 +160,7 @@ def thread_kind(parent: Json) -> int:
 
 
 def thread_member(thread_id: str, user_id: str, wall: float) -> Json:
-    """Who joined a thread, and when."""
+    """Return a thread member: the user and the time at which it joined."""
     return {"id": thread_id, "user_id": user_id, "join_timestamp": iso(wall), "flags": 1}
 
 

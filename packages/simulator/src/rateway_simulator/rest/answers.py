@@ -1,4 +1,4 @@
-"""What REST says back: Discord's errors by name, and the ways from a path or a body to the world."""
+"""Answers of REST: Discord's errors by name, and the ways from a path or a body to the world."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def wrong(name: str, code: str, message: str) -> Refused:
 
 @dataclass(slots=True)
 class Rest:
-    """What every handler works on."""
+    """The state that every handler works on."""
 
     world: World
     dispatch: Callable[[Dispatch], None]
@@ -127,7 +127,7 @@ async def body_of(request: web.Request) -> Any:
 
 
 def json_of(raw: bytes | str) -> Any:
-    """What JSON text says; raises Refused."""
+    """Return the value of JSON text; raises Refused."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -180,7 +180,7 @@ def guild_of(rest: Rest, request: web.Request) -> Guild:
 
 
 def guild_with(rest: Rest, channel_id: str) -> tuple[Guild | None, Json]:
-    """Where a channel or thread is, archived ones too; guild None for a direct channel."""
+    """Return the guild of a channel or thread, archived ones too; None for a direct channel."""
     direct = rest.world.direct.channels.get(channel_id)
     if direct is not None:
         return None, direct
@@ -216,7 +216,7 @@ def picture(data: object) -> str | None:
 
 
 def reason_of(request: web.Request) -> Json:
-    """What the audit log says of why, from the request's header."""
+    """Return the reason for the audit log, from the request's header."""
     reason = request.headers.get("X-Audit-Log-Reason")
     return {} if not reason else {"reason": unquote(reason)[:512]}
 

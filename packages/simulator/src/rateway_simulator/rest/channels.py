@@ -189,7 +189,7 @@ async def _active_threads(rest: Rest, request: web.Request) -> Json:
 
 
 async def _move(rest: Rest, request: web.Request) -> None:
-    """Other positions and parents; each channel that changes is told of."""
+    """Change positions and parents; CHANNEL_UPDATE is sent for each channel that changes."""
     moves = await body_of(request)
     guild = guild_of(rest, request)
     if not isinstance(moves, list) or not all(isinstance(move, dict) for move in moves):

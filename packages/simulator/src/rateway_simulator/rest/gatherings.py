@@ -211,7 +211,7 @@ async def _voice_state(rest: Rest, request: web.Request) -> Json:
 
 
 async def _edit_voice_state(rest: Rest, request: web.Request) -> None:
-    """Speak in a stage, ask to, or invite somebody to."""
+    """Speak in a stage, ask to, or invite a user to."""
     body = await object_of(request)
     guild, d = _voice(rest, request)
     if guild.channels[d["channel_id"]]["type"] != STAGE:

@@ -259,7 +259,7 @@ async def _create_role(rest: Rest, request: web.Request) -> Json:
 
 
 async def _move_roles(rest: Rest, request: web.Request) -> list[Json]:
-    """Other positions; each role that changes is told of."""
+    """Change positions; GUILD_ROLE_UPDATE is sent for each role that changes."""
     moves = await body_of(request)
     guild = guild_of(rest, request)
     if not isinstance(moves, list) or not all(isinstance(move, dict) for move in moves):

@@ -40,7 +40,7 @@ def _guild(rest: Rest, asked: Asked) -> Guild | None:
 
 
 def _write(rest: Rest, asked: Asked, body: Json, **more: Any) -> Json:
-    """Post an answer; an ephemeral one is told as a direct message without guild and is in no channel."""
+    """Post an answer; an ephemeral one is sent as a direct message without a guild, and is in no channel."""
     world = rest.world
     fields = checked(body)
     content = fields.pop("content", "")

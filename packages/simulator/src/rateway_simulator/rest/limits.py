@@ -1,4 +1,4 @@
-"""How often a client may ask for the same: Discord's buckets by route. (The limit over all routes is elsewhere.)
+"""Limit the requests for one route: Discord's buckets. (The limit over all routes is in ``middleware.py``.)
 
 Windows are fixed, as Discord's are: a bucket's window begins with its first request (docs: Rate Limits).
 """
@@ -41,7 +41,7 @@ class Limits:
         self._windows: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def ask(self, method: str, route: str, major: str, now: float) -> Verdict:
-        """Whether a request may pass; `major` is the channel, guild or webhook that it is about."""
+        """Count a request and return whether it may pass; `major` is the channel, guild or webhook that it is about."""
         most, seconds = LIMITS.get((method, route), DEFAULT)
         key = (method, route, major)
         end, count = self._windows.get(key, (0.0, 0))

@@ -254,7 +254,7 @@ async def _pins(rest: Rest, request: web.Request) -> list[Json]:
 
 
 async def _dated_pins(rest: Rest, request: web.Request) -> Json:
-    """The newer list of pins, with when each was pinned (the message's time, as nobody remembers it better)."""
+    """Return the newer list of pins, with the time of each (the message's own, as that of the pinning is not kept)."""
     pinned = await _pins(rest, request)
     return {"items": [{"pinned_at": d["timestamp"], "message": d} for d in pinned], "has_more": False}
 

@@ -48,7 +48,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class GatewayFacts(Protocol):
-    """What REST has to know of the gateway beside it; read anew for each request."""
+    """The facts about the gateway that REST needs; read for each request."""
 
     @property
     def url(self) -> str:
@@ -146,7 +146,7 @@ def _discord(
 
 
 def _own(rest: Rest, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler of the simulator's own, for whoever plays the users."""
+    """Wrap a handler of the simulator's own, for tests that act as users."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return await _answered(rest, request, handler)

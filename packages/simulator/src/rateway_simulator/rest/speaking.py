@@ -176,7 +176,7 @@ async def _leave(rest: Rest, request: web.Request) -> None:
 
 
 async def _rename(rest: Rest, request: web.Request) -> Json:
-    """`{username?, global_name?, avatar?}`: every guild that shares the user is told."""
+    """`{username?, global_name?, avatar?}`: change a user; every guild that shares it gets an event."""
     body = await object_of(request)
     user_id, _ = _user(rest, request)
     index = rest.world.people.index_of(user_id)
@@ -198,7 +198,9 @@ async def _newcomer(rest: Rest, request: web.Request) -> Json:
 
 
 async def _guilds(rest: Rest, request: web.Request) -> list[Json]:
-    """Where to begin: each guild with a text channel and some members who are people: workers heed no bots."""
+    """Return each guild with a text channel and some members that are not bots, as a place to begin: workers ignore
+    bots.
+    """
     world, people = rest.world, rest.world.people
     found = []
     for number in world.guild_ids[: int(request.query.get("limit", "100"))]:
@@ -247,7 +249,7 @@ async def _world(rest: Rest, request: web.Request) -> dict[str, dict[str, Json]]
 
 
 async def _unsimulated(rest: Rest, request: web.Request) -> list[Json]:
-    """What was asked for and answered 501: method, path, how often."""
+    """Return the requests that were answered 501: method, path, count."""
     return [
         {"method": method, "path": path, "count": count}
         for (method, path), count in sorted(rest.unsimulated.items(), key=lambda item: -item[1])

@@ -152,7 +152,7 @@ async def _delete(rest: Rest, request: web.Request) -> None:
 
 
 def _place(rest: Rest, request: web.Request, guild: Guild, webhook: Json, body: Json) -> Json:
-    """Where a webhook's message goes: its channel, a thread of it, or a new post of a forum."""
+    """Return the destination of a webhook's message: its channel, a thread of it, or a new post of a forum."""
     channel = guild.channels[webhook["channel_id"]]
     thread_id = request.query.get("thread_id")
     if thread_id is not None:
@@ -241,7 +241,7 @@ async def _follow(rest: Rest, request: web.Request) -> Json:
 
 
 async def _publish(rest: Rest, request: web.Request) -> Json:
-    """Crosspost: the message has the flag for it, and whoever follows gets it (nobody does here)."""
+    """Crosspost: set the message's flag. Following channels would get a copy; none follows here."""
     guild, channel = channel_of(rest, request)
     message = world_messages.kept(rest.world, guild, channel["id"]).get(request.match_info["message_id"])
     if guild is None or channel["type"] != ANNOUNCEMENT:

@@ -24,7 +24,7 @@ class Asked:
 
 
 class Application:
-    """What belongs to the application and to no guild."""
+    """The part of the world that belongs to the application and to no guild."""
 
     def __init__(self, bot_id: str, owner: Json) -> None:
         self.id = bot_id

@@ -1,4 +1,4 @@
-"""What happens to channels, and to what hangs on them: webhooks and invites."""
+"""Changes of channels and of their webhooks and invites."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from rateway_simulator.payloads.values import Json
 
 
 class Chance(Protocol):
-    """Where the world takes its luck from: `random.Random(seed)` will do."""
+    """The world's source of chance (`random.Random(seed)`)."""
 
     def random(self) -> float:
         """A number in [0, 1)."""
@@ -38,7 +38,7 @@ class Dispatch(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class WorldOptions:
-    """How large the world is and what it is grown from; equal options give equal worlds."""
+    """The size of the world and its seed; equal options give equal worlds."""
 
     seed: int = 1
     guilds: int = 10

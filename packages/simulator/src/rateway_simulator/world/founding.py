@@ -1,4 +1,4 @@
-"""How a guild looks when the world begins: a function of the options and the guild's index."""
+"""A guild as it is when the world begins: a function of the options and the guild's index."""
 
 from __future__ import annotations
 

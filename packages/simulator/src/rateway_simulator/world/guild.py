@@ -47,7 +47,7 @@ class Message:
 
 
 class Roster:
-    """The members of a guild: a run of people by index, less who left, and whoever joined later."""
+    """The members of a guild: a run of people by index, without those that left, and those that joined later."""
 
     __slots__ = (
         "bot",
@@ -97,7 +97,7 @@ class Roster:
         yield from tuple(self.joined)
 
     def pick(self, chance: Chance) -> int | None:
-        """One of the members, not the bot; None when there is nobody."""
+        """Return one of the members, not the bot; None when there is none."""
         total = self.count + len(self.joined)
         if not total:
             return None
@@ -142,7 +142,7 @@ class Roster:
         ]
 
     def drop_role(self, role_id: str) -> None:
-        """A role is deleted: nobody has it any more (Discord tells of it only by the role's deletion)."""
+        """Remove a deleted role from all members (Discord sends GUILD_ROLE_DELETE alone)."""
         for members in (self.changed, self.joined):
             for index, member in members.items():
                 if role_id in member["roles"]:
@@ -296,7 +296,7 @@ def fold(guild: Guild) -> bytes:
 
 
 def unfold(data: bytes, guild: Guild) -> Guild:
-    """The guild that was folded, into the one that the seed gives anew for its index."""
+    """Restore the guild that was folded, from the one that the seed gives for its index."""
     plain, bans, messages, people = _decode(zlib.decompress(data))
     for name, value in zip(_PLAIN, plain, strict=True):
         setattr(guild, name, value)

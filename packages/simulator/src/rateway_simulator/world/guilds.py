@@ -1,4 +1,4 @@
-"""What happens to guilds as a whole: their fields, their roles, outages, and the bot coming and going."""
+"""Changes of guilds as a whole: their fields, their roles, outages, and the bot joining and leaving."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def change_guild(world: World, guild: Guild, **fields: Any) -> Json:
 
 
 def outage(world: World, number: int) -> None:
-    """The guild becomes unavailable; nothing is told of it until it recovers."""
+    """Make the guild unavailable; no event of it is sent until it recovers."""
     if not world.is_available(number):
         return
     world.emit("GUILD_DELETE", world.guild(number), {"id": str(number), "unavailable": True})
@@ -48,7 +48,7 @@ def recover(world: World, number: int) -> None:
 
 
 def join(world: World, number: int | None) -> int:
-    """The bot joins a guild; one that it had left begins anew as the seed made it."""
+    """Let the bot join a guild; one that it had left begins again as the seed made it."""
     if number is None:
         number = world.new_guild()
     elif guild_index(number) is None:

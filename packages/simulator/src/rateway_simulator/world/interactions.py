@@ -236,7 +236,7 @@ def _interaction(world: World, guild: Guild, chance: Chance) -> None:
 
 
 def _filled(guild: Guild, declared: list[Json], user_id: str, bits: int) -> list[Json]:
-    """What a user who knows the command fills in: all that is required, and some of the rest."""
+    """Fill in a command's options as a user does: all that are required, and some of the others."""
     nested = [option for option in declared if option["type"] in _NESTED]
     if nested:
         chosen = nested[bits % len(nested)]

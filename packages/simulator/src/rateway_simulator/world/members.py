@@ -129,7 +129,7 @@ def _tell_member(world: World, guild: Guild, index: int, member: Json) -> Json:
 
 
 def change_user(world: World, index: int, **fields: Any) -> None:
-    """A user changes; every guild that shares them with the bot is told."""
+    """Change a user; GUILD_MEMBER_UPDATE is sent for every guild that it shares with the bot."""
     world.people.change(index, **fields)
     for number in world.homes(index):
         guild = world.guild(number)
@@ -259,7 +259,7 @@ ACTIONS: Final[Mapping[str, Callable[[World, Guild, Chance], None]]] = {
 
 
 def chunks(world: World, guild: Guild, request: Json, intents: int) -> list[Dispatch]:
-    """The answer to op 8; at least one chunk, also when nobody was found."""
+    """Return the answer to op 8; at least one chunk, also when no member was found."""
     members, missing = _asked(world, guild, request)
     pieces = [members[start : start + CHUNK] for start in range(0, len(members), CHUNK)] or [[]]
     nonce = request.get("nonce")

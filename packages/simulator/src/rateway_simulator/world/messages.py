@@ -150,7 +150,7 @@ def where(guild: Guild | None, channel_id: str) -> Json:
 def delete_messages(
     world: World, guild: Guild | None, channel_id: str, ids: list[str], *, bulk: bool = False
 ) -> None:
-    """Delete messages; those that are not remembered are told of all the same."""
+    """Delete messages; the event is sent for those that are not kept, too."""
     messages = kept(world, guild, channel_id)
     place = _place(world, guild, channel_id)
     for message_id in ids:

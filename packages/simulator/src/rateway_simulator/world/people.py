@@ -83,7 +83,7 @@ class People:
         return str((_FIRST_MS + index * _STEP_MS << 22) + index % 4096)
 
     def index_of(self, user_id: str | int) -> int | None:
-        """The index behind a snowflake; None when nobody has it."""
+        """Return the index of a user's id; None when no user has it."""
         number = int(user_id)
         index, rest = divmod((number >> 22) - _FIRST_MS, _STEP_MS)
         if rest or index < 0 or number & 0x3FFFFF != index % 4096:
@@ -92,7 +92,7 @@ class People:
 
     @staticmethod
     def is_bot(index: int) -> bool:
-        """Whether a program speaks as this user: one in 97, as in a usual guild."""
+        """Return whether this user is a bot: one in 97 is, as in an average guild."""
         return index % 97 == 96
 
     def user(self, index: int) -> Json:
@@ -120,7 +120,7 @@ class People:
         }
 
     def change(self, index: int, **fields: object) -> Json:
-        """Change fields of a user for ever and give the new object."""
+        """Change fields of a user permanently, and return the new object."""
         user = {**self.user(index), **fields}
         self.changed[index] = user
         return user

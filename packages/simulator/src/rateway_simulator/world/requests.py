@@ -1,4 +1,4 @@
-"""What the world answers to a client's gateway commands (op 3, 4, 8, 31, 43)."""
+"""The world's answers to a client's gateway commands (op 3, 4, 8, 31, 43)."""
 
 from __future__ import annotations
 

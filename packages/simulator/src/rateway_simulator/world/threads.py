@@ -1,4 +1,4 @@
-"""What happens to threads: they are opened, changed, archived, joined, left and deleted."""
+"""Changes of threads: they are opened, changed, archived, joined, left and deleted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def change_thread(world: World, guild: Guild, thread_id: str, **fields: Any) -> 
 def archive(
     world: World, guild: Guild, thread_id: str, *, archived: bool, locked: bool = False
 ) -> Json | None:
-    """Archive a thread, or make it active again; the bot, if in it, is told of its own membership then."""
+    """Archive a thread, or make it active again; the bot, if it is a member, gets its own membership then."""
     d = guild.threads.get(thread_id) or guild.archived.get(thread_id)
     if d is None:
         return None
@@ -109,7 +109,7 @@ def forget_thread(guild: Guild, thread_id: str) -> None:
 
 
 def join_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> bool:
-    """Somebody, or the bot, comes into an active thread; False when it is not known or they are in it."""
+    """Let a user, or the bot, join an active thread; return False when the thread is not known or the user is in it."""
     d = guild.threads.get(thread_id)
     people = guild.thread_people.get(thread_id)
     if d is None or people is None or user_id in people:
@@ -147,7 +147,7 @@ def join_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> boo
 
 
 def leave_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> bool:
-    """Somebody, or the bot, goes out of an active thread; False when they are not in it."""
+    """Let a user, or the bot, leave an active thread; return False when the user is not in it."""
     d = guild.threads.get(thread_id)
     people = guild.thread_people.get(thread_id, [])
     if d is None or user_id not in people:
@@ -173,7 +173,9 @@ def leave_thread(world: World, guild: Guild, thread_id: str, user_id: str) -> bo
 
 
 def sync_threads(world: World, guild: Guild, parent_ids: list[str] | None) -> None:
-    """The active threads below some channels, or of the whole guild, anew: the bot gained access."""
+    """Send THREAD_LIST_SYNC for the active threads below some channels, or of the whole guild: the bot
+    gained access.
+    """
     threads = [d for d in guild.threads.values() if parent_ids is None or d["parent_id"] in parent_ids]
     d: Json = {
         "guild_id": guild.id,

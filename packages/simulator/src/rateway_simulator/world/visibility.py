@@ -15,7 +15,7 @@ from rateway_simulator.world.dispatch import Dispatch
 
 
 def visible(dispatch: Dispatch, intents: int) -> bool:
-    """Whether a session with these intents receives the dispatch."""
+    """Return whether a session with these intents receives the dispatch."""
     return receives(dispatch.name, intents, is_direct=dispatch.direct, is_own=dispatch.own)
 
 

@@ -1,4 +1,4 @@
-"""What happens in voice: people come, mute and go; stages; sounds; a channel's status; the bot's own voice."""
+"""Changes in voice: members join, mute and leave; stages; sounds; a channel's status; the bot's own voice state."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def own_voice(world: World, guild: Guild, request: Json) -> None:
 
 
 def voice_server(world: World, guild: Guild) -> None:
-    """Where the bot has to connect for voice; the address leads nowhere."""
+    """Send the address for the bot's voice connection; no server is there."""
     token = f"{noise(guild.number, int(world.wall * 1000)):016x}"
     endpoint = f"voice-{guild.index % 100}.invalid:443"
     world.emit("VOICE_SERVER_UPDATE", guild, {"token": token, "guild_id": guild.id, "endpoint": endpoint})

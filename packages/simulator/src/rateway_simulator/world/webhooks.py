@@ -1,4 +1,4 @@
-"""What happens to webhooks: they are made, changed, deleted, and follow channels of other guilds."""
+"""Changes of webhooks: they are made, changed, deleted, and follow channels of other guilds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create_webhook(world: World, guild: Guild, channel_id: str, name: str, **fie
 
 
 def change_webhook(world: World, guild: Guild, webhook_id: str, **fields: Any) -> Json:
-    """Change a webhook; when it moves, both channels are told of."""
+    """Change a webhook; when it moves, WEBHOOKS_UPDATE is sent for both channels."""
     old = guild.webhooks[webhook_id]
     d = guild.webhooks[webhook_id] = {**old, **fields}
     for channel_id in dict.fromkeys((old["channel_id"], d["channel_id"])):

@@ -71,7 +71,7 @@ class World:
         return tuple(self._guilds)
 
     def is_available(self, guild_id: int) -> bool:
-        """Whether the bot is in the guild and it is not in an outage."""
+        """Return whether the bot is in the guild and it is not in an outage."""
         return guild_id in self._guilds and guild_id not in self.unavailable
 
     def ready_user(self) -> Json:
@@ -110,7 +110,7 @@ class World:
     # Guilds
 
     def has_guild(self, number: int) -> bool:
-        """Whether the bot is in the guild."""
+        """Return whether the bot is in the guild."""
         return number in self._guilds
 
     def guild(self, number: int) -> Guild:
