@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Any
 from rateway.native.form import form
 
 # Whose versions decide a figure.
-PARTS = ("backports.zstd", "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard")
+PARTS = (
+    *(("backports.zstd",) if sys.version_info < (3, 14) else ()),
+    "lmdb", "msgspec", "picows", "uvloop", "zlib-ng", "zstandard",
+)  # fmt: skip
 # A benchmark beside which others used more than this share of all cores was disturbed.
 NOISY_SHARE = 0.1
 # A process that others push off its core pays for what they left in its caches, so the one that is measured has a core

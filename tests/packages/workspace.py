@@ -67,6 +67,10 @@ class Project:
         raise AssertionError(f"{self.source} has no __version__")
 
 
+# Of the standard library from 3.14 on, imported there only.
+NEWER = frozenset({"compression"})
+
+
 def projects() -> list[Project]:
     return [Project(ROOT / "packages" / name) for name in PACKAGES]
 
@@ -99,6 +103,7 @@ def distributions(project: Project) -> dict[str, set[str]]:
             top = module.split(".")[0]
             if (
                 top in sys.stdlib_module_names
+                or top in NEWER
                 or top == project.source.name
                 or top in ("libc", "cpython", "cython")
             ):

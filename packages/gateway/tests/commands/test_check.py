@@ -294,3 +294,13 @@ def test_a_gateway_says_the_same_of_a_wrong_password(broker: Broker, tmp_path: P
             assert "ACCESS_REFUSED" in line and "never-show" not in line
 
     run(scenario(), timeout=60)
+
+
+@pytest.mark.checklist("K40")
+def test_a_broker_that_is_reached_by_ipv4_and_by_ipv6_is_not_taken_for_a_cluster(
+    broker: Broker, tmp_path: Path
+) -> None:
+    uri = broker.uri.replace("127.0.0.1", "localhost")
+    plan = run(checked(SimulatorOptions(), uri, tmp_path))
+    assert plan.broker is not None and plan.broker.reached and plan.broker.nodes == []
+    assert not any("RabbitMQ cluster" in note for note in plan.notes)

@@ -7,9 +7,9 @@ import struct
 import zlib
 
 import pytest
-from backports import zstd
 from rateway.proxy import wire
 from rateway.proxy.wire import FrameReader
+from rateway.session.inflate import zstd
 from tests.proxy.frames import MASK, client_frame, server_frames
 
 

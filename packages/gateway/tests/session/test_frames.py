@@ -9,10 +9,9 @@ import zlib
 from typing import cast
 
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.session.inflate import SUFFIX, InflateError, Inflater, make_inflater
+from rateway.session.inflate import SUFFIX, InflateError, Inflater, make_inflater, zstd
 from rateway.session.options import Compression
 from rateway_protocol.discord.envelope import EnvelopeError, split
 from tests.session.driver import Wire

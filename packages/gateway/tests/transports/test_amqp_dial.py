@@ -196,3 +196,29 @@ def test_a_file_that_cannot_be_used_leaves_the_address_as_it_was_and_is_said_onc
     assert "s3cret" not in caplog.text
     file.write_text("amqp://u:new@h/")
     assert source.current().password == "new"
+
+
+@pytest.mark.checklist("K40")
+@pytest.mark.parametrize(
+    ("addresses", "machines"),
+    [
+        (["127.0.0.1"], 1),
+        (["127.0.0.1", "::1"], 1),
+        (["127.0.0.1", "127.0.0.2", "127.0.0.3"], 3),
+        (["127.0.0.1", "127.0.0.2", "::1"], 2),
+    ],
+)
+def test_several_addresses_of_one_family_behind_a_name_are_several_nodes(
+    addresses: list[str], machines: int
+) -> None:
+    async def scenario() -> int:
+        async def resolve(host: str, port: int) -> list[str]:
+            return addresses
+
+        async with FakeBroker() as broker:
+            address = parse(f"amqp://user:s3cret@localhost:{broker.port}/")
+            connection = await dial(address, name="test", resolve=resolve)
+            await connection.close()
+            return connection.nodes
+
+    assert run(scenario()) == machines

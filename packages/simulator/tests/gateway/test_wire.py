@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from rateway_simulator.gateway import wire
+from rateway_simulator.gateway.wire import zstd
 
 MESSAGES = st.lists(st.binary(max_size=300), min_size=1, max_size=6)
 

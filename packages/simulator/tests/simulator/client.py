@@ -11,8 +11,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from backports import zstd
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from rateway_simulator.gateway.wire import zstd
 from rateway_simulator.world.people import TOKEN as TOKEN
 
 ALL_INTENTS = 53_608_447

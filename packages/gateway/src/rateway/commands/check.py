@@ -46,7 +46,7 @@ from rateway.transports.amqp.connection import (
     ConnectionLost,
     connect,
 )
-from rateway.transports.amqp.dial import addresses_of, dial
+from rateway.transports.amqp.dial import addresses_of, dial, machines_at
 from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
 from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
@@ -173,14 +173,22 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
 async def _ask_nodes(address: AmqpAddress) -> list[NodeSaid]:
     """What each node says, if the address names several: hosts, or addresses behind a host's name."""
     found: list[AmqpAddress | NodeSaid] = []
+    machines = 0
     for node in address.nodes():
         try:
-            found += await addresses_of(node)
+            each = await addresses_of(node)
         except BrokerUnavailable as error:
             found.append(NodeSaid(str(node), False, problem=str(error)))
+            machines += 1
+        else:
+            found += each
+            machines += machines_at(each)
     if len(found) < 2:
         return []
-    return list(await asyncio.gather(*map(_ask_node, found)))
+    said = list(await asyncio.gather(*map(_ask_node, found)))
+    # One machine by IPv4 and by IPv6 is one node, unless two brokers answer there.
+    one = machines < 2 and len({node.cluster for node in said if node.reached}) < 2
+    return [] if one else said
 
 
 async def _ask_node(node: AmqpAddress | NodeSaid) -> NodeSaid:

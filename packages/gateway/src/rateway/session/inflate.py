@@ -6,13 +6,19 @@ connection, a resume too, begins with a fresh one. Text frames are plain in ever
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Protocol, cast
 
-from backports import zstd
 from rateway.session.options import Compression
 from zlib_ng import zlib_ng
 
-__all__ = ["InflateError", "Inflater", "Plain", "Zlib", "Zstd", "make_inflater"]
+# In the standard library from 3.14 on; the package for older Pythons is not installed there.
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["InflateError", "Inflater", "Plain", "Zlib", "Zstd", "make_inflater", "zstd"]
 
 # The stub takes the class for an instance.
 ZlibError: type[Exception] = cast("Any", zlib_ng).error

@@ -11,12 +11,18 @@ begins another (a decoder of these streams must accept both).
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backports import zstd
 from zlib_ng import zlib_ng
+
+# In the standard library from 3.14 on; the package for older Pythons is not installed there.
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
 
 TEXT = 0x1
 BINARY = 0x2

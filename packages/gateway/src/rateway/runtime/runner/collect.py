@@ -226,8 +226,9 @@ def _notes(runner: Runner) -> list[Note]:
     if nodes > 1:
         notes.append(
             Note(
-                f"the broker is a RabbitMQ cluster ({nodes} hosts in AMQP_URI): workers' queues should be quorum "
-                "queues. A classic queue is away with its node, and what is published meanwhile is confirmed and lost"
+                f"the broker seems to be a RabbitMQ cluster (AMQP_URI leads to {nodes} machines): workers' queues "
+                "should be quorum queues. A classic queue is away with its node, and what is published meanwhile is "
+                "confirmed and lost"
             )
         )
     return notes

@@ -11,15 +11,15 @@ import asyncio
 import ipaddress
 import random
 import socket
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
 from rateway.transports.amqp.connection import BrokerRefused, BrokerUnavailable, Connection, connect
 from rateway.transports.amqp.uri import AddressSource, AmqpAddress
 
-__all__ = ["Resolver", "addresses_of", "dial"]
+__all__ = ["Resolver", "addresses_of", "dial", "machines_at"]
 
 # A node that answers does so within milliseconds. Three silent ones before it still leave fail-over below 2 s.
 STAGGER_S: Final = 0.5
@@ -37,9 +37,17 @@ async def dial(source: AddressSource, *, name: str, resolve: Resolver | None = N
     """
     nodes = source.current().nodes()
     random.shuffle(nodes)
-    connection = await _first([_Host(node, name, resolve) for node in nodes])
-    connection.nodes = len(nodes)
+    hosts = [_Host(node, name, resolve) for node in nodes]
+    connection = await _first(hosts)
+    connection.nodes = sum(host.machines for host in hosts)
     return connection
+
+
+def machines_at(addresses: Iterable[AmqpAddress]) -> int:
+    """Return how many machines the addresses of one name stand for, as far as can be known: a machine has one of IPv4,
+    one of IPv6, or one of each."""
+    families = Counter(":" in address.host for address in addresses)
+    return max(families.values(), default=1)
 
 
 async def addresses_of(node: AmqpAddress, resolve: Resolver | None = None) -> list[AmqpAddress]:
@@ -69,9 +77,12 @@ class _Host:
         self._node = node
         self._name = name
         self._resolve = resolve
+        self.machines = 1
+        """See :func:`machines_at`; 1 until the name has been looked up."""
 
     async def __call__(self) -> Connection:
         each = await addresses_of(self._node, self._resolve)
+        self.machines = machines_at(each)
         random.shuffle(each)
         return await _first([_Address(one, self._name) for one in each])
 
