@@ -21,6 +21,7 @@ from rateway.runtime.maintenance import Maintenance
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.service_manager import keep_informed
 from rateway.runtime.progress import StartProgress
+from rateway.runtime.proxy_child import ProxyChild
 from rateway.runtime.runner.memory import tune_garbage_collection
 from rateway.transports import control_socket
 from rateway.transports.state import StateDir, StateError, refuse_foreign
@@ -64,15 +65,20 @@ async def _run(settings: Settings) -> int:
             loop.add_signal_handler(name, lambda: gateway.stop(end_sessions=state.take_end_sessions()))
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
         loop_lag = LoopLag()
-        control = Control(gateway, loop_lag)
+        proxy = ProxyChild(settings) if settings.proxy.address is not None else None
+        control = Control(gateway, loop_lag, proxy)
         progress = StartProgress(gateway, live=sys.stderr.isatty() and settings.log.format == "text")
         async with control_socket.serve(state.path, control.answer):
             maintenance = Maintenance(control.status, gateway.renewal())
             work = [progress.run(), loop_lag.run(), maintenance.run(), *_watched(settings, control)]
+            if proxy is not None:
+                work.append(proxy.run())
             beside = [asyncio.create_task(each) for each in work]
             try:
                 return await gateway.run()
             finally:
+                if proxy is not None:
+                    await proxy.stop()
                 for task in beside:
                     task.cancel()
                 await asyncio.wait(beside, timeout=2.0)

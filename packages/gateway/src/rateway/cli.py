@@ -30,6 +30,7 @@ COMMANDS = {
     "query": "ask the running gateway's cache",
     "tail": "show what a cluster's exchange carries, live",
     "send": "send a gateway command to Discord through the running gateway",
+    "proxy": "serve Discord's gateway and REST to bots of any library, from the events of a running gateway",
     "simulate": "run a fake Discord to try bots and gateways against",
     "demo": "see it work: simulated Discord, gateway, workers, faults",
 }

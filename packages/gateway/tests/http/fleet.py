@@ -22,6 +22,7 @@ from rateway.runtime.monitoring.status import (
 )
 from rateway.secret import Secret
 from rateway.transports.http.server import HttpServer, Limits
+from rateway.transports.proxy_line import BotRow, ProxyStatus
 
 # How many of all events were confirmed within so many seconds.
 EDGES = {0.00025: 0.1, 0.0005: 0.5, 0.001: 0.8, 0.002: 0.95, 0.004: 0.994, 0.008: 0.999}
@@ -46,6 +47,28 @@ class Fleet:
         self.process: dict[str, Any] = {}
         self.silent: frozenset[int] = frozenset()
         """Workers, by number, that do not answer: what they run is missing from the status."""
+        self.wants_proxy = True
+        self.proxy: ProxyStatus | None = ProxyStatus(
+            pid=4242,
+            address="127.0.0.1:7878",
+            connections=2,
+            bots=[
+                BotRow("discord.py", 0, 2, "live", 7200.0, 0, 0, 48_000),
+                BotRow("hikari", 1, 2, "resuming", 3.0, 812, 4096, 100),
+            ],
+            states={"live": 1, "resuming": 1},
+            identifies=2,
+            resumes=5,
+            refused=1,
+            sent=96_000,
+            replayed=900,
+            closes={"4004": 1},
+            turned_away={"slow": 1},
+            rest={"passed": 300, "answered": 2},
+            cpu_s=12.0,
+            memory_bytes=80_000_000,
+            notes=[],
+        )
         self.asked = 0
         self.hang: asyncio.Event | None = None
 
@@ -77,6 +100,8 @@ class Fleet:
             ],
             processes=[process for process in processes if not self._silent(process)],
             budget=BudgetStatus(1000, 1000 - self.count, 40_000.0, 16, self.count),
+            proxy=self.proxy,
+            wants_proxy=self.wants_proxy,
             notes=[],
         )
 

@@ -105,6 +105,18 @@ def test_numbers_are_those_of_the_status() -> None:
     assert value(fleet, "rateway_query_seconds_count", process="gateway") == 12
     assert value(fleet, "rateway_cache_entities", cluster="1", kind="members") == 52_000
     assert 7 < value(fleet, "rateway_compression_ratio", cluster="1") < 8
+    assert value(fleet, "rateway_proxy_connections", state="resuming") == 1
+    assert value(fleet, "rateway_proxy_lag_events") == 812
+    assert value(fleet, "rateway_proxy_turned_away_total", reason="slow") == 1
+
+
+def test_a_proxy_that_is_down_is_told_from_one_that_is_not_wanted() -> None:
+    fleet = Fleet()
+    fleet.proxy = None
+    assert value(fleet, "rateway_proxy_up") == 0
+    assert not any(name.startswith("rateway_proxy_con") for name, _ in samples(fleet))
+    fleet.wants_proxy = False
+    assert not any(name.startswith("rateway_proxy") for name, _ in samples(fleet))
 
 
 def test_no_metric_is_labelled_by_shard_and_strangers_make_no_labels() -> None:

@@ -48,11 +48,15 @@ class Discord:
 
     seen: list[Seen] = field(default_factory=list)
     answer: Answer | None = None
+    application: tuple[int, bytes] = (404, b"")
     port: int = 0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.answer is not None and request.path == "/api/v10/answered":
             return await self.answer(request)
+        if request.path == "/api/v10/applications/@me":
+            status, text = self.application
+            return web.Response(status=status, body=text)
         body = await request.read()
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
         self.seen.append(Seen(request.method, request._message.path, headers, body))
@@ -372,6 +376,24 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:
             with pytest.raises(aiohttp.ClientError):
                 await s.ask("GET", "/api/v10/answered")
             assert s.rest.requests["failed"] == 1
+
+    run(it())
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, b'{"id": "81", "name": "x", "flags": 8953856}', {"id": "81", "flags": 8953856}),
+        (200, b"<html>", None),
+        (401, b'{"message": "401: Unauthorized"}', None),
+    ],
+)
+def test_the_application_is_asked_for_where_ready_lacks_it(status: int, body: bytes, found: object) -> None:
+    async def it() -> None:
+        async with scene() as s:
+            s.discord.application = (status, body)
+            told = await s.rest.application()
+            assert (None if told is None else json.loads(bytes(told))) == found
 
     run(it())
 

@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 from aiohttp import hdrs, web
 from rateway.proxy.tokens import Tokens
+from rateway.transports.rest import USER_AGENT
 from rateway.transports.tls import client_context
 from yarl import URL
 
@@ -54,7 +55,14 @@ LEAST_CONCURRENCY: Final = 16
 # Identifies that a bot is told to have left: libraries refuse to start with fewer than shards.
 LEAST_STARTS: Final = 1000
 DAY_MS: Final = 86_400_000
+# READY's own part, asked for where the gateway has not stored it yet.
+_QUESTION: Final = aiohttp.ClientTimeout(total=10.0)
 _encode = msgspec.json.encode
+
+
+class _Application(msgspec.Struct):
+    id: str
+    flags: int = 0
 
 
 def host_of(request: web.BaseRequest) -> str | None:
@@ -129,6 +137,22 @@ class RestProxy:
             self.requests["answered"] += 1
             return await self._tell_gateway(request, whole=gateway[1] is not None)
         return await self._pass_on(request, authorized=given is not None)
+
+    async def application(self) -> msgspec.Raw | None:
+        """Return READY's ``application`` as Discord's REST tells it; None where it does not."""
+        assert self._session is not None
+        url = f"{self._base}{self._api_path}/applications/@me"
+        try:
+            headers = {hdrs.AUTHORIZATION: self._tokens.header(), hdrs.USER_AGENT: USER_AGENT}
+            async with self._session.get(
+                url, headers=headers, timeout=_QUESTION, skip_auto_headers=(hdrs.ACCEPT_ENCODING,)
+            ) as answer:
+                if answer.status != 200:
+                    return None
+                return msgspec.Raw(_encode(msgspec.json.decode(await answer.read(), type=_Application)))
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError) as error:
+            self._fail(error)
+            return None
 
     async def _tell_gateway(self, request: web.BaseRequest, *, whole: bool) -> web.StreamResponse:
         url = self._gateway_url(request)

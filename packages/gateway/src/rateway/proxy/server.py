@@ -70,8 +70,8 @@ class Upgrade:
     version: int
     """Of the API; 0 for what is no number."""
     compression: Compression
-    url: str | None
-    """The address that the bot is told to resume at; None: its Host header is none."""
+    url: str
+    """The address that the bot is told to resume at."""
 
 
 class Conversation(Protocol):
@@ -335,6 +335,7 @@ class ProxyServer:
         self._peers: dict[asyncio.BaseProtocol, _Peer] = {}
         self._sockets: dict[BotSocket, None] = {}
         self._is_open = True
+        self._listener: asyncio.Server | None = None
         self._server = web.Server(
             self._serve,
             access_log=None,
@@ -352,7 +353,7 @@ class ProxyServer:
 
     async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> None:
         """Serve until cancelled. A port that is taken is asked for again and again."""
-        listener = await self._listen()
+        listener = self._listener = await self._listen()
         port = listener.sockets[0].getsockname()[1]
         log.info(
             "bots connect to %s://%s:%d",
@@ -365,11 +366,16 @@ class ProxyServer:
         try:
             await asyncio.Event().wait()
         finally:
-            listener.close()
-            self._is_open = False
+            self.turn_away()
             for peer in list(self._peers.values()):
                 peer.leave()
             await self._server.shutdown(0.5)
+
+    def turn_away(self) -> None:
+        """Take no more connections; those that are there go on."""
+        self._is_open = False
+        if self._listener is not None:
+            self._listener.close()
 
     async def _listen(self) -> asyncio.Server:
         loop, said = asyncio.get_running_loop(), False
@@ -451,7 +457,11 @@ class ProxyServer:
                 text="too many bots are connected (PROXY_CONNECTIONS)\n",
                 headers={hdrs.RETRY_AFTER: "5"},
             )
-        upgrade, refusal = _read_query(request.query, self._gateway_url(request))
+        url = self._gateway_url(request)
+        if url is None:
+            self.turned_away["refused"] += 1
+            return web.Response(status=400, text="the Host header is not the name of a host\n")
+        upgrade, refusal = _read_query(request.query, url)
         response = web.StreamResponse(
             status=101,
             headers={
@@ -493,7 +503,7 @@ def _accept(headers: Mapping[str, str]) -> str | None:
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
-def _read_query(query: Mapping[str, str], url: str | None) -> tuple[Upgrade, str]:
+def _read_query(query: Mapping[str, str], url: str) -> tuple[Upgrade, str]:
     """Return what the handshake asks for, and why it cannot be had, in at most 123 bytes; empty where it can."""
     version, compression = query.get("v", DEFAULT_VERSION), query.get("compress", "").lower()
     refusal = ""

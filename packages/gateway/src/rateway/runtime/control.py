@@ -19,6 +19,7 @@ from rateway.runtime.monitoring.status import (
     ProcessStatus,
     ShardStatus,
 )
+from rateway.runtime.proxy_child import ProxyChild
 from rateway.runtime.supervisor.supervisor import Supervisor
 
 __all__ = ["Control"]
@@ -29,11 +30,13 @@ REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 
 class Control:
-    """One gateway as it is seen and asked from outside. *loop_lag* measures this process."""
+    """One gateway as it is seen and asked from outside. *loop_lag* measures this process; *proxy* is the one that the
+    gateway starts."""
 
-    def __init__(self, gateway: Gateway, loop_lag: LoopLag) -> None:
+    def __init__(self, gateway: Gateway, loop_lag: LoopLag, proxy: ProxyChild | None = None) -> None:
         self._gateway = gateway
         self._loop_lag = loop_lag
+        self._proxy = proxy
 
     async def answer(self, words: list[str]) -> object:
         """One request of the control socket."""
@@ -84,6 +87,7 @@ class Control:
 
             clusters, shards, process, found = collect(held, self._loop_lag, "gateway")
             processes = [process]
+        proxy = self._proxy
         return GatewayStatus(
             version=__version__,
             state=gateway.phase,
@@ -95,7 +99,15 @@ class Control:
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
-            notes=[*silent, *gateway.notes(), *told(found), *sick_notes(shards)],
+            proxy=proxy.status if proxy is not None else None,
+            wants_proxy=proxy is not None,
+            notes=[
+                *silent,
+                *gateway.notes(),
+                *(proxy.notes() if proxy is not None else []),
+                *told(found),
+                *sick_notes(shards),
+            ],
         )
 
 

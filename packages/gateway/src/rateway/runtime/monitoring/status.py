@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import msgspec
+from rateway.transports.proxy_line import ProxyStatus
 
 Phase = Literal["starting", "running", "stopping"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -216,6 +217,10 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     budget: BudgetStatus
     notes: list[str]
     """Notes for the operator, most important first."""
+    proxy: ProxyStatus | None = None
+    """The gateway proxy that PROXY_ADDRESS starts; None without that setting, or while it is down."""
+    wants_proxy: bool = False
+    """Whether PROXY_ADDRESS is set."""
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
     resume_patience_s: float = 180.0

@@ -50,7 +50,7 @@ SILENT_AFTER_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
 STOP_GRACE_S = 2.0
 
-__all__ = ["Supervisor", "cores", "spread"]
+__all__ = ["Supervisor", "cores", "how_ended", "pump_lines", "spread"]
 
 
 def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
@@ -138,7 +138,7 @@ class Supervisor:
             log.error(
                 "runner %d ended (%s); starting it again in %.1f s, its shards resume",
                 runner.number,
-                _how(runner.process.returncode if runner.process else None),
+                how_ended(runner.process.returncode if runner.process else None),
                 delay,
                 extra={"action": "runner_died"},
             )
@@ -169,7 +169,7 @@ class Supervisor:
         line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
         assert process.stderr is not None
         before = logs.line_start(sys.stderr, self.settings.log.format).encode()
-        pumping = asyncio.create_task(_pump_lines(process.stderr, sys.stderr.buffer, before))
+        pumping = asyncio.create_task(pump_lines(process.stderr, sys.stderr.buffer, before))
         watching = asyncio.create_task(self._watch(runner, process))
         try:
             async for record in line.records():
@@ -396,7 +396,8 @@ class Supervisor:
         """Do nothing: stores and spools belong to the runners."""
 
 
-def _how(code: int | None) -> str:
+def how_ended(code: int | None) -> str:
+    """How a child process ended, in words; None: it was never started."""
     if code is None:
         return "never started"
     if code < 0:
@@ -405,8 +406,8 @@ def _how(code: int | None) -> str:
     return f"exit code {code}"
 
 
-async def _pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
-    """Copy a runner's log to *out*, whole lines only, each preceded by *before*."""
+async def pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes) -> None:
+    """Copy a child's log to *out*, whole lines only, each preceded by *before*."""
     while True:
         try:
             line = await reader.readline()

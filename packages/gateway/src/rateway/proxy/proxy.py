@@ -1,0 +1,331 @@
+"""The composition root of the gateway proxy: settings in, exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import resource
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import hdrs, web
+from rateway import exit_codes
+from rateway.config import Settings
+from rateway.config.broker import broker_address
+from rateway.config.proxy import DEFAULT_PROXY_ADDRESS
+from rateway.delivery.proxy_port import Gateway, LogReader
+from rateway.proxy.bot_connection import BotConnection
+from rateway.proxy.connections import Connections
+from rateway.proxy.needs import judge
+from rateway.proxy.rest import RestProxy, host_of
+from rateway.proxy.server import BotSocket, Limits, ProxyServer, Upgrade
+from rateway.proxy.session_id import SessionIds
+from rateway.proxy.tokens import Tokens
+from rateway.transports.amqp.event_log import AmqpLogReader
+from rateway.transports.amqp.gateway_requests import AmqpGateway
+from rateway.transports.proxy_line import BotRow, ProxyStatus
+from rateway_protocol.contract.errors import Fault
+from rateway_protocol.contract.snapshots import ClusterList
+from rateway_protocol.discord.visibility import visible
+
+__all__ = ["Proxy", "tune_memory"]
+
+log = logging.getLogger(__name__)
+
+# Events make containers that die with the write: the collector's first generation at its default of 700 would run for
+# every few hundred of them and find nothing.
+GC_THRESHOLD: Final = (50_000, 20, 100)
+# How old an answer of the gateway about its shards may be, and how long a request of REST waits for one.
+LAYOUT_FRESH_S: Final = 10.0
+LAYOUT_WAIT_S: Final = 3.0
+# While the gateway does not answer at the start.
+ASK_AGAIN_S: Final = 2.0
+# From op 7 to the end of connections whose bots have not left by themselves.
+LEAVE_S: Final = 3.0
+# Any code that no library takes for the end of its session. Discord: "Unknown error … Try reconnecting?"
+RECONNECT_CODE: Final = 4000
+# Connections that a status lists one by one.
+MOST_ROWS: Final = 200
+
+
+def tune_memory() -> None:
+    """Collect seldom, and never look again at what is imported by now."""
+    gc.set_threshold(*GC_THRESHOLD)
+    gc.freeze()
+
+
+class Proxy:
+    """One proxy. :meth:`run` returns the exit code."""
+
+    def __init__(self, settings: Settings, *, limits: Limits | None = None) -> None:
+        self._settings = settings
+        self._address = settings.proxy.address or DEFAULT_PROXY_ADDRESS
+        self._limits = limits or Limits(connections=settings.proxy.connections)
+        self._tokens = Tokens(settings.session.token, settings.proxy.token)
+        self._stop = asyncio.Event()
+        self._code = 0
+        self._bots: dict[_Bot, None] = {}
+        # Set while no bot is connected.
+        self._left = asyncio.Event()
+        self._closes: Counter[str] = Counter()
+        self._loop = asyncio.get_running_loop()
+        self._layout: tuple[ClusterList, float] | None = None
+        self._notes: tuple[str, ...] = ()
+        self._gateway: Gateway | None = None
+        self._connections: Connections | None = None
+        self._rest: RestProxy | None = None
+        self._server: ProxyServer | None = None
+        self._has_tls = settings.proxy.cert is not None
+
+    def stop(self) -> None:
+        """Send the bots away and end; :meth:`run` returns when that is done."""
+        self._stop.set()
+
+    async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> int:
+        """Serve until stopped."""
+        try:
+            tls = self._tls()
+        except (OSError, ssl.SSLError) as error:
+            log.critical(
+                "PROXY_CERT %s cannot be used (%s): write certificate and key in PEM, readable for this process",
+                self._settings.proxy.cert,
+                getattr(error, "strerror", None) or getattr(error, "reason", None) or "it is no PEM",
+                extra={"action": "configuration"},
+            )
+            return exit_codes.CONFIGURATION
+        address = broker_address(self._settings)
+        reader = AmqpLogReader(address=address, name="rateway proxy: event logs")
+        gateway = AmqpGateway(address=address, name="rateway proxy: requests")
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(reader.run()),
+                tasks.create_task(gateway.run()),
+                tasks.create_task(self.serve(reader, gateway, tls, on_bound)),
+            ]
+            await self._stop.wait()
+            await running[-1]
+            for task in running:
+                task.cancel()
+        return self._code
+
+    async def serve(
+        self,
+        reader: LogReader,
+        gateway: Gateway,
+        tls: ssl.SSLContext | None,
+        on_bound: Callable[[int], None] = lambda port: None,
+    ) -> None:
+        """Serve bots from these forms of the ports until stopped."""
+        self._gateway = gateway
+        settings = self._settings
+        rest = self._rest = RestProxy(
+            self._tokens,
+            settings.rest.api_url,
+            rest_url=settings.proxy.rest_url,
+            gateway_url=self._url_for,
+            shards=self._shards,
+            connections=settings.proxy.connections,
+        )
+        loop = asyncio.get_running_loop()
+        connections = self._connections = Connections(
+            gateway,
+            reader,
+            SessionIds(self._tokens.key(b"sessions")),
+            self._tokens.admits,
+            visible,
+            loop,
+            loop.time,
+            rest.application,
+        )
+        server = self._server = ProxyServer(
+            self._address, tls, rest.answer, self._connect, self._url_for, self._limits
+        )
+        async with rest, asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(connections.run()),
+                tasks.create_task(server.run(on_bound)),
+                tasks.create_task(self._judge_gateway(gateway)),
+            ]
+            await self._stop.wait()
+            await self._send_away(server, connections)
+            for task in beside:
+                task.cancel()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        given = self._settings.proxy
+        if given.cert is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(given.cert, given.key)
+        return context
+
+    # Bots.
+
+    def _connect(self, socket: BotSocket, upgrade: Upgrade) -> _Bot:
+        assert self._connections is not None
+        bot = _Bot(self, socket, self._connections.connect(socket, upgrade.version, upgrade.url))
+        self._bots[bot] = None
+        self._left.clear()
+        return bot
+
+    def forget(self, bot: _Bot) -> None:
+        """A bot's connection has ended."""
+        self._bots.pop(bot, None)
+        if bot.connection.close_code is not None:
+            self._closes[str(bot.connection.close_code)] += 1
+        if not self._bots:
+            self._left.set()
+
+    async def _send_away(self, server: ProxyServer, connections: Connections) -> None:
+        """Tell all bots to reconnect, and end the connections of those that have not left by themselves."""
+        server.turn_away()
+        if not self._bots:
+            return
+        log.info("%d bots are told to reconnect (op 7)", len(self._bots), extra={"action": "stop"})
+        connections.reconnect_all()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self._left.wait()
+        except TimeoutError:
+            for bot in list(self._bots):
+                bot.connection.close(RECONNECT_CODE, "The proxy stops: reconnect and resume.")
+
+    def behind(self, connection: BotConnection) -> int:
+        """Entries of the log that a bot which resumes has still to get."""
+        return self._connections.behind(connection) if self._connections is not None else 0
+
+    # What bots are told.
+
+    def _url_for(self, request: web.BaseRequest) -> str | None:
+        """The gateway's address as the bot that asks can reach it."""
+        given = self._settings.proxy
+        if given.url is not None:
+            return given.url
+        host = host_of(request)
+        if host is None:
+            return None
+        # Only a server that is there by the settings may say so: anybody else could.
+        before = request.headers.get(hdrs.X_FORWARDED_PROTO, "") if given.behind_tls else ""
+        return f"{'wss' if self._has_tls or before.strip().lower() == 'https' else 'ws'}://{host}"
+
+    async def _shards(self) -> int | None:
+        """The number of shards that bots are told."""
+        if self._settings.proxy.shards is not None:
+            return self._settings.proxy.shards
+        assert self._gateway is not None
+        now = asyncio.get_running_loop().time()
+        if self._layout is None or now - self._layout[1] > LAYOUT_FRESH_S:
+            try:
+                async with asyncio.timeout(LAYOUT_WAIT_S):
+                    found = await self._gateway.clusters()
+            except TimeoutError:
+                found = None
+            if isinstance(found, ClusterList):
+                self._layout = (found, now)
+        return self._layout[0].shard_count if self._layout is not None else None
+
+    async def _judge_gateway(self, gateway: Gateway) -> None:
+        """Ask the gateway what it was given, say what bots will miss, and stop where they cannot be served."""
+        said = False
+        while isinstance(given := await gateway.clusters(), Fault):
+            if not said:
+                log.warning(
+                    "no gateway answers (%s): bots are served once it does",
+                    given.message,
+                    extra={"action": "gateway"},
+                )
+            said = True
+            await asyncio.sleep(ASK_AGAIN_S)
+        self._layout = (given, asyncio.get_running_loop().time())
+        found = judge(given)
+        self._notes = found.notes
+        for note in found.notes:
+            log.warning("%s", note, extra={"action": "gateway"})
+        if found.refusals:
+            for refusal in found.refusals:
+                log.critical("%s", refusal, extra={"action": "configuration"})
+            self._code = exit_codes.CONFIGURATION
+            self.stop()
+            return
+        log.info(
+            "the gateway has %d shards in %d clusters",
+            given.shard_count,
+            len(given.clusters),
+            extra={"action": "gateway"},
+        )
+
+    # Seen.
+
+    def status(self) -> ProxyStatus:
+        """What this proxy does."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        counts = self._connections.counts if self._connections is not None else Counter()
+        now = self._loop.time()
+        return ProxyStatus(
+            pid=os.getpid(),
+            address=self._address,
+            connections=len(self._bots),
+            bots=[bot.row(now) for bot in itertools.islice(self._bots, MOST_ROWS)],
+            states=dict(Counter(bot.connection.state for bot in self._bots)),
+            identifies=counts["identified"],
+            resumes=counts["resumed"],
+            refused=counts["refused"],
+            sent=counts["sent"],
+            replayed=counts["replayed"],
+            closes=dict(self._closes),
+            turned_away=dict(self._server.turned_away) if self._server is not None else {},
+            rest=dict(self._rest.requests) if self._rest is not None else {},
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            memory_bytes=_resident_bytes(),
+            notes=list(self._notes),
+        )
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class _Bot:
+    """One bot: its WebSocket, and what is said over it."""
+
+    def __init__(self, proxy: Proxy, socket: BotSocket, connection: BotConnection) -> None:
+        self.connection = connection
+        self._proxy = proxy
+        self._socket = socket
+        self._began_at = asyncio.get_running_loop().time()
+
+    def on_message(self, payload: bytes) -> None:
+        connection = self.connection
+        connection.on_message(payload)
+        self._socket.identified = connection.state != "unidentified"
+
+    def on_closed(self, code: int | None) -> None:
+        self.connection.on_closed()
+        self._proxy.forget(self)
+
+    def on_writable(self) -> None:
+        self.connection.on_writable()
+
+    def row(self, now: float) -> BotRow:
+        """What the status tells of it."""
+        connection, stream = self.connection, self.connection.stream
+        return BotRow(
+            library=connection.library,
+            shard=stream.shard if stream is not None else 0,
+            count=stream.count if stream is not None else 0,
+            state=connection.state,
+            since_s=now - self._began_at,
+            lag_events=self._proxy.behind(connection),
+            waiting_bytes=connection.waiting,
+            sent=sum(feed.sent for feed in stream.feeds) if stream is not None else 0,
+        )

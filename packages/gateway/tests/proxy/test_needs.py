@@ -1,0 +1,58 @@
+"""What of the gateway's settings a proxy refuses to serve bots with, and what it only says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from rateway.cache.policy import DEFAULT_KINDS, KINDS
+from rateway.proxy.needs import MISSED, NEEDED_EVENTS, NEEDED_KINDS, judge
+from rateway_protocol.contract.snapshots import ClusterList
+from rateway_protocol.discord.events import DOCUMENTED
+
+ALL = tuple(sorted(DEFAULT_KINDS))
+
+
+def given(**changes: Any) -> ClusterList:
+    return msgspec.structs.replace(ClusterList(1, (), 1, ALL), **changes)
+
+
+def test_a_gateway_as_it_is_set_up_lacks_nothing() -> None:
+    found = judge(given())
+    assert found.refusals == found.notes == ()
+
+
+def test_no_cache_ends_the_start() -> None:
+    (refusal,) = judge(given(kinds=())).refusals
+    assert "CACHE_ENABLED" in refusal
+
+
+@pytest.mark.parametrize("kind", sorted(NEEDED_KINDS))
+def test_a_kind_that_no_bot_can_do_without_ends_the_start(kind: str) -> None:
+    found = judge(given(kinds=tuple(each for each in ALL if each != kind)))
+    assert len(found.refusals) == 1 and kind in found.refusals[0] and "CACHE_KINDS" in found.refusals[0]
+
+
+@pytest.mark.parametrize("kind", sorted(MISSED))
+def test_what_bots_will_miss_of_guilds_is_said(kind: str) -> None:
+    found = judge(given(kinds=tuple(each for each in ALL if each != kind)))
+    assert found.refusals == () and len(found.notes) == 1 and kind in found.notes[0]
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED_EVENTS))
+def test_an_event_that_keeps_a_bots_state_right_has_to_be_published(name: str) -> None:
+    (refusal,) = judge(given(events_except=(name,))).refusals
+    assert name in refusal
+
+
+def test_other_events_that_are_not_published_are_named() -> None:
+    found = judge(given(events_except=("TYPING_START", "INVENTED")))
+    assert found.refusals == () and "INVENTED, TYPING_START" in found.notes[0]
+    found = judge(given(events=("MESSAGE_CREATE", *NEEDED_EVENTS)))
+    assert found.refusals == () and "others" in found.notes[0] and "MESSAGE_CREATE" not in found.notes[0]
+
+
+def test_what_it_names_exists() -> None:
+    assert set(MISSED) | NEEDED_KINDS <= KINDS
+    assert set(DOCUMENTED) >= NEEDED_EVENTS
