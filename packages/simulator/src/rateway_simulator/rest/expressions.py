@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from aiohttp import web
 from rateway_simulator.payloads import objects as payloads
@@ -21,8 +22,11 @@ from rateway_simulator.rest.answers import (
 )
 from rateway_simulator.world import expressions as world_expressions
 from rateway_simulator.world import moderation as world_moderation
+from rateway_simulator.world.application import Application
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.members import user_of
+
+Handler: TypeAlias = Callable[[Rest, web.Request], Awaitable[object]]
 
 # Audit Log, Audit Log Events.
 _EMOJI_CREATED, _EMOJI_UPDATED, _EMOJI_DELETED = 60, 61, 62
@@ -36,14 +40,91 @@ _DEFAULT_SOUNDS: Final = (
 )
 
 
-def _audit(rest: Rest, request: web.Request, guild: Guild, action: int, emoji_id: str) -> None:
-    bot_id = rest.world.bot_id
-    world_moderation.audit(rest.world, guild, action, bot_id, emoji_id, [], **reason_of(request))
+Owner = TypeVar("Owner", Guild, Application)
 
 
-def _with_user(rest: Rest, emoji: Json) -> Json:
-    """An emoji as REST has it: with who made it."""
-    return {**emoji, "user": user_of(rest.world, rest.world.bot_id)}
+@dataclass(frozen=True, slots=True)
+class _Kind(Generic[Owner]):
+    """A kind of expressions: emojis, stickers or sounds, of a guild or of the application."""
+
+    path: str
+    name: str
+    """Discord's word for one, in an error."""
+    parameter: str
+    """The id's name in the path."""
+    owner: Callable[[Rest, web.Request], Owner]
+    """Finds the owner that a path names; raises Refused."""
+    items: Callable[[Owner], dict[str, Json]]
+    make: Callable[[Owner, str, Json], Json]
+    """Makes one from its id and a request's body; raises Refused."""
+    fields: Callable[[Owner, Json], Json]
+    """The fields that a request's body changes; raises Refused."""
+    put: Callable[[Rest, Owner, str, Json | None], None]
+    """Stores one under its id, or (None) deletes it, and sends the events of that."""
+    audited: tuple[int, int, int] | None = None
+    """Actions of the audit log: created, updated, deleted."""
+
+    def routes(self) -> Iterator[tuple[str, str, Handler]]:
+        """Yield method, path and handler."""
+        one = f"{self.path}/{{{self.parameter}}}"
+        yield "POST", self.path, self._create
+        yield "GET", one, self._get
+        yield "PATCH", one, self._edit
+        yield "DELETE", one, self._delete
+
+    def _found(self, rest: Rest, request: web.Request) -> tuple[Owner, str, Json]:
+        owner, item_id = self.owner(rest, request), request.match_info[self.parameter]
+        d = self.items(owner).get(item_id)
+        if d is None:
+            raise Refused(self.name)
+        return owner, item_id, d
+
+    async def _get(self, rest: Rest, request: web.Request) -> Json:
+        return _with_user(rest, self._found(rest, request)[2])
+
+    async def _create(self, rest: Rest, request: web.Request) -> web.Response:
+        body = await object_of(request)
+        owner = self.owner(rest, request)
+        item_id = rest.world.snowflake()
+        d = self.make(owner, item_id, body)
+        self.put(rest, owner, item_id, d)
+        self._audit(rest, request, owner, 0, item_id)
+        return json_answer(_with_user(rest, d), status=201)
+
+    async def _edit(self, rest: Rest, request: web.Request) -> Json:
+        body = await object_of(request)
+        owner, item_id, old = self._found(rest, request)
+        d = {**old, **self.fields(owner, body)}
+        self.put(rest, owner, item_id, d)
+        self._audit(rest, request, owner, 1, item_id)
+        return _with_user(rest, d)
+
+    async def _delete(self, rest: Rest, request: web.Request) -> None:
+        owner, item_id, _ = self._found(rest, request)
+        self.put(rest, owner, item_id, None)
+        self._audit(rest, request, owner, 2, item_id)
+
+    def _audit(self, rest: Rest, request: web.Request, owner: Owner, step: int, item_id: str) -> None:
+        if self.audited is not None and isinstance(owner, Guild):
+            action, bot_id = self.audited[step], rest.world.bot_id
+            world_moderation.audit(rest.world, owner, action, bot_id, item_id, [], **reason_of(request))
+
+
+def _with_user(rest: Rest, item: Json) -> Json:
+    """Return an expression as REST has it: with the user that made it."""
+    return {**item, "user": user_of(rest.world, rest.world.bot_id)}
+
+
+def _with(items: dict[str, Json], item_id: str, d: Json | None) -> dict[str, Json]:
+    left = {key: value for key, value in items.items() if d is not None or key != item_id}
+    return left if d is None else {**left, item_id: d}
+
+
+def _required(field: str) -> Refused:
+    return wrong(field, "BASE_TYPE_REQUIRED", "This field is required")
+
+
+# Emojis
 
 
 def _named(body: Json) -> str:
@@ -60,110 +141,44 @@ def _roles(guild: Guild, body: Json) -> list[str]:
     return roles
 
 
-def _emoji(rest: Rest, request: web.Request) -> tuple[Guild, Json]:
-    guild = guild_of(rest, request)
-    d = guild.emojis.get(request.match_info["emoji_id"])
-    if d is None:
-        raise Refused("emoji")
-    return guild, d
-
-
-async def _get_emoji(rest: Rest, request: web.Request) -> Json:
-    return _with_user(rest, _emoji(rest, request)[1])
-
-
-async def _create_emoji(rest: Rest, request: web.Request) -> web.Response:
-    body = await object_of(request)
-    guild = guild_of(rest, request)
-    name = _named(body)
-    image = body.get("image")
+def _emoji(owner: Guild | Application, emoji_id: str, body: Json) -> Json:
+    name, image = _named(body), body.get("image")
     if picture(image) is None:
-        raise wrong("image", "BASE_TYPE_REQUIRED", "This field is required")
-    emoji_id = rest.world.snowflake()
-    animated = str(image).startswith("data:image/gif")
-    d = payloads.emoji(emoji_id, name, animated=animated, roles=_roles(guild, body))
-    world_expressions.set_emojis(rest.world, guild, {**guild.emojis, emoji_id: d})
-    _audit(rest, request, guild, _EMOJI_CREATED, emoji_id)
-    return json_answer(_with_user(rest, d), status=201)
+        raise _required("image")
+    roles = _roles(owner, body) if isinstance(owner, Guild) else []
+    return payloads.emoji(emoji_id, name, animated=str(image).startswith("data:image/gif"), roles=roles)
 
 
-async def _edit_emoji(rest: Rest, request: web.Request) -> Json:
-    body = await object_of(request)
-    guild, old = _emoji(rest, request)
+def _emoji_fields(guild: Guild, body: Json) -> Json:
     fields: Json = {"name": _named(body)} if "name" in body else {}
-    if "roles" in body:
-        fields["roles"] = _roles(guild, body)
-    d = {**old, **fields}
-    world_expressions.set_emojis(rest.world, guild, {**guild.emojis, d["id"]: d})
-    _audit(rest, request, guild, _EMOJI_UPDATED, d["id"])
-    return _with_user(rest, d)
+    return fields | ({"roles": _roles(guild, body)} if "roles" in body else {})
 
 
-async def _delete_emoji(rest: Rest, request: web.Request) -> None:
-    guild, old = _emoji(rest, request)
-    left = {key: d for key, d in guild.emojis.items() if key != old["id"]}
-    world_expressions.set_emojis(rest.world, guild, left)
-    _audit(rest, request, guild, _EMOJI_DELETED, old["id"])
+def _put_emoji(rest: Rest, guild: Guild, emoji_id: str, d: Json | None) -> None:
+    world_expressions.set_emojis(rest.world, guild, _with(guild.emojis, emoji_id, d))
 
 
-# The application's own emojis, which nobody is told of
+# The application's own emojis, of which there are no events
 
 
-def _own_emojis(rest: Rest, request: web.Request) -> dict[str, Json]:
+def _application(rest: Rest, request: web.Request) -> Application:
     if request.match_info["application_id"] != rest.world.app.id:
         raise Refused("access")
-    return rest.world.app.emojis
+    return rest.world.app
 
 
-def _own_emoji(rest: Rest, request: web.Request) -> Json:
-    d = _own_emojis(rest, request).get(request.match_info["emoji_id"])
-    if d is None:
-        raise Refused("emoji")
-    return d
+def _put_own_emoji(rest: Rest, application: Application, emoji_id: str, d: Json | None) -> None:
+    application.emojis = _with(application.emojis, emoji_id, d)
 
 
 async def _list_own(rest: Rest, request: web.Request) -> Json:
-    return {"items": [_with_user(rest, d) for d in _own_emojis(rest, request).values()]}
-
-
-async def _get_own(rest: Rest, request: web.Request) -> Json:
-    return _with_user(rest, _own_emoji(rest, request))
-
-
-async def _create_own(rest: Rest, request: web.Request) -> web.Response:
-    body = await object_of(request)
-    emojis = _own_emojis(rest, request)
-    name, image = _named(body), body.get("image")
-    if picture(image) is None:
-        raise wrong("image", "BASE_TYPE_REQUIRED", "This field is required")
-    emoji_id = rest.world.snowflake()
-    d = emojis[emoji_id] = payloads.emoji(emoji_id, name, animated=str(image).startswith("data:image/gif"))
-    return json_answer(_with_user(rest, d), status=201)
-
-
-async def _edit_own(rest: Rest, request: web.Request) -> Json:
-    body = await object_of(request)
-    old = _own_emoji(rest, request)
-    d = rest.world.app.emojis[old["id"]] = {**old, "name": _named(body)}
-    return _with_user(rest, d)
-
-
-async def _delete_own(rest: Rest, request: web.Request) -> None:
-    del rest.world.app.emojis[_own_emoji(rest, request)["id"]]
+    return {"items": [_with_user(rest, d) for d in _application(rest, request).emojis.values()]}
 
 
 # Stickers
 
 
-def _sticker(rest: Rest, request: web.Request) -> tuple[Guild, Json]:
-    guild = guild_of(rest, request)
-    d = guild.stickers.get(request.match_info["sticker_id"])
-    if d is None:
-        raise Refused("sticker")
-    return guild, d
-
-
-def _sticker_fields(body: Json) -> Json:
+def _sticker_fields(guild: Guild, body: Json) -> Json:
     fields = {key: body[key] for key in ("name", "description", "tags") if body.get(key) is not None}
     for key, least, most in (("name", 2, 30), ("tags", 1, 200)):
         if key in fields and not least <= len(str(fields[key])) <= most:
@@ -171,52 +186,25 @@ def _sticker_fields(body: Json) -> Json:
     return fields
 
 
-async def _get_sticker(rest: Rest, request: web.Request) -> Json:
-    return _with_user(rest, _sticker(rest, request)[1])
-
-
-async def _create_sticker(rest: Rest, request: web.Request) -> web.Response:
-    """A form with `name`, `tags`, `description` and a file."""
-    body = await object_of(request)
-    guild = guild_of(rest, request)
-    fields = _sticker_fields(body)
+def _sticker(guild: Guild, sticker_id: str, body: Json) -> Json:
+    """Make a sticker from a form with `name`, `tags`, `description` and a file."""
+    fields = _sticker_fields(guild, body)
     for key in ("name", "tags"):
         if key not in fields:
-            raise wrong(key, "BASE_TYPE_REQUIRED", "This field is required")
+            raise _required(key)
     if not body.get("attachments"):
-        raise wrong("file", "BASE_TYPE_REQUIRED", "This field is required")
-    sticker_id = rest.world.snowflake()
-    d = payloads.sticker(sticker_id, guild.id, fields["name"]) | {"description": None} | fields
-    world_expressions.set_stickers(rest.world, guild, {**guild.stickers, sticker_id: d})
-    return json_answer(_with_user(rest, d), status=201)
+        raise _required("file")
+    return payloads.sticker(sticker_id, guild.id, fields["name"]) | {"description": None} | fields
 
 
-async def _edit_sticker(rest: Rest, request: web.Request) -> Json:
-    body = await object_of(request)
-    guild, old = _sticker(rest, request)
-    d = {**old, **_sticker_fields(body)}
-    world_expressions.set_stickers(rest.world, guild, {**guild.stickers, d["id"]: d})
-    return _with_user(rest, d)
-
-
-async def _delete_sticker(rest: Rest, request: web.Request) -> None:
-    guild, old = _sticker(rest, request)
-    left = {key: d for key, d in guild.stickers.items() if key != old["id"]}
-    world_expressions.set_stickers(rest.world, guild, left)
+def _put_sticker(rest: Rest, guild: Guild, sticker_id: str, d: Json | None) -> None:
+    world_expressions.set_stickers(rest.world, guild, _with(guild.stickers, sticker_id, d))
 
 
 # Sounds
 
 
-def _sound(rest: Rest, request: web.Request) -> tuple[Guild, Json]:
-    guild = guild_of(rest, request)
-    d = guild.sounds.get(request.match_info["sound_id"])
-    if d is None:
-        raise Refused("sound")
-    return guild, d
-
-
-def _sound_fields(body: Json) -> Json:
+def _sound_fields(guild: Guild, body: Json) -> Json:
     fields: Json = {key: body[key] for key in ("emoji_id", "emoji_name") if key in body}
     if "name" in body:
         if not 2 <= len(str(body["name"])) <= 32:
@@ -227,38 +215,18 @@ def _sound_fields(body: Json) -> Json:
     return fields
 
 
-async def _get_sound(rest: Rest, request: web.Request) -> Json:
-    return _with_user(rest, _sound(rest, request)[1])
-
-
-async def _create_sound(rest: Rest, request: web.Request) -> web.Response:
-    body = await object_of(request)
-    guild = guild_of(rest, request)
-    fields = _sound_fields(body)
+def _sound(guild: Guild, sound_id: str, body: Json) -> Json:
+    fields = _sound_fields(guild, body)
     if "name" not in fields or not str(body.get("sound", "")).startswith("data:audio/"):
-        raise wrong(
-            "name" if "name" not in fields else "sound", "BASE_TYPE_REQUIRED", "This field is required"
-        )
-    sound_id = rest.world.snowflake()
-    d = payloads.sound(sound_id, guild.id, fields["name"]) | {"emoji_name": None} | fields
+        raise _required("name" if "name" not in fields else "sound")
+    return payloads.sound(sound_id, guild.id, fields["name"]) | {"emoji_name": None} | fields
+
+
+def _put_sound(rest: Rest, guild: Guild, sound_id: str, d: Json | None) -> None:
     world_expressions.set_sound(rest.world, guild, sound_id, d)
-    return json_answer(_with_user(rest, d), status=201)
 
 
-async def _edit_sound(rest: Rest, request: web.Request) -> Json:
-    body = await object_of(request)
-    guild, old = _sound(rest, request)
-    d = {**old, **_sound_fields(body)}
-    world_expressions.set_sound(rest.world, guild, d["sound_id"], d)
-    return _with_user(rest, d)
-
-
-async def _delete_sound(rest: Rest, request: web.Request) -> None:
-    guild, old = _sound(rest, request)
-    world_expressions.set_sound(rest.world, guild, old["sound_id"], None)
-
-
-# What everybody has
+# Discord's own
 
 
 def _sticker_pack() -> Json:
@@ -303,29 +271,30 @@ async def _default_sounds(rest: Rest, request: web.Request) -> list[Json]:
     ]
 
 
-_EMOJIS: Final = "/guilds/{guild_id}/emojis"
 _OWN_EMOJIS: Final = "/applications/{application_id}/emojis"
-_STICKERS: Final = "/guilds/{guild_id}/stickers"
-_SOUNDS: Final = "/guilds/{guild_id}/soundboard-sounds"
+_EMOJIS: Final = _Kind(
+    "/guilds/{guild_id}/emojis", "emoji", "emoji_id", guild_of, lambda guild: guild.emojis,
+    _emoji, _emoji_fields, _put_emoji, (_EMOJI_CREATED, _EMOJI_UPDATED, _EMOJI_DELETED),
+)  # fmt: skip
+_APPLICATION_EMOJIS: Final = _Kind(
+    _OWN_EMOJIS, "emoji", "emoji_id", _application, lambda application: application.emojis,
+    _emoji, lambda application, body: {"name": _named(body)}, _put_own_emoji,
+)  # fmt: skip
+_STICKERS: Final = _Kind(
+    "/guilds/{guild_id}/stickers", "sticker", "sticker_id", guild_of, lambda guild: guild.stickers,
+    _sticker, _sticker_fields, _put_sticker,
+)  # fmt: skip
+_SOUNDS: Final = _Kind(
+    "/guilds/{guild_id}/soundboard-sounds", "sound", "sound_id", guild_of, lambda guild: guild.sounds,
+    _sound, _sound_fields, _put_sound,
+)  # fmt: skip
 
-ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[object]]], ...]] = (
-    ("POST", _EMOJIS, _create_emoji),
-    ("GET", _EMOJIS + "/{emoji_id}", _get_emoji),
-    ("PATCH", _EMOJIS + "/{emoji_id}", _edit_emoji),
-    ("DELETE", _EMOJIS + "/{emoji_id}", _delete_emoji),
+ROUTES: Final[tuple[tuple[str, str, Handler], ...]] = (
+    *_EMOJIS.routes(),
     ("GET", _OWN_EMOJIS, _list_own),
-    ("POST", _OWN_EMOJIS, _create_own),
-    ("GET", _OWN_EMOJIS + "/{emoji_id}", _get_own),
-    ("PATCH", _OWN_EMOJIS + "/{emoji_id}", _edit_own),
-    ("DELETE", _OWN_EMOJIS + "/{emoji_id}", _delete_own),
-    ("POST", _STICKERS, _create_sticker),
-    ("GET", _STICKERS + "/{sticker_id}", _get_sticker),
-    ("PATCH", _STICKERS + "/{sticker_id}", _edit_sticker),
-    ("DELETE", _STICKERS + "/{sticker_id}", _delete_sticker),
-    ("POST", _SOUNDS, _create_sound),
-    ("GET", _SOUNDS + "/{sound_id}", _get_sound),
-    ("PATCH", _SOUNDS + "/{sound_id}", _edit_sound),
-    ("DELETE", _SOUNDS + "/{sound_id}", _delete_sound),
+    *_APPLICATION_EMOJIS.routes(),
+    *_STICKERS.routes(),
+    *_SOUNDS.routes(),
     ("GET", "/sticker-packs", _sticker_packs),
     ("GET", "/soundboard-default-sounds", _default_sounds),
 )

@@ -1,8 +1,10 @@
-"""What moderators and integrations do: audit log, auto moderation, integrations."""
+"""Changes by moderators and integrations: audit log, auto moderation, integrations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from rateway_simulator.payloads import objects as payloads
@@ -30,7 +32,7 @@ def audit(
     changes: list[Json],
     **fields: Any,
 ) -> None:
-    """Something is written into the audit log."""
+    """Write an entry into the audit log."""
     entry: Json = {
         "id": world.snowflake(),
         "action_type": action,
@@ -61,32 +63,68 @@ def _audit_entry(world: World, guild: Guild, chance: Chance) -> None:
         audit(world, guild, _MEMBER_UPDATE, user_id, target_id, [change])
 
 
-def _rule_create(world: World, guild: Guild, chance: Chance) -> None:
-    if len(guild.rules) < 6:
-        rule_id = world.snowflake()
-        alert = next((key for key, d in guild.channels.items() if d["type"] == TEXT), None)
-        name = f"Rule {bits_of(chance) % 100}"
-        d = payloads.automod_rule(rule_id, guild.id, guild.fields["owner_id"], name, alert)
-        guild.rules[rule_id] = d
-        world.emit("AUTO_MODERATION_RULE_CREATE", guild, d)
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of objects that moderators create, switch on and off, and delete."""
+
+    events: str
+    """What the names of its events begin with."""
+    objects: Callable[[Guild], dict[str, Json]]
+    most: int
+    """Objects in a guild, at most."""
+    make: Callable[[World, Guild, Chance, str], Json]
+    """Makes one with that id."""
+    deleted: Callable[[Guild, Json], Json]
+    """The content of the event of its deletion."""
 
 
-def _rule_update(world: World, guild: Guild, chance: Chance) -> None:
-    if not guild.rules:
-        _rule_create(world, guild, chance)
+def _rule(world: World, guild: Guild, chance: Chance, rule_id: str) -> Json:
+    alert = next((key for key, d in guild.channels.items() if d["type"] == TEXT), None)
+    name = f"Rule {bits_of(chance) % 100}"
+    return payloads.automod_rule(rule_id, guild.id, guild.fields["owner_id"], name, alert)
+
+
+def _integration(world: World, guild: Guild, chance: Chance, integration_id: str) -> Json:
+    kind = ("twitch", "youtube", "discord")[int(chance.random() * 3)]
+    name = f"{kind} {len(guild.integrations)}"
+    return payloads.integration(integration_id, guild.id, name, kind, world.wall, world.app.brief())
+
+
+def _deleted_integration(guild: Guild, d: Json) -> Json:
+    application = {"application_id": d["application"]["id"]} if "application" in d else {}
+    return {"id": d["id"], "guild_id": guild.id, **application}
+
+
+_KINDS: Final = (
+    _Kind("AUTO_MODERATION_RULE", lambda guild: guild.rules, 6, _rule, lambda guild, d: d),
+    _Kind("INTEGRATION", lambda guild: guild.integrations, 9, _integration, _deleted_integration),
+)
+
+
+def _create(kind: _Kind, world: World, guild: Guild, chance: Chance) -> None:
+    objects = kind.objects(guild)
+    if len(objects) < kind.most:
+        object_id = world.snowflake()
+        d = objects[object_id] = kind.make(world, guild, chance, object_id)
+        world.emit(f"{kind.events}_CREATE", guild, d)
+
+
+def _update(kind: _Kind, world: World, guild: Guild, chance: Chance) -> None:
+    objects = kind.objects(guild)
+    if not objects:
+        _create(kind, world, guild, chance)
         return
-    for rule_id, old in guild.rules.items():
-        d = guild.rules[rule_id] = {**old, "enabled": not old["enabled"]}
-        world.emit("AUTO_MODERATION_RULE_UPDATE", guild, d)
-        return
+    object_id, old = next(iter(objects.items()))
+    d = objects[object_id] = {**old, "enabled": not old["enabled"]}
+    world.emit(f"{kind.events}_UPDATE", guild, d)
 
 
-def _rule_delete(world: World, guild: Guild, chance: Chance) -> None:
-    if not guild.rules:
-        _rule_create(world, guild, chance)
-    for rule_id in list(guild.rules):
-        world.emit("AUTO_MODERATION_RULE_DELETE", guild, guild.rules.pop(rule_id))
-        return
+def _delete(kind: _Kind, world: World, guild: Guild, chance: Chance) -> None:
+    objects = kind.objects(guild)
+    if not objects:
+        _create(kind, world, guild, chance)
+    d = objects.pop(next(iter(objects)))
+    world.emit(f"{kind.events}_DELETE", guild, kind.deleted(guild, d))
 
 
 def _rule_executed(world: World, guild: Guild, chance: Chance) -> None:
@@ -116,47 +154,11 @@ def _integrations_update(world: World, guild: Guild, chance: Chance) -> None:
     world.emit("GUILD_INTEGRATIONS_UPDATE", guild, {"guild_id": guild.id})
 
 
-def _integration_create(world: World, guild: Guild, chance: Chance) -> None:
-    if len(guild.integrations) > 8:
-        return
-    integration_id = world.snowflake()
-    kind = ("twitch", "youtube", "discord")[int(chance.random() * 3)]
-    name = f"{kind} {len(guild.integrations)}"
-    d = payloads.integration(integration_id, guild.id, name, kind, world.wall, world.app.brief())
-    guild.integrations[integration_id] = d
-    world.emit("INTEGRATION_CREATE", guild, d)
-
-
-def _integration_update(world: World, guild: Guild, chance: Chance) -> None:
-    if not guild.integrations:
-        _integration_create(world, guild, chance)
-        return
-    for integration_id, old in guild.integrations.items():
-        d = guild.integrations[integration_id] = {**old, "enabled": not old["enabled"]}
-        world.emit("INTEGRATION_UPDATE", guild, d)
-        return
-
-
-def _integration_delete(world: World, guild: Guild, chance: Chance) -> None:
-    if not guild.integrations:
-        _integration_create(world, guild, chance)
-    for integration_id, old in list(guild.integrations.items()):
-        del guild.integrations[integration_id]
-        d: Json = {"id": integration_id, "guild_id": guild.id}
-        if "application" in old:
-            d["application_id"] = old["application"]["id"]
-        world.emit("INTEGRATION_DELETE", guild, d)
-        return
-
-
 ACTIONS: Final[Mapping[str, Callable[[World, Guild, Chance], None]]] = {
     "GUILD_AUDIT_LOG_ENTRY_CREATE": _audit_entry,
-    "AUTO_MODERATION_RULE_CREATE": _rule_create,
-    "AUTO_MODERATION_RULE_UPDATE": _rule_update,
-    "AUTO_MODERATION_RULE_DELETE": _rule_delete,
     "AUTO_MODERATION_ACTION_EXECUTION": _rule_executed,
     "GUILD_INTEGRATIONS_UPDATE": _integrations_update,
-    "INTEGRATION_CREATE": _integration_create,
-    "INTEGRATION_UPDATE": _integration_update,
-    "INTEGRATION_DELETE": _integration_delete,
+    **{f"{kind.events}_CREATE": partial(_create, kind) for kind in _KINDS},
+    **{f"{kind.events}_UPDATE": partial(_update, kind) for kind in _KINDS},
+    **{f"{kind.events}_DELETE": partial(_delete, kind) for kind in _KINDS},
 }
