@@ -24,7 +24,7 @@ from rateway_protocol.discord.intents import Intents
 from rateway_simulator.world import requests, snapshot
 from rateway_simulator.world.world import World
 from tests.cache.scene import BOT, GUILD, Json, Scene, channel, guild, member, role, thread, user
-from tests.cache.world_feed import EVERYTHING, feed, filled, stream
+from tests.cache.world_feed import EVERYTHING, differences, feed, filled, state, stream
 
 ANN, BEN, CID = 11 << 40, 12 << 40, 13 << 40
 TEXT, VOICE, HIDDEN = 20, 21, 22
@@ -511,6 +511,55 @@ def test_after_any_events_a_snapshot_is_what_discord_would_send_now(
         told = msgspec.json.decode(found.guild)
         assert told["large"] is (len(told["members"]) < told["member_count"])
         assert comparable(told) == sent(world, guild_id, wanted, threshold)
+
+
+# What no GUILD_CREATE has: a bot that connected later does not know them, at Discord either.
+NOT_IN_SNAPSHOTS = ("message", "integration", "channel_info")
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 10_000), data=st.data())
+def test_a_snapshot_and_the_events_beyond_its_position_are_the_same_as_all_events(
+    seed: int, data: st.DataObject
+) -> None:
+    """Each guild is read at a moment of its own, as a proxy does while events go on."""
+    _, events = stream(seed, 500, guilds=3, members_per_guild=40)
+    gateway = Asker(Cache(MemoryStorage(), EVERYTHING))
+    first = next(at for at, event in enumerate(events) if event[1] not in ("READY", "GUILD_CREATE"))
+    moments = sorted(data.draw(st.lists(st.integers(first, len(events)), min_size=4, max_size=4)))
+    feed(gateway.cache, events[: moments[0]])
+    ready = gateway.shard()
+    bot = Cache(MemoryStorage(), EVERYTHING)
+    listed = [{"id": each.id, "unavailable": True} for each in ready.guilds]
+    d = {"user": ready.user, "guilds": listed, "session_id": "two", "shard": [0, 1]}
+    bot.apply(0, 1, "READY", msgspec.json.encode(d))
+    positions: dict[int, int] = {}
+    for at, each in enumerate(ready.guilds):
+        if at + 1 < len(moments):
+            feed(gateway.cache, events[moments[at] : moments[at + 1]])
+        query = Query("GuildSnapshot", (int(each.id),), options=SnapshotFor(intents.ALL, 250))
+        found = gateway.outcome(query)
+        if isinstance(found, Found):
+            told = msgspec.json.decode(found.body, type=GuildSnapshot)
+            positions[int(each.id)] = told.seq
+            bot.apply(0, 2 + at, "GUILD_CREATE", bytes(told.guild))
+    feed(gateway.cache, events)
+    for seq, name, raw in events:
+        content = msgspec.json.decode(raw)
+        guild_id = content.get("id") if name in WHOLE_GUILD else content.get("guild_id")
+        if seq > (ready.seq if guild_id is None else positions.get(int(guild_id), ready.seq)):
+            bot.apply(0, seq + 10, name, raw)
+    bot.flush()
+    wanted, got = state(gateway.cache.writer), state(bot.writer)
+    for kind in NOT_IN_SNAPSHOTS:
+        del wanted[kind], got[kind]
+    # Direct channels come with messages; a bot that connected later has not seen the former ones.
+    for view in (wanted, got):
+        view["channel"] = {key: each for key, each in view["channel"].items() if "guild_id" in each}
+    assert differences(got, wanted) == []
+
+
+WHOLE_GUILD = frozenset({"GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE"})
 
 
 @settings(max_examples=8)

@@ -24,7 +24,10 @@ from rateway_protocol.contract.queries import MembersWanted, SnapshotFor
 from rateway_protocol.discord.intents import Intents
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["guild_snapshot", "members_matching", "shard_snapshot"]
+__all__ = ["OF_ONE_MOMENT", "guild_snapshot", "members_matching", "shard_snapshot"]
+
+OF_ONE_MOMENT = frozenset({"ShardSnapshot", "GuildSnapshot", "MembersMatching"})
+"""The types of query that are answered here."""
 
 # Above it, and without GUILD_PRESENCES, GUILD_CREATE has only the bot and who is in voice.
 MOST_MEMBERS_LISTED: Final = 75_000

@@ -86,6 +86,12 @@ class Asker:
         self.ended = asyncio.Event()
         self.parts: list[tuple[Any, bytes, int]] = []
 
+    async def count(self, answers: int) -> None:
+        """Wait for so many answers."""
+        while len(self.answers) < answers:
+            self.ended.clear()
+            await self.ended.wait()
+
     def answer_part(self, message: Any, body: bytes, part: int) -> None:
         self.parts.append((message.name, body, part))
 
@@ -315,11 +321,11 @@ def test_a_batch_that_outgrows_one_message_says_so_in_the_places_that_do_not_fit
 
 
 def held(query: Query) -> Steps:
-    """``long`` reads at one moment: six pieces of 1 MiB; ``fails`` does not come to its end."""
-    if query.type in ("long", "fails"):
+    """``GuildSnapshot`` is six pieces of 1 MiB; ``ShardSnapshot`` does not come to its end."""
+    if query.type in ("GuildSnapshot", "ShardSnapshot"):
         for at in range(6):
             yield b"%d" % at * (1 << 20)
-    if query.type == "fails":
+    if query.type == "ShardSnapshot":
         yield Fault(ErrorCode.UNAVAILABLE, "the store cannot be read")
     yield Answer(Status.OK, b"8")
 
@@ -339,7 +345,9 @@ def ask_in_parts(*names: str, batch: bool) -> Asker:
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_an_answer_in_parts_is_the_whole_one_when_they_are_joined(batch: bool) -> None:
-    asker = ask_in_parts(*(["long", "short", "long"] if batch else ["long"]), batch=batch)
+    asker = ask_in_parts(
+        *(["GuildSnapshot", "short", "GuildSnapshot"] if batch else ["GuildSnapshot"]), batch=batch
+    )
     assert [part for _, _, part in asker.parts] == list(range(1, len(asker.parts) + 1))
     assert all(len(body) >= PART_BYTES for _, body, _ in asker.parts[:-1])
     assert len(asker.parts) == (4 if batch else 2)
@@ -354,21 +362,21 @@ def test_a_small_answer_is_whole_though_it_might_come_in_parts() -> None:
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_an_answer_that_fails_after_its_first_part_is_an_error(batch: bool) -> None:
-    asker = ask_in_parts(*(["short"] if batch else []), "fails", batch=batch)
+    asker = ask_in_parts(*(["short"] if batch else []), "ShardSnapshot", batch=batch)
     assert len(asker.parts) == 1 and asker.answers == []
     assert asker.faults == [(1, ErrorCode.UNAVAILABLE)]
 
 
 def test_an_answer_that_fails_before_its_first_part_costs_itself_alone() -> None:
     def fails(query: Query) -> Steps:
-        if query.type == "fails":
+        if query.type == "ShardSnapshot":
             yield b"{"
             yield Fault(ErrorCode.UNAVAILABLE, "the store cannot be read")
         yield Answer(Status.OK, b"8")
 
     async def scenario() -> Asker:
         query_queue, asker = QueryQueue(Cache(fails), limit=2), Asker()
-        query_queue.ask(asker, Asked(1), request("fails", "short", batch=True, parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        query_queue.ask(asker, Asked(1), request("ShardSnapshot", "short", batch=True, parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
         await settle()
         return asker
 
@@ -376,14 +384,14 @@ def test_an_answer_that_fails_before_its_first_part_costs_itself_alone() -> None
     assert body == b'[{"error":{"code":"unavailable","message":"the store cannot be read"}},8]'
 
 
-def slowly(freed: list[str]) -> Callable[[Query], Steps]:
-    """``held`` reads at one moment for 10 ms in all."""
+def slowly(freed: list[str], turns: int = 20) -> Callable[[Query], Steps]:
+    """A snapshot is read at one moment for some turns; other queries are answered at once."""
 
     def steps(query: Query) -> Steps:
         loop = asyncio.get_running_loop()
         try:
-            for _ in range(20 if query.type == "held" else 0):
-                end = loop.time() + 0.0005
+            for _ in range(turns if query.type == "GuildSnapshot" else 0):
+                end = loop.time() + 0.001
                 while loop.time() < end:
                     pass
                 yield b" "
@@ -394,24 +402,36 @@ def slowly(freed: list[str]) -> Callable[[Query], Steps]:
     return steps
 
 
-def test_an_answer_that_holds_a_moment_of_the_stores_is_finished_before_any_other() -> None:
+def test_a_snapshot_is_finished_before_another_and_takes_turns_with_other_queries() -> None:
     async def scenario() -> list[Any]:
         query_queue, asker = QueryQueue(Cache(slowly([])), limit=5), Asker()
-        query_queue.ask(asker, Asked("held"), request("held"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        query_queue.ask(asker, Asked("snapshot"), request("GuildSnapshot"), 60)  # type: ignore[arg-type]  # the asker is a fake
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        query_queue.ask(asker, Asked("urgent"), request("a"), 5)  # type: ignore[arg-type]  # the asker is a fake
-        await asker.second_answer.wait()
+        query_queue.ask(asker, Asked("urgent snapshot"), request("GuildSnapshot"), 5)  # type: ignore[arg-type]  # the asker is a fake
+        query_queue.ask(asker, Asked("patient"), request("a"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.count(3)
         return [message for message, _, _ in asker.answers]
 
-    assert run(scenario()) == ["held", "urgent"]
+    assert run(scenario()) == ["patient", "snapshot", "urgent snapshot"]
+
+
+def test_the_most_urgent_is_answered_first_whether_it_is_a_snapshot_or_not() -> None:
+    async def scenario() -> list[Any]:
+        query_queue, asker = QueryQueue(Cache(slowly([], turns=0)), limit=5), Asker()
+        for kind, patience in (("GuildSnapshot", 7.0), ("a", 5.0), ("GuildSnapshot", 3.0), ("b", 9.0)):
+            query_queue.ask(asker, Asked(patience), request(kind), patience)  # type: ignore[arg-type]  # the asker is a fake
+        await asker.count(4)
+        return [message for message, _, _ in asker.answers]
+
+    assert run(scenario()) == [3.0, 5.0, 7.0, 9.0]
 
 
 def test_no_moment_is_held_while_the_broker_takes_no_answers() -> None:
     async def scenario() -> tuple[list[str], Asker]:
         freed: list[str] = []
         query_queue, asker = QueryQueue(Cache(slowly(freed)), limit=5), Asker()
-        query_queue.ask(asker, Asked("held"), request("held"), 60)  # type: ignore[arg-type]  # the asker is a fake
+        query_queue.ask(asker, Asked("held"), request("GuildSnapshot"), 60)  # type: ignore[arg-type]  # the asker is a fake
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         asker.takes_answers = False
@@ -423,7 +443,7 @@ def test_no_moment_is_held_while_the_broker_takes_no_answers() -> None:
         return before, asker
 
     before, asker = run(scenario())
-    assert before == ["held"]
+    assert before == ["GuildSnapshot"]
     # It was begun again, and is whole.
     assert asker.answers == [("held", Status.OK, b" " * 20 + b"1")]
 
@@ -449,7 +469,7 @@ def test_an_answer_of_which_a_part_is_sent_ends_when_the_broker_takes_no_more() 
             asker.takes_answers = False
 
         asker.answer_part = take_one  # type: ignore[method-assign]  # a broker that takes one part
-        query_queue.ask(asker, Asked(1), request("long", parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
+        query_queue.ask(asker, Asked(1), request("GuildSnapshot", parts=True), 60)  # type: ignore[arg-type]  # the asker is a fake
         await asker.ended.wait()
         return asker
 

@@ -2,8 +2,9 @@
 
 All clusters of a process share one queue. It works for a millisecond, then lets the loop go round; a batch or a list
 of a thousand is taken apart. What waits past its deadline, or finds the queue full, is answered with an error: what
-waits is bounded in number, bytes and time, answers that are begun included (docs/queries.md, "Deadlines"). An answer
-that is read at one moment of the stores is finished before any other is begun: one moment at most is held.
+waits is bounded in number, bytes and time, answers that are begun included (docs/queries.md, "Deadlines"). Snapshots,
+which are read at one moment of the stores, have a line of their own: one of them at a time is under way, so that one
+moment at most is held, and while it is the others get every second turn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from rateway.cache.query_context import MAX_ANSWER
+from rateway.cache.snapshots import OF_ONE_MOMENT
 from rateway.delivery.port import Message
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
@@ -74,8 +76,8 @@ class _Waiting:
     """One message's queries: the answers so far, and the one that is being worked on."""
 
     __slots__ = (
-        "asked_at", "done", "fault", "message", "parts_sent", "pieces", "request", "request_handler", "running", "size",
-        "split", "status", "weight",
+        "asked_at", "done", "fault", "is_snapshot", "message", "parts_sent", "pieces", "request", "request_handler",
+        "running", "size", "split", "status", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -98,11 +100,16 @@ class _Waiting:
         self.split = False
         # What it counts for among all that wait, in bytes.
         self.weight = message.size
+        # Whether a moment of the stores may be held for it.
+        self.is_snapshot = False
         if request.batch:
             self.weight += QUERY_BYTES * len(request.queries)
         for query in request.queries:
-            if isinstance(query, Query) and query.fields is not None:
-                self.weight += FIELD_BYTES * len(query.fields)
+            if isinstance(query, Query):
+                if query.fields is not None:
+                    self.weight += FIELD_BYTES * len(query.fields)
+                if query.type in OF_ONE_MOMENT:
+                    self.is_snapshot = True
 
     @property
     def begun(self) -> int:
@@ -229,12 +236,14 @@ class QueryQueue:
         # Of all that wait, and of the answers that are begun.
         self._bytes = 0
         self._waiting: list[tuple[float, int, _Waiting]] = []
+        self._snapshots: list[tuple[float, int, _Waiting]] = []
         # Those whose broker does not take answers just now.
         self._parked: list[tuple[float, int, _Waiting]] = []
         self._order = itertools.count()
         self._scheduled = False
-        # The one whose answer holds a moment of the stores.
+        # The one whose answer holds a moment of the stores, and whether this turn is its own.
         self._held: tuple[float, int, _Waiting] | None = None
+        self._is_turn_of_held = False
         # When the next of the parked is too late.
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -244,7 +253,7 @@ class QueryQueue:
         """Take a message's queries in, for ``patience`` seconds; the answer goes out through its responder."""
         now = _clock()
         waiting = _Waiting(request_handler, message, request, now)
-        if len(self._waiting) + len(self._parked) >= self._limit:
+        if len(self._waiting) + len(self._snapshots) + len(self._parked) >= self._limit:
             waiting.fail(Fault(ErrorCode.QUEUE_FULL, f"{self._limit} queries wait already"))
             return
         room = self._most_bytes if waiting.weight <= SMALL_BYTES else self._most_bytes * LARGE_SHARE
@@ -253,7 +262,7 @@ class QueryQueue:
             waiting.fail(Fault(ErrorCode.QUEUE_FULL, words))
             return
         self._bytes += waiting.weight
-        heapq.heappush(self._waiting, (now + patience, next(self._order), waiting))
+        heapq.heappush(self._line_of(waiting), (now + patience, next(self._order), waiting))
         if not self._scheduled:
             self._schedule()
 
@@ -278,9 +287,12 @@ class QueryQueue:
 
     def _take_up(self, entries: list[tuple[float, int, _Waiting]]) -> None:
         for each in entries:
-            heapq.heappush(self._waiting, each)
-        if self._waiting and not self._scheduled:
+            heapq.heappush(self._line_of(each[2]), each)
+        if entries and not self._scheduled:
             self._schedule()
+
+    def _line_of(self, waiting: _Waiting) -> list[tuple[float, int, _Waiting]]:
+        return self._snapshots if waiting.is_snapshot else self._waiting
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -288,22 +300,21 @@ class QueryQueue:
 
     def _turn(self) -> None:
         moment = self._moment()
+        self._is_turn_of_held = not self._is_turn_of_held
         try:
             self._work(moment)
         finally:
             moment.close()
             self._scheduled = False
-            if self._waiting:
+            if self._waiting or self._snapshots:
                 self._schedule()
             self._watch_parked()
 
     def _work(self, moment: Moment) -> None:
-        heap = self._waiting
         now = _clock()
         end = now + TURN_S
-        while heap:
-            # The head may change between turns: a more urgent one goes first, what was begun keeps what it has.
-            entry = self._held or heap[0]
+        while self._waiting or self._snapshots:
+            entry = self._next()
             waiting = entry[2]
             if entry[0] < now:
                 self._remove(entry)
@@ -316,6 +327,19 @@ class QueryQueue:
             now = _clock()
             if now >= end:
                 break
+
+    def _next(self) -> tuple[float, int, _Waiting]:
+        """The one to go on with. The head of a line may change between turns: a more urgent one goes first, and what
+        was begun keeps what it has; but a snapshot is finished before another.
+        """
+        if not self._snapshots:
+            return self._waiting[0]
+        snapshot = self._held or self._snapshots[0]
+        if not self._waiting:
+            return snapshot
+        if self._held is not None:
+            return snapshot if self._is_turn_of_held else self._waiting[0]
+        return min(snapshot, self._waiting[0])
 
     def _serve(self, entry: tuple[float, int, _Waiting], moment: Moment, end: float) -> None:
         """Work on one of those that wait; it is gone from them when it is answered or cannot be."""
@@ -330,13 +354,14 @@ class QueryQueue:
         # Whatever it is, it must not come again with every turn.
         except Exception:
             log.exception("a query could not be answered, a mistake of the gateway's own; please report this")
-            if entry in self._waiting:
+            if entry in self._line_of(waiting):
                 self._remove(entry)
                 self._end(waiting, begun)
             waiting.fail(Fault(ErrorCode.INTERNAL, "a mistake of the gateway's; its log says more"))
             return
         if not done:
-            self._held = entry if waiting.holds else None
+            if waiting.is_snapshot:
+                self._held = entry if waiting.holds else None
             self._bytes += waiting.begun - begun
             while self._bytes > self._most_bytes * LARGE_SHARE and self._give_up_largest():
                 pass
@@ -362,12 +387,12 @@ class QueryQueue:
 
     def _remove(self, entry: tuple[float, int, _Waiting]) -> None:
         """Take one from those that wait: nearly always the most urgent."""
-        heap = self._waiting
-        if heap[0] is entry:
-            heapq.heappop(heap)
+        line = self._line_of(entry[2])
+        if line[0] is entry:
+            heapq.heappop(line)
         else:
-            heap.remove(entry)
-            heapq.heapify(heap)
+            line.remove(entry)
+            heapq.heapify(line)
 
     def _end(self, waiting: _Waiting, begun: int | None = None) -> None:
         """It does not wait any more; *begun* is what of its answer is counted, if that is not what there is."""
@@ -378,12 +403,11 @@ class QueryQueue:
 
     def _give_up_largest(self) -> bool:
         """Refuse the query with the most of an answer in memory, because too much is there; False if none has any."""
-        heap = self._waiting
-        entry = max(heap, key=lambda each: each[2].begun, default=None)
+        everybody = itertools.chain(self._waiting, self._snapshots)
+        entry = max(everybody, key=lambda each: each[2].begun, default=None)
         if entry is None or not entry[2].begun:
             return False
-        heap.remove(entry)
-        heapq.heapify(heap)
+        self._remove(entry)
         self._end(entry[2])
         words = f"answers of {self._most_bytes >> 20} MiB are under way; ask for less at once, or in pages"
         entry[2].fail(Fault(ErrorCode.QUEUE_FULL, words))
