@@ -7,6 +7,7 @@ import copy
 import datetime as dt
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -448,3 +449,34 @@ def test_the_documented_form_of_what_other_libraries_send(
     form = command_forms.read(op, d)
     assert isinstance(form, Documented)
     assert form.d == documented
+
+
+# Captured from disnake, nextcord and py-cord; of the others as their sources write it: discord.js (ClientPresence,
+# GuildMemberManager), discordgo (wsapi.go), serenity (gateway/ws.rs), twilight (payload::outgoing), JDA (PresenceImpl,
+# MemberChunkManager).
+WRITTEN_BY_LIBRARIES = json.loads((Path(__file__).parent / "library_commands.json").read_text())
+
+
+def test_the_forms_of_eight_libraries_are_at_hand() -> None:
+    assert {row["library"] for row in WRITTEN_BY_LIBRARIES} == {
+        "disnake", "nextcord", "py-cord", "discord.js", "discordgo", "serenity", "twilight", "JDA",
+    }  # fmt: skip
+
+
+@pytest.mark.checklist("K45")
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{row['library']}: {row['what']}") for row in WRITTEN_BY_LIBRARIES]
+)
+def test_what_a_library_writes_reaches_discord_in_the_documented_form(row: dict[str, Any]) -> None:
+    given = row["payload"]
+    headers = {"shard_id": (GUILD >> 22) % 16}
+    answer = parse_command(json.dumps(given).encode(), headers, shard_count=16, intents=ALL_INTENTS)
+    assert isinstance(answer, CommandRequest), answer
+    payload = json.loads(answer.payload)
+    assert payload["op"] == given["op"] and DOCUMENTED[given["op"]](payload["d"]), payload
+    d = payload["d"]
+    for mine, theirs in zip(d.get("activities", []), given["d"].get("activities", []), strict=True):
+        assert {key: mine[key] for key in ("name", "type")} == {key: theirs[key] for key in ("name", "type")}
+        assert mine.get("state") == theirs.get("state") and mine.get("url") == theirs.get("url")
+    for key in ("channel_id", "query", "nonce"):
+        assert str(d.get(key)) == str(given["d"].get(key)), "what it means is left alone"
