@@ -209,7 +209,7 @@ def _forgotten(it: Stage) -> dict[str, list[int]]:
 
 def _overrun(record: SessionRecord) -> bool:
     ended = record.ended or ""
-    return ended.startswith("resumed from") or ended in ("expired", "nobody resumed it in time")
+    return ended.startswith("resumed from") or ended in ("expired", "it was not resumed in time")
 
 
 async def _audit(it: Stage, result: Result) -> None:

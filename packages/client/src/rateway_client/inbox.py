@@ -25,7 +25,7 @@ __all__ = ["Inbox", "QueueKind"]
 log = logging.getLogger(__name__)
 
 QueueKind = Literal["classic", "quorum"]
-# Names, and mistakes, of which each has a log line: whoever sends more of them has been seen by then.
+# Names, and mistakes, of which each has a log line; more would only fill the log.
 _MOST_SAID: Final = 20
 # What an acknowledgement on a channel that has gone raises.
 _GONE: Final = (*FAILURES, MessageProcessError)
@@ -255,5 +255,5 @@ async def _tell(message: AbstractIncomingMessage, verdict: Verdict) -> None:
         else:
             await message.reject(requeue=verdict == "give_back")
     except _GONE:
-        # The channel it came on has gone; the broker gives it out again, and then it is known or comes anew.
+        # The channel it came on has gone; the broker delivers it again, and then it is known or processed.
         log.debug("an event could not be settled: its connection has ended")

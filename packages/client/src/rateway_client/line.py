@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: What a broker that is away, or goes away, raises in aio-pika; its RuntimeError is aiormq's for a closed channel.
 FAILURES: Final = (*CONNECTION_EXCEPTIONS, TimeoutError)
-# Somebody has to change something: a password, permissions, or a queue that was declared with other settings.
+# These last until an operator changes a password, permissions, or a queue that was declared with other settings.
 _REFUSALS: Final = (
     AuthenticationError,
     ProbableAuthenticationError,
@@ -48,7 +48,7 @@ _DIAL_S: Final = 10.0
 _FIRST_PAUSE_S: Final = 0.2
 _MOST_PAUSE_S: Final = 5.0
 
-#: Called when any part of the connection has broken: the whole of it is dialled anew.
+#: Called when any part of the connection has broken: the whole of it is dialled again.
 Broken: TypeAlias = Callable[[], None]
 
 

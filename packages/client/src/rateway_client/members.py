@@ -190,7 +190,7 @@ class MemberRequests:
                     if isinstance(again, Members):
                         return again
                     log.info("members of guild %s are asked for again: %s", guild_id, again.why)
-                    # No longer than anybody waits, whatever the event says.
+                    # No longer than the caller waits, whatever the event says.
                     await asyncio.sleep(min(max(0.0, again.after), timeout))
         except NoAnswer:
             raise

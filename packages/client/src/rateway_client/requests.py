@@ -189,7 +189,7 @@ class Requests:
         except CONNECTION_EXCEPTIONS:
             raise _Lost from None
         except asyncio.CancelledError:
-            # aiormq cancels what waits on a connection that ends; nobody has cancelled us.
+            # aiormq cancels what waits on a connection that ends; this task was not cancelled.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -197,7 +197,7 @@ class Requests:
         finally:
             del self._waiting[correlation_id]
             if not waiting.cancel() and not waiting.cancelled():
-                # Looked at, lest asyncio report one that nobody awaited any more.
+                # Read, or asyncio reports an exception that was never retrieved.
                 waiting.exception()
 
     async def _answered(self, message: AbstractIncomingMessage) -> None:

@@ -46,7 +46,7 @@ _WIDTHS: Final = {12: 1, 11: 1, _TIMESTAMP: 8}
 _TEXTS: Final = (_CORRELATION_ID, _MESSAGE_ID, _TYPE)
 # The library takes what is larger for milliseconds, and some of that for a year that there is not.
 _LAST_SECOND: Final = 0xFFFF_FFFF
-# Where short strings begin in the methods that quote what somebody else chose: basic.deliver after the consumer's tag,
+# Where short strings begin in methods that quote what another publisher chose: basic.deliver after the consumer's tag,
 # basic.return after its code.
 _DELIVER, _RETURN = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32"
 
@@ -68,7 +68,7 @@ class Unreadable:
         if now >= self._said_at + SAY_EVERY_S:
             log.warning(
                 "properties of a message were left out, for they cannot be read: %s (%d messages); the gateway sends "
-                "none like that, so somebody else publishes to this queue",
+                "none like that, so another program publishes to this queue",
                 what,
                 self._unsaid,
                 extra={"action": "unreadable"},

@@ -390,7 +390,9 @@ def _finish(simulator: Simulator, options: argparse.Namespace) -> int:
         print(json.dumps({"summary": summary} | shown), flush=True)
     else:
         counts = ", ".join(f"{what} {number}" for what, number in summary["counts"].items())
-        print(f"{summary['events']:,} events in {summary['sessions']} sessions; {counts or 'nobody came'}")
+        print(
+            f"{summary['events']:,} events in {summary['sessions']} sessions; {counts or 'no client connected'}"
+        )
         print(f"violations: {len(violations)}")
         for rule, number in summary["rules_broken"].items():
             print(f"  {number:6} × {rule}: {RULES[rule].sentence}")

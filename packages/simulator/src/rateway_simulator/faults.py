@@ -66,7 +66,9 @@ KINDS: Mapping[str, Kind] = {
         on_connections=False,
     ),
     # Dialling
-    "dead_host": _kind("Nobody listens on `host` for `seconds`.", "host seconds", on_connections=False),
+    "dead_host": _kind(
+        "Connections to `host` are refused for `seconds`.", "host seconds", on_connections=False
+    ),
     "refusing_host": _kind(
         "`host` answers upgrades with `status`.", "host status seconds", on_connections=False
     ),

@@ -44,7 +44,7 @@ class Injector:
         self._gateway = gateway
         self._rest_judge = rest_judge
         self._reopen = spawn
-        # When a host opens again; a later fault of the same host decides anew.
+        # When a host opens again; a later fault of the same host replaces it.
         self._reopening: dict[int, asyncio.TimerHandle] = {}
 
     async def inject(self, fault: Fault) -> int:

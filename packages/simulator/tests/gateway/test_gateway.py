@@ -211,7 +211,7 @@ def test_a_session_that_nobody_resumes_in_time_ends() -> None:
             async with await connect(sim.gateway_url) as client:
                 await client.ready()
             await until(lambda: not sim.gateway.sessions)
-            assert sim.ledger.sessions[client.session_id].ended == "nobody resumed it in time"
+            assert sim.ledger.sessions[client.session_id].ended == "it was not resumed in time"
             async with await connect(client.resume_url) as again:
                 again.resume(client.session_id, client.seq)
                 assert (await again.op(9))["d"] is False

@@ -213,7 +213,7 @@ def intents_of(value: object) -> int:
 
 
 def events(value: object) -> frozenset[str]:
-    """Names of events. A name that nobody documented is taken as it is, unless it looks like a slip."""
+    """Read names of events. An undocumented name is taken as it is, unless it looks like a misspelling."""
     names, mistakes = set(), []
     for word in words(value):
         name = word.upper()

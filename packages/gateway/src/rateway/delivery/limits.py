@@ -38,7 +38,7 @@ class DeliveryLimits:
     refused_delay_most: float = 15.0
     # Seconds after which a refused event is given up with RATEWAY_REFUSED. None: never.
     refused_patience: float | None = None
-    # Seconds between two ``mandatory`` publishes of one event name: they tell whether anybody listens.
+    # Seconds between two ``mandatory`` publishes of one event name: they show whether a queue is bound.
     mandatory_every: float = 60.0
     # So many of a name that came back the last time: a worker that binds its queue is seen soon.
     accused_every: float = 5.0

@@ -1,4 +1,4 @@
-"""When a refused event is tried again, and when it is given up."""
+"""Decide when a refused event is tried again, and when it is given up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Patience", "Repeats"]
 
 
 class Patience:
-    """What the broker refuses is tried again with a growing delay, a single event first.
+    """The retries of refused events: with a growing delay, a single event first.
 
     Other queues have taken it already and get a double with each try. What follows goes out in batches that
     grow from one event on, so that a queue that has room for a few does not cost hundreds of doubles.
@@ -63,7 +63,7 @@ class Patience:
 
 
 class Repeats:
-    """Whether the same thing has gone wrong again and again, and how long to wait before the next try."""
+    """Count repeated failures of one cause, and delay the next try."""
 
     # The same cause this many times is no accident any more.
     LOUD = 3
@@ -74,7 +74,7 @@ class Repeats:
         self.count = 0
 
     def happened(self, cause: object) -> float:
-        """It has happened; seconds to wait before trying again, 0 for the first two times."""
+        """Count a failure; return the seconds before the next try, 0 for the first two times."""
         self.count = self.count + 1 if cause == self._cause else 1
         self._cause = cause
         if self.count < self.LOUD:
@@ -83,6 +83,6 @@ class Repeats:
 
     @property
     def loud(self) -> bool:
-        """Whether somebody should be told now: the third time, and then each time the delay has doubled."""
+        """Whether this time is worth a log line: the third, and then each time the delay has doubled."""
         beyond = self.count - self.LOUD
         return beyond >= 0 and beyond & (beyond - 1) == 0

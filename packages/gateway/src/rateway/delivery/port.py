@@ -1,4 +1,4 @@
-"""The port of delivery: what shards, clusters and requests know of whatever carries events away and brings requests.
+"""The port of delivery: how shards, clusters and requests publish events and receive requests.
 
 RabbitMQ is its first form (``transports/amqp``): ``EventPublisher`` is an :class:`EventSink`, its ``ShardStream`` an
 :class:`EventStream`, ``Inbound`` a :class:`RequestSource`. A form in memory passes the same tests
@@ -25,13 +25,15 @@ MAX_BODY: Final = 1 << 20
 MAX_PROPERTIES: Final = 64 * 1024
 
 MessageFault = Literal["properties_too_large", "properties_unreadable", "body_too_large"]
-"""What is wrong with a message as it came."""
+"""The fault of a message as it came."""
 
 Refusal: TypeAlias = MessageFault | Literal["bad_reply_to", "bad_correlation_id", "failed"]
-"""Why a message is refused before it is looked at; ``failed`` is a mistake of the gateway's own."""
+"""The reason that a message is refused unread; ``failed`` is an exception of the gateway's own code."""
 
 Ownership = Literal["owned", "elsewhere", "away", "refused"]
-"""Who takes a cluster's requests: this process, another gateway, nobody can say, nobody may."""
+"""The owner of a cluster's requests: this process; another gateway; unknown while the broker is away; none, as the
+broker refuses.
+"""
 
 Headers: TypeAlias = tuple[tuple[str, str | int], ...]
 """An answer's headers, which many answers share."""
@@ -54,7 +56,7 @@ class EventStream(Protocol):
     """One shard's events, in order; one for each shard, for the life of the process."""
 
     publish_state: PublishState
-    """What the fast path publishes by. A stream that prepares no template there gets each event by ``publish``."""
+    """The fast path's state. A stream that prepares no template there gets each event by ``publish``."""
 
     @property
     def settled(self) -> int:
@@ -65,10 +67,10 @@ class EventStream(Protocol):
         """The highest sequence that was published or filtered in this session."""
 
     def begin(self, session_id: str) -> None:
-        """A new session: its first dispatch comes next. ``settled`` starts at 0."""
+        """Begin a new session, whose first dispatch comes next. ``settled`` starts at 0."""
 
     def restore(self, session_id: str, settled: int) -> None:
-        """A stored session goes on: everything up to ``settled`` needs no confirm any more."""
+        """Continue a stored session: everything up to ``settled`` is settled."""
 
     def publish(
         self,
@@ -83,26 +85,26 @@ class EventStream(Protocol):
         under one ``s``. Never blocks, never raises for what Discord may send."""
 
     def message_id(self, seq: int | None) -> str | None:
-        """What the dispatch of that sequence is published under; None without a sequence or a session."""
+        """Return the ``message_id`` of the dispatch of that sequence; None without a sequence or a session."""
 
     def skip(self, seq: int) -> None:
-        """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
+        """Leave out a dispatch that the settings filter: it counts as settled once all before it are."""
 
     def pass_over(self, name: str, seq: int | None, why: str) -> None:
         """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
 
 
 class SinkObserver(Protocol):
-    """Who hears what happens to a cluster's events. Called from the event loop; must return soon and never raise."""
+    """Receives what happens to a cluster's events. Called from the event loop; must return soon and never raise."""
 
     def on_pause(self) -> None:
-        """What is unconfirmed has reached its bound, and no spool takes it: stop reading from Discord."""
+        """Stop reading from Discord: unconfirmed events have reached their bound, and no spool takes them."""
 
     def on_resume(self) -> None:
         """There is room again."""
 
     def on_settled(self) -> None:
-        """``settled`` of at least one stream has moved. Told once for all that was confirmed together."""
+        """``settled`` of at least one stream has moved. Called once for all events that were confirmed together."""
 
     def on_oversize(
         self, name: str, shard_id: int | None, seq: int | None, size: int, limit: int | None
@@ -118,7 +120,7 @@ class SinkObserver(Protocol):
 
 
 class Spooled(Protocol):
-    """What is kept on disk until it is confirmed."""
+    """The events that are kept on disk until they are confirmed."""
 
     @property
     def events(self) -> int: ...
@@ -160,15 +162,16 @@ class EventLogFigures(Protocol):
 
 
 class EventSink(Protocol):
-    """Where a cluster's events go, each kept until it is confirmed. What was published in one wake-up of the event loop
-    goes out together at its end."""
+    """Takes a cluster's events, and keeps each until it is confirmed. The events of one wake-up of the event loop are
+    written together at its end.
+    """
 
     before_write: Callable[[], None] | None
-    """Called before the events of a wake-up are written: what workers may see must be in the store by then."""
+    """Called before the events of a wake-up are written, so that the store has them when workers receive them."""
     woken_at: float
-    """When this wake-up's first event was published (monotonic seconds)."""
+    """The time at which this wake-up's first event was published (monotonic seconds)."""
     exchange: str
-    """What workers know the cluster's events by."""
+    """The exchange of the cluster's events."""
     # Figures of the status.
     connected: bool
     paused: bool
@@ -187,7 +190,9 @@ class EventSink(Protocol):
         headers: Mapping[str, str | int | bool] | None = None,
         on_confirmed: Callable[[], None] | None = None,
     ) -> None:
-        """A message of the gateway's own, in order with the cluster's events; ``on_confirmed`` once it is safe."""
+        """Publish a message of the gateway's own, in order with the cluster's events; call ``on_confirmed`` once it is
+        settled.
+        """
 
     def begin_log(self) -> None:
         """Events of this cluster are published from here on: begin the event log, if one is to be kept."""
@@ -196,7 +201,7 @@ class EventSink(Protocol):
         """Write what has been published since the last flush, now."""
 
     def spool_now(self) -> None:
-        """Put what is unconfirmed and only memory has into the spool, as far as it takes it."""
+        """Put the unconfirmed events that only memory has into the spool, as far as it has room."""
 
     async def run(self) -> None:
         """Connect, publish, reconnect, until :meth:`stop`."""
@@ -205,11 +210,11 @@ class EventSink(Protocol):
         """End :meth:`run`."""
 
     async def drain(self, timeout: float) -> int:
-        """Wait, at most so many seconds, until all is confirmed or spooled; how many events are neither."""
+        """Wait, at most so many seconds, until all is confirmed or spooled; return how many events are neither."""
 
     @property
     def is_writing(self) -> bool:
-        """Whether something was published in this wake-up, and is about to be written."""
+        """Whether events were published in this wake-up that are not written yet."""
 
     @property
     def spool(self) -> Spooled | None: ...
@@ -241,16 +246,18 @@ class EventSink(Protocol):
     def nodes(self) -> int: ...
     @property
     def held_up(self) -> float:
-        """For how many seconds nothing at all was confirmed, though it could be and something is written."""
+        """Seconds without any confirm, though events are written and the connection is open."""
 
     def oldest(self) -> tuple[float, str] | None:
-        """Age in seconds and name of the oldest event that is not confirmed."""
+        """Return the age in seconds and the name of the oldest unconfirmed event."""
 
     def latencies(self) -> list[tuple[float, int]]:
-        """Events by time from publish to confirm: (upper edge in seconds, events); the last edge is infinite."""
+        """Return the events by time from publish to confirm: (upper edge in seconds, events); the last edge is
+        infinite.
+        """
 
     def writings(self) -> list[tuple[float, int]]:
-        """The same from publish to write."""
+        """Return the same from publish to write."""
 
 
 # Requests.
@@ -276,11 +283,11 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """How many bytes it takes while it is kept."""
+        """Bytes that it takes while it is kept."""
         return len(self.body) + len(self.headers) + 1_024
 
     def envelope(self) -> Message:
-        """The same without body and headers: what an answer needs."""
+        """Return the same without body and headers: what an answer needs."""
         return Message(
             self.receipt, self.key, b"", b"", self.reply_to, self.correlation_id, self.expiration, self.redelivered,
             self.origin,
@@ -288,23 +295,23 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class RequestSource(Protocol):
-    """Where a cluster's queries and commands come from, and their answers go to. Each is acknowledged once."""
+    """The source of a cluster's queries and commands, which also takes their answers. Each is acknowledged once."""
 
     consumer_timeout: float | None
-    """Seconds after which an unacknowledged message is taken away, once that is known."""
+    """Seconds after which the broker takes an unacknowledged message away, once that is known."""
 
     @property
     def writable(self) -> bool:
-        """Whether answers are taken just now; where they are not, they would pile up in memory."""
+        """Whether answers are written now; while they are not, they would collect in memory."""
 
     def acknowledge(self, message: Message) -> None:
-        """The message is dealt with: it does not come again."""
+        """Acknowledge a message, which then is not delivered again."""
 
     def answer(self, message: Message, body: bytes, headers: Headers) -> None:
         """Send an answer to the message's ``reply_to``."""
 
     def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
-        """Send an answer under a routing key, as the original rateway did."""
+        """Send an answer under a routing key, as rateway 0.2 did."""
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         """Publish the message for another cluster, as it is but for its headers; false when it is too large."""

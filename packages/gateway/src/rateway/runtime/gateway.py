@@ -45,7 +45,7 @@ RESHARDING = frozenset({4010, SHARDING_REQUIRED})
 MOST_LAYOUTS = 3
 # Discord's own count of identifies is asked for again this often while a new layout waits for it.
 LOOK_AT_BUDGET_EVERY_S = 3600.0
-# Beyond the moment at which the count starts anew.
+# Beyond the moment at which the count is reset.
 RESET_MARGIN_S = 5.0
 
 Result = TypeVar("Result")
@@ -204,7 +204,7 @@ class Gateway:
             return False
         governor = self.permits.governor
         if governor.total is None:
-            # All sessions were resumed, so nobody has asked yet. The next look knows it.
+            # All sessions were resumed, so REST was not asked yet. The next look knows it.
             self.permits.want_budget()
             return False
         return governor.available(self.permits.now()) > governor.reserve

@@ -52,7 +52,7 @@ RATE_LIMITED = 4008
 INVALID_SESSION_WAIT = (1.0, 5.0)
 # A Retry-After beyond this is nonsense.
 LONGEST_RETRY_AFTER = 86_400.0
-# A wait that somebody may wonder about.
+# A wait that is worth a log line.
 LONG_DELAY = 60.0
 # A permit that was refused is not asked for again sooner than this.
 SOONEST_REQUEST = 1.0
@@ -335,7 +335,7 @@ class Conversation:
     def _received(self, envelope: Envelope, now: float) -> Envelope | None:
         handler = _HANDLERS.get(envelope.op)
         if handler is None:
-            self._ignore(f"a message with op {envelope.op}, which nobody documented")
+            self._ignore(f"a message with op {envelope.op}, which is not documented")
             return None
         delivered = handler(self, envelope, now)
         if self.orders:

@@ -182,7 +182,7 @@ def key_fault(key: object) -> Fault | None:
     if key.startswith(OWN_PREFIX) or key in DOCUMENTED or key.removesuffix(".before") in DOCUMENTED:
         return Fault(
             ErrorCode.BAD_KEY,
-            f"return_routing_key {key!r} is an event's: whoever listens would take it for one",
+            f"return_routing_key {key!r} is an event's name: the queues bound to it would take the answer for an event",
         )
     return None
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 __all__ = ["CLOSE_CODES", "END_SESSION", "KEEP_SESSION", "CloseCode", "Verdict", "close_code"]
 
-# Any private code from 3000 to 4999 leaves the session to be resumed; this one is nobody else's.
+# Any private code from 3000 to 4999 leaves the session to be resumed; no library uses this one.
 KEEP_SESSION = 4900
 # "Closing with 1000 or 1001 ends the session": the bot goes offline at once.
 END_SESSION = 1000
@@ -133,5 +133,5 @@ def close_code(code: int | None) -> CloseCode:
     if known is not None:
         return known
     if 4000 <= code <= 4999:
-        return CloseCode(code, "UNKNOWN", "a close code that nobody documented", Verdict.RESUME_ONCE)
+        return CloseCode(code, "UNKNOWN", "an undocumented close code", Verdict.RESUME_ONCE)
     return CloseCode(code, "UNKNOWN", "a close code that is not Discord's", Verdict.RESUME)

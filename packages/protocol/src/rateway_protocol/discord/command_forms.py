@@ -32,7 +32,7 @@ __all__ = [
     "whole_guild",
 ]
 
-# Gateway Events, Request Guild Members: a longer nonce is ignored, and whoever waits for it waits for ever.
+# Gateway Events, Request Guild Members: a longer nonce is ignored, and a client that waits for it waits without end.
 MAX_NONCE_BYTES = 32
 # Gateway Events, Request Guild Members: "Requesting user_ids will continue to be limited to returning 100 members".
 MAX_USER_IDS = 100
@@ -306,7 +306,7 @@ def _presence(form: _Form) -> None:
     form.d["activities"] = [_activity(activity, form.deviations) for activity in activities]
     form.read("since", _time, "since should be milliseconds of Unix time, or null")
     form.read("status", _status, f"status should be one of {', '.join(sorted(STATUSES))}")
-    # A missing afk was answered with a close (eris#219): whoever leaves it out means no.
+    # A missing afk was answered with a close (eris#219): its absence means false.
     form.read("afk", _flag, "afk should be true or false")
 
 

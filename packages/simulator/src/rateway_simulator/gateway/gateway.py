@@ -551,7 +551,7 @@ class Gateway:
             for connection in list(self.connections):
                 self._sweep(connection, now, missing)
             for session in [session for session in self.sessions.values() if session.expired(now)]:
-                self.end(session, "nobody resumed it in time")
+                self.end(session, "it was not resumed in time")
 
     def _sweep(self, connection: Connection, now: float, missing: float) -> None:
         if connection.closing:
@@ -564,7 +564,7 @@ class Gateway:
         if since > missing and connection.authenticated:
             self.refuse(connection, "heartbeat-missing", f"for {since:.3f} s", 4009)
         elif since > missing:
-            # It never identified: nobody's session is at stake.
+            # It never identified: it has no session.
             connection.cut()
 
 

@@ -43,7 +43,7 @@ class Host:
         self.number = number
         self.address = address
         self.port = 0
-        # The port that clients are told, where a proxy stands in front; 0: our own.
+        # The port in addresses, where a proxy stands in front; 0: the simulator's own.
         self.announced = 0
         self.mode = Mode.OPEN
         self.status = 503

@@ -110,7 +110,7 @@ class Source:
         return not self._changed.is_set() and self.left != 0
 
     async def _wait_for_sessions(self) -> None:
-        # Nobody has seen the world yet: nothing needs to happen in it.
+        # No client has seen the world yet: nothing needs to happen in it.
         self.state = "waiting for a session"
         while not self._gateway.sessions and not self._changed.is_set():
             self._gateway.changed.clear()

@@ -34,7 +34,7 @@ _FIN = 0x80
 ZLIB_LEVEL = 1
 _ZSTD_OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
-    # 256 KiB: a decoder of ours then holds about 0.4 MB.
+    # 256 KiB: the gateway's decoder then holds about 0.4 MB.
     zstd.CompressionParameter.window_log: 18,
 }
 

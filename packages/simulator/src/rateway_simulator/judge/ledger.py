@@ -209,7 +209,7 @@ class Ledger:
         wanted = None if session is None else self._record_index.get(session, -1)
         index = since
         while index < self.events:
-            # Looked up anew each time: the oldest may be dropped while a reader takes its time.
+            # Looked up each time: the oldest may be dropped while a reader is slow.
             index = max(index, self.dropped)
             position = index - self.dropped
             owner = self._session[position]

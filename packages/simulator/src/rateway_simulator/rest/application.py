@@ -61,7 +61,7 @@ def _own(rest: Rest, request: web.Request) -> None:
         raise Refused("access")
 
 
-# Permissions of commands: nobody has changed any.
+# Permissions of commands: none was changed.
 
 
 async def _all_permissions(rest: Rest, request: web.Request) -> list[Json]:

@@ -245,7 +245,7 @@ class Guild:
         self.invites: dict[str, Json] = {}
         # The newest entries of the audit log, oldest first.
         self.audit_log: list[Json] = []
-        # What only REST shows and nobody is told of: `welcome_screen`, `onboarding`, `templates`.
+        # What only REST shows, without events: `welcome_screen`, `onboarding`, `templates`.
         self.pages: dict[str, Json] = {}
         self.bans: set[str] = set()
         # Voice channel id → `status` and `voice_start_time`, which no snapshot contains.

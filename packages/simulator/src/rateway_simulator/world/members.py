@@ -176,14 +176,14 @@ def _presence_update(world: World, guild: Guild, chance: Chance) -> None:
 def _member_add(world: World, guild: Guild, chance: Chance) -> None:
     draw = chance.random()
     if draw < 0.03:
-        # Discord repeats it now and then for somebody who has long been there (docs: Guild Member Add).
+        # Discord repeats it now and then for a member that has long been there (docs: Guild Member Add).
         index = guild.roster.pick(chance)
         if index is not None:
             d = {**member_with_user(world, guild, index), "guild_id": guild.id}
             world.emit("GUILD_MEMBER_ADD", guild, d)
             return
     if draw < 0.5:
-        # Somebody whom another guild knows.
+        # A user that another guild has as a member.
         other = world.pick(chance)
         index = None if other is None else other.roster.pick(chance)
         if index is not None and index not in guild.roster and world.people.id_of(index) not in guild.bans:

@@ -24,7 +24,7 @@ STANDS_STILL_S = 30.0
 LAG_S = 30.0
 # Above this a person looks before it becomes serious.
 LAG_NOTICE_S = 5.0
-# A cut connection is usually resumed within a few seconds; one that is not is told apart.
+# A cut connection is usually resumed within a few seconds; one that is not is counted apart.
 LATE_S = 30.0
 # Kinds of reasons, the worst first: what stops everything, what stops a part, what a person should look at.
 RANK = (

@@ -108,9 +108,9 @@ class History:
         gained: dict[str, int] = {}
         for number, buckets in newest.items():
             before = oldest.get(number, {}) if len(self._confirms) > 1 else {}
-            anew = before.get("+Inf", 0) > buckets.get("+Inf", 0)  # its process was replaced
+            began_again = before.get("+Inf", 0) > buckets.get("+Inf", 0)  # its process was replaced
             for bound, count in buckets.items():
-                gained[bound] = gained.get(bound, 0) + count - (0 if anew else before.get(bound, 0))
+                gained[bound] = gained.get(bound, 0) + count - (0 if began_again else before.get(bound, 0))
         total = gained.get("+Inf", 0)
         if not self._confirms_now(newest, status):
             return None

@@ -36,7 +36,7 @@ UNFOLLOWED_S = 5.0
 FRESH_S = 1.0
 # Beyond it the processes count as not answering; a runner has 2 s.
 ANSWERS_WITHIN_S = 10.0
-# Messages that wait for one who follows slowly; then the stream ends, and the page asks for it anew.
+# Messages that wait for one who follows slowly; then the stream ends, and the page opens another.
 MOST_WAITING = 30
 
 
@@ -95,7 +95,7 @@ class HttpViews:
                 status = await self._look(0.0)
                 if status is not None:
                     self._tell(status)
-            except Exception:  # whoever watches must not be blind for good, and shards go on either way
+            except Exception:  # the page must not stay blind, and shards go on either way
                 log.exception("the gateway could not be looked at", extra={"action": "http"})
             self._wanted.clear()
             pause = (FOLLOWED_S if self._followers else UNFOLLOWED_S) - (time.monotonic() - began)

@@ -102,7 +102,7 @@ METRICS: tuple[Row, ...] = (
     _row("refused_total", "cluster", "Events given up after NACK_PATIENCE: RATEWAY_REFUSED in their place."),
     _row("ignored_total", "cluster", "Messages of Discord's without a numeric op, or with one that is not documented."),
     _row("unreadable_total", "cluster", "Dispatches that cannot be forwarded: RATEWAY_UNREADABLE in their place."),
-    _row("unrouted_names", "cluster", "Event names that lack a queue, but not those that nobody wants."),
+    _row("unrouted_names", "cluster", "Event names that lack a queue here and have one in another cluster."),
     _row("unrouted_total", "cluster", "Messages that came back for want of a queue; a sample of them."),
     _row("unconfirmed", "cluster", "Messages that the broker has not confirmed, in memory and in the spool."),
     _row("unconfirmed_bytes", "cluster", "Bytes of those in memory."),

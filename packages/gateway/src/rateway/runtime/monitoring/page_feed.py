@@ -18,7 +18,7 @@ __all__ = ["PageFeed"]
 
 # Reasons of a thousand shards would be a page of their own; the grid shows them.
 MOST_REASONS = 12
-# Not a state of a shard: nobody can say which it is in.
+# Not a state of a shard: its state is unknown.
 SILENT = "silent"
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 __all__ = ["Condition", "Manager", "keep_informed"]
 
 LOOK_EVERY_S = 5.0
-# Until READY somebody waits in `systemctl start`.
+# Until READY `systemctl start` waits.
 LOOK_FIRST_S = 0.5
 
 

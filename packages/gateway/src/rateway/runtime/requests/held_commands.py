@@ -52,7 +52,7 @@ class HeldCommands:
     def hold(self, message: Message, shard_id: int, op: int, deadline: float) -> Held | Fault:
         """Take a command in, or refuse it because too many wait."""
         if message.origin is not self._origin:
-            # What came on a channel that has ended is delivered anew: it stands in nobody's way any more.
+            # The messages of a link that has ended are delivered again: they take no room any more.
             self._origin, self._counts = message.origin, dict.fromkeys(Kind, 0)
         kind = kind_of(op)
         if not self._shares.has_room(kind, self._counts):

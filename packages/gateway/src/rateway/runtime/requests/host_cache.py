@@ -134,7 +134,7 @@ class HostCache:
         self._unreadable_elsewhere = {number: why for number, why in unreadable.items() if number not in own}
 
     def _moment(self) -> Moment:
-        # Whoever asks may have an event in hand of a process whose store was not there when last looked for.
+        # A worker may have an event of a process whose store was not there when it was last looked for.
         if self._missing:
             self._open_missing()
         return self._queries.moment()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TURN_S = 0.001
 # Queries that wait in one process, and the answers begun to them: thousands of usual ones, or a few of the largest.
 MOST_BYTES = 64 << 20
-# Whoever asks for much leaves room for those who ask for little.
+# A large batch leaves room for small queries.
 SMALL_BYTES = 64 << 10
 LARGE_SHARE = 0.75
 # Each part but the last of an answer in parts (docs/contract.md, "Answers") has at least so many bytes, hardly more.

@@ -40,13 +40,13 @@ REFUSED = Backoff(2.0, 300.0)
 REFUSED_WITH_5XX = Backoff(2.0, 60.0)
 # No Retry-After of Discord's is longer than its windows of a day.
 LONGEST_RETRY_AFTER_S = 86_400.0
-# For so long after a dial that reached nobody, resumes that have another host go there at once.
+# For so long after a dial without an answer, resumes that have another host go there at once.
 AWAY_S = 2.0
 # READY names the hosts of resumes; Discord has some ten zones. Beyond that the ones that are well are forgotten.
 MOST_HOSTS = 64
 # Held hosts that the status names one by one.
 MOST_NOTES = 5
-# Addresses without a token that are told, and characters of each.
+# Addresses that got no token and are logged, and characters of each.
 MOST_FOREIGN = 20
 LONGEST_SHOWN = 200
 

@@ -45,7 +45,7 @@ HELLO_TIMEOUT_S = 5.0
 LOOK_EVERY_S = 1.0
 # Time that one look may spend counting cached entities: a look at many large clusters must not hold the loop up.
 COUNTING_S = 0.02
-# Between two tries of a store that could not be opened: somebody makes room, or mounts the disk for writing again.
+# Between two tries of a store that could not be opened: an operator makes room, or mounts the disk for writing again.
 OPEN_AGAIN_S = 2.0
 # The reason that a gap gives for a session that a person gave up.
 BY_OPERATOR = "asked for by an operator"

@@ -214,7 +214,7 @@ class Line:
 
     def _pass_over(self, what: str, error: Exception | None = None) -> None:
         self.unreadable += 1
-        # Nobody but a process of ours writes here: the first says what is wrong, the others the same.
+        # Only a process of this gateway writes here: the first says what is wrong, the others the same.
         level = logging.ERROR if self.unreadable == 1 else logging.DEBUG
         log.log(level, "%s; it is passed over", what, exc_info=error, extra={"action": "line"})
 
