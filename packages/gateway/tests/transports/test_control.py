@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway import logs
 from rateway.transports import control_socket
 
 from tests.aio import run
@@ -150,3 +151,25 @@ def test_more_requests_than_there_are_seats_are_told_so_and_the_others_are_serve
     served, refused = run(scenario())
     assert b"64 ask at once" in refused
     assert sum(b"words" in answer for answer in served) >= control_socket.MOST_CONNECTIONS
+
+
+@pytest.mark.checklist("K76")
+def test_an_answer_shows_no_secret_that_a_peer_repeated(tmp_path: Path) -> None:
+    logs.hide('sw0rd "fish"/marked', "amqp://user:other-s3cret@host/")
+    said = {
+        "why": 'ACCESS_REFUSED for sw0rd "fish"/marked',
+        "notes": ["other-s3cret", "amqp://u:third-s3cret@h"],
+        "token": "MTMxMzg5MjUyOTU3MzIwMDc2Nw.Gmarked.never-show-this-token-0123456789abcdef",
+    }
+
+    async def repeating(words: list[str]) -> object:
+        return said
+
+    async def scenario() -> bytes:
+        async with control_socket.serve(tmp_path, repeating):
+            return await control_socket.ask(tmp_path, "status")
+
+    answer = run(scenario())
+    assert set(json.loads(answer)) == set(said)
+    for secret in (b"fish", b"s3cret", b"never-show"):
+        assert secret not in answer

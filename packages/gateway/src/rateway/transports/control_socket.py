@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import msgspec
+from rateway import logs
 
 SOCKET_NAME = "status.sock"
 # A request is a few words; whatever is longer is not one.
@@ -76,7 +77,9 @@ async def serve(state_dir: Path, handler: Handler) -> AsyncIterator[None]:
                 words = await _request(reader)
             if asking > MOST_CONNECTIONS:
                 words = {"error": f"more than {MOST_CONNECTIONS} ask at once; ask again"}
-            reply = msgspec.json.encode(words if isinstance(words, dict) else await _handled(handler, words))
+            found = words if isinstance(words, dict) else await _handled(handler, words)
+            # What a broker or Discord said is part of it, and they know the secrets.
+            reply = logs.redact(msgspec.json.encode(found).decode()).encode()
             async with asyncio.timeout(PATIENCE_S):
                 writer.write(reply + b"\n")
                 await writer.drain()
