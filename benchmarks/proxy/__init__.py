@@ -1,0 +1,1 @@
+"""What the gateway proxy costs and how fast it is; see ``__main__``."""
