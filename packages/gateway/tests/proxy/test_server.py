@@ -372,6 +372,21 @@ def test_a_bot_that_reads_slowly_can_be_waited_for() -> None:
     run(it())
 
 
+def test_whoever_waits_for_room_is_told_also_when_the_socket_takes_everything_at_once() -> None:
+    async def it() -> None:
+        async with scene(Limits(full_bytes=1_000)) as s, s.bot() as bot:
+            assert (await bot.receive()).data
+            told, sent = s.bots[0], b"x" * 100_000
+            for _ in range(3):
+                told.writable.clear()
+                told.socket.send(sent)
+                assert told.socket.is_full
+                await told.writable.wait()
+                assert (await bot.receive()).data == sent.decode()
+
+    run(it())
+
+
 def test_a_bot_that_does_not_read_loses_its_connection_and_no_other_notices() -> None:
     async def it() -> None:
         limits = Limits(full_bytes=10_000, unread_bytes=1 << 20)

@@ -141,6 +141,9 @@ class BotSocket:
     def _flush(self) -> None:
         if not self._pending:
             return
+        if self.is_full:
+            # The socket may take it all at once: then the transport neither pauses nor tells that there is room again.
+            self._loop.call_soon(self._look_for_room)
         data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
@@ -212,6 +215,11 @@ class BotSocket:
     def on_drained(self) -> None:
         if self._conversation is not None and not self._closing:
             self._conversation.on_writable()
+
+    def _look_for_room(self) -> None:
+        # All is written by then: a transport that still has too much tells by itself, and a later flush looks again.
+        if not self._lost and not self.is_full:
+            self.on_drained()
 
     # Time.
 
