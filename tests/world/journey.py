@@ -140,8 +140,8 @@ class Discord:
 
 
 @asynccontextmanager
-async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
-    """`rateway simulate` as a process, with Discord's own pauses and limits."""
+async def discord(library: Library, folder: Path, *more: str) -> AsyncIterator[Discord]:
+    """`rateway simulate` as a process, with Discord's own pauses and limits; *more* are arguments of its own."""
     ready_file = folder / "simulator.json"
     ready_file.unlink(missing_ok=True)
     arguments = [
@@ -155,6 +155,7 @@ async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
         *("--resume-hosts", "1"),
         *("--heartbeat-ms", str(HEARTBEAT_MS)),
         *(["--tls"] if library.tls else []),
+        *more,
     ]
     with (folder / "simulator.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -181,8 +182,10 @@ async def discord(library: Library, folder: Path) -> AsyncIterator[Discord]:
 
 
 @asynccontextmanager
-async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id: str) -> AsyncIterator[Bot]:
-    """The library's bot as a process."""
+async def bot(
+    library: Library, folder: Path, ready: Mapping[str, Any], guild_id: str, *, shards: int = 1
+) -> AsyncIterator[Bot]:
+    """The library's bot as a process, with so many shards."""
     log = CACHE / "logs" / library.folder / "bot.log"
     log.unlink(missing_ok=True)
     environment = {
@@ -190,6 +193,7 @@ async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id
         "BOT_GATEWAY": ready["gateway_url"],
         "BOT_TOKEN": ready["token"],
         "BOT_GUILD": guild_id,
+        "BOT_SHARDS": str(shards),
     }
     if ready["ca_file"]:
         environment |= {"NODE_EXTRA_CA_CERTS": ready["ca_file"]}
@@ -207,6 +211,34 @@ async def bot(library: Library, folder: Path, ready: Mapping[str, Any], guild_id
         yield running
     finally:
         await running.end()
+
+
+async def command(
+    server: Discord,
+    bot: Bot,
+    guild_id: str,
+    text: str,
+    until: Callable[[str, Callable[[], Awaitable[bool]]], Awaitable[None]],
+) -> None:
+    """A user uses the bot's command; the bot's answer has to stand in the world. Waits by *until*."""
+    asked_at = time.monotonic() - ASK_AGAIN_S
+
+    async def answered() -> bool:
+        nonlocal asked_at
+        if bot.saw("answered", text=text):
+            path = f"world?kinds=message&guilds={guild_id}"
+            messages = (await server.get(path))["message"]
+            return any(message["content"] == f"pong {text}" for message in messages.values())
+        if time.monotonic() - asked_at >= ASK_AGAIN_S:
+            asked_at = time.monotonic()
+            # Channels and members come and go with the events.
+            guilds = await server.get("guilds")
+            guild = next(each for each in guilds if each["id"] == guild_id)
+            where = {"channel_id": guild["channel_id"], "name": "ping", "options": {"text": text}}
+            await server.post(f"users/{guild['members'][0]}/commands", where)
+        return False
+
+    await until(f"the command with {text!r}", answered)
 
 
 class Journey:
@@ -278,25 +310,7 @@ class Journey:
         return "yes"
 
     async def _command(self, text: str) -> None:
-        """A user uses the bot's command; the bot's answer has to stand in the world."""
-        guild_id, asked_at = self._guild_id, time.monotonic() - ASK_AGAIN_S
-
-        async def answered() -> bool:
-            nonlocal asked_at
-            if self._bot.saw("answered", text=text):
-                path = f"world?kinds=message&guilds={guild_id}"
-                messages = (await self._discord.get(path))["message"]
-                return any(message["content"] == f"pong {text}" for message in messages.values())
-            if time.monotonic() - asked_at >= ASK_AGAIN_S:
-                asked_at = time.monotonic()
-                # Channels and members come and go with the events.
-                guilds = await self._discord.get("guilds")
-                guild = next(each for each in guilds if each["id"] == guild_id)
-                where = {"channel_id": guild["channel_id"], "name": "ping", "options": {"text": text}}
-                await self._discord.post(f"users/{guild['members'][0]}/commands", where)
-            return False
-
-        await self._until(f"the command with {text!r}", answered)
+        await command(self._discord, self._bot, self._guild_id, text, self._until)
 
     async def _fault(self, name: str, fault: Mapping[str, Any]) -> str:
         """Make a fault happen; how the bot came back."""
@@ -321,7 +335,7 @@ class Journey:
         return "resumes" if how == "resumed" else "new session"
 
 
-def _counted(entries: list[dict[str, Any]], key: str) -> dict[str, int]:
+def counted(entries: list[dict[str, Any]], key: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry[key]] = counts.get(entry[key], 0) + 1
@@ -343,8 +357,8 @@ async def travel(library: Library, folder: Path) -> Outcome:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
         # After the bot's end: how it goes is judged as well.
         violations, warnings = await server.get("violations"), await server.get("warnings")
-        outcome.violations = _counted(violations, "rule")
-        outcome.warnings = _counted(warnings, "rule")
+        outcome.violations = counted(violations, "rule")
+        outcome.warnings = counted(warnings, "rule")
         outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations + warnings]
         outcome.unsimulated = [f"{each['method']} {each['path']}" for each in await server.get("unsimulated")]
     outcome.seconds = round(time.monotonic() - started, 1)

@@ -17,10 +17,11 @@ def say(saw: str, **more: object) -> None:
     print(json.dumps({"saw": saw, **more}), flush=True)
 
 
-class Bot(discord.Client):
+class Bot(discord.AutoShardedClient):
     def __init__(self) -> None:
         intents = discord.Intents.all()
-        super().__init__(intents=intents, chunk_guilds_at_startup=False)
+        shards = int(os.environ["BOT_SHARDS"])
+        super().__init__(intents=intents, chunk_guilds_at_startup=False, shard_count=shards)
         self.tree = app_commands.CommandTree(self)
         self.asked = False
 
@@ -32,15 +33,21 @@ class Bot(discord.Client):
 
         await self.tree.sync()
 
-    async def on_ready(self) -> None:
+    async def on_shard_ready(self, shard_id: int) -> None:
         say("ready")
+
+    async def on_ready(self) -> None:
         if not self.asked:
             self.asked = True
             guild = self.get_guild(int(os.environ["BOT_GUILD"]))
             say("members", count=len(await guild.chunk()))
 
-    async def on_resumed(self) -> None:
+    async def on_shard_resumed(self, shard_id: int) -> None:
         say("resumed")
+
+    async def on_message(self, message: discord.Message) -> None:
+        if message.content.startswith("note "):
+            say("note", text=message.content)
 
 
 Bot().run(os.environ["BOT_TOKEN"])

@@ -36,14 +36,22 @@ async def on_starting(event: hikari.StartingEvent) -> None:
 async def on_ready(event: hikari.ShardReadyEvent) -> None:
     global asked
     say("ready")
-    if not asked:
+    guild_id = int(os.environ["BOT_GUILD"])
+    # The shard of a guild: Discord documentation, "Gateway": "Sharding".
+    if not asked and event.shard.id == (guild_id >> 22) % event.shard.shard_count:
         asked = True
-        await event.shard.request_guild_members(hikari.Snowflake(os.environ["BOT_GUILD"]), nonce="members")
+        await event.shard.request_guild_members(hikari.Snowflake(guild_id), nonce="members")
 
 
 @bot.listen()
 async def on_resumed(event: hikari.ShardResumedEvent) -> None:
     say("resumed")
+
+
+@bot.listen()
+async def on_message(event: hikari.GuildMessageCreateEvent) -> None:
+    if event.content and event.content.startswith("note "):
+        say("note", text=event.content)
 
 
 @bot.listen()
@@ -60,4 +68,4 @@ async def on_command(event: hikari.CommandInteractionCreateEvent) -> None:
     say("answered", text=text)
 
 
-bot.run(check_for_updates=False)
+bot.run(check_for_updates=False, shard_count=int(os.environ["BOT_SHARDS"]))

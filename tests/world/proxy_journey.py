@@ -1,0 +1,334 @@
+"""One library's journey behind the gateway proxy: connect, get members, answer a command, and miss nothing.
+
+Simulator, RabbitMQ, gateway, proxy and bot are processes of their own. Bot and proxy speak through a relay of this
+module, which can cut their connections. While something is away numbered notes are written in a channel; the bot has to
+see each one once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rateway.demo.broker import PrivateBroker, free_ports
+from rateway.demo.children import Child
+
+from tests.world.journey import (
+    EVENTS,
+    EVENTS_A_SECOND,
+    MEMBERS,
+    POLL_S,
+    STEP_S,
+    Bot,
+    Discord,
+    Outcome,
+    Stuck,
+    bot,
+    command,
+    counted,
+    discord,
+)
+from tests.world.libraries import Library
+from tests.world.toolchains import CACHE, ROOT
+
+# Each of the bot's shards is one of the gateway's, in a cluster of its own.
+SHARDS: Final = 2
+# Notes written while something is away, and seconds between two of them.
+NOTES: Final = 20
+NOTE_EVERY_S: Final = 0.1
+
+STEPS: Final = (
+    "connects", "members", "command", "events", "cut", "bot restarted", "proxy killed", "gateway killed",
+    "broker killed",
+)  # fmt: skip
+
+
+class Relay:
+    """A TCP relay in front of the proxy, so that connections can be cut without either side knowing why."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        """The port that bots connect to."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            self.cut()
+            for task in self._tasks:
+                task.cancel()
+
+    def cut(self) -> int:
+        """Cut every connection; how many there were."""
+        writers = list(self._open)
+        for writer in writers:
+            writer.transport.abort()
+        return len(writers) // 2
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        ends = {writer, back_writer}
+        self._open |= ends
+        try:
+            await asyncio.gather(self._pump(reader, back_writer), self._pump(back_reader, writer))
+        finally:
+            self._open -= ends
+            for end in ends:
+                end.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+        except OSError:
+            writer.transport.abort()
+
+
+class House:
+    """RabbitMQ, the gateway and the proxy in front of one simulated Discord."""
+
+    def __init__(self, folder: Path, server: Discord, broker: PrivateBroker, port: int) -> None:
+        settings = {
+            "DISCORD_TOKEN": server.ready["token"],
+            "DISCORD_API_URL": server.ready["api_url"].removesuffix("/api/v10"),
+            "AMQP_URI": broker.uri,
+            "STATE_DIR": str(folder / "state"),
+            "LOG_FORMAT": "text",
+            "HTTP_ADDRESS": "",
+            "INTENTS": "ALL",
+            "SHARDS": str(SHARDS),
+            "SHARDS_PER_CLUSTER": "1",
+            "EVENT_LOG": "stream",
+            "CACHE_MEMBERS": "all",
+        }
+        self.broker = broker
+        self.gateway = Child("gateway", ["-m", "rateway"], settings, folder / "gateway.log")
+        self.proxy = Child(
+            "proxy",
+            ["-m", "rateway", "proxy"],
+            settings | {"PROXY_ADDRESS": f"127.0.0.1:{port}"},
+            folder / "proxy.log",
+        )
+
+    async def end(self) -> None:
+        """Stop what runs."""
+        await self.proxy.terminate()
+        await self.gateway.terminate()
+
+
+class ProxyJourney:
+    """The steps of one library behind the proxy."""
+
+    def __init__(
+        self, library: Library, server: Discord, house: House, relay: Relay, outcome: Outcome, guild_id: str
+    ) -> None:
+        self._library = library
+        self._discord = server
+        self._house = house
+        self._relay = relay
+        self._outcome = outcome
+        self._guild_id = guild_id
+        self._notes = itertools.count(1)
+        self._bot: Bot | None = None
+
+    async def _until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
+        try:
+            async with asyncio.timeout(STEP_S):
+                while not await condition():
+                    if self.bot.process.returncode is not None:
+                        raise Stuck(f"{what}: the bot ended with {self.bot.process.returncode}")
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise Stuck(
+                f"{what}: not within {STEP_S:g} s; the bot saw {self.bot.lines[-3:]}; the proxy said "
+                f"{self._house.proxy.tail(3)!r}"
+            ) from None
+
+    @property
+    def bot(self) -> Bot:
+        assert self._bot is not None
+        return self._bot
+
+    async def walk(self, start: Callable[[AsyncExitStack], Awaitable[Bot]]) -> None:
+        """All steps in order; *start* starts a bot that lives as long as the stack. Raises Stuck at the first that
+        does not come to pass."""
+        steps = self._outcome.steps
+        async with AsyncExitStack() as first:
+            self._bot = await start(first)
+            await self._connected(SHARDS)
+            steps["connects"] = "yes"
+
+            async def members() -> bool:
+                return bool(self.bot.saw("members"))
+
+            await self._until("members by op 8", members)
+            if (count := self.bot.saw("members")[0]["count"]) != MEMBERS:
+                raise Stuck(f"members by op 8: {count} instead of {MEMBERS}")
+            steps["members"] = "yes"
+            await self._command("hello")
+            steps["command"] = "yes"
+            await self._events()
+            steps["events"] = "yes"
+            steps["cut"] = await self._away("cut", self._cut)
+            self.bot.process.kill()
+            await self.bot.process.wait()
+        async with AsyncExitStack() as second:
+            self._bot = await start(second)
+            await self._connected(SHARDS)
+            await self._command("after the bot's restart")
+            steps["bot restarted"] = "new session"
+            steps["proxy killed"] = await self._away("proxy killed", self._kill_proxy)
+            await self._away("gateway killed", self._kill_gateway)
+            steps["gateway killed"] = "stays"
+            steps["broker killed"] = await self._away("broker killed", self._kill_broker)
+
+    async def _connected(self, times: int) -> None:
+        async def ready() -> bool:
+            return len(self.bot.saw("ready")) >= times
+
+        await self._until("connect", ready)
+
+    async def _command(self, text: str) -> None:
+        await command(self._discord, self.bot, self._guild_id, text, self._until)
+
+    async def _events(self) -> None:
+        """Every kind of event passes, and the connection lives."""
+        came = len(self.bot.saw("ready")) + len(self.bot.saw("resumed"))
+        before = (await self._discord.get("ledger"))["events"]
+        await self._discord.post("rate", {"rate": EVENTS_A_SECOND})
+
+        async def sent() -> bool:
+            return bool((await self._discord.get("ledger"))["events"] >= before + EVENTS)
+
+        await self._until("events", sent)
+        await self._discord.post("rate", {"rate": 0})
+        await self._command("after events")
+        if len(self.bot.saw("ready")) + len(self.bot.saw("resumed")) != came:
+            raise Stuck("events: the bot connected anew without a fault")
+
+    async def _away(self, what: str, fault: Callable[[], Awaitable[None]]) -> str:
+        """Notes before, during and after a fault: the bot has to see each once. How it came back."""
+        resumed, ready = len(self.bot.saw("resumed")), len(self.bot.saw("ready"))
+        writing = asyncio.create_task(self._write_notes(NOTES))
+        await asyncio.sleep(NOTES * NOTE_EVERY_S / 4)
+        await fault()
+        written = await writing
+        await self._command(f"after {what}")
+        # Written behind the fault: it comes after all that the bot has missed.
+        written += await self._write_notes(1)
+        last = written[-1]
+
+        async def there() -> bool:
+            return bool(self.bot.saw("note", text=last))
+
+        await self._until(f"the last note after {what}", there)
+        anew = len(self.bot.saw("ready")) > ready
+        seen = Counter(line["text"] for line in self.bot.saw("note"))
+        if doubled := [text for text in written if seen[text] > 1]:
+            raise Stuck(f"{what}: {doubled} came twice")
+        # Discord does not give what a bot missed before it identified anew.
+        if not anew and (missing := [text for text in written if not seen[text]]):
+            raise Stuck(f"{what}: {len(missing)} of {len(written)} notes are missing: {missing[:5]}")
+        if anew:
+            return "new session"
+        return (
+            "resumes" if len(self.bot.saw("resumed")) > resumed or self._library.silent_resumes else "stays"
+        )
+
+    async def _write_notes(self, count: int) -> list[str]:
+        """Users write so many numbered notes; their texts."""
+        guilds = await self._discord.get("guilds")
+        guild = next(each for each in guilds if each["id"] == self._guild_id)
+        written = []
+        for _ in range(count):
+            text = f"note {next(self._notes)}"
+            body = {"channel_id": guild["channel_id"], "content": text}
+            await self._discord.post(f"users/{guild['members'][0]}/messages", body)
+            written.append(text)
+            await asyncio.sleep(NOTE_EVERY_S)
+        return written
+
+    async def _cut(self) -> None:
+        if self._relay.cut() == 0:
+            raise Stuck("cut: no connection was there to be cut")
+
+    async def _kill_proxy(self) -> None:
+        await self._house.proxy.kill()
+        await self._house.proxy.start()
+
+    async def _kill_gateway(self) -> None:
+        await self._house.gateway.kill()
+        await self._house.gateway.start()
+
+    async def _kill_broker(self) -> None:
+        await asyncio.to_thread(self._house.broker.kill)
+        await asyncio.to_thread(self._house.broker.start)
+
+
+async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
+    """Take a library, whose environment is in *folder*, through all steps behind the proxy."""
+    outcome = Outcome(library.name, library.toolchain.version(folder, library.package))
+    logs = CACHE / "logs" / f"{library.folder}-behind-proxy"
+    logs.mkdir(parents=True, exist_ok=True)
+    for log in ("gateway.log", "proxy.log"):
+        (logs / log).unlink(missing_ok=True)
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(discord(library, logs, "--shards", str(SHARDS)))
+        broker = PrivateBroker(management=False)
+        stack.push_async_callback(asyncio.to_thread, broker.close)
+        await asyncio.to_thread(broker.start)
+        (port,) = free_ports(1)
+        house = House(logs, server, broker, port)
+        stack.push_async_callback(house.end)
+        await house.gateway.start()
+        await house.proxy.start()
+        relay = Relay(port)
+        front = await stack.enter_async_context(relay.listening())
+        guild_id = max(await server.get("guilds"), key=lambda each: int(each["member_count"]))["id"]
+        addresses: dict[str, Any] = {
+            "api_url": f"http://127.0.0.1:{front}/api/v10",
+            "gateway_url": f"ws://127.0.0.1:{front}",
+            "token": server.ready["token"],
+            "ca_file": "",
+        }
+
+        async def start(life: AsyncExitStack) -> Bot:
+            return await life.enter_async_context(bot(library, folder, addresses, guild_id, shards=SHARDS))
+
+        try:
+            await ProxyJourney(library, server, house, relay, outcome, guild_id).walk(start)
+        except Stuck as stuck:
+            outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
+        sessions = await server.get("sessions")
+        if not outcome.failure and len(sessions) != SHARDS:
+            outcome.failure = (
+                f"{len(sessions)} sessions at Discord instead of {SHARDS}: a restart was not free"
+            )
+        violations, warnings = await server.get("violations"), await server.get("warnings")
+        outcome.violations, outcome.warnings = counted(violations, "rule"), counted(warnings, "rule")
+        outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations + warnings]
+        outcome.unsimulated = [f"{each['method']} {each['path']}" for each in await server.get("unsimulated")]
+    outcome.seconds = round(time.monotonic() - started, 1)
+    return outcome
