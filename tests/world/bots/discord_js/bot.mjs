@@ -6,8 +6,8 @@ const client = new Client({
   intents: Object.values(GatewayIntentBits).filter(Number.isInteger),
   // discord.js adds the version itself.
   rest: { api: process.env.BOT_API.replace(/\/v10$/, "") },
+  shardCount: Number(process.env.BOT_SHARDS),
 });
-let asked = false;
 
 client.once(Events.ClientReady, async () => {
   const ping = new SlashCommandBuilder()
@@ -15,17 +15,17 @@ client.once(Events.ClientReady, async () => {
     .setDescription("Pong?")
     .addStringOption((option) => option.setName("text").setDescription("What to say").setRequired(true));
   await client.application.commands.set([ping]);
-});
-
-client.on(Events.ShardReady, async () => {
-  say("ready");
-  if (asked) return;
-  asked = true;
   const guild = client.guilds.cache.get(process.env.BOT_GUILD);
   say("members", { count: (await guild.members.fetch()).size });
 });
 
+client.on(Events.ShardReady, () => say("ready"));
+
 client.on(Events.ShardResume, () => say("resumed"));
+
+client.on(Events.MessageCreate, (message) => {
+  if (message.content.startsWith("note ")) say("note", { text: message.content });
+});
 
 client.on(Events.InteractionCreate, async (interaction) => {
   if (!interaction.isChatInputCommand()) return;

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/bwmarrin/discordgo"
 )
@@ -38,10 +41,29 @@ func main() {
 	discordgo.EndpointInteractionResponse = func(id, token string) string {
 		return api + "interactions/" + id + "/" + token + "/callback"
 	}
+	shards, err := strconv.Atoi(os.Getenv("BOT_SHARDS"))
+	check(err)
+	sessions := make([]*discordgo.Session, shards)
+	for shard := range sessions {
+		sessions[shard] = open(shard, shards)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+	for _, session := range sessions {
+		check(session.Close())
+	}
+}
+
+// A session is one shard.
+func open(shard, shards int) *discordgo.Session {
 	session, err := discordgo.New("Bot " + os.Getenv("BOT_TOKEN"))
 	check(err)
+	session.ShardID, session.ShardCount = shard, shards
 	session.Identify.Intents = discordgo.IntentsAll | discordgo.IntentMessageContent
-	asked := false
+	guild, err := strconv.ParseUint(os.Getenv("BOT_GUILD"), 10, 64)
+	check(err)
+	asked := int(guild>>22)%shards != shard
 	// Handlers run side by side: the last chunk may be counted before the first.
 	var chunks, members atomic.Int64
 	session.AddHandler(func(s *discordgo.Session, ready *discordgo.Ready) {
@@ -66,6 +88,11 @@ func main() {
 			say("members", map[string]any{"count": members.Load()})
 		}
 	})
+	session.AddHandler(func(s *discordgo.Session, message *discordgo.MessageCreate) {
+		if strings.HasPrefix(message.Content, "note ") {
+			say("note", map[string]any{"text": message.Content})
+		}
+	})
 	session.AddHandler(func(s *discordgo.Session, interaction *discordgo.InteractionCreate) {
 		text := interaction.ApplicationCommandData().Options[0].StringValue()
 		err := s.InteractionRespond(interaction.Interaction, &discordgo.InteractionResponse{
@@ -78,9 +105,10 @@ func main() {
 		}
 		say("answered", map[string]any{"text": text})
 	})
+	// Each session takes itself for the only one: Discord lets one identify every five seconds.
+	if shard > 0 {
+		time.Sleep(5500 * time.Millisecond)
+	}
 	check(session.Open())
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM)
-	<-stop
-	check(session.Close())
+	return session
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/disgoorg/disgo"
@@ -15,6 +17,7 @@ import (
 	"github.com/disgoorg/disgo/events"
 	"github.com/disgoorg/disgo/gateway"
 	"github.com/disgoorg/disgo/rest"
+	"github.com/disgoorg/disgo/sharding"
 	"github.com/disgoorg/snowflake/v2"
 )
 
@@ -36,16 +39,22 @@ func check(err error) {
 
 func main() {
 	guild := snowflake.MustParse(os.Getenv("BOT_GUILD"))
+	shards, err := strconv.Atoi(os.Getenv("BOT_SHARDS"))
+	check(err)
 	asked := false
 	client, err := disgo.New(os.Getenv("BOT_TOKEN"),
 		bot.WithRestClientConfigOpts(rest.WithURL(os.Getenv("BOT_API"))),
-		bot.WithGatewayConfigOpts(
-			gateway.WithURL(os.Getenv("BOT_GATEWAY")),
-			gateway.WithIntents(gateway.IntentsAll),
+		bot.WithShardManagerConfigOpts(
+			sharding.WithShardCount(shards),
+			sharding.WithAutoScaling(false),
+			sharding.WithGatewayConfigOpts(
+				gateway.WithURL(os.Getenv("BOT_GATEWAY")),
+				gateway.WithIntents(gateway.IntentsAll),
+			),
 		),
 		bot.WithEventListenerFunc(func(event *events.Ready) {
 			say("ready", nil)
-			if asked {
+			if asked || event.ShardID() != int(uint64(guild)>>22)%shards {
 				return
 			}
 			asked = true
@@ -57,6 +66,11 @@ func main() {
 			}()
 		}),
 		bot.WithEventListenerFunc(func(*events.Resumed) { say("resumed", nil) }),
+		bot.WithEventListenerFunc(func(event *events.MessageCreate) {
+			if strings.HasPrefix(event.Message.Content, "note ") {
+				say("note", map[string]any{"text": event.Message.Content})
+			}
+		}),
 		bot.WithEventListenerFunc(func(event *events.ApplicationCommandInteractionCreate) {
 			text := event.SlashCommandInteractionData().String("text")
 			if err := event.CreateMessage(discord.MessageCreate{Content: "pong " + text}); err != nil {
@@ -74,7 +88,7 @@ func main() {
 		},
 	})
 	check(err)
-	check(client.OpenGateway(context.Background()))
+	check(client.OpenShardManager(context.Background()))
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	<-stop

@@ -8,6 +8,7 @@ const agent = new Agent({ keepAlive: true });
 agent.defaultPort = Number(address.port);
 const client = new Client(`Bot ${process.env.BOT_TOKEN}`, {
   intents: ["all"],
+  maxShards: Number(process.env.BOT_SHARDS),
   rest: { domain: address.hostname, baseURL: address.pathname, agent },
 });
 
@@ -22,6 +23,10 @@ client.once("ready", async () => {
 });
 
 client.on("shardResume", () => say("resumed"));
+
+client.on("messageCreate", (message) => {
+  if (message.content.startsWith("note ")) say("note", { text: message.content });
+});
 
 client.on("interactionCreate", async (interaction) => {
   if (!(interaction instanceof CommandInteraction)) return;

@@ -10,7 +10,9 @@ from nextcord.ext import commands
 nextcord.http.Route.BASE = os.environ["BOT_API"]
 
 intents = nextcord.Intents.all()
-bot = commands.Bot(intents=intents, chunk_guilds_at_startup=False)
+bot = commands.AutoShardedBot(
+    intents=intents, chunk_guilds_at_startup=False, shard_count=int(os.environ["BOT_SHARDS"])
+)
 asked = False
 
 
@@ -25,9 +27,13 @@ async def ping(interaction: nextcord.Interaction, text: str) -> None:
 
 
 @bot.event
+async def on_shard_ready(shard_id: int) -> None:
+    say("ready")
+
+
+@bot.event
 async def on_ready() -> None:
     global asked
-    say("ready")
     if not asked:
         asked = True
         guild = bot.get_guild(int(os.environ["BOT_GUILD"]))
@@ -35,8 +41,14 @@ async def on_ready() -> None:
 
 
 @bot.event
-async def on_resumed() -> None:
+async def on_shard_resumed(shard_id: int) -> None:
     say("resumed")
+
+
+@bot.event
+async def on_message(message: nextcord.Message) -> None:
+    if message.content.startswith("note "):
+        say("note", text=message.content)
 
 
 bot.run(os.environ["BOT_TOKEN"])

@@ -4,7 +4,7 @@ import { ApplicationCommandOptionTypes, ApplicationCommandTypes, Client } from "
 const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 const client = new Client({
   auth: `Bot ${process.env.BOT_TOKEN}`,
-  gateway: { intents: ["ALL"] },
+  gateway: { intents: ["ALL"], maxShards: Number(process.env.BOT_SHARDS) },
   rest: { baseURL: process.env.BOT_API },
 });
 
@@ -25,6 +25,10 @@ client.once("ready", async () => {
 });
 
 client.on("shardResume", () => say("resumed"));
+
+client.on("messageCreate", (message) => {
+  if (message.content.startsWith("note ")) say("note", { text: message.content });
+});
 
 client.on("interactionCreate", async (interaction) => {
   if (!interaction.isCommandInteraction()) return;

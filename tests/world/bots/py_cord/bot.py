@@ -9,7 +9,9 @@ import discord.http
 discord.http.Route.API_BASE_URL = os.environ["BOT_API"]
 
 intents = discord.Intents.all()
-bot = discord.Bot(intents=intents, chunk_guilds_at_startup=False)
+bot = discord.AutoShardedBot(
+    intents=intents, chunk_guilds_at_startup=False, shard_count=int(os.environ["BOT_SHARDS"])
+)
 asked = False
 
 
@@ -24,9 +26,13 @@ async def ping(context: discord.ApplicationContext, text: str) -> None:
 
 
 @bot.event
+async def on_shard_ready(shard_id: int) -> None:
+    say("ready")
+
+
+@bot.event
 async def on_ready() -> None:
     global asked
-    say("ready")
     if not asked:
         asked = True
         guild = bot.get_guild(int(os.environ["BOT_GUILD"]))
@@ -35,8 +41,14 @@ async def on_ready() -> None:
 
 
 @bot.event
-async def on_resumed() -> None:
+async def on_shard_resumed(shard_id: int) -> None:
     say("resumed")
+
+
+@bot.event
+async def on_message(message: discord.Message) -> None:
+    if message.content.startswith("note "):
+        say("note", text=message.content)
 
 
 bot.run(os.environ["BOT_TOKEN"])

@@ -13,8 +13,12 @@ struct Bot {
 
 #[async_trait]
 impl EventHandler for Bot {
-    async fn ready(&self, ctx: Context, _: Ready) {
+    async fn ready(&self, ctx: Context, ready: Ready) {
         println!(r#"{{"saw":"ready"}}"#);
+        let shard = ready.shard.expect("a shard");
+        if shard.id.0 != ((self.guild.get() >> 22) % u64::from(shard.total)) as u32 {
+            return;
+        }
         if !self.asked.swap(true, Ordering::SeqCst) {
             ctx.shard.chunk_guild(self.guild, None, false, ChunkGuildFilter::None, Some("members".to_owned()));
         }
@@ -30,6 +34,12 @@ impl EventHandler for Bot {
         if self.chunks.fetch_add(1, Ordering::SeqCst) + 1 == chunk.chunk_count as usize {
             let count = self.members.load(Ordering::SeqCst);
             println!(r#"{{"saw":"members","count":{count}}}"#);
+        }
+    }
+
+    async fn message(&self, _: Context, message: Message) {
+        if message.content.starts_with("note ") {
+            println!(r#"{{"saw":"note","text":"{}"}}"#, message.content);
         }
     }
 
@@ -60,5 +70,6 @@ async fn main() {
     let bot = Bot { guild, asked: AtomicBool::new(false), chunks: AtomicUsize::new(0), members: AtomicUsize::new(0) };
     let intents = GatewayIntents::all();
     let mut client = ClientBuilder::new_with_http(http, intents).event_handler(bot).await.expect("a client");
-    client.start().await.expect("a gateway");
+    let shards = var("BOT_SHARDS").expect("BOT_SHARDS").parse().expect("a number");
+    client.start_shards(shards).await.expect("a gateway");
 }

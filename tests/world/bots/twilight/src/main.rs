@@ -1,6 +1,8 @@
 //! A bot with twilight: see tests/world/README.md.
 use std::env::var;
+use std::sync::Arc;
 
+use tokio::task::JoinSet;
 use twilight_gateway::{ConfigBuilder, Event, EventTypeFlags, Intents, Shard, ShardId, StreamExt as _};
 use twilight_http::Client;
 use twilight_model::application::command::{CommandOption, CommandOptionType};
@@ -8,10 +10,13 @@ use twilight_model::application::interaction::application_command::CommandOption
 use twilight_model::application::interaction::InteractionData;
 use twilight_model::gateway::payload::outgoing::RequestGuildMembers;
 use twilight_model::http::interaction::{InteractionResponse, InteractionResponseData, InteractionResponseType};
+use twilight_model::id::marker::{ApplicationMarker, GuildMarker};
 use twilight_model::id::Id;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Failure> {
     rustls::crypto::ring::default_provider().install_default().expect("no provider yet");
     let (token, address) = (var("BOT_TOKEN")?, var("BOT_API")?);
     let address = address.trim_start_matches("http://").trim_end_matches("/api/v10").to_owned();
@@ -22,10 +27,26 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "type": CommandOptionType::String, "name": "text", "description": "What to say", "required": true,
     }))?;
     commands.create_global_command().chat_input("ping", "Pong?").command_options(&[option]).await?;
-    let guild = Id::new(var("BOT_GUILD")?.parse()?);
+    let total: u32 = var("BOT_SHARDS")?.parse()?;
     let config = ConfigBuilder::new(token, Intents::all()).proxy_url(var("BOT_GATEWAY")?).build();
-    let mut shard = Shard::with_config(ShardId::ONE, config);
-    let (mut asked, mut members) = (false, 0);
+    let http = Arc::new(http);
+    let mut tasks = JoinSet::new();
+    for number in 0..total {
+        let shard = Shard::with_config(ShardId::new(number, total), config.clone());
+        tasks.spawn(run(shard, Arc::clone(&http), application));
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn run(mut shard: Shard, http: Arc<Client>, application: Id<ApplicationMarker>) -> Result<(), Failure> {
+    let commands = http.interaction(application);
+    let guild: Id<GuildMarker> = Id::new(var("BOT_GUILD")?.parse()?);
+    let id = shard.id();
+    let mut asked = (guild.get() >> 22) % u64::from(id.total()) != u64::from(id.number());
+    let mut members = 0;
     while let Some(event) = shard.next_event(EventTypeFlags::all()).await {
         match event {
             Ok(Event::Ready(_)) => {
@@ -40,6 +61,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 members += chunk.members.len();
                 if chunk.chunk_index + 1 == chunk.chunk_count {
                     println!(r#"{{"saw":"members","count":{members}}}"#);
+                }
+            }
+            Ok(Event::MessageCreate(message)) => {
+                if message.content.starts_with("note ") {
+                    println!(r#"{{"saw":"note","text":"{}"}}"#, message.content);
                 }
             }
             Ok(Event::InteractionCreate(interaction)) => {

@@ -1,11 +1,10 @@
 import java.util.EnumSet;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
-import net.dv8tion.jda.api.JDA;
-import net.dv8tion.jda.api.JDABuilder;
 import net.dv8tion.jda.api.entities.Guild;
 import net.dv8tion.jda.api.entities.Member;
 import net.dv8tion.jda.api.events.interaction.command.SlashCommandInteractionEvent;
+import net.dv8tion.jda.api.events.message.MessageReceivedEvent;
 import net.dv8tion.jda.api.events.session.ReadyEvent;
 import net.dv8tion.jda.api.events.session.SessionRecreateEvent;
 import net.dv8tion.jda.api.events.session.SessionResumeEvent;
@@ -14,6 +13,8 @@ import net.dv8tion.jda.api.interactions.commands.OptionType;
 import net.dv8tion.jda.api.interactions.commands.build.Commands;
 import net.dv8tion.jda.api.requests.GatewayIntent;
 import net.dv8tion.jda.api.requests.RestConfig;
+import net.dv8tion.jda.api.sharding.DefaultShardManagerBuilder;
+import net.dv8tion.jda.api.sharding.ShardManager;
 import net.dv8tion.jda.api.utils.ConcurrentSessionController;
 import net.dv8tion.jda.api.utils.MemberCachePolicy;
 
@@ -29,8 +30,11 @@ public final class Bot extends ListenerAdapter {
     @Override
     public void onReady(ReadyEvent event) {
         say("{\"saw\":\"ready\"}");
-        if (asked.getAndSet(true)) return;
         Guild guild = event.getJDA().getGuildById(System.getenv("BOT_GUILD"));
+        if (guild == null || asked.getAndSet(true)) return;
+        event.getJDA().updateCommands()
+            .addCommands(Commands.slash("ping", "Pong?").addOption(OptionType.STRING, "text", "What to say", true))
+            .queue();
         guild.loadMembers().onSuccess((List<Member> members) ->
             say("{\"saw\":\"members\",\"count\":" + members.size() + "}"));
     }
@@ -46,6 +50,12 @@ public final class Bot extends ListenerAdapter {
     }
 
     @Override
+    public void onMessageReceived(MessageReceivedEvent event) {
+        String text = event.getMessage().getContentRaw();
+        if (text.startsWith("note ")) say("{\"saw\":\"note\",\"text\":\"" + text + "\"}");
+    }
+
+    @Override
     public void onSlashCommandInteraction(SlashCommandInteractionEvent event) {
         String text = event.getOption("text").getAsString();
         event.reply("pong " + text).queue(done -> say("{\"saw\":\"answered\",\"text\":\"" + text + "\"}"));
@@ -53,9 +63,11 @@ public final class Bot extends ListenerAdapter {
 
     public static void main(String[] arguments) {
         String gateway = System.getenv("BOT_GATEWAY");
-        JDA jda = JDABuilder.createDefault(System.getenv("BOT_TOKEN"), EnumSet.allOf(GatewayIntent.class))
+        ShardManager shards = DefaultShardManagerBuilder
+            .createDefault(System.getenv("BOT_TOKEN"), EnumSet.allOf(GatewayIntent.class))
+            .setShardsTotal(Integer.parseInt(System.getenv("BOT_SHARDS")))
             .setMemberCachePolicy(MemberCachePolicy.ALL)
-            .setRestConfig(new RestConfig().setBaseUrl(System.getenv("BOT_API") + "/"))
+            .setRestConfigProvider(shard -> new RestConfig().setBaseUrl(System.getenv("BOT_API") + "/"))
             // The builder's base URL is for REST alone.
             .setSessionController(new ConcurrentSessionController() {
                 @Override
@@ -65,9 +77,6 @@ public final class Bot extends ListenerAdapter {
             })
             .addEventListeners(new Bot())
             .build();
-        jda.updateCommands()
-            .addCommands(Commands.slash("ping", "Pong?").addOption(OptionType.STRING, "text", "What to say", true))
-            .queue();
-        Runtime.getRuntime().addShutdownHook(new Thread(jda::shutdown));
+        Runtime.getRuntime().addShutdownHook(new Thread(shards::shutdown));
     }
 }
