@@ -120,7 +120,6 @@ class House:
             "SHARDS": str(SHARDS),
             "SHARDS_PER_CLUSTER": "1",
             "EVENT_LOG": "stream",
-            "CACHE_MEMBERS": "all",
         }
         self.broker = broker
         self.gateway = Child("gateway", ["-m", "rateway"], settings, folder / "gateway.log")
