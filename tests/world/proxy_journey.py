@@ -8,6 +8,7 @@ see each one once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.demo.children import Child
 
@@ -111,7 +113,7 @@ class House:
     def __init__(self, folder: Path, server: Discord, broker: PrivateBroker, port: int) -> None:
         settings = {
             "DISCORD_TOKEN": server.ready["token"],
-            "DISCORD_API_URL": server.ready["api_url"].removesuffix("/api/v10"),
+            "DISCORD_API_URL": server.ready["api_url"],
             "AMQP_URI": broker.uri,
             "STATE_DIR": str(folder / "state"),
             "LOG_FORMAT": "text",
@@ -129,6 +131,20 @@ class House:
             settings | {"PROXY_ADDRESS": f"127.0.0.1:{port}"},
             folder / "proxy.log",
         )
+
+    async def serves(self, api_url: str, token: str) -> None:
+        """Wait until bots can log in. Raises Stuck."""
+        headers = {"Authorization": f"Bot {token}"}
+        try:
+            async with asyncio.timeout(STEP_S), aiohttp.ClientSession(headers=headers) as http:
+                while True:
+                    with contextlib.suppress(aiohttp.ClientError):
+                        async with http.get(f"{api_url}/gateway/bot") as response:
+                            if response.status == 200:
+                                return
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            raise Stuck(f"the proxy does not serve: {self.proxy.tail(3)!r}, {self.gateway.tail(3)!r}") from None
 
     async def end(self) -> None:
         """Stop what runs."""
@@ -317,6 +333,7 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
             return await life.enter_async_context(bot(library, folder, addresses, guild_id, shards=SHARDS))
 
         try:
+            await house.serves(addresses["api_url"], addresses["token"])
             await ProxyJourney(library, server, house, relay, outcome, guild_id).walk(start)
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
