@@ -144,7 +144,9 @@ class House:
                                 return
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            raise Stuck(f"the proxy does not serve: {self.proxy.tail(3)!r}, {self.gateway.tail(3)!r}") from None
+            raise Stuck(
+                f"the proxy does not serve: {self.proxy.tail(3)!r}, {self.gateway.tail(3)!r}"
+            ) from None
 
     async def end(self) -> None:
         """Stop what runs."""
