@@ -9,13 +9,15 @@ import pytest
 from rateway.cache.policy import DEFAULT_KINDS, KINDS
 from rateway.proxy.needs import MISSED, NEEDED_EVENTS, NEEDED_KINDS, judge
 from rateway_protocol.contract.snapshots import ClusterList
+from rateway_protocol.discord import intents
 from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.intents import Intents
 
 ALL = tuple(sorted(DEFAULT_KINDS))
 
 
 def given(**changes: Any) -> ClusterList:
-    return msgspec.structs.replace(ClusterList(1, (), 1, ALL), **changes)
+    return msgspec.structs.replace(ClusterList(1, (), intents.ALL, ALL), **changes)
 
 
 def test_a_gateway_as_it_is_set_up_lacks_nothing() -> None:
@@ -51,6 +53,18 @@ def test_other_events_that_are_not_published_are_named() -> None:
     assert found.refusals == () and "INVENTED, TYPING_START" in found.notes[0]
     found = judge(given(events=("MESSAGE_CREATE", *NEEDED_EVENTS)))
     assert found.refusals == () and "others" in found.notes[0] and "MESSAGE_CREATE" not in found.notes[0]
+
+
+def test_events_that_the_gateway_does_not_receive_are_not_missed() -> None:
+    few = int(Intents.GUILDS | Intents.GUILD_MESSAGES)
+    assert judge(given(intents=few, events_except=("TYPING_START", "PRESENCE_UPDATE"))).notes == ()
+    (note,) = judge(given(intents=few, events_except=("MESSAGE_CREATE", "PRESENCE_UPDATE"))).notes
+    assert "MESSAGE_CREATE" in note and "PRESENCE_UPDATE" not in note
+
+
+def test_a_gateway_without_guilds_ends_the_start() -> None:
+    (refusal,) = judge(given(intents=int(Intents.GUILD_MESSAGES))).refusals
+    assert "GUILDS" in refusal and "INTENTS" in refusal
 
 
 def test_what_it_names_exists() -> None:

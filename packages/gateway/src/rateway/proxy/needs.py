@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rateway_protocol.contract.snapshots import ClusterList
-from rateway_protocol.discord.events import DOCUMENTED
+from rateway_protocol.discord.events import EVENTS
+from rateway_protocol.discord.intents import Intents
 
 __all__ = ["Judgement", "judge"]
 
@@ -64,6 +65,10 @@ def judge(given: ClusterList) -> Judgement:
             for kind, words in MISSED.items()
             if kind not in kinds
         ]
+    if not given.intents & Intents.GUILDS:
+        refusals.append(
+            "the gateway has no GUILDS intent, so that bots could be told of no guild: add it to INTENTS there"
+        )
     missing_events = _not_published(given)
     if needed := sorted(missing_events & NEEDED_EVENTS):
         refusals.append(
@@ -79,6 +84,11 @@ def judge(given: ClusterList) -> Judgement:
 
 
 def _not_published(given: ClusterList) -> frozenset[str]:
-    known = frozenset(DOCUMENTED)
-    missing = frozenset(given.events_except)
-    return missing if given.events is None else missing | known - frozenset(given.events)
+    """Events that the gateway receives, by its intents, and does not publish."""
+    received = frozenset(
+        name for name, event in EVENTS.items() if not event.intents or event.intents & given.intents
+    )
+    only = received if given.events is None else frozenset(given.events)
+    # A name that is not documented may come with any intent.
+    excepted = frozenset(name for name in given.events_except if name in received or name not in EVENTS)
+    return (received - only) | excepted

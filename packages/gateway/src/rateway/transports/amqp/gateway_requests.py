@@ -53,13 +53,16 @@ __all__ = ["AmqpGateway"]
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 # RabbitMQ's name for "the channel that this came on".
 _REPLY_TO: Final = b"amq.rabbitmq.reply-to"
 # Seconds for a query: the gateway answers from memory, in parts where it is much.
 QUERY_S: Final = 10.0
-# Guilds of one query: a few megabytes, so that other questions get their turn in between.
-GUILDS_AT_ONCE: Final = 50
+# Guilds of one query, about a megabyte, and queries at a time: the gateway reads guilds while those before are on their
+# way, and other questions get their turn in between.
+GUILDS_OF_QUERY: Final = 10
+QUERIES_AT_ONCE: Final = 5
 # Requests that wait for their answers.
 MOST_WAITING: Final = 5_000
 # The largest answer, in bytes: a guild of a million members has less.
@@ -227,15 +230,15 @@ class AmqpGateway:
         for guild_id in guild_ids:
             by_exchange.setdefault(self._exchange_of_guild(guild_id), []).append(guild_id)
         for place, asked in by_exchange.items():
-            for some in _batches(asked, GUILDS_AT_ONCE):
-                answers = await self._query_many(
-                    place,
-                    [
-                        _question("GuildSnapshot", each, intents=intents, large_threshold=large_threshold)
-                        for each in some
-                    ],
-                )
-                found |= zip(some, (_read(each, _decode_guild) for each in answers), strict=True)
+            questions = [
+                _question("GuildSnapshot", each, intents=intents, large_threshold=large_threshold)
+                for each in asked
+            ]
+            answers: list[bytes | Fault] = []
+            for some in _batches(questions, GUILDS_OF_QUERY * QUERIES_AT_ONCE):
+                queries = (self._query_many(place, each) for each in _batches(some, GUILDS_OF_QUERY))
+                answers += itertools.chain.from_iterable(await asyncio.gather(*queries))
+            found |= zip(asked, (_read(each, _decode_guild) for each in answers), strict=True)
         return [found[guild_id] for guild_id in guild_ids]
 
     async def members(
@@ -365,7 +368,7 @@ def _question(kind: str, *arguments: int, **more: object) -> dict[str, object]:
     return {"type": kind, "arguments": [str(each) for each in arguments], **more}
 
 
-def _batches(asked: Sequence[int], most: int) -> Iterable[Sequence[int]]:
+def _batches(asked: Sequence[Item], most: int) -> Iterable[Sequence[Item]]:
     for at in range(0, len(asked), most):
         yield asked[at : at + most]
 
