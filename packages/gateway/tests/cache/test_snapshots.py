@@ -364,6 +364,12 @@ def test_who_is_in_voice_or_online_and_no_known_member_is_left_out() -> None:
     assert told["presences"] == []
 
 
+def test_who_was_in_voice_once_is_not_told_by_a_gateway_that_does_not_hear_of_voice() -> None:
+    scene = three(voice_states=[{"user_id": str(BEN), "channel_id": "21", "session_id": "x"}])
+    told = Asker(scene.cache, intents.ALL & ~Intents.GUILD_VOICE_STATES).guild(wanted=WITHOUT_PRESENCES)
+    assert told["voice_states"] == [] and names(told["members"]) == ["bot"]
+
+
 def test_a_guild_create_names_each_field_once() -> None:
     scene = three()
     scene.tell(

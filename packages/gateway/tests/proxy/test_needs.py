@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from rateway.cache.policy import DEFAULT_KINDS, KINDS
-from rateway.proxy.needs import MISSED, NEEDED_EVENTS, NEEDED_KINDS, judge
+from rateway.proxy.needs import GROWS_OLD, MISSED, NEEDED_EVENTS, NEEDED_KINDS, judge
 from rateway_protocol.contract.snapshots import ClusterList
 from rateway_protocol.discord import intents
 from rateway_protocol.discord.events import DOCUMENTED
@@ -56,10 +56,16 @@ def test_other_events_that_are_not_published_are_named() -> None:
 
 
 def test_events_that_the_gateway_does_not_receive_are_not_missed() -> None:
-    few = int(Intents.GUILDS | Intents.GUILD_MESSAGES)
-    assert judge(given(intents=few, events_except=("TYPING_START", "PRESENCE_UPDATE"))).notes == ()
-    (note,) = judge(given(intents=few, events_except=("MESSAGE_CREATE", "PRESENCE_UPDATE"))).notes
+    given_few = intents.ALL & ~(Intents.GUILD_PRESENCES | Intents.GUILD_MESSAGE_TYPING)
+    assert judge(given(intents=given_few, events_except=("PRESENCE_UPDATE",))).notes == ()
+    (note,) = judge(given(intents=given_few, events_except=("MESSAGE_CREATE", "PRESENCE_UPDATE"))).notes
     assert "MESSAGE_CREATE" in note and "PRESENCE_UPDATE" not in note
+
+
+@pytest.mark.parametrize("intent", [Intents.GUILD_VOICE_STATES, *GROWS_OLD])
+def test_what_grows_old_without_an_intent_is_said(intent: Intents) -> None:
+    found = judge(given(intents=intents.ALL & ~intent))
+    assert found.refusals == () and len(found.notes) == 1 and str(intent.name) in found.notes[0]
 
 
 def test_a_gateway_without_guilds_ends_the_start() -> None:

@@ -205,10 +205,12 @@ def _guild(asking: QueryContext, place: _Place, wanted: SnapshotFor) -> Iterator
     view, number, policy = place.view, place.row.number, asking.policy
     own = drop_fields(view.guild_told(place.guild_id, place.row), (b"large", *_LIST_NAMES))
     yield b'%b"guild":%b' % (place.head, own[:-1])
-    members = _MemberList(place, wanted, presences=policy.keeps("presences"))
+    # Without the intent nothing says who has left since the guild came: then nobody is in voice.
+    voice = bool(asking.situation.intents & Intents.GUILD_VOICE_STATES)
+    members = _MemberList(place, wanted, presences=policy.keeps("presences"), voice=voice)
     for name, (kind, row) in SNAPSHOTS.items():
         yield b',"%b":' % name.encode()
-        if not policy.keeps(row.name):
+        if not policy.keeps(row.name) or (kind is Kind.VOICE_STATE and not voice):
             yield b"[]"
         elif kind is Kind.MEMBER:
             yield from members.parts()
@@ -236,16 +238,15 @@ class _MemberList:
     role or nickname; without GUILD_PRESENCES, and of very large guilds, the bot and who is in voice.
     """
 
-    def __init__(self, place: _Place, wanted: SnapshotFor, *, presences: bool) -> None:
+    def __init__(self, place: _Place, wanted: SnapshotFor, *, presences: bool, voice: bool) -> None:
         self.listed: set[int] = set()
         """The ids of those whose parts were read."""
         self._place = place
         self._presences = presences
         self._few = not wanted.intents & Intents.GUILD_PRESENCES or place.member_count > MOST_MEMBERS_LISTED
         self._all = not self._few and place.member_count <= wanted.large_threshold
-        self._first = {
-            user_id for user_id, _ in place.view.entity_store.walk(place.row.number, Kind.VOICE_STATE)
-        }
+        walk = place.view.entity_store.walk(place.row.number, Kind.VOICE_STATE) if voice else ()
+        self._first = {user_id for user_id, _ in walk}
         if (me := place.me) is not None:
             self._first.add(me)
 

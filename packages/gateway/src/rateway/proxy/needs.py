@@ -34,6 +34,12 @@ MISSED = {
     "presences": "presences at their start",
     "voice_states": "who is in a voice channel at their start",
 }
+# Without these intents the gateway hears of no change: the lists are those of its session's beginning.
+GROWS_OLD = {
+    Intents.GUILD_MEMBERS: "members and their number as they were",
+    Intents.GUILD_EXPRESSIONS: "the guilds' sounds as they were",
+    Intents.GUILD_SCHEDULED_EVENTS: "scheduled events as they were",
+}
 # Names listed in a line of the log.
 MOST_NAMES = 12
 
@@ -69,6 +75,15 @@ def judge(given: ClusterList) -> Judgement:
         refusals.append(
             "the gateway has no GUILDS intent, so that bots could be told of no guild: add it to INTENTS there"
         )
+    if not given.intents & Intents.GUILD_VOICE_STATES:
+        notes.append(
+            "bots will not learn who is in voice: the gateway's INTENTS leave out GUILD_VOICE_STATES"
+        )
+    notes += [
+        f"bots will find {words} when the gateway's session began: its INTENTS leave out {intent.name}"
+        for intent, words in GROWS_OLD.items()
+        if not given.intents & intent
+    ]
     missing_events = _not_published(given)
     if needed := sorted(missing_events & NEEDED_EVENTS):
         refusals.append(
