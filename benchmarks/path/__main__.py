@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child
-from benchmarks.rig.rabbitmq import Counter, rabbitmq
+from benchmarks.rig.rabbitmq import Counter, logs_deleted, rabbitmq
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import Recipe
 
@@ -79,6 +79,7 @@ SUBSET = [
     Variant(shards=64, rate=50),
     Variant(shards=64, rate=50, cache="all"),
     Variant(broker="rabbitmq"),
+    Variant(broker="rabbitmq", settings={"EVENT_LOG": "stream"}),
     Variant(who="hikari", broker="rabbitmq"),
     Variant(who="discord.py", broker="rabbitmq"),
     Variant(rate=400, broker="rabbitmq"),
@@ -219,6 +220,7 @@ def round_of(
     with (
         tempfile.TemporaryDirectory() as name,
         _readers(variant, address),
+        logs_deleted(Path(name) / "state", address),
         standing(
             variant, stands.starters.get(variant.who, ours), discord, port, Path(name), address
         ) as gateway,
@@ -235,6 +237,7 @@ def round_of(
             due += int(discord.fact("sent")["sent"])
             child.until_quiet(pids)
         before, asleep, began = machine.cpu_ns(pids), machine.switches(pids[-1]), time.monotonic()
+        broker_before = machine.cpu_ns(place)
         if variant.rate is None:
             discord.say(json.dumps({"do": "flood", "events": flooded}))
         else:
@@ -247,8 +250,10 @@ def round_of(
             if missing <= 0:
                 break
             time.sleep(LOOK_S)
+        broker_spent = machine.cpu_ns(place) - broker_before
         return {
             "us": (after - before) / 1000 / sent,
+            "broker_us": broker_spent / 1000 / sent,
             "per_s": sent / (ended - began),
             "wakeups": (machine.switches(pids[-1]) - asleep) / sent,
             "missing": missing,
@@ -313,7 +318,8 @@ def measure(
                 floors[variant].append(floor)
                 print(
                     f"  round {turn + 1}: {variant.label}: {result['us']:.2f} µs, floor {floor:.2f}, "
-                    f"{result['us'] / floor:.2f} ×, {result['per_s']:,.0f}/s, load {load:.1f}",
+                    f"{result['us'] / floor:.2f} ×, broker {result['broker_us']:.1f} µs, "
+                    f"{result['per_s']:,.0f}/s, load {load:.1f}",
                     flush=True,
                 )
     print()
@@ -331,6 +337,7 @@ def measure(
                 us=[each["us"] for each in results],
                 floor_us=floors[variant],
                 ratio=[each["us"] / floor for each, floor in zip(results, floors[variant], strict=True)],
+                broker_us=[each["broker_us"] for each in results],
                 events_per_s=[each["per_s"] for each in results],
                 wakeups=[each["wakeups"] for each in results],
                 **more,

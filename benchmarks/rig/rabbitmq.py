@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import aio_pika
+import msgspec
 from rateway.demo.broker import PrivateBroker
+from rateway.transports.event_log_record import EventLogRecord
 
 from benchmarks.rig import machine
 
@@ -25,3 +30,19 @@ def rabbitmq() -> Iterator[tuple[Counter, str, list[int]]]:
 
         assert broker.pid is not None
         yield confirmed, broker.uri, machine.tree(broker.pid)
+
+
+@contextmanager
+def logs_deleted(state: Path, uri: str) -> Iterator[None]:
+    """Delete the event logs of a gateway that has ended inside: the next one's events would go into them as well."""
+    yield
+    records = [path.read_bytes() for path in state.glob("event-log-*.json")]
+    names = [name for each in records for name in msgspec.json.decode(each, type=EventLogRecord).streams]
+
+    async def delete() -> None:
+        async with await aio_pika.connect(uri) as connection, connection.channel() as channel:
+            for name in names:
+                await channel.queue_delete(name)
+
+    if names:
+        asyncio.run(delete())

@@ -161,6 +161,7 @@ async def ground(
             # Sessions are taken away young, again and again, on purpose.
             CRASH_LOOP_IDENTIFIES="0",
             EVENT_LOG="stream" if event_log else "off",
+            URGENT="INTERACTION_CREATE" if event_log else "",
             # The whole run is in it.
             EVENT_LOG_AGE="2d",
             EVENT_LOG_BYTES="8GiB",
