@@ -71,6 +71,17 @@ async def ask_everything(it: Stage, worker: Worker, guild_id: str) -> None:
     with pytest.raises(QueryError) as off:
         await cache.message(channels[0]["id"], 1)
     assert off.value.code == "cache_off"
+    shards = [await cache.shard_snapshot(shard_id) for shard_id in range(4)]
+    assert sum(len(each["guilds"]) for each in shards) == 8
+    assert all(each["user"]["id"] == str(it.sim.world.bot_id) and each["seq"] > 0 for each in shards)
+    known = await cache.guild_snapshot(guild_id, intents=1, large_threshold=250)
+    assert known is not None and known["session"] == shards[where["shard"]]["session"]
+    assert known["guild"]["id"] == guild_id and len(known["guild"]["members"]) < 10
+    everybody = await cache.members_matching(guild_id, query="", presences=True)
+    assert everybody is not None and len(everybody["members"]) == 10
+    some = await cache.members_matching(guild_id, user_ids=[user_id, 1])
+    assert some is not None and some["not_found"] == ["1"]
+    assert [each["user"]["id"] for each in some["members"]] == [user_id]
     lists = [
         cache.guild_threads, cache.guild_roles, cache.guild_emojis, cache.guild_stickers, cache.guild_voice_states,
         cache.guild_presences, cache.guild_scheduled_events, cache.guild_stage_instances,
