@@ -78,6 +78,8 @@ class Bot(Child):
         assert process.stdout is not None
         async for line in process.stdout:
             self.said.append(json.loads(line))
+            with self.log.open("ab") as log:
+                log.write(line)
             self._changed.set()
         self._changed.set()
 

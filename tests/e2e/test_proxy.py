@@ -2,31 +2,128 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from tests.aio import run
-from tests.e2e.harness import stage
-from tests.e2e.proxied import bot, proxied
+from tests.e2e.harness import LOOK, Stage, stage
+from tests.e2e.proxied import Bot, bot, free_port, proxied
 from tests.rabbitmq import Broker
 
+SHARDS, GUILDS = 2, 6
 
-def test_a_bot_with_discord_py_logs_in_with_every_shard_and_sees_what_happens(
+
+def messages(s: Stage) -> int:
+    """How many messages Discord has told of."""
+    return sum(1 for each in s.sim.ledger.log() if each.event == "MESSAGE_CREATE")
+
+
+async def happened(s: Stage) -> None:
+    """Wait until all that was to happen has."""
+    while s.sim.source.left != 0:
+        await asyncio.sleep(LOOK)
+
+
+async def saw_all(seen: Bot, s: Stage, before: int) -> None:
+    """Wait until the bot has seen each message after the first *before*, and none twice."""
+    wanted = messages(s) - before
+    ids = [each["id"] for each in await seen.until_saw("message", wanted)]
+    assert len(ids) == len(set(ids)) == wanted
+
+
+def test_a_bot_logs_in_with_every_shard_sees_what_happens_and_restarts_without_an_identify(
     tmp_path: Path, broker: Broker
 ) -> None:
     async def it() -> None:
-        async with stage(tmp_path, broker, shards=2, guilds=6, members=5, EVENT_LOG="stream") as s:
+        async with stage(tmp_path, broker, shards=SHARDS, guilds=GUILDS, members=5, EVENT_LOG="stream") as s:
+            await s.ready()
+            async with proxied(tmp_path, s) as proxy:
+                for _ in range(2):
+                    async with bot("discord_py", tmp_path, proxy.address, s.sim.options.token) as seen:
+                        (ready,) = await seen.until_saw("ready")
+                        assert ready["shards"] == SHARDS and len(ready["guilds"]) == GUILDS
+                        assert all(
+                            guild["members"] >= 3 and guild["me"] for guild in ready["guilds"].values()
+                        )
+                        before = messages(s)
+                        await s.events(150)
+                        await saw_all(seen, s, before)
+            assert s.count("identify") == SHARDS
+
+    run(it(), timeout=150)
+
+
+def test_a_proxy_that_dies_costs_its_bots_no_message(tmp_path: Path, broker: Broker) -> None:
+    """Two share an address, so that no dial of the bot is refused: after one that is, discord.py identifies anew."""
+
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=SHARDS, guilds=GUILDS, members=5, EVENT_LOG="stream") as s:
             await s.ready()
             async with (
                 proxied(tmp_path, s) as proxy,
                 bot("discord_py", tmp_path, proxy.address, s.sim.options.token) as seen,
             ):
-                (ready,) = await seen.until_saw("ready")
-                assert ready["shards"] == 2 and len(ready["guilds"]) == 6
-                assert all(guild["members"] == 5 and guild["me"] for guild in ready["guilds"].values())
-                identifies = s.count("identify")
-                await s.events(200)
-                sent = [each for each in s.sim.ledger.log() if each.event == "MESSAGE_CREATE"]
-                await seen.until(lambda said: len([x for x in said if x["saw"] == "message"]) >= len(sent))
-                assert s.count("identify") == identifies == 2
+                await seen.until_saw("ready")
+                before = messages(s)
+                s.sim.set_rate(50, events=600)
+                await seen.until_saw("message", 20)
+                async with proxied(tmp_path, s, "other", PROXY_ADDRESS=proxy.address):
+                    await proxy.kill()
+                    await seen.until_saw("resumed", SHARDS)
+                    await happened(s)
+                    await saw_all(seen, s, before)
+                    await seen.kill()
+                assert len(seen.saw("ready")) == 1 and s.count("identify") == SHARDS
 
-    run(it(), timeout=120)
+    run(it(), timeout=150)
+
+
+def test_a_proxy_that_stops_sends_its_bots_to_another_one(tmp_path: Path, broker: Broker) -> None:
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=SHARDS, guilds=GUILDS, members=5, EVENT_LOG="stream") as s:
+            await s.ready()
+            async with (
+                proxied(tmp_path, s) as proxy,
+                bot("discord_py", tmp_path, proxy.address, s.sim.options.token) as seen,
+            ):
+                await seen.until_saw("ready")
+                before = messages(s)
+                s.sim.set_rate(50, events=600)
+                await seen.until_saw("message", 20)
+                async with proxied(tmp_path, s, "next", PROXY_ADDRESS=proxy.address):
+                    assert await proxy.terminate() == 0
+                    assert await proxy.line_with("op 7") is not None
+                    await seen.until_saw("resumed", SHARDS)
+                    await happened(s)
+                    await saw_all(seen, s, before)
+                    await seen.kill()
+                assert len(seen.saw("ready")) == 1
+
+    run(it(), timeout=150)
+
+
+def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=1, guilds=3, members=5, PROXY_ADDRESS=address) as s:
+            await s.ready()
+            async with bot("discord_py", tmp_path, address, s.sim.options.token) as seen:
+                await seen.until_saw("ready")
+
+                def shown(status: dict[str, Any]) -> bool:
+                    proxy = status["proxy"]
+                    return proxy is not None and proxy["states"] == {"live": 1}
+
+                status = await s.gateway.until(shown)
+                (row,) = status["proxy"]["bots"]
+                assert (row["shard"], row["count"], row["library"]) == (0, 1, "discord.py")
+                before = messages(s)
+                await s.events(60)
+                await saw_all(seen, s, before)
+            assert msgspec.json.decode(msgspec.json.encode(status))["wants_proxy"] is True
+
+    run(it(), timeout=150)

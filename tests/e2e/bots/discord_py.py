@@ -53,4 +53,4 @@ class Bot(discord.AutoShardedClient):
             say("answered", id=str(answer.id))
 
 
-Bot(intents=discord.Intents.all()).run(os.environ["TOKEN"], log_handler=None)
+Bot(intents=discord.Intents.all()).run(os.environ["TOKEN"])

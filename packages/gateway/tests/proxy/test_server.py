@@ -87,7 +87,9 @@ def handshake(target: str = "/", **headers: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def scene(limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scene]:
+async def scene(
+    limits: Limits | None = None, tls: ssl.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[Scene]:
     bots: list[Echo] = []
 
     def connect(socket: BotSocket, upgrade: Upgrade) -> Echo:
@@ -101,7 +103,7 @@ async def scene(limits: Limits | None = None, tls: ssl.SSLContext | None = None)
         return f"ws://{request.headers['Host']}"
 
     bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    server = ProxyServer("127.0.0.1:0", tls, rest, connect, url, limits)
+    server = ProxyServer(f"127.0.0.1:{port}", tls, rest, connect, url, limits)
     serving = asyncio.create_task(server.run(bound.set_result))
     try:
         yield Scene(server, await bound, bots)
@@ -447,6 +449,21 @@ def test_when_the_server_ends_every_connection_does() -> None:
         assert await frames_of(reader) == [(1, HELLO)] and await idle.read() == b""
         for each in (writer, idle_writer):
             each.close()
+
+    run(it())
+
+
+def test_a_second_proxy_shares_the_address_and_takes_the_bots_of_the_first() -> None:
+    async def it() -> None:
+        async with scene() as first, first.bot() as bot:
+            await bot.receive_str()
+            async with scene(port=first.port) as second:
+                first.server.turn_away()
+                async with second.bot() as moved:
+                    await moved.receive_str()
+                    await bot.send_str("still here")
+                    assert await bot.receive_str() == "still here"
+                assert len(second.bots) == 1 and len(first.bots) == 1
 
     run(it())
 

@@ -35,7 +35,7 @@ DEFAULT_VERSION: Final = "10"
 # "Gateway Close Event Codes". The reason says what it is about; libraries stop at 4012 and log it.
 INVALID_VERSION: Final = 4012
 NOT_AUTHENTICATED: Final = 4003
-# Another process may hold the port for a while: the proxy before this one, for instance.
+# Another program may hold the port for a while.
 RETRY_S: Final = 1.0
 
 
@@ -387,6 +387,7 @@ class ProxyServer:
 
     async def _listen(self) -> asyncio.Server:
         loop, said = asyncio.get_running_loop(), False
+        host, port = self.host.strip("[]"), self.port
         timeouts: dict[str, Any] = {}
         if self._tls is not None:
             timeouts = {
@@ -395,13 +396,10 @@ class ProxyServer:
             }
         while True:
             try:
+                # Several proxies of one user may share an address: the system gives each new connection to one of them,
+                # and a bot whose proxy dies or is replaced is never refused.
                 return await loop.create_server(
-                    lambda: _Peer(self),
-                    self.host.strip("[]"),
-                    self.port,
-                    ssl=self._tls,
-                    backlog=1024,
-                    **timeouts,
+                    lambda: _Peer(self), host, port, ssl=self._tls, backlog=1024, reuse_port=True, **timeouts
                 )
             except OSError as error:
                 if not said:

@@ -1,0 +1,156 @@
+"""The proxy that the gateway starts: a process of its own, replaced when it dies, ended in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from rateway import hardening, logs
+from rateway.config import Settings, load
+from rateway.config.handover import encode_settings
+from rateway.runtime.proxy_child import ProxyChild
+from rateway.transports.proxy_line import ProxyLine, ProxyStatus
+
+from tests.aio import run
+
+TOKEN, PROXY_TOKEN = "bot.token.of-the-proxys-tests", "token-of-workers-of-the-test"
+
+
+def settings(port: int, **more: str) -> Settings:
+    """Of a gateway whose broker is not there: bots can connect, and wait."""
+    given = {
+        "DISCORD_TOKEN": TOKEN,
+        "INTENTS": "1",
+        "AMQP_URI": "amqp://guest:password-of-the-broker@127.0.0.1:9/",
+        "PROXY_ADDRESS": f"127.0.0.1:{port}",
+        "PROXY_TOKEN": PROXY_TOKEN,
+    }
+    return load(None, given | more)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.asynccontextmanager
+async def running(child: ProxyChild) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(child.run())
+    try:
+        yield task
+    finally:
+        await child.stop()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def status(child: ProxyChild, other_than: int = 0) -> ProxyStatus:
+    """What it says, once it says something."""
+    while child.status is None or child.status.pid == other_than:  # noqa: ASYNC110 - it announces itself nowhere
+        await asyncio.sleep(0.02)
+    return child.status
+
+
+async def hello(port: int) -> None:
+    """A bot connects and is greeted, as soon as somebody listens."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.ws_connect(f"ws://127.0.0.1:{port}/?v=10&encoding=json") as bot:
+                    assert '"op":10' in await bot.receive_str()
+                    return
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.02)
+
+
+def test_it_serves_bots_says_how_it_is_and_ends_with_the_gateway() -> None:
+    async def it() -> None:
+        port = free_port()
+        child = ProxyChild(settings(port))
+        async with running(child) as task:
+            await hello(port)
+            said = await status(child)
+            assert said.address == f"127.0.0.1:{port}" and said.memory_bytes > 1_000_000
+            assert said.pid != os.getpid() and child.notes() == []
+            await child.stop()
+            await task
+            assert child.status is None
+            with pytest.raises(ProcessLookupError):
+                os.kill(said.pid, 0)
+
+    run(it())
+
+
+def test_no_secret_is_in_its_arguments_or_environment() -> None:
+    async def it() -> None:
+        child = ProxyChild(settings(free_port()))
+        os.environ["PROXY_TOKEN"] = PROXY_TOKEN
+        try:
+            async with running(child):
+                pid = (await status(child)).pid
+                seen = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        finally:
+            del os.environ["PROXY_TOKEN"]
+        for secret in (TOKEN, PROXY_TOKEN, "password-of-the-broker"):
+            assert secret.encode() not in seen
+
+    run(it())
+
+
+def test_one_that_is_killed_is_replaced() -> None:
+    async def it() -> None:
+        port = free_port()
+        child = ProxyChild(settings(port))
+        async with running(child):
+            first = (await status(child)).pid
+            os.kill(first, signal.SIGKILL)
+            second = (await status(child, first)).pid
+            assert second != first and child.restarts == 1
+            await hello(port)
+
+    run(it())
+
+
+def test_one_whose_settings_are_wrong_is_given_up_and_noted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def it() -> None:
+        child = ProxyChild(settings(free_port(), PROXY_CERT=str(tmp_path / "missing.pem")))
+        async with running(child) as task:
+            await task
+            (note,) = child.notes()
+            assert "settings" in note and child.restarts == 0
+
+    logs.hide(TOKEN)
+    run(it())
+    assert "PROXY_CERT" in capfd.readouterr().err
+
+
+def test_it_leaves_when_the_gateway_is_gone() -> None:
+    """The end of the line is all that it knows of the gateway: that of one that was killed looks the same."""
+
+    async def it() -> None:
+        ours, theirs = socket.socketpair()
+        process = await asyncio.create_subprocess_exec(
+            *hardening.child_command("rateway.proxy.process", str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        theirs.close()
+        line = await ProxyLine.open(ours)
+        line.send(encode_settings(settings(free_port())))
+        assert (await line.read_status()) is not None
+        line.close()
+        assert await process.wait() == 0
+
+    run(it())
