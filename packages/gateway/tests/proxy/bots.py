@@ -14,18 +14,12 @@ from rateway.proxy.bot_connection import BotConnection
 from rateway.proxy.connections import Connections
 from rateway.proxy.session_id import SessionIds
 from rateway_protocol.discord import intents as discord_intents
-from rateway_protocol.discord.events import EVENTS
+from rateway_protocol.discord.visibility import visible
 from tests.proxy.memory import GuildStates, MemoryGateway, MemoryReader
 
 TOKEN = "token-of-the-bot"
 URL = "ws://proxy.example"
 KEY = b"k" * 32
-
-
-def visible(name: str, d: bytes, intents: int, own_id: int) -> bytes | None:
-    """What an event is to a bot of these intents, by the table of events alone."""
-    spec = EVENTS.get(name)
-    return d if spec is None or not spec.intents or spec.intents & intents else None
 
 
 class Process:

@@ -46,6 +46,9 @@ FIRST_ENTRY: Final = 0.5
 LAYOUT_PATIENCE: Final = 1.0
 # Seconds between two looks at all connections.
 LOOK_EVERY: Final = 5.0
+# Seconds for which the last snapshot waits for the log to come to what the snapshots contain. discord.py takes a pause
+# of two seconds for their end.
+HOLD: Final = 0.5
 # Seconds after which what a snapshot contains and the log has not brought is taken for filtered by the gateway.
 SETTLE: Final = 5.0
 # Seconds for which a session over several logs can be resumed.
@@ -80,6 +83,7 @@ class _Begin:
     stream: Stream
     numbers: Numbers
     guilds: dict[int, list[GuildOfShard]]
+    """Each shard's guilds that are told by GUILD_CREATE: none without the intent."""
     positions: dict[int, Position]
     feeds: list[Feed] = field(default_factory=list)
 
@@ -233,15 +237,19 @@ class Connections:
                 self._tails.use(log)
             try:
                 begin = await self._send_ready(connection, identify, layout.shard_count, logs)
-                if not identify.intents & intents.Intents.GUILDS or await self._send_guilds(
-                    connection, begin
-                ):
-                    self._attach(connection, begin)
+                if not await self._send_guilds(connection, begin):
+                    return
+                self._attach(connection, begin)
             finally:
                 for log in logs:
                     self._tails.release(log)
+        if connection.stream is not begin.stream:
+            return
         if identify.presence is not None:
             self._commands.set_presence(connection, identify.presence)
+        await asyncio.sleep(HOLD)
+        for feed in begin.feeds:
+            feed.release()
 
     async def _send_ready(
         self, connection: BotConnection, identify: Identify, total: int, logs: dict[str, list[int]]
@@ -259,14 +267,13 @@ class Connections:
             shard_id: [guild for guild in snapshot.guilds if stream.has_guild(int(guild.id))]
             for shard_id, snapshot in found.items()
         }
-        snapshots = (
-            sum(map(len, guilds.values())) if identify.intents & intents.Intents.GUILDS else 0
-        )  # fmt: skip
+        told = guilds if identify.intents & intents.Intents.GUILDS else {}
+        snapshots = sum(map(len, told.values()))
         log = next(iter(logs))
         if len(logs) > 1:
             log = ""
         session = Session(
-            log, bases[log] if log else secrets.randbits(62), snapshots, identify.shard, identify.count, total,
+            secrets.randbits(62), log, bases.get(log, -1), snapshots, identify.shard, identify.count, total,
             identify.intents, identify.large_threshold, own_id,
         )  # fmt: skip
         stream.session_id = self._session_ids.issue(session)
@@ -275,9 +282,9 @@ class Connections:
             numbers = OffsetNumbers(session)
         else:
             numbers = CountedNumbers(snapshots)
-            self._keep_merged(session.base, _Merged(stream, numbers))
+            self._keep_merged(session.number, _Merged(stream, numbers))
         begin = _Begin(
-            stream, numbers, guilds,
+            stream, numbers, told,
             {shard_id: Position(each.session, each.seq) for shard_id, each in found.items()},
         )  # fmt: skip
         for log, shards in logs.items():
@@ -307,6 +314,8 @@ class Connections:
         the end. Return false where a session of the gateway's was lost meanwhile."""
         numbers = itertools.count(2)
         stream = begin.stream
+        # The next one to be sent: its name, its number, its d, its guild.
+        last: tuple[str, int, bytes, str] | None = None
         for shard_id, guilds in begin.guilds.items():
             position = begin.positions[shard_id]
             is_alone = not self._has_others(connection, shard_id)
@@ -318,8 +327,10 @@ class Connections:
                     if snapshot == "gone":
                         # Its GUILD_DELETE comes with the log.
                         continue
+                    if last is not None:
+                        connection.send(dispatch(*last[:3]))
                     if snapshot == "unavailable":
-                        connection.send(dispatch("GUILD_DELETE", seq, guild_unavailable(guild.id)))
+                        last = "GUILD_DELETE", seq, guild_unavailable(guild.id), guild.id
                         continue
                     if snapshot.session != position.session:
                         connection.invalidate()
@@ -330,8 +341,14 @@ class Connections:
                     if silent is not None:
                         d = silent
                         self._commands.leave_voice(shard_id, guild.id)
-                    connection.send(dispatch("GUILD_CREATE", seq, d))
+                    last = "GUILD_CREATE", seq, d, guild.id
                 await self._wait_for_room(connection)
+        if last is not None:
+            name, seq, d, guild_id = last
+            if len(begin.feeds) == 1:
+                begin.feeds[0].hold(name, d, int(guild_id))
+            else:
+                connection.send(dispatch(name, seq, d))
         return True
 
     def _attach(self, connection: BotConnection, begin: _Begin) -> None:
@@ -416,7 +433,7 @@ class Connections:
         self._join(feed, joined)
 
     def _resume_merged(self, connection: BotConnection, session: Session, seq: int) -> None:
-        merged = self._merged.get(session.base)
+        merged = self._merged.get(session.number)
         if merged is None or merged.left_at is None or not merged.numbers.resume(seq):
             self._refuse(connection)
             return
@@ -493,7 +510,7 @@ class Connections:
                 and now - connection.live_since > SETTLE
             ):
                 for feed in connection.stream.feeds:
-                    feed.is_settled = True
+                    feed.settle()
         self._tails.close_unused()
         for tail in self._tails.all():
             tail.watch()

@@ -40,6 +40,9 @@ ANCHOR_PATIENCE: Final = 1.0
 MOST_WAITING: Final = 16 << 20
 # Bytes of events between two looks at what bots have not taken.
 WATCH_EVERY: Final = 1 << 20
+# Offsets that are skipped between two entries: one where a segment begins. Where retention overtakes a reader, many
+# more are missing.
+MOST_SKIPPED: Final = 100
 BACKOFF: Final = Backoff(0.1, 5.0)
 
 Visible = Callable[[str, bytes, int, int], bytes | None]
@@ -343,6 +346,9 @@ class LogTail:
         for entry in entries:
             if entry.offset <= last:
                 continue
+            if entry.offset > last + MOST_SKIPPED and last >= 0:
+                self.lose(f"entries of {self.log} between offsets {last} and {entry.offset} are gone")
+                return
             self.last = last = entry.offset
             is_new = fanout.bring(entry)
             offsets.append(last)
@@ -530,6 +536,9 @@ class _PastPass:
         fanout = self._fanout
         for entry in entries:
             offset = entry.offset
+            if offset > self._last + MOST_SKIPPED and self._last >= 0:
+                self.refuse_all()
+                return
             self._last = offset
             fanout.bring(entry)
             if len(fanout.feeds) < len(self.members):

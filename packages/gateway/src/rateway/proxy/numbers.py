@@ -26,10 +26,10 @@ MOST_HELD: Final = 32 << 20
 class OffsetNumbers:
     """Numbers that any proxy can make again: the offset in the session's one log."""
 
-    __slots__ = ("_first", "_shift")
+    __slots__ = ("_shift", "_unsettled")
 
     def __init__(self, session: Session) -> None:
-        self._first = session.snapshots + 1
+        self._unsettled = max(1, session.snapshots)
         self._shift = session.seq_of(0)
 
     def send(self, feed: Feed, name: str, d: bytes) -> None:
@@ -48,9 +48,9 @@ class OffsetNumbers:
         """Nothing is remembered here."""
 
     def present(self, feed: Feed) -> int:
-        """The number of the place up to which the log was seen: that of the last snapshot while a RESUME could not
-        tell what the bot has, because a RESUME from there is refused."""
-        return max(self._first, feed.at + self._shift) if feed.is_settled else self._first
+        """The number of the place up to which the log was seen; while a RESUME could not tell what the bot has, that
+        of a snapshot, because a RESUME from there is refused."""
+        return feed.at + self._shift if feed.is_settled else self._unsettled
 
 
 class CountedNumbers:

@@ -21,10 +21,13 @@ SIGNATURE_BYTES: Final = 16
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One session of a bot whose shard lies in one cluster."""
+    """One session of a bot."""
 
+    number: int
+    """A random one: several connections may begin at the same place."""
     log: str
-    """The name of its event log, which no other log ever has."""
+    """The name of its event log, which no other log ever has; empty where its shard lies in several clusters: the proxy
+    that it began at knows it by its number."""
     base: int
     """The offset of the last entry before the first that the session may see; -1 for a log that had none."""
     snapshots: int
@@ -42,8 +45,9 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         return offset - self.base + self.snapshots + 1
 
     def offset_of(self, seq: int) -> int | None:
-        """The offset of the entry that was sent under ``seq``; None where that was READY or a snapshot."""
-        return self.base + seq - self.snapshots - 1 if seq > self.snapshots + 1 else None
+        """The offset up to which a bot that has ``seq`` has seen the log; None where it lacks snapshots, or may have
+        events that only the snapshots' reader could tell from what is in them."""
+        return self.base + seq - self.snapshots - 1 if seq > max(1, self.snapshots) else None
 
 
 class SessionIds:

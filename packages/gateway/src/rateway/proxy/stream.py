@@ -136,7 +136,8 @@ class Feed:
     """One log's part of a stream. Called for each entry: makes no task, and reads no JSON in the usual case."""
 
     __slots__ = (
-        "_late", "at", "is_open", "is_settled", "log", "numbers", "positions", "receiver", "sent", "shards", "stream",
+        "_held", "_held_guild", "_late", "at", "is_open", "is_settled", "log", "numbers", "positions", "receiver",
+        "sent", "shards", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, numbers: Numbers, log: str, shards: Iterable[int], at: int) -> None:
@@ -158,11 +159,38 @@ class Feed:
         self.sent = 0
         """Events that were sent."""
         self._late: dict[int, Position] = {}
+        # The last snapshot, and events of its guild; sent once the feed is settled, under a number that says so.
+        self._held: list[tuple[str, bytes]] = []
+        self._held_guild = 0
 
     def set_positions(self, positions: dict[int, Position]) -> None:
         """What the snapshots of an IDENTIFY contain. Called before the first entry."""
         self.positions = positions
         self.is_settled = not positions
+
+    def hold(self, name: str, d: bytes, guild_id: int) -> None:
+        """Hold the last snapshot until the feed is settled: a bot that has it can resume."""
+        self._held, self._held_guild = [(name, d)], guild_id
+        if self.is_settled:
+            self.release()
+
+    def release(self) -> None:
+        """Send what is held."""
+        held, self._held = self._held, []
+        if len(held) > 1:
+            # A bot that has the snapshot alone would miss the events.
+            was_settled, self.is_settled = self.is_settled, False
+            for name, d in held:
+                self.tell(name, d)
+            self.is_settled = was_settled
+        elif held:
+            self.tell(*held[0])
+
+    def settle(self) -> None:
+        """What the bot has is what the log had up to here."""
+        if not self.is_settled:
+            self.is_settled = True
+            self.release()
 
     def pass_positions(self, order: Order) -> None:
         """Forget the positions that the log was read beyond."""
@@ -170,7 +198,7 @@ class Feed:
             if position.is_passed(order, shard_id):
                 self._late[shard_id] = self.positions.pop(shard_id)
         if not self.positions:
-            self.is_settled = True
+            self.settle()
 
     def on_entry(self, entry: LogEntry, d: bytes | None, order: Order) -> None:
         """An event of one of its shards, for the first time; *d* as the bot's intents have it, None where it is not
@@ -181,7 +209,10 @@ class Feed:
         self.at = entry.offset
         if d is None or (self.stream.is_partial and not self.stream.has_entry(entry)):
             return
-        self._send(entry.name, d)
+        if self._held and guild_of(entry.name, entry.body) == self._held_guild:
+            self._held.append((entry.name, d))
+        else:
+            self._send(entry.name, d)
 
     def on_answer(self, entry: LogEntry, d: bytes) -> None:
         """The answer to a command of the bot's."""
@@ -211,7 +242,7 @@ class Feed:
         self.positions.pop(gap.shard, None)
         self._late.pop(gap.shard, None)
         if not self.positions:
-            self.is_settled = True
+            self.settle()
 
     def on_guild_left(self, entry: LogEntry, shard_id: int, guild_id: int) -> None:
         """After a gap, a guild is gone."""
@@ -231,7 +262,7 @@ class Feed:
             if entry.session != position.session or entry.seq > position.highest:
                 self._late[shard_id] = self.positions.pop(shard_id)
                 if not self.positions:
-                    self.is_settled = True
+                    self.settle()
             return False
         if entry.is_out_of_order:
             position = self._late.get(shard_id)
