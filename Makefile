@@ -82,8 +82,9 @@ sanitize: install $(VENV)/.dev  ## tests of the compiled modules with every acce
 chaos: install $(VENV)/.dev  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
 	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-pictures: system-test dev  ## the pictures of the page in docs/images, anew
-	@RATEWAY_PICTURES=1 $(BIN)/python -m pytest -q tests/browser -k pictures
+# Their paths are those that pytest adds for the tests' own modules.
+pictures: system-test dev  ## the pictures of the page in docs/images, of a real run with faults (ARGS="--all FOLDER": all sizes)
+	@PYTHONPATH=.:packages/simulator:packages/gateway $(BIN)/python -m tests.browser.pictures $(ARGS)
 
 docs: $(VENV)/.dev  ## the documentation as a site in site/, with the client's reference; a broken link fails
 	@$(BIN)/python tools/docs

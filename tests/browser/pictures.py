@@ -105,6 +105,14 @@ async def photograph(page: Page, path: Path, look: Look) -> None:
     await page.look(width=look.width, height=844 if look.phone else 900, dark=look.dark, phone=look.phone)
     # Charts and tiles are drawn for this width, and what had just changed has been seen to change.
     await asyncio.sleep(1.5)
+    if not look.phone:
+        # As tall as the page is: what sticks to the edge of a lower screen would cover something here.
+        height = await page.run("document.documentElement.scrollHeight")
+        await page.look(width=look.width, height=height, dark=look.dark)
+    if not look.phone:
+        # As tall as the page is: what sticks to the edge of a lower screen would cover something here.
+        height = await page.run("document.documentElement.scrollHeight")
+        await page.look(width=look.width, height=height, dark=look.dark)
     await page.picture(path)
     print(path)
 

@@ -335,7 +335,7 @@ def test_on_a_telephone_clusters_that_are_well_are_folded_and_those_in_trouble_a
             assert await page.run(charts) < 2 * 844, "the charts are no three screens away"
             assert (
                 await page.run("document.querySelector('#unfold').innerText")
-                == "Show 23 clusters that are well"
+                == "Show 23 clusters whose shards are live"
             )
             await page.run("document.querySelector('#unfold').click()")
             assert await page.run(shown) == 25

@@ -256,4 +256,4 @@ async def _tell(message: AbstractIncomingMessage, verdict: Verdict) -> None:
             await message.reject(requeue=verdict == "give_back")
     except _GONE:
         # The channel it came on has gone; the broker delivers it again, and then it is known or processed.
-        log.debug("an event could not be settled: its connection has ended")
+        log.debug("an event could not be settled: its connection has ended", extra={"action": "broker_lost"})

@@ -93,18 +93,20 @@ class Line:
         while True:
             try:
                 await self._hold()
-                log.warning("the connection to the broker broke; connecting again", extra={"action": "lost"})
+                log.warning(
+                    "the connection to the broker broke; connecting again", extra={"action": "broker_lost"}
+                )
                 pause = _FIRST_PAUSE_S
             except _REFUSALS as error:
                 self._trouble = f"it refuses: {_words(error)}"
                 if not self._began.done():
                     self._began.set_exception(BrokerUnavailable(f"the broker refuses: {_words(error)}"))
                     return
-                log.error("the broker refuses: %s", _words(error), extra={"action": "refused"})
+                log.error("the broker refuses: %s", _words(error), extra={"action": "broker_refuses"})
                 pause = _MOST_PAUSE_S
             except FAILURES as error:
                 self._trouble = _words(error)
-                log.warning("the broker does not answer: %s", self._trouble, extra={"action": "away"})
+                log.warning("the broker does not answer: %s", self._trouble, extra={"action": "broker_away"})
                 pause = min(_MOST_PAUSE_S, pause * 2)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 

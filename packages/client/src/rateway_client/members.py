@@ -152,7 +152,12 @@ class _Ear:
         except (ValueError, RecursionError) as error:
             self.unreadable += 1
             if self.unreadable <= _MOST_SAID:
-                log.warning("a %s is not as Discord documents it: %s", message.routing_key, str(error)[:200])
+                log.warning(
+                    "a %s is not as Discord documents it: %s",
+                    message.routing_key,
+                    str(error)[:200],
+                    extra={"action": "unreadable"},
+                )
 
     def lost(self) -> None:
         for asked in self.asked.values():
@@ -189,7 +194,12 @@ class MemberRequests:
                         again = await self._once(asked, d, end - loop.time())
                     if isinstance(again, Members):
                         return again
-                    log.info("members of guild %s are asked for again: %s", guild_id, again.why)
+                    log.info(
+                        "members of guild %s are asked for again: %s",
+                        guild_id,
+                        again.why,
+                        extra={"action": "asked_again"},
+                    )
                     # No longer than the caller waits, whatever the event says.
                     await asyncio.sleep(min(max(0.0, again.after), timeout))
         except NoAnswer:
@@ -252,7 +262,7 @@ async def _close(channel: AbstractChannel) -> None:
     try:
         await channel.close()
     except FAILURES:
-        log.debug("a channel for members was closed already")
+        log.debug("a channel for members was closed already", extra={"action": "broker_lost"})
 
 
 async def place_of(find: Callable[[str], Awaitable[Json | None]], guild_id: str, own: int) -> tuple[int, Any]:

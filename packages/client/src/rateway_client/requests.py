@@ -152,7 +152,7 @@ class Requests:
                             raise ConnectionLost(_UNKNOWN_FATE) from None
                     except ChannelInvalidStateError:
                         # Nothing was written: the channel had been closed before.
-                        log.debug("a request waits for the next connection")
+                        log.debug("a request waits for the next connection", extra={"action": "broker_lost"})
                     await gone.wait()
         except NoAnswer:
             raise

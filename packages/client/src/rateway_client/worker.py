@@ -162,7 +162,7 @@ class Worker:
                 ready.set_result(tasks)
                 await asyncio.Event().wait()
         except Exception:
-            log.exception("the worker's connections have ended")
+            log.exception("the worker's connections have ended", extra={"action": "own_fault"})
             self._requests.close()
             self._inbox.stop()
             raise
@@ -228,11 +228,16 @@ class Worker:
                     "gateway, or name each cluster (cluster=1)",
                     ", ".join(map(str, self.clusters)),
                     error,
-                    extra={"action": "no_layout"},
+                    extra={"action": "clusters"},
                 )
             return False
         if self._layout is None or layout.shard_count != self._layout.shard_count:
-            log.info("serving %d clusters, %d shards", len(layout.clusters), layout.shard_count)
+            log.info(
+                "serving %d clusters, %d shards",
+                len(layout.clusters),
+                layout.shard_count,
+                extra={"action": "clusters"},
+            )
         self._layout = layout
         self._inbox.shard_count = layout.shard_count
         await self._requests.serve(layout.numbers)
@@ -582,5 +587,5 @@ def _checked(names: Iterable[str]) -> set[str]:
         if name.removesuffix(".before") not in DOCUMENTED and name not in OWN_KEYS:
             near = difflib.get_close_matches(name, DOCUMENTED | OWN_KEYS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            log.warning("no documented event is called %s%s", name, hint)
+            log.warning("no documented event is called %s%s", name, hint, extra={"action": "unknown_event"})
     return wanted

@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
     try:
         return uvloop.run(_run(settings))
     except StateError as error:
-        log.critical("%s", error, extra={"action": "state"})
+        log.critical("%s", error, extra={"action": "state_folder"})
         return exit_codes.TEMPORARY if error.passing else exit_codes.CONFIGURATION
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED

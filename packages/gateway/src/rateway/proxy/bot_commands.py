@@ -135,7 +135,7 @@ class BotCommands:
         self.refused[fault.code.value] += 1
         log.warning(
             "a bot's command (op %d) was not carried out: %s", op, fault.message,
-            extra={"shard": shard_id, "action": "command"},
+            extra={"shard": shard_id, "action": "proxy"},
         )  # fmt: skip
         return False
 

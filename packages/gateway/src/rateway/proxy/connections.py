@@ -226,7 +226,7 @@ class Connections:
         if missing:
             logger.error(
                 "a bot asks for intents that the gateway does not have: %s; add them to INTENTS",
-                ", ".join(intents.names(missing)), extra={"action": "identify"},
+                ", ".join(intents.names(missing)), extra={"action": "proxy"},
             )  # fmt: skip
             connection.close(4014, "Disallowed intents: the gateway was not given them (INTENTS).")
             return
@@ -486,7 +486,7 @@ class Connections:
             tail.join(feed, joined)
 
     def _on_log_lost(self, text: str) -> None:
-        logger.error("the sessions of an event log end: %s", text, extra={"action": "log"})
+        logger.error("the sessions of an event log end: %s", text, extra={"action": "proxy"})
         self._state.doubt()
 
     def _on_layout(self, layout: ClusterList) -> None:
@@ -536,7 +536,7 @@ class Connections:
         except Exception:
             # A mistake here costs this connection alone; its bot comes back.
             self.counts["failed"] += 1
-            logger.exception("a bot's session could not begin", extra={"action": "session"})
+            logger.exception("a bot's session could not begin", extra={"action": "proxy"})
             connection.close(4000, "Unknown error.")
         finally:
             if self._starting.get(connection) is asyncio.current_task():
@@ -550,7 +550,7 @@ class Connections:
             await what()
         except Exception:
             self.counts["failed"] += 1
-            logger.exception("a bot's request failed", extra={"action": "session"})
+            logger.exception("a bot's request failed", extra={"action": "proxy"})
 
 
 async def _called(register: Callable[[Callable[[], None]], None]) -> None:

@@ -135,5 +135,5 @@ class GatewayState:
     async def _wait(self, why: str, failures: int) -> None:
         if why != self._said:
             self._said = why
-            logger.warning("bots wait for the gateway: %s", why, extra={"action": "identify"})
+            logger.warning("bots wait for the gateway: %s", why, extra={"action": "proxy"})
         await asyncio.sleep(BACKOFF.delay(failures))

@@ -238,7 +238,7 @@ class Proxy:
                 log.warning(
                     "no gateway answers (%s): bots are served once it does",
                     given.message,
-                    extra={"action": "gateway"},
+                    extra={"action": "proxy"},
                 )
             said = True
             await asyncio.sleep(ASK_AGAIN_S)
@@ -246,7 +246,7 @@ class Proxy:
         found = judge(given)
         self._notes = found.notes
         for note in found.notes:
-            log.warning("%s", note, extra={"action": "gateway"})
+            log.warning("%s", note, extra={"action": "proxy"})
         if found.refusals:
             for refusal in found.refusals:
                 log.critical("%s", refusal, extra={"action": "configuration"})
@@ -257,7 +257,7 @@ class Proxy:
             "the gateway has %d shards in %d clusters",
             given.shard_count,
             len(given.clusters),
-            extra={"action": "gateway"},
+            extra={"action": "proxy"},
         )
 
     # Seen.

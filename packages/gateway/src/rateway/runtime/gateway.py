@@ -351,7 +351,7 @@ class Gateway:
         try:
             self.state.remember_fatal(self._identity.settings, record)
         except StateError as error:
-            log.error("%s", error)
+            log.error("%s", error, extra={"action": "state_folder"})
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result | None:
         """The coroutine's result, or None when the stop came first."""

@@ -254,6 +254,7 @@ def clusters_of(settings: Settings, layout: Layout) -> list[int]:
             "CLUSTERS names %s, but there are only clusters 1-%d",
             ", ".join(map(str, missing)),
             len(layout.clusters),
+            extra={"action": "layout"},
         )
     return running_clusters(settings, layout)
 

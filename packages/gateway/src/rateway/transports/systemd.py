@@ -43,6 +43,6 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 sock.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            log.debug("the service manager could not be told: %s", error)
+            log.debug("the service manager could not be told: %s", error, extra={"action": "service_manager"})
             return False
         return True

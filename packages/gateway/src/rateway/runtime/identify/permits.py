@@ -438,7 +438,8 @@ class LocalPermits:
             mine, self._others = read_ledgers(self._ledger, self._bot)
         except FAILURES:
             log.warning(
-                "the ledger of identifies cannot be read; what was spent before is taken from Discord alone"
+                "the ledger of identifies cannot be read; what was spent before is taken from Discord alone",
+                extra={"action": "budget"},
             )
             return
         if mine is not None:

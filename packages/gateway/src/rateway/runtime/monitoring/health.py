@@ -228,7 +228,8 @@ def _alike(found: Iterable[_Found]) -> list[Reason]:
 
 def _broken(cluster: ClusterStatus) -> Iterator[_Found]:
     publisher, number = cluster.publisher, cluster.cluster
-    if not cluster.owned and publisher.connected:
+    # Without the broker nobody can hold a cluster: that is said once.
+    if not cluster.owned and publisher.connected and publisher.held_up_s <= HELD_UP_S:
         yield _Found("not_owned", "{who}: not held by this gateway yet", number)
     if not publisher.connected:
         why = f": {publisher.why}" if publisher.why else ""
@@ -300,17 +301,20 @@ def _headline(status: GatewayStatus, reasons: list[Reason], lost: int, returning
     if dead:
         parts.append(dead[0] + (f" (and {len(dead) - 1} more)" if len(dead) > 1 else ""))
     connected = [each for each in status.clusters if each.publisher.connected]
+    broker: list[str] = []
     for words, concerned in (
-        ("the broker is away", [each for each in status.clusters if not each.publisher.connected]),
-        ("the broker blocks publishers", [each for each in connected if each.publisher.blocked]),
-        ("the broker does not confirm", [each for each in connected if _unconfirming(each.publisher)]),
-        ("reading from Discord is paused", [each for each in status.clusters if each.publisher.paused]),
+        ("is away", [each for each in status.clusters if not each.publisher.connected]),
+        ("blocks publishers", [each for each in connected if each.publisher.blocked]),
+        ("does not confirm", [each for each in connected if _unconfirming(each.publisher)]),
     ):
         if concerned:
-            some = len(concerned) < len(status.clusters)
-            parts.append(
-                words + (f" for {len(concerned)} of {len(status.clusters)} clusters" if some else "")
-            )
+            every = len(concerned) == len(status.clusters)
+            of = "" if broker else f" of {len(status.clusters)} clusters"
+            broker.append(words if every else f"{words} for {len(concerned)}{of}")
+    if broker:
+        parts.append("the broker " + " and ".join(broker))
+    elif any(each.publisher.paused for each in status.clusters):
+        parts.append("reading from Discord is paused")
     if lost:
         parts.append(f"{_count(lost, 'shard')} away")
     if parts and returning:

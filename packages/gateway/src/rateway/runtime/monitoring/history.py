@@ -228,7 +228,7 @@ def _cluster(old: ClusterStatus, new: ClusterStatus) -> Iterator[tuple[Level, st
         yield "good", "the broker confirms again", 0
     elif late != was_late and after.connected and not held_up:
         yield ("notice", "confirms are late", 0) if late else ("good", "confirms come in time", 0)
-    if old.owned != new.owned and after.connected:
+    if old.owned != new.owned and after.connected and not held_up:
         yield (
             ("info", "held by this gateway", 0)
             if new.owned

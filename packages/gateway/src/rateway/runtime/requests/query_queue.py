@@ -353,7 +353,10 @@ class QueryQueue:
                 waiting.finish()
         # Whatever it is, it must not come again with every turn.
         except Exception:
-            log.exception("a query could not be answered, a mistake of the gateway's own; please report this")
+            log.exception(
+                "a query could not be answered, a mistake of the gateway's own; please report this",
+                extra={"action": "own_fault"},
+            )
             if entry in self._line_of(waiting):
                 self._remove(entry)
                 self._end(waiting, begun)

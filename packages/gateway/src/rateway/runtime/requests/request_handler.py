@@ -104,7 +104,7 @@ class _Complaints:
             fault.code.value,
             errors.bounded(fault.message),
             before,
-            extra={"cluster": cluster, "action": "refused"},
+            extra={"cluster": cluster, "action": "message_refused"},
         )
 
 

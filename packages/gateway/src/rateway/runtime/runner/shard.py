@@ -332,7 +332,7 @@ class Shard:
             "a message of Discord's made the gateway fail (%s): a mistake of the gateway's own, please report it",
             name,
             exc_info=error,
-            extra={"shard": self.shard_id, "action": "failed"},
+            extra={"shard": self.shard_id, "action": "own_fault"},
         )
 
     def _pass_over(self, error: Exception) -> bool:
@@ -491,7 +491,7 @@ class Shard:
         self._observer.fatal(self, order)
 
     def _note(self, order: Note) -> None:
-        log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id})
+        log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id, "action": "session"})
 
 
 def _words_of(error: Exception) -> str:

@@ -178,7 +178,7 @@ class Line:
             log.error(
                 "the other process has not read %d bytes: it is given up",
                 MAX_LINE_BYTES,
-                extra={"action": "line"},
+                extra={"action": "ipc"},
             )
             self._writer.transport.abort()
             return
@@ -216,7 +216,7 @@ class Line:
         self.unreadable += 1
         # Only a process of this gateway writes here: the first says what is wrong, the others the same.
         level = logging.ERROR if self.unreadable == 1 else logging.DEBUG
-        log.log(level, "%s; it is passed over", what, exc_info=error, extra={"action": "line"})
+        log.log(level, "%s; it is passed over", what, exc_info=error, extra={"action": "ipc"})
 
     def close(self) -> None:
         self._writer.close()

@@ -36,7 +36,11 @@ class AddressFile:
                 self._on_secret(text)
                 self._address = parse(text)
                 self._text = text
-                log.info("%s has another address of the broker: it is used from now on", self._path)
+                log.info(
+                    "%s has another address of the broker: it is used from now on",
+                    self._path,
+                    extra={"action": "address"},
+                )
             self._complaint = ""
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)

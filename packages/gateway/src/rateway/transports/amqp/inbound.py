@@ -453,7 +453,7 @@ class Inbound:
                 "served. Please report this",
                 self._queue,
                 exc_info=error,
-                extra={"action": "refused"},
+                extra={"action": "message_refused"},
             )
 
     @property

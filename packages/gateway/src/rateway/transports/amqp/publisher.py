@@ -459,7 +459,7 @@ class EventPublisher:
             log.warning(
                 "the broker refuses events (basic.nack), %s first: is a queue full that rejects? What follows waits",
                 self._name_of(*oldest),
-                extra={"cluster": self.cluster, "action": "refused"},
+                extra={"cluster": self.cluster, "action": "nacked"},
             )
         if self._patience.retry_at is not None and self._loop is not None:
             self._loop.call_at(
