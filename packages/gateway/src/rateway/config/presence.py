@@ -15,7 +15,6 @@ __all__ = ["PresenceError", "PresenceTemplate", "digest_of", "parse_presence"]
 
 STATUSES = ("online", "idle", "dnd", "invisible", "offline")
 ACTIVITY_TYPES = {"playing": 0, "streaming": 1, "listening": 2, "watching": 3, "custom": 4, "competing": 5}
-PLACEHOLDERS = ("{shard}", "{shards}", "{cluster}")
 # Discord's limit for an activity's name and state.
 MAX_TEXT = 128
 # Of the 4,096 bytes that Discord takes in a payload, what the rest of an identify leaves.

@@ -539,12 +539,6 @@ class Unconfirmed:
 
     # The spool
 
-    def unspooled(self) -> list[Run]:
-        """What is unconfirmed in memory and nowhere else, oldest first."""
-        return [run for run in self.sent if run.left and run.records is None and run.origins is None] + list(
-            self.waiting
-        )
-
     def replace(self, run: Run, index: int, pieces: tuple[Any, Any, Any]) -> None:
         """Another message goes out in an event's place. Only for what waits."""
         at = STRIDE * index
