@@ -23,6 +23,7 @@ from rateway.transports.state import FatalRecord, StateDir
 from rateway_simulator import certificate
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
+from tests.transports.fake_broker import FakeBroker
 
 from tests.aio import run
 from tests.e2e.harness import stage
@@ -192,6 +193,17 @@ def test_a_folder_that_cannot_be_used_is_tried_and_told(
 def test_the_memory_of_the_machine_is_known() -> None:
     memory = check.machine_memory()
     assert memory is not None and memory > 100_000_000
+
+
+def test_a_broker_that_is_too_old_for_an_event_log_is_told(tmp_path: Path) -> None:
+    async def scenario() -> Plan:
+        nothing_there = (404, "NOT_FOUND - no exchange")
+        async with FakeBroker(product=("RabbitMQ", "3.8.9"), refuse_declare=nothing_there) as old:
+            return await checked(SimulatorOptions(), old.uri, tmp_path, EVENT_LOG="stream")
+
+    assert [warning.do for warning in run(scenario()).warnings if "EVENT_LOG" in warning.what] == [
+        "RabbitMQ 3.9 or newer has them"
+    ]
 
 
 def test_looking_at_a_broker_that_closes_midway_is_told(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ from rateway.transports.amqp.connection import (
 )
 from rateway.transports.amqp.dial import addresses_of, dial, machines_at
 from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
+from rateway.transports.amqp.log_keeper import lacks_streams
 from rateway.transports.amqp.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
@@ -167,6 +168,11 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
         findings.append(Finding("broker", what, "see the broker's log"))
     finally:
         await connection.close()
+    if settings.event_log.is_on and lacks_streams(connection.server):
+        what = (
+            f"{connection.server} has no streams: events go out without the event log that EVENT_LOG asks for"
+        )
+        warnings.append(Finding("broker", what, "RabbitMQ 3.9 or newer has them"))
     return BrokerSaid(str(address), True, connection.server, "", findings, there, warnings, nodes)
 
 

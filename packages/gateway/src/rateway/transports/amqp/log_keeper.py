@@ -35,7 +35,7 @@ from rateway_protocol.contract import topology
 from rateway_protocol.contract.messages import LOGGED_KEYS
 from rateway_protocol.discord.events import DOCUMENTED
 
-__all__ = ["LogKeeper", "LogState"]
+__all__ = ["LogKeeper", "LogState", "lacks_streams"]
 
 log = logging.getLogger(__name__)
 
@@ -189,12 +189,9 @@ class LogKeeper:
         """
         if not self.is_on or not self.wanted:
             return
-        self._is_old = _is_older(connection.server)
+        self._is_old = lacks_streams(connection.server)
         if self._is_old:
-            words = (
-                f"{connection.server} has no streams, which the event log needs: RabbitMQ 3.9 or newer has"
-            )
-            self._without(words)
+            self._without(f"{connection.server} has no streams, RabbitMQ 3.9 or newer has")
             return
         await self._call(
             connection,
@@ -401,7 +398,7 @@ def _is_logged(key: bytes) -> bool:
     return name in LOGGED_KEYS or not (name.startswith(topology.OWN_PREFIX) or name.endswith(topology.BEFORE))
 
 
-def _is_older(server: str) -> bool:
+def lacks_streams(server: str) -> bool:
     """Whether a broker is known to be too old for streams. Others than RabbitMQ are tried."""
     found = _VERSION.match(server)
     return found is not None and (int(found[1]), int(found[2])) < _FIRST_WITH_STREAMS
