@@ -75,7 +75,7 @@ def walk_through(storage: Storage, kind: Kind, steps: list[tuple[str, object, by
 
 @settings(max_examples=150)
 @given(STEPS, st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE, Kind.VOICE_STATE]))
-def test_a_shelf_in_memory_holds_what_a_dict_would(
+def test_a_store_in_memory_holds_what_a_dict_would(
     steps: list[tuple[str, object, bytes]], kind: Kind
 ) -> None:
     storage = MemoryStorage()

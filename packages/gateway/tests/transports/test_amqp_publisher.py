@@ -10,6 +10,7 @@ from dataclasses import replace
 import pamqp.commands as spec
 import pytest
 from msgspec import Raw
+from rateway.transports.amqp.connection import Connection
 from tests.transports.fake_broker import FakeBroker
 from tests.transports.publishing import QUICK, begun, cluster_on, publish, seqs
 
@@ -94,20 +95,20 @@ def test_sequences_keep_their_ids_over_every_number_of_digits() -> None:
     run(scenario())
 
 
-def test_events_of_one_wake_up_leave_in_one_write_and_settle_is_told_once_per_read() -> None:
+def test_events_of_one_wake_up_leave_in_one_write_and_settle_is_told_once_per_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, cluster_on(broker) as cluster:
             publisher = cluster.publisher
             writes: list[int] = []
-            connection = publisher._connection
-            assert connection is not None
-            original = connection.write
+            original = Connection.write
 
-            def write(data: bytes) -> None:
+            def write(connection: Connection, data: bytes) -> None:
                 writes.append(len(data))
-                original(data)
+                original(connection, data)
 
-            connection.write = write  # type: ignore[method-assign]  # counts the calls
+            monkeypatch.setattr(Connection, "write", write)
             streams = [publisher.stream(shard, 2) for shard in range(2)]
             for shard, stream in enumerate(streams):
                 stream.begin(f"s{shard}")

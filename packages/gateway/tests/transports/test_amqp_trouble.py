@@ -202,7 +202,7 @@ def test_while_the_broker_is_away_events_go_to_the_spool_and_come_first_and_in_o
     run(scenario())
 
 
-def test_a_spool_goes_out_in_a_window_that_widens_the_longer_it_takes_and_is_narrow_again_for_the_next(
+def test_a_spool_goes_out_in_a_window_that_widens_the_longer_it_takes(
     tmp_path: Path,
 ) -> None:
     async def scenario() -> None:
@@ -224,7 +224,6 @@ def test_a_spool_goes_out_in_a_window_that_widens_the_longer_it_takes_and_is_nar
                 broker.ack(0, True)
                 await broker.publishes(400)
                 await cluster.until(lambda: cluster.publisher.unconfirmed == 0)
-                await cluster.until(lambda: cluster.publisher._drain_window == 50)
                 broker.confirm = False
 
     run(scenario())

@@ -25,6 +25,7 @@ from rateway.delivery.port import Clock, SinkObserver
 from rateway.histogram import Histogram
 from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection
+from rateway.transports.amqp.drain_window import DrainWindow
 from rateway.transports.amqp.line import keep_line
 from rateway.transports.amqp.listeners import Listeners
 from rateway.transports.amqp.log_keeper import LogKeeper
@@ -116,11 +117,9 @@ class EventPublisher:
         self._tries = 0
         self._renewing = False
         self._channel: Channel | None = None
-        # Of the spool, how much may be unanswered now, and since when it is so much.
-        self._drain_window = limits.drain_window
+        self._drain_window = DrainWindow(limits)
         # Whether more of the spool is read in the event loop's next turn.
         self._pumping_soon = False
-        self._drain_window_since = 0.0
         self._streams: list[ShardStream] = []
         # Of this wake-up.
         self._open: list[tuple[ShardStream | None, Run]] = []
@@ -596,7 +595,7 @@ class EventPublisher:
 
     def _read_back(self, overflow: Overflow, window: int | None) -> bool:
         """Write some of the spool; false when its window is full."""
-        most = self._drain_window
+        most = self._drain_window.size
         found = overflow.read_back(most if window is None else min(most, window), self._clock.monotonic())
         if found is None:
             return False
@@ -653,23 +652,13 @@ class EventPublisher:
         self._listeners.acquit()
         if self._urgent is not None:
             self._urgent.hurry()
-        self._widen_drain(now)
+        is_draining = self.connected and self._overflow is not None and self._overflow.unread > 0
+        self._drain_window.look(now, is_draining=is_draining)
         if not self._flowing or ledger.waiting:
             self._pump()
         if self.paused:
             self._room_again()
         self._say_stalled()
-
-    def _widen_drain(self, now: float) -> None:
-        """More of the spool at once, the longer the broker takes it; as little as ever for one that has come back."""
-        limits = self.limits
-        if not self.connected or self._overflow is None or not self._overflow.unread:
-            self._drain_window, self._drain_window_since = limits.drain_window, now
-        elif now - self._drain_window_since >= limits.drain_grows_after:
-            self._drain_window = max(
-                limits.drain_window, min(2 * self._drain_window, limits.drain_window_most)
-            )
-            self._drain_window_since = now
 
     def _oldest_in_memory(self) -> float | None:
         for runs in (self._ledger.sent, self._ledger.waiting):
