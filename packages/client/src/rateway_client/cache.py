@@ -49,51 +49,51 @@ class Cache:
     # One entity.
 
     async def current_user(self, *, fields: Fields = None) -> Json | None:
-        """The bot's own user."""
+        """Return the bot's own user."""
         return await self._one("CurrentUser", fields=fields)
 
     async def guild(self, guild_id: Id, *, fields: Fields = None) -> Json | None:
-        """A guild without its lists; ``fields`` may name them (``roles``, ``channels`` …)."""
+        """Return a guild without its lists; ``fields`` may name them (``roles``, ``channels`` …)."""
         return await self._one("Guild", guild_id, fields=fields)
 
     async def guild_channel(self, channel_id: Id, *, fields: Fields = None) -> Json | None:
-        """A channel or thread of a guild."""
+        """Return a channel or thread of a guild."""
         return await self._one("GuildChannel", channel_id, fields=fields)
 
     async def private_channel(self, channel_id: Id, *, fields: Fields = None) -> Json | None:
-        """A direct channel."""
+        """Return a direct channel."""
         return await self._one("PrivateChannel", channel_id, fields=fields)
 
     async def group(self, group_id: Id, *, fields: Fields = None) -> Json | None:
-        """A group of users: always None for bots."""
+        """Return a group of users: always None for bots."""
         return await self._one("Group", group_id, fields=fields)
 
     async def emoji(self, emoji_id: Id, *, fields: Fields = None) -> Json | None:
-        """An emoji of a guild."""
+        """Return an emoji of a guild."""
         return await self._one("Emoji", emoji_id, fields=fields)
 
     async def role(self, role_id: Id, *, fields: Fields = None) -> Json | None:
-        """A role."""
+        """Return a role."""
         return await self._one("Role", role_id, fields=fields)
 
     async def user(self, user_id: Id, *, fields: Fields = None) -> Json | None:
-        """A user."""
+        """Return a user."""
         return await self._one("User", user_id, fields=fields)
 
     async def member(self, guild_id: Id, user_id: Id, *, fields: Fields = None) -> Json | None:
-        """A member with its ``user``."""
+        """Return a member with its ``user``."""
         return await self._one("Member", guild_id, user_id, fields=fields)
 
     async def message(self, channel_id: Id, message_id: Id, *, fields: Fields = None) -> Json | None:
-        """A message, when messages are kept (``MESSAGE_CACHE_SIZE``)."""
+        """Return a message, when messages are kept (``MESSAGE_CACHE_SIZE``)."""
         return await self._one("Message", channel_id, message_id, fields=fields)
 
     async def presence(self, guild_id: Id, user_id: Id, *, fields: Fields = None) -> Json | None:
-        """A user's presence in a guild."""
+        """Return a user's presence in a guild."""
         return await self._one("Presence", guild_id, user_id, fields=fields)
 
     async def voice_state(self, user_id: Id, place: Id, *, fields: Fields = None) -> Json | None:
-        """A user's voice state; *place* is the channel or the guild."""
+        """Return a user's voice state; *place* is the channel or the guild."""
         return await self._one("VoiceState", user_id, place, fields=fields)
 
     async def voice_channel_states(self, channel_id: Id, *, fields: Fields = None) -> list[Json] | None:
@@ -104,17 +104,17 @@ class Cache:
     # Worked out.
 
     async def member_permissions(self, guild_id: Id, user_id: Id, channel_id: Id | None = None) -> int | None:
-        """A member's permissions in a guild, or in one of its channels, as Discord's bits."""
+        """Return a member's permissions in a guild, or in one of its channels, as Discord's bits."""
         place = () if channel_id is None else (channel_id,)
         found = await self._one("MemberPermissions", guild_id, user_id, *place)
         return None if found is None else int(found["permissions"])
 
     async def where_is(self, guild_id: Id) -> Json | None:
-        """``cluster``, ``shard`` and ``shard_count`` of a guild, of any that there may be."""
+        """Return ``cluster``, ``shard`` and ``shard_count`` of a guild, of any that there may be."""
         return await self._one("WhereIs", guild_id)
 
     async def clusters(self) -> Json:
-        """``shard_count`` and ``clusters``: the exchange, shards, guilds and owner of each."""
+        """Return ``shard_count`` and ``clusters``: the exchange, shards, guilds and owner of each."""
         return await self._one("Clusters") or {}
 
     # With the shard's position.
@@ -128,7 +128,7 @@ class Cache:
     async def guild_snapshot(
         self, guild_id: Id, *, intents: int | None = None, large_threshold: int | None = None
     ) -> Json | None:
-        """A guild as GUILD_CREATE would send it now to a bot of these intents, with its shard's position."""
+        """Return a guild as GUILD_CREATE would send it now to a bot of these intents, with its shard's position."""
         options = {"intents": intents, "large_threshold": large_threshold}
         return await self._with("GuildSnapshot", guild_id, options)
 
@@ -141,7 +141,8 @@ class Cache:
         user_ids: Sequence[Id] | None = None,
         presences: bool = False,
     ) -> Json | None:
-        """Members as Request Guild Members finds them, with the shard's position: one of ``query`` and ``user_ids``.
+        """Return members as Request Guild Members finds them, with the shard's position: one of ``query`` and
+        ``user_ids``.
 
         Raises QueryError ``incomplete`` where the cache may not know them all; ``Worker.request_members`` asks Discord.
         """
@@ -156,85 +157,85 @@ class Cache:
     # Lists.
 
     def guilds(self, *, fields: Fields = None, after: Id | None = None) -> AsyncIterator[Json]:
-        """All guilds, of every cluster."""
+        """Yield all guilds, of every cluster."""
         return self.pages("Guilds", fields=fields, after=after)
 
     def mutual_guilds(
         self, user_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """The guilds in which a user is known."""
+        """Yield the guilds in which a user is known."""
         return self.pages("MutualGuilds", user_id, fields=fields, after=after)
 
     def guild_channels(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's channels."""
+        """Yield a guild's channels."""
         return self.pages("GuildChannels", guild_id, fields=fields, after=after)
 
     def guild_threads(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's active threads."""
+        """Yield a guild's active threads."""
         return self.pages("GuildThreads", guild_id, fields=fields, after=after)
 
     def guild_roles(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's roles."""
+        """Yield a guild's roles."""
         return self.pages("GuildRoles", guild_id, fields=fields, after=after)
 
     def guild_emojis(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's emojis."""
+        """Yield a guild's emojis."""
         return self.pages("GuildEmojis", guild_id, fields=fields, after=after)
 
     def guild_stickers(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's stickers."""
+        """Yield a guild's stickers."""
         return self.pages("GuildStickers", guild_id, fields=fields, after=after)
 
     def guild_members(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's members, as far as they are known: a large guild's come by ``Worker.request_members``."""
+        """Yield a guild's members, as far as they are known: a large guild's come by ``Worker.request_members``."""
         return self.pages("GuildMembers", guild_id, fields=fields, after=after)
 
     def guild_voice_states(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's voice states."""
+        """Yield a guild's voice states."""
         return self.pages("GuildVoiceStates", guild_id, fields=fields, after=after)
 
     def guild_presences(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's presences."""
+        """Yield a guild's presences."""
         return self.pages("GuildPresences", guild_id, fields=fields, after=after)
 
     def guild_scheduled_events(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's scheduled events."""
+        """Yield a guild's scheduled events."""
         return self.pages("GuildScheduledEvents", guild_id, fields=fields, after=after)
 
     def guild_stage_instances(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's stage instances."""
+        """Yield a guild's stage instances."""
         return self.pages("GuildStageInstances", guild_id, fields=fields, after=after)
 
     def guild_soundboard_sounds(
         self, guild_id: Id, *, fields: Fields = None, after: Id | None = None
     ) -> AsyncIterator[Json]:
-        """A guild's soundboard sounds."""
+        """Yield a guild's soundboard sounds."""
         return self.pages("GuildSoundboardSounds", guild_id, fields=fields, after=after)
 
     async def pages(
         self, kind: str, *arguments: Id, fields: Fields = None, after: Id | None = None, page: int = _PAGE
     ) -> AsyncIterator[Json]:
-        """Every item of a list by its type's name, *page* a query (1 to 1,000); none when the guild is not known.
+        """Yield every item of a list by its type's name, *page* a query (1 to 1,000); none when the guild is not known.
 
         ``fields`` has the field that orders the list added: it says where the next page begins.
         """
@@ -271,7 +272,7 @@ def question(
     after: Id | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Json:
-    """One query as the contract has it, for ``Worker.queries``. ``options``: what else its type takes."""
+    """Return one query as the contract has it, for ``Worker.queries``. ``options``: what else its type takes."""
     found: Json = {"type": kind, "arguments": [str(argument) for argument in arguments]}
     for name, value in (
         ("fields", fields),
@@ -285,7 +286,7 @@ def question(
 
 
 def error_in(answer: object) -> QueryError | None:
-    """The error that stands in the place of a batch's answer, or None."""
+    """Return the error that stands in the place of a batch's answer, or None."""
     error = answer.get("error") if isinstance(answer, dict) and len(answer) == 1 else None
     if not isinstance(error, dict) or "code" not in error:
         return None

@@ -26,11 +26,11 @@ class ClusterLayout(msgspec.Struct, frozen=True):
         return {each.cluster for each in self.clusters}
 
     def of_shard(self, shard_id: int) -> int | None:
-        """The cluster of a shard; None for a shard that the bot does not have."""
+        """Return the cluster of a shard; None for a shard that the bot does not have."""
         return next((each.cluster for each in self.clusters if shard_id in each.shards), None)
 
     def of_guild(self, guild_id: int) -> int | None:
-        """The cluster of a guild, whether or not the bot is in it."""
+        """Return the cluster of a guild, whether or not the bot is in it."""
         return self.of_shard(shard_of(guild_id, self.shard_count)) if self.shard_count > 0 else None
 
     def is_of_gateway(self, cluster: int | None) -> bool:

@@ -70,7 +70,8 @@ class Event:
         return msgspec.json.decode(self.body)
 
     def decode(self, model: type[_Model]) -> _Model:
-        """The event's ``d`` as a type of yours (a ``msgspec.Struct``, a dataclass, a TypedDict): checked and faster.
+        """Return the event's ``d`` as a type of yours (a ``msgspec.Struct``, a dataclass, a TypedDict): checked and
+        faster.
 
         The gateway's own are in ``rateway_protocol.contract.messages``: ``event.decode(messages.Gap)``. Raises
         msgspec.ValidationError when it does not fit.
@@ -78,22 +79,24 @@ class Event:
         return msgspec.json.decode(self.body, type=model)
 
     async def done(self) -> None:
-        """It has been processed: its id is noted, then it is acknowledged. Never raises for a broker that is away:
-        it will come again and be recognised. A second call does nothing.
+        """Mark it as processed: its id is noted, then it is acknowledged. Never raises for a broker that is away: it
+        will come again and be recognised. A second call does nothing.
         """
         await self.settling.settle("done")
 
     async def give_back(self) -> None:
-        """It has not been processed: the broker gives it out again, to this worker or another of the same queue."""
+        """Give it back unprocessed: the broker delivers it again, to this worker or another of the same queue."""
         await self.settling.settle("give_back")
 
     async def drop(self) -> None:
-        """It cannot be processed: the queue lets it go (to its dead-letter exchange, if it has one)."""
+        """Drop it, because it cannot be processed: the queue removes it (to its dead-letter exchange, if it
+        has one).
+        """
         await self.settling.settle("drop")
 
 
 def event_of(message: AbstractIncomingMessage, settling: Settling | None = None) -> Event:
-    """An event of its AMQP message. Never raises: what has another type than the contract's is left out."""
+    """Return an event of its AMQP message. Never raises: what has another type than the contract's is left out."""
     headers: Mapping[str, object] = message.headers or {}
 
     def number(name: str) -> int | None:

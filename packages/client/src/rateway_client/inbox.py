@@ -120,7 +120,7 @@ class Inbox:
                 await self._queue.bind(topology.exchange(cluster), routing_key=name)
 
     async def serve(self, clusters: Iterable[int]) -> None:
-        """From now on events of these clusters, too, are wanted."""
+        """Deliver events of these clusters as well from now on."""
         async with self._lock:
             new = set(clusters) - self.clusters
             self.clusters |= new
@@ -134,7 +134,7 @@ class Inbox:
                 return
 
     async def read(self, names: Iterable[str]) -> None:
-        """From now on events of *names*, too, are wanted, and all are delivered."""
+        """Deliver events of *names* as well from now on."""
         async with self._lock:
             new = set(names) - self.names
             self.names |= new
@@ -170,7 +170,7 @@ class Inbox:
     # Events.
 
     async def next(self) -> Event | None:
-        """The next event; None after :meth:`stop`."""
+        """Return the next event; None after :meth:`stop`."""
         while not self._stopped:
             if self._ready:
                 return self._ready.popleft().event

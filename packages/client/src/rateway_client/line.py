@@ -136,7 +136,7 @@ async def dialled(
     ssl_context: ssl.SSLContext | None = None,
     frames: SoundFrames | None = None,
 ) -> AbstractConnection:
-    """An open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
+    """Return an open connection; raises one of :data:`FAILURES` after *timeout* seconds or earlier.
 
     `aio_pika.connect` leaves an unreachable object of a failed dial behind: the thread that collects it begins a
     `close` that is never awaited. *name* is what the broker's management page shows. *frames*: properties that cannot
@@ -158,7 +158,7 @@ async def dialled(
 
 
 async def watched(connection: AbstractConnection, broken: Broken, *, confirms: bool) -> AbstractChannel:
-    """A channel whose end, or the broker's cancelling of a consumer on it, is the connection's."""
+    """Open a channel whose end, or the broker's cancelling of a consumer on it, ends the connection."""
     channel = await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
     channel.close_callbacks.add(lambda *_facts: broken())
     underlay = await channel.get_underlay_channel()

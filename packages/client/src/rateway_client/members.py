@@ -266,7 +266,7 @@ async def _close(channel: AbstractChannel) -> None:
 
 
 async def place_of(find: Callable[[str], Awaitable[Json | None]], guild_id: str, own: int) -> tuple[int, Any]:
-    """A guild's cluster and shard; when the gateway cannot say (its cache is off), the worker's own cluster."""
+    """Return a guild's cluster and shard; when the gateway cannot say (its cache is off), the worker's own cluster."""
     try:
         found = await find(guild_id)
     except GatewayError:

@@ -67,7 +67,7 @@ class Requests:
         self.connection: AbstractConnection | None = None
 
     async def opened(self, connection: AbstractConnection, broken: Broken) -> None:
-        """A new connection: requests can be published on it, and answers come."""
+        """Use a new connection for requests and their answers."""
         channel = await watched(connection, broken, confirms=True)
         await self._declare(channel, self._clusters)
         replies = await channel.get_queue(_REPLY_TO, ensure=False)
@@ -78,7 +78,7 @@ class Requests:
         self._up.set()
 
     async def serve(self, clusters: Iterable[int]) -> None:
-        """Requests may go to these clusters' exchanges, too."""
+        """Let requests go to these clusters' exchanges as well."""
         new = set(clusters) - self._clusters
         self._clusters |= new
         if new and self._channel is not None:
@@ -105,7 +105,7 @@ class Requests:
                 waiting.set_exception(_Lost())
 
     def close(self) -> None:
-        """No connection will come any more: requests fail with ConnectionLost."""
+        """End all requests, now and later, with ConnectionLost."""
         self.closed = True
         self.lost()
         self._up.set()

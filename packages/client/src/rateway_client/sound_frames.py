@@ -77,7 +77,7 @@ class Unreadable:
 
 
 def sound_header(payload: bytes) -> tuple[bytes, str]:
-    """The payload of a content header with the sound ones of the properties that are needed; and what is wrong.
+    """Return the payload of a content header with the sound ones of the properties that are needed; and what is wrong.
 
     The second is empty when nothing is. Raises struct.error when even the body's size is missing.
     """
@@ -174,7 +174,7 @@ class _SoundReader:
         return self._at == len(self._ready) and self._reader.at_eof()
 
     async def read(self, size: int = -1) -> bytes:
-        """The properties that are left, for a message about it."""
+        """Return the properties that are left, for a message about it."""
         rest, self._ready, self._at = self._ready[self._at :], b"", 0
         return rest + await self._reader.read(size)
 
@@ -204,7 +204,7 @@ class _SoundReader:
         return _HEAD.pack(kind, channel, len(payload)) + payload + _END
 
     async def _large_header(self, size: int) -> bytes:
-        """A content header above the bound, without its properties, which are not kept."""
+        """Return a content header above the bound, without its properties, which are not kept."""
         fixed = await self._reader.readexactly(_FIXED)
         left = size + 1 - _FIXED
         while left:

@@ -245,7 +245,7 @@ class Worker:
         return True
 
     def _cluster_of(self, *, shard_id: int | None = None, guild_id: Id | None = None) -> int | None:
-        """The cluster of a shard or guild; else that of the event in hand; None where none is known."""
+        """Return the cluster of a shard or guild; else that of the event in hand; None where none is known."""
         if self.cluster is not None:
             return self.cluster
         found = None
@@ -315,7 +315,7 @@ class Worker:
             await self._inbox.leave()
 
     async def events(self) -> AsyncIterator[Event]:
-        """The events of ``events=[…]``, each to be settled by ``await event.done()``, until :meth:`stop`."""
+        """Yield the events of ``events=[…]``, each to be settled by ``await event.done()``, until :meth:`stop`."""
         with stopped_by_signals(self.stop):
             await self._listen(self._names)
             try:
@@ -516,7 +516,8 @@ class Worker:
         presences: bool = False,
         timeout: float = 120.0,
     ) -> Members:
-        """A guild's members from Discord itself: all of them, those whose name begins with *query*, or *user_ids*.
+        """Return a guild's members from Discord itself: all of them, those whose name begins with *query*, or
+        *user_ids*.
 
         Awaits all chunks; asks again after RATE_LIMITED, a lost session or connection, within *timeout* seconds. All
         members at once needs the intent GUILD_MEMBERS, and Discord gives them once a guild and 30 s; *limit* and
@@ -576,12 +577,12 @@ def _check_address(uri: str) -> None:
 
 
 def _next_after(number: int, numbers: Sequence[int]) -> int:
-    """The next of ascending numbers, the first after the last."""
+    """Return the next of ascending numbers, the first after the last."""
     return next((each for each in numbers if each > number), numbers[0])
 
 
 def _checked(names: Iterable[str]) -> set[str]:
-    """The names; one that is unknown is only said, because Discord invents new ones."""
+    """Return the names; one that is unknown is only said, because Discord invents new ones."""
     wanted = {names} if isinstance(names, str) else set(names)
     for name in wanted:
         if name.removesuffix(".before") not in DOCUMENTED and name not in OWN_KEYS:

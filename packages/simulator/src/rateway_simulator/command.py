@@ -234,7 +234,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def settings_of(options: argparse.Namespace) -> SimulatorOptions:
-    """The simulator's options from the parsed arguments. Raises FaultError, ValueError or OSError."""
+    """Return the simulator's options for the parsed arguments. Raises FaultError, ValueError or OSError."""
     values: dict[str, Any] = {}
     for flag, field, _, _ in itertools.chain.from_iterable(_FLAGS.values()):
         value = values[field] = getattr(options, field)
@@ -373,7 +373,7 @@ async def _wait(simulator: Simulator, stop: asyncio.Event, options: argparse.Nam
 
 
 def live_line(simulator: Simulator, elapsed: float, events: int) -> str:
-    """One line about now: time, connections, sessions, events a second and in all, rules broken."""
+    """Return one line about now: time, connections, sessions, events a second and in all, rules broken."""
     return (
         f"{elapsed:6.0f} s  {len(simulator.gateway.connections)} connected  {len(simulator.gateway.sessions)} sessions"
         f"  {events / LIVE_S:,.0f} events/s  {simulator.ledger.events:,} sent"

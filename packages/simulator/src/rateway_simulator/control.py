@@ -159,7 +159,7 @@ class RateRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def parse_rate(word: float | str) -> float:
-    """Events a second from a number or `max`. Raises ValueError."""
+    """Read events a second from a number or `max`. Raises ValueError."""
     if word == "max":
         return FLAT_OUT
     try:

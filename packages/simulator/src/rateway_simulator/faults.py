@@ -149,7 +149,7 @@ _COMMON = frozenset({"kind", "shards", "at", "every"})
 
 
 def parse(table: Mapping[str, Any]) -> Scheduled:
-    """A fault from a table of values (strings are converted); `at` is 0 without one. Raises FaultError."""
+    """Read a fault from a table of values (strings are converted); `at` is 0 without one. Raises FaultError."""
     name = table.get("kind")
     kind = KINDS.get(name) if isinstance(name, str) else None
     if not isinstance(name, str) or kind is None:
@@ -197,7 +197,7 @@ def _check(fault: Fault) -> None:
 
 
 def parse_word(word: str) -> Scheduled:
-    """A fault as on the command line: `kind` or `kind:key=value,key=value`. Raises FaultError.
+    """Read a fault as on the command line: `kind` or `kind:key=value,key=value`. Raises FaultError.
 
     A comma inside a list of shards stays with the list: `cut:shards=0,2,4,at=3`.
     """
@@ -217,7 +217,7 @@ def parse_word(word: str) -> Scheduled:
 
 
 def parse_scenario(text: str) -> tuple[Scheduled, ...]:
-    """A scenario file: TOML with one `[[fault]]` table for each fault. Raises FaultError."""
+    """Read a scenario file: TOML with one `[[fault]]` table for each fault. Raises FaultError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -229,7 +229,7 @@ def parse_scenario(text: str) -> tuple[Scheduled, ...]:
 
 
 def chosen(shards: str, present: Sequence[int], chance: Chance | None) -> frozenset[int]:
-    """Which of the shards present are meant by `all`, `random:2` or `0,4-7`. Raises FaultError."""
+    """Return which of the shards present are meant by `all`, `random:2` or `0,4-7`. Raises FaultError."""
     if shards == "all":
         return frozenset(present)
     word, _, amount = shards.partition(":")
@@ -252,7 +252,7 @@ def chosen(shards: str, present: Sequence[int], chance: Chance | None) -> frozen
 
 
 def as_json(fault: Fault) -> dict[str, Any]:
-    """The fault with the fields that its kind uses."""
+    """Return the fault with the fields that its kind uses."""
     kind = KINDS[fault.kind]
     shown = {"kind"} | kind.uses | ({"shards"} if kind.on_connections else set())
     values = {entry.name: getattr(fault, entry.name) for entry in fields(fault) if entry.name in shown}

@@ -12,7 +12,7 @@ discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL("{gateway_url}/")
 
 
 def discord_py(api_url: str, gateway_url: str) -> str:
-    """Lines of Python that send discord.py (2.x) to a simulator; to be run before the client is made.
+    """Return lines of Python that send discord.py (2.x) to a simulator; to be run before the client is made.
 
     `api_url` is `http://127.0.0.1:1235/api/v10`, `gateway_url` is `ws://127.0.0.1:1234`.
     """

@@ -37,7 +37,7 @@ class Choice(msgspec.Struct, frozen=True):
 def keep_stored(
     stored: StoredLayout | None, *, resumable: int, reshard: bool, shards: int | None, per_cluster: int
 ) -> Choice | str:
-    """The stored layout if it holds, else why not (empty when there is none)."""
+    """Return the stored layout if it holds, else why not (empty when there is none)."""
     if stored is None:
         return ""
     if stored.refused == stored.shards:
@@ -65,7 +65,7 @@ def keep_stored(
 def take_recommended(
     *, shards: int | None, recommended: int, extra: int, per_cluster: int, gateway_url: str, refused: int = 0
 ) -> Choice:
-    """``SHARDS`` if given, else what Discord recommends and the extra ones on top.
+    """Return ``SHARDS`` if given, else what Discord recommends and the extra ones on top.
 
     *refused* is a total that Discord has refused. Of a very large bot it demands a multiple of its own number, and it
     takes no total that leaves more than 2,500 guilds to a shard. So where the sum is no larger than what was refused,

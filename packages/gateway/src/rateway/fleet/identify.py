@@ -245,14 +245,14 @@ class IdentifyGovernor:
         return max(0, min(wanted, self._budget.total - len(self._planned)))
 
     def available(self, now: float) -> int:
-        """Identifies left: Discord's figure, or less when our own count of the last 24 hours says so."""
+        """Return identifies left: Discord's figure, or less when the count of the last 24 hours here is higher."""
         if self._budget is None:
             return 0
         own = self._budget.total - len(self._of_last_day(now))
         return max(0, min(self._remaining, own) - len(self._granted))
 
     def reset_in(self, now: float) -> float | None:
-        """Seconds until Discord's window resets, ``None`` before the first budget."""
+        """Return seconds until Discord's window resets, ``None`` before the first budget."""
         return None if self._budget is None else max(0.0, self._reset_at - now)
 
     def budget(self, budget: Budget, now: float, *, asked_at: float | None = None) -> None:
@@ -279,7 +279,7 @@ class IdentifyGovernor:
     # What happens
 
     def request(self, shard_id: int, lost: bool, now: float) -> None:
-        """*shard_id* wants to identify; *lost* when that replaces a lost session."""
+        """Take in that *shard_id* asks to identify; *lost*: that replaces a lost session."""
         ready = self._ready.pop(shard_id, None)
         if ready is not None:
             if now - ready < STABLE_AFTER:
@@ -292,11 +292,11 @@ class IdentifyGovernor:
         self._waiting[shard_id] = lost
 
     def withdraw(self, shard_id: int) -> None:
-        """It no longer wants to, and has no permit yet."""
+        """Withdraw the request of a shard that has no permit yet."""
         self._waiting.pop(shard_id, None)
 
     def restart(self, shard_id: int) -> None:
-        """A person asks for this shard: a crash loop is forgiven."""
+        """Forget a crash loop of the shard: an operator asks for it."""
         self._forgive(shard_id)
         self._outcomes.pop(shard_id, None)
 
@@ -352,7 +352,7 @@ class IdentifyGovernor:
         return "" if self._fault_since is None else "identifies of many shards fail alike just now"
 
     def spent(self, shard_id: int, now: float) -> None:
-        """Op 2 of *shard_id* goes out now. Call again after a delay to move the time (it is counted once)."""
+        """Count an identify of *shard_id*, which is sent now. A second call moves its time; it is counted once."""
         if self._granted.pop(shard_id, None) is None and shard_id in self._holds:
             self._spends.remove((shard_id, self._holds[shard_id]))
         else:
@@ -363,7 +363,7 @@ class IdentifyGovernor:
         self._mark(now)
 
     def finished(self, shard_id: int, outcome: PermitOutcome, now: float) -> None:
-        """The identify was answered, or failed, or was never sent (``unused``)."""
+        """Take in the outcome of an identify, or that none was sent (``unused``)."""
         if self._granted.pop(shard_id, None) is not None or self._holds.pop(shard_id, None) is None:
             return
         if outcome == "ready":
@@ -525,7 +525,7 @@ class IdentifyGovernor:
         return not lost, 0.0 if how == "ready" else at, shard_id
 
     def _held_back(self) -> Collection[int]:
-        """The shards that wait and of which only one at a time may try, while a common fault lasts."""
+        """Return the shards that wait and of which only one at a time may try, while a common fault lasts."""
         if self._fault_since is None:
             return ()
         failing = self._failing()

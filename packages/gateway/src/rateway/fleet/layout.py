@@ -58,20 +58,20 @@ class Layout:
         return range(1, -(-self.shards // self.per_cluster) + 1)
 
     def cluster_of(self, shard_id: int) -> int:
-        """The cluster that runs *shard_id*. Raises :class:`ValueError` for a shard outside the layout."""
+        """Return the cluster that runs *shard_id*. Raises :class:`ValueError` for a shard outside the layout."""
         if not 0 <= shard_id < self.shards:
             raise ValueError(f"there is no shard {shard_id}: shards go from 0 to {self.shards - 1}")
         return shard_id // self.per_cluster + 1
 
     def shards_of(self, cluster: int) -> range:
-        """The shards of *cluster*, ascending. Raises :class:`ValueError` for a cluster outside the layout."""
+        """Return the shards of *cluster*, ascending. Raises :class:`ValueError` for a cluster outside the layout."""
         if cluster not in self.clusters:
             raise ValueError(f"there is no cluster {cluster}: clusters go from 1 to {len(self.clusters)}")
         return range((cluster - 1) * self.per_cluster, min(cluster * self.per_cluster, self.shards))
 
 
 def parse_clusters(text: str, total: int | None = None) -> frozenset[int]:
-    """The clusters that a text such as ``1-4,7`` names; an empty text names all of *total*.
+    """Return the clusters that a text such as ``1-4,7`` names; an empty text names all of *total*.
 
     *total* is the number of clusters that there are, or ``None`` while it is not known yet; then only the form is
     checked and an empty text gives an empty set. Raises :class:`LayoutError` with what is wrong, in words.

@@ -39,7 +39,7 @@ class Control:
         self._proxy = proxy
 
     async def answer(self, words: list[str]) -> object:
-        """One request of the control socket."""
+        """Answer one request of the control socket."""
         match words:
             case ["status"]:
                 return await self.status()
@@ -63,7 +63,7 @@ class Control:
         return {"ok": f"cluster {cluster} is settled and given up; another gateway may take it"}
 
     async def status(self) -> GatewayStatus:
-        """Everything that can be seen from here, all processes together."""
+        """Return the status of all processes."""
         gateway = self._gateway
         held = gateway.held
         clusters: list[ClusterStatus] = []

@@ -190,7 +190,7 @@ class Gateway:
         return found + (self.permits.notes() if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:
-        """Which sessions are renewed for their age or to fill the cache; None where none are."""
+        """Return which sessions are renewed for their age or to fill the cache; None where none are."""
         settings = self.settings
         if settings.session.max_age is None and not settings.cache.renew:
             return None
@@ -354,7 +354,7 @@ class Gateway:
             log.error("%s", error, extra={"action": "state_folder"})
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, Result]) -> Result | None:
-        """The coroutine's result, or None when the stop came first."""
+        """Return the coroutine's result, or None when the stop came first."""
         task = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)

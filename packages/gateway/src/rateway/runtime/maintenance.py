@@ -58,7 +58,7 @@ class Look:
 
 
 def quiet_shards(before: Look, now: Look) -> list[int]:
-    """Shards with the same session at both looks whose events in between can all have been interactions.
+    """Return shards with the same session at both looks whose events in between can all have been interactions.
 
     Clusters that never saw a guild are left out: without guilds, or without guild intents, silence is nothing new.
     """

@@ -83,7 +83,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:
-    """The layout that holds, or a new one from Discord's recommendation, asked for as long as it takes.
+    """Return the layout that holds, or a new one from Discord's recommendation, asked for as long as it takes.
 
     Raises FatalEnd when Discord refuses the token.
     """
@@ -136,7 +136,7 @@ class StoredSessions:
         self._found: dict[int, list[SessionRecord]] = {}
 
     def resumed(self, layout: Layout) -> list[int]:
-        """The shards of a layout, as far as this gateway runs them, that resume."""
+        """Return the shards of a layout, as far as this gateway runs them, that resume."""
         return [
             record.shard_id
             for number in running_clusters(self._settings, layout)
@@ -165,7 +165,7 @@ class StoredSessions:
 
 
 def kept_choice(settings: Settings, stored: StoredLayout | None, sessions: StoredSessions) -> Choice | str:
-    """The stored layout if it holds, else why not (empty when there is none)."""
+    """Return the stored layout if it holds, else why not (empty when there is none)."""
     layout = None if stored is None else Layout(stored.shards, stored.per_cluster)
     return keep_stored(
         stored,
@@ -177,7 +177,7 @@ def kept_choice(settings: Settings, stored: StoredLayout | None, sessions: Store
 
 
 def new_choice(settings: Settings, answer: GatewayBot, stored: StoredLayout | None) -> Choice:
-    """The layout where the stored one does not hold."""
+    """Return the layout where the stored one does not hold."""
     return take_recommended(
         shards=settings.layout.shards,
         recommended=answer.shards,
@@ -201,7 +201,7 @@ def refuse_layout(state: StateDir, choice: Choice) -> None:
 
 
 def stored_layout(state: StateDir) -> StoredLayout | None:
-    """The layout of the last start; None when there is none, or none that can be read."""
+    """Return the layout of the last start; None when there is none, or none that can be read."""
     data = state.read(LAYOUT)
     if not data:
         return None
@@ -247,7 +247,7 @@ def dead_token(answer: RestFailure) -> FatalRecord:
 
 
 def clusters_of(settings: Settings, layout: Layout) -> list[int]:
-    """The clusters of the layout that this gateway runs. Says which of CLUSTERS there are not."""
+    """Return the clusters of the layout that this gateway runs. Says which of CLUSTERS there are not."""
     missing = sorted(set(settings.layout.clusters or ()) - set(layout.clusters))
     if missing:
         log.warning(
@@ -260,7 +260,7 @@ def clusters_of(settings: Settings, layout: Layout) -> list[int]:
 
 
 def running_clusters(settings: Settings, layout: Layout) -> list[int]:
-    """The clusters of the layout that this gateway runs."""
+    """Return the clusters of the layout that this gateway runs."""
     chosen = settings.layout.clusters
     return [number for number in layout.clusters if chosen is None or number in chosen]
 
@@ -310,7 +310,7 @@ def leftover_sessions(settings: Settings, state: StateDir, number: int) -> list[
 
 
 def open_store(settings: Settings, state: StateDir, number: int) -> Store | StoreFault:
-    """The store of a cluster, with the cache's policy of the settings."""
+    """Open the store of a cluster, with the cache's policy of the settings."""
     try:
         folder = _private(settings, state, number)
     except OSError as error:

@@ -70,7 +70,7 @@ LONGEST_SHOWN = 100
 
 
 def shown(name: str) -> str:
-    """A name as far as a log line has room for it."""
+    """Return a name as far as a log line has room for it."""
     return ascii(name[:LONGEST_SHOWN])[1:-1]
 
 
@@ -235,8 +235,9 @@ class Conversation:
     def closed(
         self, code: int | None, now: float, connection: int | None = None, *, unreadable: str = ""
     ) -> None:
-        """The connection was closed by Discord with *code*, or broke (None); or we have closed it, because what came
-        was *unreadable* for the reason given."""
+        """The connection was closed by Discord with *code*, or broke (None); or the shell has closed it, because a
+        message was *unreadable* for the reason given.
+        """
         if connection not in (None, self._connection):
             return
         if unreadable and self.state in OPEN:
@@ -279,8 +280,9 @@ class Conversation:
         self._plan(now)
 
     def refused(self, until: float, why: str, now: float) -> None:
-        """No permit before *until* (inf: not without help), also when the spend of one could not be written
-        down. The connection is not held open for that."""
+        """No permit before *until* (inf: not without an operator), also when the spend of one could not be written
+        down. The connection is not held open for that.
+        """
         if self.state not in (State.WAITING_PERMIT, State.IDENTIFYING):
             return
         if self.state is State.IDENTIFYING:
@@ -294,11 +296,11 @@ class Conversation:
     # Facts: messages.
 
     def received(self, message: bytes | memoryview, binary: bool, now: float) -> Envelope | None:
-        """One WebSocket message. An ordinary dispatch is returned; READY, RESUMED and the dispatches of a message
+        """Take in a WebSocket message. An ordinary dispatch is returned; READY, RESUMED and the dispatches of a message
         that holds several come as ``Deliver`` orders, in order. Never raises, whatever the message is.
 
-        A dispatch that belongs to no session (before READY) has ``s`` None; ``t`` is a string, empty when Discord
-        named none.
+        A dispatch that belongs to no session (before READY) has ``s`` None; ``t`` is a string, empty when Discord named
+        none.
         """
         state = self.receive_state
         state.heard_at = now
@@ -343,7 +345,7 @@ class Conversation:
         return delivered
 
     def _received_oddly(self, document: bytes | memoryview, now: float) -> None:
-        """Not the usual form: odd fields, several documents in a message, or no JSON at all."""
+        """Read a message in an unusual form: unexpected fields, several documents, or no JSON at all."""
         try:
             found = decode_all(document)
         except EnvelopeError as error:
@@ -362,12 +364,14 @@ class Conversation:
         self._corrupt(str(error), now)
 
     def failed(self, why: str, now: float) -> None:
-        """The shell failed on a message: as if it could not be read."""
+        """The shell raised an exception for a message, which counts as one that cannot be read."""
         if self.state in OPEN:
             self._corrupt(why, now)
 
     def _corrupt(self, why: str, now: float) -> None:
-        """The stream cannot be read any further: what comes next would be garbage, so nothing is skipped."""
+        """Close the connection: the stream cannot be read any further, and skipping a part of it would corrupt the
+        rest.
+        """
         if self.state is State.WAITING_HELLO:
             following = self._attempts.corrupt_before_hello(resuming=self.session_id is not None)
             if following is not None:
@@ -561,14 +565,16 @@ class Conversation:
         self._plan(now)
 
     def settle(self, seq: int, session_id: str | None = None) -> None:
-        """The settled sequence last written down: what heartbeats carry from now on. It never goes down; what is
-        beyond the received, or of another session, is not taken."""
+        """Take the settled sequence that was written down: heartbeats carry it from now on. It never goes down; what is
+        beyond the received, or of another session, is not taken.
+        """
         if session_id in (None, self.session_id) and (self._settled or 0) < seq <= self.received_seq:
             self._settled = seq
 
     def pause(self, now: float) -> None:
-        """Delivery does not take more: the shell stops reading. Heartbeats go on; the connection is closed before
-        Discord would close it, and not opened again before ``resume_reading``."""
+        """Delivery does not take more: the shell stops reading. Heartbeats continue; the connection is closed before
+        Discord would close it, and not opened again before ``resume_reading``.
+        """
         if not self._waits.paused:
             self._waits.pause(now)
             self._plan(now)
@@ -619,8 +625,9 @@ class Conversation:
         self._attempts.excuse()
 
     def forgive(self, now: float) -> None:
-        """The fault that many shards met is over: what failed in it is forgotten, and a shard without a session that
-        waits for its next attempt makes it now."""
+        """The common fault of many shards has ended: failures during it are forgotten, and a shard without a session
+        that waits for its next attempt makes it now.
+        """
         self._attempts.forgive()
         if self.session_id is None:
             self.retry("identifies succeed again", now)
@@ -656,7 +663,7 @@ class Conversation:
     def _break_off(
         self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"
     ) -> None:
-        """We close, in a way that keeps the session."""
+        """Close the connection in a way that keeps the session."""
         if self.state in OPEN:
             self.orders.append(actions.Disconnect(KEEP_SESSION, why))
             self._ended(now, verdict, why, wait, outcome)
@@ -670,7 +677,9 @@ class Conversation:
         outcome: PermitOutcome = "closed",
         turn: Turn = Turn.STAY,
     ) -> None:
-        """A connection or an attempt at one is over: is the session, and when is the next attempt?"""
+        """Decide, at the end of a connection or of an attempt, whether the session is given up, and when the next
+        attempt is made.
+        """
         self._settle_permit(outcome)
         greeted = self._heart is not None
         if turn is Turn.STAY:
@@ -696,7 +705,7 @@ class Conversation:
         self._lost = True
 
     def _forget(self) -> None:
-        """Nothing of a session is left, its address and its numbers neither."""
+        """Forget the session, with its address and its numbers."""
         self.session_id = self.resume_url = self._settled = self.receive_state.last = None
         self.receive_state.received_seq = self.repeat = self.failed_at = 0
         self._sequence_tracker = SequenceTracker()
@@ -709,7 +718,7 @@ class Conversation:
             self.orders.append(actions.PermitDone(outcome))
 
     def _over(self) -> None:
-        """Nothing of the old connection counts any more."""
+        """Forget the state of the old connection."""
         self.receive_state.feed = _nothing
         self._heart = None
         self._waits.over()
@@ -739,7 +748,7 @@ class Conversation:
         self._break_off(now, Verdict.RESUME, why, outcome="timeout")
 
     def _interval(self) -> float | None:
-        """Seconds between two heartbeats, as Hello said."""
+        """Return seconds between two heartbeats, as Hello said."""
         return None if self._heart is None else self._heart.interval
 
     def _pump(self, now: float) -> None:

@@ -37,7 +37,7 @@ class Inflater(Protocol):
     """One connection's decompression."""
 
     def feed(self, message: bytes | memoryview, binary: bool) -> bytes | memoryview | None:
-        """The JSON in a WebSocket message; None when it is not complete yet. Raises InflateError, after which
+        """Return the JSON in a WebSocket message; None when it is not complete yet. Raises InflateError, after which
         the inflater is not used again. Usually one document; several stand one after another."""
 
 
@@ -97,7 +97,7 @@ class Zstd:
             raise InflateError(f"zstd: {error}") from None
 
     def _more(self, out: bytes) -> bytes | None:
-        """The frame ended (a decompressor ends with its frame), or the bound was reached."""
+        """Continue after the end of a frame (a decompressor ends with its frame), or at the bound."""
         parts = [out]
         room = self._ask - len(out)
         for _ in range(MOST_FRAMES):
@@ -162,6 +162,6 @@ _MAKERS: dict[str, Any] = {"zstd-stream": Zstd, "zlib-stream": Zlib, "none": Pla
 
 
 def make_inflater(compression: Compression, limit: int) -> Inflater:
-    """A fresh inflater for one connection. *limit* bounds one inflated message, in bytes."""
+    """Return a fresh inflater for one connection. *limit* bounds one inflated message, in bytes."""
     inflater: Inflater = _MAKERS[compression](limit)
     return inflater

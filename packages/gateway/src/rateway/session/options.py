@@ -19,10 +19,10 @@ class Chance(Protocol):
     """The source of jitter (``random.Random``)."""
 
     def random(self) -> float:
-        """Uniform in [0, 1)."""
+        """Return a number that is uniform in [0, 1)."""
 
     def uniform(self, a: float, b: float, /) -> float:
-        """Uniform between *a* and *b*."""
+        """Return a number that is uniform between *a* and *b*."""
 
 
 class CommandBudget:
@@ -44,7 +44,7 @@ class CommandBudget:
         return sum(self._waiting.values())
 
     def take(self, kind: Kind) -> bool:
-        """Room for one more of a kind; False when there is none."""
+        """Take the room for one more of a kind; return False when there is none."""
         if not self._shares.has_room(kind, self._waiting):
             return False
         self._waiting[kind] += 1
@@ -119,7 +119,7 @@ class SessionOptions:
     """Commands that may wait for all shards; None means no bound but each shard's own."""
 
     def identify(self, shard: tuple[int, int], presence: Mapping[str, Any] | None) -> bytes:
-        """The identify of a shard, ``(id, total)``; *presence* replaces the one of these options."""
+        """Return the identify of a shard, ``(id, total)``; *presence* replaces the one of these options."""
         if presence is None and self.presence is not None:
             presence = self.presence(*shard)
         return commands.identify(
@@ -133,5 +133,5 @@ class SessionOptions:
         )
 
     def resume(self, session_id: str, seq: int) -> bytes:
-        """The resume of a session from *seq*."""
+        """Return the resume of a session from *seq*."""
         return commands.resume(token=self.token, session_id=session_id, seq=seq)

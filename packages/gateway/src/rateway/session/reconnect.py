@@ -44,7 +44,7 @@ class JitteredBackoff:
         self.failures = 0
 
     def delay(self) -> float:
-        """Seconds to wait after the failures so far; 0 before the first."""
+        """Return seconds to wait after the failures so far; 0 before the first."""
         if self.failures == 0:
             return 0.0
         return self._chance.uniform(0.0, self._backoff.delay(self.failures - 1))
@@ -97,7 +97,7 @@ class Delays:
         self._ends: deque[float] = deque(maxlen=FLAPPING)
 
     def next(self, now: float, *, greeted: bool, identify: bool) -> float:
-        """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *identify*: the next
+        """Return seconds until the next attempt, after one more end. *greeted*: Hello had come; *identify*: the next
         attempt will have to identify."""
         self._ends.append(now)
         backoff = self._resume if greeted else self._dial
@@ -199,7 +199,7 @@ class EndpointSelector:
         self._two = False
 
     def choose(self, resume_url: str | None, gateway_url: str) -> str:
-        """The address to dial now."""
+        """Return the address to dial now."""
         self._two = resume_url is not None and urlsplit(resume_url).netloc != urlsplit(gateway_url).netloc
         return gateway_url if self._use_main or resume_url is None else resume_url
 
@@ -209,7 +209,7 @@ class EndpointSelector:
         return self._use_main
 
     def other(self, resume_url: str | None, gateway_url: str) -> str | None:
-        """The address that would be dialled next, were the one chosen now known to be dead; None without one."""
+        """Return the address that would be dialled next, were the one chosen now known to be dead; None without one."""
         if resume_url is None or not self._two:
             return None
         return resume_url if self._use_main else gateway_url

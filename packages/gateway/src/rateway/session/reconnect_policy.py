@@ -61,7 +61,7 @@ class ReconnectPolicy:
     # A connection's life.
 
     def dial_failed(self, failure: DialFailure) -> Turn:
-        """Which address is next."""
+        """Return which address is next."""
         if failure.status == TOO_MANY_REQUESTS:
             # Not waited for where the session's own host may be well.
             return self._hosts.failed(decides=True) if self._hosts.at_main else Turn.STAY
@@ -69,7 +69,7 @@ class ReconnectPolicy:
         return self._hosts.failed(decides=failure.silent or unwell)
 
     def corrupt_before_hello(self, *, resuming: bool) -> Compression | None:
-        """The compression that is preferred from now on, None for the same as before."""
+        """Return the compression that is preferred from now on, None for the same as before."""
         return self._preference.corrupt(resuming=resuming)
 
     def greeted(self) -> None:
@@ -104,7 +104,7 @@ class ReconnectPolicy:
         self._delays.not_at_once()
 
     def ended(self, state: State, now: float, *, silent: bool) -> Turn:
-        """A connection ended in *state*, *silent* after a whole time-out: which address is next."""
+        """Take in that a connection ended in *state*, *silent* after a whole time-out; return which address is next."""
         if state is State.WAITING_HELLO:
             return self._hosts.failed(decides=silent)
         if state is State.LIVE:
@@ -131,8 +131,9 @@ class ReconnectPolicy:
         return self._patience.sent
 
     def delay(self, now: float, *, greeted: bool, resuming: bool, turn: Turn, wait: float) -> float:
-        """Seconds until the next attempt, after one more end. *greeted*: Hello had come; *wait*: for so long the host
-        that failed wants to be left alone, which is nothing to another host."""
+        """Return seconds until the next attempt, after one more end. *greeted*: Hello had come; *wait*: for so long the
+        host that failed wants to be left alone, which is nothing to another host.
+        """
         delay = self._delays.next(now, greeted=greeted, identify=not resuming)
         if resuming and turn is Turn.TO_MAIN:
             return 0.0

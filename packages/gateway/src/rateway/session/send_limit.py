@@ -63,7 +63,7 @@ class SlidingLog:
         return math.nextafter(free, math.inf)
 
     def count(self, now: float) -> int:
-        """Sends in the window that ends now."""
+        """Return sends in the window that ends now."""
         return self.limit - self.left(now)
 
     def next_end(self, now: float) -> float:

@@ -29,7 +29,7 @@ class SequenceTracker:
     def count(
         self, envelope: Envelope, received: int, last: Envelope | None, replaying: bool
     ) -> tuple[int, int, str | None]:
-        """``(received, repeat, remark)`` after *envelope*, given the highest sequence *received* so far and the
+        """Return ``(received, repeat, remark)`` after *envelope*, given the highest sequence *received* so far and the
         *last* dispatch that carried it.
 
         ``repeat`` is *n* for the *n*-th other dispatch under a number that was used before. The same dispatch

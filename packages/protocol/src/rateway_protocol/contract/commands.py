@@ -62,7 +62,7 @@ _decoder = msgspec.json.Decoder(_Payload)
 def parse_command(
     body: bytes, headers: Mapping[str, object] | None, *, shard_count: int, intents: int | None = None
 ) -> CommandRequest | Fault:
-    """The command that a message carries, in Discord's documented form, or what is wrong with it. Never raises.
+    """Return the command that a message carries, in Discord's documented form, or what is wrong with it. Never raises.
 
     *shard_count* is the total of shards; *intents* are the sessions', for what Discord would leave unanswered.
     """
@@ -111,7 +111,7 @@ def _target(headers: Mapping[str, object], shard_count: int) -> int | Fault:
 
 
 def identifier(value: object) -> int | None:
-    """An id from an integer or a decimal string, ``None`` for anything else."""
+    """Return an id from an integer or a decimal string, ``None`` for anything else."""
     if isinstance(value, _BYTES):
         value = value.decode("ascii", "replace")
     if isinstance(value, str):
@@ -126,7 +126,9 @@ def identifier(value: object) -> int | None:
 
 
 def deadline(expiration: object, default: float, most: float = math.inf) -> float:
-    """Seconds that a message may wait: its ``expiration`` (milliseconds, in decimal) or *default*; *most* at most."""
+    """Return seconds that a message may wait: its ``expiration`` (milliseconds, in decimal) or *default*; *most* at
+    most.
+    """
     if expiration is None:
         return min(default, most)
     if isinstance(expiration, _BYTES):
@@ -142,5 +144,5 @@ def deadline(expiration: object, default: float, most: float = math.inf) -> floa
 
 
 def command_answer(shard_id: int) -> bytes:
-    """The body of the answer to a command that went out: ``{"shard_id": …}``."""
+    """Return the body of the answer to a command that went out: ``{"shard_id": …}``."""
     return b'{"shard_id":%d}' % shard_id

@@ -103,10 +103,10 @@ def bounded(words: str) -> str:
 
 
 def error_body(fault: Fault) -> bytes:
-    """``{"error": {"code": …, "message": …}}``."""
+    """Return ``{"error": {"code": …, "message": …}}``."""
     return msgspec.json.encode(_ErrorBody(_Error(fault.code.value, bounded(fault.message))))
 
 
 def error_headers(fault: Fault) -> dict[str, str]:
-    """The headers of a failed answer; for an old query they are all that tells of the failure."""
+    """Return the headers of a failed answer; for an old query they are all that tells of the failure."""
     return {STATUS_HEADER: Status.ERROR.value, ERROR_HEADER: f"{fault.code.value}: {bounded(fault.message)}"}

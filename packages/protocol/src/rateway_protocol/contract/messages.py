@@ -106,7 +106,7 @@ _gap = msgspec.json.Decoder(Gap)
 
 
 def encode(message: OwnMessage) -> bytes:
-    """The body of a message of the gateway's own."""
+    """Return the body of a message of the gateway's own."""
     return msgspec.json.encode(message)
 
 
@@ -121,7 +121,7 @@ def gap_id(gap: bytes | Gap) -> str:
 
 
 def lost_session(gap: bytes) -> str:
-    """The session that a gap tells of; empty where another gateway had it."""
+    """Return the session that a gap tells of; empty where another gateway had it."""
     return _gap.decode(gap).old_session or ""
 
 
@@ -132,11 +132,11 @@ def is_takeover(gap: bytes) -> bool:
 
 
 def with_new_session(gap: bytes, new_session: str) -> bytes:
-    """The body of a gap, with the session that took the lost one's place, if it names none yet."""
+    """Return the body of a gap, with the session that took the lost one's place, if it names none yet."""
     known = _gap.decode(gap)
     return gap if known.new_session else encode(msgspec.structs.replace(known, new_session=new_session))
 
 
 def guild_left_id(old_session: str, guild_id: int) -> str:
-    """The ``message_id`` of a :class:`GuildLeft`."""
+    """Return the ``message_id`` of a :class:`GuildLeft`."""
     return f"left:{old_session}:{guild_id}"

@@ -271,7 +271,7 @@ def _unknown_type(name: object, hint: bool) -> Fault:
 
 
 def _pairs(name: str) -> frozenset[str]:
-    """The pairs of neighbouring letters of a name, its ends included."""
+    """Return the pairs of neighbouring letters of a name, its ends included."""
     text = f"^{name.lower()}$"
     return frozenset(map("".join, itertools.pairwise(text)))
 
@@ -280,7 +280,9 @@ _PAIRS = {name: _pairs(name) for name in QUERY_TYPES}
 
 
 def _nearest_type(name: str) -> str | None:
-    """The type that looks most like *name*, by the letters that they share (a fiftieth of what an alignment costs)."""
+    """Return the type that looks most like *name*, by the letters that they share (a fiftieth of what an alignment
+    costs).
+    """
     pairs = _pairs(name)
 
     def likeness(other: str) -> float:

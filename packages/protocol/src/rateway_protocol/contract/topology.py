@@ -28,12 +28,12 @@ _OWN_QUEUES = _INCOMING.encode()
 
 
 def exchange(cluster: int) -> str:
-    """The exchange of a cluster: type direct, durable, not auto-delete."""
+    """Return the exchange of a cluster: type direct, durable, not auto-delete."""
     return f"rateway-{cluster}"
 
 
 def exchanges(clusters: Sequence[int]) -> str:
-    """The exchanges of clusters, in words: ``rateway-1, rateway-2`` or ``rateway-1 to rateway-25``.
+    """Return the exchanges of clusters, in words: ``rateway-1, rateway-2`` or ``rateway-1 to rateway-25``.
 
     *clusters* ascend.
     """
@@ -44,13 +44,13 @@ def exchanges(clusters: Sequence[int]) -> str:
 
 
 def incoming(cluster: int) -> str:
-    """The queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
+    """Return the queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
     return f"{_INCOMING}{cluster}"
 
 
 def event_log(cluster: int, random: str) -> str:
-    """The event log of a cluster, a stream. *random* is another one for each that is declared: a stream has no identity
-    but its name.
+    """Return the event log of a cluster, a stream. *random* is another one for each that is declared: a stream has no
+    identity but its name.
     """
     return f"rateway-log-{cluster}-{random}"
 
@@ -74,7 +74,7 @@ def event_key_fault(name: str) -> str:
 
 
 def cluster_of_exchange(name: str) -> int | None:
-    """The cluster that an exchange's name stands for, or ``None`` for a foreign exchange."""
+    """Return the cluster that an exchange's name stands for, or ``None`` for a foreign exchange."""
     number = name.removeprefix("rateway-")
     if number == name or not (number.isascii() and number.isdigit()) or number.startswith("0"):
         return None

@@ -123,7 +123,7 @@ _NO_CODE = CloseCode(None, "CONNECTION_LOST", "the connection was lost", Verdict
 
 
 def close_code(code: int | None) -> CloseCode:
-    """The row of *code*; ``None`` is a connection that ended without a close frame. Never raises.
+    """Return the row of *code*; ``None`` is a connection that ended without a close frame. Never raises.
 
     An unknown 4xxx is tried with one resume, then a new session; any other unknown code is a lost connection.
     """

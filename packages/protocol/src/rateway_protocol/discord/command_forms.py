@@ -139,7 +139,7 @@ def read(
 
 
 def read_identify_presence(presence: object) -> Documented | Refusal:
-    """The same for ``presence`` of an identify, where Discord takes more.
+    """Return the same for ``presence`` of an identify, where Discord takes more.
 
     Null ``activities`` (eris) and an empty ``game`` with the status "" (discordgo) come with the identify of every bot
     that is written with these libraries.
@@ -211,7 +211,7 @@ def _shown(value: object) -> str:
 
 
 def _snowflake(value: object) -> str:
-    """An id. Discord coerces numbers, which discord.py and its forks (int) and JDA's user_ids (long) send."""
+    """Return an id. Discord coerces numbers, which discord.py and its forks (int) and JDA's user_ids (long) send."""
     if is_snowflake(value):
         return str(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_FLOAT:
@@ -226,7 +226,7 @@ def _snowflake_or_null(value: object) -> str | None:
 
 
 def _one_snowflake(value: object) -> str:
-    """A guild's id, or the list of one that discordgo sends. (Gateway Events: "1 guild_id per request".)"""
+    """Return a guild's id, or the list of one that discordgo sends. (Gateway Events: "1 guild_id per request".)"""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return _snowflake(value)
@@ -237,7 +237,7 @@ def _snowflakes(value: object) -> list[str]:
 
 
 def _integer(value: object) -> int:
-    """An integer; libraries of languages with one kind of number write whole floats."""
+    """Return an integer; libraries of languages with one kind of number write whole floats."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_EXACT_FLOAT:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -259,7 +259,7 @@ def _loose_flag(value: object) -> bool:
 
 
 def _time(value: object) -> int | None:
-    """``since``: milliseconds of Unix time or null.
+    """Return ``since``: milliseconds of Unix time or null.
 
     Discord takes it as a float (discord.py, nextcord, py-cord) and as serenity's object of a Rust ``SystemTime``.
     """
@@ -280,7 +280,7 @@ def _time(value: object) -> int | None:
 
 
 def _status(value: object) -> str:
-    """A status; null (discord.py's and py-cord's sockets) and "" (discordgo) stand for none."""
+    """Return a status; null (discord.py's and py-cord's sockets) and "" (discordgo) stand for none."""
     if value is None or value == "":
         return "online"
     if isinstance(value, str) and value in STATUSES:
@@ -466,6 +466,6 @@ def _check_shard(op: int, d: Mapping[str, Any], shard: tuple[int, int]) -> None:
 
 
 def guild_ids(op: int, d: Mapping[str, Any]) -> list[int]:
-    """The guilds that a documented command is about."""
+    """Return the guilds that a documented command is about."""
     given = d.get("guild_ids", []) if op == Opcode.REQUEST_SOUNDBOARD_SOUNDS else [d.get("guild_id")]
     return [int(str(guild_id)) for guild_id in given if is_snowflake(guild_id)]

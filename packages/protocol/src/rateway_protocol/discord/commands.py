@@ -28,7 +28,7 @@ encode = msgspec.json.encode
 
 
 def bare_token(token: str) -> str:
-    """The token without the ``Bot `` that only HTTP wants: a resume with it is refused with 4006."""
+    """Return the token without the ``Bot `` that only HTTP wants: a resume with it is refused with 4006."""
     token = token.strip()
     return token[4:].strip() if token[:4].lower() == "bot " else token
 
@@ -43,7 +43,7 @@ def identify(
     presence: Mapping[str, Any] | msgspec.Raw | None = None,
     properties: Mapping[str, str] | None = None,
 ) -> bytes:
-    """An identify (op 2). ``shard`` is always sent, also as ``[0, 1]``: READY then echoes it.
+    """Return an identify (op 2). ``shard`` is always sent, also as ``[0, 1]``: READY then echoes it.
 
     ``compress`` is left out: the connection's own compression makes it void.
     """
@@ -60,13 +60,13 @@ def identify(
 
 
 def resume(*, token: str, session_id: str, seq: int) -> bytes:
-    """A resume (op 6); *seq* is the last sequence received in the session."""
+    """Return a resume (op 6); *seq* is the last sequence received in the session."""
     d = {"token": bare_token(token), "session_id": session_id, "seq": seq}
     return encode({"op": Opcode.RESUME.value, "d": d})
 
 
 def heartbeat(seq: int | None) -> bytes:
-    """A heartbeat (op 1)."""
+    """Return a heartbeat (op 1)."""
     return b'{"op":1,"d":null}' if seq is None else b'{"op":1,"d":%d}' % seq
 
 
@@ -77,6 +77,6 @@ def presence(
     since: int | None = None,
     afk: bool = False,
 ) -> bytes:
-    """A presence update (op 3); *since* is milliseconds of Unix time, for ``idle``."""
+    """Return a presence update (op 3); *since* is milliseconds of Unix time, for ``idle``."""
     d = {"since": since, "activities": activities or [], "status": status, "afk": afk}
     return encode({"op": Opcode.PRESENCE_UPDATE.value, "d": d})

@@ -53,8 +53,9 @@ def _decoder(kind: type[_Kind]) -> msgspec.json.Decoder[_Kind]:
 
 
 def _read(kind: type[_Kind], d: msgspec.Raw) -> _Kind | None:
-    """The fields of *kind* in *d*. Where *d* is delimited and no sound JSON (a lone surrogate in a name, say), its
-    fields are read one by one, and what is odd beside them does not count."""
+    """Return the fields of *kind* in *d*. Where *d* is delimited and no sound JSON (a lone surrogate in a name, say),
+    its fields are read one by one, and what is odd beside them does not count.
+    """
     decode: Callable[[bytes | msgspec.Raw], _Kind] = _decoder(kind).decode
     try:
         return decode(d)
@@ -68,7 +69,7 @@ def _read(kind: type[_Kind], d: msgspec.Raw) -> _Kind | None:
 
 
 def _sound_members(text: bytes, names: set[bytes]) -> list[bytes]:
-    """The members of an object that have these names and are JSON, as they are written."""
+    """Return the members of an object that have these names and are JSON, as they are written."""
     at = after_space(text, 0)
     found = []
     for member in members(text, at) if text[at : at + 1] == b"{" else ():
@@ -84,7 +85,7 @@ def _sound_members(text: bytes, names: set[bytes]) -> list[bytes]:
 
 
 def read_interval(d: msgspec.Raw) -> float | None:
-    """Hello's heartbeat interval in seconds; on the wire it is milliseconds."""
+    """Return Hello's heartbeat interval in seconds; on the wire it is milliseconds."""
     hello = _read(_Hello, d)
     if hello is None:
         return None
@@ -93,7 +94,7 @@ def read_interval(d: msgspec.Raw) -> float | None:
 
 
 def read_ready(d: msgspec.Raw) -> Ready | None:
-    """READY's session; None when it has no id."""
+    """Return READY's session; None when it has no id."""
     ready = _read(Ready, d)
     if ready is None or not ready.session_id:
         return None
@@ -110,7 +111,7 @@ def resumable(d: msgspec.Raw) -> bool:
 
 
 def members_limited(d: msgspec.Raw) -> tuple[int, float] | None:
-    """The guild and the seconds to wait, when a RATE_LIMITED is about a request for guild members.
+    """Return the guild and the seconds to wait, when a RATE_LIMITED is about a request for guild members.
 
     ``retry_after`` is seconds, unlike other durations; the guild stands in ``meta``, not in ``d`` itself.
     """

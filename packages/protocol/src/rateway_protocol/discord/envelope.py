@@ -61,7 +61,7 @@ _LITERALS = frozenset({b"true", b"false", b"null"})
 
 
 def decode(message: bytes | memoryview) -> Envelope:
-    """The envelope of one document. Fields of a wrong type count as absent: a number or name that is odd never
+    """Return the envelope of one document. Fields of a wrong type count as absent: a number or name that is odd never
     costs an event. ``op`` must be a whole number. Raises EnvelopeError; NotAnEnvelope when it is a document.
     """
     try:
@@ -79,7 +79,7 @@ def decode(message: bytes | memoryview) -> Envelope:
 
 
 def decode_all(message: bytes | memoryview) -> list[Envelope | NotAnEnvelope]:
-    """Everything in *message*, in order: its envelopes, and for a document that is none an error that says why.
+    """Return everything in *message*, in order: its envelopes, and for a document that is none an error that says why.
 
     Raises EnvelopeError when a part of it is not delimited: nothing of a broken message is used.
     """
@@ -96,7 +96,7 @@ def decode_all(message: bytes | memoryview) -> list[Envelope | NotAnEnvelope]:
 
 
 def split(message: bytes | memoryview) -> list[bytes]:
-    """The documents that stand one after another in *message*. Raises EnvelopeError.
+    """Return the documents that stand one after another in *message*. Raises EnvelopeError.
 
     For the rare message that holds several; a message of one document needs no splitting.
     """
@@ -130,7 +130,7 @@ _KEYS = frozenset({b"op", b"d", b"s", b"t"})
 
 
 def _plain(key: bytes) -> bytes:
-    """A key without its escapes; as it is written where they cannot be read."""
+    """Return a key without its escapes; as it is written where they cannot be read."""
     try:
         return _text(b'"' + key + b'"').encode("utf-8", "surrogatepass")
     except ValueError:
@@ -176,7 +176,7 @@ def _envelope(text: bytes, spans: dict[bytes, tuple[int, int]]) -> Envelope | No
 
 
 def _whole(written: bytes) -> int | None:
-    """A whole number, ``7.0`` included; None for everything else."""
+    """Return a whole number, ``7.0`` included; None for everything else."""
     if len(written) > MOST_DIGITS:
         return None
     number = _NUMBER.fullmatch(written)
@@ -189,6 +189,6 @@ def _whole(written: bytes) -> int | None:
 
 
 def _text(quoted: bytes) -> str:
-    """A string of JSON. Raises ValueError, UnicodeError among them."""
+    """Return a string of JSON. Raises ValueError, UnicodeError among them."""
     text: Any = json.loads(quoted.decode(), strict=False)
     return str(text)

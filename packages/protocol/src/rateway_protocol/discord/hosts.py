@@ -81,7 +81,7 @@ def _of_discord(host: str) -> bool:
 
 
 def _domain(host: str) -> str:
-    """The domain that a host's owner has: ``example.org`` for ``api.example.org``, and for itself."""
+    """Return the domain that a host's owner has: ``example.org`` for ``api.example.org``, and for itself."""
     host = host.lower().rstrip(".")
     labels = host.split(".")
     if _is_number(host) or len(labels) < 3:

@@ -101,5 +101,5 @@ def _checked(bits: int) -> int:
 
 
 def names(bits: int) -> list[str]:
-    """The names of the intents in *bits*, lowest first; undefined bits are left out."""
+    """Return the names of the intents in *bits*, lowest first; undefined bits are left out."""
     return [intent.name for intent in Intents if bits & intent and intent.name is not None]

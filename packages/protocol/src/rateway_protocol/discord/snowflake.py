@@ -6,5 +6,5 @@ __all__ = ["shard_of"]
 
 
 def shard_of(guild_id: int, shard_count: int) -> int:
-    """``(guild_id >> 22) % shard_count``; *guild_id* is an unsigned 64-bit snowflake."""
+    """Return ``(guild_id >> 22) % shard_count``; *guild_id* is an unsigned 64-bit snowflake."""
     return (guild_id >> 22) % shard_count

@@ -122,7 +122,7 @@ _decode_object = msgspec.json.Decoder(_Object).decode
 
 @functools.lru_cache(1_024)
 def _rules(intents: int) -> Mapping[str, _Rule]:
-    """The rules of the events that a session with these intents does not receive as they are."""
+    """Return the rules of the events that a session with these intents does not receive as they are."""
     rules: dict[str, _Rule] = {}
     for name in EVENTS:
         in_guilds = receives(name, intents)
@@ -200,7 +200,7 @@ def _is_shown(message: _Sender, own_id: int) -> bool:
 
 
 def _without_content(d: bytes, own_id: int) -> bytes:
-    """A message without its content; messages inside it are shown or not as each of them is itself."""
+    """Return a message without its content; messages inside it are shown or not as each of them is itself."""
     message = _decode_object(d)
     for name in CONTENT_OMITTED:
         message.pop(name, None)
@@ -272,7 +272,7 @@ def _thread_members(is_whole: bool, has_presences: bool, d: bytes, own_id: int) 
 
 
 def _items(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
-    """The items of a list; none where there is no list."""
+    """Return the items of a list; none where there is no list."""
     return [] if raw is None or raw == _NOTHING else _decode_list(raw)
 
 
@@ -281,11 +281,11 @@ def _user_of(member: bytes | msgspec.Raw) -> int:
 
 
 def _id_of(raw: msgspec.Raw) -> int:
-    """The id of an object; 0 of anything else."""
+    """Return the id of an object; 0 of anything else."""
     return _number(_decode_id(raw).id) if bytes(raw).startswith(b"{") else 0
 
 
 def _number(raw: msgspec.Raw | None) -> int:
-    """An id, written as text or as a number; 0 for anything else."""
+    """Return an id, written as text or as a number; 0 for anything else."""
     digits = b"" if raw is None else bytes(raw).strip(b'"')
     return int(digits) if digits.isdigit() and len(digits) <= 20 else 0

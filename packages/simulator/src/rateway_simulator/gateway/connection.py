@@ -42,7 +42,7 @@ class Query:
         return self.compress if self.compress in wire.COMPRESSIONS else "none"
 
     def key(self) -> tuple[str, str, str]:
-        """The identity that a resume must repeat."""
+        """Return the identity that a resume must repeat."""
         return (self.version, self.encoding, self.compress)
 
 

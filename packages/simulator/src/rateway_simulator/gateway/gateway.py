@@ -128,7 +128,7 @@ class Gateway:
         return self.hosts[0].url
 
     def resume_host(self, number: int) -> Host:
-        """The host by its number; MAIN is the main one."""
+        """Return the host by its number; MAIN is the main one."""
         return self.hosts[number + 1]
 
     # Dialling
@@ -281,7 +281,7 @@ class Gateway:
     # Sessions
 
     def guilds_of(self, shard: int, count: int) -> Sequence[int]:
-        """The guilds of one shard."""
+        """Return the guilds of one shard."""
         return [guild_id for guild_id in self.world.guild_ids if shard_of(guild_id, count) == shard]
 
     def meets(self, fault: str) -> bool:
@@ -414,7 +414,7 @@ class Gateway:
         self._layouts[session.shard_count][session.shard].remove(session)
 
     def connection_of(self, session: Session) -> Connection | None:
-        """The connection that carries the session now."""
+        """Return the connection that carries the session now."""
         return self._attached.get(session.id)
 
     def reset_token(self) -> None:

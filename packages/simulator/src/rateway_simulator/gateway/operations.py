@@ -216,7 +216,7 @@ def _resume(gateway: Gateway, connection: Connection, d: Any, now: float) -> Non
 def _documented(
     gateway: Gateway, connection: Connection, op: Opcode, d: Any, rule: str
 ) -> dict[str, Any] | None:
-    """The documented form of a command, with a warning if it was not written so; None if Discord refuses it."""
+    """Return the documented form of a command, with a warning if it was not written so; None if Discord refuses it."""
     session = connection.session
     assert session is not None
     form = command_forms.read(op, d, intents=session.intents)

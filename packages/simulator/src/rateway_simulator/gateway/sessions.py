@@ -32,7 +32,7 @@ def buffer_size(guilds: int) -> int:
 
 
 def message(name: bytes, seq: int, data: bytes) -> bytes:
-    """A dispatch as it goes over the wire, uncompressed."""
+    """Return a dispatch as it goes over the wire, uncompressed."""
     return b'{"t":"%b","s":%d,"op":0,"d":%b}' % (name, seq, data)
 
 
@@ -138,7 +138,7 @@ class Session:
         return Refusal.FORGOTTEN if seq < self.forgotten else None
 
     def replay(self, seq: int) -> list[bytes]:
-        """The messages after `seq`, in order, uncompressed."""
+        """Return the messages after `seq`, in order, uncompressed."""
         number = self.forgotten
         messages = []
         for name, data in self.buffer:

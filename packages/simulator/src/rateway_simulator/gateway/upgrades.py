@@ -30,7 +30,7 @@ class Upgrades:
         return status
 
     def instead_of_hello(self, now: float) -> str | None:
-        """The fault that replaces this connection's Hello."""
+        """Return the fault that replaces this connection's Hello."""
         if self.hello is None or now >= self.hello_until:
             self.hello = None
             return None

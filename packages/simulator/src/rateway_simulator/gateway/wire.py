@@ -42,7 +42,7 @@ COMPRESSIONS = ("none", "zlib-stream", "zstd-stream")
 
 
 def header(opcode: int, size: int, *, fin: bool = True) -> bytes:
-    """The header of a WebSocket frame from a server."""
+    """Return the header of a WebSocket frame from a server."""
     first = opcode | (_FIN if fin else 0)
     if size < 126:
         return bytes((first, size))
@@ -52,12 +52,12 @@ def header(opcode: int, size: int, *, fin: bool = True) -> bytes:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message as one frame."""
+    """Return a whole message as one frame."""
     return header(opcode, len(payload)) + payload
 
 
 def fragments(opcode: int, payload: bytes, size: int) -> bytes:
-    """A whole message as frames of at most `size` bytes each."""
+    """Return a whole message as frames of at most `size` bytes each."""
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)] or [b""]
     last = len(pieces) - 1
     return b"".join(
@@ -67,7 +67,7 @@ def fragments(opcode: int, payload: bytes, size: int) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; the reason is cut to what a control frame can carry."""
+    """Return a close frame; the reason is cut to what a control frame can carry."""
     return frame(CLOSE, struct.pack("!H", code) + reason.encode()[:123])
 
 
@@ -77,7 +77,7 @@ class Stream(Protocol):
     opcode: int
 
     def pack(self, payload: bytes) -> bytes:
-        """One gateway message, compressed."""
+        """Return one gateway message, compressed."""
         ...
 
     def leave(self) -> bytes:
@@ -91,7 +91,7 @@ class Plain:
     opcode = TEXT
 
     def pack(self, payload: bytes) -> bytes:
-        """The payload itself."""
+        """Return the payload itself."""
         return payload
 
     def leave(self) -> bytes:
@@ -117,7 +117,7 @@ class Zlib:
         return context.compress(payload) + context.flush(zlib_ng.Z_SYNC_FLUSH)
 
     def leave(self) -> bytes:
-        """The next live message refers to nothing before it."""
+        """Return the bytes after which the next live message refers to nothing before it."""
         prefix = self.pack(b"") if self._wbits > 0 and self._context is None else b""
         self._wbits, self._context = -15, None
         return prefix
@@ -145,7 +145,7 @@ class Zstd:
 
 
 def stream(compression: str) -> Stream:
-    """A new context for a connection; `compression` is one of COMPRESSIONS."""
+    """Return a new context for a connection; `compression` is one of COMPRESSIONS."""
     if compression == "zlib-stream":
         return Zlib()
     if compression == "zstd-stream":
@@ -163,7 +163,7 @@ class Run:
     messages: int
 
     def after(self, leave: bytes) -> bytes:
-        """The whole run's bytes behind a live context that ended with `leave`."""
+        """Return the whole run's bytes behind a live context that ended with `leave`."""
         first = leave + self.first
         return header(self.opcode, len(first)) + first + self.rest
 
@@ -179,7 +179,7 @@ def run(compression: str, payloads: Iterable[bytes] | Sequence[bytes]) -> Run:
 
 
 def corrupt(compression: str) -> bytes:
-    """A framed message that no decoder of this compression can take."""
+    """Return a framed message that no decoder of this compression can take."""
     if compression == "none":
         return frame(TEXT, b'{"t":null,"s":')
     # Deflate block type 3 and zstd block type 3 are both reserved.

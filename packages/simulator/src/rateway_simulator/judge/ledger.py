@@ -23,7 +23,7 @@ JOURNAL_ENTRIES = 200_000
 
 
 def digest(data: bytes | bytearray | memoryview) -> int:
-    """CRC-32 (RFC 1952) of an event's `d` exactly as it was sent, without the envelope."""
+    """Return CRC-32 (RFC 1952) of an event's `d` exactly as it was sent, without the envelope."""
     return zlib.crc32(data)
 
 
@@ -148,7 +148,7 @@ class Ledger:
             self.note("ended", record.shard, session, why)
 
     def name_index(self, event: str) -> int:
-        """The number by which this ledger knows an event's name."""
+        """Return the number by which this ledger knows an event's name."""
         index = self._name_index.get(event)
         if index is None:
             index = self._name_index[event] = len(self._names)
@@ -231,7 +231,7 @@ class Ledger:
         return Counter(violation.rule for violation in self.violations)
 
     def summary(self) -> dict[str, Any]:
-        """Totals as JSON: events, sessions, counters, violations and warnings by rule."""
+        """Return totals as JSON: events, sessions, counters, violations and warnings by rule."""
         return {
             "events": self.events,
             "dropped": self.dropped,
@@ -246,7 +246,7 @@ class Ledger:
 
 
 def lines(violations: Iterable[Violation]) -> list[str]:
-    """Violations as lines for a person: the rule, where, what, and the rule's sentence once each."""
+    """Return violations as lines for a person: the rule, where, what, and the rule's sentence once each."""
     said: set[str] = set()
     text = []
     for violation in violations:

@@ -58,7 +58,7 @@ class IdentifyLimits:
         self._last: dict[int, float] = {}
 
     def arrived(self, shard: int, now: float) -> tuple[Verdict, float]:
-        """An identify arrived; the verdict, and the seconds since the last one of its bucket that was granted."""
+        """Judge an identify; return the verdict, and the seconds since the last one of its bucket that was granted."""
         self._renew(now)
         bucket = shard % self.max_concurrency
         since = now - self._last.get(bucket, -self._window - 1.0)

@@ -28,7 +28,7 @@ _WORDS: Final = tuple(_TEXT.split())
 
 
 def text(bits: int) -> str:
-    """A sentence of 1 to 24 words."""
+    """Return a sentence of 1 to 24 words."""
     start = bits % len(_WORDS)
     count = 1 + (bits >> 8) % 24
     return " ".join(_WORDS[(start + place * 5) % len(_WORDS)] for place in range(count))
@@ -37,7 +37,7 @@ def text(bits: int) -> str:
 def message(
     message_id: str, channel_id: str, author: Json, content: str, timestamp: str, **fields: Any
 ) -> Json:
-    """A message as every variant has it, without `guild_id` and `member`."""
+    """Return a message as every variant has it, without `guild_id` and `member`."""
     return {
         "id": message_id,
         "channel_id": channel_id,
@@ -61,13 +61,13 @@ def message(
 
 
 def bare(d: Json) -> Json:
-    """A message as others refer to it: without what only MESSAGE_CREATE adds."""
+    """Return a message as others refer to it: without what only MESSAGE_CREATE adds."""
     left_out = ("guild_id", "member", "channel_type", "referenced_message", "nonce")
     return {key: value for key, value in d.items() if key not in left_out}
 
 
 def reply_to(d: Json, guild_id: str | None) -> Json:
-    """The fields that make a message an answer to `d`."""
+    """Return the fields that make a message an answer to `d`."""
     reference: Json = {
         "type": 0,
         "message_id": d["id"],
@@ -80,7 +80,7 @@ def reply_to(d: Json, guild_id: str | None) -> Json:
 
 
 def forward_of(d: Json, guild_id: str | None) -> Json:
-    """The fields that make a message a forward of `d`."""
+    """Return the fields that make a message a forward of `d`."""
     kept = (
         "content",
         "embeds",
@@ -106,7 +106,7 @@ def forward_of(d: Json, guild_id: str | None) -> Json:
 
 
 def embed(bits: int, wall: float) -> Json:
-    """A rich embed with every part."""
+    """Return a rich embed with every part."""
     name = f"{bits % 999}.png"
     picture = {
         "url": f"https://example.org/{name}",
@@ -142,7 +142,7 @@ def embed(bits: int, wall: float) -> Json:
 
 
 def attachment(attachment_id: str, channel_id: str, bits: int) -> Json:
-    """A picture, or a voice message's sound."""
+    """Return a picture, or a voice message's sound."""
     name = f"picture_{bits % 99}.png"
     url = f"https://cdn.discordapp.com/attachments/{channel_id}/{attachment_id}/{name}?ex=1&is=1&hm=1"
     return {
@@ -164,7 +164,7 @@ def attachment(attachment_id: str, channel_id: str, bits: int) -> Json:
 
 
 def voice_clip(attachment_id: str, channel_id: str) -> Json:
-    """The attachment of a voice message."""
+    """Return the attachment of a voice message."""
     return attachment(attachment_id, channel_id, 7) | {
         "filename": "voice-message.ogg",
         "content_type": "audio/ogg",
@@ -176,7 +176,7 @@ def voice_clip(attachment_id: str, channel_id: str) -> Json:
 
 
 def buttons(bits: int) -> list[Json]:
-    """Rows of buttons and select menus."""
+    """Return rows of buttons and select menus."""
     return [
         {
             "type": 1,
@@ -224,7 +224,7 @@ def buttons(bits: int) -> list[Json]:
 
 
 def layout(bits: int) -> list[Json]:
-    """Components of the second version, for messages with flag 1 << 15."""
+    """Return components of the second version, for messages with flag 1 << 15."""
     media = {
         "url": "https://example.org/p.png",
         "proxy_url": "https://proxy.example.org/p.png",
@@ -261,7 +261,7 @@ def layout(bits: int) -> list[Json]:
 
 
 def poll(bits: int, wall: float) -> Json:
-    """A poll with two to four answers and no votes."""
+    """Return a poll with two to four answers and no votes."""
     answers = [
         {"answer_id": n, "poll_media": {"text": f"answer {n}", "emoji": {"id": None, "name": "👍"}}}
         for n in range(1, 3 + bits % 3)
@@ -277,7 +277,9 @@ def poll(bits: int, wall: float) -> Json:
 
 
 def webhook_author(webhook: Json, bits: int) -> Json:
-    """The pseudo-user of a webhook's message: its id is the webhook's, its name changes from message to message."""
+    """Return the pseudo-user of a webhook's message: its id is the webhook's, its name changes from message
+    to message.
+    """
     return {
         "id": webhook["id"],
         "username": f"{webhook['name']} {bits % 7}",
@@ -313,7 +315,7 @@ def emoji_key(emoji: Json) -> str:
 def interaction(
     interaction_id: str, application_id: str, kind: int, data: Json, token: str, **fields: Any
 ) -> Json:
-    """An interaction; `kind` 2 is a command, 3 a component, 4 autocompletion, 5 a modal."""
+    """Return an interaction; `kind` 2 is a command, 3 a component, 4 autocompletion, 5 a modal."""
     return {
         "id": interaction_id,
         "application_id": application_id,
@@ -352,5 +354,5 @@ def interaction_marks(source: Json) -> Json:
 
 
 def interaction_token(interaction_id: str) -> str:
-    """The token that answers an interaction."""
+    """Return the token that answers an interaction."""
     return f"aW50ZXJhY3Rpb246{interaction_id}{noise(int(interaction_id)):x}"

@@ -24,7 +24,7 @@ UNICODE = ("👍", "❤️", "😂", "🎉", "🔥", "👀", "✅", "🦊")
 
 
 def role(role_id: str, name: str, position: int, **fields: Any) -> Json:
-    """A role; `tags` only where given, because a key's presence means something there."""
+    """Return a role; `tags` only where given, because a key's presence means something there."""
     return {
         "id": role_id,
         "name": name,
@@ -44,14 +44,14 @@ def role(role_id: str, name: str, position: int, **fields: Any) -> Json:
 
 
 def overwrite(target_id: str, kind: int, allow: int = 0, deny: int = 0) -> Json:
-    """A permission overwrite; `kind` 0 is a role, 1 a member."""
+    """Return a permission overwrite; `kind` 0 is a role, 1 a member."""
     return {"id": target_id, "type": kind, "allow": str(allow), "deny": str(deny)}
 
 
 def channel(
     channel_id: str, kind: int, name: str, position: int, parent_id: str | None = None, **fields: Any
 ) -> Json:
-    """A channel of a guild without `guild_id`, with the fields that its kind has."""
+    """Return a channel of a guild without `guild_id`, with the fields that its kind has."""
     d: Json = {
         "id": channel_id,
         "type": kind,
@@ -124,7 +124,7 @@ def thread(
     wall: float,
     **fields: Any,
 ) -> Json:
-    """An active thread without the bot's own `member`."""
+    """Return an active thread without the bot's own `member`."""
     metadata: Json = {
         "archived": False,
         "auto_archive_duration": 1440,
@@ -155,7 +155,7 @@ def thread(
 
 
 def thread_kind(parent: Json) -> int:
-    """The kind of a public thread below this channel."""
+    """Return the kind of a public thread below this channel."""
     return ANNOUNCEMENT_THREAD if parent["type"] == ANNOUNCEMENT else PUBLIC_THREAD
 
 
@@ -165,7 +165,7 @@ def thread_member(thread_id: str, user_id: str, wall: float) -> Json:
 
 
 def emoji(emoji_id: str, name: str, *, animated: bool = False, roles: list[str] | None = None) -> Json:
-    """A guild's emoji; the gateway omits its `user`."""
+    """Return a guild's emoji; the gateway omits its `user`."""
     return {
         "id": emoji_id,
         "name": name,
@@ -178,7 +178,7 @@ def emoji(emoji_id: str, name: str, *, animated: bool = False, roles: list[str] 
 
 
 def sticker(sticker_id: str, guild_id: str, name: str) -> Json:
-    """A guild's sticker; the gateway omits its `user`."""
+    """Return a guild's sticker; the gateway omits its `user`."""
     return {
         "id": sticker_id,
         "name": name,
@@ -193,7 +193,7 @@ def sticker(sticker_id: str, guild_id: str, name: str) -> Json:
 
 
 def sound(sound_id: str, guild_id: str, name: str) -> Json:
-    """A guild's soundboard sound; the gateway omits its `user`."""
+    """Return a guild's soundboard sound; the gateway omits its `user`."""
     return {
         "sound_id": sound_id,
         "name": name,
@@ -208,7 +208,7 @@ def sound(sound_id: str, guild_id: str, name: str) -> Json:
 def stage_instance(
     stage_id: str, guild_id: str, channel_id: str, topic: str, event_id: str | None = None
 ) -> Json:
-    """A live stage."""
+    """Return a live stage."""
     return {
         "id": stage_id,
         "guild_id": guild_id,
@@ -223,7 +223,7 @@ def stage_instance(
 def scheduled_event(
     event_id: str, guild_id: str, creator: Json, name: str, wall: float, channel: Json | None
 ) -> Json:
-    """A scheduled event, at a place outside Discord without `channel`."""
+    """Return a scheduled event, at a place outside Discord without `channel`."""
     external = channel is None
     return {
         "id": event_id,
@@ -260,7 +260,7 @@ def scheduled_event(
 
 
 def voice_state(channel_id: str | None, user_id: str, session_id: str, **fields: Any) -> Json:
-    """A voice state without `guild_id` and `member`."""
+    """Return a voice state without `guild_id` and `member`."""
     return {
         "channel_id": channel_id,
         "user_id": user_id,
@@ -280,7 +280,7 @@ def voice_state(channel_id: str | None, user_id: str, session_id: str, **fields:
 def integration(
     integration_id: str, guild_id: str, name: str, kind: str, wall: float, application: Json
 ) -> Json:
-    """An integration as INTEGRATION_CREATE has it: without `user`."""
+    """Return an integration as INTEGRATION_CREATE has it: without `user`."""
     d: Json = {
         "id": integration_id,
         "guild_id": guild_id,
@@ -306,7 +306,7 @@ def integration(
 def automod_rule(
     rule_id: str, guild_id: str, creator_id: str, name: str, alert_channel_id: str | None
 ) -> Json:
-    """A keyword rule."""
+    """Return a keyword rule."""
     actions: list[Json] = [{"type": 1, "metadata": {"custom_message": "Please do not."}}]
     if alert_channel_id is not None:
         actions.append({"type": 2, "metadata": {"channel_id": alert_channel_id}})
@@ -328,7 +328,7 @@ def automod_rule(
 def entitlement(
     entitlement_id: str, application_id: str, user_id: str | None, guild_id: str | None, wall: float
 ) -> Json:
-    """An application subscription's entitlement; of a guild or of a user."""
+    """Return an application subscription's entitlement; of a guild or of a user."""
     d: Json = {
         "id": entitlement_id,
         "sku_id": "1019475255913222144",
@@ -350,7 +350,7 @@ def entitlement(
 
 
 def subscription(subscription_id: str, user_id: str, wall: float) -> Json:
-    """A user's subscription to the application."""
+    """Return a user's subscription to the application."""
     return {
         "id": subscription_id,
         "user_id": user_id,

@@ -19,5 +19,5 @@ def iso(seconds: float) -> str:
 
 
 def noise(*parts: int) -> int:
-    """62 bits that depend on nothing but `parts` (the hash of integers is the same in every process)."""
+    """Return 62 bits that depend on nothing but `parts` (the hash of integers is the same in every process)."""
     return hash(parts) & _MASK

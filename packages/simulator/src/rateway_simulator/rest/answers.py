@@ -113,7 +113,7 @@ class Rest:
 
 
 async def body_of(request: web.Request) -> Any:
-    """The body in any of Discord's three forms (API Reference, "Uploading Files", "Content-Type").
+    """Return the body in any of Discord's three forms (API Reference, "Uploading Files", "Content-Type").
 
     JSON; or a form, urlencoded or multipart, whose `payload_json` has it, else whose fields are it; files become
     `attachments`.
@@ -164,7 +164,7 @@ async def _form(request: web.Request) -> Any:
 
 
 async def object_of(request: web.Request) -> Json:
-    """The body, which must be an object."""
+    """Return the body, which must be an object."""
     body = await body_of(request)
     if not isinstance(body, dict):
         raise wrong("_errors", "DICT_TYPE_CONVERT", "Only dictionaries may be used in a DictType")
@@ -172,7 +172,7 @@ async def object_of(request: web.Request) -> Json:
 
 
 def guild_of(rest: Rest, request: web.Request) -> Guild:
-    """The guild of the path."""
+    """Return the guild of the path."""
     text = request.match_info["guild_id"]
     if not text.isdecimal() or not rest.world.is_available(int(text)):
         raise Refused("guild")
@@ -194,12 +194,12 @@ def guild_with(rest: Rest, channel_id: str) -> tuple[Guild | None, Json]:
 
 
 def channel_of(rest: Rest, request: web.Request) -> tuple[Guild | None, Json]:
-    """The channel of the path."""
+    """Return the channel of the path."""
     return guild_with(rest, request.match_info["channel_id"])
 
 
 def member_at(rest: Rest, guild: Guild, user_id: str) -> Json:
-    """A member with `user`."""
+    """Return a member with `user`."""
     member = member_of(rest.world, guild, user_id) if user_id.isdecimal() else None
     if member is None:
         raise Refused("member")
@@ -207,7 +207,7 @@ def member_at(rest: Rest, guild: Guild, user_id: str) -> Json:
 
 
 def picture(data: object) -> str | None:
-    """The hash of an image that came as a data URI; None for none. Raises Refused."""
+    """Return the hash of an image that came as a data URI; None for none. Raises Refused."""
     if data is None:
         return None
     if not isinstance(data, str) or not data.startswith("data:image/"):
@@ -222,7 +222,7 @@ def reason_of(request: web.Request) -> Json:
 
 
 def whole(request: web.Request, name: str, default: int, most: int) -> int:
-    """A whole number of the query, from 1 to `most`."""
+    """Return a whole number of the query, from 1 to `most`."""
     text = request.query.get(name, str(default))
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise wrong(name, "NUMBER_TYPE_MAX", f"int value should be between 1 and {most}.")

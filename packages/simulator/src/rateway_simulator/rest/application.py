@@ -135,7 +135,7 @@ async def _get_entitlement(rest: Rest, request: web.Request) -> Json:
 
 
 async def _create_entitlement(rest: Rest, request: web.Request) -> Json:
-    """A test entitlement."""
+    """Create a test entitlement."""
     body = await object_of(request)
     _own(rest, request)
     if str(body.get("sku_id")) != _SKU:

@@ -63,7 +63,7 @@ def _event(rest: Rest, request: web.Request) -> tuple[Guild, Json]:
 
 
 def _place_of(guild: Guild, kind: int, channel_id: object) -> Json | None:
-    """The channel of an event of a kind; None for one elsewhere. Raises Refused."""
+    """Return the channel of an event of a kind; None for one elsewhere. Raises Refused."""
     if kind == _ELSEWHERE:
         return None
     channel = guild.channels.get(str(channel_id))
@@ -244,7 +244,7 @@ async def _voters(rest: Rest, request: web.Request) -> Json:
 
 
 async def _end_poll(rest: Rest, request: web.Request) -> Json:
-    """The poll is over now: the message is updated, and a message of its own tells the result."""
+    """End a poll: update the message, and send the message with the result."""
     guild, channel, message = _poll(rest, request)
     world, old = rest.world, message.d
     if old["author"]["id"] != world.bot_id:

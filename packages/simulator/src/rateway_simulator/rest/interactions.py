@@ -171,7 +171,7 @@ def _id_of(request: web.Request, asked: Asked) -> str:
 
 
 async def follow_up(rest: Rest, request: web.Request) -> Json:
-    """A message after the first answer."""
+    """Return a message after the first answer."""
     body = await object_of(request)
     asked = _following(rest, request)
     if asked.answer == "deferred" and asked.original is not None:
@@ -200,7 +200,7 @@ def _settle(rest: Rest, asked: Asked, message_id: str, body: Json) -> Json:
 
 
 async def get_answer(rest: Rest, request: web.Request) -> Json:
-    """One of the messages that answer an interaction."""
+    """Return one of the messages that answer an interaction."""
     asked = _following(rest, request)
     message_id = _id_of(request, asked)
     if message_id not in asked.messages:

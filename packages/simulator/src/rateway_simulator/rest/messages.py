@@ -36,7 +36,7 @@ BULK: Final = 100
 
 
 def checked(body: Json) -> Json:
-    """The fields of a message's body that are stored, each checked; raises Refused."""
+    """Return the fields of a message's body that are stored, each checked; raises Refused."""
     content = body.get("content")
     if content is not None and not isinstance(content, str):
         raise wrong("content", "STRING_TYPE_CONVERT", "Could not interpret value as string.")
@@ -57,7 +57,7 @@ def checked(body: Json) -> Json:
 
 
 def attachments(rest: Rest, channel_id: str, body: Json) -> list[Json]:
-    """The files of a body as a message's attachments."""
+    """Return the files of a body as a message's attachments."""
     found = []
     for place, sent in enumerate(body.get("attachments") or []):
         d = shapes.attachment(rest.world.snowflake(), channel_id, place)
@@ -98,7 +98,7 @@ def written(rest: Rest, guild: Guild | None, channel: Json, author: Json, body: 
 
 
 def _reference(rest: Rest, guild: Guild | None, channel: Json, reference: Json) -> Json:
-    """The fields of an answer (`type` 0) or a forward (`type` 1, whose message may be anywhere)."""
+    """Return the fields of an answer (`type` 0) or a forward (`type` 1, whose message may be anywhere)."""
     place = str(reference.get("channel_id") or channel["id"])
     source = guild
     if place != channel["id"]:

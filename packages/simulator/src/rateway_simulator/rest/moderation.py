@@ -166,7 +166,7 @@ async def _bulk_ban(rest: Rest, request: web.Request) -> Json:
 
 
 def _prunable(rest: Rest, guild: Guild, roles: list[str]) -> list[int]:
-    """Members who are offline and have no role, or none but those named."""
+    """Return members who are offline and have no role, or none but those named."""
     found = []
     for index in guild.roster:
         member = guild.roster.member(index, guild.roles)
@@ -205,7 +205,7 @@ async def _prune(rest: Rest, request: web.Request) -> Json:
 
 
 def _invite_object(guild: Guild, d: Json) -> Json:
-    """An invite as REST has it: with its guild and channel."""
+    """Return an invite as REST has it: with its guild and channel."""
     channel = guild.channels.get(d["channel_id"], {})
     keys = (
         "id",

@@ -187,7 +187,7 @@ def _templates(guild: Guild) -> dict[str, Json]:
 
 
 def _snapshot(guild: Guild) -> Json:
-    """A guild as a template has it: ids are small numbers there, and `icon` is a hash."""
+    """Return a guild as a template has it: ids are small numbers there, and `icon` is a hash."""
     channel_ids = {key: place for place, key in enumerate(guild.channels, 1)}
     keys = (
         "name",

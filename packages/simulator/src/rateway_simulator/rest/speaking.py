@@ -28,7 +28,7 @@ from rateway_simulator.world.world import World
 
 
 def _user(rest: Rest, request: web.Request) -> tuple[str, Json]:
-    """The user of the path."""
+    """Return the user of the path."""
     user_id = request.match_info["user_id"]
     user = world_members.user_of(rest.world, user_id) if user_id.isdecimal() else None
     if user is None:
@@ -44,7 +44,7 @@ def _field(body: Json, name: str) -> str:
 
 
 def _place(rest: Rest, body: Json, user_id: str) -> tuple[Guild | None, Json]:
-    """The channel of the body; without one, the direct channel with the bot."""
+    """Return the channel of the body; without one, the direct channel with the bot."""
     if "channel_id" not in body:
         channel = world_messages.open_direct(rest.world, user_id)
         if channel is None:
@@ -74,7 +74,9 @@ async def _message(rest: Rest, request: web.Request) -> Json:
 
 
 async def _command(rest: Rest, request: web.Request) -> Json:
-    """A slash command: `{name, channel_id?, options?: {name: value}, type?}`; Discord's list of options works too."""
+    """Use a slash command: `{name, channel_id?, options?: {name: value}, type?}`; Discord's list of options
+    works too.
+    """
     body = await object_of(request)
     user_id, _ = _user(rest, request)
     guild, channel = _place(rest, body, user_id)
@@ -89,7 +91,7 @@ async def _command(rest: Rest, request: web.Request) -> Json:
 
 
 async def _press(rest: Rest, request: web.Request) -> Json:
-    """A component used: `{channel_id, message_id, custom_id, values?}`."""
+    """Use a component: `{channel_id, message_id, custom_id, values?}`."""
     body = await object_of(request)
     user_id, _ = _user(rest, request)
     guild, channel = _place(rest, body, user_id)
@@ -190,7 +192,7 @@ async def _rename(rest: Rest, request: web.Request) -> Json:
 
 
 async def _newcomer(rest: Rest, request: web.Request) -> Json:
-    """A user whom no guild has seen."""
+    """Return a user whom no guild has seen."""
     return rest.world.people.user(rest.world.newcomer())
 
 

@@ -88,7 +88,7 @@ def _in_channel(guild: Guild, channel_id: str) -> list[Json]:
 
 
 def _seen(rest: Rest, d: Json) -> Json:
-    """A webhook as the bot sees it: with the token of those that it made alone."""
+    """Return a webhook as the bot sees it: with the token of those that it made alone."""
     hidden = ("token",) if d["application_id"] != rest.world.app.id or d["type"] != 1 else ()
     return {key: value for key, value in d.items() if key not in hidden}
 
@@ -103,7 +103,7 @@ async def _of_guild(rest: Rest, request: web.Request) -> list[Json]:
 
 
 def _found(rest: Rest, request: web.Request) -> tuple[Guild, Json]:
-    """The webhook of the path; with a token there, it must be the right one."""
+    """Return the webhook of the path; with a token there, it must be the right one."""
     found = world_webhooks.find_webhook(rest.world, request.match_info["webhook_id"])
     if found is None:
         raise Refused("webhook")

@@ -78,7 +78,7 @@ class Application:
         }
 
     def brief(self) -> Json:
-        """The partial application inside messages and integrations."""
+        """Return the partial application inside messages and integrations."""
         keys = (
             "id",
             "name",
@@ -92,7 +92,7 @@ class Application:
         return {key: self.d[key] for key in keys}
 
     def find(self, name: str, guild_id: str | None) -> Json | None:
-        """A command by its name, the guild's own before the ones that are everywhere."""
+        """Return a command by its name, the guild's own before the ones that are everywhere."""
         for scope in (guild_id, None):
             for command in self.commands.get(scope, {}).values():
                 if command["name"] == name:

@@ -24,7 +24,7 @@ _KINDS: Final = (TEXT, TEXT, VOICE, ANNOUNCEMENT, FORUM, STAGE, CATEGORY)
 def create_channel(
     world: World, guild: Guild, kind: int, name: str, parent_id: str | None = None, **fields: Any
 ) -> Json:
-    """A new channel at the end of the list."""
+    """Create a channel at the end of the list."""
     channel_id = world.snowflake()
     d = payloads.channel(channel_id, kind, name, len(guild.channels), parent_id, **fields)
     guild.channels[channel_id] = d
@@ -97,7 +97,7 @@ def _unname(world: World, guild: Guild, channel_id: str) -> None:
 
 
 def create_invite(world: World, guild: Guild, channel_id: str, inviter: Json, **fields: Any) -> Json:
-    """A new invite to a channel, as INVITE_CREATE tells it."""
+    """Create an invite to a channel; return it as INVITE_CREATE has it."""
     code = f"sim{int(world.snowflake()) & 0xFFFFFFFFFF:x}"
     d = guild.invites[code] = {
         "channel_id": channel_id,
@@ -120,7 +120,7 @@ def create_invite(world: World, guild: Guild, channel_id: str, inviter: Json, **
 
 
 def delete_invite(world: World, guild: Guild, code: str) -> bool:
-    """An invite is deleted or has expired; False when there is none."""
+    """Delete an invite, or let it expire; return False when there is none."""
     d = guild.invites.pop(code, None)
     world.places.pop(code, None)
     if d is None:

@@ -21,19 +21,19 @@ _OVER: Final = frozenset({3, 4})
 
 
 def set_emojis(world: World, guild: Guild, emojis: dict[str, Json]) -> None:
-    """The guild's emojis are these now."""
+    """Set the guild's emojis."""
     guild.emojis = emojis
     world.emit("GUILD_EMOJIS_UPDATE", guild, {"guild_id": guild.id, "emojis": list(emojis.values())})
 
 
 def set_stickers(world: World, guild: Guild, stickers: dict[str, Json]) -> None:
-    """The guild's stickers are these now."""
+    """Set the guild's stickers."""
     guild.stickers = stickers
     world.emit("GUILD_STICKERS_UPDATE", guild, {"guild_id": guild.id, "stickers": list(stickers.values())})
 
 
 def set_sound(world: World, guild: Guild, sound_id: str, sound: Json | None) -> None:
-    """A sound is new, is changed, or (None) deleted."""
+    """Create, change or (None) delete a sound."""
     known = sound_id in guild.sounds
     if sound is None:
         del guild.sounds[sound_id]
@@ -47,7 +47,7 @@ def set_sound(world: World, guild: Guild, sound_id: str, sound: Json | None) -> 
 def create_event(
     world: World, guild: Guild, creator: Json, name: str, channel: Json | None, **fields: Any
 ) -> Json:
-    """A new scheduled event."""
+    """Create a scheduled event."""
     event_id = world.snowflake()
     d = payloads.scheduled_event(event_id, guild.id, creator, name, world.wall, channel) | fields
     guild.events[event_id] = d
@@ -76,7 +76,7 @@ def delete_event(world: World, guild: Guild, event_id: str) -> None:
 
 
 def follow_event(world: World, guild: Guild, event_id: str, user_id: str, *, interested: bool) -> bool:
-    """A user is interested in a scheduled event, or no longer; False when nothing changes."""
+    """Note whether a user is interested in a scheduled event; return False when nothing changes."""
     people = guild.subscribers[event_id]
     if (user_id in people) == interested:
         return False

@@ -55,12 +55,12 @@ _FEATURES: Final = (
 
 
 def guild_number(index: int) -> int:
-    """The snowflake of the guild with this index."""
+    """Return the snowflake of the guild with this index."""
     return _FIRST_MS + index * _STEP_MS << 22
 
 
 def guild_index(number: int) -> int | None:
-    """The index behind a guild's snowflake; None when there is no such guild."""
+    """Return the index behind a guild's snowflake; None when there is no such guild."""
     index, rest = divmod((number >> 22) - _FIRST_MS, _STEP_MS)
     return index if not rest and index >= 0 and not number & 0x3FFFFF else None
 
@@ -68,7 +68,7 @@ def guild_index(number: int) -> int | None:
 def found(
     options: WorldOptions, people: People, index: int, first: int, count: int, bot_id: str, joined: float
 ) -> Guild:
-    """A guild of `count` people from index `first` on, and the bot, who joined at `joined` (Unix seconds)."""
+    """Return a guild of `count` people from index `first` on, and the bot, who joined at `joined` (Unix seconds)."""
     number = guild_number(index)
     bits = noise(options.seed, 2, index)
     bot_role = str(number + 2)

@@ -111,7 +111,7 @@ class Roster:
         return None
 
     def member(self, index: int, roles: dict[str, Json]) -> Json:
-        """A member without `user`; `roles` are the guild's, dangling ones are left out."""
+        """Return a member without `user`; `roles` are the guild's, dangling ones are left out."""
         member = self.joined.get(index) or self.changed.get(index)
         if member is not None:
             return member
@@ -168,7 +168,7 @@ class Roster:
         self.presences.pop(index, None)
 
     def presence(self, index: int, wall: float) -> Json | None:
-        """The member's presence without `guild_id`, None for offline; `wall` as the world's beginning."""
+        """Return the member's presence without `guild_id`, None for offline; `wall` as the world's beginning."""
         try:
             return self.presences[index]
         except KeyError:
@@ -255,7 +255,7 @@ class Guild:
         self.participants: dict[str, set[str]] = {}
 
     def place(self, channel_id: str) -> Json | None:
-        """A channel or active thread."""
+        """Return a channel or active thread."""
         return self.channels.get(channel_id) or self.threads.get(channel_id)
 
 
@@ -284,7 +284,7 @@ _PLAIN: Final = (
 
 
 def fold(guild: Guild) -> bytes:
-    """A guild as compressed bytes, for a world that has more of them than fit unfolded."""
+    """Return a guild as compressed bytes, for a world that has more of them than fit unfolded."""
     roster = guild.roster
     messages = {
         channel_id: {key: (m.packed, m.reactions, m.reactors, m.voters) for key, m in kept.items()}

@@ -40,7 +40,7 @@ def outage(world: World, number: int) -> None:
 
 
 def recover(world: World, number: int) -> None:
-    """The guild comes back with all it has."""
+    """Let the guild come back with all it has."""
     if number not in world.unavailable:
         return
     world.activate(number)
@@ -63,7 +63,7 @@ def join(world: World, number: int | None) -> int:
 
 
 def leave(world: World, number: int) -> None:
-    """The bot is removed from the guild, and all about it is forgotten."""
+    """Remove the bot from the guild, and forget all about the guild."""
     if not world.has_guild(number):
         return
     was_away = number in world.unavailable
@@ -75,7 +75,7 @@ def leave(world: World, number: int) -> None:
 
 
 def create_role(world: World, guild: Guild, name: str, **fields: Any) -> Json:
-    """A new role just above @everyone."""
+    """Create a role just above @everyone."""
     role_id = world.snowflake()
     d = guild.roles[role_id] = payloads.role(role_id, name, 1, **fields)
     world.emit("GUILD_ROLE_CREATE", guild, {"guild_id": guild.id, "role": d})

@@ -112,7 +112,7 @@ def command(world: World, guild_id: str | None, body: Json, command_id: str | No
 def ask(
     world: World, guild: Guild | None, channel_id: str, user_id: str, kind: int, data: Json, **fields: Any
 ) -> Asked:
-    """A user interacts with the bot: INTERACTION_CREATE, to the guild's shard or to shard 0."""
+    """Let a user interact with the bot: INTERACTION_CREATE, to the guild's shard or to shard 0."""
     interaction_id = world.snowflake()
     token = shapes.interaction_token(interaction_id)
     where: Json = {"channel_id": channel_id}
@@ -144,7 +144,7 @@ def ask(
 
 
 def command_data(world: World, guild: Guild | None, name: str, options: list[Json], kind: int = 1) -> Json:
-    """The `data` of a command's interaction, with what its options name resolved."""
+    """Return the `data` of a command's interaction, with what its options name resolved."""
     known = world.app.find(name, None if guild is None else guild.id)
     data: Json = {
         "id": known["id"] if known else world.snowflake(),
@@ -181,7 +181,7 @@ def command_data(world: World, guild: Guild | None, name: str, options: list[Jso
 
 
 def typed_options(known: Json | None, given: Json | list[Json]) -> list[Json]:
-    """A command's options as Discord sends them, from `{name: value}` or a list; types are the registered ones.
+    """Return a command's options as Discord sends them, from `{name: value}` or a list; types are the registered ones.
 
     In the short form the value of a subcommand (or group) is again `{name: value}`. An option that is not registered
     has the type of its value.
@@ -204,7 +204,7 @@ def typed_options(known: Json | None, given: Json | list[Json]) -> list[Json]:
 
 
 def _leaves(options: list[Json]) -> list[Json]:
-    """The options with values, those of subcommands too."""
+    """Return the options with values, those of subcommands too."""
     return [
         leaf
         for option in options

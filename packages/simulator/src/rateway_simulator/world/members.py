@@ -21,18 +21,18 @@ NONCE_BYTES: Final = 32
 
 
 def bits_of(chance: Chance) -> int:
-    """53 random bits."""
+    """Return 53 random bits."""
     return int(chance.random() * 9_007_199_254_740_992)
 
 
 def user_of(world: World, user_id: str) -> Json | None:
-    """The user object behind an id, the bot's included."""
+    """Return the user object behind an id, the bot's included."""
     index = world.people.index_of(user_id)
     return None if index is None else world.people.user(index)
 
 
 def member_of(world: World, guild: Guild, user_id: str) -> Json | None:
-    """A member with `user`, the bot included; None when the user is not in the guild."""
+    """Return a member with `user`, the bot included; None when the user is not in the guild."""
     if user_id == world.bot_id:
         return own_member(world, guild)
     index = world.people.index_of(user_id)
@@ -45,7 +45,7 @@ def member_of(world: World, guild: Guild, user_id: str) -> Json | None:
 
 
 def set_presence(world: World, guild: Guild, index: int, status: str, bits: int) -> None:
-    """A member's presence in one guild changes."""
+    """Change a member's presence in one guild."""
     d = presence({"id": world.people.id_of(index)}, status, bits, world.wall)
     guild.roster.presences[index] = None if status == "offline" else d
     if bits & 0xFF == 0:
@@ -107,7 +107,7 @@ def remove_member(world: World, guild: Guild, index: int) -> None:
 
 
 def change_member(world: World, guild: Guild, index: int, **fields: Any) -> Json:
-    """A member's fields change; `roles` must be of the guild."""
+    """Change a member's fields; `roles` must be of the guild."""
     roster = guild.roster
     member = {**roster.member(index, guild.roles), **fields}
     roster.keep(index, member)
@@ -115,7 +115,7 @@ def change_member(world: World, guild: Guild, index: int, **fields: Any) -> Json
 
 
 def change_own_member(world: World, guild: Guild, **fields: Any) -> Json:
-    """The bot's own member changes."""
+    """Change the bot's own member."""
     guild.roster.bot = {**guild.roster.bot, **fields}
     d = {**own_member(world, guild), "guild_id": guild.id}
     world.emit("GUILD_MEMBER_UPDATE", guild, d, own=True)
@@ -137,7 +137,7 @@ def change_user(world: World, index: int, **fields: Any) -> None:
 
 
 def update_own_user(world: World, **fields: Any) -> None:
-    """The bot's user changes (its `bio` if nothing else is named): USER_UPDATE, to shard 0."""
+    """Change the bot's user (its `bio` if nothing else is named): USER_UPDATE, to shard 0."""
     index = world.people.index_of(world.bot_id)
     assert index is not None
     world.people.change(index, **(fields or {"bio": f"As of {world.now()}"}))
@@ -149,7 +149,7 @@ def update_own_user(world: World, **fields: Any) -> None:
 
 
 def ban(world: World, guild: Guild, index: int) -> None:
-    """A user is banned, and removed if a member."""
+    """Ban a user, and remove it if it is a member."""
     user = world.people.user(index)
     guild.bans.add(user["id"])
     world.emit("GUILD_BAN_ADD", guild, {"guild_id": guild.id, "user": user})
@@ -158,7 +158,7 @@ def ban(world: World, guild: Guild, index: int) -> None:
 
 
 def unban(world: World, guild: Guild, user_id: str) -> None:
-    """A ban is lifted."""
+    """Lift a ban."""
     guild.bans.discard(user_id)
     world.emit("GUILD_BAN_REMOVE", guild, {"guild_id": guild.id, "user": user_of(world, user_id)})
 

@@ -21,7 +21,7 @@ _DIRECT_SHARE: Final = 0.01
 
 
 def open_direct(world: World, user_id: str) -> Json | None:
-    """The direct channel with a user, made if there is none; None for a stranger."""
+    """Return the direct channel with a user, made if there is none; None for a stranger."""
     user = user_of(world, user_id)
     if user is None or user_id == world.bot_id:
         return None
@@ -41,7 +41,7 @@ def open_direct(world: World, user_id: str) -> Json | None:
 
 
 def kept(world: World, guild: Guild | None, channel_id: str) -> dict[str, Message]:
-    """The messages that a channel remembers, oldest first."""
+    """Return the messages that a channel remembers, oldest first."""
     store = world.direct.messages if guild is None else guild.messages
     messages = store.get(channel_id)
     if messages is None:
@@ -189,7 +189,7 @@ def pin(world: World, guild: Guild | None, channel_id: str, message_id: str, *, 
 
 
 def pick_channel(guild: Guild, chance: Chance) -> Json | None:
-    """A channel or active thread where one can write."""
+    """Return a channel or active thread where one can write."""
     threads = guild.threads
     if threads and chance.random() < 0.2:
         return list(threads.values())[int(chance.random() * len(threads))]
@@ -204,7 +204,7 @@ def pick_channel(guild: Guild, chance: Chance) -> Json | None:
 
 
 def pick_message(guild: Guild, chance: Chance) -> tuple[str, str] | None:
-    """Channel and id of a remembered message."""
+    """Return channel and id of a remembered message."""
     stores = guild.messages
     if not stores:
         return None

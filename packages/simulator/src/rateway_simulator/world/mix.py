@@ -109,5 +109,5 @@ class Mix:
         self._sums = list(accumulate(weights[name] for name in self.names))
 
     def draw(self, chance: Chance) -> str:
-        """The name of the event that is to happen."""
+        """Return the name of the event that is to happen."""
         return self.names[bisect(self._sums, chance.random() * self._sums[-1])]

@@ -79,7 +79,7 @@ class People:
         self.changed: dict[int, Json] = {}
 
     def id_of(self, index: int) -> str:
-        """The snowflake of the user with this index."""
+        """Return the snowflake of the user with this index."""
         return str((_FIRST_MS + index * _STEP_MS << 22) + index % 4096)
 
     def index_of(self, user_id: str | int) -> int | None:
@@ -96,7 +96,7 @@ class People:
         return index % 97 == 96
 
     def user(self, index: int) -> Json:
-        """The user object as others see it. Do not change it: use `change`."""
+        """Return the user object as others see it. Do not change it: use `change`."""
         changed = self.changed.get(index)
         if changed is not None:
             return changed
@@ -160,7 +160,7 @@ _GAMES = (
 
 
 def presence(user: Json, status: str, bits: int, wall: float) -> Json:
-    """A presence without `guild_id`; `bits` choose clients and activities, `wall` is in Unix seconds."""
+    """Return a presence without `guild_id`; `bits` choose clients and activities, `wall` is in Unix seconds."""
     if status == "offline":
         return {"user": user, "status": "offline", "activities": [], "client_status": {}}
     clients = {}
@@ -181,7 +181,7 @@ def presence(user: Json, status: str, bits: int, wall: float) -> Json:
 
 
 def activities(bits: int, wall: float) -> list[Json]:
-    """None to two activities: a custom status, a game, music or a stream, with the fields each of them has."""
+    """Return none to two activities: a custom status, a game, music or a stream, with the fields each of them has."""
     kind = bits % 8
     now_ms = int(wall * 1000)
     found: list[Json] = []

@@ -25,7 +25,7 @@ def react(
     *,
     burst: bool = False,
 ) -> bool:
-    """A user reacts; False when the message is not remembered, the reaction being there already is fine."""
+    """Add a user's reaction; return False when the message is not kept. A reaction that is there already stays."""
     message = kept(world, guild, channel_id).get(message_id)
     if message is None:
         return False
@@ -68,7 +68,7 @@ def react(
 def unreact(
     world: World, guild: Guild | None, channel_id: str, message_id: str, emoji: Json, user_id: str
 ) -> bool:
-    """A user takes a reaction back; False when there is no such message or reaction."""
+    """Remove a user's reaction; return False when there is no such message or reaction."""
     message = kept(world, guild, channel_id).get(message_id)
     key = shapes.emoji_key(emoji)
     if message is None or user_id not in message.reactors.get(key, ()):
@@ -122,14 +122,14 @@ def clear_reactions(
 def vote(
     world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str
 ) -> bool:
-    """A user votes in a poll; False when there is no such poll or answer, or the vote was cast."""
+    """Add a user's vote in a poll; return False when there is no such poll or answer, or the vote was cast."""
     return _count_vote(world, guild, channel_id, message_id, answer_id, user_id, 1)
 
 
 def unvote(
     world: World, guild: Guild | None, channel_id: str, message_id: str, answer_id: int, user_id: str
 ) -> bool:
-    """A user takes a vote back; False when there was none."""
+    """Remove a user's vote; return False when there was none."""
     return _count_vote(world, guild, channel_id, message_id, answer_id, user_id, -1)
 
 
@@ -171,7 +171,7 @@ def _count_vote(
 
 
 def pick_emoji(guild: Guild, bits: int) -> Json:
-    """A unicode emoji or one of the guild's."""
+    """Return a unicode emoji or one of the guild's."""
     if bits & 1 and guild.emojis:
         own = list(guild.emojis.values())[(bits >> 1) % len(guild.emojis)]
         return {"id": own["id"], "name": own["name"], "animated": own["animated"]}

@@ -18,12 +18,12 @@ _ONLY_CREATED: Final = frozenset({"joined_at", "large"})
 
 
 def member_with_user(world: World, guild: Guild, index: int) -> Json:
-    """A member as GUILD_CREATE, chunks and REST have it."""
+    """Return a member as GUILD_CREATE, chunks and REST have it."""
     return {**guild.roster.member(index, guild.roles), "user": world.people.user(index)}
 
 
 def own_member(world: World, guild: Guild) -> Json:
-    """The bot's member of the guild."""
+    """Return the bot's member of the guild."""
     index = world.people.index_of(world.bot_id)
     assert index is not None
     return {**guild.roster.bot, "user": world.people.user(index)}
@@ -84,7 +84,7 @@ def _whole(world: World, guild: Guild, intents: int, large_threshold: int) -> Js
 
 
 def guild_object(guild: Guild) -> Json:
-    """The guild object: own fields, roles, emojis and stickers, and none of what only GUILD_CREATE has."""
+    """Return the guild object: own fields, roles, emojis and stickers, and none of what only GUILD_CREATE has."""
     return {
         **{key: value for key, value in guild.fields.items() if key not in _ONLY_CREATED},
         "roles": list(guild.roles.values()),

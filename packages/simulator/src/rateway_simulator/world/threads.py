@@ -35,7 +35,7 @@ def create_thread(
     message_id: str | None = None,
     **fields: Any,
 ) -> Json:
-    """A new thread; in a forum its first message comes with it. With `message_id` it starts from a message."""
+    """Create a thread; in a forum its first message comes with it. With `message_id` it starts from a message."""
     thread_id = message_id or world.snowflake()
     kind = payloads.thread_kind(parent) if kind is None else kind
     d = payloads.thread(thread_id, guild.id, kind, name, parent["id"], owner_id, world.wall, **fields)
@@ -101,7 +101,7 @@ def delete_thread(world: World, guild: Guild, thread_id: str) -> bool:
 
 
 def forget_thread(guild: Guild, thread_id: str) -> None:
-    """A thread is gone, without a word: its people and messages too."""
+    """Forget a thread with its members and messages, without an event."""
     guild.threads.pop(thread_id, None)
     guild.archived.pop(thread_id, None)
     guild.thread_people.pop(thread_id, None)

@@ -20,7 +20,7 @@ def visible(dispatch: Dispatch, intents: int) -> bool:
 
 
 def trimmed(dispatch: Dispatch, intents: int, bot_id: str) -> Json:
-    """The dispatch's `d` as a session with these intents sees it: without MESSAGE_CONTENT, no content; without
+    """Return the dispatch's `d` as a session with these intents sees it: without MESSAGE_CONTENT, no content; without
     GUILD_PRESENCES, no presence of who was added to a thread.
     """
     d = dispatch.d
@@ -36,8 +36,8 @@ def trimmed(dispatch: Dispatch, intents: int, bot_id: str) -> Json:
 
 
 def without_content(d: Json, bot_id: str) -> Json:
-    """A message without what MESSAGE_CONTENT reveals: texts and lists are empty, the poll is left out. A message inside
-    it is shown when it is the bot's own or mentions it.
+    """Return a message without what MESSAGE_CONTENT reveals: texts and lists are empty, the poll is left out. A message
+    inside it is shown when it is the bot's own or mentions it.
     """
     bare: Json = {key: CONTENT.get(key, value) for key, value in d.items() if key not in CONTENT_OMITTED}
     if isinstance(referenced := bare.get("referenced_message"), dict):

@@ -78,7 +78,7 @@ def set_info(world: World, guild: Guild, channel_id: str, **fields: Any) -> None
 
 
 def channel_info(guild: Guild, fields: Iterable[str]) -> Dispatch:
-    """The answer to op 43: the fields asked for, of each voice channel that has any."""
+    """Return the answer to op 43: the fields asked for, of each voice channel that has any."""
     wanted = [name for name in ("status", "voice_start_time") if name in fields]
     channels = [
         {"id": channel_id, **{name: info.get(name) for name in wanted}}
@@ -88,7 +88,7 @@ def channel_info(guild: Guild, fields: Iterable[str]) -> Dispatch:
 
 
 def open_stage(world: World, guild: Guild, channel_id: str, topic: str) -> Json:
-    """A stage goes live."""
+    """Start a stage."""
     stage_id = world.snowflake()
     d = guild.stages[stage_id] = payloads.stage_instance(stage_id, guild.id, channel_id, topic)
     world.emit("STAGE_INSTANCE_CREATE", guild, d)

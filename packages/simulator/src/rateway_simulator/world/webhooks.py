@@ -14,7 +14,7 @@ FOLLOWER: Final = 2
 
 
 def create_webhook(world: World, guild: Guild, channel_id: str, name: str, **fields: Any) -> Json:
-    """A new webhook; one that can be executed (with `user`, by REST) has a token."""
+    """Create a webhook; one that can be executed (with `user`, by REST) has a token."""
     webhook_id = world.snowflake()
     d: Json = {
         "id": webhook_id,
@@ -49,7 +49,7 @@ def delete_webhook(world: World, guild: Guild, webhook_id: str) -> None:
 
 
 def find_webhook(world: World, webhook_id: str) -> tuple[Guild, Json] | None:
-    """The webhook with this id, and its guild; None when there is none."""
+    """Return the webhook with this id, and its guild; None when there is none."""
     number = world.places.get(webhook_id)
     if number is None or not world.is_available(number):
         return None

@@ -75,7 +75,7 @@ class World:
         return guild_id in self._guilds and guild_id not in self.unavailable
 
     def ready_user(self) -> Json:
-        """The bot's own user, as READY and `GET /users/@me` carry it."""
+        """Return the bot's own user, as READY and `GET /users/@me` carry it."""
         return {
             **self.people.user(_BOT),
             "verified": True,
@@ -87,7 +87,7 @@ class World:
         }
 
     def application(self, privileged_intents: int = PRIVILEGED) -> Json:
-        """The application object of `GET /applications/@me`; READY wants its `id` and `flags`.
+        """Return the application object of `GET /applications/@me`; READY wants its `id` and `flags`.
 
         The flags say which *privileged_intents* are switched on, as those of a bot in few guilds do.
         """
@@ -96,11 +96,11 @@ class World:
         return {**self.app.d, "flags": flags, "approximate_guild_count": len(self._guilds)}
 
     def now(self) -> str:
-        """The world's time as Discord writes it."""
+        """Return the world's time as Discord writes it."""
         return iso(self.wall)
 
     def snowflake(self) -> str:
-        """A new id: of this millisecond, and greater than every one before."""
+        """Return a new id: of this millisecond, and greater than every one before."""
         number = int(self.wall * 1000) - DISCORD_EPOCH_MS << 22
         if number <= self._last_id:
             number = self._last_id + 1
@@ -114,7 +114,7 @@ class World:
         return number in self._guilds
 
     def guild(self, number: int) -> Guild:
-        """The guild, unfolded; KeyError when the bot is not in it."""
+        """Return the guild, unfolded; KeyError when the bot is not in it."""
         guild = self._unfolded.get(number)
         if guild is None:
             guild = self._unfolded[number] = self._grown(number)
@@ -126,7 +126,7 @@ class World:
         return self._unfolded.get(number) or self._grown(number)
 
     def guild_with_channel(self, channel_id: str) -> Guild | None:
-        """The available guild that a channel or thread is in.
+        """Return the available guild that a channel or thread is in.
 
         What the seed gave has its guild's number above the last 22 bits; what came later is looked for.
         """
@@ -153,7 +153,7 @@ class World:
         return guild if data is None else unfold(data, guild)
 
     def population(self, index: int) -> tuple[int, int]:
-        """Index of the first person and number of people, without the bot, that a guild begins with."""
+        """Return index of the first person and number of people, without the bot, that a guild begins with."""
         options = self.options
         count = max(0, options.members_per_guild - 1)
         if index == 0:
@@ -163,7 +163,7 @@ class World:
         return offset + (index - 1) * (count * 3 // 5), count
 
     def homes(self, person: int) -> list[int]:
-        """The available guilds of which a person, by index, is a member."""
+        """Return the available guilds of which a person, by index, is a member."""
         near: list[int] = []
         if person < _BOT:
             near.append(guild_number(0))
@@ -179,14 +179,14 @@ class World:
         ]
 
     def pick(self, chance: Chance) -> Guild | None:
-        """One of the active guilds, None when there is none."""
+        """Return one of the active guilds, None when there is none."""
         active = self._active
         if not active:
             return None
         return self.guild(active[int(chance.random() * len(active))])
 
     def activate(self, number: int) -> None:
-        """The guild is there: things may happen in it."""
+        """Make the guild available: events may happen in it."""
         if number not in self._guilds:
             self._guilds[number] = self.wall
             self._pool.append(number)
@@ -194,7 +194,7 @@ class World:
         self._active.append(number)
 
     def deactivate(self, number: int, *, gone: bool) -> None:
-        """The guild is in an outage, or the bot is not in it any more and all about it is forgotten."""
+        """Make the guild unavailable: it is in an outage, or the bot has left it."""
         if number in self._active:
             self._active.remove(number)
         if not gone:
@@ -218,7 +218,7 @@ class World:
         return guild_number(self._next_guild - 1)
 
     def newcomer(self) -> int:
-        """The index of a person whom no guild has seen."""
+        """Return the index of a person whom no guild has seen."""
         self._newcomer += 1
         return self._newcomer - 1
 

@@ -185,7 +185,7 @@ class LocalPermits:
         return self._governor
 
     def now(self) -> float:
-        """Monotonic seconds, on the governor's clock."""
+        """Return monotonic seconds, on the governor's clock."""
         return self._clock.moment().monotonic
 
     def learn(self, answer: GatewayBot, asked_at: float | None = None) -> None:
@@ -255,7 +255,7 @@ class LocalPermits:
         self._changed.set()
 
     def restart(self, shard_id: int) -> None:
-        """A person asks for this shard: a crash loop is forgiven."""
+        """Forget a crash loop of the shard: an operator asks for it."""
         self._governor.restart(shard_id)
 
     def hold_back(self, why: str) -> None:

@@ -52,7 +52,9 @@ class PermitService:
                 self._finish(record.shard, record.outcome)
 
     def end(self, *, counts: bool) -> None:
-        """The runner has ended. With *counts* a granted permit counts as spent: its IDENTIFY may have been sent."""
+        """Settle the permits of a runner that has ended. With *counts* a granted permit counts as spent: its IDENTIFY
+        may have been sent.
+        """
         self._is_over = True
         for task in self._asked.values():
             task.cancel()

@@ -92,7 +92,9 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge_live(status: GatewayStatus | None, age_s: float, missing: dict[str, float]) -> Health:
-    """``age_s``: how old the status is; ``missing``: processes that stopped answering, and since when (seconds)."""
+    """Judge whether the gateway is alive. ``age_s``: how old the status is; ``missing``: processes that stopped
+    answering, and since when (seconds).
+    """
     reasons = []
     if status is None or age_s > STANDS_STILL_S:
         reasons.append(Reason("processes", "the gateway's processes do not answer", since_s=age_s))
@@ -108,7 +110,7 @@ def judge_live(status: GatewayStatus | None, age_s: float, missing: dict[str, fl
 
 
 def judge_ready(status: GatewayStatus, patience_s: float, missing: dict[str, float]) -> Health:
-    """``patience_s``: how long a shard may take to resume (RESUME_PATIENCE)."""
+    """Judge whether the gateway is ready. ``patience_s``: how long a shard may take to resume (RESUME_PATIENCE)."""
     reasons = []
     if status.state != "running":
         reasons.append(Reason("state", f"the gateway is {status.state}"))
@@ -141,7 +143,7 @@ def long_away(shard: ShardStatus, patience_s: float) -> Literal["", "late", "los
 
 
 def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
-    """One reason for all shards of which the same can be said."""
+    """Return one reason for all shards of which the same can be said."""
     alike: dict[tuple[str, str], list[ShardStatus]] = {}
     for shard in shards:
         alike.setdefault((shard.state, shard.why), []).append(shard)
@@ -156,7 +158,7 @@ def _away(shards: Iterable[ShardStatus]) -> list[Reason]:
 
 
 def ranges(numbers: list[int], most: int = 6) -> str:
-    """Ascending numbers in words: ``3, 7-9``."""
+    """Return ascending numbers in words: ``3, 7-9``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number - 1:
@@ -168,7 +170,7 @@ def ranges(numbers: list[int], most: int = 6) -> str:
 
 
 def numbered(clusters: list[int]) -> str:
-    """Clusters in words: ``cluster 3``, ``clusters 1-4, 7``."""
+    """Return clusters in words: ``cluster 3``, ``clusters 1-4, 7``."""
     return f"cluster{'' if len(clusters) == 1 else 's'} {ranges(sorted(clusters))}"
 
 
@@ -182,7 +184,7 @@ def _ranked(reasons: list[Reason]) -> list[Reason]:
 
 
 def told(notes: Iterable[Note]) -> list[str]:
-    """The notes in words: one line for all clusters of which the same is true, in the order of the first."""
+    """Return the notes in words: one line for all clusters of which the same is true, in the order of the first."""
     groups: dict[str, list[Note]] = {}
     for note in notes:
         groups.setdefault(note.text, []).append(note)
@@ -204,7 +206,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 def _alike(found: Iterable[_Found]) -> list[Reason]:
-    """One reason for all clusters of which the same can be said."""
+    """Return one reason for all clusters of which the same can be said."""
     groups: dict[tuple[str, str], list[_Found]] = {}
     for each in found:
         groups.setdefault((each.kind, each.text), []).append(each)
@@ -264,7 +266,7 @@ def progress(status: GatewayStatus) -> Progress:
 
 
 def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float]) -> Verdict:
-    """One line for a person, the worst cause first, and what stands behind it."""
+    """Return one line for a person, the worst cause first, and what stands behind it."""
     ready = judge_ready(status, patience_s, missing)
     far = progress(status)
     away = [shard for shard in status.shards if shard.state != "live"]
@@ -362,7 +364,7 @@ def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
 
 
 def unwanted(clusters: Iterable[ClusterStatus]) -> dict[str, list[int]]:
-    """Names that were sent and that no queue takes in any cluster, with the clusters that sent them."""
+    """Return names that were sent and that no queue takes in any cluster, with the clusters that sent them."""
     clusters = list(clusters)
     routed = {name for each in clusters for name in each.publisher.routed}
     found: dict[str, list[int]] = {}

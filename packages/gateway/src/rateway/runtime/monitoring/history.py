@@ -291,7 +291,7 @@ def _shard(old: ShardStatus, new: ShardStatus) -> Iterator[tuple[Level, str]]:
 
 
 def close_words(last_close: str | None) -> str:
-    """A close code with its meaning: ``4000: Discord is not sure what went wrong``."""
+    """Return a close code with its meaning: ``4000: Discord is not sure what went wrong``."""
     if not last_close:
         return ""
     code, _, reason = last_close.partition(" ")

@@ -108,7 +108,7 @@ class HttpViews:
     # Looking.
 
     async def _look(self, fresh_s: float) -> GatewayStatus | None:
-        """A status at most ``fresh_s`` old, or the last one when the processes do not answer."""
+        """Return a status at most ``fresh_s`` old, or the last one when the processes do not answer."""
         if self._last is not None and time.monotonic() - self._last[1] < fresh_s:
             return self._last[0]
         if self._looking is None or self._looking.done():
@@ -133,7 +133,7 @@ class HttpViews:
         return time.monotonic() - (self._last[1] if self._last is not None else self._began)
 
     def _missing(self) -> dict[str, float]:
-        """Processes that were there and do not answer: for how many seconds."""
+        """Return processes that were there and do not answer: for how many seconds."""
         seen = self._last[1] if self._last is not None else self._began
         return {role: seen - at for role, (_, at) in self._heard.items() if at < seen}
 
@@ -165,7 +165,7 @@ class HttpViews:
         return health.Verdict(found.level, found.words, self._dated(found.reasons))
 
     def _dated(self, reasons: list[health.Reason]) -> list[health.Reason]:
-        """The reasons, each with how long it has been one."""
+        """Return the reasons, each with how long it has been one."""
         now = time.monotonic()
         return [
             reason
@@ -264,7 +264,7 @@ def _redacted(body: bytes) -> bytes:
 
 
 def _page() -> tuple[bytes, dict[str, str]]:
-    """The page, and a policy under which nothing but its own script and style runs."""
+    """Return the page, and a policy under which nothing but its own script and style runs."""
     text = importlib.resources.files("rateway.transports.http").joinpath("page.html").read_text("utf-8")
     policy = [
         "default-src 'none'",

@@ -160,7 +160,7 @@ def render(status: GatewayStatus, *, ready: bool, rejected: Mapping[str, int] | 
 
 
 def document() -> str:
-    """The table of ``docs/metrics.md``."""
+    """Return the table of ``docs/metrics.md``."""
     lines = ["| Metric | Type | Labels | What it says |", "|---|---|---|---|"]
     for row in METRICS:
         labels = ", ".join(f"`{label}`" for label in row.labels)
@@ -190,7 +190,7 @@ class _Collector(Collector):
 
 
 def _families(values: Mapping[str, Iterable[Sample]]) -> Iterator[Metric]:
-    """A family for each name; a value of None is not known and left out."""
+    """Return a family for each name; a value of None is not known and left out."""
     for name, samples in values.items():
         row = _BY_NAME[name]
         make = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily

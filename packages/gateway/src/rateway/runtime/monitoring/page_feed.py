@@ -91,7 +91,9 @@ class PageFeed:
         *,
         silent: bool = False,
     ) -> bytes:
-        """One message for everybody who follows. ``silent``: a process does not answer; its shards stay in sight."""
+        """Return one message for all pages that follow. ``silent``: a process does not answer; its shards stay in
+        sight.
+        """
         patience_s = status.resume_patience_s
         shards = {row.shard: row for row in (self._row(shard, wall, patience_s) for shard in status.shards)}
         pulses = {shard.shard: _pulse(shard, wall, self._pulses.get(shard.shard)) for shard in status.shards}
@@ -116,7 +118,7 @@ class PageFeed:
         return msgspec.json.encode({**self._summary, **changed, **new})
 
     def everything(self) -> bytes:
-        """All that :meth:`changes` has told so far, in the same form."""
+        """Return all that :meth:`changes` has told so far, in the same form."""
         return msgspec.json.encode(
             {
                 **self._summary,

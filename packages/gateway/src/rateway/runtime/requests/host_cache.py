@@ -106,7 +106,9 @@ class HostCache:
         return EventLogRecords(self._state, number).read().log if self._settings.event_log.is_on else None
 
     def unreadable(self) -> dict[int, str]:
-        """Clusters of this process whose store could not be opened, or cannot be written: what it says is old."""
+        """Return clusters of this process whose store could not be opened, or cannot be written: what it
+        says is old.
+        """
         found = {}
         for number, cluster in self._own.items():
             if cluster.store is None:

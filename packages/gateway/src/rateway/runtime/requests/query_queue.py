@@ -329,8 +329,8 @@ class QueryQueue:
                 break
 
     def _next(self) -> tuple[float, int, _Waiting]:
-        """The one to go on with. The head of a line may change between turns: a more urgent one goes first, and what
-        was begun keeps what it has; but a snapshot is finished before another.
+        """Return the one to go on with. The head of a line may change between turns: a more urgent one goes first, and
+        what was begun keeps what it has; but a snapshot is finished before another.
         """
         if not self._snapshots:
             return self._waiting[0]

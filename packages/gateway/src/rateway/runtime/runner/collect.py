@@ -141,7 +141,7 @@ def _incomplete_since(cluster: Cluster, shard_id: int) -> int:
 
 
 def _unread(cluster: Cluster) -> dict[str, int]:
-    """Events that the cache could not read in full, by what became of them."""
+    """Return events that the cache could not read in full, by what became of them."""
     if cluster.cache is None:
         return {}
     unread = cluster.cache.store.unread
@@ -193,7 +193,7 @@ def _publisher(cluster: Cluster) -> PublisherStatus:
 
 
 def _quantile(buckets: Iterable[tuple[float, int]], share: float) -> float | None:
-    """The upper edge, in milliseconds, of the bucket that holds this share of all; None without any."""
+    """Return the upper edge, in milliseconds, of the bucket that holds this share of all; None without any."""
     buckets = list(buckets)
     total = sum(count for _, count in buckets)
     seen = 0

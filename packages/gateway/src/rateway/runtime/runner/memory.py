@@ -70,7 +70,7 @@ class MemoryTrimmer:
 
 
 def anonymous_bytes() -> int:
-    """Resident memory of this process that is no file's: the cache's mapped pages are the system's to take."""
+    """Return resident memory of this process that is no file's: the cache's mapped pages are the system's to take."""
     try:
         _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
     except (OSError, ValueError):

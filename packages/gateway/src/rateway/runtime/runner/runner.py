@@ -296,7 +296,7 @@ class Runner:
             task.cancel()
 
     def elsewhere(self) -> frozenset[int]:
-        """Clusters that another gateway runs, or is to run, as far as this process knows."""
+        """Return clusters that another gateway runs, or is to run, as far as this process knows."""
         found = {number for number, (state, _) in self.ownership.items() if state == "elsewhere"}
         return frozenset(found | self._left)
 
@@ -312,7 +312,7 @@ class Runner:
                 shard.conversation.gateway_url = url
 
     async def restart_shard(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
-        """See :meth:`restart`. The same interface as a crew's, which has to ask another process."""
+        """See :meth:`restart`. The same interface as the supervisor's, which asks another process."""
         return self.restart(shard_id, new_session, refusal)
 
     def restart(self, shard_id: int, new_session: bool, refusal: str) -> Answered | None:
@@ -324,7 +324,9 @@ class Runner:
         return None if cluster is None else _restart(cluster.shards[shard_id], new_session, refusal)
 
     def identify_fault(self, lasts: bool) -> None:
-        """Identifies of many shards fail alike, which is no shard's own fault; or they succeed again."""
+        """Take in that identifies of many shards fail alike, which is no shard's own fault, or that they
+        succeed again.
+        """
         for cluster in self.clusters.values():
             for shard in cluster.shards.values():
                 if lasts:

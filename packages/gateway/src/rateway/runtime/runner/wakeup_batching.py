@@ -53,7 +53,7 @@ class WakeupBatching:
         self._writers.append(is_writing)
 
     def worked(self, since: float) -> None:
-        """This wake-up has served events, the first of them at ``since`` (monotonic seconds)."""
+        """Record that this wake-up served events, the first of which came at ``since`` (monotonic seconds)."""
         if not self._scheduled:
             self._scheduled = True
             self._since = since

@@ -163,7 +163,7 @@ class Line:
 
     @classmethod
     async def open(cls, end: socket.socket, incoming: Any) -> Line:
-        """``incoming`` is the union of records that come: ToRunner or FromRunner."""
+        """Open one end of a socket pair. ``incoming`` is the union of records that come: ToRunner or FromRunner."""
         end.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=end, limit=MAX_LINE_BYTES)
         return cls(reader, writer, incoming)

@@ -253,7 +253,7 @@ class Supervisor:
     # What is asked of all runners.
 
     async def parts(self) -> list[ipc.Parts]:
-        """Every process's part of the status; a runner that does not answer within 2 s is left out."""
+        """Return each runner's part of the status; a runner that does not answer within 2 s is left out."""
         asked = []
         for runner in self._runners:
             if runner.line is not None:
@@ -421,7 +421,7 @@ async def pump_lines(reader: asyncio.StreamReader, out: BinaryIO, before: bytes)
 
 
 def cores() -> int:
-    """Cores that affinity and the container's quota (cgroup v2 cpu.max) leave to this process."""
+    """Return cores that affinity and the container's quota (cgroup v2 cpu.max) leave to this process."""
     available = len(os.sched_getaffinity(0))
     with contextlib.suppress(OSError, ValueError):
         with open("/sys/fs/cgroup/cpu.max") as file:
