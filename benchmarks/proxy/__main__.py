@@ -140,7 +140,10 @@ def arrived(bots: Child, due: int) -> tuple[float, float]:
     """Wait for so many frames; when that was (monotonic), and how many are missing where nothing more comes."""
     before, since = -1, time.monotonic()
     while True:
-        count, now = int(ask(bots, do="count")["count"]), time.monotonic()
+        told, now = ask(bots, do="count"), time.monotonic()
+        if told["gone"]:
+            raise child.Hung(f"{told['gone']} bots lost their connection")
+        count = int(told["count"])
         if count >= due:
             return now, 0
         if count != before:
@@ -173,10 +176,11 @@ def cost(shards: int, rate: float | None, broker: Broker) -> dict[str, float]:
         reader() as bots,
     ):
         ask(bots, do="identify", port=port, shards=shards_of(shards))
-        at.send(do="flood", events=warm_up(variant))
+        begun = int(ask(bots, do="count")["count"])
+        _, missing = arrived(bots, begun + int(at.send(do="flood", events=warm_up(variant))["sent"]))
         trees = machine.tree(found.pid), machine.tree(at.gateway.pid), at.broker_pids
         child.until_quiet(trees[0], beside=[*trees[1], *trees[2]])
-        count = int(ask(bots, do="count")["count"])
+        count = int(ask(bots, do="count")["count"]) + missing
         before, began = [machine.cpu_ns(each) for each in trees], time.monotonic()
         if rate is None:
             told = at.send(do="flood", events=EVENTS // shards)
@@ -197,9 +201,10 @@ def latency(shards: int, rate: float, broker: Broker) -> list[float]:
     recipe = recipe_of(Variant(shards=shards, rate=each), EVENTS)
     with place(recipe, broker) as at, proxy(at, port := free_port()) as found, reader() as bots:
         ask(bots, do="identify", port=port, shards=shards_of(shards))
-        at.send(do="flood", events=50)
-        child.until_quiet(machine.tree(found.pid), beside=at.broker_pids)
         count = int(ask(bots, do="count")["count"])
+        count += int(at.send(do="flood", events=50)["sent"])
+        arrived(bots, count)
+        child.until_quiet(machine.tree(found.pid), beside=at.broker_pids)
         ask(bots, do="note")
         told = at.send(do="pace", rate=each, seconds=PACED_SECONDS, times=True)
         arrived(bots, count + int(told["sent"]))
@@ -233,8 +238,8 @@ def resume(shards: int, entries: int, broker: Broker) -> dict[str, float]:
     with place(recipe, broker) as at, reader() as bots:
         with proxy(at, port := free_port()) as first:
             ask(bots, do="identify", port=port, shards=shards_of(shards))
-            at.send(do="flood", events=20)
-            child.until_quiet(machine.tree(first.pid), beside=at.broker_pids)
+            count = int(ask(bots, do="count")["count"])
+            arrived(bots, count + int(at.send(do="flood", events=20)["sent"]))
             first.process.kill()
         ask(bots, do="leave")
         sent = int(at.send(do="flood", events=entries // shards)["sent"])
