@@ -136,7 +136,7 @@ def ask(bots: Child, **command: Any) -> dict[str, Any]:
     return told
 
 
-def arrived(bots: Child, due: int) -> tuple[float, float]:
+def arrived(bots: Child, due: int) -> tuple[float, int]:
     """Wait for so many frames; when that was (monotonic), and how many are missing where nothing more comes."""
     before, since = -1, time.monotonic()
     while True:

@@ -200,6 +200,8 @@ class Reader:
         self._poll = select.epoll()
         self._poll.register(sys.stdin, select.EPOLLIN)
         self._gone = 0
+        # Why the last of them was closed.
+        self._words = ""
         self._beat_at = time.monotonic() + BEAT
 
     def run(self) -> None:
@@ -233,15 +235,15 @@ class Reader:
                 continue
             try:
                 size = bot.plug.recv_into(self._buffer)
-            except ConnectionError:
-                size = 0
-            if size:
+                if not size:
+                    raise Refused("it hung up")
                 bot.take(self._buffer[:size])
-            else:
+            except (ConnectionError, Refused) as gone:
+                # Its session is still known.
+                self._words = str(gone)
+                self._gone += 1
                 self._poll.unregister(number)
                 bot.plug.close()
-                self._gone += 1
-                self.bots = [each for each in self.bots if each is not bot]
         return commands
 
     # The commands.
@@ -277,6 +279,7 @@ class Reader:
         return {"times": {bot.shard[0]: bot.times for bot in self.bots}}
 
     def _leave(self) -> None:
+        self._gone = 0
         for bot in self.bots:
             if bot.plug.fileno() >= 0:
                 self._poll.unregister(bot.plug)
@@ -296,7 +299,7 @@ class Reader:
         while not all(bot.is_live() for bot in self.bots):
             self._turn(1.0)
             if self._gone:
-                raise Refused(f"{self._gone} connections were closed")
+                raise Refused(f"{self._gone} connections were closed: {self._words}")
             if time.monotonic() > began + PATIENCE:
                 raise Refused(f"{sum(bot.is_live() for bot in self.bots)} of {len(self.bots)} are live")
         seconds = sorted(bot.live_at - began for bot in self.bots)
