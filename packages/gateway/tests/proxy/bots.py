@@ -12,6 +12,7 @@ from typing import Any
 
 from rateway.proxy.bot_connection import BotConnection
 from rateway.proxy.connections import Connections
+from rateway.proxy.replay import Replay
 from rateway.proxy.session_id import SessionIds
 from rateway_protocol.discord import intents as discord_intents
 from rateway_protocol.discord.visibility import visible
@@ -25,18 +26,21 @@ KEY = b"k" * 32
 class Process:
     """One proxy process."""
 
-    def __init__(self, gateway: MemoryGateway, reader: MemoryReader) -> None:
+    def __init__(self, gateway: MemoryGateway, reader: MemoryReader, replay: Replay | None = None) -> None:
         loop = asyncio.get_running_loop()
         self.connections = Connections(
-            gateway, reader, SessionIds(KEY), lambda token: token == TOKEN, visible, loop, loop.time
-        )
+            gateway, reader, SessionIds(KEY), lambda token: token == TOKEN, visible, loop, loop.time,
+            replay=replay,
+        )  # fmt: skip
         self.bots: list[Bot] = []
         self._task = asyncio.create_task(self.connections.run())
 
     @classmethod
-    async def start(cls, gateway: MemoryGateway, reader: MemoryReader) -> Process:
+    async def start(
+        cls, gateway: MemoryGateway, reader: MemoryReader, replay: Replay | None = None
+    ) -> Process:
         """Return a process that serves."""
-        process = cls(gateway, reader)
+        process = cls(gateway, reader, replay)
         await asyncio.sleep(0)
         return process
 

@@ -262,6 +262,19 @@ class MemoryReader:
         return begun
 
 
+class MemoryPositions:
+    """:class:`~rateway.delivery.proxy_port.Positions` in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def keep(self, key: str, position: bytes) -> None:
+        self.kept[key] = position
+
+    async def read(self, key: str) -> bytes | None:
+        return self.kept.get(key)
+
+
 @dataclass
 class Collected:
     """A :class:`~rateway.delivery.proxy_port.LogSink` that keeps what it is told."""

@@ -15,6 +15,7 @@ from rateway_protocol.contract.snapshots import ClusterList, GuildSnapshot, Memb
 
 __all__ = [
     "Age", "EndReason", "Gateway", "LogEntry", "LogPass", "LogReader", "LogSink", "LogStart", "Next", "Offset",
+    "Positions",
 ]  # fmt: skip
 
 
@@ -121,3 +122,14 @@ class Gateway(Protocol):
 
     async def command(self, shard_id: int, payload: bytes, seconds: float) -> Fault | None:
         """Send a whole gateway payload to Discord on that shard, within so many seconds; None once it has gone out."""
+
+
+class Positions(Protocol):
+    """Small texts that all proxies of a bot share (``PROXY_REPLAY``): up to where the bot of a shard has seen the logs.
+    Neither call raises."""
+
+    async def keep(self, key: str, position: bytes) -> None:
+        """Put a text in place of the one under that key. Where that fails the older one stays."""
+
+    async def read(self, key: str) -> bytes | None:
+        """Return the text under that key; None where there is none, or it cannot be read in some seconds."""

@@ -25,6 +25,7 @@ from rateway.proxy.dispatch import dispatch
 from rateway.proxy.gateway_state import GatewayState
 from rateway.proxy.log_tail import Timers, Visible
 from rateway.proxy.numbers import CountedNumbers, OffsetNumbers
+from rateway.proxy.replay import MissedEvents, Replay
 from rateway.proxy.session_id import Session, SessionIds
 from rateway.proxy.snapshot import guild_unavailable, ready, without_own_voice
 from rateway.proxy.stream import Feed, Numbers, Position, Stream, gateway_shards
@@ -86,6 +87,8 @@ class _Begin:
     """Each shard's guilds that are told by GUILD_CREATE: none without the intent."""
     positions: dict[int, Position]
     feeds: list[Feed] = field(default_factory=list)
+    missed_since: dict[str, int] = field(default_factory=dict)
+    """Up to where the bot's former connection had seen the logs."""
 
 
 class Connections:
@@ -102,9 +105,13 @@ class Connections:
         clock: Callable[[], float],
         application: Callable[[], Awaitable[msgspec.Raw | None]] | None = None,
         limits: ConnectionLimits | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        """What happened, by name: ``identified``, ``resumed``, ``refused`` (a RESUME), ``failed`` (a mistake here)."""
+        self._counts: Counter[str] = Counter()
+        self._reader = reader
+        self._visible = visible
+        self._timers = timers
+        self._replay = replay
         self._session_ids = session_ids
         self._admits = admits
         self._clock = clock
@@ -119,6 +126,7 @@ class Connections:
         self._starting: dict[BotConnection, asyncio.Task[None]] = {}
         self._room: dict[BotConnection, asyncio.Event] = {}
         self._merged: dict[int, _Merged] = {}
+        self._missed: dict[BotConnection, MissedEvents] = {}
         self._state = GatewayState(gateway, clock, self._on_layout)
         self._generations = itertools.count(1)
 
@@ -147,6 +155,13 @@ class Connections:
         """Ask all bots to come back, before the end of this process: op 7."""
         for connection in tuple(self._connections):
             connection.reconnect()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened, by name: ``identified``, ``resumed``, ``refused`` (a RESUME), ``sent`` (events), ``replayed``
+        (of these, what bots had missed), ``failed`` (a mistake here)."""
+        streams = [each.stream for each in self._connections if each.stream is not None]
+        return self._counts + Counter(sent=sum(feed.sent for stream in streams for feed in stream.feeds))
 
     @property
     def commands(self) -> BotCommands:
@@ -179,13 +194,20 @@ class Connections:
         self._commands.carry_out(connection, op, d)
 
     def beat(self, connection: BotConnection, seq: int) -> None:
-        if connection.stream is not None:
-            connection.stream.feeds[0].numbers.acknowledge(seq)
+        stream = connection.stream
+        if stream is None:
+            return
+        numbers = stream.feeds[0].numbers
+        numbers.acknowledge(seq)
+        if self._replay is not None:
+            self._start(functools.partial(self._replay.keep, stream, numbers.places(seq)))
 
     def resume_sending(self, connection: BotConnection) -> None:
         room = self._room.get(connection)
         if room is not None:
             room.set()
+        if connection in self._missed:
+            self._missed[connection].acknowledge()
         if connection.stream is not None:
             for feed in connection.stream.feeds:
                 tail = self._tails.get(feed.log)
@@ -199,12 +221,17 @@ class Connections:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         self._room.pop(connection, None)
+        missed = self._missed.pop(connection, None)
+        if missed is not None:
+            missed.close()
         self._commands.leave(connection)
         stream, connection.stream = connection.stream, None
         if stream is None:
             return
         for feed in stream.feeds:
             feed.is_open = False
+            self._counts["sent"] += feed.sent
+            feed.sent = 0
             tail = self._tails.get(feed.log)
             if tail is not None:
                 tail.leave(feed)
@@ -239,6 +266,9 @@ class Connections:
                 begin = await self._send_ready(connection, identify, layout.shard_count, logs)
                 if not await self._send_guilds(connection, begin):
                     return
+                for feed in begin.feeds:
+                    if feed.log in begin.missed_since:
+                        await self._send_missed(connection, feed, begin.missed_since[feed.log])
                 self._attach(connection, begin)
             finally:
                 for log in logs:
@@ -293,6 +323,8 @@ class Connections:
             begin.feeds.append(feed)
         if isinstance(numbers, CountedNumbers):
             numbers.begin(begin.feeds)
+        if self._replay is not None:
+            begin.missed_since = await self._replay.places(stream)
         application = first.application
         if application is None and self._application is not None:
             application = await self._application()
@@ -306,7 +338,7 @@ class Connections:
         stream.feeds = begin.feeds
         connection.stream = stream
         connection.send(dispatch("READY", 1, d))
-        self.counts["identified"] += 1
+        self._counts["identified"] += 1
         return begin
 
     async def _send_guilds(self, connection: BotConnection, begin: _Begin) -> bool:
@@ -350,6 +382,22 @@ class Connections:
             else:
                 connection.send(dispatch(name, seq, d))
         return True
+
+    async def _send_missed(self, connection: BotConnection, feed: Feed, since: int) -> None:
+        """Send the events that the bot missed in one log (``PROXY_REPLAY``)."""
+        assert self._replay is not None
+        feed.release()
+        feed.replayed = self._replay.names
+        if since >= feed.at:
+            return
+        done = asyncio.Event()
+        missed = self._missed[connection] = MissedEvents(
+            feed, since, self._replay, self._reader, self._timers, self._visible, done.set
+        )
+        await done.wait()
+        self._missed.pop(connection, None)
+        self._counts["replayed"] += missed.count
+        feed.sent += missed.count
 
     def _attach(self, connection: BotConnection, begin: _Begin) -> None:
         waiting = len(begin.feeds)
@@ -462,12 +510,13 @@ class Connections:
         stream = connection.stream
         if stream is not None and stream.feeds:
             stream.feeds[0].tell("RESUMED", b"{}")
+            self._counts["replayed"] += sum(feed.sent for feed in stream.feeds)
             connection.go_live()
-            self.counts["resumed"] += 1
+            self._counts["resumed"] += 1
 
     def _refuse(self, connection: BotConnection) -> None:
         if connection.state == "resuming":
-            self.counts["refused"] += 1
+            self._counts["refused"] += 1
             connection.invalidate()
 
     def _keep_merged(self, key: int, merged: _Merged) -> None:
@@ -535,7 +584,7 @@ class Connections:
             await what()
         except Exception:
             # A mistake here costs this connection alone; its bot comes back.
-            self.counts["failed"] += 1
+            self._counts["failed"] += 1
             logger.exception("a bot's session could not begin", extra={"action": "proxy"})
             connection.close(4000, "Unknown error.")
         finally:
@@ -549,7 +598,7 @@ class Connections:
         try:
             await what()
         except Exception:
-            self.counts["failed"] += 1
+            self._counts["failed"] += 1
             logger.exception("a bot's request failed", extra={"action": "proxy"})
 
 

@@ -26,9 +26,10 @@ MOST_HELD: Final = 32 << 20
 class OffsetNumbers:
     """Numbers that any proxy can make again: the offset in the session's one log."""
 
-    __slots__ = ("_shift", "_unsettled")
+    __slots__ = ("_session", "_shift", "_unsettled")
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         self._unsettled = max(1, session.snapshots)
         self._shift = session.seq_of(0)
 
@@ -46,6 +47,11 @@ class OffsetNumbers:
 
     def acknowledge(self, seq: int) -> None:
         """Nothing is remembered here."""
+
+    def places(self, seq: int) -> dict[str, int]:
+        """The offset in the one log; that of its begin where the bot has snapshots alone."""
+        at = self._session.offset_of(seq)
+        return {self._session.log: self._session.base if at is None else at}
 
     def present(self, feed: Feed) -> int:
         """The number of the place up to which the log was seen; while a RESUME could not tell what the bot has, that
@@ -122,6 +128,10 @@ class CountedNumbers:
             del self._logs[: self._begin]
             del self._offsets[: self._begin]
             self._begin = 0
+
+    def places(self, seq: int) -> dict[str, int]:
+        """The offset in each log, after ``acknowledge`` of the same number."""
+        return {feed.log: self._known_at[index] for feed, index in self._feeds.items()}
 
     def leave(self) -> None:
         """The bot is gone, and may come back."""

@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -18,16 +19,18 @@ from rateway import exit_codes
 from rateway.config import Settings
 from rateway.config.broker import broker_address
 from rateway.config.proxy import DEFAULT_PROXY_ADDRESS
-from rateway.delivery.proxy_port import Gateway, LogReader
+from rateway.delivery.proxy_port import Gateway, LogReader, Positions
 from rateway.proxy.bot_connection import BotConnection
 from rateway.proxy.connections import Connections
 from rateway.proxy.needs import judge
+from rateway.proxy.replay import Replay
 from rateway.proxy.rest import RestProxy, host_of
 from rateway.proxy.server import BotSocket, Limits, ProxyServer, Upgrade
 from rateway.proxy.session_id import SessionIds
 from rateway.proxy.tokens import Tokens
 from rateway.transports.amqp.event_log import AmqpLogReader
 from rateway.transports.amqp.gateway_requests import AmqpGateway
+from rateway.transports.amqp.positions import AmqpPositions
 from rateway.transports.proxy_line import BotRow, ProxyStatus
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.snapshots import ClusterList
@@ -101,12 +104,12 @@ class Proxy:
         address = broker_address(self._settings)
         reader = AmqpLogReader(address=address, name="rateway proxy: event logs")
         gateway = AmqpGateway(address=address, name="rateway proxy: requests")
+        positions = AmqpPositions(address=address, name="rateway proxy: places of bots")
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(reader.run()),
-                tasks.create_task(gateway.run()),
-                tasks.create_task(self.serve(reader, gateway, tls, on_bound)),
-            ]
+            running = [tasks.create_task(reader.run()), tasks.create_task(gateway.run())]
+            if self._settings.proxy.replay:
+                running.append(tasks.create_task(positions.run()))
+            running.append(tasks.create_task(self.serve(reader, gateway, tls, on_bound, positions)))
             await self._stop.wait()
             await running[-1]
             for task in running:
@@ -119,8 +122,10 @@ class Proxy:
         gateway: Gateway,
         tls: ssl.SSLContext | None,
         on_bound: Callable[[int], None] = lambda port: None,
+        positions: Positions | None = None,
     ) -> None:
-        """Serve bots from these forms of the ports until stopped."""
+        """Serve bots from these forms of the ports until stopped; without *positions* nothing is sent again to bots
+        that identify anew."""
         self._gateway = gateway
         settings = self._settings
         rest = self._rest = RestProxy(
@@ -141,6 +146,7 @@ class Proxy:
             loop,
             loop.time,
             rest.application,
+            replay=self._replay(positions),
         )
         server = self._server = ProxyServer(
             self._address, tls, rest.answer, self._connect, self._url_for, self._limits
@@ -155,6 +161,12 @@ class Proxy:
             await self._send_away(server, connections)
             for task in beside:
                 task.cancel()
+
+    def _replay(self, positions: Positions | None) -> Replay | None:
+        names = self._settings.proxy.replay
+        if not names or positions is None:
+            return None
+        return Replay(names, self._settings.event_log.age, positions, time.time)
 
     def _tls(self) -> ssl.SSLContext | None:
         given = self._settings.proxy

@@ -56,6 +56,9 @@ class Numbers(Protocol):
     def acknowledge(self, seq: int) -> None:
         """The bot has everything up to ``seq``."""
 
+    def places(self, seq: int) -> dict[str, int]:
+        """The offset in each log up to which a bot has seen it that has everything up to ``seq``."""
+
 
 class Position:
     """What a shard's snapshots contain: events that the bot knows by them are not sent again."""
@@ -137,7 +140,7 @@ class Feed:
 
     __slots__ = (
         "_held", "_held_guild", "_late", "at", "is_open", "is_settled", "log", "numbers", "positions", "receiver",
-        "sent", "shards", "stream",
+        "replayed", "sent", "shards", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, numbers: Numbers, log: str, shards: Iterable[int], at: int) -> None:
@@ -158,6 +161,8 @@ class Feed:
         known to this connection alone."""
         self.sent = 0
         """Events that were sent."""
+        self.replayed: frozenset[str] = frozenset()
+        """Names of events that are sent though the snapshots came after them: the bot missed them before."""
         self._late: dict[int, Position] = {}
         # The last snapshot, and events of its guild; sent once the feed is settled, under a number that says so.
         self._held: list[tuple[str, bytes]] = []
@@ -258,7 +263,7 @@ class Feed:
         position = self.positions.get(shard_id)
         if position is not None:
             if position.contains(entry, order):
-                return True
+                return entry.name not in self.replayed
             if entry.session != position.session or entry.seq > position.highest:
                 self._late[shard_id] = self.positions.pop(shard_id)
                 if not self.positions:
