@@ -1,0 +1,64 @@
+"""Urgent events through the whole gateway: the broker is away, comes back, and the spool takes its time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rateway.demo.relay import Relay
+from rateway_simulator.world.dispatch import Dispatch
+
+from tests.aio import run
+from tests.e2e.harness import Stage, stage
+from tests.rabbitmq import Broker
+
+URGENT = "INTERACTION_CREATE"
+
+
+def interact(it: Stage, number: int) -> None:
+    guild_id = it.sim.world.guild_ids[0]
+    it.sim.dispatch(
+        Dispatch(URGENT, guild_id, {"id": str(number << 22), "guild_id": str(guild_id), "type": 2})
+    )
+
+
+def test_urgent_events_arrive_once_before_the_backlog_and_all_others_in_order(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def scenario() -> None:
+        host = urlsplit(broker.uri).hostname
+        assert host is not None
+        async with (
+            Relay(host, broker.port) as relay,
+            stage(
+                tmp_path,
+                broker,
+                amqp_uri=broker.uri.replace(f":{broker.port}/", f":{relay.port}/"),
+                URGENT=URGENT,
+                EVENT_LOG="stream",
+                # Everything goes to the spool at once.
+                UNCONFIRMED_EVENTS="100",
+            ) as it,
+        ):
+            await it.ready()
+            await it.all_arrived()
+            relay.refuse(True)
+            await it.gateway.until(lambda status: not status["clusters"][0]["publisher"]["connected"])
+            await it.events(2_000, rate=2_000)
+            for number in range(1, 21):
+                interact(it, number)
+            relay.refuse(False)
+            audit = await it.all_arrived()
+            status = await it.gateway.until(
+                lambda status: status["clusters"][0]["publisher"]["unconfirmed"] == 0
+            )
+            assert status["clusters"][0]["publisher"]["ahead"] >= 20
+            assert audit.doubled == 0 and it.receipts.gaps == []
+            # All of it is settled: a restart has nothing to ask for again.
+            await it.gateway.stop()
+            await it.gateway.start()
+            await it.ready()
+            assert it.count("identify") == it.layout.shards
+            assert (await it.all_arrived()).doubled == 0
+
+    run(scenario(), timeout=120)
