@@ -33,9 +33,9 @@ __all__ = ["run"]
 
 
 def run(settings: Settings) -> int:
-    """Run the gateway until it is told to stop; the process's exit code.
+    """Run the gateway until it is stopped; return the process's exit code.
 
-    0, 75 when another start may succeed (the disk is full), or 78 for what a person must change.
+    0, 75 when another start may succeed (the disk is full), or 78 for what an operator must change.
     """
     logs.configure(settings.log.level, settings.log.format, secrets=settings.secrets())
     log.info("rateway %s, %s", __version__, form(), extra={"action": "start"})

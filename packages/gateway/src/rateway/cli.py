@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> tuple[str | None, list[str]]:
-    """The subcommand and its words. ``-c FILE`` may stand before it, as it does without one."""
+    """Return the subcommand and its words. ``-c FILE`` may stand before it, as it does without one."""
     if words and words[0] in COMMANDS:
         return words[0], words[1:]
     for size in (1, 2):

@@ -1,4 +1,4 @@
-"""What a process of the gateway takes from its surroundings, and gives away to them: as little as it can do with.
+"""Limit what a process of the gateway takes from its surroundings, and what it gives away to them.
 
 Nothing is imported from the working directory, memory that holds secrets goes into no core file, a signal without a
 meaning ends nothing, and child processes get neither secrets nor the working directory on their way.
@@ -67,7 +67,7 @@ def forget_working_directory() -> None:
 def keep_memory_private() -> None:
     """Let this process's memory, which holds secrets, go into no core file and to no debugger of the same user.
 
-    Unless :data:`DEBUGGABLE` is set in the environment, for somebody who has to look inside.
+    Unless :data:`DEBUGGABLE` is set in the environment, for debugging.
     """
     if os.environ.get(DEBUGGABLE, "") not in ("", "0"):
         return
@@ -87,14 +87,14 @@ def ignore_ending_signals() -> None:
 
 
 def child_command(module: str, *arguments: str) -> list[str]:
-    """A command that runs a module in another Python, which does not look into the working directory."""
+    """Return a command that runs a module in another Python, which does not look into the working directory."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def child_environment(
     environ: Mapping[str, str], settings: Collection[str], redacted: Callable[[str], str]
 ) -> dict[str, str]:
-    """The environment for a child that is told its settings in another way.
+    """Return the environment for a child that is told its settings in another way.
 
     Without the variables named in *settings*, and without any whose value *redacted* would change: it holds a secret.
     Places of modules that are relative to the working directory are left out.

@@ -31,7 +31,7 @@ class Histogram:
 
 
 def milliseconds(value: float | None) -> str:
-    """A duration as a person reads it: ``0.5 ms``, ``38 ms``, ``2.1 s``; ``–`` when it is not known."""
+    """Return a duration as a person reads it: ``0.5 ms``, ``38 ms``, ``2.1 s``; ``–`` when it is not known."""
     if value is None:
         return "–"
     if value < 9.95:

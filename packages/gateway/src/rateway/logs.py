@@ -28,7 +28,7 @@ __all__ = ["FIELDS", "LogSettings", "configure", "escape", "hide", "line_start",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """What is set of the log."""
+    """The settings of the log."""
 
     level: str
     """One of ``debug``, ``info``, ``warning``, ``error``."""
@@ -109,10 +109,10 @@ def escape(text: str) -> str:
 
 
 class Record(logging.LogRecord):
-    """A record whose message is redacted, whoever asks for it."""
+    """A record whose message is redacted for every handler."""
 
     def getMessage(self) -> str:  # noqa: N802 (logging's name)
-        """The message with its arguments, without secrets."""
+        """Return the message with its arguments, without secrets."""
         try:
             return redact(super().getMessage())
         except Exception as error:  # noqa: BLE001 (a bad format string must not end a task, nor show its arguments)
@@ -129,7 +129,7 @@ class _Formatter(logging.Formatter):
         return {name: value for name, value in given.items() if value is not None}
 
     def trace(self, record: logging.LogRecord) -> str:
-        """The traceback, redacted; line breaks are its only control characters."""
+        """Return the traceback, redacted; line breaks are its only control characters."""
         if record.exc_info and record.exc_info[0] is not None:
             text = "".join(traceback.format_exception(*record.exc_info))
         elif record.exc_text:
@@ -149,7 +149,7 @@ class TextFormatter(_Formatter):
     """A line for a person: time, level, where, message. A traceback follows, each line of it set off with a bar."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without a line break at its end."""
+        """Return the line, without a line break at its end."""
         fields = self.fields(record)
         action = fields.pop("action", None)
         where = " ".join(
@@ -175,7 +175,7 @@ class JsonFormatter(_Formatter):
     """A line for a machine: one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without a line break at its end."""
+        """Return the line, without a line break at its end."""
         line: dict[str, Any] = {
             "time": self.clock(record),
             "level": record.levelname.lower(),
@@ -218,7 +218,7 @@ def configure(
 ) -> logging.Handler:
     """Send all of logging to *stream* (standard error) in one form, without *secrets*; returns the handler.
 
-    *process* labels every line. What nobody caught, warnings included, comes out the same way. May be called again.
+    *process* labels every line. Uncaught exceptions and warnings are written the same way. May be called again.
     """
     hide(*secrets)
     logging.setLogRecordFactory(Record)

@@ -1,4 +1,4 @@
-"""How a granted identify permit ends: what a session reports and the identify governor takes in."""
+"""The outcomes of a granted identify permit: a session reports them, the identify governor takes them in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What must never be shown: a value that only ``reveal()`` gives away.
+"""A value that must never be shown, and that only ``reveal()`` gives away.
 
-Tokens and broker addresses travel through the program in this wrapper, so that no ``repr``, f-string, log line
-or traceback can carry one by accident. ``rateway.logs`` replaces the bare text as well, wherever it turns up.
+Tokens and broker addresses travel through the program in this wrapper, so that no ``repr``, f-string, log line or
+traceback can carry one by accident. ``rateway.logs`` replaces the bare text as well, wherever it turns up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself. Call it where the text is sent, nowhere else."""
+        """Return the text itself. Call it where the text is sent, nowhere else."""
         return self._value
 
     def __repr__(self) -> str:

@@ -39,7 +39,7 @@ PAYLOAD_FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class FastPathParts:
-    """What the cache's part of the fast path (``native.objects.CacheFastPath``) needs of a cache."""
+    """The parts of a cache that its fast path (``native.objects.CacheFastPath``) works on."""
 
     writer: CacheWriter
     positions: dict[int, int]
@@ -113,15 +113,15 @@ class Cache:
         )
 
     def applied(self, shard_id: int) -> int:
-        """The highest sequence whose effect is in the cache."""
+        """Return the highest sequence whose effect is in the cache."""
         return max(0, self._positions.get(shard_id, 0))
 
     def session_of(self, shard_id: int) -> str | None:
-        """The session that :meth:`applied` counts in."""
+        """Return the session that :meth:`applied` counts in."""
         return self._sessions.get(shard_id)
 
     def position_in(self, shard_id: int, session_id: str) -> int:
-        """The applied sequence of a stored session that is about to be resumed.
+        """Return the applied sequence of a stored session that is about to be resumed.
 
         If the cache knows another session of that shard (its own record was never written), this one counts from 0.
         """
@@ -248,5 +248,5 @@ class Cache:
 
     @property
     def dirty(self) -> bool:
-        """Whether an event changed something, or could have, since the last :meth:`flush`, or something is untidy."""
+        """Whether an event may have changed something since the last :meth:`flush`, or ids wait for the index."""
         return bool(self._dirty) or self.writer.entity_store.untidy

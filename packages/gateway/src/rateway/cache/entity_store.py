@@ -77,7 +77,7 @@ class EntityStoreReader:
         return self.fetch(number, kind, entity_id)[0]
 
     def fetch(self, number: int, kind: int, entity_id: int) -> tuple[bytes | None, bool]:
-        """One object's JSON, and whether it stands in a page alone (no row hides it)."""
+        """Return one object's JSON, and whether it stands in a page alone (no row hides it)."""
         key = _KEY.pack(number, kind, entity_id)
         if kind not in PAGED:
             return self._reading.get(OWN_TABLES.get(kind, _ROWS), key), False
@@ -88,7 +88,7 @@ class EntityStoreReader:
         return (None, False) if page is None else (find(page[1], entity_id), True)
 
     def _page(self, key: bytes) -> tuple[bytes, bytes] | None:
-        """The page that holds an object, if any does: its key and its text."""
+        """Return the page that holds an object, if any does: its key and its text."""
         found = self._reading.first(_PAGES, key, key[:5] + _BEYOND)
         if found is None:
             return None
@@ -142,7 +142,7 @@ class EntityStoreReader:
         return self._reading.scan(table, start, stop)
 
     def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
-        """The numbers of the guilds that hold an entity of an indexed kind; ``most``: so many are enough."""
+        """Return the numbers of the guilds that hold an entity of an indexed kind; ``most``: so many are enough."""
         found = list(self._reading.homes(kind, entity_id, most))
         if self._indexed is None:
             self._indexed = self._reading.first(Table.PENDING, b"\0", b"\xff") is None

@@ -37,15 +37,15 @@ class GuildRow:
 
     state: GuildState
     number: int = 0
-    """What its children are keyed by; 0 before the first full GUILD_CREATE."""
+    """The key of its children; 0 before the first full GUILD_CREATE."""
     shard_id: int = 0
     shard_count: int = 0
     stamp: int = 0
-    """When the last full GUILD_CREATE was taken (the store's clock, milliseconds; 0 never)."""
+    """The time at which the last full GUILD_CREATE was applied (the store's clock, milliseconds; 0 never)."""
     cause_seq: int = 0
     member_count: int | None = None
     cached_members: int = 0
-    """How many of its members are in the cache."""
+    """The number of its members in the cache."""
     cause: str | None = None
     """Of the GUILD_CREATE with the number ``cause_seq``, so that its repetition says the same."""
     joining: bool = False
@@ -92,14 +92,14 @@ class GuildRow:
 
 
 def counted(value: bytes) -> tuple[int | None, int]:
-    """A packed row's ``member_count`` and number of cached members, without unpacking the rest."""
+    """Return a packed row's ``member_count`` and number of cached members, without unpacking the rest."""
     head = _HEAD.unpack_from(value)
     count = head[_MEMBER_COUNT]
     return None if count == _UNCOUNTED else count, head[_CACHED_MEMBERS]
 
 
 def recounted(value: bytes, change: int, cached: int) -> bytes:
-    """A packed row with another ``member_count`` (if it has one, never below 0) and number of cached members."""
+    """Return a packed row with another ``member_count`` (if it has one, never below 0) and number of cached members."""
     head = list(_HEAD.unpack_from(value))
     if head[_MEMBER_COUNT] != _UNCOUNTED:
         head[_MEMBER_COUNT] = max(0, head[_MEMBER_COUNT] + change)
@@ -108,11 +108,11 @@ def recounted(value: bytes, change: int, cached: int) -> bytes:
 
 
 def standing(value: bytes) -> tuple[GuildState, int, int]:
-    """The state of a packed row, its shard and its stamp, without unpacking the rest."""
+    """Return the state of a packed row, its shard and its stamp, without unpacking the rest."""
     state, _, _, shard_id, _, stamp, *_ = _HEAD.unpack_from(value)
     return _STATES[state], shard_id, stamp
 
 
 def state_of(value: bytes) -> GuildState:
-    """The state of a packed row, without unpacking the rest."""
+    """Return the state of a packed row, without unpacking the rest."""
     return GuildState(value[0])

@@ -51,7 +51,7 @@ class EntityKind:
     name: str
     """As ``CACHE_KINDS``, ``Stats`` and error messages name it."""
     kind: Kind | None = None
-    """What its entities are stored under; None for users and messages, which belong to no guild."""
+    """The kind under which its entities are stored; None for users and messages, which belong to no guild."""
     by_default: bool = True
     """Whether it is kept unless ``CACHE_KINDS`` says otherwise."""
 
@@ -63,7 +63,7 @@ class EntityKind:
     in_guild_update: bool = False
     """Whether GUILD_UPDATE carries the complete list as well."""
     id_path: tuple[str, ...] = ("id",)
-    """Where the id stands in an entity."""
+    """The path of the id in an entity."""
     events: tuple[str, ...] = ()
     """Events whose ``d`` is one such entity with its ``guild_id``. Those without a reducer of their own in
     ``REDUCERS`` write ``d`` as it is, or (``…_DELETE``) remove the entity."""
@@ -79,7 +79,7 @@ class EntityKind:
     table: Table | None = None
     """For what changes most: a table of its own, which counts its entries; a change is one write and no read."""
     beside: tuple[Kind, ...] = ()
-    """What is stored beside the entities and goes with them."""
+    """The kinds stored beside the entities, which are deleted with them."""
     tables: tuple[Table, ...] = ()
     """Tables that hold nothing but this kind, and are emptied when it is switched off."""
 

@@ -52,7 +52,7 @@ _decompress = zstandard.ZstdDecompressor(dict_data=_dictionary).decompress
 
 
 def compact(raw: bytes) -> bytes:
-    """JSON without line breaks between its tokens (Discord sends none; a page's text rests on it)."""
+    """Return JSON without line breaks between its tokens (Discord sends none; a page's text rests on it)."""
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw else raw
 
 
@@ -80,12 +80,12 @@ def _pack(ids: list[int], items: list[bytes], start: int, end: int, pages: list[
 
 
 def unpack(page: bytes) -> bytes:
-    """A page's text."""
+    """Return a page's text."""
     return _decompress(page)
 
 
 def split(text: bytes) -> list[tuple[int, bytes]]:
-    """All objects of a page's text."""
+    """Return all objects of a page's text."""
     items = []
     for line in text.split(b"\n")[1:-1]:
         at = line.index(b"{")
@@ -94,7 +94,7 @@ def split(text: bytes) -> list[tuple[int, bytes]]:
 
 
 def shrink(raw: bytes) -> bytes:
-    """A single object, compressed when that is worth its while (short ones stay as they are)."""
+    """Return a single object, compressed when that is worth its while (short ones stay as they are)."""
     return raw if len(raw) < 200 else _compress(raw)
 
 

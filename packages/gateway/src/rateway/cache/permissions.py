@@ -85,7 +85,7 @@ class Overwrite:
 def guild_permissions(
     guild_id: int, owner_id: int | None, user_id: int, role_ids: Iterable[int], roles: dict[int, int]
 ) -> int:
-    """What a member may do in the guild as a whole. ``roles``: the guild's roles and their permissions."""
+    """Return a member's permissions in the guild as a whole. ``roles``: the guild's roles and their permissions."""
     if user_id == owner_id:
         return ALL
     granted = roles.get(guild_id, 0)
@@ -102,7 +102,9 @@ def channel_permissions(
     overwrites: Iterable[Overwrite],
     channel_type: int,
 ) -> int:
-    """What is left of ``base`` in a channel, and added to it. Threads: their parent's overwrites, their own type."""
+    """Return what is left of ``base`` in a channel, and added to it. Threads: their parent's overwrites, their own
+    type.
+    """
     if base & ADMINISTRATOR:
         return ALL
     by_id = {overwrite.id: overwrite for overwrite in overwrites}
@@ -134,7 +136,7 @@ def _implied(granted: int, channel_type: int) -> int:
 def permissions(
     view: View, guild_id: int, user_id: int, channel_id: int | None = None, *, wall: float | None = None
 ) -> int | None:
-    """A cached member's permissions, in the guild or in one of its channels; None when one of them is not known.
+    """Return a cached member's permissions, in the guild or in one of its channels; None when one of them is not known.
 
     ``wall`` in Unix seconds decides about time-outs; without it they are ignored.
     """

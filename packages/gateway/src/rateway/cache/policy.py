@@ -1,4 +1,6 @@
-"""What the cache keeps: the ``[cache]`` settings as one frozen record, and the fingerprint that the store carries."""
+"""The policy of the cache: the ``[cache]`` settings as one frozen record, and the fingerprint that the
+store carries.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ DEFAULT_KINDS = frozenset(row.name for row in ENTITY_KINDS if row.by_default)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
-    """What the cache keeps and returns. Kinds that a new policy adds are incomplete until each guild comes again."""
+    """The choice of what the cache keeps and returns. Kinds that a new policy adds are incomplete until each guild
+    comes again.
+    """
 
     enabled: bool = True
     kinds: frozenset[str] = DEFAULT_KINDS
@@ -60,7 +64,7 @@ class CachePolicy:
         return self.enabled and kind in self.kinds
 
     def kept(self) -> frozenset[str]:
-        """The kinds that are kept."""
+        """Return the kinds that are kept."""
         return frozenset(kind for kind in KINDS if self.keeps(kind))
 
     def fingerprint(self) -> str:
@@ -83,7 +87,7 @@ class CachePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSettings:
-    """What is set of the cache."""
+    """The settings of the cache."""
 
     enabled: bool
     messages_per_channel: int
@@ -95,7 +99,7 @@ class CacheSettings:
     """Event names for which the entity as it was is published."""
     renew: bool
     path: Path | None
-    """Where the stores are; None: in the state folder."""
+    """The folder of the stores; None: in the state folder."""
 
     def policy(self, *, message_content: bool) -> CachePolicy:
         """Return the policy of these settings, with or without the MESSAGE_CONTENT intent."""

@@ -15,12 +15,12 @@ _SHARD = struct.Struct(">I")
 
 
 def shard_key(shard_id: int) -> bytes:
-    """The key of a shard in ``Table.APPLIED``."""
+    """Return the key of a shard in ``Table.APPLIED``."""
     return _SHARD.pack(shard_id)
 
 
 def unpack_key(key: bytes) -> int:
-    """The shard of a key."""
+    """Return the shard of a key."""
     number: int = _SHARD.unpack(key)[0]
     return number
 

@@ -139,7 +139,7 @@ def array_of(items: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the stores cannot know: the layout of shards, and which of them are still starting."""
+    """The facts that are not in the stores: the layout of shards, and which of them are still starting."""
 
     shard_count: int | None = None
     """None before the gateway knows: nothing is then said to be elsewhere."""
@@ -162,7 +162,7 @@ class Situation:
     """Clusters of this host whose store is of no use now, and why: what it says may be old, or it says nothing."""
 
     def place(self, guild_id: int) -> tuple[int, int] | None:
-        """A guild's shard and cluster."""
+        """Return a guild's shard and cluster."""
         if self.shard_count is None:
             return None
         shard_id = shard_of(guild_id, self.shard_count)
@@ -238,7 +238,7 @@ class QueryContext:
                 yield self.stores.view(cluster)
 
     def shard(self, shard_id: int) -> View:
-        """The store of a shard."""
+        """Return the store of a shard."""
         situation = self.situation
         count = situation.shard_count
         if count is None:
@@ -255,7 +255,7 @@ class QueryContext:
         return self.stores.view(cluster)
 
     def guild(self, guild_id: int, kind: str | None = None) -> tuple[View, GuildRow] | None:
-        """The store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
+        """Return the store of a guild; None when the bot is not in it. ``kind``: what of it is asked for."""
         place = self.situation.place(guild_id)
         if place is not None and place[1] in self.situation.elsewhere:
             raise Refused("elsewhere", f"guild {guild_id} is on shard {place[0]}, which another gateway runs")
@@ -303,7 +303,7 @@ class QueryContext:
         return MISSING
 
     def by_id(self, kind: Kind, entity_id: int) -> tuple[View, int] | None:
-        """The store and guild number of an entity that is asked for without its guild."""
+        """Return the store and guild number of an entity that is asked for without its guild."""
         for view in self.views():
             number = view.home(kind, entity_id)
             if number is not None:
@@ -317,7 +317,7 @@ class QueryContext:
         return MISSING if told is None else Found(self.pick(told))
 
     def pick(self, told: bytes) -> bytes:
-        """An entity with the fields that were asked for."""
+        """Return an entity with the fields that were asked for."""
         names = self.asked.fields
         if names is None:
             return told
@@ -334,7 +334,7 @@ class QueryContext:
         return -1 if self.asked.after is None else self.asked.after
 
     def child(self, word: str, kind: Kind, guild_id: int, entity_id: int) -> bytes | None:
-        """An entity that is asked for with its guild."""
+        """Return an entity that is asked for with its guild."""
         self.need(word)
         place = self.guild(guild_id, word)
         return None if place is None else place[0].told(place[1].number, kind, entity_id, guild_id)

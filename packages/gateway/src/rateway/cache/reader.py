@@ -46,7 +46,7 @@ _EMPTY = b"{}"
 
 
 def key8(entity_id: int) -> bytes:
-    """An id as a key."""
+    """Return an id as a key."""
     return entity_id.to_bytes(8, "big")
 
 
@@ -76,8 +76,8 @@ class View:
     # shards
 
     def position(self, shard_id: int) -> tuple[str, int] | None:
-        """The session whose events of a shard are in the store, as the contract's ``message_id`` names it, and the
-        sequence number up to which they are; None when the shard has never had one.
+        """Return the session whose events of a shard are in the store, as the contract's ``message_id`` names it, and
+        the sequence number up to which they are; None when the shard has never had one.
         """
         value = self.reading.get(Table.APPLIED, position.shard_key(shard_id))
         found = None if value is None else position.unpack(value)
@@ -95,7 +95,7 @@ class View:
     # completeness
 
     def incomplete_since(self, kind: str) -> int:
-        """The stamp before which guilds came without that kind, or with less of it; 0 when none did."""
+        """Return the stamp before which guilds came without that kind, or with less of it; 0 when none did."""
         if self._since is None:
             self._since = written_since(self.reading)
         return self._since.get(kind, 0)
@@ -127,21 +127,21 @@ class View:
             yield int.from_bytes(key, "big"), GuildRow.unpack(value)
 
     def guild_count(self) -> int:
-        """How many guilds the store holds, those in an outage included."""
+        """Return how many guilds the store holds, those in an outage included."""
         return self.reading.entries(Table.GUILDS)
 
     def number_of(self, guild_id: int) -> int | None:
-        """What a guild's children are keyed by; None when it is not known or has none yet."""
+        """Return the key of a guild's children; None when it is not known or has none yet."""
         row = self.guild_row(guild_id)
         return row.number or None if row is not None else None
 
     def guild_of(self, number: int) -> tuple[int, int] | None:
-        """A number's guild id and the stamp of its last full GUILD_CREATE."""
+        """Return a number's guild id and the stamp of its last full GUILD_CREATE."""
         value = self.reading.get(_NUMBERS, _NUMBER.pack(number))
         return None if value is None else _NUMBERED.unpack(value)
 
     def guild(self, guild_id: int) -> Fields | None:
-        """A guild's own fields; only ``id`` and ``unavailable`` when no full GUILD_CREATE has come."""
+        """Return a guild's own fields; only ``id`` and ``unavailable`` when no full GUILD_CREATE has come."""
         row = self.guild_row(guild_id)
         return None if row is None else self.guild_fields(guild_id, row)
 
@@ -161,7 +161,7 @@ class View:
     # children of every kind
 
     def child(self, number: int, kind: int, entity_id: int) -> Fields | None:
-        """An entity of a guild, with ``guild_id``."""
+        """Return an entity of a guild, with ``guild_id``."""
         told = self.told(number, kind, entity_id)
         return None if told is None else fields(told)
 
@@ -171,7 +171,7 @@ class View:
             yield entity_id, fields(told)
 
     def told(self, number: int, kind: int, entity_id: int, guild_id: int | None = None) -> bytes | None:
-        """An entity of a guild as JSON, with ``guild_id``, which a caller may know already."""
+        """Return an entity of a guild as JSON, with ``guild_id``, which a caller may know already."""
         raw = self.entity_store.get(number, kind, entity_id)
         if raw is None:
             return None
@@ -200,14 +200,14 @@ class View:
             yield entity_id, told if names_guild else _without_guild(told)
 
     def member_inside(self, number: int, user_id: int) -> bytes | None:
-        """A member with its user as it stands inside a GUILD_CREATE."""
+        """Return a member with its user as it stands inside a GUILD_CREATE."""
         raw = self.entity_store.get(number, _MEMBER, user_id)
         if raw is None:
             return None
         return _without_guild(self._told(number, _MEMBER, user_id, raw, None, self.removed_roles(number)))
 
     def presence_inside(self, number: int, user_id: int) -> bytes | None:
-        """A presence as it stands inside a GUILD_CREATE."""
+        """Return a presence as it stands inside a GUILD_CREATE."""
         raw = self.entity_store.get(number, Kind.PRESENCE, user_id)
         if raw is None:
             return None
@@ -222,7 +222,7 @@ class View:
         guild_id: int | None,
         removed: Collection[int],
     ) -> bytes:
-        """A stored object as it is answered: mostly its own bytes and one field more."""
+        """Return a stored object as it is answered: mostly its own bytes and one field more."""
         if kind == _MEMBER:
             raw = self._member(number, entity_id, raw, removed)
         elif kind in CHANNELS:
@@ -277,12 +277,12 @@ class View:
         return frozenset(struct.unpack(f">{len(ids) // 8}Q", ids)) if ids else frozenset()
 
     def home(self, kind: int, entity_id: int) -> int | None:
-        """The number of the guild that holds an entity of an indexed kind."""
+        """Return the number of the guild that holds an entity of an indexed kind."""
         homes = self.entity_store.homes(kind, entity_id)
         return homes[-1] if homes else None
 
     def channel(self, channel_id: int) -> tuple[int, Fields] | None:
-        """A channel or thread and its guild's number (:data:`DIRECT` for a direct one)."""
+        """Return a channel or thread and its guild's number (:data:`DIRECT` for a direct one)."""
         for kind in CHANNELS:
             number = self.home(kind, channel_id)
             if number is not None:
@@ -292,12 +292,16 @@ class View:
         return None
 
     def tip_of(self, channel_id: int) -> tuple[int, int, int] | None:
-        """A channel's newest message, and what messages added to a thread's two counters since its object came."""
+        """Return a channel's newest message, and what messages added to a thread's two counters since its
+        object came.
+        """
         tip = self.reading.get(Table.TIPS, key8(channel_id))
         return None if tip is None else TIP.unpack(tip)
 
     def channel_details(self, number: int, channel_id: int) -> bytes:
-        """A voice channel's ``status`` and ``voice_start_time``, as far as known; no fields of the channel object."""
+        """Return a voice channel's ``status`` and ``voice_start_time``, as far as known; no fields of the channel
+        object.
+        """
         return self.entity_store.get(number, Kind.SIDE, channel_id) or _EMPTY
 
     # people
@@ -305,7 +309,7 @@ class View:
     def user(
         self, user_id: int, embedded: bytes | msgspec.Raw | None = None, number: int | None = None
     ) -> tuple[int, bytes] | None:
-        """A user and the stamp of what is known about it: the newest of its own row and its guilds' snapshots.
+        """Return a user and the stamp of what is known about it: the newest of its own row and its guilds' snapshots.
 
         ``embedded`` is the user inside the member of the guild ``number``, where the caller has just read it.
         """
@@ -322,7 +326,7 @@ class View:
         embedded: bytes | msgspec.Raw | None,
         number: int | None,
     ) -> tuple[int, bytes] | None:
-        """The first of the snapshots that has the user, else its ``own`` row."""
+        """Return the first of the snapshots that has the user, else its ``own`` row."""
         for stamp, home in newest:
             raw = embedded
             if home != number:
@@ -335,7 +339,8 @@ class View:
     def snapshots_of(
         self, user_id: int, newer_than: int = 0, most: int | None = None, here: int | None = None
     ) -> list[tuple[int, int]]:
-        """The guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest first.
+        """Return the guilds whose last full GUILD_CREATE may hold a user: its stamp and the guild's number, newest
+        first.
 
         With ``most`` no more than so many are looked at, ``here`` always among them.
         """
@@ -357,12 +362,12 @@ class View:
         return found
 
     def current_user(self) -> tuple[int, bytes] | None:
-        """The bot's own user and the stamp of what is known about it."""
+        """Return the bot's own user and the stamp of what is known about it."""
         value = self.reading.get(Table.META, b"me")
         return None if value is None else (_STAMPED.unpack_from(value)[0], value[8:])
 
     def mutual_guilds(self, user_id: int) -> list[int]:
-        """The guilds in which a user is a cached member."""
+        """Return the guilds in which a user is a cached member."""
         found = (self.guild_of(number) for number in self.entity_store.homes(Kind.MEMBER, user_id))
         return [guild[0] for guild in found if guild is not None]
 
@@ -373,7 +378,7 @@ class View:
         return None if told is None else fields(told)
 
     def message_told(self, channel_id: int, message_id: int) -> bytes | None:
-        """A message as JSON."""
+        """Return a message as JSON."""
         return self.reading.get(Table.MESSAGES, key8(channel_id) + key8(message_id))
 
 
@@ -388,6 +393,6 @@ def join_raws(items: list[msgspec.Raw]) -> bytes:
 
 
 def _number_in(raw: bytes, name: bytes) -> int:
-    """An id or a count in an object; 0 when there is none."""
+    """Return an id or a count in an object; 0 when there is none."""
     value = field(raw, name)
     return 0 if value is None else snowflake(msgspec.Raw(value)) or 0

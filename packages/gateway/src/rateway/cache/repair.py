@@ -223,7 +223,7 @@ EVENTS: Mapping[str, Shape] = {
 
 
 def repaired(name: str, d: bytes, say: Say) -> bytes | None:
-    """The event without what cannot be read of it, and why for each; None when nothing can be taken of it."""
+    """Return the event without what cannot be read of it, and why for each; None when nothing can be taken of it."""
     shape = EVENTS.get(name, _OBJECT)
     found = shape(msgspec.Raw(_readable(d, say)), "", say)
     return None if found is None else bytes(found)
@@ -243,7 +243,7 @@ _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def _readable(d: bytes, say: Say) -> bytes:
-    """The same JSON as something that can be decoded: valid UTF-8, no half of a surrogate pair, not too deep."""
+    """Return the same JSON as something that can be decoded: valid UTF-8, no half of a surrogate pair, not too deep."""
     try:
         d.decode()
     except UnicodeDecodeError:

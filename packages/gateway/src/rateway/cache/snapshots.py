@@ -80,7 +80,7 @@ def _guilds_of_shard(view: View, shard_id: int, count: int, head: bytes) -> Iter
 
 
 def _whole_since(view: View) -> int:
-    """The stamp before which guilds came without something that a bot cannot do without."""
+    """Return the stamp before which guilds came without something that a bot cannot do without."""
     return max(view.incomplete_since(kind) for kind in _NEEDED_WHOLE)
 
 
@@ -124,7 +124,7 @@ class _Place:
         return self.row.cached_members if self.row.member_count is None else self.row.member_count
 
     def member(self, user_id: int) -> bytes | None:
-        """A member as libraries read it; None for one that is not known, or not well enough."""
+        """Return a member as libraries read it; None for one that is not known, or not well enough."""
         told = self.view.member_inside(self.row.number, user_id)
         return None if told is None else _whole_member(told)
 
@@ -172,7 +172,9 @@ def _whole_member(told: bytes) -> bytes | None:
 
 
 def _available(asking: QueryContext, guild_id: int) -> _Place | None:
-    """A guild whose GUILD_CREATE has come in the session of its shard's position; None when the bot is not in it."""
+    """Return a guild whose GUILD_CREATE has come in the session of its shard's position; None when the bot is not in
+    it.
+    """
     place = asking.guild(guild_id)
     if place is None:
         return None

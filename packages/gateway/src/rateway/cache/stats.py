@@ -20,8 +20,8 @@ COUNTED = 500
 
 
 def counting(view: View) -> Generator[bytes, None, dict[str, int]]:
-    """How many entities of each kind a store holds, a little at a time: guilds are looked at one by one. What it yields
-    in between are parts of an answer with nothing in them (``asking.Listing``).
+    """Count the entities of each kind in a store, guild by guild. What it yields in between are parts of an answer with
+    nothing in them (``asking.Listing``).
     """
     raw = view.reading.get(Table.META, b"counts")
     counts = msgspec.msgpack.decode(raw, type=dict[int, int]) if raw else {}
@@ -43,7 +43,7 @@ def counting(view: View) -> Generator[bytes, None, dict[str, int]]:
 
 
 def stats_of(view: View) -> dict[str, int]:
-    """How many entities of each kind a store holds."""
+    """Return how many entities of each kind a store holds."""
     work = counting(view)
     while True:
         try:
@@ -54,7 +54,7 @@ def stats_of(view: View) -> dict[str, int]:
 
 
 def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
-    """Shards with guilds that came before a kind was kept that is kept now: the newest stamp from which one is.
+    """Return shards with guilds that came before a kind was kept that is kept now: the newest stamp from which one is.
 
     A guild in an outage is none of them: a new session would not bring it.
     """

@@ -54,13 +54,13 @@ class Reading(Protocol):
         """Entries with ``start <= key < stop``, ascending. The table must not be changed meanwhile."""
 
     def first(self, table: int, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
-        """The first entry of a scan."""
+        """Return the first entry of a scan."""
 
     def entries(self, table: int) -> int:
         """How many entries a table has."""
 
     def homes(self, kind: int, entity_id: int, most: int | None = None) -> Sequence[int]:
-        """The guild numbers that an entity is indexed under, ascending; no more than ``most``."""
+        """Return the guild numbers that an entity is indexed under, ascending; no more than ``most``."""
 
 
 class Storage(Reading, Protocol):

@@ -23,7 +23,7 @@ class Unread:
     latest: dict[tuple[str, str], int] = field(default_factory=dict)
     """(Event name, reason) → how often."""
     lines: list[str] = field(default_factory=list)
-    """Lines for the log that nobody has written yet: one for the first of each event name and reason."""
+    """Lines for the log that are not written yet: one for the first of each event name and reason."""
 
     def record(self, name: str, reasons: list[str], shard_id: int, guild: str, *, applied: bool) -> None:
         """Count one event, and keep a line for each reason that is new. ``guild``: what is known of its guild's id."""
@@ -51,7 +51,7 @@ class Unread:
         return lines
 
     def note(self) -> str:
-        """One sentence for the status; empty when every event could be read."""
+        """Return one sentence for the status; empty when every event could be read."""
         if not self.events:
             return ""
         *_, (name, reason) = self.latest

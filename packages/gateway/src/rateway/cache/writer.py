@@ -68,7 +68,7 @@ class CacheWriter(View):
         self.rings: dict[int, list[int]] = {}
 
     def stamp(self) -> int:
-        """The store's clock: milliseconds of wall time, but always going up."""
+        """Return the store's clock: milliseconds of wall time, but always going up."""
         self._stamp = max(self._stamp + 1, self.wall_ms)
         self.storage.put(Table.META, b"stamp", _STAMP.pack(self._stamp))
         return self._stamp
@@ -83,7 +83,7 @@ class CacheWriter(View):
         return reasons
 
     def layout_of(self, shard_id: int) -> int | None:
-        """How many shards there were when this one's guilds were listed last; None when they never were."""
+        """Return the number of shards when this one's guilds were listed last; None when they never were."""
         return _read_int(self.storage.get(Table.META, b"layout:" + _NUMBER.pack(shard_id))) or None
 
     def keep_layout(self, shard_id: int, shard_count: int) -> None:
@@ -91,7 +91,7 @@ class CacheWriter(View):
         self.storage.put(Table.META, b"layout:" + _NUMBER.pack(shard_id), _NUMBER.pack(shard_count))
 
     def keep_application(self, raw: bytes) -> None:
-        """What READY says of the bot's application, as JSON."""
+        """Store READY's part about the bot's application, as JSON."""
         if raw != self.application():
             self.storage.put(Table.META, b"application", raw)
 
@@ -149,9 +149,9 @@ class CacheWriter(View):
         self._places.pop(row.number, None)
 
     def first_leave(self, guild_id: int) -> bool:
-        """Whether a guild that never came is reported gone for the first time.
+        """Return whether a guild that never came is reported deleted for the first time.
 
-        Discord lists some dead guilds in every READY and takes each back by a bare GUILD_DELETE: one ``left`` is
+        Discord lists some deleted guilds in every READY and withdraws each by a bare GUILD_DELETE: one ``left`` is
         enough. The newest hundred are remembered.
         """
         told = self.storage.get(Table.META, b"dead-guilds") or b""
@@ -162,7 +162,7 @@ class CacheWriter(View):
         return True
 
     def members_counted(self, guild_id: int) -> tuple[int | None, int]:
-        """A guild's ``member_count``, None when it has none, and how many of its members are cached."""
+        """Return a guild's ``member_count``, None when it has none, and how many of its members are cached."""
         value = self.storage.get(_GUILDS, key8(guild_id))
         return (None, 0) if value is None else counted(value)
 
@@ -176,7 +176,7 @@ class CacheWriter(View):
     # channels
 
     def place_of(self, channel_id: int) -> tuple[int, int] | None:
-        """A channel's guild number and kind; remembered."""
+        """Return a channel's guild number and kind; remembered."""
         try:
             return self.channels[channel_id]
         except KeyError:
@@ -200,7 +200,7 @@ class CacheWriter(View):
         self._channels_before.pop(channel_id, None)
 
     def forget_channel(self, channel_id: int) -> None:
-        """What stands beside a channel: its newest message, its messages."""
+        """Forget what is stored beside a channel: its newest message, its messages."""
         self.storage.delete(Table.TIPS, key8(channel_id))
         self.tips.pop(channel_id, None)
         self._tips_before.pop(channel_id, None)

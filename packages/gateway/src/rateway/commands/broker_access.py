@@ -112,7 +112,7 @@ async def connect(options: argparse.Namespace) -> AbstractConnection:
 
 
 async def cluster_exchange(connection: AbstractConnection, cluster: int) -> AbstractExchange:
-    """The exchange of *cluster*, which a gateway or a worker has declared; Refused when there is none.
+    """Return the exchange of *cluster*, which a gateway or a worker has declared; Refused when there is none.
 
     It is looked up on a channel of its own, because the broker closes the channel when it is missing.
     """

@@ -20,7 +20,9 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def load_or_explain(file: Path | None) -> Settings | None:
-    """The settings, or ``None`` after every mistake was told on standard error (as JSON lines when that is set)."""
+    """Return the settings, or ``None`` after every mistake was told on standard error (as JSON lines when
+    that is set).
+    """
     try:
         settings = load(file, os.environ)
     except ConfigurationError as error:

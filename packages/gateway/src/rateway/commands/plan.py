@@ -64,7 +64,7 @@ class IdentifyPlan(msgspec.Struct, frozen=True):
 
 
 class StartPlan(msgspec.Struct, frozen=True):
-    """How long the start takes, in seconds, and why."""
+    """The duration of a start, in seconds, and its reasons."""
 
     seconds: float
     why: str
@@ -89,7 +89,7 @@ class IntentPlan(msgspec.Struct, frozen=True):
 
 
 class NodeSaid(msgspec.Struct, frozen=True):
-    """What one of several nodes of the broker answered. ``cluster`` is the RabbitMQ cluster that it belongs to."""
+    """The answer of one of several nodes of the broker. ``cluster`` is the RabbitMQ cluster that it belongs to."""
 
     address: str
     reached: bool
@@ -99,7 +99,7 @@ class NodeSaid(msgspec.Struct, frozen=True):
 
 
 class BrokerSaid(msgspec.Struct, frozen=True):
-    """What the broker answered. ``address`` has no password; ``server`` is its product and version."""
+    """The broker's answer. ``address`` has no password; ``server`` is its product and version."""
 
     address: str
     reached: bool
@@ -107,12 +107,12 @@ class BrokerSaid(msgspec.Struct, frozen=True):
     problem: str = ""
     findings: list[Finding] = []
     exchanges: int = 0
-    """How many of this gateway's exchanges are there already."""
+    """The number of this gateway's exchanges that exist."""
     warnings: list[Finding] = []
     nodes: list[NodeSaid] = []
     """Every node that the address names, when it names several."""
     do: str = ""
-    """What to do about the problem, where that is known."""
+    """The remedy, where one is known."""
 
 
 class Plan(msgspec.Struct):
@@ -143,8 +143,9 @@ class Plan(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out. ``machine`` is the memory that may be used, in bytes, ``cores`` those of this process,
-    ``form`` how this installation runs."""
+    """The facts of the plan. ``machine`` is the memory that may be used, in bytes, ``cores`` those of this process,
+    ``form`` how this installation runs.
+    """
 
     gateway: GatewayBot | RestFailure
     application: Application | RestFailure
@@ -161,7 +162,7 @@ class Known:
 
 
 def make_plan(settings: Settings, known: Known) -> Plan:
-    """The plan of a start with *settings*. Never raises for anything that is *known*."""
+    """Return the plan of a start with *settings*. Never raises for anything that is *known*."""
     plan = Plan(state_dir=str(settings.process.state_dir), form=known.form)
     plan.running_pid, plan.broker = known.running_pid, known.broker
     plan.problems = list(known.problems)
@@ -197,14 +198,14 @@ def _unseen(plan: Plan, settings: Settings) -> None:
 
 
 def kept_of(settings: Settings, stored: StoredLayout | None, sessions: StoredSessions | None) -> Choice | str:
-    """The stored layout if a start keeps it, else why not; by the start's own function."""
+    """Return the stored layout if a start keeps it, else why not; by the start's own function."""
     return "" if sessions is None else kept_choice(settings, stored, sessions)
 
 
 def choice_of(
     settings: Settings, gateway: GatewayBot | RestFailure, kept: Choice | str, stored: StoredLayout | None
 ) -> Choice | None:
-    """The layout that a start takes; None while Discord has to be asked for it."""
+    """Return the layout that a start takes; None while Discord has to be asked for it."""
     if isinstance(kept, Choice):
         return kept
     return new_choice(settings, gateway, stored) if isinstance(gateway, GatewayBot) else None

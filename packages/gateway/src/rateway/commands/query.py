@@ -100,7 +100,7 @@ class _Type(argparse.Action):
 
 
 def about(kind: QueryType) -> tuple[str, str, str]:
-    """One type's usage, what it and its arguments are, and an example."""
+    """Return one type's usage, what it and its arguments are, and an example."""
     names = [
         name.upper() if at < kind.required else f"[{name.upper()}]" for at, name in enumerate(kind.arguments)
     ]
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def question(options: argparse.Namespace) -> bytes:
-    """The query's body; Refused with what is wrong with it, before anything is sent."""
+    """Return the query's body; Refused with what is wrong with it, before anything is sent."""
     said: dict[str, Any] = {"type": options.type, "arguments": options.arguments}
     if options.fields:
         said["fields"] = [name.strip() for name in options.fields.split(",") if name.strip()]
@@ -216,7 +216,7 @@ def report(status: str, body: bytes, *, as_json: bool) -> int:
 
 
 def table_of(found: object) -> Table:
-    """A list as rows, one entity as its fields."""
+    """Return a list as rows, one entity as its fields."""
     if isinstance(found, list):
         rows = [item if isinstance(item, dict) else {"": item} for item in found]
         names = list(dict.fromkeys(name for row in rows for name in row))

@@ -1,4 +1,4 @@
-"""`rateway restart-shard`: one shard of the running gateway connects anew, and resumes or begins a new session."""
+"""`rateway restart-shard`: reconnect one shard of the running gateway, which resumes or begins a new session."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def page(
     most_clusters: int | None = None,
     most_shards: int = SHOWN_SHARDS,
 ) -> RenderableType:
-    """The page. With *most_clusters* no more of them are shown, those in trouble first."""
+    """Return the page. With *most_clusters* no more of them are shown, those in trouble first."""
     parts: list[RenderableType] = [_verdict(status), _head(status)]
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
     parts += [Text.from_markup(f"[yellow]![/] {_text(each.text)}") for each in unrouted(status.clusters)]
@@ -77,7 +77,7 @@ def page(
 
 
 def fitted(status: GatewayStatus, console: Console) -> RenderableType:
-    """The page in as many lines as the terminal has: what is in trouble first, as far as there is room."""
+    """Return the page in as many lines as the terminal has: what is in trouble first, as far as there is room."""
     away = sum(1 for shard in status.shards if shard.state != "live")
     for most_shards in sorted({min(SHOWN_SHARDS, away), min(5, away), min(1, away)}, reverse=True):
         for most_clusters in (len(status.clusters), *range(min(len(status.clusters) - 1, 60), -1, -1)):

@@ -102,7 +102,7 @@ def _stop(state: StateDir, *, end_sessions: bool, timeout: float) -> int:
 
 
 def _user_of(pid: int) -> int | None:
-    """The effective user (uid) of a process; None once it is gone."""
+    """Return the effective user (uid) of a process; None once it is gone."""
     try:
         # The owner of /proc/PID is root's where a process keeps its memory to itself.
         text = Path(f"/proc/{pid}/status").read_text()

@@ -102,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def names_to_bind(events: list[str], also: list[str]) -> list[str]:
-    """The routing keys to bind: the names given, or every documented one and the gateway's own."""
+    """Return the routing keys to bind: the names given, or every documented one and the gateway's own."""
     if events:
         return sorted({name.upper() for name in events} | set(also))
     return sorted(DOCUMENTED | OWN_KEYS | set(also))
 
 
 def guild_of(event: str, body: bytes) -> str | None:
-    """The guild that an event's body names, by the event's documented path; None when it names none."""
+    """Return the guild that an event's body names, by the event's documented path; None when it names none."""
     spec = EVENTS.get(event)
     path = "guild_id" if spec is None else spec.guild_id_path
     try:
@@ -126,7 +126,7 @@ def guild_of(event: str, body: bytes) -> str | None:
 
 
 def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool = False) -> Line:
-    """What is shown of a message; *now* stands in where it carries no time."""
+    """Return the line of a message; *now* is used where it carries no time."""
     headers = message.headers
     event = message.routing_key or ""
     body: msgspec.Raw | None = None
@@ -151,7 +151,7 @@ def line_of(message: AbstractIncomingMessage, now: datetime, *, with_body: bool 
 
 
 def text_of(line: Line) -> str:
-    """The line for a person: columns, and marks for what came again."""
+    """Return the line for a person: columns, and marks for what came again."""
     marks = "".join(
         f"  {mark}"
         for mark, on in (

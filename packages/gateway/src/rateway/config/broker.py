@@ -1,4 +1,4 @@
-"""Where the broker is, as the settings say."""
+"""The broker's address, from the settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["broker_address"]
 
 
 def broker_address(settings: Settings) -> uri.AddressSource:
-    """The broker's address, read again from its file for each attempt to connect if it stands in one."""
+    """Return the broker's address, read again from its file for each attempt to connect if it stands in one."""
     text = settings.broker.address.reveal()
     if settings.amqp_file is None:
         return uri.parse(text)

@@ -13,7 +13,7 @@ __all__ = ["decode_settings", "encode_settings"]
 
 
 def encode_settings(settings: Settings) -> msgspec.Raw:
-    """All settings, secrets in the clear: for the socket pair only."""
+    """Return all settings, secrets in the clear: for the socket pair only."""
     return msgspec.Raw(msgspec.json.encode(settings, enc_hook=_plain))
 
 

@@ -43,7 +43,7 @@ VARIABLES = frozenset(
 
 @dataclass(slots=True)
 class _Reading:
-    """What has been found so far."""
+    """The values and mistakes found so far."""
 
     rows: tuple[Row, ...]
     """The settings that there are."""
@@ -212,7 +212,7 @@ def _unknown_key(reading: _Reading, where: str, key: str, known: list[str], sect
 
 
 def _line_of(text: str, key: str) -> int | None:
-    """Where a key stands, as far as one can tell without a parser that keeps positions."""
+    """Return where a key stands, as far as one can tell without a parser that keeps positions."""
     section, _, name = key.rpartition(".")
     current = ""
     for number, line in enumerate(text.splitlines(), 1):

@@ -35,7 +35,7 @@ class PresenceTemplate:
     """The presence as JSON, placeholders included."""
 
     def of(self, shard_id: int, shard_count: int, cluster: int) -> dict[str, object]:
-        """The ``d`` of a presence update for one shard."""
+        """Return the ``d`` of a presence update for one shard."""
         values = {"{shard}": str(shard_id), "{shards}": str(shard_count), "{cluster}": str(cluster)}
         presence = _filled(json.loads(self.text), values)
         assert isinstance(presence, dict)
@@ -60,7 +60,7 @@ def _filled(value: object, values: Mapping[str, str]) -> object:
 
 
 def parse_presence(given: object) -> PresenceTemplate:
-    """A presence from JSON text, or from a table of the TOML file.
+    """Return a presence from JSON text, or from a table of the TOML file.
 
     Accepts Discord's whole form (``status``, ``activities``, ``since``, ``afk``) and a short one: ``status`` and
     ``activity`` (a text, shown as a custom status, or a table with ``name``, ``type`` as a number or a word,
@@ -111,7 +111,7 @@ def parse_presence(given: object) -> PresenceTemplate:
 
 
 def _activity(given: object, wrong: list[str]) -> dict[str, object]:
-    """One activity as Discord takes it; what is wrong with it is added to *wrong*."""
+    """Return one activity as Discord takes it; what is wrong with it is added to *wrong*."""
     if isinstance(given, str):
         given = {"name": "Custom Status", "type": 4, "state": given}
     if not isinstance(given, dict):

@@ -1,4 +1,4 @@
-"""What is set of the gateway's processes: options of the layers above this one."""
+"""The settings of the gateway's processes: options of the layers above this one."""
 
 from __future__ import annotations
 

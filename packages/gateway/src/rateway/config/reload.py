@@ -1,4 +1,4 @@
-"""What a reload changes: the settings whose rows say so."""
+"""Reload the settings whose rows allow it."""
 
 from __future__ import annotations
 

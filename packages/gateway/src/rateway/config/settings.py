@@ -67,13 +67,13 @@ class Settings:
     process: ProcessSettings
 
     amqp_file: Path | None = None
-    """Where the broker's address was read from, when it stands in a file of its own: it is read there again."""
+    """The file of the broker's address, if it has one of its own: it is read there again."""
     source: Path | None = None
     """The file that was read, if any."""
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Where each setting came from: a variable's name, ``file:key`` or ``default``."""
+    """The source of each setting: a variable's name, ``file:key`` or ``default``."""
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Every secret of the configuration, for ``rateway.logs`` to hide."""
+        """Return every secret of the configuration, for ``rateway.logs`` to hide."""
         given = (self.session.token, self.broker.address, self.http.token, self.proxy.token)
         return tuple(secret for secret in given if secret)

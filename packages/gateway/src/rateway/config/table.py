@@ -25,7 +25,7 @@ class Row:
     key: str
     read: Reader
     form: str
-    """What may be written, in words."""
+    """The form of its value, in words."""
     default: object
     """The value when it is not set; ``REQUIRED`` when it must be, a function of the environment when it depends."""
     help: str
@@ -288,7 +288,7 @@ class Removed:
     env: str
     key: str
     instead: str
-    """What to write in its place."""
+    """The text to write in its place."""
 
 
 REMOVED: tuple[Removed, ...] = tuple(

@@ -56,19 +56,19 @@ class ManyWrong(ValueError):
 
 
 def nearest(name: str, known: Iterable[str], alike: float = ALIKE) -> str | None:
-    """The known name that *name* was most likely meant to be."""
+    """Return the known name that *name* was most likely meant to be."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=alike)
     return close[0] if close else None
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: short, on one line."""
+    """Return a value as an error shows it: short, on one line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def integer(least: int, most: int | None = None) -> Reader:
-    """A whole number between two bounds."""
+    """Return a whole number between two bounds."""
     span = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
 
     def read(value: object) -> int:
@@ -85,7 +85,7 @@ def integer(least: int, most: int | None = None) -> Reader:
 
 
 def optional(reader: Reader) -> Reader:
-    """The same, or ``off``."""
+    """Return the same, or ``off``."""
 
     def read(value: object) -> object:
         if isinstance(value, str) and value.strip().lower() in OFF:
@@ -108,7 +108,7 @@ def boolean(value: object) -> bool:
 
 
 def choice(*words: str) -> Reader:
-    """One of some words."""
+    """Return one of some words."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and value.strip().lower() in words:
@@ -161,7 +161,7 @@ def duration(least: float, most: float | None = None) -> Reader:
 
 
 def path(value: object) -> Path:
-    """A folder or file; ``~`` is the home directory."""
+    """Return a folder or file; ``~`` is the home directory."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise Wrong(f"{shown(value)} is not a path", "write a path such as /var/lib/rateway")
     try:
@@ -182,7 +182,7 @@ def words(value: object) -> list[str]:
 
 
 def intents_of(value: object) -> int:
-    """The bits of a number, of names, or of a list of names; every wrong name is told."""
+    """Return the bits of a number, of names, or of a list of names; every wrong name is told."""
     if isinstance(value, bool) or not isinstance(value, int | str | list):
         raise Wrong(
             f"{shown(value)} is neither a number nor names of intents", "write GUILDS,GUILD_MESSAGES, say"
@@ -234,7 +234,7 @@ def events(value: object) -> frozenset[str]:
 
 
 def kinds(*known: str) -> Reader:
-    """A set of known words."""
+    """Return a set of known words."""
 
     def read(value: object) -> frozenset[str]:
         mistakes = []
@@ -264,7 +264,7 @@ def _listed(value: object) -> str:
 
 
 def clusters(value: object) -> frozenset[int] | None:
-    """Clusters such as ``1-4,7``, a number, or a list; empty means all."""
+    """Return clusters such as ``1-4,7``, a number, or a list; empty means all."""
     try:
         return parse_clusters(_listed(value)) or None
     except LayoutError as error:
@@ -288,7 +288,7 @@ def buckets(value: object) -> frozenset[int] | None:
 
 
 def presence(value: object) -> PresenceTemplate:
-    """A presence: JSON, or a table of the file."""
+    """Return a presence: JSON, or a table of the file."""
     try:
         return parse_presence(value)
     except PresenceError as error:
@@ -299,7 +299,7 @@ def presence(value: object) -> PresenceTemplate:
 
 
 def api_url(value: object) -> str:
-    """The base of Discord's REST, with the version."""
+    """Return the base of Discord's REST, with the version."""
     example = "write an address such as https://discord.com/api/v10"
     if not isinstance(value, str):
         raise Wrong(f"{shown(value)} is not an address", example)
@@ -314,12 +314,14 @@ def api_url(value: object) -> str:
 
 
 def rest_base(value: object) -> str:
-    """The address that paths such as ``/api/v10/channels`` are appended to; a version at its end is taken off."""
+    """Return the address that paths such as ``/api/v10/channels`` are appended to; a version at its end is
+    taken off.
+    """
     return re.sub(r"/api(/v\d{1,3})?$", "", api_url(value))
 
 
 def gateway_url(value: object) -> str:
-    """The address of a gateway's WebSocket."""
+    """Return the address of a gateway's WebSocket."""
     text = value.strip().rstrip("/") if isinstance(value, str) else ""
     parts = urlsplit(text) if is_gateway_url(text) else None
     if parts is None or parts.query or parts.fragment or parts.username:
@@ -330,7 +332,7 @@ def gateway_url(value: object) -> str:
 
 
 def domains(value: object) -> frozenset[str]:
-    """Names of hosts or domains, or addresses."""
+    """Return names of hosts or domains, or addresses."""
     given = [word.lower().rstrip(".") for word in words(value)]
     mistakes = [
         Wrong(f"{shown(word)} is not a domain", "write names such as gateway.example.org")
@@ -343,7 +345,7 @@ def domains(value: object) -> frozenset[str]:
 
 
 def token(value: object) -> Secret:
-    """A bot's token, bare: white space around it and the ``Bot `` of HTTP are taken off."""
+    """Return a bot's token, bare: white space around it and the ``Bot `` of HTTP are taken off."""
     if not isinstance(value, str):
         raise Wrong("it is not a text", "write the token of the bot, from the developer portal")
     bare = commands.bare_token(value)
@@ -355,7 +357,7 @@ def token(value: object) -> Secret:
 
 
 def bearer(value: object) -> Secret:
-    """A password of our own choosing, for HTTP."""
+    """Return a password of our own choosing, for HTTP."""
     if not isinstance(value, str) or not value.strip():
         raise Wrong("it is empty", "write a long random text")
     text = value.strip()
@@ -370,7 +372,9 @@ def bearer(value: object) -> Secret:
 
 
 def amqp(value: object) -> Secret:
-    """A broker's address, or a list of those of its nodes. Nothing of it is shown in an error: it holds a password."""
+    """Return a broker's address, or a list of those of its nodes. Nothing of it is shown in an error: it holds a
+    password.
+    """
     example = "write one such as amqp://HOST:5672/VHOST, with USER:PASSWORD@ before HOST and special characters as %xx"
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         value = ",".join(each.strip() for each in value)
@@ -385,7 +389,7 @@ def amqp(value: object) -> Secret:
 
 
 def address(value: object) -> str:
-    """``host:port`` to listen on."""
+    """Return ``host:port`` to listen on."""
     text = value.strip() if isinstance(value, str) else ""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]*):(\d{1,5})", text, re.ASCII)
     host = match[1] if match is not None else ""

@@ -1,1 +1,1 @@
-"""What may be forgotten: unconfirmed events and the settled sequence of each shard. Pure."""
+"""Unconfirmed events, and the settled sequence of each shard. Pure."""

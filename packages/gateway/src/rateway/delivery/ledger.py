@@ -26,7 +26,7 @@ _GONE: Final = [None] * STRIDE
 
 
 class Cursor:
-    """How far one session of one shard is settled."""
+    """The settled sequence of one session of one shard."""
 
     __slots__ = ("runs", "settled", "shard")
 
@@ -131,7 +131,7 @@ class Unconfirmed:
         self._done = 0
 
     def add(self, run: Run, size: int) -> None:
-        """A run of ``size`` bytes is to be written, after all others."""
+        """Add a run of ``size`` bytes, to be written after all others."""
         run.bytes = size
         count = run.left = len(run.marks)
         self.events += count
@@ -152,7 +152,7 @@ class Unconfirmed:
         self.sent.append(run)
 
     def take(self, most: int) -> list[Run]:
-        """The next waiting runs, of about ``most`` bytes, now written."""
+        """Return the next waiting runs, of about ``most`` bytes, now written."""
         taken: list[Run] = []
         waiting = self.waiting
         while waiting and most > 0:
@@ -241,7 +241,7 @@ class Unconfirmed:
                     self._confirm(run, index, finished)
 
     def refuse(self, number: int, multiple: bool, remark: Callable[[Any], Any]) -> int:
-        """Events are refused: these are to be retried, marked by ``remark(head)``. Returns how many."""
+        """Have refused events tried again, marked by ``remark(head)``. Returns how many."""
         before = len(self.refused)
         if multiple:
             last = number or self._next_number - 1
@@ -482,11 +482,11 @@ class Unconfirmed:
     # What happens to the connection
 
     def lost(self, remark: Callable[[Any], Any]) -> int:
-        """The channel is gone: what is unanswered waits once more, in order, before anything newer.
+        """Have unanswered events written again, in order, before anything newer: their channel has ended.
 
-        Numbers begin at 1 again. An event that the broker may have lost after it took a later one of the
-        same shard is marked by ``remark(head)``. What the spool has is left to it. No run may be open.
-        Returns how many events are to be written again.
+        Numbers begin at 1 again. An event that the broker may have lost after it took a later one of the same shard is
+        marked by ``remark(head)``. What the spool has is left to it. No run may be open. Returns how many events are to
+        be written again.
         """
         for cursor in dict.fromkeys(run.cursor for run in self.sent if run.cursor is not None):
             self._fold(cursor, remark)

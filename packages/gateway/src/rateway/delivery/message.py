@@ -1,4 +1,4 @@
-"""What is published, before it is cut into frames: what the spool keeps, and what a broken connection sends again."""
+"""A message before it is cut into frames: the spool keeps it so, and a new connection sends it again."""
 
 from __future__ import annotations
 

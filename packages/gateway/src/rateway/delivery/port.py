@@ -43,10 +43,10 @@ class Clock(Protocol):
     """The module :mod:`time` is one."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump."""
+        """Return seconds that never jump."""
 
     def time(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
 
 
 # Events.
@@ -130,7 +130,7 @@ class Spooled(Protocol):
 
 
 class EventLogFigures(Protocol):
-    """How a cluster's event log does."""
+    """The state of a cluster's event log."""
 
     @property
     def is_on(self) -> bool:
@@ -142,7 +142,7 @@ class EventLogFigures(Protocol):
 
     @property
     def why(self) -> str:
-        """Why events wait for it, or go without it."""
+        """The reason that events wait for it, or are published without it."""
 
     @property
     def since(self) -> float:
@@ -154,11 +154,11 @@ class EventLogFigures(Protocol):
 
     @property
     def name(self) -> str | None:
-        """What it is called; None while there is none."""
+        """Its name; None while there is none."""
 
     @property
     def names(self) -> int:
-        """How many names of events go into it."""
+        """The number of event names that go into it."""
 
 
 class EventSink(Protocol):
@@ -180,7 +180,7 @@ class EventSink(Protocol):
     bytes_out: int
 
     def stream(self, shard_id: int, shard_count: int) -> EventStream:
-        """The stream of one shard."""
+        """Return the stream of one shard."""
 
     def publish_own(
         self,
@@ -195,7 +195,7 @@ class EventSink(Protocol):
         """
 
     def begin_log(self) -> None:
-        """Events of this cluster are published from here on: begin the event log, if one is to be kept."""
+        """Begin the event log, if one is kept: events of this cluster are published from here on."""
 
     def flush(self) -> None:
         """Write what has been published since the last flush, now."""

@@ -1,8 +1,7 @@
-"""What was sent against what arrived: lost, doubled, changed or out of order, event by event.
+"""Compare what was sent with what arrived: lost, doubled, changed or out of order, event by event.
 
-The sender's ledger names each event by session and sequence and keeps a CRC-32 of its `d`; a receipt keeps the
-same of each message that came, by its `message_id` (docs/contract.md). Five bytes an event, so that an audit of
-millions fits.
+The sender's ledger names each event by session and sequence and keeps a CRC-32 of its `d`; a receipt keeps the same of
+each message that came, by its `message_id` (docs/contract.md). Five bytes an event, so that an audit of millions fits.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Sent(Protocol):
 
 @dataclass(slots=True)
 class SessionReceipt:
-    """What came of one session: how often each sequence arrived (up to 255), and the CRC-32 of its first arrival."""
+    """The arrivals of one session: how often each sequence arrived (up to 255), and the CRC-32 of its first arrival."""
 
     shard: int
     times: bytearray = field(default_factory=bytearray)
@@ -106,7 +105,7 @@ class Receipts:
         receipt.times[seq] = min(receipt.times[seq] + 1, 255)
 
     def times(self, session: str, seq: int) -> int:
-        """How often that event arrived."""
+        """Return how often that event arrived."""
         receipt = self.sessions.get(session)
         return receipt.times[seq] if receipt is not None and seq < len(receipt.times) else 0
 

@@ -57,7 +57,7 @@ class BrokerUnavailable(RuntimeError):
 
 
 def find_programs() -> Path:
-    """The folder of `rabbitmq-server` and `rabbitmqctl`; BrokerUnavailable with advice when there is none."""
+    """Return the folder of `rabbitmq-server` and `rabbitmqctl`; BrokerUnavailable with advice when there is none."""
     if named := os.environ.get(PROGRAMS_VARIABLE):
         if Path(named, "rabbitmq-server").exists():
             return Path(named)
@@ -73,10 +73,10 @@ def find_programs() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return *count* different TCP ports that nobody listens on at 127.0.0.1 just now.
+    """Return *count* different TCP ports of 127.0.0.1 that are free now.
 
-    They are below those that the system gives to outgoing connections, as far as there are any: a node that is away
-    for some seconds has to find its ports free when it comes back.
+    They are below those that the system gives to outgoing connections, as far as there are any: a node that is away for
+    some seconds has to find its ports free when it comes back.
     """
     found: list[int] = []
     for _ in range(TRIES):
@@ -165,7 +165,7 @@ class PrivateBroker:
 
     @property
     def cookie(self) -> str:
-        """What nodes of one cluster have in common."""
+        """The secret that the nodes of one cluster share."""
         return (self.directory / ".erlang.cookie").read_text()
 
     @property
@@ -283,7 +283,7 @@ class PrivateBroker:
         self.api("DELETE", f"vhosts/{quote(name, safe='')}")
 
     def connections(self, vhost: str = "/") -> int:
-        """How many AMQP connections to *vhost* are open."""
+        """Return how many AMQP connections to *vhost* are open."""
         return self.ctl("list_connections", "vhost").split("\n").count(vhost)
 
     def close_connections(self, vhost: str = "/", reason: str = "closed on request") -> None:

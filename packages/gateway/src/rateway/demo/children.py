@@ -119,12 +119,12 @@ class Child:
             await asyncio.sleep(LOOK)
 
     def tail(self, lines: int = 20) -> str:
-        """The end of what it logged."""
+        """Return the end of what it logged."""
         return "\n".join(self.lines()[-lines:])
 
 
 def memory_of(pid: int | None) -> int:
-    """Resident bytes of a process and its descendants, 0 when it is gone (proc(5), /proc/PID/statm)."""
+    """Return resident bytes of a process and its descendants, 0 when it is gone (proc(5), /proc/PID/statm)."""
     if pid is None:
         return 0
     total = 0

@@ -48,7 +48,9 @@ class SimulatorGone(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is shown. *seconds* after the first event, 0 for ever; *rate* events a second over all shards."""
+    """The options of the demonstration. *seconds* after the first event, 0 without an end; *rate* events a second over
+    all shards.
+    """
 
     seconds: float = 30.0
     rate: float = 1000.0
@@ -144,7 +146,7 @@ class Scene:
         return f"killed the gateway's runner {victim['pid']} with -9 (cluster {clusters})"
 
     async def health(self) -> str:
-        """The answer of the gateway's readiness probe in words."""
+        """Return the answer of the gateway's readiness probe in words."""
         try:
             async with ClientSession() as http, http.get(f"{self.page}health/ready") as response:
                 return "ready" if response.status == 200 else f"not ready ({response.status})"
@@ -170,7 +172,7 @@ class Scene:
             self.pings.append(message_id)
 
     def answered(self) -> int:
-        """How many of the pings a worker has answered; one that came twice counts once."""
+        """Return how many of the pings a worker has answered; one that came twice counts once."""
         lines = [line for worker in self.workers for line in worker.lines()]
         answers = {line.split(" to ")[1].split()[0] for line in lines if line.startswith(TAKEN)}
         return len(answers.intersection(self.pings))

@@ -128,7 +128,7 @@ async def _frames(scene: Scene, show: Show, started: float) -> None:
 
 
 async def _watch(scene: Scene, show: Show) -> None:
-    """A gateway that ends by itself is told and started again; it counts as a failure."""
+    """Report a gateway that ends by itself, and start it again; it counts as a failure."""
     while True:
         await asyncio.sleep(FRAME)
         scene.check_simulator()

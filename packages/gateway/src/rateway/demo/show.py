@@ -1,4 +1,4 @@
-"""How the demonstration looks: a live table on a terminal, plain lines everywhere else."""
+"""Show the demonstration: a live table on a terminal, plain lines everywhere else."""
 
 from __future__ import annotations
 
@@ -103,18 +103,18 @@ def clusters_of(status: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def total(status: dict[str, Any] | None, name: str) -> int:
-    """The sum of one number of all clusters' publishers."""
+    """Return the sum of one number of all clusters' publishers."""
     return sum(int(cluster["publisher"].get(name) or 0) for cluster in clusters_of(status))
 
 
 def latency(status: dict[str, Any] | None, name: str) -> float | None:
-    """The worst cluster's latency from socket to confirm, milliseconds; None when none has one."""
+    """Return the worst cluster's latency from socket to confirm, milliseconds; None when none has one."""
     found = [cluster["publisher"].get(name) for cluster in clusters_of(status)]
     return max((float(each) for each in found if each is not None), default=None)
 
 
 def line_of(frame: Frame) -> str:
-    """A moment as one line."""
+    """Return a moment as one line."""
     status = frame.status
     p50, p99 = (milliseconds(latency(status, f"latency_{name}_ms")) for name in ("p50", "p99"))
     shards = sum(cluster["shards_ready"] for cluster in clusters_of(status))
@@ -134,7 +134,7 @@ def line_of(frame: Frame) -> str:
 
 
 def table_of(frame: Frame) -> Table:
-    """A moment as the live table."""
+    """Return a moment as the live table."""
     left = "" if not frame.seconds else f" of {frame.seconds:.0f} s"
     title = f"rateway demo   {frame.elapsed:.0f} s{left}"
     table = Table(title=title, title_justify="left", caption_justify="left")
@@ -174,7 +174,7 @@ def about_doubled(doubled: int) -> str:
 
 
 def summary_of(audit: Audit, violations: int, redelivered: int, facts: dict[str, str]) -> Table:
-    """The end: what was sent and what became of it."""
+    """Return the end: what was sent and what became of it."""
     table = Table(title="audit against the simulator's ledger", title_justify="left", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")

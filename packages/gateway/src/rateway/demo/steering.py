@@ -37,7 +37,7 @@ class Steering:
         await self._http.close()
 
     async def get(self, path: str) -> Any:
-        """The decoded JSON of a GET; aiohttp's ClientError when it is refused."""
+        """Return the decoded JSON of a GET; aiohttp's ClientError when it is refused."""
         return await self._call("GET", path, None)
 
     async def post(self, path: str, body: object) -> Any:
@@ -64,7 +64,7 @@ class Steering:
         return found
 
     async def sent(self) -> list[SentLine]:
-        """Every event that was given a number, in order."""
+        """Return every event that was given a number, in order."""
         assert self._http is not None
         decoder = msgspec.json.Decoder(SentLine)
         async with self._http.get(f"{self.url}/sent") as response:

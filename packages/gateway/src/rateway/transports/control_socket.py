@@ -109,7 +109,7 @@ async def _handled(handler: Handler, words: list[str]) -> object:
 
 
 async def _request(reader: asyncio.StreamReader) -> list[str] | dict[str, str]:
-    """The words of a request, or the answer to one that is none."""
+    """Return the words of a request, or the answer to one that is none."""
     try:
         line = await reader.readline()
     except ValueError:
@@ -119,7 +119,7 @@ async def _request(reader: asyncio.StreamReader) -> list[str] | dict[str, str]:
 
 
 async def ask(state_dir: Path, *words: str, patience: float = PATIENCE_S) -> bytes:
-    """The running gateway's answer within ``patience`` seconds, one JSON document as bytes.
+    """Return the running gateway's answer within ``patience`` seconds, one JSON document as bytes.
 
     Raises ControlError when there is none.
     """

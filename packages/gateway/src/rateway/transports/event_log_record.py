@@ -38,7 +38,7 @@ class EventLogRecords:
         self._name = f"event-log-{cluster}.json"
 
     def read(self) -> EventLogRecord:
-        """The record; an empty one where there is none that can be read."""
+        """Return the record; an empty one where there is none that can be read."""
         try:
             data = self._state.read(self._name)
             return EventLogRecord() if not data else msgspec.json.decode(data, type=EventLogRecord)

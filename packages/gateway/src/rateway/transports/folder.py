@@ -1,4 +1,4 @@
-"""Folders for files that nobody else may plant, read or replace: made private, judged before use, never left by a link.
+"""Folders whose files no other user may plant, read or replace: made private, judged before use, never left by a link.
 
 A folder that this process makes is its owner's alone (0700). One that was there is taken as it is or refused: its mode
 is its owner's business. Below it nothing is followed: a symbolic link in the place of a file or a folder is an error.
@@ -39,7 +39,7 @@ class FolderRefused(OSError):
 
 
 def refusal(status: os.stat_result, *, user: int, groups: Collection[int]) -> tuple[str, str] | None:
-    """Why a folder must not be used by this user, and what to do about it; None when it may.
+    """Return why a folder must not be used by this user, and what to do about it; None when it may.
 
     Others than its owner and its own group may not write, and it has to be the user's own, or its group one of the
     user's with the right to write: that is how a volume's root is handed to a container (``fsGroup``).
@@ -159,7 +159,7 @@ def _no_file(path: Path) -> FolderRefused:
 
 
 def _user(uid: int) -> str:
-    """A user by name and number, as far as it has a name here."""
+    """Return a user by name and number, as far as it has a name here."""
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:

@@ -66,7 +66,7 @@ PRIVILEGED_FLAGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestSettings:
-    """What is set of Discord's REST, and of the hosts that the token may be sent to."""
+    """The settings of Discord's REST, and of the hosts that the token may be sent to."""
 
     api_url: str
     """With the version, without a slash at the end."""
@@ -137,7 +137,7 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
 def backoff(failure: RestFailure, attempt: int, chance: float) -> float:
-    """Seconds to wait before the next question after *attempt* failures in a row (1 …); *chance* in [0, 1).
+    """Return seconds to wait before the next question after *attempt* failures in a row (1 …); *chance* in [0, 1).
 
     1, 2, 4 … 60 s, the upper half of it by chance, and never less than Discord's own ``Retry-After``.
     """
@@ -261,7 +261,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _judge(where: str, status: int, headers: Mapping[str, str], body: bytes) -> bytes | RestFailure:
-    """The body of a 200, or what an other status means."""
+    """Return the body of a 200, or what an other status means."""
     if status == 200:
         return body
     if status == 401:
@@ -309,7 +309,7 @@ def _not_ours(route: str, body: bytes, why: str) -> RestFailure:
 
 
 def _decoded(body: bytes, kind: type[_Body]) -> _Body | str:
-    """A body of that kind, or why it is none."""
+    """Return a body of that kind, or why it is none."""
     try:
         return msgspec.json.decode(body, type=kind)
     except FAILURES as error:

@@ -192,7 +192,7 @@ class Spool:
     # Reading
 
     def read(self, most_events: int, most_bytes: int) -> list[tuple[int, Publish]]:
-        """The next unconfirmed messages, numbered, in order; empty when the reader has reached the end."""
+        """Return the next unconfirmed messages, numbered, in order; empty when the reader has reached the end."""
         found: list[tuple[int, Publish]] = []
         while len(found) < most_events and most_bytes > 0 and (self._ready or self._parse_next()):
             number, message = self._ready.popleft()
@@ -203,7 +203,9 @@ class Spool:
         return found
 
     def fetch(self, number: int) -> Publish | None:
-        """One message by its number, if it is still there. Reads its segment from the beginning: for what is rare."""
+        """Return one message by its number, if it is still there. Reads its segment from the beginning: for what is
+        rare.
+        """
         segment = self._segment_of(number)
         if segment is None:
             return None
@@ -409,7 +411,7 @@ def _parse(data: bytes) -> tuple[list[Publish], int]:
 
 
 def _records(descriptor: int, offset: int) -> tuple[list[Publish], int]:
-    """The records from a place in a segment on:
+    """Return the records from a place in a segment on:
 
     As many as one read gives, or one that is larger than that; none at the end.
     """

@@ -1,4 +1,4 @@
-"""What outlives the process beside sessions and cache: the lock, the ledger of identifies, what was fatal."""
+"""The state folder beside sessions and cache: the lock, the ledger of identifies, fatal ends."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FatalRecord:
-    """What ended a gateway for good with these settings.
+    """The fatal end of a gateway with these settings.
 
     ``code`` is Discord's close code or 401 for REST, ``wall`` the time in seconds since 1970.
     """
@@ -62,7 +62,9 @@ class FatalRecord:
 
 
 def boot_id() -> str:
-    """A name of this boot of the machine; monotonic times of one boot can be compared. Empty where there is none."""
+    """Return a name of this boot of the machine; monotonic times of one boot can be compared. Empty where there is
+    none.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -120,7 +122,8 @@ class StateDir:
 
     @classmethod
     def visit(cls, path: Path) -> StateDir | None:
-        """The folder of a gateway that may be another user's, to speak to that gateway: nothing in it is trusted.
+        """Return the folder of a gateway that may be another user's, to speak to that gateway: nothing in it is
+        trusted.
 
         None where no gateway has ever run. Raises :class:`StateError`.
         """
@@ -152,7 +155,7 @@ class StateDir:
 
     @classmethod
     def shared(cls, path: Path) -> StateDir:
-        """The folder for a runner, whose inherited copy of the lock holds it as long as the runner lives.
+        """Return the folder for a runner, whose inherited copy of the lock holds it as long as the runner lives.
 
         Its records may be read; the lock is not taken and not given up. Raises :class:`StateError`.
         """
@@ -240,7 +243,7 @@ class StateDir:
         self.take_end_sessions()
 
     def holder(self) -> int | None:
-        """The pid of the gateway that holds the lock, ``None`` when none does (or it has not written it yet)."""
+        """Return the pid of the gateway that holds the lock, ``None`` when none does (or it has not written it yet)."""
         if not self._locked:
             try:
                 descriptor = open_file(self._folder, LOCK, os.O_RDWR, self.path)
@@ -258,13 +261,13 @@ class StateDir:
         return int(text) if text.isdigit() else None
 
     def lock_owner(self) -> int:
-        """The user (uid) that made the lock's file: the gateway that holds it runs as that one."""
+        """Return the user (uid) that made the lock's file: the gateway that holds it runs as that one."""
         return os.fstat(self._lock_file).st_uid
 
     # The ledger of identifies
 
     def read_ledger(self) -> bytes | None:
-        """The ledger of identifies as last written, or ``None``."""
+        """Return the ledger of identifies as last written, or ``None``."""
         return self.read(LEDGER)
 
     def write_ledger(self, ledger: bytes) -> None:
@@ -274,7 +277,7 @@ class StateDir:
     # What was fatal
 
     def fingerprint(self, *parts: str) -> str:
-        """A hash of settings, keyed with a salt of this folder; nothing of them can be read back from it."""
+        """Return a hash of settings, keyed with a salt of this folder; nothing of them can be read back from it."""
         salt = self.read(SALT)
         if salt is None or len(salt) < 32:
             salt = secrets.token_bytes(32)
@@ -287,7 +290,7 @@ class StateDir:
         return digest.hexdigest()
 
     def fatal(self, fingerprint: str) -> FatalRecord | None:
-        """What was fatal with the settings of that fingerprint."""
+        """Return the fatal end with the settings of that fingerprint; None without one."""
         return self._fatal().get(fingerprint)
 
     def remember_fatal(self, fingerprint: str, record: FatalRecord) -> None:
@@ -331,11 +334,13 @@ class StateDir:
     # Files and folders
 
     def folder_below(self, *names: str) -> Path:
-        """Make or take a folder below this one, whose files nobody else may plant; its path. Raises OSError."""
+        """Make or take a folder below this one, whose files no other user may plant; return its path.
+        Raises OSError.
+        """
         return make_below(self.path, *names)
 
     def read(self, name: str) -> bytes | None:
-        """The file *name* of the folder, ``None`` when there is none. Raises :class:`StateError`."""
+        """Return the file *name* of the folder, ``None`` when there is none. Raises :class:`StateError`."""
         try:
             descriptor = open_file(self._folder, name, os.O_RDONLY, self.path)
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Notify the service manager: one datagram to the socket it named, as sd_notify(3) writes it.
 
-No library: the protocol is lines of ``NAME=value``. Without ``NOTIFY_SOCKET`` there is nobody to tell.
+No library: the protocol is lines of ``NAME=value``. Without ``NOTIFY_SOCKET`` nothing is sent.
 """
 
 from __future__ import annotations

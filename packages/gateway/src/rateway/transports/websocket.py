@@ -87,7 +87,7 @@ class DialError(Exception):
 
 
 class MessageHandler(Protocol):
-    """What the owner of a connection is told. ``message`` is called for every event: it must be quick."""
+    """The owner of a connection. ``message`` is called for every event: it must be quick."""
 
     def opened(self, socket: WebSocket) -> None:
         """The connection is open; messages may follow within the same read."""
@@ -194,7 +194,7 @@ class _Listener(WSListener):
                 self._message(whole, self._fragments_binary)
 
     def refuse(self, reason: str) -> None:
-        """What the peer sent cannot be taken: end the connection, in a way that keeps the session."""
+        """End the connection, in a way that keeps the session: what the peer sent cannot be read."""
         if self._transport is not None and not self.silenced:
             self.refusal = reason
             self._end(self._transport, reason)
@@ -206,7 +206,7 @@ class _Listener(WSListener):
             self._end(transport, "the host does not read what it is sent")
 
     def hush(self) -> None:
-        """The handler is told nothing more."""
+        """Call the handler no more."""
         self._told = self.silenced = True
 
     def _end(self, transport: WSTransport, reason: str) -> None:
@@ -286,7 +286,7 @@ class WebSocket:
 
     @property
     def refusal(self) -> str:
-        """What the peer sent that could not be taken, if that ended the connection."""
+        """The reason that the peer's data could not be read, if that ended the connection."""
         return self._listener.refusal
 
     def pause_reading(self) -> None:
@@ -301,7 +301,7 @@ class WebSocket:
             self._transport.underlying_transport.resume_reading()
 
     def close(self, code: int) -> None:
-        """Close with this code; the handler hears nothing more, not even ``closed``. TCP is dropped after 2 s."""
+        """Close with this code; the handler is not called any more, not even ``closed``. TCP is dropped after 2 s."""
         self._listener.hush()
         if self._transport.is_disconnected:
             return

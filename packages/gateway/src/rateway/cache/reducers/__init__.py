@@ -115,7 +115,7 @@ IGNORED = frozenset(
 
 
 def reducers(policy: CachePolicy) -> dict[str, Reducer]:
-    """The reducers that this policy needs: an event that could change nothing is not even decoded."""
+    """Return the reducers that this policy needs: an event that could change nothing is not even decoded."""
     if not policy.enabled:
         return {}
     return {

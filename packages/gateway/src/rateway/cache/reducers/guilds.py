@@ -56,7 +56,7 @@ _Own: TypeAlias = list[tuple[int, bytes]]
 
 @functools.lru_cache(8)
 def _paths(kept: frozenset[str]) -> dict[bytes, tuple[bytes, ...]]:
-    """Where the ids of each list stand; no path for those that are not looked at."""
+    """Return where the ids of each list stand; no path for those that are not looked at."""
     return {
         name.encode(): tuple(part.encode() for part in row.id_path) if row.name in kept else ()
         for name, (_, row) in SNAPSHOTS.items()
@@ -163,7 +163,7 @@ def _load_own_members(writer: CacheWriter, number: int, members: _Own) -> None:
 
 
 def own_member(raw: msgspec.Raw, thread_id: int, user_id: int | None) -> bytes:
-    """The bot's thread member with ``id`` and ``user_id``, which GUILD_CREATE leaves out."""
+    """Return the bot's thread member with ``id`` and ``user_id``, which GUILD_CREATE leaves out."""
     found = without(fields(raw), ("guild_id", "member", "presence"))
     found.setdefault("id", text(thread_id))
     if user_id is not None:

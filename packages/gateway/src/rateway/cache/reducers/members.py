@@ -114,7 +114,7 @@ def members_chunk(writer: CacheWriter, d: bytes) -> None:
 
 
 def _read_whole(member: bytes) -> tuple[int, bytes, bytes]:
-    """A member's user's id, the member without its user, and the user."""
+    """Return a member's user's id, the member without its user, and the user."""
     rest, user = split_field(member, b"user")
     if user is None:
         raise KeyError("user")

@@ -144,7 +144,7 @@ def _keep(writer: CacheWriter, channel_id: int, message_id: int, raw: bytes) -> 
 
 
 def _ring(writer: CacheWriter, channel_id: int) -> list[int]:
-    """The ids of a channel's kept messages, ascending."""
+    """Return the ids of a channel's kept messages, ascending."""
     ring = writer.rings.get(channel_id)
     if ring is None:
         prefix = key8(channel_id)

@@ -78,7 +78,7 @@ def role_delete(writer: CacheWriter, d: bytes) -> None:
 
 
 def _role_of(item: msgspec.Raw) -> int | None:
-    """The id of an emoji's role (an id) or of an overwrite (an object)."""
+    """Return the id of an emoji's role (an id) or of an overwrite (an object)."""
     return snowflake(fields_inside(item).get("id")) if bytes(item)[:1] == b"{" else snowflake(item)
 
 

@@ -86,8 +86,8 @@ def _keep_application(raw: msgspec.Raw, writer: CacheWriter) -> None:
 
 
 def _guilds_in(raw: msgspec.Raw, writer: CacheWriter) -> tuple[set[int], bool]:
-    """The ids of READY's guilds, and whether these are all: of a list that cannot be read in full nothing follows about
-    guilds that are not in it.
+    """Return the ids of READY's guilds, and whether these are all: of a list that cannot be read in full nothing
+    follows about guilds that are not in it.
     """
     try:
         listed = {guild.id for guild in _ids(raw)}

@@ -71,7 +71,9 @@ class Template:
         ).pack
 
     def head(self, size: int, seq: int, stamp: bytes) -> bytes:
-        """The head of an event: *size* bytes of body, a sequence of as many digits as the template is for, the time."""
+        """Return the head of an event: *size* bytes of body, a sequence of as many digits as the template is for, the
+        time.
+        """
         # Text, then bytes: half of what formatting bytes costs.
         return self._pack(
             self._begin, size, self._middle, seq, self._identity, f"{seq}".encode(), stamp, self._end, size

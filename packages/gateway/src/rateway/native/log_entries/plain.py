@@ -191,7 +191,7 @@ def _headers(data: bytes, at: int, end: int) -> tuple[int, int, bool]:
 
 
 def _whole(kind: int, value: bytes) -> int:
-    """A whole number that is not negative; -1 for anything else."""
+    """Return a whole number that is not negative; -1 for anything else."""
     if kind in _SIGNED:
         return max(-1, int.from_bytes(value, signed=True))
     return int.from_bytes(value) if kind in _UNSIGNED else -1

@@ -44,7 +44,7 @@ message = msgspec.json.Decoder(Message, strict=False).decode
 
 
 def id_of(raw: bytes | msgspec.Raw) -> int:
-    """An object's id."""
+    """Return an object's id."""
     found = _id(raw).id
     if found > MOST_ID:
         raise Unreadable("id is no id")

@@ -65,20 +65,20 @@ _snowflake = msgspec.json.Decoder(Snowflake, strict=False).decode
 
 
 def fields(raw: bytes | memoryview | msgspec.Raw) -> Fields:
-    """An object's fields. ``msgspec.DecodeError`` when it is none."""
+    """Return an object's fields. ``msgspec.DecodeError`` when it is none."""
     return _fields(raw)
 
 
 def raws(raw: bytes | memoryview | msgspec.Raw | None) -> Raws:
-    """An array's items; none for null and for an array that is missing."""
+    """Return an array's items; none for null and for an array that is missing."""
     if raw is None or raw == NULL:
         return []
     return _raws(raw)
 
 
 def fields_inside(raw: bytes | memoryview | msgspec.Raw | None) -> Fields:
-    """The fields of an object in another one's field; none where it is no object. For what is stored already: Discord
-    may have written anything there.
+    """Return the fields of an object in another one's field; none where it is no object. For what is stored already:
+    Discord may have written anything there.
     """
     try:
         return {} if raw is None else _fields(raw)
@@ -87,7 +87,7 @@ def fields_inside(raw: bytes | memoryview | msgspec.Raw | None) -> Fields:
 
 
 def raws_inside(raw: bytes | memoryview | msgspec.Raw | None) -> Raws:
-    """The items of an array in a stored object's field; none where it is no array."""
+    """Return the items of an array in a stored object's field; none where it is no array."""
     try:
         return [] if raw is None else _raws(raw)
     except UNREADABLE:
@@ -95,7 +95,7 @@ def raws_inside(raw: bytes | memoryview | msgspec.Raw | None) -> Raws:
 
 
 def objects_inside(raw: bytes | memoryview | msgspec.Raw | None) -> list[Fields]:
-    """The objects of an array in a stored object's field; what else is in it is left out."""
+    """Return the objects of an array in a stored object's field; what else is in it is left out."""
     return [found for item in raws_inside(raw) if (found := fields_inside(item))]
 
 
@@ -122,7 +122,7 @@ def without(found: Fields, names: Iterable[str]) -> Fields:
 
 
 def snowflake(raw: msgspec.Raw | None) -> int | None:
-    """An id or a count in a field, as a string or a number; None when it is missing, null or none."""
+    """Return an id or a count in a field, as a string or a number; None when it is missing, null or none."""
     if raw is None or raw == NULL:
         return None
     try:
@@ -137,7 +137,7 @@ class Unreadable(ValueError):
 
 
 def needed_id(found: Fields, name: str) -> int:
-    """The id in a field that an event is nothing without. Raises :class:`Unreadable`."""
+    """Return the id in a field that an event is nothing without. Raises :class:`Unreadable`."""
     value = snowflake(found.get(name))
     if value is None:
         raise Unreadable(f"{name} is no id")
@@ -145,7 +145,7 @@ def needed_id(found: Fields, name: str) -> int:
 
 
 def needed_count(found: Fields, name: str) -> int:
-    """The count in a field. Raises :class:`Unreadable`."""
+    """Return the count in a field. Raises :class:`Unreadable`."""
     value = snowflake(found.get(name))
     if value is None or value > MOST_COUNT:
         raise Unreadable(f"{name} is no count")
@@ -153,10 +153,10 @@ def needed_count(found: Fields, name: str) -> int:
 
 
 def integer(value: int) -> msgspec.Raw:
-    """A number as a field."""
+    """Return a number as a field."""
     return msgspec.Raw(b"%d" % value)
 
 
 def text(value: str | int) -> msgspec.Raw:
-    """A string, or an id as Discord writes ids, as a field."""
+    """Return a string, or an id as Discord writes ids, as a field."""
     return msgspec.Raw(_encode(str(value)))

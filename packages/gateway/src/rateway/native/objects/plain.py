@@ -237,7 +237,7 @@ class SeenFingerprints:
     # words of an event: false or None proves nothing
 
     def message(self, d: bytes) -> tuple[int, int] | None:
-        """A MESSAGE_CREATE's channel and id, if all that it says of its author and member is kept already."""
+        """Return a MESSAGE_CREATE's channel and id, if all that it says of its author and member is kept already."""
         head = message(d)
         if head.guild_id is None or head.author == NULL or head.member == NULL or head.webhook_id != NULL:
             return None

@@ -1,4 +1,4 @@
-"""What a path may serve: an answer for each request, or a stream of events."""
+"""The two kinds of routes: an answer for each request, or a stream of events."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The HTTP server of one gateway: a table of routes, one token, nothing that a browser could be tricked into.
+"""The HTTP server of one gateway: a table of routes, one token, and no request that another site could misuse.
 
-Only GET and HEAD are answered, no body is read. Without a token the server stands on loopback and answers to the
-names of loopback alone, so that no page of the web can reach it under a name of its own (DNS rebinding); with one,
-whoever shows it is let in. Answers never carry what a request said.
+Only GET and HEAD are answered, no body is read. Without a token the server stands on loopback and answers to the names
+of loopback alone, so that no page of the web can reach it under a name of its own (DNS rebinding); with one, requests
+that carry it are answered. Answers never repeat a request's content.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Not what is wrong with a stranger's request: anybody could fill the log with it."""
+    """Keep faults of requests out of the log: any peer could fill it with them."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, http_exceptions.HttpProcessingError)
 

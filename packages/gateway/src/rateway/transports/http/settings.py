@@ -1,4 +1,4 @@
-"""What is set of the HTTP server."""
+"""The settings of the HTTP server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["HttpSettings"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """Where health, metrics and the page are served, and to whom."""
+    """The address of health, metrics and page, and the access to them."""
 
     address: str | None
     """``host:port``; None: off."""

@@ -64,7 +64,7 @@ def is_cut(file: Path) -> bool:
 
 
 def _newest_meta(opened: BinaryIO) -> tuple[int, list[int], int] | None:
-    """The size of a page, the roots of the two main trees, and the number of the last page."""
+    """Return the size of a page, the roots of the two main trees, and the number of the last page."""
     first = _meta_at(opened, 0)
     if first is None or first[1][0] not in SIZES:
         return None

@@ -26,7 +26,7 @@ def read_sessions(path: Path, *, cluster: int, boot_id: str | None = None) -> li
 
 
 def read_sessions_beside(path: Path) -> list[SessionRecord]:
-    """The sessions in a store that another process writes; none of them when it cannot be read just now."""
+    """Return the sessions in a store that another process writes; none of them when it cannot be read just now."""
     tables = open_for_reading(path)
     return [] if isinstance(tables, StoreFault) else _sessions_in(tables)
 

@@ -47,7 +47,7 @@ _FILES = ("data.mdb", "lock.mdb")
 
 @dataclass(frozen=True, slots=True)
 class StoreFault:
-    """Why the store cannot be used, as text for a person. Events flow on; queries are answered with this text."""
+    """The reason that the store cannot be used, as text. Events continue; queries are answered with this text."""
 
     words: str
     full: bool = False
@@ -80,7 +80,7 @@ class Opened:
 
 
 def boot_id_of_this_machine() -> str:
-    """The kernel's id of this boot; empty where there is none (every start then counts as the same boot)."""
+    """Return the kernel's id of this boot; empty where there is none (every start then counts as the same boot)."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
@@ -153,7 +153,7 @@ def open_as_it_is(path: Path, *, cluster: int, boot_id: str | None, map_size: in
 
 
 def _made_writable(path: Path, tables: Tables, map_size: int) -> tuple[Tables, Reserve | None]:
-    """The same store with its map writable, where its disk can be reserved; as it is where that is not so."""
+    """Return the same store with its map writable, where its disk can be reserved; as it is where that is not so."""
     if not reserves(path):
         return tables, None
     pages, page = tables.env.info()["last_pgno"] + 1, tables.env.stat()["psize"]

@@ -185,7 +185,7 @@ class Queries:
         self._wall = wall
 
     def moment(self) -> Moment:
-        """The stores as they are now, to be closed."""
+        """Return the stores as they are now, to be closed."""
         return Moment(self.readers, self._situation(), self._policy, self._wall())
 
     def answer(self, query: Query) -> Answer | Fault:

@@ -28,7 +28,7 @@ class StoreReader:
 
     @classmethod
     def of(cls, path: Path, tables: Tables) -> StoreReader:
-        """A reader on tables that this process has open already."""
+        """Return a reader on tables that this process has open already."""
         return cls(path, tables, own=False)
 
     @classmethod
@@ -38,7 +38,9 @@ class StoreReader:
         return tables if isinstance(tables, StoreFault) else cls(path, tables, own=True)
 
     def begin(self) -> tuple[View, lmdb.Transaction]:
-        """One moment of the store: it stays as it is until the transaction is aborted. Raises StoreUnreadable."""
+        """Return one moment of the store: it stays as it is until the transaction is aborted. Raises
+        StoreUnreadable.
+        """
         if self._own:
             self._follow()
         if self._tables is None:
@@ -87,7 +89,7 @@ class StoreReader:
         return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
 
     def disk_bytes(self) -> int:
-        """What the store takes on disk, with what is in reserve behind its last page."""
+        """Return the store's bytes on disk, with the reserve behind its last page."""
         try:
             return os.stat(self.path / "data.mdb").st_blocks * 512
         except OSError:

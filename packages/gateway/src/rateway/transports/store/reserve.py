@@ -8,12 +8,12 @@ other.
 
 **What a transaction may take.** LMDB copies a page when a transaction changes it for the first time, and splits it in
 two when it is full. A row that is put changes a leaf and splits it at most once; one that is deleted changes a leaf and
-its neighbour. So leaves take two pages a row, and for many rows no more than there are leaves, and splits. Rows
-beyond the last key are appended: what they weigh. A value of half a page or more has pages of its own. Branches are
-copied and split along the way: at most four levels of them, and never more than there are, each once, with one more
-for every sixteen leaves (a branch has room for forty keys when it is a quarter full). The list of free pages is
-one number of eight bytes a page, may be read and written anew as a whole, and lies in pages at worst a quarter full:
-less than a sixty-fourth of the file. Free pages are used first, so that hardly anything of this comes true.
+its neighbour. So leaves take two pages a row, and for many rows no more than there are leaves, and splits. Rows beyond
+the last key are appended: what they weigh. A value of half a page or more has pages of its own. Branches are copied and
+split along the way: at most four levels of them, and never more than there are, each once, with one more for every
+sixteen leaves (a branch has room for forty keys when it is a quarter full). The list of free pages is one number of
+eight bytes a page, may be read and written again as a whole, and lies in pages at worst a quarter full: less than a
+sixty-fourth of the file. Free pages are used first, so that hardly anything of this comes true.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BRANCHES_A_ROW = 8
 
 
 def kind_of_file_system(device: int, mounts: str) -> str | None:
-    """The kind that the kernel's list (``/proc/self/mountinfo``) gives for a device; None where it has none."""
+    """Return the kind that the kernel's list (``/proc/self/mountinfo``) gives for a device; None where it has none."""
     name = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         mount, _, source = line.partition(" - ")
@@ -61,7 +61,7 @@ def kind_of_file_system(device: int, mounts: str) -> str | None:
 
 
 def reserves(folder: Path) -> bool:
-    """Whether disk that is allocated for a file in this folder is there whenever it is written."""
+    """Return whether disk that is allocated for a file in this folder is there whenever it is written."""
     try:
         # The folder's device: an overlay says its own there, of a file sometimes that of a layer.
         kind = kind_of_file_system(os.stat(folder).st_dev, _MOUNTS.read_text("utf-8", "replace"))

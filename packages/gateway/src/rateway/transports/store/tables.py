@@ -35,7 +35,7 @@ class Tables:
 
 
 def open_tables(env: lmdb.Environment, *, create: bool) -> Tables:
-    """The tables of an environment; ``lmdb.Error`` when they are not there."""
+    """Return the tables of an environment; ``lmdb.Error`` when they are not there."""
     return Tables(env, create=create)
 
 
@@ -52,7 +52,7 @@ def sizes_of(tables: Tables) -> list[tuple[str, int, int]]:
 
 
 def branches_of(tables: Tables) -> int:
-    """The branch pages of all tables, as the last commit left them."""
+    """Return the branch pages of all tables, as the last commit left them."""
     with tables.env.begin() as txn:
         return sum(txn.stat(db)["branch_pages"] for db in (*tables.rows, tables.pairs))
 

@@ -44,9 +44,9 @@ class Store:
         self.path = path
         self.policy = policy
         self.words: tuple[str, ...] = opened.words
-        """What is worth a log line about the opening: thrown away and why, kinds incomplete and why."""
+        """Lines for the log about the opening: what was thrown away and why, kinds incomplete and why."""
         self.fault: StoreFault | None = None
-        """What is wrong now; None when the last commit succeeded."""
+        """The present fault; None when the last commit succeeded."""
         self.reserve = opened.reserve
         """The disk that is reserved ahead of writing; None where LMDB writes its pages itself."""
         self._tables = opened.tables
@@ -98,7 +98,7 @@ class Store:
     # sessions
 
     def sessions(self) -> list[SessionRecord]:
-        """The stored sessions, by shard, each with the applied sequence of the cache as it is now."""
+        """Return the stored sessions, by shard, each with the applied sequence of the cache as it is now."""
         found = []
         for _, value in self._storage.scan(Table.SESSIONS, b"", b"\xff" * 9):
             record = msgspec.msgpack.decode(value, type=SessionRecord)
@@ -151,7 +151,7 @@ class Store:
         self._cache.begin(shard_id, session_id)
 
     def applied(self, shard_id: int) -> int:
-        """The highest sequence whose effect is in the cache (0: none)."""
+        """Return the highest sequence whose effect is in the cache (0: none)."""
         return self._cache.applied(shard_id)
 
     @property
