@@ -125,3 +125,21 @@ def test_a_proxy_gets_what_discord_would_send_before_and_after_a_restart(
             await every_guild_is_as_discord_would_send_it(it, gateway, intents.ALL)
 
     run(main(), timeout=120)
+
+
+def test_a_gateway_without_a_cache_says_so_to_whoever_asks_for_its_clusters(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with (
+            stage(tmp_path, broker, shards=1, guilds=2, CACHE_ENABLED="false") as it,
+            asking(broker.uri) as gateway,
+        ):
+            await it.ready()
+            clusters = await gateway.clusters()
+            assert isinstance(clusters, ClusterList)
+            assert clusters.kinds == () and clusters.clusters[0].guilds is None
+            refused = await gateway.shard(0)
+            assert isinstance(refused, Fault) and refused.code == "cache_off"
+
+    run(main(), timeout=60)
