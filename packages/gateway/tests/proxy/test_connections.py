@@ -644,3 +644,39 @@ def test_a_bot_that_identifies_anew_gets_what_it_missed_where_that_is_set() -> N
         assert contents(await live(Bot(0, 2), await setting.another(replay))) == []
 
     run(scenario())
+
+
+def test_a_resume_waits_for_a_slow_broker() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        setting.event(0, 0, "a")
+        await pass_time()
+        await setting.process.kill()
+        # More than a tail keeps of the newest entries: the bot's past is read by a pass of its own.
+        setting.event(0, 1, "b" * (8 << 20))
+        setting.event(0, 1, "c")
+        loop = asyncio.get_running_loop()
+        setting.reader.call_soon = lambda call: loop.call_later(3.0, call)
+        bot.start(await setting.another())
+        await pass_time(60)
+        assert bot.is_live and bot.sessions == 1
+        assert [text[0] for text in contents(bot)] == ["a", "b", "c"]
+
+    run(scenario())
+
+
+def test_a_resume_beyond_the_end_of_the_log_is_refused_soon() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        for text in "abc":
+            setting.event(0, 0, text)
+        await pass_time()
+        await setting.process.kill()
+        setting.clusters[1].log.lose_last(2)
+        bot.start(await setting.another())
+        await pass_time(3)
+        assert 9 in bot.ops and not bot.is_live
+
+    run(scenario())

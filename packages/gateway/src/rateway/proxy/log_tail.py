@@ -33,9 +33,12 @@ GATHER: Final = 0.05
 MOST_PASSES: Final = 4
 # A pass over the past waits while one of its bots has so many bytes to take.
 PAST_WAITING: Final = 1 << 20
-# Seconds without an entry after which the one that a bot has is not in the log: a log serves an offset beyond its end
-# by silence.
+# Seconds between two looks at whether the entry that a bot has can still come: a log serves an offset beyond its end by
+# silence, as a slow broker does.
 ANCHOR_PATIENCE: Final = 1.0
+# So many looks while the tail shows that the entry is in the log, or is still being read; and while it shows nothing.
+MOST_LOOKS: Final = 30
+MOST_BLIND_LOOKS: Final = 10
 # A bot with so many bytes to take is closed; it resumes from the log.
 MOST_WAITING: Final = 16 << 20
 # Bytes of events between two looks at what bots have not taken.
@@ -460,6 +463,9 @@ class _PastPass:
         self._acknowledged = -1
         self._failures = 0
         self._timer: Timer | None = None
+        # Looks without an entry, and the tail's newest offset at the last one.
+        self._looks = 0
+        self._tail_at = -1
 
     def begin(self) -> None:
         """Read from the first place that one of its sessions needs."""
@@ -574,15 +580,27 @@ class _PastPass:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._looks = 0
+        self._tail_at = self._tail.last
+        self._look_later()
+
+    def _look_later(self) -> None:
         if not all(member.is_anchored for member in self.members):
             self._timer = self._timers.call_later(ANCHOR_PATIENCE, self._give_up)
 
     def _give_up(self) -> None:
-        """Nothing comes: what was waited for is not in the log."""
+        """Nothing comes: refuse the sessions whose entry is not in the log. While the tail is read, or is known to be
+        beyond the entry, the broker is only slow."""
         self._timer = None
+        self._looks += 1
+        tail_at, self._tail_at = self._tail_at, self._tail.last
+        most = MOST_BLIND_LOOKS if self._tail_at < 0 else MOST_LOOKS
         for member in tuple(self.members):
-            if not member.is_anchored:
+            is_slow = self._tail_at < 0 or self._tail_at > tail_at or self._tail_at >= member.feed.at
+            if not member.is_anchored and not (is_slow and self._looks < most):
                 self.members.remove(member)
                 member.joined(False)
-        if not self.members:
+        if self.members:
+            self._look_later()
+        else:
             self.close()
