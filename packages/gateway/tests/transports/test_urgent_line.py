@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import aio_pika
 import pytest
@@ -243,6 +244,38 @@ def test_what_overtakes_goes_into_the_event_log_as_well(broker: Broker, tmp_path
             assert keeper.name is not None
             log = await read_log(broker.uri, keeper.name)
         assert log.receipts.distinct == 1_200 and not log.receipts.out_of_order
+
+    run(scenario(), timeout=120)
+
+
+def test_nothing_overtakes_while_it_is_not_decided_which_event_log_takes_it(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        keeper = LogKeeper(
+            exchange="rateway-1",
+            cluster=1,
+            settings=EventLogSettings(form="stream", age=900.0, bytes=64 << 20),
+            record=EventLogRecord(),
+            write=lambda record: None,
+            clock=time,
+        )
+        async with publishing(broker.uri, tmp_path, event_log=keeper, backlog=300) as (publisher, stream):
+            await until(lambda: publisher.connected)
+            first = keeper.name
+            await broker.api("DELETE", f"queues/{quote(broker.vhost, safe='')}/{first}")
+            # A new name finds out at once, when its turn comes.
+            stream.publish("DISCORD_INVENTED", b"{}", 301, False)
+            publisher.flush()
+            await until(lambda: not publisher.connected)
+            for seq in range(302, 502):
+                send(stream, [seq], urgent=2)
+                publisher.flush()
+                await asyncio.sleep(0.001)
+            await until(lambda: publisher.unconfirmed == 0 and keeper.begun == 2)
+            assert keeper.name is not None and keeper.name != first
+            log = await read_log(broker.uri, keeper.name)
+        assert {*range(301, 502)} <= {seq for seq in range(1, 502) if log.receipts.times("s", seq)}
 
     run(scenario(), timeout=120)
 

@@ -107,6 +107,7 @@ class LogKeeper:
         self._clock = clock
         self._names = {name.encode() for name in (*DOCUMENTED, *LOGGED_KEYS)}
         self._said_names = self._said_write = False
+        self._is_opening = False
         self._channel: Channel | None = None
         self._down_since: float | None = None
         # When beginning a log is tried again (monotonic seconds), after the broker has refused one.
@@ -129,6 +130,11 @@ class LogKeeper:
     def is_due(self) -> bool:
         """Whether a log has to be begun before anything is published."""
         return self.is_on and self.wanted and self.state == "idle"
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is decided where what is published now goes: into the log, or nowhere because there is none."""
+        return not (self._is_opening or self.is_due)
 
     @property
     def has_streams(self) -> bool:
@@ -187,6 +193,13 @@ class LogKeeper:
 
         Raises ConnectionLost, and ChannelClosed where the exchange cannot be declared.
         """
+        self._is_opening = True
+        try:
+            await self._open(connection, say)
+        finally:
+            self._is_opening = False
+
+    async def _open(self, connection: Connection, say: Callable[[bool, str], None]) -> None:
         if not self.is_on or not self.wanted:
             return
         self._is_old = lacks_streams(connection.server)

@@ -98,7 +98,7 @@ class UrgentLine:
             entries.popleft()
         if not entries or self._channel is None:
             return
-        if self._event_log is not None and self._event_log.state == "waiting":
+        if self._event_log is not None and not self._event_log.is_settled:
             return
         open_ones = [each for each in entries if each.run.left and not each.is_flying and each.at >= oldest]
         while open_ones and self._is_sent(open_ones[-1].run):
