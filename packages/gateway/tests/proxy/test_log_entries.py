@@ -58,9 +58,12 @@ def properties(
     timestamp: int | None = 9,
     flags: int = 0,
     more: bytes = b"",
+    offset: int = 42,
 ) -> bytes:
     """As the broker writes them of what a gateway has published; *flags* and *more* come on top."""
-    fields = field(b"shard_id", b"I" + struct.pack(">i", 3)) + fields + field(b"x-stream-offset", integer(42))
+    fields = (
+        field(b"shard_id", b"I" + struct.pack(">i", 3)) + fields + field(b"x-stream-offset", integer(offset))
+    )
     flags |= 0xB000 | (0x80 if message_id is not None else 0) | (0x40 if timestamp is not None else 0)
     return (
         struct.pack(">H", flags) + short(b"application/json") + struct.pack(">I", len(fields)) + fields + b"\x02" + more

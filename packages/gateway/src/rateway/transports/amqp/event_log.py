@@ -195,8 +195,12 @@ class _Pass:
 class AmqpLogReader:
     """A :class:`~rateway.delivery.proxy_port.LogReader` over a connection of its own, which :meth:`run` keeps."""
 
-    def __init__(self, *, address: AddressSource, name: str = "rateway: event logs") -> None:
-        """``name`` is what the broker's management shows."""
+    def __init__(
+        self, *, address: AddressSource, name: str = "rateway: event logs", answer_seconds: float = ANSWER_S
+    ) -> None:
+        """``name`` is what the broker's management shows; a log that the broker says nothing about for
+        ``answer_seconds`` is down."""
+        self._answer_seconds = answer_seconds
         self._address = address
         self._name = name
         self._connection: Connection | None = None
@@ -278,7 +282,7 @@ class AmqpLogReader:
         channel: Channel | None = None
         reason: ChannelClosed | ConnectionLost
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_seconds):
                 channel = await connection.channel(number)
                 channel.closed.add_done_callback(lambda closed: self._numbers.discard(number))
                 await one.consume(channel)
@@ -304,7 +308,9 @@ class AmqpLogReader:
         if number is not None:
             self._numbers.add(number)
             passive = spec.Queue.Declare(0, name, passive=True, durable=True)
-            closed = await ask(connection, number, passive, spec.Queue.DeclareOk, timeout=ANSWER_S)
+            closed = await ask(
+                connection, number, passive, spec.Queue.DeclareOk, timeout=self._answer_seconds
+            )
             self._numbers.discard(number)
         return closed or ChannelClosed(0, "the broker has ended the reading")
 
