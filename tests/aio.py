@@ -19,7 +19,25 @@ def run(coroutine: Coroutine[object, object, T], *, timeout: float = 60.0) -> T:
             return await coroutine
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(bounded())
+        try:
+            return runner.run(bounded())
+        finally:
+            runner.run(_end_what_is_left())
+
+
+async def _end_what_is_left() -> None:
+    """Cancel tasks until none is left: one that ends may begin another (a connection's last callbacks), and a loop that
+    is closed over a task makes an error in whatever test comes next."""
+    loop = asyncio.get_running_loop()
+    for _ in range(20):
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for task in others:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                about = {"message": "a task ended with an exception", "exception": error, "task": task}
+                loop.call_exception_handler(about)
 
 
 async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
