@@ -85,7 +85,7 @@ def test_shards_of_a_process_that_does_not_answer_stay_in_sight() -> None:
             await page.until(f"{TILES.format('.silent')} === 16")
             assert (
                 await page.run("document.querySelector('#verdict-words').innerText")
-                == "Worker 2 does not answer."
+                == "Runner 2 does not answer."
             )
             assert (
                 await page.run(f"{tile(31)}.getAttribute('aria-label')")
@@ -93,6 +93,25 @@ def test_shards_of_a_process_that_does_not_answer_stay_in_sight() -> None:
             )
             fleet.silent = frozenset()
             await page.until(f"{TILES.format('.live')} === 32 && {VERDICT} === 'well'")
+
+    run(scene())
+
+
+def test_bots_behind_the_proxy_are_shown_with_what_they_have_still_to_get() -> None:
+    async def scene() -> None:
+        fleet = Fleet(8)
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=8)
+            words = "document.querySelector('#bots-words').innerText"
+            assert "2 connected to 127.0.0.1:7878" in await page.run(words)
+            rows = "[...document.querySelectorAll('#bots tbody tr')].map((row) => row.innerText)"
+            first, second = await page.run(rows)
+            assert first.split("\t")[:3] == ["discord.py", "0 of 2", "live"]
+            assert second.split("\t")[:3] == ["hikari", "1 of 2", "resuming"] and "812 events, 14 s" in second
+            fleet.proxy = None
+            await page.until(f"{words} === 'The proxy is down.'")
+            fleet.wants_proxy = False
+            await page.until("document.querySelector('#bots-section').hidden")
 
     run(scene())
 

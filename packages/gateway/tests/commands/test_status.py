@@ -240,3 +240,11 @@ def test_watching_goes_on_over_a_restart_of_the_gateway(
     said = capsys.readouterr()
     assert [json.loads(line)["version"] for line in said.out.splitlines()] == ["1.2.3", "1.2.3"]
     assert "no gateway answers" in said.err
+
+
+def test_the_proxy_is_shown_in_one_line_where_it_is_wanted() -> None:
+    assert re.search(
+        r"proxy +127.0.0.1:7878: 2 bots \(1 live, 1 resuming\), 96,000 events sent", shown(fleet_status())
+    )
+    assert re.search(r"proxy +down", shown(fleet_status(proxy=None)))
+    assert "proxy" not in shown(fleet_status(proxy=None, wants_proxy=False))

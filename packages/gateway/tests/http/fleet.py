@@ -53,8 +53,8 @@ class Fleet:
             address="127.0.0.1:7878",
             connections=2,
             bots=[
-                BotRow("discord.py", 0, 2, "live", 7200.0, 0, 0, 48_000),
-                BotRow("hikari", 1, 2, "resuming", 3.0, 812, 4096, 100),
+                BotRow("discord.py", 0, 2, "live", 7200.0, 0, 0, 0, 48_000),
+                BotRow("hikari", 1, 2, "resuming", 3.0, 812, 14, 4096, 100),
             ],
             states={"live": 1, "resuming": 1},
             identifies=2,

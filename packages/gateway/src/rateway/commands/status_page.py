@@ -142,7 +142,19 @@ def _head(status: GatewayStatus) -> Table:
             "identifies",
             f"{remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
         )
+    if status.wants_proxy:
+        table.add_row("proxy", _proxy(status))
     return table
+
+
+def _proxy(status: GatewayStatus) -> str:
+    """The gateway proxy in one line."""
+    proxy = status.proxy
+    if proxy is None:
+        return "[red]down[/]"
+    states = ", ".join(f"{count} {state}" for state, count in proxy.states.items())
+    bots = f"{proxy.connections} bots" + (f" ({states})" if states else "")
+    return f"{_text(proxy.address)}: {bots}, {proxy.sent:,} events sent, {proxy.resumes:,} resumes"
 
 
 def _table() -> Table:

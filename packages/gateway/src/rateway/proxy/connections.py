@@ -171,13 +171,20 @@ class Connections:
     def __iter__(self) -> Iterator[BotConnection]:
         return iter(tuple(self._connections))
 
-    def behind(self, connection: BotConnection) -> int:
-        """Entries of its logs that a connection which resumes has still to get."""
+    def behind(self, connection: BotConnection) -> tuple[int, int]:
+        """Entries of its logs that a connection which resumes has still to get, and the seconds between the last that
+        it got and the newest."""
         stream = connection.stream
         if stream is None or connection.state != "resuming":
-            return 0
-        tails = ((self._tails.get(feed.log), feed) for feed in stream.feeds)
-        return sum(max(0, tail.last - feed.at) for tail, feed in tails if tail is not None)
+            return 0, 0
+        entries = seconds = 0
+        for feed in stream.feeds:
+            tail = self._tails.get(feed.log)
+            if tail is not None:
+                entries += max(0, tail.last - feed.at)
+                if feed.at_timestamp:
+                    seconds = max(seconds, tail.last_timestamp - feed.at_timestamp)
+        return entries, seconds
 
     # For the connections (bot_connection.Sessions).
 

@@ -208,9 +208,9 @@ class Proxy:
             for bot in list(self._bots):
                 bot.connection.close(RECONNECT_CODE, "The proxy stops: reconnect and resume.")
 
-    def behind(self, connection: BotConnection) -> int:
-        """Entries of the log that a bot which resumes has still to get."""
-        return self._connections.behind(connection) if self._connections is not None else 0
+    def behind(self, connection: BotConnection) -> tuple[int, int]:
+        """Entries of the log that a bot which resumes has still to get, and seconds."""
+        return self._connections.behind(connection) if self._connections is not None else (0, 0)
 
     # What bots are told.
 
@@ -331,13 +331,15 @@ class _Bot:
     def row(self, now: float) -> BotRow:
         """What the status tells of it."""
         connection, stream = self.connection, self.connection.stream
+        entries, seconds = self._proxy.behind(connection)
         return BotRow(
             library=connection.library,
             shard=stream.shard if stream is not None else 0,
             count=stream.count if stream is not None else 0,
             state=connection.state,
             since_s=now - self._began_at,
-            lag_events=self._proxy.behind(connection),
+            lag_events=entries,
+            lag_s=seconds,
             waiting_bytes=connection.waiting,
             sent=sum(feed.sent for feed in stream.feeds) if stream is not None else 0,
         )

@@ -139,8 +139,8 @@ class Feed:
     """One log's part of a stream. Called for each entry: makes no task, and reads no JSON in the usual case."""
 
     __slots__ = (
-        "_held", "_held_guild", "_late", "at", "is_open", "is_settled", "log", "numbers", "positions", "receiver",
-        "replayed", "sent", "shards", "stream",
+        "_held", "_held_guild", "_late", "at", "at_timestamp", "is_open", "is_settled", "log", "numbers", "positions",
+        "receiver", "replayed", "sent", "shards", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, numbers: Numbers, log: str, shards: Iterable[int], at: int) -> None:
@@ -152,6 +152,8 @@ class Feed:
         """The gateway's shards in this log."""
         self.at = at
         """The offset up to which it has seen the log."""
+        self.at_timestamp = 0
+        """When the gateway received the last event that it was brought, in seconds since 1970; 0 before the first."""
         self.is_open = True
         """Whether the bot is still there."""
         self.positions: dict[int, Position] = {}
@@ -212,6 +214,7 @@ class Feed:
             self.at = entry.offset
             return
         self.at = entry.offset
+        self.at_timestamp = entry.timestamp
         if d is None or (self.stream.is_partial and not self.stream.has_entry(entry)):
             return
         if self._held and guild_of(entry.name, entry.body) == self._held_guild:

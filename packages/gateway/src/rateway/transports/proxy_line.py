@@ -33,6 +33,8 @@ class BotRow(msgspec.Struct, frozen=True):
     """How long it has been connected."""
     lag_events: int
     """Entries of the log that a RESUME has still to bring."""
+    lag_s: int
+    """Seconds between the last of them that it was brought and the newest."""
     waiting_bytes: int
     """Bytes that were sent to it and that its socket has not taken."""
     sent: int

@@ -18,6 +18,8 @@ __all__ = ["PageFeed"]
 
 # Reasons of a thousand shards would be a page of their own; the grid shows them.
 MOST_REASONS = 12
+# The page is no list of thousands; the status has more of them.
+MOST_BOTS = 50
 # Not a state of a shard: its state is unknown.
 SILENT = "silent"
 
@@ -235,8 +237,34 @@ def _summary(
         "progress": far,
         "budget": status.budget,
         "processes": [_process(process) for process in status.processes],
+        "proxy": _proxy(status) if status.wants_proxy else None,
         "cache": {"entities": entities, "bytes": size} if entities or size else None,
         "notes": [_text(note) for note in status.notes[:20]],
+    }
+
+
+def _proxy(status: GatewayStatus) -> dict[str, Any]:
+    """The gateway proxy and its bots; ``address`` is empty while it is down."""
+    proxy = status.proxy
+    if proxy is None:
+        return {"address": "", "connections": 0, "bots": []}
+    bots = [
+        {
+            "library": _text(bot.library),
+            "shard": [bot.shard, bot.count],
+            "state": bot.state,
+            "since_s": round(bot.since_s),
+            "lag": [bot.lag_events, bot.lag_s],
+            "sent": bot.sent,
+        }
+        for bot in proxy.bots[:MOST_BOTS]
+    ]
+    return {
+        "address": proxy.address,
+        "connections": proxy.connections,
+        "resumes": proxy.resumes,
+        "replayed": proxy.replayed,
+        "bots": bots,
     }
 
 
