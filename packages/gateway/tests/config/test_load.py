@@ -140,6 +140,17 @@ def test_the_prefix_and_white_space_around_a_token_are_taken_off(written: str) -
     assert of(DISCORD_TOKEN=written).session.token.reveal() == TOKEN
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DISCORD_TOKEN", TOKEN), ("AMQP_URI", "amqp://guest:sw0rdfish@h/"), ("INTENTS", "GUILDS")],
+)
+def test_a_value_in_quotes_is_told_and_not_shown(name: str, value: str, quote: str) -> None:
+    (found,) = problems(None, **{name: f" {quote}{value}{quote}\n"})
+    assert (found.where, found.wrong) == (name, "it stands in quotes, which are a part of it here")
+    assert "leave the quotes out" in found.instead and value not in str(found)
+
+
 def test_secrets_come_from_files(tmp_path: Path, toml: Any) -> None:
     token, amqp = tmp_path / "token", tmp_path / "amqp"
     token.write_text(f"Bot {TOKEN}\n\n")

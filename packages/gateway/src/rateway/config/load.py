@@ -65,6 +65,7 @@ class _Reading:
     def take(self, row: Row, value: object, where: str, file: Path | None = None) -> None:
         self.files.pop(row.name, None)
         try:
+            _refuse_quotes(value)
             self.found[row.name] = row.read(value)
         except (Wrong, ManyWrong) as error:
             self.wrong(row, where, error)
@@ -73,6 +74,16 @@ class _Reading:
             self.origins[row.name] = where
             if file is not None:
                 self.files[row.name] = file.absolute()
+
+
+def _refuse_quotes(value: object) -> None:
+    """No value begins and ends with a quote: whoever wrote it thinks that somebody takes them off."""
+    text = value.strip() if isinstance(value, str) else ""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        instead = (
+            "leave the quotes out: a shell takes them off, `docker run --env-file` and a secret's file do not"
+        )
+        raise Wrong("it stands in quotes, which are a part of it here", instead)
 
 
 @overload
