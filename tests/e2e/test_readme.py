@@ -98,8 +98,8 @@ def test_a_new_user_comes_from_a_clean_checkout_to_the_messages_of_all_servers(
             assert "bind a queue to rateway-1, rateway-2" in plan
 
             process = await asyncio.create_subprocess_exec(
-                "sh", "-c", f"exec env {line}", cwd=folder, env=environment(**settings), stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+                "sh", "-c", f"exec env {line}", cwd=folder, env=environment(**settings),
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             try:
                 await live(folder, settings)
