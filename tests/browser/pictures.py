@@ -109,10 +109,6 @@ async def photograph(page: Page, path: Path, look: Look) -> None:
         # As tall as the page is: what sticks to the edge of a lower screen would cover something here.
         height = await page.run("document.documentElement.scrollHeight")
         await page.look(width=look.width, height=height, dark=look.dark)
-    if not look.phone:
-        # As tall as the page is: what sticks to the edge of a lower screen would cover something here.
-        height = await page.run("document.documentElement.scrollHeight")
-        await page.look(width=look.width, height=height, dark=look.dark)
     await page.picture(path)
     print(path)
 
