@@ -26,8 +26,8 @@ from tests.rabbitmq import Broker
 IMPATIENT = """
 import sys
 from rateway.cli import main
-from rateway.runtime.supervisor import supervisor as crew
-crew.HANGS_AFTER_S = 2.0
+from rateway.runtime.supervisor import liveness
+liveness.HANGS_AFTER_S = 2.0
 sys.exit(main([]))
 """
 

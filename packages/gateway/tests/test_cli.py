@@ -97,11 +97,11 @@ def test_two_files_are_one_too_many(sample: str, capsys: pytest.CaptureFixture[s
 
 
 def test_the_configuration_may_stand_before_a_command(sample: str) -> None:
-    assert cli._command(["-c", sample, "check", "--json"]) == ("check", ["-c", sample, "--json"])
-    assert cli._command([f"--config={sample}", "stop"]) == ("stop", [f"--config={sample}"])
-    assert cli._command(["check", "-c", sample]) == ("check", ["-c", sample])
-    assert cli._command(["-c", sample]) == (None, ["-c", sample])
-    assert cli._command(["./check"]) == (None, ["./check"])
+    assert cli.split_words(["-c", sample, "check", "--json"]) == ("check", ["-c", sample, "--json"])
+    assert cli.split_words([f"--config={sample}", "stop"]) == ("stop", [f"--config={sample}"])
+    assert cli.split_words(["check", "-c", sample]) == ("check", ["-c", sample])
+    assert cli.split_words(["-c", sample]) == (None, ["-c", sample])
+    assert cli.split_words(["./check"]) == (None, ["./check"])
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,15 +111,15 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--help"])
     assert ended.value.code == 0
     page = capsys.readouterr().out
-    for word in (*cli._available(), "examples:", "exit codes:", "docs/settings.md", "DISCORD_TOKEN"):
+    for word in (*cli.available_commands(), "examples:", "exit codes:", "docs/settings.md", "DISCORD_TOKEN"):
         assert word in page
 
 
-@pytest.mark.parametrize("name", sorted(cli._available()))
+@pytest.mark.parametrize("name", sorted(cli.available_commands()))
 def test_each_command_has_a_page_with_examples_and_exit_codes(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = cli._module(name)
+    module = cli.command_module(name)
     assert cli.COMMANDS[name] == module.SUMMARY
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])

@@ -15,7 +15,7 @@ from types import ModuleType
 from rateway import __version__, exit_codes
 from rateway.native.form import form
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "available_commands", "command_module", "main", "split_words"]
 
 
 # Each is a module of rateway.commands with SUMMARY, DESCRIPTION, EPILOG, configure(parser) and run(options). The
@@ -57,7 +57,7 @@ examples:
 
 exit codes:
   0    stopped as it was told to
-  1    an error that nobody expected
+  1    an unexpected error
   2    the command line is wrong
   75   the state folder's disk is full: another start may succeed
   78   the configuration has to be changed (a mistake in it, or Discord refuses token or intents): starting again
@@ -67,20 +67,20 @@ exit codes:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what *argv* (default: the process's own) asks for; the exit code."""
+    """Run what *argv* (default: the process's own) asks for; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        name, rest = _command(words)
+        name, rest = split_words(words)
         return _run_gateway(rest) if name is None else _run_command(name, rest)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left, `rateway tail | head` for one; Python would complain once more at exit.
+        # The reader of the output has left, `rateway tail | head` for one; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _command(words: list[str]) -> tuple[str | None, list[str]]:
+def split_words(words: list[str]) -> tuple[str | None, list[str]]:
     """Return the subcommand and its words. ``-c FILE`` may stand before it, as it does without one."""
     if words and words[0] in COMMANDS:
         return words[0], words[1:]
@@ -101,7 +101,7 @@ def _run_command(name: str, words: list[str]) -> int:
             file=sys.stderr,
         )
         return exit_codes.UNAVAILABLE
-    module = _module(name)
+    module = command_module(name)
     parser = argparse.ArgumentParser(
         prog=f"rateway {name}",
         description=module.DESCRIPTION,
@@ -114,11 +114,14 @@ def _run_command(name: str, words: list[str]) -> int:
     return code
 
 
-def _module(name: str) -> ModuleType:
+def command_module(name: str) -> ModuleType:
+    """Return the module of a command."""
     return importlib.import_module(f"rateway.commands.{name.replace('-', '_')}")
 
 
-def _available() -> dict[str, str]:
+def available_commands() -> dict[str, str]:
+    """Return the commands of this installation, each with its summary."""
+
     def there(name: str) -> bool:
         return importlib.util.find_spec(f"rateway.commands.{name.replace('-', '_')}") is not None
 
@@ -126,7 +129,7 @@ def _available() -> dict[str, str]:
 
 
 def _run_gateway(words: list[str]) -> int:
-    listed = "\n".join(f"  {name:<14} {summary}" for name, summary in _available().items())
+    listed = "\n".join(f"  {name:<14} {summary}" for name, summary in available_commands().items())
     parser = argparse.ArgumentParser(
         prog="rateway",
         usage="rateway [-h] [--version] [-c FILE | FILE]\n       rateway COMMAND [-h] …",
@@ -149,7 +152,9 @@ def _run_gateway(words: list[str]) -> int:
         if not Path(options.file).exists() and "/" not in options.file and "." not in options.file:
             near = difflib.get_close_matches(options.file, COMMANDS, n=1, cutoff=0.5)
             hint = (
-                f": did you mean rateway {near[0]}?" if near else f"; commands are {', '.join(_available())}"
+                f": did you mean rateway {near[0]}?"
+                if near
+                else f"; commands are {', '.join(available_commands())}"
             )
             parser.error(f"there is neither a command nor a file {options.file!r}{hint}")
     file = options.config or (Path(options.file) if options.file is not None else None)

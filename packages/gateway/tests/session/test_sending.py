@@ -366,15 +366,17 @@ def test_a_short_interval_keeps_its_own_room_free() -> None:
 def test_a_sliding_log_is_free_when_it_says_so(
     times: list[float], limit: int, window: float, reserve: int
 ) -> None:
-    log = SlidingLog(limit, window)
+    log, recorded = SlidingLog(limit, window), list[float]()
     reserve = min(reserve, limit - 1)
     for now in sorted(times):
         if log.left(now) > reserve:
             log.record(now)
+            recorded.append(now)
         at = log.free_at(now, reserve)
         assert at >= now
         later = SlidingLog(limit, window)
-        later._log.extend(log._log)
+        for then in recorded:
+            later.record(then)
         assert later.left(at) > reserve
 
 

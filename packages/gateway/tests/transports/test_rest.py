@@ -266,8 +266,8 @@ def test_the_flags_of_the_application_say_which_privileged_intents_are_on(flags:
 
 @given(st.binary(max_size=80))
 def test_whatever_body_comes_is_an_answer_or_a_failure(body: bytes) -> None:
-    assert isinstance(rest._gateway_bot(body), GatewayBot | RestFailure)
-    assert isinstance(rest._application(body), Application | RestFailure)
+    assert isinstance(rest.read_gateway_bot(body), GatewayBot | RestFailure)
+    assert isinstance(rest.read_application(body), Application | RestFailure)
 
 
 @given(st.integers(min_value=1, max_value=10**6), st.floats(min_value=0, max_value=0.999))

@@ -35,6 +35,8 @@ __all__ = [
     "RestFailure",
     "RestSettings",
     "backoff",
+    "read_application",
+    "read_gateway_bot",
 ]
 
 # Where Discord's gateway has always been; used while nothing usable could be asked from REST.
@@ -176,7 +178,7 @@ class DiscordRest:
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """``GET /gateway/bot``, once."""
         body = await self._get("/gateway/bot")
-        answer = body if isinstance(body, RestFailure) else _gateway_bot(body)
+        answer = body if isinstance(body, RestFailure) else read_gateway_bot(body)
         if isinstance(answer, RestFailure):
             return answer
         fault = self._hosts.fault(answer.url)
@@ -190,7 +192,7 @@ class DiscordRest:
     async def application(self) -> Application | RestFailure:
         """``GET /applications/@me``, once."""
         body = await self._get("/applications/@me")
-        return body if isinstance(body, RestFailure) else _application(body)
+        return body if isinstance(body, RestFailure) else read_application(body)
 
     async def _get(self, route: str) -> bytes | RestFailure:
         if self._unauthorized is not None and time.monotonic() < self._unauthorized[1]:
@@ -316,7 +318,8 @@ def _decoded(body: bytes, kind: type[_Body]) -> _Body | str:
         return str(error)
 
 
-def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
+def read_gateway_bot(body: bytes) -> GatewayBot | RestFailure:
+    """Read the body of ``GET /gateway/bot``. Never raises: one that makes no sense is a failure."""
     said = _decoded(body, _GatewayBotBody)
     if isinstance(said, str):
         return _not_ours("/gateway/bot", body, said)
@@ -339,7 +342,8 @@ def _gateway_bot(body: bytes) -> GatewayBot | RestFailure:
     )
 
 
-def _application(body: bytes) -> Application | RestFailure:
+def read_application(body: bytes) -> Application | RestFailure:
+    """Read the body of ``GET /applications/@me``. Never raises: one that makes no sense is a failure."""
     said = _decoded(body, _ApplicationBody)
     if isinstance(said, str):
         return _not_ours("/applications/@me", body, said)
