@@ -83,7 +83,8 @@ _Object = dict[str, msgspec.Raw]
 _NOTHING: Final = msgspec.Raw(b"null")
 _EMPTY_TEXT, _EMPTY_LIST, _TRUE, _FALSE = (msgspec.Raw(each) for each in (b'""', b"[]", b"true", b"false"))
 _GUILD_ID: Final = b'"guild_id":"'
-_encode = msgspec.json.encode
+_EMPTIES: Final = tuple((name, msgspec.Raw(msgspec.json.encode(empty))) for name, empty in CONTENT.items())
+_encode = msgspec.json.Encoder().encode
 
 
 class _Place(msgspec.Struct, frozen=True, gc=False):
@@ -93,7 +94,6 @@ class _Place(msgspec.Struct, frozen=True, gc=False):
 class _Sender(msgspec.Struct, frozen=True, gc=False):
     """What decides of a message whether its content is shown."""
 
-    guild_id: msgspec.Raw = _NOTHING
     author: msgspec.Raw = _NOTHING
     application_id: msgspec.Raw = _NOTHING
     mentions: msgspec.Raw = _NOTHING
@@ -178,25 +178,27 @@ def _if_of_own_member(d: bytes, own_id: int) -> bytes | None:
 
 
 def _message(d: bytes, own_id: int) -> bytes:
-    known = _decode_sender(d)
-    if known.guild_id == _NOTHING or _is_shown(known, own_id):
-        return d
-    return _without_content(d, own_id)
+    if _is_of_guild(d):
+        return _shown(d, own_id)
+    # Direct ones are few: what cannot be read is not shown as one.
+    _decode_place(d)
+    return d
 
 
 def _message_of_guild(d: bytes, own_id: int) -> bytes | None:
-    known = _decode_sender(d)
-    if known.guild_id == _NOTHING:
-        return None
-    return d if _is_shown(known, own_id) else _without_content(d, own_id)
+    return _shown(d, own_id) if _is_of_guild(d) else None
 
 
-def _is_shown(message: _Sender, own_id: int) -> bool:
-    """Whether a message is the app's own, or mentions it."""
-    if _number(message.application_id) == own_id or _id_of(message.author) == own_id:
-        return True
-    mentions = bytes(message.mentions)
-    return b"%d" % own_id in mentions and any(_id_of(each) == own_id for each in _items(message.mentions))
+def _shown(d: bytes, own_id: int) -> bytes:
+    """Return a message with its content where it is the app's own or mentions it, else without."""
+    # In most messages the app's id does not occur at all.
+    if b"%d" % own_id in d:
+        known = _decode_sender(d)
+        if _number(known.application_id) == own_id or _id_of(known.author) == own_id:
+            return d
+        if any(_id_of(each) == own_id for each in _items(known.mentions)):
+            return d
+    return _without_content(d, own_id)
 
 
 def _without_content(d: bytes, own_id: int) -> bytes:
@@ -204,24 +206,21 @@ def _without_content(d: bytes, own_id: int) -> bytes:
     message = _decode_object(d)
     for name in CONTENT_OMITTED:
         message.pop(name, None)
-    for name, empty in CONTENT.items():
+    for name, empty in _EMPTIES:
         if name in message:
-            message[name] = _EMPTY_LIST if empty == [] else _EMPTY_TEXT
-    if (inner := message.get("referenced_message", _NOTHING)) != _NOTHING:
-        message["referenced_message"] = msgspec.Raw(_inner(bytes(inner), own_id))
+            message[name] = empty
+    inner = message.get("referenced_message")
+    if inner is not None and inner != _NOTHING:
+        message["referenced_message"] = msgspec.Raw(_shown(bytes(inner), own_id))
     if "message_snapshots" in message:
         snapshots = [
-            {**each, "message": msgspec.Raw(_inner(bytes(each["message"]), own_id))}
+            {**each, "message": msgspec.Raw(_shown(bytes(each["message"]), own_id))}
             if "message" in each
             else each
             for each in map(_decode_object, _items(message["message_snapshots"]))
         ]
         message["message_snapshots"] = msgspec.Raw(_encode(snapshots))
     return _encode(message)
-
-
-def _inner(d: bytes, own_id: int) -> bytes:
-    return d if _is_shown(_decode_sender(d), own_id) else _without_content(d, own_id)
 
 
 def _execution_without_content(d: bytes, own_id: int) -> bytes:
