@@ -124,14 +124,14 @@ class _Asked:
 
 
 @dataclass(slots=True)
-class _Ear:
+class _ChunkQueue:
     """The queue at one cluster's exchange, while chunks from there are waited for."""
 
     channel: AbstractChannel
     asked: dict[str, _Asked] = field(default_factory=dict)
     unreadable: int = 0
 
-    async def hear(self, message: AbstractIncomingMessage) -> None:
+    async def take(self, message: AbstractIncomingMessage) -> None:
         try:
             match message.routing_key:
                 case "GUILD_MEMBERS_CHUNK":
@@ -177,7 +177,7 @@ class MemberRequests:
         self._requests = requests
         self._send = send
         self._where = where
-        self._ears: dict[int, _Ear] = {}
+        self._queues: dict[int, _ChunkQueue] = {}
         self._lock = asyncio.Lock()
 
     async def request(self, guild_id: str, d: Json, timeout: float) -> Members:
@@ -216,35 +216,35 @@ class MemberRequests:
 
     @asynccontextmanager
     async def _listening(self, cluster: int, asked: _Asked) -> AsyncIterator[None]:
-        ear = None
-        while ear is None:
+        chunks = None
+        while chunks is None:
             await self._requests.up()
             async with self._lock:
-                ear = self._ears.get(cluster)
+                chunks = self._queues.get(cluster)
                 try:
-                    ear = ear or await self._open(cluster)
+                    chunks = chunks or await self._open(cluster)
                 except FAILURES:
                     # The connection has just gone, or is about to be told; the next one is awaited.
                     await self._requests.gone.wait()
                     continue
-                ear.asked[asked.nonce] = asked
+                chunks.asked[asked.nonce] = asked
         try:
             yield
         finally:
-            del ear.asked[asked.nonce]
-            if not ear.asked and self._ears.get(cluster) is ear:
-                del self._ears[cluster]
-                await _close(ear.channel)
+            del chunks.asked[asked.nonce]
+            if not chunks.asked and self._queues.get(cluster) is chunks:
+                del self._queues[cluster]
+                await _close(chunks.channel)
 
-    async def _open(self, cluster: int) -> _Ear:
+    async def _open(self, cluster: int) -> _ChunkQueue:
         connection = await self._requests.up()
         channel = await connection.channel(publisher_confirms=False)
-        ear = _Ear(channel)
+        chunks = _ChunkQueue(channel)
 
         def lost(*_facts: object) -> None:
-            if self._ears.get(cluster) is ear:
-                del self._ears[cluster]
-            ear.lost()
+            if self._queues.get(cluster) is chunks:
+                del self._queues[cluster]
+            chunks.lost()
 
         channel.close_callbacks.add(lost)
         queue = await channel.declare_queue(exclusive=True, auto_delete=True)
@@ -253,9 +253,9 @@ class MemberRequests:
         )
         for key in (_CHUNK, _LIMITED, _GAP):
             await queue.bind(exchange, key)
-        await queue.consume(ear.hear, no_ack=True)
-        self._ears[cluster] = ear
-        return ear
+        await queue.consume(chunks.take, no_ack=True)
+        self._queues[cluster] = chunks
+        return chunks
 
 
 async def _close(channel: AbstractChannel) -> None:

@@ -1,4 +1,4 @@
-"""A certificate for loopback, made at the start and gone at the end. The doorway to `cryptography`."""
+"""A certificate for loopback, made at the start and gone at the end. The only module that imports `cryptography`."""
 
 from __future__ import annotations
 

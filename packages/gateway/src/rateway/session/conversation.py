@@ -779,7 +779,7 @@ class Conversation:
         self.replaying = state is State.RESUMING
         self._judge_fast_path(now)
         if state in ENDED:
-            self._send_limiter.forsake()
+            self._send_limiter.drop_waiting()
         if old is not state:
             self.orders.append(actions.StateChanged(old, state, why))
 

@@ -271,7 +271,7 @@ class SendRateLimiter:
         if self._budget is not None:
             self._budget.give_back(kind)
 
-    def forsake(self) -> None:
+    def drop_waiting(self) -> None:
         """Drop the commands that wait, without an outcome: the shard stops, and their senders still have them."""
         for kind, line in self._lines.items():
             for _ in line:

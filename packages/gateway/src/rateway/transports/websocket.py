@@ -1,6 +1,6 @@
-"""One WebSocket connection to a gateway host: whole messages in, bytes out, closed with the code we choose.
+"""One WebSocket connection to a gateway host: whole messages in, bytes out, closed with a chosen code.
 
-The doorway to picows. picows delivers frames, and its payload view lives only as long as the callback; this
+The only module that imports picows, which delivers frames; its payload view lives only as long as the callback. This
 module joins fragments (RFC 6455, section 5.4), bounds what a peer can make it keep, and turns every way a connection
 can fail to open into one :class:`DialError`. What breaks a bound or the protocol ends the connection with a code that
 keeps the session; nothing that a peer sends raises.
@@ -201,11 +201,11 @@ class _Listener(WSListener):
             self._ending = asyncio.get_running_loop().create_task(_ended(self._transport))
 
     def give_up(self, transport: WSTransport) -> None:
-        """The peer does not read: nothing more is kept for it. What it sent is not to blame."""
+        """End the connection, because the peer does not read. What it sent is not refused."""
         if not self.silenced:
             self._end(transport, "the host does not read what it is sent")
 
-    def hush(self) -> None:
+    def silence(self) -> None:
         """Call the handler no more."""
         self._told = self.silenced = True
 
@@ -246,16 +246,17 @@ async def _ended(transport: WSTransport) -> None:
         await transport.wait_disconnected()
 
 
-class _Referee(logging.LoggerAdapter[logging.Logger]):
-    """What picows says when a frame breaks the protocol: to its logger alone, before it closes with a code of its own
-    choice and goes on reading for a while."""
+class _ProtocolFaults(logging.LoggerAdapter[logging.Logger]):
+    """Receives what picows logs when a frame breaks the protocol, which it reports nowhere else: it closes with a code
+    of its own, and goes on reading for a while.
+    """
 
     def __init__(self, listener: _Listener) -> None:
         super().__init__(logging.getLogger("picows.client"), {})
         self._listener = listener
 
     def error(self, msg: object, *args: Any, **how: Any) -> None:
-        """A frame that cannot be taken."""
+        """Refuse the frame that picows reports."""
         reason = args[0][1] if args and isinstance(args[0], tuple) and len(args[0]) > 1 else str(msg)
         if str(reason).startswith("Received CLOSE"):
             # It ends the connection in any case, and nothing after it is missed.
@@ -302,7 +303,7 @@ class WebSocket:
 
     def close(self, code: int) -> None:
         """Close with this code; the handler is not called any more, not even ``closed``. TCP is dropped after 2 s."""
-        self._listener.hush()
+        self._listener.silence()
         if self._transport.is_disconnected:
             return
         if not self._transport.is_close_frame_sent:
@@ -337,7 +338,7 @@ async def dial(
                 url,
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=timeout,
-                logger_name=_Referee(listener),
+                logger_name=_ProtocolFaults(listener),
                 enable_auto_pong=False,
                 max_frame_size=most,
                 max_redirects=0,
