@@ -208,6 +208,39 @@ def test_end_to_end_headers_are_kept_and_those_of_the_connection_are_not() -> No
     run(it())
 
 
+def test_a_bot_that_asks_whether_to_send_its_body_is_told_to() -> None:
+    async def it() -> None:
+        async with scene() as s:
+            reader, writer = await asyncio.open_connection("127.0.0.1", s.port)
+            head = f"POST /api/v10/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bot {BOT}\r\nConnection: close\r\n"
+            writer.write(f"{head}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"hello")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200")
+            (seen,) = s.discord.seen
+            assert seen.body == b"hello" and seen.all("expect") == []
+            writer.close()
+
+    run(it())
+
+
+def test_the_head_of_an_answer_has_its_length_and_no_body() -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(
+            body=b"" if request.method == "HEAD" else b"12345", headers={"Content-Length": "5"}
+        )
+
+    async def it() -> None:
+        async with scene() as s:
+            s.discord.answer = answer
+            url = f"http://127.0.0.1:{s.port}/api/v10/answered"
+            async with s.session.head(url, headers={"Authorization": f"Bot {BOT}"}) as got:
+                assert got.headers["Content-Length"] == "5" and await got.read() == b""
+            assert await s.ask("GET", "/api/v10/answered") == (200, b"12345")
+
+    run(it())
+
+
 def test_a_request_without_a_body_gets_none() -> None:
     async def it() -> None:
         async with scene() as s:

@@ -71,7 +71,8 @@ class Proxy:
         self._limits = limits or Limits(connections=settings.proxy.connections)
         self._tokens = Tokens(settings.session.token, settings.proxy.token)
         self._stop = asyncio.Event()
-        self._code = 0
+        self.exit_code = 0
+        """What :meth:`run` returns."""
         self._bots: dict[_Bot, None] = {}
         # Set while no bot is connected.
         self._left = asyncio.Event()
@@ -114,7 +115,7 @@ class Proxy:
             await running[-1]
             for task in running:
                 task.cancel()
-        return self._code
+        return self.exit_code
 
     async def serve(
         self,
@@ -262,7 +263,7 @@ class Proxy:
         if found.refusals:
             for refusal in found.refusals:
                 log.critical("%s", refusal, extra={"action": "configuration"})
-            self._code = exit_codes.CONFIGURATION
+            self.exit_code = exit_codes.CONFIGURATION
             self.stop()
             return
         log.info(

@@ -41,7 +41,7 @@ HOP_BY_HOP: Final = frozenset(
         "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-# Host and token are made anew. Expect has been answered by then: Discord is sent the body at once.
+# Host and token are made anew. Expect is answered here: Discord is sent the body as it comes.
 NOT_PASSED_ON: Final = frozenset({"authorization", "expect", "host"})
 # Requests that carry their own token in the path, and none in a header: Webhook Resource, Interactions.
 OWN_TOKEN: Final = re.compile(
@@ -178,6 +178,9 @@ class RestProxy:
         headers = [pair for pair in _end_to_end(request.headers) if pair[0].lower() not in NOT_PASSED_ON]
         if authorized:
             headers.append((hdrs.AUTHORIZATION, self._tokens.header()))
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+            # RFC 9110, section 10.1.1: the bot sends its body once it has read this.
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             upstream = await self._session.request(
                 request.method,

@@ -434,7 +434,7 @@ class ProxyServer:
         if len(waiting) >= self.limits.unidentified:
             self.turned_away["silent"] += 1
             waiting[0].abort()
-        return len(self._sockets) < self.limits.connections
+        return self._is_open and len(self._sockets) < self.limits.connections
 
     # One request.
 
