@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from rateway.delivery.proxy_port import LogSink, LogStart
 from rateway.proxy.replay import Replay
 from rateway_protocol.contract.errors import ErrorCode, Fault
+from rateway_protocol.contract.snapshots import GuildSnapshot
 from rateway_protocol.discord.intents import ALL, Intents
 from tests.proxy.bots import Bot, Process
 from tests.proxy.memory import MemoryCluster, MemoryGateway, MemoryPass, MemoryPositions, MemoryReader
@@ -32,6 +34,18 @@ class CountingReader(MemoryReader):
         return super().read(log, start, sink)
 
 
+class ChangingGateway(MemoryGateway):
+    """Lets something happen just before it answers for guilds."""
+
+    before_guilds: Callable[[], None] = staticmethod(lambda: None)
+
+    async def guilds(
+        self, guild_ids: Sequence[int], intents: int, large_threshold: int
+    ) -> list[GuildSnapshot | Fault]:
+        self.before_guilds()
+        return await super().guilds(guild_ids, intents, large_threshold)
+
+
 class Setting:
     """A gateway with logs, and proxies."""
 
@@ -39,7 +53,7 @@ class Setting:
 
     def __init__(self, clusters: dict[int, list[int]], guilds: int) -> None:
         self.total = sum(map(len, clusters.values()))
-        self.gateway = MemoryGateway(clusters)
+        self.gateway = ChangingGateway(clusters)
         self.reader = MemoryReader(asyncio.get_running_loop().call_soon)
         self.clusters: dict[int, MemoryCluster] = {}
         self.guilds: dict[int, list[dict[str, Any]]] = {}
@@ -678,5 +692,251 @@ def test_a_resume_beyond_the_end_of_the_log_is_refused_soon() -> None:
         bot.start(await setting.another())
         await pass_time(3)
         assert 9 in bot.ops and not bot.is_live
+
+    run(scenario())
+
+
+async def past(setting: Setting) -> Process:
+    """Another proxy, to whose tail all that is written so far is too old."""
+    await setting.process.kill()
+    for cluster in setting.clusters.values():
+        cluster.log.now += 1_000
+    setting.process = await setting.another()
+    return setting.process
+
+
+def test_an_offset_that_was_skipped_is_no_place_to_resume_from() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        setting.event(0, 0, "a")
+        await pass_time()
+        setting.cluster_of(0).log.roll()
+        for text in "bc":
+            setting.event(0, 0, text)
+        await pass_time()
+        process = await past(setting)
+        assert bot.seq is not None
+        bot.seq -= 2
+        bot.start(process)
+        await bot.until(lambda bot: 9 in bot.ops)
+
+    run(scenario())
+
+
+def test_what_is_written_twice_around_the_place_of_a_resume_comes_once() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0, 1]})
+        bot = await live(Bot(), setting.process)
+        setting.cluster_of(0).confirm()
+        setting.event(0, 0, "of shard 0")
+        setting.event(1, 0, "of shard 1")
+        await pass_time()
+        process = await past(setting)
+        setting.cluster_of(0).die_and_resume()
+        setting.cluster_of(0).write()
+        setting.event(1, 0, "new")
+        await live(bot, process)
+        assert contents(bot) == ["of shard 0", "of shard 1", "new"]
+
+    run(scenario())
+
+
+def test_a_session_over_several_logs_is_not_resumed_from_what_was_never_sent_or_long_had() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        bot = await live(Bot(), setting.process)
+        for text in "abc":
+            setting.event(0, 0, text)
+        await pass_time()
+        assert bot.seq is not None
+        last = bot.seq
+        bot.say(1, last)
+        for seq in (last + 1, last - 1):
+            session_id = bot.session_id
+            bot.lose()
+            bot.session_id, bot.seq = session_id, seq
+            bot.start(setting.process)
+            await bot.until(lambda bot: 9 in bot.ops)
+            bot.session_id, bot.seq = session_id, last
+
+    run(scenario())
+
+
+def test_a_bot_whose_snapshots_the_log_has_not_come_to_may_not_resume() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        for text in "ab":
+            setting.event(0, 0, text, write=False)
+        bot = await live(Bot(), setting.process)
+        await pass_time(1)
+        setting.cluster_of(0).write(1)
+        await pass_time()
+        assert contents(bot) == []
+        bot.lose()
+        bot.start(setting.process)
+        await bot.until(lambda bot: 9 in bot.ops)
+        bot.identify()
+        await bot.until(lambda bot: bot.is_live)
+        setting.cluster_of(0).write()
+        setting.event(0, 0, "c")
+        await pass_time()
+        assert contents(bot) == ["c"]
+        bot.lose()
+        await live(bot, setting.process)
+        assert bot.resumes == 1
+
+    run(scenario())
+
+
+def test_an_event_of_the_last_guild_comes_after_its_snapshot() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0, 1]})
+        # The log is behind in shard 0 and ahead in shard 1.
+        setting.event(0, 0, "not written yet", write=False)
+        bot = await live(Bot(), setting.process)
+        shard = setting.gateway.shards[1]
+        body = json.dumps({"guild_id": setting.guilds[1][-1]["id"], "content": "early"}).encode()
+        log = setting.cluster_of(1).log
+        log.append("MESSAGE_CREATE", body, shard_id=1, session=shard.session, seq=shard.seq + 1)
+        await pass_time(1)
+        assert bot.names[-2:] == ["GUILD_CREATE", "MESSAGE_CREATE"]
+        bot.lose()
+        bot.start(setting.process)
+        await bot.until(lambda bot: 9 in bot.ops)
+
+    run(scenario())
+
+
+def test_a_log_that_jumps_ends_its_sessions() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        setting.event(0, 0, "a")
+        await pass_time()
+        log = setting.cluster_of(0).log
+        for _ in range(200):
+            log.roll()
+        setting.event(0, 0, "b")
+        await bot.until(lambda bot: 9 in bot.ops)
+
+    run(scenario())
+
+
+def test_a_lost_session_that_the_snapshots_know_already_changes_nothing() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0, 1]})
+        cluster = setting.cluster_of(0)
+        cluster.lose_session(0, setting.guilds[0][1:])
+        bots = [await live(Bot(), setting.process), await live(Bot(0, 2), setting.process)]
+        cluster.write()
+        await pass_time()
+        for bot in bots:
+            assert set(bot.names) == {"READY", "GUILD_CREATE"} and 9 not in bot.ops
+        setting.event(0, 1, "after")
+        await pass_time()
+        assert [contents(bot) for bot in bots] == [["after"], ["after"]]
+
+    run(scenario())
+
+
+def test_two_lost_sessions_that_the_snapshots_know_already_change_nothing() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        cluster = setting.cluster_of(0)
+        for _ in range(2):
+            cluster.lose_session(0, setting.guilds[0])
+        bot = await live(Bot(), setting.process)
+        cluster.write()
+        await pass_time()
+        assert 9 not in bot.ops and set(bot.names) == {"READY", "GUILD_CREATE"}
+        cluster.lose_session(0, setting.guilds[0])
+        cluster.write()
+        await bot.until(lambda bot: 9 in bot.ops)
+
+    run(scenario())
+
+
+def test_a_session_that_is_lost_while_guilds_are_read_begins_anew() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        cluster = setting.cluster_of(0)
+
+        def lose() -> None:
+            setting.gateway.before_guilds = lambda: None
+            cluster.lose_session(0, setting.guilds[0])
+            cluster.write()
+
+        setting.gateway.before_guilds = lose
+        bot = Bot()
+        bot.start(setting.process)
+        await bot.until(lambda bot: 9 in bot.ops)
+        bot.identify()
+        await bot.until(lambda bot: bot.is_live)
+
+    run(scenario())
+
+
+def test_a_guild_that_is_left_while_guilds_are_read_is_told_by_the_log() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        cluster, gone = setting.cluster_of(0), setting.guilds[0][1]
+
+        def leave() -> None:
+            setting.gateway.before_guilds = lambda: None
+            cluster.send(0, "GUILD_DELETE", {"id": gone["id"]})
+
+        setting.gateway.before_guilds = leave
+        bot = await live(Bot(), setting.process)
+        cluster.write()
+        await pass_time(1)
+        assert bot.names == ["READY", "GUILD_CREATE", "GUILD_CREATE", "GUILD_DELETE"] or bot.names == [
+            "READY", "GUILD_CREATE", "GUILD_DELETE", "GUILD_CREATE",
+        ]  # fmt: skip
+        assert int(gone["id"]) not in bot.view.guilds
+
+    run(scenario())
+
+
+def test_a_session_that_is_resumed_elsewhere_ends_on_its_former_connection() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        bot = await live(Bot(), setting.process)
+        setting.event(0, 0, "a")
+        await pass_time()
+        stale = Bot()
+        stale.connection, bot.connection = bot.connection, None
+        second = Bot()
+        second.session_id, second.seq = bot.session_id, bot.seq
+        await live(second, setting.process)
+        assert bot.closed == 4000 and second.resumes == 1
+        setting.event(1, 0, "b")
+        await pass_time()
+        assert contents(second) == ["b"]
+
+    run(scenario())
+
+
+def test_what_discord_limits_is_told_to_the_bot_that_asked() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]}, guilds=1)
+        guild_id = setting.guilds[0][0]["id"]
+        setting.gateway.shards[0].states.guilds[int(guild_id)]["large"] = True
+        bot = await live(Bot(), setting.process)
+        for _ in range(2):
+            bot.say(8, {"guild_id": guild_id, "query": "", "limit": 0, "nonce": "n"})
+            await pass_time()
+            sent = json.loads(setting.gateway.sent[-1].payload)["d"]
+            limited = {
+                "opcode": 8,
+                "retry_after": 3.0,
+                "meta": {"guild_id": guild_id, "nonce": sent["nonce"]},
+            }
+            setting.cluster_of(0).send(0, "RATE_LIMITED", limited)
+            setting.cluster_of(0).write()
+            await pass_time()
+        told = [each.d for each in bot.dispatches if each.name == "RATE_LIMITED"]
+        assert told == [{"opcode": 8, "retry_after": 3.0, "meta": {"guild_id": guild_id, "nonce": "n"}}] * 2
+        assert len(setting.gateway.sent) == 2
 
     run(scenario())
