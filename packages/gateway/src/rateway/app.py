@@ -7,18 +7,21 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 import uvloop
 from rateway import __version__, exit_codes, hardening, logs
 from rateway.config import ConfigurationError, Settings, load
+from rateway.config.broker import broker_address
+from rateway.delivery.port import QueueCount
 from rateway.native.form import form
 from rateway.runtime.control import Control
 from rateway.runtime.gateway import Gateway
 from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.maintenance import Maintenance
 from rateway.runtime.monitoring.loop_lag import LoopLag
+from rateway.runtime.monitoring.queue_watch import QueueWatch
 from rateway.runtime.monitoring.service_manager import keep_informed
 from rateway.runtime.progress import StartProgress
 from rateway.runtime.proxy_child import ProxyChild
@@ -66,11 +69,14 @@ async def _run(settings: Settings) -> int:
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(_reload(gateway, settings)))
         loop_lag = LoopLag()
         proxy = ProxyChild(settings) if settings.proxy.address is not None else None
-        control = Control(gateway, loop_lag, proxy)
+        queues = _queue_watch(settings, gateway)
+        control = Control(gateway, loop_lag, proxy, queues)
         progress = StartProgress(gateway, live=sys.stderr.isatty() and settings.log.format == "text")
         async with control_socket.serve(state.path, control.answer):
             maintenance = Maintenance(control.status, gateway.renewal())
-            work = [progress.run(), loop_lag.run(), maintenance.run(), *_watched(settings, control)]
+            work = [
+                progress.run(), loop_lag.run(), maintenance.run(), queues.run(), *_watched(settings, control),
+            ]  # fmt: skip
             if proxy is not None:
                 work.append(proxy.run())
             beside = [asyncio.create_task(each) for each in work]
@@ -82,6 +88,25 @@ async def _run(settings: Settings) -> int:
                 for task in beside:
                     task.cancel()
                 await asyncio.wait(beside, timeout=2.0)
+
+
+def _queue_watch(settings: Settings, gateway: Gateway) -> QueueWatch:
+    """What looks for queues that nobody reads. What speaks AMQP is loaded with the first question only."""
+    address = broker_address(settings)
+
+    async def count(names: Iterable[str]) -> list[QueueCount] | None:
+        from rateway.transports.amqp.queue_counts import count_queues
+
+        return await count_queues(address, names)
+
+    bound = None
+    if settings.broker.management is not None:
+        from rateway.transports.rabbitmq_management import RabbitManagement
+
+        bound = RabbitManagement(settings.broker.management, address.current().vhost).queues_of
+    return QueueWatch(
+        settings.broker.queues, count, bound, lambda: gateway.exchanges, lambda: gateway.given_up
+    )
 
 
 def _watched(settings: Settings, control: Control) -> Iterator[Coroutine[Any, Any, None]]:

@@ -43,6 +43,8 @@ class Fleet:
         self.shards: dict[int, dict[str, Any]] = {}
         self.publishers: dict[int, dict[str, Any]] = {}
         self.clusters: dict[int, dict[str, Any]] = {}
+        self.more: dict[str, Any] = {}
+        """Fields of the whole status."""
         self.processes = 1
         self.process: dict[str, Any] = {}
         self.silent: frozenset[int] = frozenset()
@@ -87,7 +89,7 @@ class Fleet:
         numbers = range(1, -(-self.count // self.per_cluster) + 1)
         processes = self._processes(list(numbers))
         away = {number for process in processes if self._silent(process) for number in process.clusters}
-        return GatewayStatus(
+        healthy = GatewayStatus(
             version="0.3.0",
             state=self.state,
             uptime_s=now - self.began,
@@ -104,6 +106,7 @@ class Fleet:
             wants_proxy=self.wants_proxy,
             notes=[],
         )
+        return msgspec.structs.replace(healthy, **self.more)
 
     def _silent(self, process: ProcessStatus) -> bool:
         return process.role in {f"runner {number}" for number in self.silent}

@@ -7,7 +7,7 @@ from collections import Counter
 from rateway import logs
 from rateway.delivery.limits import HELD_UP_S
 from rateway.histogram import milliseconds
-from rateway.runtime.monitoring.health import numbered, ranges, unrouted, unwanted, verdict
+from rateway.runtime.monitoring.health import numbered, ranges, unread, unrouted, unwanted, verdict
 from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -48,7 +48,10 @@ def page(
     """Return the page. With *most_clusters* no more of them are shown, those in trouble first."""
     parts: list[RenderableType] = [_verdict(status), _head(status)]
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
-    parts += [Text.from_markup(f"[yellow]![/] {_text(each.text)}") for each in unrouted(status.clusters)]
+    parts += [
+        Text.from_markup(f"[yellow]![/] {_text(each.text)}")
+        for each in [*unread(status), *unrouted(status.clusters)]
+    ]
     if unrouted_names:
         parts.append(_unrouted_names(status.clusters))
     parts += [Text(""), _processes(status.processes), Text("")]

@@ -75,5 +75,11 @@ class Settings:
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return every secret of the configuration, for ``rateway.logs`` to hide."""
-        given = (self.session.token, self.broker.address, self.http.token, self.proxy.token)
+        given = (
+            self.session.token,
+            self.broker.address,
+            self.broker.management,
+            self.http.token,
+            self.proxy.token,
+        )
         return tuple(secret for secret in given if secret)

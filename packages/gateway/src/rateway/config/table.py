@@ -156,6 +156,11 @@ ROWS: tuple[Row, ...] = (
     Row("spool_bytes", "broker.spool_bytes",
         "SPOOL_BYTES", "spool_bytes", values.size(1 << 20, zero=True), "size, or 0 for off", 1 << 30,
         "Events kept on disk beyond that while the broker is away, per cluster.", BROKER, "1GiB"),
+    Row("worker_queues", "broker.queues", "WORKER_QUEUES", "worker_queues", values.queue_names, "names", frozenset(),
+        "Workers' queues that the gateway looks after: status and page say when nobody reads one.", BROKER, "none"),
+    Row("management_url", "broker.management", "MANAGEMENT_URL", "management_url", values.management, "address", None,
+        "RabbitMQ's management API, such as `http://user:password@host:15672`: with it every queue that is bound to "
+        "the bot's exchanges is looked after. Its user needs the tag `monitoring`.", BROKER, "none", secret=True),
     Row("urgent", "broker.urgent", "URGENT", "urgent", values.events, "names", frozenset(),
         "Events that do not wait behind those that wait for the broker, such as `INTERACTION_CREATE`: within three "
         "seconds of their arrival they are published ahead, marked `ahead`. One more connection for each cluster.",

@@ -344,6 +344,34 @@ def domains(value: object) -> frozenset[str]:
     return frozenset(given)
 
 
+def queue_names(value: object) -> frozenset[str]:
+    """Return names of queues."""
+    given = words(value)
+    mistakes = [
+        Wrong(f"{shown(word)} is longer than a queue's name may be", "write names of at most 255 bytes")
+        for word in given
+        if len(word.encode("utf-8", "surrogatepass")) > 255
+    ]
+    if mistakes:
+        raise ManyWrong(mistakes)
+    return frozenset(given)
+
+
+def management(value: object) -> Secret:
+    """Return the base of RabbitMQ's management API. Nothing of it is shown in an error: it holds a password."""
+    example = "write one such as http://USER:PASSWORD@HOST:15672, with special characters as %xx"
+    if not isinstance(value, str):
+        raise Wrong("it is not an address", example)
+    try:
+        parts = urlsplit(value.strip())
+        good = parts.scheme in ("http", "https") and is_host_name(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or not value.isascii() or not value.strip().isprintable():
+        raise Wrong("it is not the address of a management API", example)
+    return Secret(value.strip())
+
+
 def token(value: object) -> Secret:
     """Return a bot's token, bare: white space around it and the ``Bot `` of HTTP are taken off."""
     if not isinstance(value, str):

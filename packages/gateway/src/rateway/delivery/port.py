@@ -16,7 +16,7 @@ from rateway.native.fast_path import PublishState
 
 __all__ = [
     "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers", "Message",
-    "MessageFault", "Ownership", "Refusal", "RequestSource", "SinkObserver", "Spooled",
+    "MessageFault", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver", "Spooled",
 ]  # fmt: skip
 
 # The largest query; what is larger is refused without being kept.
@@ -258,6 +258,14 @@ class EventSink(Protocol):
 
     def writings(self) -> list[tuple[float, int]]:
         """Return the same from publish to write."""
+
+
+class QueueCount(msgspec.Struct, frozen=True):
+    """A queue of the broker's, how many messages wait in it, and how many consumers read it."""
+
+    name: str
+    messages: int
+    consumers: int
 
 
 # Requests.

@@ -55,7 +55,7 @@ class Replay:
         try:
             return _decode(kept)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            logger.warning("the place of a bot in the event log cannot be read", extra={"action": "replay"})
+            logger.warning("the place of a bot in the event log cannot be read", extra={"action": "proxy"})
             return {}
 
 
@@ -121,7 +121,7 @@ class MissedEvents:
 
     def on_end(self, reason: EndReason, text: str) -> None:
         self._pass = None
-        logger.warning("what a bot missed cannot be read to its end: %s", text, extra={"action": "replay"})
+        logger.warning("what a bot missed cannot be read to its end: %s", text, extra={"action": "proxy"})
         self._finish()
 
     def _tell(self, entry: LogEntry) -> None:

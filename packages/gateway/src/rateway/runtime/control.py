@@ -11,6 +11,7 @@ from rateway.runtime.gateway import Gateway
 from rateway.runtime.maintenance import sick_notes, unread_notes
 from rateway.runtime.monitoring.health import told
 from rateway.runtime.monitoring.loop_lag import LoopLag
+from rateway.runtime.monitoring.queue_watch import QueueWatch
 from rateway.runtime.monitoring.status import (
     BudgetStatus,
     ClusterStatus,
@@ -31,9 +32,16 @@ REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 class Control:
     """One gateway as it is seen and asked from outside. *loop_lag* measures this process; *proxy* is the one that the
-    gateway starts."""
+    gateway starts; *queues* looks for queues that nobody reads."""
 
-    def __init__(self, gateway: Gateway, loop_lag: LoopLag, proxy: ProxyChild | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        loop_lag: LoopLag,
+        proxy: ProxyChild | None = None,
+        queues: QueueWatch | None = None,
+    ) -> None:
+        self._queues = queues
         self._gateway = gateway
         self._loop_lag = loop_lag
         self._proxy = proxy
@@ -57,10 +65,11 @@ class Control:
         left = await asyncio.shield(asyncio.ensure_future(self._gateway.drain(cluster)))
         if left is None:
             return {"error": f"cluster {cluster} does not run here: {self._gateway.words_for_clusters()}"}
+        told = "`rateway status` says so while no gateway has it"
         if left:
             stay = f"{left} events that the broker has not confirmed stay in this gateway's spool"
-            return {"ok": f"cluster {cluster} is given up, another gateway may take it; {stay}"}
-        return {"ok": f"cluster {cluster} is settled and given up; another gateway may take it"}
+            return {"ok": f"cluster {cluster} is given up, another gateway may take it; {stay}. {told}"}
+        return {"ok": f"cluster {cluster} is settled and given up; another gateway may take it. {told}"}
 
     async def status(self) -> GatewayStatus:
         """Return the status of all processes."""
@@ -93,6 +102,8 @@ class Control:
             state=gateway.phase,
             uptime_s=time.monotonic() - gateway.started_at,
             shards_here=gateway.progress()[1],
+            unread_queues=self._queues.unread if self._queues is not None else [],
+            unheld=self._queues.unheld if self._queues is not None else [],
             resume_patience_s=gateway.settings.session.resume_patience,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
             clusters=sorted(clusters, key=lambda cluster: cluster.cluster),

@@ -31,6 +31,7 @@ from rateway.runtime.supervisor.supervisor import Supervisor, cores
 from rateway.session.actions import Fatal
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir, StateError
+from rateway_protocol.contract import topology
 
 if TYPE_CHECKING:
     from rateway.runtime.runner.runner import Runner
@@ -63,6 +64,8 @@ class Gateway:
         self.phase = "starting"
         self.choice: Choice | None = None
         self.held: Runner | Supervisor | None = None
+        self.given_up: set[int] = set()
+        """Clusters that an operator has drained."""
         self.permits: LocalPermits | None = None
         self._identity = Identity.of(settings, state)
         self._rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
@@ -217,7 +220,17 @@ class Gateway:
 
         None when it does not run here.
         """
-        return None if self.held is None else await self.held.drain(cluster)
+        left = None if self.held is None else await self.held.drain(cluster)
+        if left is not None:
+            self.given_up.add(cluster)
+        return left
+
+    @property
+    def exchanges(self) -> list[str]:
+        """The exchanges of the bot's clusters; none before their number is known."""
+        return (
+            [] if self.choice is None else [topology.exchange(each) for each in self.choice.layout.clusters]
+        )
 
     def words_for_clusters(self) -> str:
         """Return which clusters run here, for an operator who named another one."""

@@ -15,7 +15,7 @@ from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, Note
 
 __all__ = [
     "Health", "Progress", "Reason", "Verdict", "all_live", "judge_live", "judge_ready", "long_away", "numbered",
-    "progress", "ranges", "told", "unrouted", "unwanted", "verdict",
+    "progress", "ranges", "told", "unread", "unrouted", "unwanted", "verdict",
 ]  # fmt: skip
 
 # An event loop that stands still for so long lets Discord's heartbeats pass.
@@ -28,11 +28,11 @@ LAG_NOTICE_S = 5.0
 LATE_S = 30.0
 # Kinds of reasons, the worst first: what stops everything, what stops a part, what a person should look at.
 RANK = (
-    "processes", "stands_still", "broker_away", "broker_blocks", "held_up", "lag", "paused", "not_owned", "shards",
-    "unrouted", "unbound", "store", "spool", "state", "no_shards",
+    "processes", "stands_still", "broker_away", "broker_blocks", "held_up", "lag", "paused", "unheld", "not_owned",
+    "shards", "unrouted", "unbound", "unread", "store", "spool", "state", "no_shards",
 )  # fmt: skip
 # A gateway that is ready all the same is in trouble with one of these.
-TROUBLE = frozenset({"held_up", "unrouted"})
+TROUBLE = frozenset({"held_up", "unheld", "unrouted"})
 # Discord sends one identify per bucket every 5 s, and we leave a pad.
 IDENTIFY_EVERY_S = 5.25
 # A start takes so long until every cluster has its connections to the broker.
@@ -271,7 +271,7 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
     far = progress(status)
     away = [shard for shard in status.shards if shard.state != "live"]
     lost = sum(len(reason.shards) for reason in ready.reasons)
-    notices = unrouted(status.clusters) + _notices(status, patience_s)
+    notices = unrouted(status.clusters) + unread(status) + _notices(status, patience_s)
     reasons = _ranked(ready.reasons + notices)
     if not reasons:
         return Verdict("well", f"All is well: {_count(far.total, 'shard')} live, the broker confirms.", [])
@@ -361,6 +361,36 @@ def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
         if names:
             lacking.setdefault(names if each.publisher.routed else (), []).append(each.cluster)
     return [_lacks(names, numbers) for names, numbers in lacking.items()]
+
+
+def unread(status: GatewayStatus) -> list[Reason]:
+    """Queues of workers that nobody reads, and clusters that no gateway holds."""
+    found = []
+    if status.unheld:
+        text = (
+            f"no gateway has {numbered(status.unheld)}, which this one was told to give up (`rateway drain`): nothing "
+            "is received there. Start a gateway for it, or restart this one"
+        )
+        several = len(status.unheld) > 1
+        found.append(
+            Reason(
+                "unheld",
+                text,
+                None if several else status.unheld[0],
+                clusters=status.unheld if several else [],
+            )
+        )
+    if status.unread_queues:
+        first = status.unread_queues[0]
+        names = ", ".join(each.name for each in status.unread_queues[:3])
+        more = " …" if len(status.unread_queues) > 3 else ""
+        waiting = sum(each.messages for each in status.unread_queues)
+        text = (
+            f"nobody reads {names}{more}, where {waiting:,} messages wait: start the worker, or delete the queue "
+            f"(rabbitmqctl delete_queue {first.name})"
+        )
+        found.append(Reason("unread", text))
+    return found
 
 
 def unwanted(clusters: Iterable[ClusterStatus]) -> dict[str, list[int]]:

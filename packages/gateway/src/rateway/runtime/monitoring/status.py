@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import msgspec
+from rateway.delivery.port import QueueCount
 from rateway.transports.proxy_line import ProxyStatus
 
 Phase = Literal["starting", "running", "stopping"]
@@ -223,5 +224,9 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     """Whether PROXY_ADDRESS is set."""
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
+    unread_queues: list[QueueCount] = []
+    """Workers' queues that nobody reads, as far as is known (WORKER_QUEUES, MANAGEMENT_URL)."""
+    unheld: list[int] = []
+    """Clusters that this gateway was told to give up, and that no gateway holds."""
     resume_patience_s: float = 180.0
     """Seconds that a shard may take to resume before it counts as away (RESUME_PATIENCE)."""

@@ -125,7 +125,7 @@ class AmqpPositions:
         except (TimeoutError, ConnectionLost, ChannelClosed) as error:
             log.warning(
                 "the place of a bot in the event log cannot be read (%s): what it missed is not sent again",
-                str(error) or f"no answer in {PATIENCE:g} s", extra={"action": "replay"},
+                str(error) or f"no answer in {PATIENCE:g} s", extra={"action": "proxy"},
             )  # fmt: skip
             return None
 

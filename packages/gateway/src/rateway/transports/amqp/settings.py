@@ -19,6 +19,10 @@ class BrokerSettings:
     persistent: bool
     spool_bytes: int
     """Of each cluster; 0: no spool."""
+    queues: frozenset[str]
+    """Names of workers' queues that are looked after."""
+    management: Secret | None
+    """The base of RabbitMQ's management API, with user and password."""
     urgent: frozenset[str]
     """Names of the events that are published ahead of what waits."""
 
