@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STATE = re.compile(r"tested|later:[a-z]+|not ours: \S.{9,}")
 #: Rows of each section; a row that vanishes from the table is as bad as one without a state.
-SIZES = {"A": 14, "B": 25, "C": 14, "D": 15, "E": 16, "F": 16, "G": 21, "H": 25, "K": 77}
+SIZES = {"A": 14, "B": 25, "C": 14, "D": 15, "E": 16, "F": 16, "G": 21, "H": 25, "K": 78}
 
 
 def table() -> dict[str, dict[str, str]]:

@@ -150,3 +150,38 @@ def test_a_table_shows_what_a_person_looks_for_first() -> None:
     with console.capture() as shown:
         console.print(query.table_of({"id": "1", "roles": ["2"]}))
     assert '["2"]' in shown.get()
+
+
+# What somebody at Discord may call a guild, a role or themselves.
+NAMES = [
+    "[/]", "[red]x[/red]", "[link=file:///etc/passwd]x", "\x1b]0;title\x07", "\x1b[2J", "a\rb\nc",
+    "\u202egnp.exe", "\x9b31m", "[", "]", "\\[", "", " ",
+]  # fmt: skip
+
+
+@pytest.mark.checklist("K78")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("as_json", [True, False])
+def test_names_are_shown_as_text_and_give_a_terminal_no_orders(
+    name: str, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = {"nick": name, "user": {"id": "1", "username": name}, name: {name: name}}
+    for found in (member, [member, {"name": name}], [name], name, [[name]]):
+        assert query.report("ok", json.dumps(found, ensure_ascii=False).encode(), as_json=as_json) == 0
+    error = {"error": {"code": "invalid", "message": name}}
+    assert query.report("error", json.dumps(error, ensure_ascii=False).encode(), as_json=as_json) == 1
+    shown = capsys.readouterr()
+    for order in ("\x1b", "\x07", "\r", "\x9b", "\u202e"):
+        assert order not in shown.out + shown.err
+    if name.startswith("[") and not as_json:
+        assert name in shown.out
+
+
+@pytest.mark.checklist("K78")
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff\xfe", b"[" * 100_000, b"nan nan", b'{"error": 5}', b'{"error": null}', b"5"]
+)
+@pytest.mark.parametrize("status", ["ok", "error"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_an_answer_of_any_bytes_ends_in_an_exit_code(body: bytes, status: str, as_json: bool) -> None:
+    assert query.report(status, body, as_json=as_json) in (0, 1)

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-from rateway import exit_codes
+from rateway import exit_codes, logs
 from rateway.commands import configuration
 from rateway_protocol.discord.hosts import is_host_name
 
@@ -77,7 +77,7 @@ def _ask(host: str, port: int, path: str) -> int:
     finally:
         connection.close()
     status, reasons = (said.get("status"), said.get("reasons")) if isinstance(said, dict) else (None, None)
-    print(status if answer.status == 200 else f"{status} ({answer.status})")
+    print(logs.escape(str(status) if answer.status == 200 else f"{status} ({answer.status})"))
     for reason in reasons if isinstance(reasons, list) else []:
-        print(f"  {reason.get('text') if isinstance(reason, dict) else reason}")
+        print(logs.escape(f"  {reason.get('text') if isinstance(reason, dict) else reason}"))
     return 0 if answer.status == 200 else 1

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rateway import exit_codes
+from rateway import exit_codes, logs
 from rateway.commands import broker_access
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.queries import QUERY_TYPES, QueryType, parse_query
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 SUMMARY = "ask the running gateway's cache"
@@ -203,16 +204,28 @@ def report(status: str, body: bytes, *, as_json: bool) -> int:
     if status == "not_found":
         print("null" if as_json else "not known", file=sys.stdout if as_json else sys.stderr)
         return exit_codes.NOT_FOUND
-    found = json.loads(body) if body else None
+    try:
+        found: object = json.loads(body, strict=False) if body else None
+    except (ValueError, RecursionError) as fault:
+        print(f"rateway query: the answer is no JSON: {logs.escape(str(fault))}", file=sys.stderr)
+        return exit_codes.FAILED
     if status == "error":
-        error = found.get("error", {}) if isinstance(found, dict) else {}
-        print(body.decode() if as_json else f"{error.get('code')}: {error.get('message')}", file=sys.stderr)
+        error = found.get("error") if isinstance(found, dict) else None
+        told = error if isinstance(error, dict) else {}
+        words = _json(body, found) if as_json else f"{told.get('code')}: {told.get('message')}"
+        print(logs.escape(words), file=sys.stderr)
         return exit_codes.FAILED
     if as_json:
-        print(body.decode())
+        print(_json(body, found))
     else:
         Console().print(table_of(found))
     return 0
+
+
+def _json(body: bytes, found: object) -> str:
+    """The answer as it came; written anew where it holds what a terminal would take for an order."""
+    text = body.decode()
+    return text if logs.escape(text) == text else json.dumps(found)
 
 
 def table_of(found: object) -> Table:
@@ -221,13 +234,13 @@ def table_of(found: object) -> Table:
         rows = [item if isinstance(item, dict) else {"": item} for item in found]
         names = list(dict.fromkeys(name for row in rows for name in row))
         shown = sorted(names, key=lambda name: (_rank(name), names.index(name)))[:COLUMNS]
-        table = Table(*shown, caption=_caption(len(rows), len(names) - len(shown)))
+        table = Table(*map(_text, shown), caption=_caption(len(rows), len(names) - len(shown)))
         for row in rows:
             table.add_row(*(_cell(row.get(name, "")) for name in shown))
         return table
     table = Table("field", "value")
     for name, value in (found if isinstance(found, dict) else {"": found}).items():
-        table.add_row(name, _cell(value))
+        table.add_row(_text(name), _cell(value))
     return table
 
 
@@ -258,5 +271,10 @@ def _caption(rows: int, hidden: int) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, dict) and "username" in value:
-        return f"{value['username']} ({value.get('id')})"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return _text(f"{value['username']} ({value.get('id')})")
+    return _text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _text(text: str) -> str:
+    """A text as it is: names are what anybody at Discord chose, neither markup nor orders to a terminal."""
+    return escape(logs.escape(text))

@@ -8,7 +8,7 @@ import json
 import sys
 
 from aio_pika.abc import AbstractIncomingMessage
-from rateway import exit_codes
+from rateway import exit_codes, logs
 from rateway.commands import broker_access
 from rateway_protocol.contract import topology
 
@@ -77,12 +77,12 @@ def _report(message: AbstractIncomingMessage, *, as_json: bool) -> int:
     status = str(message.headers.get("status", "ok"))
     try:
         body = json.loads(message.body) if message.body else None
-    except ValueError:
+    except (ValueError, RecursionError):
         body = message.body.decode(errors="replace")
     if as_json:
         print(json.dumps({"status": status, "body": body}))
     elif isinstance(body, dict) and isinstance(error := body.get("error"), dict):
-        print(f"{status}: {error.get('code')}: {error.get('message')}")
+        print(logs.escape(f"{status}: {error.get('code')}: {error.get('message')}"))
     else:
-        print(status if body in (None, {}) else f"{status}: {json.dumps(body)}")
+        print(logs.escape(status if body in (None, {}) else f"{status}: {json.dumps(body)}"))
     return 0 if status == "ok" else 1
