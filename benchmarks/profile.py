@@ -26,8 +26,8 @@ STEPS = (
     ("session/inflate.py", "inflate"),
     ("rateway_protocol/discord/envelope.py", "envelope"),
     ("rateway/session/", "session"),
-    # What is compiled has no frame of its own: a lane is its caller.
-    ("transports/websocket.py", "messages, and the lane"),
+    # What is compiled has no frame of its own: the fast path is its caller's.
+    ("transports/websocket.py", "messages, and the fast path"),
     ("rateway/cache/", "cache"),
     ("transports/store/", "cache"),
     ("transports/amqp/stream.py", "publish: frames"),

@@ -127,7 +127,7 @@ def take(line: Any, data: bytes, binary: bool) -> None:
         line.failed(error)
 
 
-async def walked(messages: list[bytes], compression: Compression, *, short_cut: bool, cache: bool) -> Outcome:
+async def walked(messages: list[bytes], compression: Compression, *, fast: bool, cache: bool) -> Outcome:
     """What becomes of these messages after a session's READY."""
     async with FakeBroker() as broker, cluster_on(broker) as publishing, asyncio.TaskGroup() as tasks:
         begun: list[asyncio.Task[None]] = []
@@ -166,7 +166,7 @@ async def walked(messages: list[bytes], compression: Compression, *, short_cut: 
         await dialer.opened.wait()
         wire = Wire(compression)
         line = dialer.line
-        line.fast_path.open = short_cut
+        line.fast_path.open = fast
         take(line, wire.pack(b'{"op":10,"d":{"heartbeat_interval":41250}}'), wire.binary)
         # Its identify.
         await dialer.socket.said.wait()
@@ -255,8 +255,8 @@ def test_a_lane_does_what_the_general_way_does(seed: int, cache: bool, compressi
 
     async def both() -> tuple[Outcome, Outcome]:
         return (
-            await walked(messages, compression, short_cut=True, cache=cache),
-            await walked(messages, compression, short_cut=False, cache=cache),
+            await walked(messages, compression, fast=True, cache=cache),
+            await walked(messages, compression, fast=False, cache=cache),
         )
 
     short, general = asyncio.run(both())
@@ -275,7 +275,7 @@ def test_a_message_that_cannot_be_inflated_ends_the_connection_on_either_way(
     messages = [dispatch("A", 2, {}), b"TORN", dispatch("A", 3, {})]
 
     async def both() -> list[Outcome]:
-        return [await walked(messages, compression, short_cut=way, cache=False) for way in (True, False)]
+        return [await walked(messages, compression, fast=way, cache=False) for way in (True, False)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.fast_path.test_fast_path.Wire", Torn)
@@ -325,7 +325,7 @@ def test_what_is_taken_for_usual_says_what_the_general_way_says(
         else:
             document[at:at] = byte
     found, general = fast_path.parts(bytes(document)), plain.parts(bytes(document))
-    # What is taken for usual is what the general way makes of it; what is not, the general way gets.
+    # What is taken for usual is what the general path makes of it; what is not, the general path gets.
     assert found in (None, general)
     if found is None and not hurts and seq < 10**18 and depth(d) < 60:
         raise AssertionError("usual, and not taken for it")

@@ -11,8 +11,8 @@ from rateway.runtime.runner.event_tallies import MOST_EVENT_NAMES
 from tests.fast_path.test_fast_path import Observer, Outcome, dispatch, walked
 
 
-def after(messages: list[bytes], *, short_cut: bool = True, cache: bool = False) -> Outcome:
-    return asyncio.run(walked(messages, "none", short_cut=short_cut, cache=cache))
+def after(messages: list[bytes], *, fast: bool = True, cache: bool = False) -> Outcome:
+    return asyncio.run(walked(messages, "none", fast=fast, cache=cache))
 
 
 def odd(s: int, t: bytes = b'"A"', op: bytes = b"0", d: bytes = b"{}") -> bytes:
@@ -20,7 +20,7 @@ def odd(s: int, t: bytes = b'"A"', op: bytes = b"0", d: bytes = b"{}") -> bytes:
 
 
 @pytest.mark.checklist("K5", "K6", "K7")
-@pytest.mark.parametrize("short_cut", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
@@ -37,9 +37,9 @@ def odd(s: int, t: bytes = b'"A"', op: bytes = b"0", d: bytes = b"{}") -> bytes:
     ],
 )
 def test_a_dispatch_that_cannot_be_forwarded_is_told_in_its_place_and_settled(
-    poison: bytes, reason: str, short_cut: bool
+    poison: bytes, reason: str, fast: bool
 ) -> None:
-    found = after([dispatch("A", 2, 1), poison, dispatch("A", 4, 2)], short_cut=short_cut)
+    found = after([dispatch("A", 2, 1), poison, dispatch("A", 4, 2)], fast=fast)
     assert [each[0] for each in found.published] == ["READY", "A", "RATEWAY_UNREADABLE", "A"]
     _, body, _, message_id, _ = found.published[2]
     told = json.loads(body)
@@ -51,32 +51,32 @@ def test_a_dispatch_that_cannot_be_forwarded_is_told_in_its_place_and_settled(
 
 
 @pytest.mark.checklist("K5", "K6")
-@pytest.mark.parametrize("short_cut", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize(
     "d", [b'"a\\ud800b"', b"[" * 1000 + b"]" * 1000, b"[nul]"], ids=["surrogate", "deep", "odd"]
 )
-def test_an_odd_d_reaches_the_worker_byte_for_byte(d: bytes, short_cut: bool) -> None:
-    found = after([dispatch("A", 2, 1), odd(3, d=d), dispatch("A", 4, 2)], short_cut=short_cut)
+def test_an_odd_d_reaches_the_worker_byte_for_byte(d: bytes, fast: bool) -> None:
+    found = after([dispatch("A", 2, 1), odd(3, d=d), dispatch("A", 4, 2)], fast=fast)
     assert [(each[0], each[1]) for each in found.published][1:] == [("A", b"1"), ("A", d), ("A", b"2")]
 
 
 @pytest.mark.checklist("K8")
-@pytest.mark.parametrize("short_cut", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("s", [10**17, 10**18 - 1, 10**18, 10**19 - 1, 2**63 - 1, 2**63, 10**30])
-def test_a_sequence_of_any_size_passes_or_counts_as_none(s: int, short_cut: bool) -> None:
+def test_a_sequence_of_any_size_passes_or_counts_as_none(s: int, fast: bool) -> None:
     messages = [dispatch("A", 2, 1), dispatch("A", s, 2), dispatch("A", s + 1, 3), dispatch("A", s + 2, 4)]
-    found = after(messages, short_cut=short_cut, cache=True)
+    found = after(messages, fast=fast, cache=True)
     assert [json.loads(each[1]) for each in found.published if each[0] == "A"] == [1, 2, 3, 4]
     numbers = [each[2].get("seq") for each in found.published if each[0] == "A"]
     assert numbers == [2, *(each if each < 2**63 else None for each in (s, s + 1, s + 2))]
 
 
 @pytest.mark.checklist("K17")
-@pytest.mark.parametrize("short_cut", [True, False])
-def test_event_names_without_end_are_forwarded_and_fill_no_table(short_cut: bool) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_event_names_without_end_are_forwarded_and_fill_no_table(fast: bool) -> None:
     count = 3 * MOST_EVENT_NAMES
     messages = [dispatch(f"NAME_{s}", s, s) for s in range(2, count)]
-    found = after([*messages, dispatch("MESSAGE_CREATE", count, 0)], short_cut=short_cut)
+    found = after([*messages, dispatch("MESSAGE_CREATE", count, 0)], fast=fast)
     assert len(found.published) == count
     assert found.counts["MESSAGE_CREATE"] == 1
     assert len(found.counts) <= MOST_EVENT_NAMES + 1
@@ -86,14 +86,14 @@ def test_event_names_without_end_are_forwarded_and_fill_no_table(short_cut: bool
 @pytest.mark.checklist("K17")
 def test_both_ways_count_names_without_end_alike() -> None:
     messages: list[Any] = [dispatch(f"NAME_{s % 700}", s, s) for s in range(2, 1500)]
-    assert after(messages, short_cut=True) == after(messages, short_cut=False)
+    assert after(messages, fast=True) == after(messages, fast=False)
 
 
 @pytest.mark.checklist("K7")
-@pytest.mark.parametrize("short_cut", [True, False])
-def test_a_mistake_of_the_gateways_own_costs_the_event_that_it_met(short_cut: bool) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_mistake_of_the_gateways_own_costs_the_event_that_it_met(fast: bool) -> None:
     messages = [dispatch("A", 2, 1), dispatch("BREAKS", 3, 0), dispatch("BREAKS", 4, 0), dispatch("A", 5, 2)]
-    found = after(messages, short_cut=short_cut, cache=True)
+    found = after(messages, fast=fast, cache=True)
     assert [each[0] for each in found.published] == [
         "READY",
         "A",

@@ -211,7 +211,7 @@ async def served(
     port: int = 0,
     before: Callable[[HttpViews, Fleet], Awaitable[None]] | None = None,
 ) -> AsyncIterator[tuple[int, HttpViews]]:
-    """The server over this fleet on a free port of loopback: (port, its observatory)."""
+    """The server over this fleet on a free port of loopback: (port, its views)."""
     http_views = HttpViews(fleet, patience_s=180.0)
     if before is not None:
         await before(http_views, fleet)

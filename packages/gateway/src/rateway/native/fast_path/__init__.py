@@ -3,9 +3,9 @@
 Everything about an event is decided by the conversation, the cluster and the shard's stream, in plain Python. Of a
 thousand events 999 are usual, though: the next dispatch in line of a live session, in Discord's own form, of a name
 that was published before. Compiled, the fast path takes those from one end to the other by itself; whatever is unusual
-it hands to the general way, with nothing done yet. So it decides nothing: what it would do differently from the
-general way is a bug (the package's ``tests/fast_path`` holds the two against each other). Without the compiled form
-every event takes the general way.
+it hands to the general path, with nothing done yet. So it decides nothing: what it would do differently from the
+general path is a bug (the package's ``tests/fast_path`` holds the two against each other). Without the compiled form
+every event takes the general path.
 
 A connection holds its :class:`FastPath` and tells it three partners, each held by what it is a part of: the
 conversation's :class:`ReceiveState`, the stream's :class:`PublishState`, the cluster's :class:`EventPipeline`. Their
@@ -17,14 +17,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "COMPILED", "EventPipeline", "FastPath", "GeneralWay", "PublishState", "ReceiveState", "Template", "parts",
+    "COMPILED", "EventPipeline", "FastPath", "GeneralPath", "PublishState", "ReceiveState", "Template", "parts",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from rateway.native.fast_path.plain import (
         EventPipeline,
         FastPath,
-        GeneralWay,
+        GeneralPath,
         PublishState,
         ReceiveState,
         Template,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     COMPILED = True
 else:
-    from rateway.native.fast_path.plain import GeneralWay
+    from rateway.native.fast_path.plain import GeneralPath
     from rateway.native.form import is_plain_wanted
     from rateway_protocol.discord import delimit
 

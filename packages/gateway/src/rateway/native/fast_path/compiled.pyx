@@ -4,18 +4,18 @@
 Read it from :meth:`FastPath.message`, at the end:
 
 1. ``FastPath.message`` is what the WebSocket calls with each whole message. ``ReceiveState.fast_path_allowed`` is the
-   conversation's word that nothing but the next dispatch in line is expected; without it the message is the general way's.
+   conversation's word that nothing but the next dispatch in line is expected; without it the message is the general path's.
 2. ``ReceiveState.feed`` inflates it (``session/inflate.py``).
 3. ``usual_dispatch`` finds op, s, t and d. What is not written as Discord writes it, not of op 0, not the next in line
-   or of a name that nobody has counted yet, is the general way's, from here on.
+   or of a name that nobody has counted yet, is the general path's, from here on.
 4. It is received: ``received_seq``, ``last`` and ``bytes_inflated`` of the ``ReceiveState``, ``events`` of the
    ``EventPipeline``.
 5. ``EventPipeline.apply`` takes it into the cache (``transports/store``). If the cache knows more of it than Discord has
-   said, the general way tells that.
+   said, the general path tells that.
 6. ``EventPipeline.publishes`` may say that events of this name stay here.
 7. ``PublishState.put`` appends it to the shard's run of this wake-up: its head, made by the ``Template`` of its name, its
    body, its tail. The run is written at the end of the wake-up (``EventPublisher.flush``). An event that no template
-   fits is the general way's to publish.
+   fits is the general path's to publish.
 
 ``plain.py`` says what each thing is.
 """
@@ -275,7 +275,7 @@ cdef class PublishState:
         self._open_run = open_run
 
     cdef bint put(self, str name, object body, Py_ssize_t size, long long seq) except -1:
-        """Whether the event is in this wake-up's run; else the general way publishes it, and nothing was done."""
+        """Whether the event is in this wake-up's run; else the general path publishes it, and nothing was done."""
         cdef Template template = self.templates.get(name)
         if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
             return False
@@ -370,7 +370,7 @@ cdef class FastPath:
         name = PyUnicode_DecodeASCII(<const char*>parts.t, parts.t_end - parts.t, NULL)
         count = event_pipeline.events.get(name)
         if count is None:
-            # The first of its name; whether there is room for another name is the general way's to say.
+            # The first of its name; whether there is room for another name is the general path's to say.
             general.take_document(document)
             return
         # 4. It is received.

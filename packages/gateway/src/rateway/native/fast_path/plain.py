@@ -1,6 +1,6 @@
-"""The fast path in plain Python: every message takes the general way.
+"""The fast path in plain Python: every message takes the general path.
 
-``compiled.pyx`` is the same with a short cut, and describes it; here is what each of its partners is.
+``compiled.pyx`` does the same, faster, and describes it; this module describes its partners.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from rateway_protocol.discord.envelope import Envelope, EnvelopeError, decode
 
-__all__ = ["EventPipeline", "FastPath", "GeneralWay", "PublishState", "ReceiveState", "Template", "parts"]
+__all__ = ["EventPipeline", "FastPath", "GeneralPath", "PublishState", "ReceiveState", "Template", "parts"]
 
 
 def parts(document: bytes) -> tuple[int, str, bytes] | None:
@@ -91,7 +91,7 @@ class PublishState:
         self.templates: dict[str, Template] = {}
         """By event name, for sequences from ``low`` to below ``high`` and bodies of at most ``room`` bytes.
 
-        A stream that prepares none gets every event from the general way."""
+        A stream that prepares none gets every event from the general path."""
         self.low = 1
         self.high = 10
         self.room = 0
@@ -115,13 +115,13 @@ class EventPipeline:
         # Dispatches that could not be forwarded, and what was wrong with the last of them.
         self.unreadable = 0
         self.unreadable_why = ""
-        # (shard, sequence, name, d): into the cache. What it returns, if anything, is for the general way.
+        # (shard, sequence, name, d): into the cache. What it returns, if anything, is for the general path.
         self.apply: Callable[[int, int, str, Any], Any] | None = None
         # Which names are published; None for all.
         self.publishes: Callable[[str], bool] | None = None
 
 
-class GeneralWay(Protocol):
+class GeneralPath(Protocol):
     """What becomes of what the fast path does not take to its end. A connection provides it."""
 
     def take(self, data: bytes, binary: bool) -> None:
@@ -153,13 +153,13 @@ class FastPath:
         receive_state: ReceiveState,
         publish_state: PublishState,
         event_pipeline: EventPipeline,
-        general: GeneralWay,
+        general: GeneralPath,
         shard_id: int,
         clock: Callable[[], float],
     ) -> None:
         self.open = False
         """Whether messages on this connection count."""
-        self._general: GeneralWay | None = general
+        self._general: GeneralPath | None = general
 
     def end(self) -> None:
         """The connection is over: nothing that still comes on it is taken."""

@@ -87,7 +87,7 @@ class ShardObserver(Protocol):
 
 
 class _Connection:
-    """One connection of a shard, from dial to end. Implements websocket.MessageHandler and fast_path.GeneralWay."""
+    """One connection of a shard, from dial to end. Implements websocket.MessageHandler and fast_path.GeneralPath."""
 
     __slots__ = ("_shard", "dialling", "fast_path", "message", "socket")
 
