@@ -312,13 +312,24 @@ def test_a_command_goes_out_on_its_shard_or_says_why_not(on: Form) -> None:
 def test_a_gateway_that_does_not_answer_in_time_is_unavailable(broker: Broker) -> None:
     async def main() -> None:
         async with asking(broker, 0.2) as gateway:
-            told = await gateway.clusters()
+            told = await gateway.shard(0)
             assert isinstance(told, Fault)
             assert told.code is ErrorCode.UNAVAILABLE
             assert "0.2 s" in told.message
             refused = await gateway.command(0, b"{}", 0.2)
             assert isinstance(refused, Fault)
             assert refused.code is ErrorCode.UNAVAILABLE
+
+    run(main())
+
+
+def test_that_no_gateway_is_there_is_known_at_once(broker: Broker) -> None:
+    async def main() -> None:
+        async with asking(broker, seconds=60.0) as gateway, asyncio.timeout(30):
+            found = await gateway.clusters()
+            assert isinstance(found, Fault)
+            assert found.code is ErrorCode.UNAVAILABLE
+            assert "no gateway reads rateway-1" in found.message
 
     run(main())
 

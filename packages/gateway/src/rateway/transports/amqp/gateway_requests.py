@@ -143,6 +143,8 @@ class AmqpGateway:
         # The clusters' exchanges by shard, once the gateway has told its layout.
         self._exchanges: dict[int, str] = {}
         self._shard_count = 0
+        # Questions that the broker returns where no gateway is: those for the layout, with which everything begins.
+        self._returnable: set[bytes] = set()
         self._said = ""
 
     async def run(self) -> None:
@@ -178,6 +180,7 @@ class AmqpGateway:
             try:
                 channel = await connection.channel(CHANNEL)
                 channel.on_delivery = self._on_delivery
+                channel.on_return = self._on_return
                 await channel.call(
                     spec.Basic.Consume(0, _REPLY_TO.decode(), no_ack=True), spec.Basic.ConsumeOk
                 )
@@ -212,7 +215,8 @@ class AmqpGateway:
     # The port.
 
     async def clusters(self) -> ClusterList | Fault:
-        found = _read(await self._query(self._home(), _question("Clusters")), _decode_clusters)
+        question = _question("Clusters")
+        found = _read(await self._query(self._home(), question, returnable=True), _decode_clusters)
         if not isinstance(found, Fault):
             self._shard_count = found.shard_count
             self._exchanges = {shard: row.exchange for row in found.clusters for shard in row.shards}
@@ -278,14 +282,18 @@ class AmqpGateway:
 
     # Asking.
 
-    async def _query(self, place: str, question: Mapping[str, object]) -> bytes | Fault:
-        """Ask once, and again where the connection is lost, until the time is over."""
+    async def _query(
+        self, place: str, question: Mapping[str, object], *, returnable: bool = False
+    ) -> bytes | Fault:
+        """Ask once, and again where the connection is lost, until the time is over. *returnable*: fail at once where
+        no gateway is there."""
         body = msgspec.json.encode({**question, "parts": True})
         loop = asyncio.get_running_loop()
         end = loop.time() + self._query_seconds
         while True:
             try:
-                return await self._request(place, CACHE_KEY, body, max(0.0, end - loop.time()))
+                seconds = max(0.0, end - loop.time())
+                return await self._request(place, CACHE_KEY, body, seconds, returnable=returnable)
             except _Lost as lost:
                 if loop.time() >= end:
                     return Fault(ErrorCode.UNAVAILABLE, f"the connection to the broker was lost: {lost}")
@@ -303,7 +311,14 @@ class AmqpGateway:
         return [answer] * len(questions)
 
     async def _request(
-        self, place: str, key: str, body: bytes, seconds: float, headers: Mapping[str, int] | None = None
+        self,
+        place: str,
+        key: str,
+        body: bytes,
+        seconds: float,
+        headers: Mapping[str, int] | None = None,
+        *,
+        returnable: bool = False,
     ) -> bytes | Fault:
         """Send a request and wait for its answer. Raises :class:`_Lost`."""
         if len(self._waiting) >= MOST_WAITING:
@@ -322,7 +337,11 @@ class AmqpGateway:
                 if channel.closed.done():
                     raise channel.closed.result()
                 waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())
-                connection.write(_publish(place, key, body, number, seconds, headers, connection.frame_max))
+                if returnable:
+                    self._returnable.add(number)
+                connection.write(
+                    _publish(place, key, body, number, seconds, headers, connection.frame_max, returnable)
+                )
                 return await waiting.answer
         except TimeoutError:
             missing = "the gateway" if self._connected.is_set() else "the broker"
@@ -331,6 +350,15 @@ class AmqpGateway:
             raise _Lost(str(ended)) from None
         finally:
             self._waiting.pop(number, None)
+            self._returnable.discard(number)
+
+    def _on_return(self, code: int, key: str, size: int) -> None:
+        """No queue took a question."""
+        fault = Fault(ErrorCode.UNAVAILABLE, f"no gateway reads {self._home()} at this broker")
+        for number in tuple(self._returnable):
+            waiting = self._waiting.get(number)
+            if waiting is not None and not waiting.answer.done():
+                waiting.answer.set_result(fault)
 
     def _on_delivery(self, delivery: Delivery, told: Properties, body: bytes) -> None:
         waiting = self._waiting.get(told.correlation_id or b"")
@@ -393,9 +421,10 @@ def _publish(
     seconds: float,
     headers: Mapping[str, int] | None,
     frame_max: int,
+    mandatory: bool,
 ) -> bytes:
-    """A request's frames."""
-    method = _PUBLISH + short(place.encode()) + short(key.encode()) + b"\x00"
+    """A request's frames; a *mandatory* one is returned where no queue takes it."""
+    method = _PUBLISH + short(place.encode()) + short(key.encode()) + (b"\x01" if mandatory else b"\x00")
     fields = b"".join(
         short(name.encode()) + b"l" + struct.pack(">q", value) for name, value in (headers or {}).items()
     )
