@@ -108,7 +108,8 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE)
 
 # The packages of this workspace need one another: given as folders, they are found there and not in an index.
-FOLDERS := printf -- '-e %s\n' $(patsubst %/pyproject.toml,./%,$(PROJECTS)) |
+# The demonstration is among what the two first commands of the README run.
+FOLDERS := printf -- '-e %s\n' $(patsubst %/pyproject.toml,./%,$(PROJECTS)) './packages/gateway[demo]' |
 OURS    := $(foreach name,rateway rateway-protocol rateway-client rateway-simulator,--no-emit-package $(name))
 
 lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows (UPGRADE= keeps those that still fit)

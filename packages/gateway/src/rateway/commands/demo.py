@@ -13,16 +13,16 @@ from pathlib import Path
 from rateway import exit_codes
 from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
-from rateway.demo.scene import Options, SimulatorGone, WorkerGone
+from rateway.demo.scene import BotGone, Options, SimulatorGone, WorkerGone
 from rateway.secret import Secret
 from rateway.transports.amqp.uri import parse
 from rich.console import Console
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
-Run a simulated Discord, a RabbitMQ, the gateway with two clusters, and two workers that share a queue; let events flow;
-cut two shards, take the broker away, kill one of the gateway's processes and then all of it with -9; and at the end
-hold every event that was sent against what arrived.
+Run a simulated Discord, a RabbitMQ, the gateway with two clusters, two workers that share a queue, and an unmodified
+discord.py bot behind the gateway's proxy; let events flow; cut two shards, take the broker away, kill the bot, one of
+the gateway's processes and then all of it with -9; and at the end hold every event that was sent against what arrived.
 
 RabbitMQ is a private node on free loopback ports that ends with the demonstration. With AMQP_URI set, that broker
 is used instead, and its connections are cut in place of a restart. Nothing outside this machine is talked to.
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--faults",
         default=",".join(sorted(defaults.faults)),
         metavar="NAMES",
-        help="what goes wrong: cut, broker, runner, kill, or none (default: all)",
+        help="what goes wrong: bot, cut, broker, runner, kill, or none (default: all)",
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the processes' logs there")
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; the exit code."""
     if unknown := sorted(set(options.faults.split(",")) - Options().faults - {"none"}):
         print(
-            f"rateway demo: no fault is called {unknown[0]!r}; there are cut, broker, runner, kill",
+            f"rateway demo: no fault is called {unknown[0]!r}; there are bot, cut, broker, runner, kill",
             file=sys.stderr,
         )
         return exit_codes.USAGE
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     )
     try:
         return asyncio.run(_run(wanted))
-    except (BrokerUnavailable, SimulatorGone, WorkerGone) as error:
+    except (BotGone, BrokerUnavailable, SimulatorGone, WorkerGone) as error:
         print(f"rateway demo: {error}", file=sys.stderr)
         return exit_codes.UNAVAILABLE
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Everything that the demonstration needs, running: broker, simulated Discord, gateway, workers, collector."""
+"""Everything that the demonstration needs, running: broker, simulated Discord, gateway, workers, a bot."""
 
 from __future__ import annotations
 
@@ -36,10 +36,18 @@ PING_GUILDS = 64
 TAKEN = ("replied with 200 ", "replied with 404 ", "replied with 403 ")
 #: How long a worker may take to bind its queue, seconds: 1 s is usual.
 WORKER_PATIENCE = 60.0
+#: How long the bot may take until it is ready, seconds: one connection a shard, and 2 s that discord.py waits.
+BOT_PATIENCE = 60.0
+#: Seconds between the bot's death and its next start.
+BOT_AWAY = 3.0
 
 
 class WorkerGone(RuntimeError):
     """A worker did not begin to listen; the text says what it logged."""
+
+
+class BotGone(RuntimeError):
+    """The bot behind the proxy did not become ready; the text says what it logged."""
 
 
 class SimulatorGone(RuntimeError):
@@ -57,7 +65,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: frozenset[str] = frozenset({"cut", "broker", "runner", "kill"})
+    faults: frozenset[str] = frozenset({"bot", "cut", "broker", "runner", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -78,6 +86,8 @@ class Scene:
     steering: Steering
     gateway: Child
     workers: list[Child]
+    #: A bot with discord.py, behind the gateway's proxy.
+    bot: Child
     collector: Collector
     state_dir: Path
     #: The address of the gateway's page, with a slash at the end.
@@ -145,6 +155,18 @@ class Scene:
         clusters = ", ".join(map(str, victim["clusters"]))
         return f"killed the gateway's runner {victim['pid']} with -9 (cluster {clusters})"
 
+    async def kill_bot(self) -> None:
+        """SIGKILL for the bot, and a new one after :data:`BOT_AWAY` seconds."""
+        await self.bot.kill()
+        await asyncio.sleep(BOT_AWAY)
+        await self.bot.start()
+
+    async def start_bot(self) -> None:
+        """Start the bot and wait until it is ready; BotGone when it is not in time."""
+        await self.bot.start()
+        if await self.bot.line_with("ready with", BOT_PATIENCE) is None:
+            raise BotGone(f"the bot behind the proxy is not ready:\n{self.bot.tail()}")
+
     async def health(self) -> str:
         """Return the answer of the gateway's readiness probe in words."""
         try:
@@ -171,6 +193,11 @@ class Scene:
         else:
             self.pings.append(message_id)
 
+    def seen_by_bot(self) -> int:
+        """How many of the pings the bot behind the proxy has seen; one that came twice counts once."""
+        seen = {line.split()[1] for line in self.bot.lines() if line.startswith("saw ")}
+        return len(seen.intersection(self.pings))
+
     def answered(self) -> int:
         """Return how many of the pings a worker has answered; one that came twice counts once."""
         lines = [line for worker in self.workers for line in worker.lines()]
@@ -182,7 +209,7 @@ class Scene:
 async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[Scene]:
     """Start everything but the gateway's events; all of it has ended when this is left.
 
-    Raises BrokerUnavailable, SimulatorGone and WorkerGone.
+    Raises BrokerUnavailable, SimulatorGone and WorkerGone. The bot is not started yet.
     """
     if options.amqp_uri is not None:
         await _try_broker(options.amqp_uri)
@@ -204,10 +231,19 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         await exits.enter_async_context(collector.running())
         workers = await _start_workers(exits, uri, found, logs)
         state_dir = folder / "state"
-        http = f"127.0.0.1:{free_ports(1)[0]}"
-        settings = _settings(options, uri, found, state_dir) | {"HTTP_ADDRESS": http}
+        http, proxy = (f"127.0.0.1:{port}" for port in free_ports(2))
+        # The bot is told of all that it has missed, also when it starts anew.
+        more = {"HTTP_ADDRESS": http, "PROXY_ADDRESS": proxy, "PROXY_REPLAY": "MESSAGE_CREATE"}
+        settings = _settings(options, uri, found, state_dir) | more
         gateway = Child("gateway", ["-m", "rateway"], settings, logs / "gateway.log")
         exits.push_async_callback(gateway.terminate)
+        environment = {
+            "BOT_API": f"http://{proxy}/api/v10",
+            "BOT_GATEWAY": f"ws://{proxy}/",
+            "DISCORD_TOKEN": found["token"],
+        }
+        bot = Child("bot", ["-m", "rateway.demo.library_bot"], environment, logs / "bot.log")
+        exits.push_async_callback(bot.terminate)
         scene = Scene(
             options=options,
             folder=folder,
@@ -217,13 +253,14 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
             steering=steering,
             gateway=gateway,
             workers=workers,
+            bot=bot,
             collector=collector,
             state_dir=state_dir,
             page=f"http://{http}/",
             uri=uri,
         )
         await scene.look_for_places()
-        say(f"starting the gateway: {options.clusters} clusters; its page is {scene.page}")
+        say(f"starting the gateway: {options.clusters} clusters, a proxy for bots; its page is {scene.page}")
         await gateway.start()
         yield scene
 

@@ -31,7 +31,7 @@ ROUND = 60.0
 #: Violations shown in full at the end.
 MOST_VIOLATIONS = 20
 #: When each fault comes, as a share of the time.
-FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.5, "cut"), (0.62, "runner"), (0.8, "kill"))
+FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.4, "bot"), (0.55, "cut"), (0.65, "runner"), (0.8, "kill"))
 
 
 async def run(options: Options, console: Console) -> int:
@@ -80,6 +80,7 @@ async def beginning(scene: Scene) -> None:
         arrival.clear()
         async with asyncio.timeout(START_PATIENCE):
             await arrival.wait()
+    await scene.start_bot()
     await scene.steering.rate(scene.options.rate)
 
 
@@ -163,7 +164,13 @@ async def _faults(scene: Scene, show: Show) -> None:
         show.say("killing the gateway with -9 and starting it again")
         await scene.kill_gateway()
 
+    async def bot() -> None:
+        show.say("killing the bot behind the proxy with -9")
+        await scene.kill_bot()
+        show.say("the bot is started again: it identifies anew at the proxy, not at Discord")
+
     acts: dict[str, Callable[[], Awaitable[None]]] = {
+        "bot": bot,
         "cut": cut,
         "broker": broker,
         "runner": runner,
@@ -189,20 +196,25 @@ async def _drain(scene: Scene, show: Show) -> None:
     await _arrive(scene, show)
     # Each reply of a worker is one more event: before the last ones are counted, no worker may write any more.
     await _answers(scene, show)
-    await asyncio.gather(*(worker.terminate() for worker in scene.workers))
+    await asyncio.gather(*(worker.terminate() for worker in [*scene.workers, scene.bot]))
     await _arrive(scene, show)
 
 
 async def _answers(scene: Scene, show: Show) -> None:
-    """Until each ping has its answer: a worker that comes back to its queue answers what was said meanwhile."""
-    answered, since = scene.answered(), time.monotonic()
-    while answered < len(scene.pings):
+    """Until each ping has its answer and the bot has seen each: who comes back is given what was said meanwhile."""
+    done, since = scene.answered() + scene.seen_by_bot(), time.monotonic()
+    while done < 2 * len(scene.pings):
         if time.monotonic() - since >= SILENCE:
-            show.say(f"no worker has answered for {SILENCE:.0f} s")
+            who = (
+                "no worker has answered"
+                if scene.answered() < len(scene.pings)
+                else "the bot has seen nothing new"
+            )
+            show.say(f"{who} for {SILENCE:.0f} s")
             return
         await asyncio.sleep(ANSWERS)
-        before, answered = answered, scene.answered()
-        if answered > before:
+        before, done = done, scene.answered() + scene.seen_by_bot()
+        if done > before:
             since = time.monotonic()
 
 
@@ -244,13 +256,20 @@ async def _result(scene: Scene, show: Show) -> int:
         show.line(f"violation: {each['rule']} shard {each['shard']}: {each['detail']}")
     for gap in receipts.gaps:
         show.line(f"gap: {gap.decode(errors='replace')}")
-    return 0 if result.clean and not broken and code == 0 and not scene.crashes and result.sent else 1
+    missed = len(scene.pings) - scene.seen_by_bot()
+    if missed:
+        show.line(f"the bot behind the proxy has missed {missed} messages; its log:\n{scene.bot.tail()}")
+    clean = result.clean and not broken and not missed
+    return 0 if clean and code == 0 and not scene.crashes and result.sent else 1
 
 
 async def _facts(scene: Scene) -> dict[str, str]:
     """What the running gateway and the workers' logs have to say at the end."""
     facts = {
         "!ping said, answered by workers": f"{len(scene.pings)}, {scene.answered()}",
+        "seen by a discord.py bot behind the proxy": str(scene.seen_by_bot()),
+        "that bot started": "once" if scene.bot.starts == 1 else f"{scene.bot.starts} times",
+        "its shards resumed": str(sum("resumed" in line for line in scene.bot.lines())),
         "health": await scene.health(),
     }
     caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
