@@ -55,6 +55,7 @@ def scene(folder: Path, speaker: Speaker, guilds: int) -> Scene:
         steering=speaker,
         gateway=worker,
         workers=[worker],
+        bot=child(folder, "print('ready with all guilds', flush=True)"),
         collector=Collector("amqp://127.0.0.1:1", [1]),
         state_dir=folder,
         page="",

@@ -102,6 +102,8 @@ class Scene:
     killing: bool = False
     #: How often it ended by itself.
     crashes: int = 0
+    #: The bot behind the proxy is away because we killed it.
+    killing_bot: bool = False
 
     def check_simulator(self) -> None:
         """SimulatorGone when it has ended by itself: without its ledger there is nothing to show."""
@@ -157,9 +159,11 @@ class Scene:
 
     async def kill_bot(self) -> None:
         """SIGKILL for the bot, and a new one after :data:`BOT_AWAY` seconds."""
+        self.killing_bot = True
         await self.bot.kill()
         await asyncio.sleep(BOT_AWAY)
         await self.bot.start()
+        self.killing_bot = False
 
     async def start_bot(self) -> None:
         """Start the bot and wait until it is ready; BotGone when it is not in time."""

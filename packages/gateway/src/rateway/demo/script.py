@@ -139,6 +139,15 @@ async def _watch(scene: Scene, show: Show) -> None:
             scene.crashes += 1
             show.say(f"the gateway ended by itself with exit code {code}:\n{scene.gateway.tail()}")
             await scene.gateway.start()
+        await _revive_bot(scene, show)
+
+
+async def _revive_bot(scene: Scene, show: Show) -> None:
+    """Start the bot behind the proxy again where it has ended, as whatever supervises a bot does: discord.py ends when
+    it cannot log in."""
+    if scene.bot.starts and not scene.bot.running and not scene.killing_bot:
+        show.say("the bot behind the proxy could not log in and is started again")
+        await scene.bot.start()
 
 
 async def _pings(scene: Scene) -> None:
@@ -212,6 +221,7 @@ async def _answers(scene: Scene, show: Show) -> None:
             )
             show.say(f"{who} for {SILENCE:.0f} s")
             return
+        await _revive_bot(scene, show)
         await asyncio.sleep(ANSWERS)
         before, done = done, scene.answered() + scene.seen_by_bot()
         if done > before:

@@ -64,22 +64,25 @@ class AmqpPositions:
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
         failures = 0
+        said = ""
         while True:
             try:
                 connection = await dial(self._address, name=self._name)
             except (BrokerUnavailable, BrokerRefused) as error:
-                log.warning(
-                    "places of bots in the event logs cannot be kept: %s",
-                    error,
-                    extra={"action": "broker_lost"},
-                )
+                if str(error) != said:
+                    said = str(error)
+                    log.warning(
+                        "places of bots in the event logs cannot be kept: %s",
+                        error,
+                        extra={"action": "broker_lost"},
+                    )
                 await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
                 failures += 1
                 continue
             try:
                 while True:
                     channel = await connection.channel(CHANNEL)
-                    failures = 0
+                    failures, said = 0, ""
                     self._connection, self._channel = connection, channel
                     self._declared.clear()
                     self._connected.set()
