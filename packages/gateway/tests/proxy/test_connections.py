@@ -660,6 +660,27 @@ def test_a_bot_that_identifies_anew_gets_what_it_missed_where_that_is_set() -> N
     run(scenario())
 
 
+def test_a_bot_that_dies_before_its_first_heartbeat_gets_what_came_since_its_start() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.cluster_of(0).log
+        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
+        setting.event(0, 0, "before it was ever there")
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await pass_time(1)
+        setting.event(0, 0, "perhaps seen")
+        await pass_time()
+        await process.kill()
+        setting.event(0, 0, "missed")
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        await pass_time()
+        assert contents(bot) == ["perhaps seen", "missed"]
+
+    run(scenario())
+
+
 def test_a_resume_waits_for_a_slow_broker() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

@@ -206,6 +206,10 @@ class Connections:
             return
         numbers = stream.feeds[0].numbers
         numbers.acknowledge(seq)
+        self._keep_place(stream, numbers, seq)
+
+    def _keep_place(self, stream: Stream, numbers: Numbers, seq: int) -> None:
+        """Remember what the bot has, for its next IDENTIFY."""
         if self._replay is not None:
             self._start(functools.partial(self._replay.keep, stream, numbers.places(seq)))
 
@@ -417,6 +421,8 @@ class Connections:
             if not is_here:
                 connection.invalidate()
             elif not waiting:
+                # A bot that dies before its first heartbeat has its snapshots and what was sent with them.
+                self._keep_place(begin.stream, begin.numbers, 1)
                 connection.go_live()
 
         for feed in begin.feeds:
