@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from pathlib import Path
 
 from rateway.demo.children import Child
@@ -102,11 +103,20 @@ def test_the_examples_do_what_their_pages_say(tmp_path: Path, broker: Broker) ->
             first = next(place for place in guilds if cluster_of(place) == 1)
             for name, (say, words) in WORKERS.items():
                 child = program(name, it, tmp_path, str(first["id"]))
-                await child.start()
+                process = await child.start()
                 wanted = [each.format(name=first["name"]) for each in words]
                 missing = await printed(child, wanted, say, simulator)
                 if missing:
                     failed[name] = f"{missing} not printed: {child.tail()}"
+                # As Ctrl-C does it.
+                child.signal(signal.SIGINT)
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await process.wait()
+                except TimeoutError:
+                    failed[name] = f"does not end at Ctrl-C: {child.tail()}"
+                if any("Traceback" in line for line in child.lines()):
+                    failed[name] = f"ends with a traceback: {child.tail()}"
                 await child.kill()
             for name, output in PROGRAMS.items():
                 child = program(name, it, tmp_path, str(first["id"]))
