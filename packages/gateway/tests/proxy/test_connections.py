@@ -961,3 +961,22 @@ def test_what_discord_limits_is_told_to_the_bot_that_asked() -> None:
         assert len(setting.gateway.sent) == 2
 
     run(scenario())
+
+
+def test_sessions_of_a_log_that_the_gateway_has_replaced_end() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        bots = [await live(Bot(shard, 2), setting.process) for shard in range(2)]
+        setting.clusters[1].replace_log(setting.reader.log("another"))
+        for _ in range(3):
+            await pass_time(10)
+            for bot in bots:
+                bot.say(1, None)
+        assert [9 in bot.ops for bot in bots] == [True, False]
+        bots[0].identify()
+        await bots[0].until(lambda bot: bot.is_live)
+        setting.event(0, 0, "a")
+        await pass_time()
+        assert contents(bots[0]) == ["a"]
+
+    run(scenario())

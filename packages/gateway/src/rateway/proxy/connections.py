@@ -555,10 +555,12 @@ class Connections:
         for connection in tuple(self._connections):
             if connection.stream is not None and connection.stream.total != layout.shard_count:
                 connection.invalidate()
-        logs = {row.log for row in layout.clusters}
+        logs = {shard_id: row.log for row in layout.clusters for shard_id in row.shards}
         for tail in tuple(self._tails.all()):
-            if tail.trouble and tail.log not in logs:
-                tail.lose(f"the gateway has another log than {tail.log} ({tail.trouble})")
+            present = {logs.get(shard_id) for feed in tail.feeds for shard_id in feed.shards} - {None}
+            if tail.log not in present and (present or (tail.trouble and tail.log not in logs.values())):
+                trouble = f" ({tail.trouble})" if tail.trouble else ""
+                tail.lose(f"the gateway writes to another log than {tail.log}{trouble}")
 
     # Time, tasks.
 

@@ -27,6 +27,8 @@ __all__ = ["Answers", "Joined", "LogTail", "Timer", "Timers", "Visible"]
 LOOK_BACK_SECONDS: Final = 60
 # Bytes of the newest entries that are kept for sessions that are about to join.
 MOST_KEPT: Final = 4 << 20
+# Of an entry beside its body.
+ENTRY_BYTES: Final = 400
 # Seconds within which RESUMEs share a pass over the past.
 GATHER: Final = 0.05
 # Passes over the past of one log at a time; who comes later shares the next one.
@@ -357,7 +359,7 @@ class LogTail:
             offsets.append(last)
             kept.append(entry if is_new else None)
             if is_new:
-                size += len(entry.body)
+                size += len(entry.body) + ENTRY_BYTES
         self.last_timestamp = entries[-1].timestamp
         if self._pass is not None:
             self._pass.acknowledge(entries[-1].offset)
@@ -404,7 +406,7 @@ class LogTail:
         self._is_cut = True
         while self._kept_bytes > MOST_KEPT // 2 and self._kept_from < len(self._kept) - 1:
             entry = self._kept[self._kept_from]
-            self._kept_bytes -= len(entry.body) if entry is not None else 0
+            self._kept_bytes -= len(entry.body) + ENTRY_BYTES if entry is not None else 0
             self._kept[self._kept_from] = None
             self._kept_from += 1
         if self._kept_from * 2 > len(self._kept):
