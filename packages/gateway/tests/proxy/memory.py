@@ -402,6 +402,8 @@ class MemoryGateway:
         self.kinds = tuple(kinds)
         self.events: tuple[str, ...] | None = None
         self.events_except: tuple[str, ...] = ()
+        self.elsewhere: set[int] = set()
+        """Clusters that another gateway runs."""
         self.sent: list[Sent] = []
         self.refuse_commands: Fault | None = None
         self.fault: Fault | None = None
@@ -453,7 +455,9 @@ class MemoryGateway:
         rows = tuple(
             ClusterRow(
                 cluster, f"rateway-{cluster}",
-                tuple(shard for shard, owner in self.cluster_of.items() if owner == cluster), log=log,
+                tuple(shard for shard, owner in self.cluster_of.items() if owner == cluster),
+                owner="another" if cluster in self.elsewhere else "this",
+                log=None if cluster in self.elsewhere else log,
             )
             for cluster, log in self.logs.items()
         )  # fmt: skip

@@ -334,6 +334,35 @@ def test_that_no_gateway_is_there_is_known_at_once(broker: Broker) -> None:
     run(main())
 
 
+def test_each_clusters_log_is_told_by_the_gateway_that_runs_it(broker: Broker) -> None:
+    async def main() -> None:
+        one, other = two_shards(), two_shards()
+        one.elsewhere, other.elsewhere = {2}, {1}
+        other.logs[2] = "rateway-log-2-b"
+        async with answering(broker, one) as answerers, asking(broker, 5) as gateway:
+            answerers[1].memory = other
+            told = await gateway.clusters()
+            assert not isinstance(told, Fault)
+            logs = [(row.cluster, row.owner, row.log) for row in told.clusters]
+            assert logs == [(1, "this", "rateway-log-1-a"), (2, "this", "rateway-log-2-b")]
+            # A gateway that is away leaves the others as they are.
+            answerers[1].silent = True
+            told = await gateway.clusters()
+            assert not isinstance(told, Fault)
+            assert [(row.owner, row.log) for row in told.clusters] == [
+                ("this", "rateway-log-1-a"),
+                ("another", None),
+            ]
+            # Where the one that was asked is away, another one is asked the next time.
+            answerers[0].silent, answerers[1].silent = True, False
+            assert isinstance(await gateway.clusters(), Fault)
+            told = await gateway.clusters()
+            assert not isinstance(told, Fault)
+            assert [row.log for row in told.clusters] == [None, "rateway-log-2-b"]
+
+    run(main())
+
+
 def test_a_broker_that_is_away_is_said_to_be(broker: Broker) -> None:
     async def main() -> None:
         gateway = AmqpGateway(address=parse("amqp://127.0.0.1:1"), query_seconds=0.3)
@@ -379,8 +408,9 @@ def test_answers_of_another_form_are_faults_and_harm_nothing_else(broker: Broker
                 "another form": (b'{"shard":"x"}', {"status": "ok"}),
                 "an unknown code": (b'{"error":{"code":"new","message":"later"}}', {"status": "error"}),
                 "an error of no form": (b"\xff", {"status": "error"}),
-                "a part that is missing": (b"{}", {"status": "ok", "part": 2}),
                 "no headers": (b"[]", {}),
+                # The last: after it another gateway is asked.
+                "a part that is missing": (b"{}", {"status": "ok", "part": 2}),
             }
             for what, answer in answers.items():
                 answerers[0].strange = answer

@@ -59,6 +59,10 @@ Item = TypeVar("Item")
 _REPLY_TO: Final = b"amq.rabbitmq.reply-to"
 # Seconds for a query: the gateway answers from memory, in parts where it is much.
 QUERY_S: Final = 10.0
+# Seconds for another gateway's answer about its clusters: it may be away.
+OTHERS_S: Final = 2.0
+# The owner of a cluster in the answer of the gateway that runs it.
+OWNER: Final = "this"
 # Guilds of one query, about a megabyte, and queries at a time: the gateway reads guilds while those before are on their
 # way, and other questions get their turn in between.
 GUILDS_OF_QUERY: Final = 10
@@ -143,7 +147,9 @@ class AmqpGateway:
         # The clusters' exchanges by shard, once the gateway has told its layout.
         self._exchanges: dict[int, str] = {}
         self._shard_count = 0
-        # Questions that the broker returns where no gateway is: those for the layout, with which everything begins.
+        # Where the layout is asked for.
+        self._home = exchange(_FIRST_CLUSTER)
+        # Questions for the layout there, which the broker returns where no gateway is: everything begins with them.
         self._returnable: set[bytes] = set()
         self._said = ""
 
@@ -215,11 +221,14 @@ class AmqpGateway:
     # The port.
 
     async def clusters(self) -> ClusterList | Fault:
-        question = _question("Clusters")
-        found = _read(await self._query(self._home(), question, returnable=True), _decode_clusters)
-        if not isinstance(found, Fault):
-            self._shard_count = found.shard_count
-            self._exchanges = {shard: row.exchange for row in found.clusters for shard in row.shards}
+        found = await self._clusters_at(self._home, self._query_seconds, returnable=True)
+        if isinstance(found, Fault):
+            if found.code is ErrorCode.UNAVAILABLE:
+                self._home = self._after(self._home)
+            return found
+        found = await self._with_others(found)
+        self._shard_count = found.shard_count
+        self._exchanges = {shard: row.exchange for row in found.clusters for shard in row.shards}
         return found
 
     async def shard(self, shard_id: int) -> ShardSnapshot | Fault:
@@ -268,32 +277,65 @@ class AmqpGateway:
 
     # Where to.
 
-    def _home(self) -> str:
-        return exchange(_FIRST_CLUSTER)
+    def _after(self, place: str) -> str:
+        """Return the exchange to ask for the layout where that one is not answered: any gateway of the bot knows it."""
+        known = list(dict.fromkeys(self._exchanges.values()))
+        return known[(known.index(place) + 1) % len(known)] if place in known else place
 
     def _exchange_of(self, shard_id: int) -> str:
-        """The exchange of a shard's cluster. Where that is not known, any gateway passes it on."""
-        return self._exchanges.get(shard_id, self._home())
+        """Return the exchange of a shard's cluster. Where that is not known, any gateway passes it on."""
+        return self._exchanges.get(shard_id, self._home)
 
     def _exchange_of_guild(self, guild_id: int) -> str:
         if not self._shard_count:
-            return self._home()
+            return self._home
         return self._exchange_of(shard_of(guild_id, self._shard_count))
+
+    async def _with_others(self, found: ClusterList) -> ClusterList:
+        """Return the layout with the clusters of other gateways as those tell them: only a cluster's owner knows its
+        log."""
+        rows = {row.cluster: row for row in found.clusters}
+        unknown = [row for row in found.clusters if row.owner != OWNER]
+        # One answer tells all clusters of its gateway. Where one is missing, the others are asked together.
+        while unknown:
+            asked = unknown[:1]
+            answers = [await self._clusters_at(asked[0].exchange, OTHERS_S)]
+            if isinstance(answers[0], Fault):
+                asked = unknown
+                answers = await asyncio.gather(
+                    *(self._clusters_at(row.exchange, OTHERS_S) for row in unknown[1:])
+                )
+            for answer in answers:
+                if not isinstance(answer, Fault) and answer.shard_count == found.shard_count:
+                    rows |= {row.cluster: row for row in answer.clusters if row.owner == OWNER}
+            unknown = [row for row in unknown if row not in asked and rows[row.cluster].owner != OWNER]
+        return msgspec.structs.replace(found, clusters=tuple(rows[row.cluster] for row in found.clusters))
 
     # Asking.
 
+    async def _clusters_at(
+        self, place: str, seconds: float, *, returnable: bool = False
+    ) -> ClusterList | Fault:
+        question = _question("Clusters")
+        return _read(await self._query(place, question, seconds, returnable=returnable), _decode_clusters)
+
     async def _query(
-        self, place: str, question: Mapping[str, object], *, returnable: bool = False
+        self,
+        place: str,
+        question: Mapping[str, object],
+        seconds: float | None = None,
+        *,
+        returnable: bool = False,
     ) -> bytes | Fault:
         """Ask once, and again where the connection is lost, until the time is over. *returnable*: fail at once where
         no gateway is there."""
         body = msgspec.json.encode({**question, "parts": True})
         loop = asyncio.get_running_loop()
-        end = loop.time() + self._query_seconds
+        end = loop.time() + (self._query_seconds if seconds is None else seconds)
         while True:
             try:
-                seconds = max(0.0, end - loop.time())
-                return await self._request(place, CACHE_KEY, body, seconds, returnable=returnable)
+                left = max(0.0, end - loop.time())
+                return await self._request(place, CACHE_KEY, body, left, returnable=returnable)
             except _Lost as lost:
                 if loop.time() >= end:
                     return Fault(ErrorCode.UNAVAILABLE, f"the connection to the broker was lost: {lost}")
@@ -354,7 +396,7 @@ class AmqpGateway:
 
     def _on_return(self, code: int, key: str, size: int) -> None:
         """No queue took a question."""
-        fault = Fault(ErrorCode.UNAVAILABLE, f"no gateway reads {self._home()} at this broker")
+        fault = Fault(ErrorCode.UNAVAILABLE, f"no gateway reads {self._home} at this broker")
         for number in tuple(self._returnable):
             waiting = self._waiting.get(number)
             if waiting is not None and not waiting.answer.done():
