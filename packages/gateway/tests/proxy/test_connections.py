@@ -681,6 +681,30 @@ def test_a_bot_that_dies_before_its_first_heartbeat_gets_what_came_since_its_sta
     run(scenario())
 
 
+def test_what_a_bot_missed_is_waited_for_where_the_broker_is_slow_or_away() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.cluster_of(0).log
+        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
+        bot = await live(Bot(), process := await setting.another(replay))
+        await pass_time(1)
+        await process.kill()
+        for number in range(50):
+            setting.event(0, 0, str(number))
+        loop = asyncio.get_running_loop()
+        setting.reader.call_soon = lambda call: loop.call_later(3.0, call)
+        setting.reader.at_once = 20
+        bot.session_id = None
+        bot.start(await setting.another(replay))
+        await bot.until(lambda bot: len(contents(bot)) >= 10)
+        log.end_passes("disconnected", "the connection broke")
+        await pass_time(60)
+        assert contents(bot) == [str(number) for number in range(50)]
+        assert bot.is_live
+
+    run(scenario())
+
+
 def test_a_resume_waits_for_a_slow_broker() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from rateway.backoff import Backoff
 from rateway.delivery.proxy_port import EndReason, LogEntry, LogPass, LogReader, Offset, Positions
 from rateway.proxy.log_tail import Timer, Timers, Visible
 from rateway.proxy.order import LOOK_BACK, Order
@@ -22,8 +23,9 @@ __all__ = ["MissedEvents", "Replay"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds without an entry after which no more is expected.
-PATIENCE: Final = 1.0
+# Seconds without an entry after which no more is waited for: the last one is known to be in the log.
+PATIENCE: Final = 30.0
+BACKOFF: Final = Backoff(0.1, 5.0)
 # The pass waits while the bot has so many bytes to take.
 MOST_WAITING: Final = 1 << 20
 # An interaction cannot be answered after three seconds (Discord documentation, "Receiving and Responding").
@@ -74,8 +76,10 @@ class MissedEvents:
         self.count = 0
         """Events that were sent."""
         self._feed = feed
+        self._reader = reader
         self._begin = begin
         self._end = feed.at
+        self._failures = 0
         self._names = replay.names
         self._oldest = replay.wall() - replay.seconds
         self._oldest_interaction = replay.wall() - INTERACTION_SECONDS
@@ -85,7 +89,13 @@ class MissedEvents:
         self._order = Order()
         self._last = -1
         self._timer: Timer | None = None
-        self._pass: LogPass | None = reader.read(feed.log, Offset(max(0, begin - LOOK_BACK)), self)
+        self._pass: LogPass | None = None
+        self._read()
+
+    def _read(self) -> None:
+        self._timer = None
+        # What was read already is known to the order.
+        self._pass = self._reader.read(self._feed.log, Offset(max(0, self._begin - LOOK_BACK)), self)
 
     def close(self) -> None:
         """Stop. *done* is not called any more."""
@@ -107,9 +117,12 @@ class MissedEvents:
         self._wait()
 
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
+        self._failures = 0
         for entry in entries:
             if entry.offset > self._end:
                 break
+            if entry.offset <= self._last:
+                continue
             self._last = entry.offset
             if self._order.is_new(entry) and entry.offset > self._begin and entry.name in self._names:
                 self._tell(entry)
@@ -121,8 +134,13 @@ class MissedEvents:
 
     def on_end(self, reason: EndReason, text: str) -> None:
         self._pass = None
-        logger.warning("what a bot missed cannot be read to its end: %s", text, extra={"action": "proxy"})
-        self._finish()
+        if self._timer is not None:
+            self._timer.cancel()
+        if reason in ("down", "disconnected"):
+            self._timer = self._timers.call_later(BACKOFF.delay(self._failures), self._read)
+            self._failures += 1
+            return
+        self._give_up(text)
 
     def _tell(self, entry: LogEntry) -> None:
         stream = self._feed.stream
@@ -144,7 +162,11 @@ class MissedEvents:
         if self._feed.receiver.waiting > MOST_WAITING:
             self._wait()
         else:
-            self._finish()
+            self._give_up(f"{self._feed.log} brings nothing")
+
+    def _give_up(self, why: str) -> None:
+        logger.warning("what a bot missed cannot be read to its end: %s", why, extra={"action": "proxy"})
+        self._finish()
 
     def _finish(self) -> None:
         self.close()
