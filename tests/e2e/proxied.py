@@ -77,10 +77,13 @@ class Bot(Child):
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for line in process.stdout:
-            self.said.append(json.loads(line))
             with self.log.open("ab") as log:
                 log.write(line)
-            self._changed.set()
+            # Libraries write what they like beside the bot's own lines.
+            if line.startswith(b'{"saw"'):
+                self.said.append(json.loads(line))
+                self._changed.set()
+        await process.wait()
         self._changed.set()
 
     def saw(self, what: str) -> list[Json]:

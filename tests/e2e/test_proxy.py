@@ -105,6 +105,59 @@ def test_a_proxy_that_stops_sends_its_bots_to_another_one(tmp_path: Path, broker
     run(it(), timeout=150)
 
 
+def test_a_bot_with_hikari_gets_its_members_and_sees_what_it_writes_by_rest(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """Its shards are those that the proxy recommends, its gateway's address is the one that the proxy tells."""
+
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=SHARDS, guilds=GUILDS, members=5, EVENT_LOG="stream") as s:
+            await s.ready()
+            # hikari takes the bot's id from the token.
+            token = s.sim.options.token.partition(".")[0] + ".workers.hold-this-in-place-of-the-bots"
+            async with (
+                proxied(tmp_path, s, PROXY_TOKEN=token) as proxy,
+                bot("hikari_bot", tmp_path, proxy.address, token, DO="ask say") as seen,
+            ):
+                readies = await seen.until_saw("ready", SHARDS)
+                assert {each["shard"] for each in readies} == {0, 1} and readies[0]["shards"] == SHARDS
+                guilds = {each["id"]: each["members"] for each in await seen.until_saw("guild", GUILDS)}
+                assert len(guilds) == GUILDS
+                chunks = {each["id"]: each["count"] for each in await seen.until_saw("members", GUILDS)}
+                assert chunks == guilds
+                written = {each["id"] for each in await seen.until_saw("written", GUILDS)}
+                ids = {each["id"] for each in await seen.until_saw("message", GUILDS)}
+                assert ids == written and s.count("identify") == SHARDS
+
+    run(it(), timeout=150)
+
+
+def test_a_bot_with_hikari_loses_nothing_when_the_proxy_and_the_gateway_die(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=SHARDS, guilds=GUILDS, members=5, EVENT_LOG="stream") as s:
+            await s.ready()
+            async with (
+                proxied(tmp_path, s) as proxy,
+                bot("hikari_bot", tmp_path, proxy.address, s.sim.options.token, DO="") as seen,
+            ):
+                await seen.until_saw("guild", GUILDS)
+                before = messages(s)
+                s.sim.set_rate(50, events=900)
+                await seen.until_saw("message", 20)
+                await proxy.kill()
+                await proxy.start()
+                await seen.until_saw("resumed", SHARDS)
+                await s.gateway.kill()
+                await s.gateway.start()
+                await happened(s)
+                await saw_all(seen, s, before)
+                assert len(seen.saw("ready")) == SHARDS and s.count("identify") == SHARDS
+
+    run(it(), timeout=150)
+
+
 def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker) -> None:
     address = f"127.0.0.1:{free_port()}"
 
