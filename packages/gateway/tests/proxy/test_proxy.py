@@ -12,11 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rateway import exit_codes
 from rateway.cache.policy import DEFAULT_KINDS
 from rateway.config import load
 from rateway.proxy import proxy as proxying
 from rateway.proxy.proxy import Proxy
+from rateway.transports.proxy_metrics import PROXY_METRICS
 from rateway_protocol.discord import intents
 from tests.proxy.memory import MemoryCluster, MemoryGateway, MemoryReader
 
@@ -150,6 +152,37 @@ def test_the_status_tells_of_each_bot() -> None:
             status = s.proxy.status()
             assert (status.connections, status.identifies) == (1, 1)
             assert TOKEN not in repr(status) and PROXY_TOKEN not in repr(status)
+
+    run(it())
+
+
+@pytest.mark.parametrize("authorization", [f"Bot {PROXY_TOKEN}", f"Bearer {PROXY_TOKEN}", f"Bearer {TOKEN}"])
+def test_each_proxy_shows_its_status_and_metrics_to_whoever_has_a_token(authorization: str) -> None:
+    async def it() -> None:
+        async with scene() as s, s.bot() as bot:
+            await dispatch(bot, "READY")
+            status, text = await s.get("/rateway/status", authorization)
+            assert status == 200 and json.loads(text)["bots"][0]["library"] == "a library"
+            status, text = await s.get("/rateway/metrics", authorization)
+            assert status == 200 and "rateway_proxy_identifies_total 1.0" in text
+            families = {family.name: family for family in text_string_to_metric_families(text)}
+            (live,) = [
+                sample.value
+                for sample in families["rateway_proxy_connections"].samples
+                if sample.labels["state"] in ("live", "starting") and sample.value
+            ]
+            assert live == 1.0 and len(families) == len(PROXY_METRICS)
+            assert s.proxy.status().rest == {}
+
+    run(it())
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer x", f"Basic {TOKEN}", TOKEN])
+@pytest.mark.parametrize("path", ["/rateway/status", "/rateway/metrics"])
+def test_nobody_else_sees_them(path: str, authorization: str) -> None:
+    async def it() -> None:
+        async with scene() as s:
+            assert (await s.get(path, authorization))[0] == 401
 
     run(it())
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from aiohttp import hdrs, web
 from rateway import exit_codes
 from rateway.config import Settings
@@ -28,6 +29,7 @@ from rateway.proxy.rest import RestProxy, host_of
 from rateway.proxy.server import BotSocket, Limits, ProxyServer, Upgrade
 from rateway.proxy.session_id import SessionIds
 from rateway.proxy.tokens import Tokens
+from rateway.transports import proxy_metrics
 from rateway.transports.amqp.event_log import AmqpLogReader
 from rateway.transports.amqp.gateway_requests import AmqpGateway
 from rateway.transports.amqp.positions import AmqpPositions
@@ -52,6 +54,10 @@ ASK_AGAIN_S: Final = 2.0
 LEAVE_S: Final = 3.0
 # Any code that no library takes for the end of its session. Discord: "Unknown error … Try reconnecting?"
 RECONNECT_CODE: Final = 4000
+# Where every proxy shows what it does; no route of Discord's REST begins so.
+STATUS_PATH: Final = "/rateway/status"
+METRICS_PATH: Final = "/rateway/metrics"
+METRICS_HEADERS: Final = {hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"}
 # Connections that a status lists one by one.
 MOST_ROWS: Final = 200
 
@@ -150,7 +156,7 @@ class Proxy:
             replay=self._replay(positions),
         )
         server = self._server = ProxyServer(
-            self._address, tls, rest.answer, self._connect, self._url_for, self._limits
+            self._address, tls, self._answer, self._connect, self._url_for, self._limits
         )
         async with rest, asyncio.TaskGroup() as tasks:
             beside = [
@@ -226,6 +232,18 @@ class Proxy:
         # Only a server that is there by the settings may say so: anybody else could.
         before = request.headers.get(hdrs.X_FORWARDED_PROTO, "") if given.behind_tls else ""
         return f"{'wss' if self._has_tls or before.strip().lower() == 'https' else 'ws'}://{host}"
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request that is no WebSocket: of the proxy's own state, or one of REST."""
+        assert self._rest is not None
+        path = request.rel_url.raw_path
+        if path not in (STATUS_PATH, METRICS_PATH):
+            return await self._rest.answer(request)
+        if not self._tokens.admits_viewer(request.headers.get(hdrs.AUTHORIZATION, "")):
+            return web.Response(status=401, text="send PROXY_TOKEN as a bearer token\n")
+        if path == METRICS_PATH:
+            return web.Response(body=proxy_metrics.render(self.status()).encode(), headers=METRICS_HEADERS)
+        return web.Response(body=msgspec.json.encode(self.status()), content_type="application/json")
 
     async def _shards(self) -> int | None:
         """The number of shards that bots are told."""

@@ -29,6 +29,12 @@ class Tokens:
         """Return whether the value of an ``Authorization`` header is ``Bot`` and one of them."""
         return authorization.strip()[:4].lower() == "bot " and self.admits(authorization)
 
+    def admits_viewer(self, authorization: str) -> bool:
+        """Return whether the value of an ``Authorization`` header lets see the proxy's own state: one of the tokens as
+        ``Bot``, or as ``Bearer``, which is what scrapers of metrics write."""
+        scheme, _, token = authorization.strip().partition(" ")
+        return scheme.lower() in ("bot", "bearer") and self.admits(token)
+
     def header(self) -> str:
         """Return the value of the header that Discord wants."""
         return f"Bot {self._bot.reveal()}"

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from rateway.runtime.monitoring.status import PHASES, ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
 from rateway.session.actions import State
+from rateway.transports.proxy_metrics import PROXY_METRICS
 from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Row", "document", "render"]
@@ -30,10 +31,6 @@ MOST_CODES = range(1000, 5000)
 FAILED = ("invalid", "closed", "timeout")
 # Why a connection to Discord does not open.
 DIALS = ("429", "403", "5xx", "refused", "silent", "unreachable", "foreign")
-# States of a bot's connection to the proxy, why one is refused or ended, and what becomes of a request of REST.
-BOT_STATES = ("unidentified", "starting", "resuming", "live")
-TURNED_AWAY = ("full", "silent", "unread", "slow", "fault", "refused")
-REST = ("passed", "answered", "refused", "failed")
 # For how long a live shard has had no event.
 QUIET = {"1m": 60.0, "10m": 600.0, "1h": 3600.0}
 # HTTP statuses that are told apart; all others are ``other``.
@@ -130,19 +127,7 @@ METRICS: tuple[Row, ...] = (
     ),
     _row("store_ok", "cluster", "1 while sessions and cache can be written down."),
     _row("proxy_up", "", "1 while the gateway proxy of PROXY_ADDRESS runs; absent without that setting."),
-    _row("proxy_connections", "state", "Connections of bots to it, by state."),
-    _row("proxy_lag_events", "", "Entries of the event logs that RESUMEs of bots have still to bring."),
-    _row("proxy_lag_seconds", "", "Seconds of events that the RESUME which is farthest behind has still to bring."),
-    _row("proxy_identifies_total", "", "IDENTIFYs of bots that were answered with READY."),
-    _row("proxy_resumes_total", "", "RESUMEs of bots that were answered with RESUMED."),
-    _row("proxy_resumes_refused_total", "", "RESUMEs of bots that were answered with op 9."),
-    _row("proxy_sent_total", "", "Events sent to bots."),
-    _row("proxy_replayed_total", "", "Of these, events that a bot had missed."),
-    _row("proxy_closes_total", "code", "Connections of bots that the proxy closed, by close code."),
-    _row("proxy_turned_away_total", "reason", "Connections to it that were refused or ended, by reason."),
-    _row("proxy_rest_total", "outcome", "Requests of REST: `passed` on, `answered`, `refused` (401), `failed`."),
-    _row("proxy_cpu_seconds_total", "", "CPU seconds of the proxy."),
-    _row("proxy_memory_bytes", "", "Resident memory of the proxy."),
+    *(_row(f"proxy_{metric.name}", metric.label, metric.help) for metric in PROXY_METRICS),
     _row("process_cpu_seconds_total", "process", "CPU seconds of each process."),
     _row("process_memory_bytes", "process", "Resident memory of each process."),
     _row("process_loop_lag_seconds", "process", "How late the event loop came round last."),
@@ -334,25 +319,12 @@ def _proxy(status: GatewayStatus) -> dict[str, list[Sample]]:
     proxy = status.proxy
     if proxy is None:
         return {"rateway_proxy_up": [((), 0.0)]} if status.wants_proxy else {}
-    return {
-        "rateway_proxy_up": [((), 1.0)],
-        "rateway_proxy_connections": [((state,), proxy.states.get(state, 0)) for state in BOT_STATES],
-        "rateway_proxy_lag_events": [((), sum(bot.lag_events for bot in proxy.bots))],
-        "rateway_proxy_lag_seconds": [((), max((bot.lag_s for bot in proxy.bots), default=0))],
-        "rateway_proxy_identifies_total": [((), proxy.identifies)],
-        "rateway_proxy_resumes_total": [((), proxy.resumes)],
-        "rateway_proxy_resumes_refused_total": [((), proxy.refused)],
-        "rateway_proxy_sent_total": [((), proxy.sent)],
-        "rateway_proxy_replayed_total": [((), proxy.replayed)],
-        # The proxy's own codes: a small set.
-        "rateway_proxy_closes_total": [((code,), count) for code, count in sorted(proxy.closes.items())],
-        "rateway_proxy_turned_away_total": [
-            ((reason,), proxy.turned_away.get(reason, 0)) for reason in TURNED_AWAY
-        ],
-        "rateway_proxy_rest_total": [((outcome,), proxy.rest.get(outcome, 0)) for outcome in REST],
-        "rateway_proxy_cpu_seconds_total": [((), proxy.cpu_s)],
-        "rateway_proxy_memory_bytes": [((), proxy.memory_bytes)],
-    }
+    values: dict[str, list[Sample]] = {"rateway_proxy_up": [((), 1.0)]}
+    for metric in PROXY_METRICS:
+        values[f"rateway_proxy_{metric.name}"] = [
+            ((label,) if metric.label else (), value) for label, value in metric.samples(proxy)
+        ]
+    return values
 
 
 def _by_status(counts: Mapping[str, int]) -> Counter[str]:
