@@ -25,6 +25,8 @@ def entry(seq: int, session: str = "a", shard_id: int = 0, repeat: int = 0, late
         # Other contents under one number.
         ([entry(5), entry(5, repeat=1), entry(5, repeat=2)], [True, True, True]),
         ([entry(5), entry(5, repeat=1), entry(5), entry(5, repeat=1)], [True, True, False, False]),
+        # Of a number before the first that is read, it has been there before.
+        ([entry(5), entry(4, repeat=1)], [True, False]),
         # Each session and each shard has numbers of its own.
         ([entry(5), entry(1, "b"), entry(2, "b"), entry(5)], [True, True, True, False]),
         ([entry(5), entry(5, shard_id=1), entry(5)], [True, True, False]),

@@ -79,7 +79,7 @@ class Order:
                 return True
         else:
             session = current[1]
-        if entry.repeat:
+        if entry.repeat and (seq >= session.lowest or entry.is_out_of_order):
             return session.repeat((seq, entry.repeat))
         if seq == session.highest + 1:
             session.highest = seq

@@ -272,7 +272,7 @@ class Feed:
                 if not self.positions:
                     self.settle()
             return False
-        if entry.is_out_of_order:
+        if entry.is_out_of_order or entry.repeat:
             position = self._late.get(shard_id)
             return position is not None and position.contains(entry, order)
         return False
