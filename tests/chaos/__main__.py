@@ -67,7 +67,7 @@ def main() -> int:
 def outages(chosen: set[str]) -> int:
     """Each scene of Discord's outages in its long form, one after the other."""
     clean = True
-    with private_rabbitmq(management=False) as node:
+    with private_rabbitmq() as node:
         for scene in SCENES:
             if chosen and scene.name not in chosen:
                 continue
