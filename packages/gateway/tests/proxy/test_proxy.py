@@ -221,6 +221,31 @@ def test_tls_in_front_is_believed_only_where_it_is_set() -> None:
     run(it())
 
 
+def test_proxies_of_one_bot_share_an_address_and_those_of_another_wait_until_it_is_free(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def it() -> None:
+        async with scene() as first:
+            address = f"127.0.0.1:{first.port}"
+            async with scene(PROXY_ADDRESS=address) as second:
+                assert second.port == first.port
+            given = {"DISCORD_TOKEN": "another.bots.token", "INTENTS": "1", "AMQP_URI": "amqp://localhost/"}
+            other = Proxy(load(None, given | {"PROXY_ADDRESS": address}))
+            gateway, reader = MemoryGateway({1: [0]}, kinds=KINDS), MemoryReader(lambda call: None)
+            bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            serving = asyncio.create_task(other.serve(reader, gateway, None, bound.set_result))
+            while "another bot's proxy" not in caplog.text:  # noqa: ASYNC110 - a line of the log sets no event
+                await asyncio.sleep(0.01)
+            async with first.bot() as bot:
+                await dispatch(bot, "READY")
+            assert not bound.done()
+        assert await bound == first.port
+        other.stop()
+        await serving
+
+    run(it())
+
+
 def test_a_gateway_without_what_bots_need_ends_the_start_with_78(caplog: pytest.LogCaptureFixture) -> None:
     async def it() -> None:
         async with scene(kinds=tuple(kind for kind in KINDS if kind != "roles")) as s:

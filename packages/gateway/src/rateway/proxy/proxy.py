@@ -8,12 +8,14 @@ import itertools
 import logging
 import os
 import resource
+import secrets
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+import aiohttp
 import msgspec
 from aiohttp import hdrs, web
 from rateway import exit_codes
@@ -57,6 +59,10 @@ RECONNECT_CODE: Final = 4000
 # Where every proxy shows what it does; no route of Discord's REST begins so.
 STATUS_PATH: Final = "/rateway/status"
 METRICS_PATH: Final = "/rateway/metrics"
+# Where a proxy shows another one, which is to share its address, that it is the same bot's.
+PROOF_PATH: Final = "/rateway/proof"
+MOST_CHALLENGE: Final = 64
+PROOF_WITHIN_S: Final = 2.0
 METRICS_HEADERS: Final = {hdrs.CONTENT_TYPE: "text/plain; version=0.0.4; charset=utf-8"}
 # Connections that a status lists one by one.
 MOST_ROWS: Final = 200
@@ -156,7 +162,7 @@ class Proxy:
             replay=self._replay(positions),
         )
         server = self._server = ProxyServer(
-            self._address, tls, self._answer, self._connect, self._url_for, self._limits
+            self._address, tls, self._answer, self._connect, self._url_for, self._limits, self._stranger
         )
         async with rest, asyncio.TaskGroup() as tasks:
             beside = [
@@ -237,6 +243,8 @@ class Proxy:
         """Answer a request that is no WebSocket: of the proxy's own state, or one of REST."""
         assert self._rest is not None
         path = request.rel_url.raw_path
+        if path == PROOF_PATH:
+            return web.Response(text=self._tokens.proof(request.rel_url.raw_query_string[:MOST_CHALLENGE]))
         if path not in (STATUS_PATH, METRICS_PATH):
             return await self._rest.answer(request)
         if not self._tokens.admits_viewer(request.headers.get(hdrs.AUTHORIZATION, "")):
@@ -244,6 +252,32 @@ class Proxy:
         if path == METRICS_PATH:
             return web.Response(body=proxy_metrics.render(self.status()).encode(), headers=METRICS_HEADERS)
         return web.Response(body=msgspec.json.encode(self.status()), content_type="application/json")
+
+    async def _stranger(self) -> str:
+        """Return what listens at the address already and is no proxy of this bot; empty where there is nothing else.
+
+        The system would let two proxies of one user share the address, and give each one the other's bots.
+        """
+        host, _, port = self._address.rpartition(":")
+        if port == "0":
+            return ""
+        host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        challenge = secrets.token_hex(MOST_CHALLENGE // 2)
+        url = f"{'https' if self._has_tls else 'http'}://{host}:{port}{PROOF_PATH}?{challenge}"
+        timeout = aiohttp.ClientTimeout(total=PROOF_WITHIN_S)
+        try:
+            # The certificate is for the name that bots use; what is asked for proves itself.
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(url, ssl=False) as answer,
+            ):
+                if await answer.text() == self._tokens.proof(challenge):
+                    return ""
+        except aiohttp.ClientConnectorError:
+            return ""
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            pass
+        return "another program or another bot's proxy listens there"
 
     async def _shards(self) -> int | None:
         """The number of shards that bots are told."""

@@ -328,9 +328,11 @@ class ProxyServer:
         connect: Callable[[BotSocket, Upgrade], Conversation],
         gateway_url: Callable[[web.BaseRequest], str | None],
         limits: Limits | None = None,
+        stranger: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         """*rest* answers a request that is no WebSocket, *connect* begins the conversation with a bot, *gateway_url*
-        returns the address that a bot is told."""
+        returns the address that a bot is told, *stranger* returns who else listens at the address that this proxy
+        must not share it with; empty where there is nobody."""
         host, _, port = address.rpartition(":")
         self.host, self.port = host, int(port)
         self.limits = limits or Limits()
@@ -340,6 +342,7 @@ class ProxyServer:
         self._rest = rest
         self._connect = connect
         self._gateway_url = gateway_url
+        self._stranger = stranger
         self._peers: dict[asyncio.BaseProtocol, _Peer] = {}
         self._sockets: dict[BotSocket, None] = {}
         self._is_open = True
@@ -395,23 +398,32 @@ class ProxyServer:
                 "ssl_shutdown_timeout": self.limits.close_s,
             }
         while True:
-            try:
-                # Several proxies of one user may share an address: the system gives each new connection to one of them,
-                # and a bot whose proxy dies or is replaced is never refused.
-                return await loop.create_server(
-                    lambda: _Peer(self), host, port, ssl=self._tls, backlog=1024, reuse_port=True, **timeouts
-                )
-            except OSError as error:
-                if not said:
-                    log.error(
-                        "PROXY_ADDRESS %s:%d cannot be listened on (%s); it is tried again every second",
-                        self.host,
-                        self.port,
-                        error.strerror or "no such address",
-                        extra={"action": "proxy"},
+            why = await self._stranger() if self._stranger is not None else ""
+            if not why:
+                try:
+                    # Several proxies of one user may share an address: the system gives each new connection to one of
+                    # them, and a bot whose proxy dies or is replaced is never refused.
+                    return await loop.create_server(
+                        lambda: _Peer(self),
+                        host,
+                        port,
+                        ssl=self._tls,
+                        backlog=1024,
+                        reuse_port=True,
+                        **timeouts,
                     )
-                said = True
-                await asyncio.sleep(RETRY_S)
+                except OSError as error:
+                    why = error.strerror or "no such address"
+            if not said:
+                log.error(
+                    "PROXY_ADDRESS %s:%d cannot be listened on (%s); it is tried again every second",
+                    self.host,
+                    self.port,
+                    why,
+                    extra={"action": "proxy"},
+                )
+            said = True
+            await asyncio.sleep(RETRY_S)
 
     # Connections.
 

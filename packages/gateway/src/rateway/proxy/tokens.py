@@ -39,6 +39,10 @@ class Tokens:
         """Return the value of the header that Discord wants."""
         return f"Bot {self._bot.reveal()}"
 
+    def proof(self, challenge: str) -> str:
+        """Return what only a proxy of this bot can answer to *challenge*; it tells nothing of the token."""
+        return hmac.digest(self.key(b"proof"), challenge.encode("utf-8", "surrogatepass"), "sha256").hex()
+
     def key(self, purpose: bytes) -> bytes:
         """Return 32 bytes that only who knows the bot's token can make: the same in every proxy of the bot."""
         return hmac.digest(self._bot.reveal().encode(), b"rateway proxy: " + purpose, "sha256")
