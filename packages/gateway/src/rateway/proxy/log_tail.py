@@ -190,10 +190,9 @@ class LogTail:
         self._make_fanout = functools.partial(_Fanout, visible, answers)
         self._fanout = self._make_fanout()
         self._on_lost = on_lost
-        # The newest entries and their offsets; None stands for what was there twice. Both begin at `_kept_from`.
+        # The newest entries and their offsets; None stands for what was there twice.
         self._kept: list[LogEntry | None] = []
         self._kept_offsets: list[int] = []
-        self._kept_from = 0
         self._kept_bytes = 0
         self._is_cut = False
         self._watched_bytes = 0
@@ -273,12 +272,12 @@ class LogTail:
         """Whether the entry at this offset is among those that are kept, so that nothing after it is missing."""
         if at < 0:
             return not self._is_cut
-        index = bisect_right(self._kept_offsets, at, self._kept_from) - 1
-        return index >= self._kept_from and self._kept_offsets[index] == at
+        index = bisect_right(self._kept_offsets, at) - 1
+        return index >= 0 and self._kept_offsets[index] == at
 
     def _join_now(self, feed: Feed) -> None:
         fanout = self._fanout
-        begin = bisect_right(self._kept_offsets, feed.at, self._kept_from)
+        begin = bisect_right(self._kept_offsets, feed.at)
         for entry in self._kept[begin:]:
             if entry is not None and feed.is_open:
                 fanout.bring_to(entry, feed)
@@ -404,15 +403,15 @@ class LogTail:
     def _cut(self) -> None:
         """Forget the older half of what is kept."""
         self._is_cut = True
-        while self._kept_bytes > MOST_KEPT // 2 and self._kept_from < len(self._kept) - 1:
-            entry = self._kept[self._kept_from]
-            self._kept_bytes -= len(entry.body) + ENTRY_BYTES if entry is not None else 0
-            self._kept[self._kept_from] = None
-            self._kept_from += 1
-        if self._kept_from * 2 > len(self._kept):
-            del self._kept[: self._kept_from]
-            del self._kept_offsets[: self._kept_from]
-            self._kept_from = 0
+        kept, size, at = self._kept, self._kept_bytes, 0
+        while size > MOST_KEPT // 2 and at < len(kept) - 1:
+            entry = kept[at]
+            if entry is not None:
+                size -= len(entry.body) + ENTRY_BYTES
+            at += 1
+        self._kept_bytes = size
+        del kept[:at]
+        del self._kept_offsets[:at]
 
     def lose(self, text: str) -> None:
         """The log cannot be gone on with: all its sessions end. ``text`` says why, for a log line."""

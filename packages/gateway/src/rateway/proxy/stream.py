@@ -210,7 +210,8 @@ class Feed:
     def on_entry(self, entry: LogEntry, d: bytes | None, order: Order) -> None:
         """An event of one of its shards, for the first time; *d* as the bot's intents have it, None where it is not
         the bot's to see."""
-        if (self.positions or self._late) and self._is_contained(entry, order):
+        # Once the snapshots are passed, only what comes late or again can be in them.
+        if (self.positions or entry.is_out_of_order or entry.repeat) and self._is_contained(entry, order):
             self.at = entry.offset
             return
         self.at = entry.offset
