@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from rateway.runtime.monitoring.http_views import HttpViews
+from rateway.runtime.monitoring.status import BudgetStatus
 from tests.http.fleet import Fleet, served
 
 from tests.aio import run
@@ -443,5 +444,20 @@ def test_lines_of_one_kind_in_a_row_are_counted() -> None:
             await opened(page, port, tiles=8)
             told = await page.run("document.querySelector('#happenings').innerText")
             assert told.count("sessions lost") == 3 and "and 9 like it since" in told
+
+    run(scene())
+
+
+def test_identifies_that_are_not_known_are_no_figure() -> None:
+    async def scene() -> None:
+        fleet = Fleet(8)
+        # Every session was resumed after a restart: nobody has asked Discord yet.
+        fleet.more = {"budget": BudgetStatus(None, None, None, None, 0)}
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=8)
+            assert await page.run("document.querySelector('#identifies').firstChild.textContent") == "–"
+            assert (
+                await page.run("document.querySelector('#budget').innerText") == "Discord has not said yet."
+            )
 
     run(scene())
