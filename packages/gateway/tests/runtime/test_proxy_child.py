@@ -136,21 +136,52 @@ def test_one_whose_settings_are_wrong_is_given_up_and_noted(
     assert "PROXY_CERT" in capfd.readouterr().err
 
 
-def test_it_leaves_when_the_gateway_is_gone() -> None:
-    """The end of the line is all that it knows of the gateway: that of one that was killed looks the same."""
+def test_when_the_gateway_is_gone_it_serves_on_until_it_is_told_to_leave() -> None:
+    """The end of the line is all that it knows of a gateway that was killed."""
 
     async def it() -> None:
         ours, theirs = socket.socketpair()
+        port = free_port()
         process = await asyncio.create_subprocess_exec(
+            *hardening.child_command("rateway.proxy.process", str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        theirs.close()
+        line = await ProxyLine.open(ours)
+        line.send(encode_settings(settings(port)))
+        assert (await line.read_status()) is not None
+        process.send_signal(signal.SIGTERM)
+        assert (await line.read_status()) is not None, "with the gateway there, the gateway alone decides"
+        line.close()
+        assert process.stderr is not None
+        while b"the gateway is gone" not in await process.stderr.readline():
+            pass
+        # The signal that came before counts now.
+        assert await process.wait() == 0
+
+    run(it())
+
+
+def test_the_next_gateways_proxy_shares_the_address_with_the_one_that_was_left_behind() -> None:
+    async def it() -> None:
+        port = free_port()
+        ours, theirs = socket.socketpair()
+        left = await asyncio.create_subprocess_exec(
             *hardening.child_command("rateway.proxy.process", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             stderr=asyncio.subprocess.DEVNULL,
         )
         theirs.close()
         line = await ProxyLine.open(ours)
-        line.send(encode_settings(settings(free_port())))
-        assert (await line.read_status()) is not None
+        line.send(encode_settings(settings(port)))
+        await hello(port)
         line.close()
-        assert await process.wait() == 0
+        child = ProxyChild(settings(port))
+        async with running(child):
+            await status(child)
+            left.send_signal(signal.SIGTERM)
+            assert await left.wait() == 0
+            await hello(port)
 
     run(it())

@@ -1,11 +1,13 @@
 """The proxy that the gateway starts, as a program: ``python -P -m rateway.proxy.process DESCRIPTOR``.
 
-Its settings come over the socket pair, and the end of that is its stop (``transports/proxy_line.py``).
+Its settings come over the socket pair, and so does its stop (``transports/proxy_line.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -18,14 +20,19 @@ from rateway.transports.proxy_line import ProxyLine
 
 __all__ = ["work"]
 
+log = logging.getLogger(__name__)
+
 STATUS_EVERY_S = 1.0
+# A gateway that died is started again within seconds, and its next proxy shares the address with this one: until then
+# no dial of a bot is refused.
+ORPHANED_S = 15.0
 
 
 def work(descriptor: int) -> int:
     """Run the proxy; ``descriptor`` is its end of the socket pair to the gateway. The exit code."""
     end = socket.socket(fileno=descriptor)
-    # The gateway alone decides; a stop reaches the proxy over the line.
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    # The gateway alone decides, while it lives; a stop reaches the proxy over the line.
+    for name in (signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     hardening.ignore_ending_signals()
     hardening.keep_memory_private()
@@ -33,6 +40,9 @@ def work(descriptor: int) -> int:
 
 
 async def _work(end: socket.socket) -> int:
+    # Without the gateway it counts: a service manager ends what is left of a service before it starts it again.
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
     line = await ProxyLine.open(end)
     first = await line.read()
     if first is None:
@@ -42,7 +52,7 @@ async def _work(end: socket.socket) -> int:
     tune_memory()
     proxy = Proxy(settings)
     telling = asyncio.create_task(_tell(line, proxy))
-    listening = asyncio.create_task(_listen(line, proxy))
+    listening = asyncio.create_task(_listen(line, proxy, asked))
     try:
         return await proxy.run()
     finally:
@@ -56,9 +66,13 @@ async def _tell(line: ProxyLine, proxy: Proxy) -> None:
         await asyncio.sleep(STATUS_EVERY_S)
 
 
-async def _listen(line: ProxyLine, proxy: Proxy) -> None:
-    while await line.read() is not None:
-        pass
+async def _listen(line: ProxyLine, proxy: Proxy, asked: asyncio.Event) -> None:
+    if await line.read() is None:
+        words = "the gateway is gone: bots are served for %d s more"
+        log.warning(words, ORPHANED_S, extra={"action": "orphaned"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ORPHANED_S):
+                await asked.wait()
     proxy.stop()
 
 

@@ -18,7 +18,7 @@ from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.config.handover import encode_settings
 from rateway.runtime.supervisor.supervisor import how_ended, pump_lines
-from rateway.transports.proxy_line import ProxyLine, ProxyStatus
+from rateway.transports.proxy_line import STOP, ProxyLine, ProxyStatus
 
 __all__ = ["ProxyChild"]
 
@@ -81,7 +81,7 @@ class ProxyChild:
         self._stopping = True
         process = self._process
         if self._line is not None:
-            self._line.close()
+            self._line.send(STOP)
         if process is None or process.returncode is not None:
             return
         try:
@@ -121,7 +121,7 @@ class ProxyChild:
         try:
             line.send(encode_settings(self._settings))
             if self._stopping:
-                line.close()
+                line.send(STOP)
             while (status := await line.read_status()) is not None:
                 self.status = status
             return await process.wait()

@@ -1,7 +1,7 @@
 """Between the gateway and the proxy that it starts: settings go one way, the proxy's status the other.
 
-One JSON document a line, over a socket pair. The end of the line is a stop for the proxy: it sends its bots away and
-ends, whether the gateway closed it or died.
+One JSON document a line, over a socket pair. :data:`STOP` lets the proxy send its bots away and end. So does the end of
+the line, which is the gateway's death, after a while in which the next gateway may have started another proxy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Final
 import msgspec
 from rateway_protocol.discord.envelope import FAILURES
 
-__all__ = ["BotRow", "ProxyLine", "ProxyStatus"]
+__all__ = ["STOP", "BotRow", "ProxyLine", "ProxyStatus"]
+
+STOP: Final = msgspec.Raw(b'"stop"')
 
 # A status with MOST_ROWS bots is some 100 KB, settings are some 10 KB.
 MAX_LINE_BYTES: Final = 4 << 20
