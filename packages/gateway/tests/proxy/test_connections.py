@@ -1004,3 +1004,27 @@ def test_sessions_of_a_log_that_the_gateway_has_replaced_end() -> None:
         assert contents(bots[0]) == ["a"]
 
     run(scenario())
+
+
+def test_what_a_bot_had_before_it_identifies_anew_is_not_sent_again_with_what_it_missed() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: 0.0)
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await pass_time(1)
+        # More than one delivery brings: the next proxy begins somewhere among them.
+        for number in range(150):
+            setting.event(0, 0, f"had {number}")
+        await pass_time()
+        bot.say(1, bot.seq)
+        await pass_time()
+        await process.kill()
+        for number in range(150):
+            setting.event(0, 0, f"missed {number}")
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        await pass_time(1)
+        assert contents(bot) == [f"missed {number}" for number in range(150)]
+
+    run(scenario())

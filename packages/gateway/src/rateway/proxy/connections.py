@@ -398,7 +398,7 @@ class Connections:
         """Send the events that the bot missed in one log (``PROXY_REPLAY``)."""
         assert self._replay is not None
         feed.release()
-        feed.replayed = self._replay.names
+        feed.replayed, feed.missed_since = self._replay.names, since
         if since >= feed.at:
             return
         done = asyncio.Event()

@@ -139,8 +139,8 @@ class Feed:
     """One log's part of a stream. Called for each entry: makes no task, and reads no JSON in the usual case."""
 
     __slots__ = (
-        "_held", "_held_guild", "_late", "at", "at_timestamp", "is_open", "is_settled", "log", "numbers", "positions",
-        "receiver", "replayed", "sent", "shards", "stream",
+        "_held", "_held_guild", "_late", "at", "at_timestamp", "is_open", "is_settled", "log", "missed_since",
+        "numbers", "positions", "receiver", "replayed", "sent", "shards", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, numbers: Numbers, log: str, shards: Iterable[int], at: int) -> None:
@@ -164,7 +164,9 @@ class Feed:
         self.sent = 0
         """Events that were sent."""
         self.replayed: frozenset[str] = frozenset()
-        """Names of events that are sent though the snapshots came after them: the bot missed them before."""
+        """Names of events that are sent though the snapshots came after them, because the bot missed them."""
+        self.missed_since = -1
+        """The offset up to which the bot had seen the log before: it missed what came after."""
         self._late: dict[int, Position] = {}
         # The last snapshot, and events of its guild; sent once the feed is settled, under a number that says so.
         self._held: list[tuple[str, bytes]] = []
@@ -267,7 +269,7 @@ class Feed:
         position = self.positions.get(shard_id)
         if position is not None:
             if position.contains(entry, order):
-                return entry.name not in self.replayed
+                return entry.name not in self.replayed or entry.offset <= self.missed_since
             if entry.session != position.session or entry.seq > position.highest:
                 self._late[shard_id] = self.positions.pop(shard_id)
                 if not self.positions:
