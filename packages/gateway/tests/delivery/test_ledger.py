@@ -196,6 +196,17 @@ def test_an_event_that_is_confirmed_ahead_of_its_place_is_not_written_there_and_
     assert (cursor.settled, ledger.events, ledger.bytes) == (4, 0, 0)
 
 
+def test_a_run_that_is_still_filled_is_not_overtaken() -> None:
+    ledger, cursor = Unconfirmed(), Cursor(0)
+    filling = Run(cursor, 0.0)
+    cursor.runs.append(filling)
+    assert ledger.overtake(filling) == []
+    filling.pieces += (b"0:1", b"", b"")
+    filling.marks.append(1)
+    ledger.add(filling, 3)
+    assert ledger.overtake(filling) == [filling] and cursor.settled == 1
+
+
 def test_what_was_overtaken_is_not_marked_as_lost_by_the_broker_when_the_connection_breaks() -> None:
     ledger, cursor = Unconfirmed(), Cursor(0)
     make_run(ledger, cursor, [1])

@@ -364,6 +364,24 @@ def test_a_refused_copy_is_not_tried_again_and_one_whose_channel_was_lost_is() -
     run(scenario())
 
 
+def test_an_event_whose_run_is_still_filled_has_no_place_to_overtake_from() -> None:
+    async def scenario() -> None:
+        async with FakeBroker(confirm=False) as broker, line_to(broker) as line:
+            line.wait_in_place(1)
+            line.urgent.hurry()
+            await broker.publishes(1)
+            filled = line.wait_in_place(2)
+            filled.left = -1
+            line.urgent.hurry()
+            assert line.urgent.count == 1
+            # The end of the wake-up.
+            filled.left = 1
+            line.urgent.hurry()
+            assert [each.seq for each in await broker.publishes(2)] == [1, 2]
+
+    run(scenario())
+
+
 def test_one_that_is_written_in_its_place_goes_first_when_a_later_one_waits() -> None:
     async def scenario() -> None:
         async with FakeBroker(confirm=False) as broker, line_to(broker) as line:

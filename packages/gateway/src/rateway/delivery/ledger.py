@@ -338,7 +338,7 @@ class Unconfirmed:
         Returns the runs that are complete by that.
         """
         finished: list[Run] = []
-        if not run.left:
+        if run.left <= 0:
             return finished
         if self.is_sent(run):
             self._confirm(run, 0, finished)

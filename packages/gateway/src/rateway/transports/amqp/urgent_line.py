@@ -100,7 +100,10 @@ class UrgentLine:
             return
         if self._event_log is not None and not self._event_log.is_settled:
             return
-        open_ones = [each for each in entries if each.run.left and not each.is_flying and each.at >= oldest]
+        # A run that is still filled has no place yet: it gets one when this wake-up's runs are written.
+        open_ones = [
+            each for each in entries if each.run.left > 0 and not each.is_flying and each.at >= oldest
+        ]
         while open_ones and self._is_sent(open_ones[-1].run):
             open_ones.pop()
         if open_ones:
