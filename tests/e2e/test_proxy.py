@@ -164,6 +164,7 @@ def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker
     async def it() -> None:
         async with stage(tmp_path, broker, shards=1, guilds=3, members=5, PROXY_ADDRESS=address) as s:
             await s.ready()
+            await s.gateway.logged("bots connect to")
             async with bot("discord_py", tmp_path, address, s.sim.options.token) as seen:
                 await seen.until_saw("ready")
 
@@ -178,5 +179,28 @@ def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker
                 await s.events(60)
                 await saw_all(seen, s, before)
             assert msgspec.json.decode(msgspec.json.encode(status))["wants_proxy"] is True
+
+    run(it(), timeout=150)
+
+
+def test_a_gateway_that_dies_with_its_proxy_costs_its_bots_no_message(tmp_path: Path, broker: Broker) -> None:
+    """The proxy that is left behind serves until the next gateway's has the address, too, and hands its bots over."""
+    address = f"127.0.0.1:{free_port()}"
+
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=1, guilds=3, members=5, PROXY_ADDRESS=address) as s:
+            await s.ready()
+            await s.gateway.logged("bots connect to")
+            async with bot("discord_py", tmp_path, address, s.sim.options.token) as seen:
+                await seen.until_saw("ready")
+                before = messages(s)
+                s.sim.set_rate(30, events=900)
+                await seen.until_saw("message", 10)
+                await s.gateway.kill()
+                await s.gateway.start()
+                await seen.until_saw("resumed")
+                await happened(s)
+                await saw_all(seen, s, before)
+                assert len(seen.saw("ready")) == 1 and s.count("identify") == 1
 
     run(it(), timeout=150)
