@@ -123,6 +123,8 @@ class House:
             "SHARDS_PER_CLUSTER": "1",
             "EVENT_LOG": "stream",
         }
+        if server.ready["ca_file"]:
+            settings["SSL_CERT_FILE"] = server.ready["ca_file"]
         self.broker = broker
         self.gateway = Child("gateway", ["-m", "rateway"], settings, folder / "gateway.log")
         self.proxy = Child(
@@ -303,6 +305,18 @@ class ProxyJourney:
         await asyncio.to_thread(self._house.broker.start)
 
 
+async def _settled(server: Discord) -> None:
+    """Wait until the gateway's shards have all their guilds: what a bot is told twice would count as a fault."""
+    async with asyncio.timeout(STEP_S):
+        sent = -1
+        while True:
+            sessions = await server.get("sessions")
+            before, sent = sent, sum(session["sent"] for session in sessions)
+            if len(sessions) == SHARDS and sent == before:
+                return
+            await asyncio.sleep(1.0)
+
+
 async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
     """Take a library, whose environment is in *folder*, through all steps behind the proxy."""
     outcome = Outcome(library.name, library.toolchain.version(folder, library.package))
@@ -328,14 +342,18 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
             "api_url": f"http://127.0.0.1:{front}/api/v10",
             "gateway_url": f"ws://127.0.0.1:{front}",
             "token": server.ready["token"],
-            "ca_file": "",
+            "ca_file": server.ready["ca_file"],
         }
+        if library.tls:
+            # Its REST knows TLS only, and goes to Discord itself.
+            addresses["api_url"] = server.ready["api_url"]
 
         async def start(life: AsyncExitStack) -> Bot:
             return await life.enter_async_context(bot(library, folder, addresses, guild_id, shards=SHARDS))
 
         try:
-            await house.serves(addresses["api_url"], addresses["token"])
+            await house.serves(f"http://127.0.0.1:{front}/api/v10", addresses["token"])
+            await _settled(server)
             await ProxyJourney(library, server, house, relay, outcome, guild_id).walk(start)
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"

@@ -1,4 +1,4 @@
-"""The table of libraries in docs/simulator.md: written from the outcomes of one run."""
+"""The tables of libraries in docs/simulator.md and docs/proxy.md: each written from the outcomes of one run."""
 
 from __future__ import annotations
 
@@ -23,22 +23,28 @@ def _words(counts: dict[str, int]) -> str:
     return ", ".join(f"`{rule}`" for rule in sorted(counts)) or "–"
 
 
-def row(library: Library, outcome: Outcome) -> str:
+def row(library: Library, outcome: Outcome, steps: Sequence[str] = STEPS) -> str:
     """One library's line."""
-    steps = [outcome.steps.get(step, "**no**") for step in STEPS]
+    steps = [outcome.steps.get(step, "**no**") for step in steps]
     cells = [library.name, outcome.version, library.toolchain.language, *steps]
     return f"| {' | '.join([*cells, _words(outcome.violations), _words(outcome.warnings)])} |"
 
 
-def table(rows: Sequence[tuple[Library, Outcome]], skipped: dict[str, str], day: date) -> str:
+def table(
+    rows: Sequence[tuple[Library, Outcome]],
+    skipped: dict[str, str],
+    day: date,
+    steps: Sequence[str] = STEPS,
+    titles: Sequence[str] = TITLES,
+) -> str:
     """All of it: when, each library's line, and what could not be tried."""
-    titles = ["Library", "Version", "Language", *TITLES, "Violations", "Warnings"]
+    titles = ["Library", "Version", "Language", *titles, "Violations", "Warnings"]
     text = [
         f"Run on {day.isoformat()}.",
         "",
         f"| {' | '.join(titles)} |",
         "|" + "---|" * len(titles),
-        *(row(library, outcome) for library, outcome in rows),
+        *(row(library, outcome, steps) for library, outcome in rows),
     ]
     if skipped:
         text += ["", "Not tried: " + ", ".join(f"{name} ({why})" for name, why in skipped.items()) + "."]

@@ -31,8 +31,13 @@ const bot = createBot({
     },
     async interactionCreate(interaction) {
       const text = interaction.data.options[0].value;
-      await interaction.respond(`pong ${text}`);
-      say("answered", { text });
+      try {
+        await interaction.respond(`pong ${text}`);
+        say("answered", { text });
+      } catch (error) {
+        // It was told of it after the three seconds within which Discord takes an answer.
+        console.error(error);
+      }
     },
   },
 });

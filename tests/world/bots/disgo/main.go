@@ -41,10 +41,15 @@ func main() {
 	guild := snowflake.MustParse(os.Getenv("BOT_GUILD"))
 	shards, err := strconv.Atoi(os.Getenv("BOT_SHARDS"))
 	check(err)
+	ids := make([]int, shards)
+	for id := range ids {
+		ids[id] = id
+	}
 	asked := false
 	client, err := disgo.New(os.Getenv("BOT_TOKEN"),
 		bot.WithRestClientConfigOpts(rest.WithURL(os.Getenv("BOT_API"))),
 		bot.WithShardManagerConfigOpts(
+			sharding.WithShardIDs(ids...),
 			sharding.WithShardCount(shards),
 			sharding.WithAutoScaling(false),
 			sharding.WithGatewayConfigOpts(

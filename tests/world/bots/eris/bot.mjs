@@ -12,6 +12,9 @@ const client = new Client(`Bot ${process.env.BOT_TOKEN}`, {
   rest: { domain: address.hostname, baseURL: address.pathname, agent },
 });
 
+// The gateway may stand elsewhere than REST.
+client.getBotGateway = async () => ({ url: process.env.BOT_GATEWAY, shards: Number(process.env.BOT_SHARDS) });
+
 client.on("shardPreReady", () => say("ready"));
 
 client.once("ready", async () => {
@@ -31,8 +34,13 @@ client.on("messageCreate", (message) => {
 client.on("interactionCreate", async (interaction) => {
   if (!(interaction instanceof CommandInteraction)) return;
   const text = interaction.data.options[0].value;
-  await interaction.createMessage(`pong ${text}`);
-  say("answered", { text });
+  try {
+    await interaction.createMessage(`pong ${text}`);
+    say("answered", { text });
+  } catch (error) {
+    // It was told of it after the three seconds within which Discord takes an answer.
+    console.error(error);
+  }
 });
 
 client.on("error", (error) => console.error(error));
