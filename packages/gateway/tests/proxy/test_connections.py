@@ -1028,3 +1028,16 @@ def test_what_a_bot_had_before_it_identifies_anew_is_not_sent_again_with_what_it
         assert contents(bot) == [f"missed {number}" for number in range(150)]
 
     run(scenario())
+
+
+def test_a_bot_over_many_quiet_logs_is_live_soon() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({number: [number - 1] for number in range(1, 65)}, guilds=1)
+        for cluster in setting.clusters.values():
+            cluster.log.now = 1_000
+        began = asyncio.get_running_loop().time()
+        bot = await live(Bot(), setting.process)
+        assert len(bot.dispatches) == 65
+        assert asyncio.get_running_loop().time() - began < 2
+
+    run(scenario())

@@ -295,7 +295,7 @@ class Connections:
     async def _send_ready(
         self, connection: BotConnection, identify: Identify, total: int, logs: dict[str, list[int]]
     ) -> _Begin:
-        bases = {log: await self._last_of(log) for log in logs}
+        bases = dict(zip(logs, await asyncio.gather(*map(self._last_of, logs)), strict=True))
         shards = list(itertools.chain.from_iterable(logs.values()))
         found = {each.shard: each for each in await self._state.shards(shards)}
         first = next(iter(found.values()))
