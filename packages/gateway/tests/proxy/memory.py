@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogSink, LogStart, Offset
+from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogSink, LogStart, Newest, Offset
 from rateway_protocol.contract import messages
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import (
@@ -126,6 +126,8 @@ class MemoryLog:
             case Age(seconds):
                 young = (each for each in self.entries if each.timestamp >= self.now - seconds)
                 return next((each.offset for each in young), self._next)
+            case Newest():
+                return next((each.offset for each in reversed(self.entries)), self._next)
             case _:
                 return self._next
 

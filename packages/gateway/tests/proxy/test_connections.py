@@ -1041,3 +1041,21 @@ def test_a_bot_over_many_quiet_logs_is_live_soon() -> None:
         assert asyncio.get_running_loop().time() - began < 2
 
     run(scenario())
+
+
+def test_a_bot_of_a_log_that_has_long_been_quiet_misses_nothing_over_a_resume() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.cluster_of(0).log
+        log.now += 10_000
+        bot = await live(Bot(), setting.process)
+        await pass_time(7)
+        await setting.process.kill()
+        setting.event(0, 0, "missed")
+        log.now += 500
+        await live(bot, await setting.another())
+        setting.event(0, 0, "live")
+        await pass_time()
+        assert contents(bot) == ["missed", "live"] and bot.resumes == 1
+
+    run(scenario())

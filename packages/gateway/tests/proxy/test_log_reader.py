@@ -13,7 +13,7 @@ import msgspec
 import pamqp.commands as spec
 import pytest
 from rateway.delivery.message import Publish
-from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogReader, LogStart, Next, Offset
+from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogReader, LogStart, Newest, Next, Offset
 from rateway.transports.amqp import frames
 from rateway.transports.amqp.connection import Acks, Channel, Connection, connect
 from rateway.transports.amqp.event_log import PREFETCH, AmqpLogReader
@@ -342,6 +342,16 @@ def test_an_age_begins_with_all_that_is_as_young_as_that(on: Form) -> None:
         await stage.write([Event("A", b"%d" % number) for number in range(10)])
         entries = await stage.read(Age(600), 10)
         assert [each.offset for each in entries] == list(range(10))
+
+    on(test)
+
+
+def test_the_newest_entry_is_among_those_that_a_pass_from_the_newest_on_begins_with(on: Form) -> None:
+    async def test(stage: Stage) -> None:
+        await stage.write([Event("A", b"%d" % number) for number in range(10)])
+        first = (await stage.read(Newest(), 1))[0].offset
+        entries = await stage.read(Newest(), 10 - first)
+        assert [each.offset for each in entries] == list(range(first, 10))
 
     on(test)
 

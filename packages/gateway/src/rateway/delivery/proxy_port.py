@@ -14,8 +14,8 @@ from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.snapshots import ClusterList, GuildSnapshot, MemberList, ShardSnapshot
 
 __all__ = [
-    "Age", "EndReason", "Gateway", "LogEntry", "LogPass", "LogReader", "LogSink", "LogStart", "Next", "Offset",
-    "Positions",
+    "Age", "EndReason", "Gateway", "LogEntry", "LogPass", "LogReader", "LogSink", "LogStart", "Newest", "Next",
+    "Offset", "Positions",
 ]  # fmt: skip
 
 
@@ -57,7 +57,12 @@ class Age(msgspec.Struct, frozen=True):
     seconds: int
 
 
-LogStart: TypeAlias = Next | Offset | Age
+class Newest(msgspec.Struct, frozen=True):
+    """Begin with the newest entry, whatever its age; some older ones may come before it. An empty log begins with what
+    is written from now on."""
+
+
+LogStart: TypeAlias = Next | Newest | Offset | Age
 
 EndReason = Literal["missing", "down", "disconnected", "refused"]
 """Why a pass ended: no such log; it has no majority or its node is down; the broker's connection was lost; the broker

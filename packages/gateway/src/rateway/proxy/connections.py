@@ -290,6 +290,9 @@ class Connections:
             self._commands.set_presence(connection, identify.presence)
         await asyncio.sleep(HOLD)
         for feed in begin.feeds:
+            tail = self._tails.get(feed.log)
+            if tail is not None and feed.is_quiet(tail.order):
+                feed.settle()
             feed.release()
 
     async def _send_ready(
@@ -438,7 +441,7 @@ class Connections:
                     await _called(tail.when_read)
             except TimeoutError:
                 pass
-        return tail.last if tail is not None else -1
+        return tail.end if tail is not None else -1
 
     async def _wait_for_room(self, connection: BotConnection) -> None:
         while connection.waiting > SNAPSHOT_WAITING:
@@ -473,7 +476,7 @@ class Connections:
             self._resume_merged(connection, session, resume.seq)
             return
         at = session.offset_of(resume.seq)
-        if at is None:
+        if at is None or at < 0:
             self._refuse(connection)
             return
         stream = Stream(

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 from rateway.backoff import Backoff
-from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogReader, LogStart, Offset
+from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogReader, LogStart, Newest, Offset
 from rateway.proxy.dispatch import Kind, kind_of
 from rateway.proxy.order import LOOK_BACK, Order
 from rateway.proxy.stream import Feed
@@ -29,6 +29,8 @@ LOOK_BACK_SECONDS: Final = 60
 MOST_KEPT: Final = 4 << 20
 # Of an entry beside its body.
 ENTRY_BYTES: Final = 400
+# Seconds without an entry after which the newest one is looked for, whatever its age.
+QUIET: Final = 0.2
 # Seconds within which RESUMEs share a pass over the past.
 GATHER: Final = 0.05
 # Passes over the past of one log at a time; who comes later shares the next one.
@@ -205,6 +207,10 @@ class LogTail:
         self._gathering: Timer | None = None
         self._past: list[_PastPass] = []
         self._is_begun = False
+        # Of a log that is quiet: the newest entry, which is older than what was read.
+        self._newest = -1
+        self._quiet: Timer | None = None
+        self._probe: _Probe | None = None
         self._when_begun: list[Callable[[], None]] = []
         self._when_read: list[Callable[[], None]] = []
 
@@ -218,10 +224,13 @@ class LogTail:
     def close(self) -> None:
         """Stop reading. Sessions that are here get nothing more."""
         self.is_open = False
-        for timer in (self._retry, self._gathering):
+        for timer in (self._retry, self._gathering, self._quiet):
             if timer is not None:
                 timer.cancel()
-        self._retry = self._gathering = None
+        self._retry = self._gathering = self._quiet = None
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
         if self._pass is not None:
             self._pass.close()
             self._pass = None
@@ -266,11 +275,17 @@ class LogTail:
         for past in tuple(self._past):
             past.acknowledge()
 
+    @property
+    def end(self) -> int:
+        """The offset of the newest entry that is known; -1: none."""
+        return max(self.last, self._newest)
+
     # For passes over the past.
 
     def can_join(self, at: int) -> bool:
         """Whether the entry at this offset is among those that are kept, so that nothing after it is missing."""
-        if at < 0:
+        if at == self._newest:
+            # What was written since is kept, all of it.
             return not self._is_cut
         index = bisect_right(self._kept_offsets, at) - 1
         return index >= 0 and self._kept_offsets[index] == at
@@ -295,7 +310,7 @@ class LogTail:
 
     def when_read(self, callback: Callable[[], None]) -> None:
         """Call back once an entry was read, or the log is lost; at once where that is so."""
-        if self.last >= 0 or not self.is_open:
+        if self.end >= 0 or not self.is_open:
             callback()
         else:
             self._when_read.append(callback)
@@ -334,6 +349,8 @@ class LogTail:
     def on_begin(self) -> None:
         self._is_begun = True
         self.trouble = ""
+        if self.end < 0 and self._quiet is None:
+            self._quiet = self._timers.call_later(QUIET, self._look_for_newest)
         callbacks, self._when_begun = self._when_begun, []
         _call(callbacks)
 
@@ -385,6 +402,20 @@ class LogTail:
         self._retry = self._timers.call_later(BACKOFF.delay(self._failures), self._begin)
         self._failures += 1
 
+    def _look_for_newest(self) -> None:
+        self._quiet = None
+        if self.end < 0:
+            self._probe = _Probe(self.log, self._reader, self._find_newest)
+
+    def _find_newest(self, offset: int) -> None:
+        self._probe = None
+        if self.last < 0:
+            self._newest = offset
+            callbacks, self._when_read = self._when_read, []
+            _call(callbacks)
+            for past in tuple(self._past):
+                past.look_at_tail()
+
     def watch(self) -> None:
         """Close bots that take their events too slowly."""
         self._watched_bytes = 0
@@ -434,6 +465,30 @@ class LogTail:
 def _call(callbacks: Iterable[Callable[[], None]]) -> None:
     for callback in callbacks:
         callback()
+
+
+class _Probe:
+    """Find out the newest entry of a log, beside the pass that waits for the next one."""
+
+    def __init__(self, log: str, reader: LogReader, found: Callable[[int], None]) -> None:
+        self._found = found
+        self._pass: LogPass | None = reader.read(log, Newest(), self)
+
+    def close(self) -> None:
+        """Stop."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
+
+    def on_begin(self) -> None:
+        """Nothing to do: an empty log has no newest entry."""
+
+    def on_entries(self, entries: Sequence[LogEntry]) -> None:
+        self.close()
+        self._found(entries[-1].offset)
+
+    def on_end(self, reason: EndReason, text: str) -> None:
+        self._pass = None
 
 
 class _Member:
@@ -582,7 +637,7 @@ class _PastPass:
             self._timer.cancel()
             self._timer = None
         self._looks = 0
-        self._tail_at = self._tail.last
+        self._tail_at = self._tail.end
         self._look_later()
 
     def _look_later(self) -> None:
@@ -594,7 +649,7 @@ class _PastPass:
         beyond the entry, the broker is only slow."""
         self._timer = None
         self._looks += 1
-        tail_at, self._tail_at = self._tail_at, self._tail.last
+        tail_at, self._tail_at = self._tail_at, self._tail.end
         most = MOST_BLIND_LOOKS if self._tail_at < 0 else MOST_LOOKS
         for member in tuple(self.members):
             is_slow = self._tail_at < 0 or self._tail_at > tail_at or self._tail_at >= member.feed.at

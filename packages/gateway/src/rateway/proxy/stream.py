@@ -201,6 +201,11 @@ class Feed:
             self.is_settled = True
             self.release()
 
+    def is_quiet(self, order: Order) -> bool:
+        """Whether the shards that the log was not read beyond have had no event lately: what their snapshots contain is
+        older than what was read."""
+        return not any(order.is_known(shard_id, each.session) for shard_id, each in self.positions.items())
+
     def pass_positions(self, order: Order) -> None:
         """Forget the positions that the log was read beyond."""
         for shard_id, position in tuple(self.positions.items()):

@@ -17,7 +17,7 @@ from typing import Final
 
 import pamqp.commands as spec
 from rateway.backoff import Backoff
-from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogSink, LogStart, Offset
+from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogSink, LogStart, Newest, Offset
 from rateway.native.log_entries import EntryParser
 from rateway.transports.amqp.connection import (
     BrokerRefused,
@@ -344,6 +344,8 @@ def _argument(start: LogStart) -> int | str:
             return offset
         case Age(seconds):
             return f"{seconds}s"
+        case Newest():
+            return "last"
         case _:
             return "next"
 
