@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from rateway.delivery.proxy_port import LogSink, LogStart
+from rateway.delivery.proxy_port import Age, LogSink, LogStart
 from rateway.proxy.replay import Replay
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import GuildSnapshot
@@ -721,6 +721,32 @@ def test_a_resume_waits_for_a_slow_broker() -> None:
         await pass_time(60)
         assert bot.is_live and bot.sessions == 1
         assert [text[0] for text in contents(bot)] == ["a", "b", "c"]
+
+    run(scenario())
+
+
+def test_a_tail_that_is_read_late_brings_nothing_twice() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        for text in "ab":
+            setting.event(0, 0, text)
+        await pass_time()
+        await setting.process.kill()
+        setting.event(0, 1, "c")
+        # What a tail reads of the time before it comes after all other passes, and after the newest entry is known.
+        loop = asyncio.get_running_loop()
+        late, read = MemoryReader(lambda call: loop.call_later(2.0, call)), setting.reader.read
+        late.logs = setting.reader.logs
+        setting.reader.read = lambda log, start, sink: (  # type: ignore[method-assign]
+            late.read(log, start, sink) if isinstance(start, Age) else read(log, start, sink)
+        )
+        bot.start(await setting.another())
+        await pass_time(20)
+        setting.event(0, 2, "d")
+        await pass_time(10)
+        assert bot.is_live and bot.sessions == bot.resumes == 1
+        assert contents(bot) == list("abcd")
 
     run(scenario())
 

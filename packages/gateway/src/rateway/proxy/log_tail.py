@@ -137,9 +137,11 @@ class _Fanout:
             for group in self._groups.get(entry.shard_id, ()):
                 d = self._visible(entry.name, entry.body, group.intents, group.own_id)
                 for feed in group.feeds:
-                    feed.on_entry(entry, d, self.order)
+                    # A tail that has joined a feed by the newest entry of the log may still read older ones.
+                    if entry.offset > feed.at:
+                        feed.on_entry(entry, d, self.order)
         elif kind is not Kind.HIDDEN:
-            self._bring_seldom(entry, kind, self.feeds)
+            self._bring_seldom(entry, kind, tuple(feed for feed in self.feeds if entry.offset > feed.at))
         return True
 
     def bring_to(self, entry: LogEntry, feed: Feed) -> None:
