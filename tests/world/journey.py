@@ -183,10 +183,10 @@ async def discord(library: Library, folder: Path, *more: str) -> AsyncIterator[D
 
 @asynccontextmanager
 async def bot(
-    library: Library, folder: Path, ready: Mapping[str, Any], guild_id: str, *, shards: int = 1
+    library: Library, folder: Path, logs: Path, ready: Mapping[str, Any], guild_id: str, *, shards: int = 1
 ) -> AsyncIterator[Bot]:
-    """The library's bot as a process, with so many shards."""
-    log = CACHE / "logs" / library.folder / "bot.log"
+    """The library's bot as a process, with so many shards; its output goes to *logs*."""
+    log = logs / "bot.log"
     log.unlink(missing_ok=True)
     environment = {
         "BOT_API": ready["api_url"],
@@ -351,7 +351,7 @@ async def travel(library: Library, folder: Path) -> Outcome:
     async with discord(library, logs) as server:
         guild_id = max(await server.get("guilds"), key=lambda each: int(each["member_count"]))["id"]
         try:
-            async with bot(library, folder, server.ready, guild_id) as running:
+            async with bot(library, folder, logs, server.ready, guild_id) as running:
                 await Journey(library, server, running, outcome, guild_id).walk()
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
