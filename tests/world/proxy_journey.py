@@ -349,7 +349,9 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
             addresses["api_url"] = server.ready["api_url"]
 
         async def start(life: AsyncExitStack) -> Bot:
-            return await life.enter_async_context(bot(library, folder, logs, addresses, guild_id, shards=SHARDS))
+            return await life.enter_async_context(
+                bot(library, folder, logs, addresses, guild_id, shards=SHARDS)
+            )
 
         try:
             await house.serves(f"http://127.0.0.1:{front}/api/v10", addresses["token"])

@@ -129,7 +129,7 @@ def test_no_part_of_a_password_stands_in_an_error_or_in_what_is_shown_of_an_addr
         load(None, {"AMQP_URI": given_as, "DISCORD_TOKEN": "a.b.c", "INTENTS": "1", "HOME": "/root"})
     except ConfigurationError as error:
         said.append(str(error))
-    # In front of the first colon is the user's name, behind the last @ the host, which may look like a part of the rest.
+    # Before the first colon is the user's name, behind the last @ the host, which may look like a part of the rest.
     secret, _, host = f"{user}{password}{rest}".partition(":")[2].rpartition("@")
     parts = [part for part in parts_of(secret) if part not in host]
     for each in said:
