@@ -230,8 +230,12 @@ async def _answers(scene: Scene, show: Show) -> None:
 
 async def _arrive(scene: Scene, show: Show) -> None:
     receipts, arrival = scene.collector.receipts, scene.collector.arrival
-    while receipts.distinct < int((await scene.steering.ledger())["events"]):
+    while True:
+        sent = int((await scene.steering.ledger())["events"])
+        # From here on an arrival is noticed: the last one may have come while the ledger was asked for.
         arrival.clear()
+        if receipts.distinct >= sent:
+            return
         try:
             async with asyncio.timeout(SILENCE):
                 await arrival.wait()
