@@ -93,7 +93,6 @@ class BotSocket:
     def __init__(self, server: ProxyServer, transport: asyncio.Transport, upgrade: Upgrade) -> None:
         self.identified = False
         """Whether the bot has shown who it is: until then it may be closed to make room, or for its silence."""
-        self.sent_bytes = 0
         self._server = server
         self._limits = server.limits
         self._transport = transport
@@ -150,7 +149,6 @@ class BotSocket:
         if self._lost:
             return
         self._transport.write(data)
-        self.sent_bytes += len(data)
         if self._transport.get_write_buffer_size() > self._limits.unread_bytes:
             self._server.turned_away["slow"] += 1
             self.abort()

@@ -7,6 +7,7 @@ can resume it (:mod:`rateway.proxy.session_id`). A session over several clusters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -24,14 +25,8 @@ _SHARD_0: Final = ("ENTITLEMENT_", "SUBSCRIPTION_")
 
 def gateway_shards(shard: int, count: int, total: int) -> list[int]:
     """The gateway's shards, of *total*, on which guilds of the bot's shard ``[shard, count]`` may lie."""
-    step = _gcd(count, total)
+    step = math.gcd(count, total)
     return list(range(shard % step, total, step))
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return a
 
 
 class Receiver(Protocol):
