@@ -23,8 +23,9 @@ from rateway.proxy.bot_commands import BotCommands
 from rateway.proxy.bot_connection import BotConnection, Identify, Resume, Wire
 from rateway.proxy.dispatch import dispatch
 from rateway.proxy.gateway_state import GatewayState
-from rateway.proxy.log_tail import Timers, Visible
+from rateway.proxy.log_tail import Visible
 from rateway.proxy.numbers import CountedNumbers, OffsetNumbers
+from rateway.proxy.reading import Timers
 from rateway.proxy.replay import MissedEvents, Replay
 from rateway.proxy.session_id import Session, SessionIds
 from rateway.proxy.snapshot import guild_unavailable, ready, without_own_voice

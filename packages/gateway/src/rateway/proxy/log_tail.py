@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
-from rateway.backoff import Backoff
 from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogReader, LogStart, Newest, Offset
 from rateway.proxy.dispatch import Kind, kind_of
 from rateway.proxy.order import LOOK_BACK, Order
+from rateway.proxy.reading import Reading, Timer, Timers
 from rateway.proxy.stream import Feed
 from rateway_protocol.contract.messages import Gap, GuildLeft
 
-__all__ = ["Answers", "Joined", "LogTail", "Timer", "Timers", "Visible"]
+__all__ = ["Answers", "Joined", "LogTail", "Visible"]
 
 # Seconds of the log that a tail reads before it began: each shard's newest session and number should be among them.
 LOOK_BACK_SECONDS: Final = 60
@@ -50,7 +50,6 @@ WATCH_EVERY: Final = 1 << 20
 # Offsets that are skipped between two entries: one where a segment begins. Where retention overtakes a reader, many
 # more are missing.
 MOST_SKIPPED: Final = 100
-BACKOFF: Final = Backoff(0.1, 5.0)
 
 Visible = Callable[[str, bytes, int, int], bytes | None]
 """Return an event's ``d`` as a bot of these intents gets it, None where it gets none: name, ``d``, intents, bot's
@@ -58,18 +57,6 @@ id."""
 
 Joined = Callable[[bool], None]
 """Called once the session has reached the tail (true), or cannot be gone on with (false)."""
-
-
-class Timer(Protocol):
-    """A call that may be cancelled."""
-
-    def cancel(self) -> None: ...
-
-
-class Timers(Protocol):
-    """An event loop is one."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer: ...
 
 
 class Answers(Protocol):
@@ -200,9 +187,7 @@ class LogTail:
         self._kept_bytes = 0
         self._is_cut = False
         self._watched_bytes = 0
-        self._pass: LogPass | None = None
-        self._failures = 0
-        self._retry: Timer | None = None
+        self._reading = Reading(log, reader, timers, self)
         # The first entry of a pass that goes on has to be the last one of the pass before.
         self._must_begin_with: int | None = None
         self._waiting: list[_Member] = []
@@ -226,16 +211,14 @@ class LogTail:
     def close(self) -> None:
         """Stop reading. Sessions that are here get nothing more."""
         self.is_open = False
-        for timer in (self._retry, self._gathering, self._quiet):
+        for timer in (self._gathering, self._quiet):
             if timer is not None:
                 timer.cancel()
-        self._retry = self._gathering = self._quiet = None
+        self._gathering = self._quiet = None
         if self._probe is not None:
             self._probe.close()
             self._probe = None
-        if self._pass is not None:
-            self._pass.close()
-            self._pass = None
+        self._reading.close()
         for past in tuple(self._past):
             past.close()
 
@@ -357,7 +340,7 @@ class LogTail:
         _call(callbacks)
 
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
-        self._failures = 0
+        self._reading.note_entries()
         if self._must_begin_with is not None:
             if entries[0].offset > self._must_begin_with:
                 self.lose(f"entries of {self.log} after offset {self._must_begin_with} are gone")
@@ -379,8 +362,7 @@ class LogTail:
             if is_new:
                 size += len(entry.body) + ENTRY_BYTES
         self.last_timestamp = entries[-1].timestamp
-        if self._pass is not None:
-            self._pass.acknowledge(entries[-1].offset)
+        self._reading.acknowledge(entries[-1].offset)
         self._watched_bytes += size
         self._kept_bytes += size
         if self._kept_bytes > MOST_KEPT:
@@ -394,15 +376,14 @@ class LogTail:
             _call(callbacks)
 
     def on_end(self, reason: EndReason, text: str) -> None:
-        self._pass = None
+        self._reading.note_end()
         if not self.is_open:
             return
         self.trouble = text
         if reason == "missing":
             self.lose(text)
             return
-        self._retry = self._timers.call_later(BACKOFF.delay(self._failures), self._begin)
-        self._failures += 1
+        self._reading.try_again(self._begin)
 
     def _look_for_newest(self) -> None:
         self._quiet = None
@@ -426,12 +407,11 @@ class LogTail:
                 feed.receiver.close(4000, "Too slow: reconnect and resume.")
 
     def _begin(self) -> None:
-        self._retry = None
         start: LogStart = Age(LOOK_BACK_SECONDS)
         if self.last >= 0:
             self._must_begin_with = self.last
             start = Offset(self.last)
-        self._pass = self._reader.read(self.log, start, self)
+        self._reading.begin(start)
 
     def _cut(self) -> None:
         """Forget the older half of what is kept."""
@@ -513,37 +493,27 @@ class _PastPass:
     ) -> None:
         self.members = members
         self._tail = tail
-        self._reader = reader
-        self._timers = timers
+        self._reading = Reading(tail.log, reader, timers, self)
         self._fanout = fanout
-        self._pass: LogPass | None = None
         self._last = -1
         self._acknowledged = -1
-        self._failures = 0
-        self._timer: Timer | None = None
         # Looks without an entry, and the tail's newest offset at the last one.
         self._looks = 0
         self._tail_at = -1
 
     def begin(self) -> None:
         """Read from the first place that one of its sessions needs."""
-        self._timer = None
         for member in self.members:
             member.is_anchored = False
             self._fanout.remove(member.feed)
         self._fanout.order = Order()
         self._last = -1
         first = min(member.feed.at for member in self.members)
-        self._pass = self._reader.read(self._tail.log, Offset(max(0, first - LOOK_BACK)), self)
+        self._reading.begin(Offset(max(0, first - LOOK_BACK)))
 
     def close(self) -> None:
         """Stop."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._pass is not None:
-            self._pass.close()
-            self._pass = None
+        self._reading.close()
         self._tail.forget(self)
 
     def leave(self, feed: Feed) -> None:
@@ -564,11 +534,11 @@ class _PastPass:
 
     def acknowledge(self) -> None:
         """Let more come, unless a bot has still much to take."""
-        if self._pass is None or self._acknowledged >= self._last:
+        if not self._reading.is_open or self._acknowledged >= self._last:
             return
         if all(member.feed.receiver.waiting <= PAST_WAITING for member in self.members):
             self._acknowledged = self._last
-            self._pass.acknowledge(self._last)
+            self._reading.acknowledge(self._last)
 
     def look_at_tail(self) -> None:
         """Let sessions go on at the tail where it has the place that they have reached."""
@@ -596,7 +566,7 @@ class _PastPass:
         self._wait_for_anchor()
 
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
-        self._failures = 0
+        self._reading.note_entries()
         fanout = self._fanout
         for entry in entries:
             offset = entry.offset
@@ -612,15 +582,11 @@ class _PastPass:
         self.look_at_tail()
 
     def on_end(self, reason: EndReason, text: str) -> None:
-        self._pass = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._reading.note_end()
         if reason in ("missing", "refused"):
             self.refuse_all()
-            return
-        self._timer = self._timers.call_later(BACKOFF.delay(self._failures), self.begin)
-        self._failures += 1
+        else:
+            self._reading.try_again(self.begin)
 
     def _anchor(self, offset: int) -> None:
         """The entry at an offset was read: sessions that wait for it begin, those whose entry is gone end."""
@@ -635,21 +601,18 @@ class _PastPass:
                 member.joined(False)
 
     def _wait_for_anchor(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._reading.stop_waiting()
         self._looks = 0
         self._tail_at = self._tail.end
         self._look_later()
 
     def _look_later(self) -> None:
         if not all(member.is_anchored for member in self.members):
-            self._timer = self._timers.call_later(ANCHOR_PATIENCE, self._give_up)
+            self._reading.wait(ANCHOR_PATIENCE, self._give_up)
 
     def _give_up(self) -> None:
         """Nothing comes: refuse the sessions whose entry is not in the log. While the tail is read, or is known to be
         beyond the entry, the broker is only slow."""
-        self._timer = None
         self._looks += 1
         tail_at, self._tail_at = self._tail_at, self._tail.end
         most = MOST_BLIND_LOOKS if self._tail_at < 0 else MOST_LOOKS

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from rateway.backoff import Backoff
-from rateway.delivery.proxy_port import EndReason, LogEntry, LogPass, LogReader, Offset, Positions
-from rateway.proxy.log_tail import Timer, Timers, Visible
+from rateway.delivery.proxy_port import EndReason, LogEntry, LogReader, Offset, Positions
+from rateway.proxy.log_tail import Visible
 from rateway.proxy.order import LOOK_BACK, Order
+from rateway.proxy.reading import Reading, Timers
 from rateway.proxy.stream import Feed, Stream
 
 __all__ = ["MissedEvents", "Replay"]
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds without an entry after which no more is waited for: the last one is known to be in the log.
 PATIENCE: Final = 30.0
-BACKOFF: Final = Backoff(0.1, 5.0)
 # The pass waits while the bot has so many bytes to take.
 MOST_WAITING: Final = 1 << 20
 # An interaction cannot be answered after three seconds (Discord documentation, "Receiving and Responding").
@@ -76,40 +75,30 @@ class MissedEvents:
         self.count = 0
         """Events that were sent."""
         self._feed = feed
-        self._reader = reader
+        self._reading = Reading(feed.log, reader, timers, self)
         self._begin = begin
         self._end = feed.at
-        self._failures = 0
         self._names = replay.names
         self._oldest = replay.wall() - replay.seconds
         self._oldest_interaction = replay.wall() - INTERACTION_SECONDS
-        self._timers = timers
         self._visible = visible
         self._done = done
         self._order = Order()
         self._last = -1
-        self._timer: Timer | None = None
-        self._pass: LogPass | None = None
         self._read()
 
     def _read(self) -> None:
-        self._timer = None
-        # What was read already is known to the order.
-        self._pass = self._reader.read(self._feed.log, Offset(max(0, self._begin - LOOK_BACK)), self)
+        """Begin, or go on with the last entry that was read."""
+        self._reading.begin(Offset(self._last if self._last >= 0 else max(0, self._begin - LOOK_BACK)))
 
     def close(self) -> None:
         """Stop. *done* is not called any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._pass is not None:
-            self._pass.close()
-            self._pass = None
+        self._reading.close()
 
     def acknowledge(self) -> None:
         """Let more come, unless the bot has still much to take."""
-        if self._pass is not None and self._last >= 0 and self._feed.receiver.waiting <= MOST_WAITING:
-            self._pass.acknowledge(self._last)
+        if self._last >= 0 and self._feed.receiver.waiting <= MOST_WAITING:
+            self._reading.acknowledge(self._last)
 
     # LogSink.
 
@@ -117,7 +106,7 @@ class MissedEvents:
         self._wait()
 
     def on_entries(self, entries: Sequence[LogEntry]) -> None:
-        self._failures = 0
+        self._reading.note_entries()
         for entry in entries:
             if entry.offset > self._end:
                 break
@@ -133,14 +122,11 @@ class MissedEvents:
             self._wait()
 
     def on_end(self, reason: EndReason, text: str) -> None:
-        self._pass = None
-        if self._timer is not None:
-            self._timer.cancel()
+        self._reading.note_end()
         if reason in ("down", "disconnected"):
-            self._timer = self._timers.call_later(BACKOFF.delay(self._failures), self._read)
-            self._failures += 1
-            return
-        self._give_up(text)
+            self._reading.try_again(self._read)
+        else:
+            self._give_up(text)
 
     def _tell(self, entry: LogEntry) -> None:
         stream = self._feed.stream
@@ -153,12 +139,9 @@ class MissedEvents:
             self._feed.tell(entry.name, d)
 
     def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._timers.call_later(PATIENCE, self._on_silence)
+        self._reading.wait(PATIENCE, self._on_silence)
 
     def _on_silence(self) -> None:
-        self._timer = None
         if self._feed.receiver.waiting > MOST_WAITING:
             self._wait()
         else:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, ValuesView
 
 from rateway.delivery.proxy_port import LogReader
-from rateway.proxy.log_tail import Answers, LogTail, Timers, Visible
+from rateway.proxy.log_tail import Answers, LogTail, Visible
+from rateway.proxy.reading import Timers
 
 __all__ = ["Tails"]
 
