@@ -751,6 +751,42 @@ def test_a_tail_that_is_read_late_brings_nothing_twice() -> None:
     run(scenario())
 
 
+def test_a_bot_of_a_quiet_log_misses_nothing_while_its_proxy_cannot_reach_the_broker() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.clusters[1].log
+        # What is in the log is older than what a tail looks back for.
+        log.now += 3600
+        bot = await live(Bot(), await setting.another())
+        await pass_time(10)
+        setting.reader.disconnect()
+        await pass_time(10)
+        setting.event(0, 0, "a")
+        log.now += 3600
+        setting.reader.is_connected = True
+        await pass_time(10)
+        setting.event(0, 0, "b")
+        await pass_time(10)
+        assert contents(bot) == ["a", "b"] and bot.sessions == 1
+
+    run(scenario())
+
+
+def test_a_bot_of_an_empty_log_begins_anew_where_the_broker_was_away() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.clusters[1].log
+        log.roll()
+        log.retain(1)
+        bot = await live(Bot(), await setting.another())
+        await pass_time(10)
+        setting.reader.disconnect()
+        await pass_time(10)
+        assert 9 in bot.ops and not bot.is_live
+
+    run(scenario())
+
+
 def test_a_resume_beyond_the_end_of_the_log_is_refused_soon() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

@@ -383,6 +383,10 @@ class LogTail:
         if reason == "missing":
             self.lose(text)
             return
+        if self.end < 0:
+            # Where an empty log goes on is not known: what is written until it is read again could be missed.
+            for feed in self._fanout.feeds:
+                feed.receiver.invalidate()
         self._reading.try_again(self._begin)
 
     def _look_for_newest(self) -> None:
@@ -408,9 +412,9 @@ class LogTail:
 
     def _begin(self) -> None:
         start: LogStart = Age(LOOK_BACK_SECONDS)
-        if self.last >= 0:
-            self._must_begin_with = self.last
-            start = Offset(self.last)
+        if self.end >= 0:
+            self._must_begin_with = self.end
+            start = Offset(self.end)
         self._reading.begin(start)
 
     def _cut(self) -> None:
