@@ -10,25 +10,21 @@ import asyncio
 import bisect
 import itertools
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import pamqp.commands as spec
-from rateway.backoff import Backoff
 from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogSink, LogStart, Newest, Offset
 from rateway.native.log_entries import EntryParser
 from rateway.transports.amqp.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
     Channel,
     ChannelClosed,
     Connection,
     ConnectionLost,
 )
-from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.inbound_queue import ask, is_away
+from rateway.transports.amqp.kept_connection import KeptConnection
 from rateway.transports.amqp.uri import AddressSource
 
 __all__ = ["PREFETCH", "AmqpLogReader"]
@@ -44,9 +40,6 @@ _ACK_AFTER_S: Final = 5.0
 # What the broker is asked about a stream is answered at once, unless the node of that stream has stopped answering:
 # RabbitMQ 4.0 then says nothing, where 3.10 says that it is down.
 ANSWER_S: Final = 10.0
-_RECONNECT: Final = Backoff(0.1, 2.0)
-# Somebody must change something at the broker.
-_REFUSED_S: Final = 5.0
 # The first channel; number 1 is the one whose deliveries the connection reads itself.
 _FIRST_CHANNEL: Final = 2
 # What AMQP allows where a broker names no bound.
@@ -201,14 +194,17 @@ class AmqpLogReader:
         """``name`` is what the broker's management shows; a log that the broker says nothing about for
         ``answer_seconds`` is down."""
         self._answer_seconds = answer_seconds
-        self._address = address
-        self._name = name
+        self._kept = KeptConnection(
+            address,
+            name,
+            lost="event logs cannot be read: %s; trying again until they can",
+            back="event logs can be read again (%s)",
+        )
         self._connection: Connection | None = None
         self._group: asyncio.TaskGroup | None = None
         # Numbers of the connection's channels, of passes that ended and are not closed yet, too.
         self._numbers: set[int] = set()
         self._passes: set[_Pass] = set()
-        self._said = ""
 
     @property
     def is_connected(self) -> bool:
@@ -226,37 +222,11 @@ class AmqpLogReader:
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        failures = 0
-        while True:
-            try:
-                connection = await dial(self._address, name=self._name)
-            except BrokerUnavailable as error:
-                self._say(str(error))
-                self._end_all("disconnected", str(error))
-                await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
-                failures += 1
-                continue
-            except BrokerRefused as error:
-                self._say(str(error))
-                self._end_all("refused", str(error))
-                await asyncio.sleep(_REFUSED_S)
-                continue
-            began = asyncio.get_running_loop().time()
-            try:
-                reason = await self._serve(connection)
-            finally:
-                await connection.close()
-            self._say(reason)
-            # A connection that breaks as soon as it is up is not dialled in a circle.
-            failures = failures + 1 if asyncio.get_running_loop().time() - began < _RECONNECT.longest else 0
-            if failures:
-                await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
+        await self._kept.run(self._serve, self._end_all)
 
     async def _serve(self, connection: Connection) -> str:
         """One connection's life; why it ended."""
-        if self._said:
-            log.info("event logs can be read again (%s)", connection.server, extra={"action": "broker_up"})
-            self._said = ""
+        self._kept.say_back(connection)
         self._numbers.clear()
         try:
             async with asyncio.TaskGroup() as group:
@@ -327,15 +297,6 @@ class AmqpLogReader:
     def _end_all(self, reason: EndReason, text: str) -> None:
         for each in list(self._passes):
             self._end(each, reason, text)
-
-    def _say(self, why: str) -> None:
-        if why != self._said:
-            self._said = why
-            log.warning(
-                "event logs cannot be read: %s; trying again until they can",
-                why,
-                extra={"action": "broker_lost"},
-            )
 
 
 def _argument(start: LogStart) -> int | str:

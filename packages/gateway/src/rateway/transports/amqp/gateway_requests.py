@@ -9,25 +9,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 import pamqp.commands as spec
-from rateway.backoff import Backoff
 from rateway.transports.amqp.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
     Channel,
     ChannelClosed,
     Connection,
     ConnectionLost,
 )
 from rateway.transports.amqp.deliveries import Delivery, Properties
-from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL, END, short
+from rateway.transports.amqp.kept_connection import KeptConnection
 from rateway.transports.amqp.uri import AddressSource
 from rateway_protocol.contract.errors import (
     PART_HEADER,
@@ -75,9 +71,6 @@ MOST_ANSWER: Final = 512 << 20
 _MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
 # Where a layout is not known yet: every gateway has this cluster.
 _FIRST_CLUSTER: Final = 1
-_RECONNECT: Final = Backoff(0.1, 2.0)
-# Somebody must change something at the broker.
-_REFUSED_S: Final = 5.0
 
 _FRAME: Final = struct.Struct(">BHI")
 _HEADER: Final = struct.Struct(">HHQH")
@@ -134,8 +127,12 @@ class AmqpGateway:
         self, *, address: AddressSource, name: str = "rateway: requests", query_seconds: float = QUERY_S
     ) -> None:
         """``name`` is what the broker's management shows; a query gets no answer after ``query_seconds``."""
-        self._address = address
-        self._name = name
+        self._kept = KeptConnection(
+            address,
+            name,
+            lost="the gateway cannot be asked: %s; trying again until it can",
+            back="the gateway can be asked again (%s)",
+        )
         self._query_seconds = query_seconds
         self._connection: Connection | None = None
         self._channel: Channel | None = None
@@ -151,34 +148,14 @@ class AmqpGateway:
         self._home = exchange(_FIRST_CLUSTER)
         # Questions for the layout there, which the broker returns where no gateway is: everything begins with them.
         self._returnable: set[bytes] = set()
-        self._said = ""
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        failures = 0
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection = await dial(self._address, name=self._name)
-            except (BrokerUnavailable, BrokerRefused) as error:
-                self._say(str(error))
-                if isinstance(error, BrokerRefused):
-                    await asyncio.sleep(_REFUSED_S)
-                    continue
-                await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
-                failures += 1
-                continue
-            began = loop.time()
-            try:
-                reason = await self._serve(connection)
-            finally:
-                self._connected.clear()
-                self._connection = self._channel = None
-                await connection.close()
-            self._say(reason)
-            failures = failures + 1 if loop.time() - began < _RECONNECT.longest else 0
-            if failures:
-                await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
+        try:
+            await self._kept.run(self._serve)
+        finally:
+            self._connected.clear()
+            self._connection = self._channel = None
 
     async def _serve(self, connection: Connection) -> str:
         """One connection's life; why it ended."""
@@ -194,11 +171,7 @@ class AmqpGateway:
                 return str(lost)
             except ChannelClosed as closed:
                 return str(closed)
-            if self._said:
-                log.info(
-                    "the gateway can be asked again (%s)", connection.server, extra={"action": "broker_up"}
-                )
-                self._said = ""
+            self._kept.say_back(connection)
             self._connection, self._channel = connection, channel
             self._declared.clear()
             self._connected.set()
@@ -423,15 +396,6 @@ class AmqpGateway:
             whole = Fault(ErrorCode.TOO_LARGE, f"the answer has more than {MOST_ANSWER} bytes")
         if whole is not None:
             waiting.answer.set_result(whole)
-
-    def _say(self, why: str) -> None:
-        if why != self._said:
-            self._said = why
-            log.warning(
-                "the gateway cannot be asked: %s; trying again until it can",
-                why,
-                extra={"action": "broker_lost"},
-            )
 
 
 def _question(kind: str, *arguments: int, **more: object) -> dict[str, object]:

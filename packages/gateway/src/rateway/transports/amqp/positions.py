@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 from typing import Final
 
 import pamqp.body
@@ -17,18 +16,15 @@ import pamqp.commands as spec
 import pamqp.header
 from pamqp import frame as framing
 from pamqp.common import FieldTable
-from rateway.backoff import Backoff
 from rateway.transports.amqp.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
     Channel,
     ChannelClosed,
     Connection,
     ConnectionLost,
 )
 from rateway.transports.amqp.deliveries import Delivery, Properties
-from rateway.transports.amqp.dial import dial
 from rateway.transports.amqp.frames import CHANNEL
+from rateway.transports.amqp.kept_connection import KeptConnection
 from rateway.transports.amqp.uri import AddressSource
 
 __all__ = ["AmqpPositions"]
@@ -44,7 +40,8 @@ _ARGUMENTS: Final[FieldTable] = {
 # Seconds for one call.
 PATIENCE: Final = 5.0
 _READERS: Final = range(CHANNEL + 1, 1_000)
-_RECONNECT: Final = Backoff(0.1, 5.0)
+# Between a channel that the broker closed and the next.
+_RENEW_S: Final = 0.1
 
 
 class AmqpPositions:
@@ -52,8 +49,12 @@ class AmqpPositions:
 
     def __init__(self, *, address: AddressSource, name: str) -> None:
         """``name`` is what the broker's management shows."""
-        self._address = address
-        self._name = name
+        self._kept = KeptConnection(
+            address,
+            name,
+            lost="places of bots in the event logs cannot be kept: %s; trying again until they can",
+            back="places of bots in the event logs can be kept again (%s)",
+        )
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._connected = asyncio.Event()
@@ -63,41 +64,28 @@ class AmqpPositions:
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        failures = 0
-        said = ""
-        while True:
-            try:
-                connection = await dial(self._address, name=self._name)
-            except (BrokerUnavailable, BrokerRefused) as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning(
-                        "places of bots in the event logs cannot be kept: %s",
-                        error,
-                        extra={"action": "broker_lost"},
-                    )
-                await asyncio.sleep(_RECONNECT.delay(failures) * random.uniform(0.5, 1.0))
-                failures += 1
-                continue
-            try:
-                while True:
-                    channel = await connection.channel(CHANNEL)
-                    failures, said = 0, ""
-                    self._connection, self._channel = connection, channel
-                    self._declared.clear()
-                    self._connected.set()
-                    reason = await asyncio.shield(channel.closed)
-                    self._connected.clear()
-                    if isinstance(reason, ConnectionLost):
-                        break
-                    log.warning("the broker closed a channel: %s", reason, extra={"action": "channel_closed"})
-                    await asyncio.sleep(_RECONNECT.first)
-            except (ConnectionLost, ChannelClosed):
-                await asyncio.sleep(_RECONNECT.first)
-            finally:
+        await self._kept.run(self._serve)
+
+    async def _serve(self, connection: Connection) -> str:
+        """One connection's life; why it ended."""
+        try:
+            while True:
+                channel = await connection.channel(CHANNEL)
+                self._kept.say_back(connection)
+                self._connection, self._channel = connection, channel
+                self._declared.clear()
+                self._connected.set()
+                reason = await asyncio.shield(channel.closed)
                 self._connected.clear()
-                self._connection = self._channel = None
-                await connection.close()
+                if isinstance(reason, ConnectionLost):
+                    return str(reason)
+                log.warning("the broker closed a channel: %s", reason, extra={"action": "channel_closed"})
+                await asyncio.sleep(_RENEW_S)
+        except (ConnectionLost, ChannelClosed) as ended:
+            return str(ended)
+        finally:
+            self._connected.clear()
+            self._connection = self._channel = None
 
     async def keep(self, key: str, position: bytes) -> None:
         try:
