@@ -31,6 +31,7 @@ from rateway.proxy.session_id import Session, SessionIds
 from rateway.proxy.snapshot import guild_unavailable, ready, without_own_voice
 from rateway.proxy.stream import Feed, Numbers, Position, Stream, gateway_shards
 from rateway.proxy.tails import Tails
+from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.snapshots import ClusterList, GuildOfShard
 from rateway_protocol.discord import intents
 
@@ -163,6 +164,15 @@ class Connections:
         (of these, what bots had missed), ``failed`` (a mistake here)."""
         streams = [each.stream for each in self._connections if each.stream is not None]
         return self._counts + Counter(sent=sum(feed.sent for stream in streams for feed in stream.feeds))
+
+    async def layout(self) -> ClusterList | Fault:
+        """Return the gateway's layout, some seconds old at most."""
+        return await self._state.layout()
+
+    async def layout_within(self, seconds: float) -> ClusterList | None:
+        """Return the layout, the last one known where the gateway does not answer in time; None where there is
+        none."""
+        return await self._state.layout_within(seconds)
 
     @property
     def commands(self) -> BotCommands:

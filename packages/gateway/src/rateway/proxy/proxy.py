@@ -37,7 +37,6 @@ from rateway.transports.amqp.gateway_requests import AmqpGateway
 from rateway.transports.amqp.positions import AmqpPositions
 from rateway.transports.proxy_line import BotRow, ProxyStatus
 from rateway_protocol.contract.errors import Fault
-from rateway_protocol.contract.snapshots import ClusterList
 from rateway_protocol.discord.visibility import visible
 
 __all__ = ["Proxy", "tune_memory"]
@@ -47,8 +46,7 @@ log = logging.getLogger(__name__)
 # Events make containers that die with the write: the collector's first generation at its default of 700 would run for
 # every few hundred of them and find nothing.
 GC_THRESHOLD: Final = (50_000, 20, 100)
-# How old an answer of the gateway about its shards may be, and how long a request of REST waits for one.
-LAYOUT_FRESH_S: Final = 10.0
+# How long a request of REST waits for the gateway's layout.
 LAYOUT_WAIT_S: Final = 3.0
 # While the gateway does not answer at the start.
 ASK_AGAIN_S: Final = 2.0
@@ -90,9 +88,7 @@ class Proxy:
         self._left = asyncio.Event()
         self._closes: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
-        self._layout: tuple[ClusterList, float] | None = None
         self._notes: tuple[str, ...] = ()
-        self._gateway: Gateway | None = None
         self._connections: Connections | None = None
         self._rest: RestProxy | None = None
         self._server: ProxyServer | None = None
@@ -139,7 +135,6 @@ class Proxy:
     ) -> None:
         """Serve bots from these forms of the ports until stopped; without *positions* nothing is sent again to bots
         that identify anew."""
-        self._gateway = gateway
         settings = self._settings
         rest = self._rest = RestProxy(
             self._tokens,
@@ -168,7 +163,7 @@ class Proxy:
             beside = [
                 tasks.create_task(connections.run()),
                 tasks.create_task(server.run(on_bound)),
-                tasks.create_task(self._judge_gateway(gateway)),
+                tasks.create_task(self._judge_gateway(connections)),
             ]
             await self._stop.wait()
             await self._send_away(server, connections)
@@ -283,22 +278,14 @@ class Proxy:
         """The number of shards that bots are told."""
         if self._settings.proxy.shards is not None:
             return self._settings.proxy.shards
-        assert self._gateway is not None
-        now = asyncio.get_running_loop().time()
-        if self._layout is None or now - self._layout[1] > LAYOUT_FRESH_S:
-            try:
-                async with asyncio.timeout(LAYOUT_WAIT_S):
-                    found = await self._gateway.clusters()
-            except TimeoutError:
-                found = None
-            if isinstance(found, ClusterList):
-                self._layout = (found, now)
-        return self._layout[0].shard_count if self._layout is not None else None
+        assert self._connections is not None
+        layout = await self._connections.layout_within(LAYOUT_WAIT_S)
+        return None if layout is None else layout.shard_count
 
-    async def _judge_gateway(self, gateway: Gateway) -> None:
+    async def _judge_gateway(self, connections: Connections) -> None:
         """Ask the gateway what it was given, say what bots will miss, and stop where they cannot be served."""
         said = False
-        while isinstance(given := await gateway.clusters(), Fault):
+        while isinstance(given := await connections.layout(), Fault):
             if not said:
                 log.warning(
                     "no gateway answers (%s): bots are served once it does",
@@ -307,7 +294,6 @@ class Proxy:
                 )
             said = True
             await asyncio.sleep(ASK_AGAIN_S)
-        self._layout = (given, asyncio.get_running_loop().time())
         found = judge(given)
         self._notes = found.notes
         for note in found.notes:
