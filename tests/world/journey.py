@@ -213,6 +213,36 @@ async def bot(
         await running.end()
 
 
+async def wait_for(
+    bot: Bot, what: str, condition: Callable[[], Awaitable[bool]], others_saw: Callable[[], Awaitable[str]]
+) -> None:
+    """Wait for a condition. Raises Stuck, with what the bot and others saw."""
+    try:
+        async with asyncio.timeout(STEP_S):
+            while not await condition():
+                if bot.process.returncode is not None:
+                    raise Stuck(f"{what}: the bot ended with {bot.process.returncode}")
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise Stuck(
+            f"{what}: not within {STEP_S:g} s; the bot saw {bot.lines[-3:]}, {await others_saw()}"
+        ) from None
+
+
+async def let_events_happen(
+    server: Discord, until: Callable[[str, Callable[[], Awaitable[bool]]], Awaitable[None]]
+) -> None:
+    """Let some of every kind of event happen, and stop. Waits by *until*."""
+    before = (await server.get("ledger"))["events"]
+    await server.post("rate", {"rate": EVENTS_A_SECOND})
+
+    async def sent() -> bool:
+        return bool((await server.get("ledger"))["events"] >= before + EVENTS)
+
+    await until("events", sent)
+    await server.post("rate", {"rate": 0})
+
+
 async def command(
     server: Discord,
     bot: Bot,
@@ -252,20 +282,12 @@ class Journey:
         self._guild_id = guild_id
 
     async def _until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Wait for a condition. Raises Stuck."""
-        try:
-            async with asyncio.timeout(STEP_S):
-                while not await condition():
-                    if self._bot.process.returncode is not None:
-                        raise Stuck(f"{what}: the bot ended with {self._bot.process.returncode}")
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            last = [
-                f"{entry['what']} {entry['detail']}".strip() for entry in await self._discord.get("journal")
-            ]
-            raise Stuck(
-                f"{what}: not within {STEP_S:g} s; the bot saw {self._bot.lines[-3:]}, Discord saw {last[-4:]}"
-            ) from None
+        await wait_for(self._bot, what, condition, self._discord_saw)
+
+    async def _discord_saw(self) -> str:
+        journal = await self._discord.get("journal")
+        last = [f"{entry['what']} {entry['detail']}".strip() for entry in journal[-4:]]
+        return f"Discord saw {last}"
 
     async def walk(self) -> None:
         """All steps in order. Raises Stuck at the first that does not come to pass."""
@@ -294,14 +316,7 @@ class Journey:
     async def _events(self) -> str:
         """Every kind of event passes, and the connection lives: what a library cannot read ends it in some."""
         since = len(await self._discord.get("journal"))
-        before = (await self._discord.get("ledger"))["events"]
-        await self._discord.post("rate", {"rate": EVENTS_A_SECOND})
-
-        async def sent() -> bool:
-            return bool((await self._discord.get("ledger"))["events"] >= before + EVENTS)
-
-        await self._until("events", sent)
-        await self._discord.post("rate", {"rate": 0})
+        await let_events_happen(self._discord, self._until)
         # Answered after all of them.
         await self._command("after events")
         happened = (await self._discord.get("journal"))[since:]

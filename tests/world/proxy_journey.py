@@ -22,8 +22,6 @@ from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.demo.children import Child
 
 from tests.world.journey import (
-    EVENTS,
-    EVENTS_A_SECOND,
     MEMBERS,
     POLL_S,
     STEP_S,
@@ -35,6 +33,8 @@ from tests.world.journey import (
     command,
     counted,
     discord,
+    let_events_happen,
+    wait_for,
 )
 from tests.world.libraries import Library
 from tests.world.toolchains import CACHE, ROOT
@@ -172,17 +172,10 @@ class ProxyJourney:
         self._bot: Bot | None = None
 
     async def _until(self, what: str, condition: Callable[[], Awaitable[bool]]) -> None:
-        try:
-            async with asyncio.timeout(STEP_S):
-                while not await condition():
-                    if self.bot.process.returncode is not None:
-                        raise Stuck(f"{what}: the bot ended with {self.bot.process.returncode}")
-                    await asyncio.sleep(POLL_S)
-        except TimeoutError:
-            raise Stuck(
-                f"{what}: not within {STEP_S:g} s; the bot saw {self.bot.lines[-3:]}; the proxy said "
-                f"{self._house.proxy.tail(3)!r}"
-            ) from None
+        await wait_for(self.bot, what, condition, self._proxy_said)
+
+    async def _proxy_said(self) -> str:
+        return f"the proxy said {self._house.proxy.tail(3)!r}"
 
     @property
     def bot(self) -> Bot:
@@ -234,14 +227,7 @@ class ProxyJourney:
     async def _events(self) -> None:
         """Every kind of event passes, and the connection lives."""
         came = len(self.bot.saw("ready")) + len(self.bot.saw("resumed"))
-        before = (await self._discord.get("ledger"))["events"]
-        await self._discord.post("rate", {"rate": EVENTS_A_SECOND})
-
-        async def sent() -> bool:
-            return bool((await self._discord.get("ledger"))["events"] >= before + EVENTS)
-
-        await self._until("events", sent)
-        await self._discord.post("rate", {"rate": 0})
+        await let_events_happen(self._discord, self._until)
         await self._command("after events")
         if len(self.bot.saw("ready")) + len(self.bot.saw("resumed")) != came:
             raise Stuck("events: the bot connected anew without a fault")
@@ -306,7 +292,8 @@ class ProxyJourney:
 
 
 async def _settled(server: Discord) -> None:
-    """Wait until the gateway's shards have all their guilds: what a bot is told twice would count as a fault."""
+    """Wait until the gateway's shards have all their guilds: a session of the gateway's that begins later ends the
+    bot's, which counts as a fault here."""
     async with asyncio.timeout(STEP_S):
         sent = -1
         while True:

@@ -90,7 +90,7 @@ def test_a_store_in_memory_holds_what_a_dict_would(
 
 @settings(max_examples=60)
 @given(steps=STEPS, kind=st.sampled_from([Kind.MEMBER, Kind.CHANNEL, Kind.PRESENCE, Kind.VOICE_STATE]))
-def test_a_shelf_in_lmdb_holds_what_a_dict_would(
+def test_an_entity_store_in_lmdb_holds_what_a_dict_would(
     environment: lmdb.Environment, steps: list[tuple[str, object, bytes]], kind: Kind
 ) -> None:
     storage = LmdbStorage(open_tables(environment, create=True))
@@ -143,9 +143,9 @@ def move_in(storage: Storage, moves: list[tuple[str, int, list[int]]]) -> None:
         else:
             tested = EntityStore(storage, counts)
     # A reader, who finds what waits by itself, says the same as the writer.
-    for shelf_now in (EntityStoreReader(storage), tested):
+    for store_now in (EntityStoreReader(storage), tested):
         for entity_id in (number << 50 for number in range(1, 61)):
-            assert sorted(shelf_now.homes(Kind.MEMBER, entity_id)) == homes(entity_id)
+            assert sorted(store_now.homes(Kind.MEMBER, entity_id)) == homes(entity_id)
     tested.index_pending()
     assert not tested.untidy
     assert all(
@@ -224,9 +224,9 @@ def test_who_leaves_a_guild_moves_that_guilds_ids_alone_into_the_index() -> None
     waiting = [int.from_bytes(key[1:], "big") for key, _ in storage.scan(Table.PENDING, b"", b"\xff")]
     assert waiting == [1, 3]
     assert storage.homes(Kind.MEMBER, 22) == [2] and storage.homes(Kind.MEMBER, 21) == []
-    for shelf_now in (tested, EntityStoreReader(storage), EntityStore(storage, {})):
-        assert sorted(shelf_now.homes(Kind.MEMBER, 10)) == [1, 3]
-        assert shelf_now.homes(Kind.MEMBER, 22) == [2]
+    for store_now in (tested, EntityStoreReader(storage), EntityStore(storage, {})):
+        assert sorted(store_now.homes(Kind.MEMBER, 10)) == [1, 3]
+        assert store_now.homes(Kind.MEMBER, 22) == [2]
     tested.wipe(1, Kind.MEMBER)
     tested.index_pending()
     assert not tested.untidy and tested.homes(Kind.MEMBER, 10) == [3]

@@ -14,7 +14,14 @@ from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import GuildSnapshot
 from rateway_protocol.discord.intents import ALL, Intents
 from tests.proxy.bots import Bot, Process
-from tests.proxy.memory import MemoryCluster, MemoryGateway, MemoryPass, MemoryPositions, MemoryReader
+from tests.proxy.memory import (
+    MemoryCluster,
+    MemoryGateway,
+    MemoryLog,
+    MemoryPass,
+    MemoryPositions,
+    MemoryReader,
+)
 from tests.proxy.virtual_time import pass_time, run
 
 
@@ -95,6 +102,11 @@ async def live(bot: Bot, process: Process) -> Bot:
 
 def contents(bot: Bot) -> list[str]:
     return [each.d["content"] for each in bot.dispatches if each.name == "MESSAGE_CREATE"]
+
+
+def replay_of(log: MemoryLog) -> Replay:
+    """A replay of messages, at most 15 minutes old by the log's own clock, with places in memory."""
+    return Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
 
 
 def test_a_bot_that_identifies_gets_ready_its_guilds_and_then_events() -> None:
@@ -629,7 +641,7 @@ def test_a_bot_that_identifies_anew_gets_what_it_missed_where_that_is_set() -> N
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
         log = setting.cluster_of(0).log
-        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
+        replay = replay_of(log)
         log.now = 10_000
         process = await setting.another(replay)
         bot = await live(Bot(), process)
@@ -664,7 +676,7 @@ def test_a_bot_that_dies_before_its_first_heartbeat_gets_what_came_since_its_sta
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
         log = setting.cluster_of(0).log
-        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
+        replay = replay_of(log)
         setting.event(0, 0, "before it was ever there")
         process = await setting.another(replay)
         bot = await live(Bot(), process)
@@ -685,7 +697,7 @@ def test_what_a_bot_missed_is_waited_for_where_the_broker_is_slow_or_away() -> N
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
         log = setting.cluster_of(0).log
-        replay = Replay(frozenset({"MESSAGE_CREATE"}), 900, MemoryPositions(), lambda: float(log.now))
+        replay = replay_of(log)
         bot = await live(Bot(), process := await setting.another(replay))
         await pass_time(1)
         await process.kill()

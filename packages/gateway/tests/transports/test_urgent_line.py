@@ -125,6 +125,18 @@ async def publishing(
         await task
 
 
+def new_log() -> LogKeeper:
+    """The keeper of an event log that nothing was written about yet."""
+    return LogKeeper(
+        exchange="rateway-1",
+        cluster=1,
+        settings=EventLogSettings(form="stream", age=900.0, bytes=64 << 20),
+        record=EventLogRecord(),
+        write=lambda record: None,
+        clock=time,
+    )
+
+
 def test_urgent_events_come_before_the_backlog_in_their_own_order_and_each_once(
     broker: Broker, tmp_path: Path
 ) -> None:
@@ -225,14 +237,7 @@ def test_an_event_that_has_waited_for_three_seconds_and_a_replayed_one_keep_thei
 
 def test_what_overtakes_goes_into_the_event_log_as_well(broker: Broker, tmp_path: Path) -> None:
     async def scenario() -> None:
-        keeper = LogKeeper(
-            exchange="rateway-1",
-            cluster=1,
-            settings=EventLogSettings(form="stream", age=900.0, bytes=64 << 20),
-            record=EventLogRecord(),
-            write=lambda record: None,
-            clock=time,
-        )
+        keeper = new_log()
         async with publishing(broker.uri, tmp_path, event_log=keeper, backlog=1_000) as (publisher, stream):
             await until(lambda: publisher.connected)
             for seq in range(1_001, 1_201):
@@ -252,14 +257,7 @@ def test_nothing_overtakes_while_it_is_not_decided_which_event_log_takes_it(
     broker: Broker, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        keeper = LogKeeper(
-            exchange="rateway-1",
-            cluster=1,
-            settings=EventLogSettings(form="stream", age=900.0, bytes=64 << 20),
-            record=EventLogRecord(),
-            write=lambda record: None,
-            clock=time,
-        )
+        keeper = new_log()
         async with publishing(broker.uri, tmp_path, event_log=keeper, backlog=300) as (publisher, stream):
             await until(lambda: publisher.connected)
             first = keeper.name

@@ -35,7 +35,7 @@ const bot = createBot({
         await interaction.respond(`pong ${text}`);
         say("answered", { text });
       } catch (error) {
-        // It was told of it after the three seconds within which Discord takes an answer.
+        // The interaction came after the three seconds within which Discord takes an answer.
         console.error(error);
       }
     },

@@ -38,7 +38,7 @@ client.on("interactionCreate", async (interaction) => {
     await interaction.createMessage(`pong ${text}`);
     say("answered", { text });
   } catch (error) {
-    // It was told of it after the three seconds within which Discord takes an answer.
+    // The interaction came after the three seconds within which Discord takes an answer.
     console.error(error);
   }
 });
