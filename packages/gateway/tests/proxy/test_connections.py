@@ -799,6 +799,28 @@ def test_a_bot_of_an_empty_log_begins_anew_where_the_broker_was_away() -> None:
     run(scenario())
 
 
+def test_a_session_over_two_logs_is_refused_where_one_was_empty_and_is_not_read_from_its_begin() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        log = setting.clusters[2].log
+        log.roll()
+        log.retain(1)
+        process = await setting.another()
+        bot = await live(Bot(), process)
+        await pass_time(10)
+        bot.lose()
+        # Nobody reads the log meanwhile.
+        await pass_time(60)
+        setting.event(1, 0, "a")
+        log.now += 3600
+        setting.event(1, 0, "b")
+        bot.start(process)
+        await pass_time(10)
+        assert 9 in bot.ops and "RESUMED" not in bot.names
+
+    run(scenario())
+
+
 def test_a_resume_beyond_the_end_of_the_log_is_refused_soon() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

@@ -509,7 +509,13 @@ class Connections:
 
     def _resume_merged(self, connection: BotConnection, session: Session, seq: int) -> None:
         merged = self._merged.get(session.number)
-        if merged is None or merged.left_at is None or not merged.numbers.resume(seq):
+        if (
+            merged is None
+            or merged.left_at is None
+            # Where a log that was empty goes on is not known.
+            or any(feed.at < 0 for feed in merged.stream.feeds)
+            or not merged.numbers.resume(seq)
+        ):
             self._refuse(connection)
             return
         merged.left_at = None
