@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,17 @@ class Broker:
     async def queue(self, name: str) -> Any:
         """What the management API says about a queue of this virtual host."""
         return await self.api("GET", f"queues/{quote(self.vhost, safe='')}/{quote(name, safe='')}")
+
+    async def add_full_queue(self, keys: Iterable[str]) -> None:
+        """Bind a queue that rejects every message to the first cluster's exchange, under *keys*."""
+        vhost = quote(self.vhost, safe="")
+        full = {"durable": True, "arguments": {"x-max-length": 0, "x-overflow": "reject-publish"}}
+        await self.api("PUT", f"queues/{vhost}/full", full)
+        for key in keys:
+            await self.api("POST", f"bindings/{vhost}/e/rateway-1/q/full", {"routing_key": key})
+
+    async def delete_full_queue(self) -> None:
+        await self.api("DELETE", f"queues/{quote(self.vhost, safe='')}/full")
 
     async def set_policy(
         self, name: str, pattern: str, definition: dict[str, object], to: str = "queues"

@@ -109,6 +109,11 @@ class Stage:
     def receipts(self) -> Receipts:
         return self.collector.receipts
 
+    @property
+    def often(self) -> list[str]:
+        """Names of most of the events that `events` makes."""
+        return [name for name in self.collector.names if name.startswith(("MESSAGE_", "TYPING", "PRESENCE"))]
+
     async def ready(self) -> Json:
         """Wait until every shard is live and every guild has been announced; the status then."""
 

@@ -87,16 +87,11 @@ def test_a_queue_that_rejects_gives_the_other_doubles_of_the_same_id_and_stops_n
         async with stage(tmp_path, broker, guilds=10, members=3) as it:
             await it.ready()
             await it.all_arrived()
-            vhost = quote(broker.vhost, safe="")
-            full = {"durable": True, "arguments": {"x-max-length": 0, "x-overflow": "reject-publish"}}
-            await broker.api("PUT", f"queues/{vhost}/full", full)
-            for name in it.collector.names:
-                if name.startswith(("MESSAGE_", "TYPING", "PRESENCE")):
-                    await broker.api("POST", f"bindings/{vhost}/e/rateway-1/q/full", {"routing_key": name})
+            await broker.add_full_queue(it.often)
             await it.events(300)
             await it.gateway.until(lambda status: publisher_of(status)["nacked"] != 0)
             await it.gateway.logged("is a queue full that rejects")
-            await broker.api("DELETE", f"queues/{vhost}/full")
+            await broker.delete_full_queue()
             result = await it.all_arrived()
             assert result.doubled > 0
             status = await it.gateway.until(lambda status: publisher_of(status)["unconfirmed"] == 0)

@@ -209,7 +209,6 @@ def test_what_a_worker_has_not_heard_of_a_lost_session_is_told_by_the_next_start
     tmp_path: Path, broker: Broker
 ) -> None:
     async def main() -> None:
-        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
         own = ["RATEWAY_GAP", "RATEWAY_GUILD_LEFT"]
         async with (
             witness(broker) as worker,
@@ -218,9 +217,7 @@ def test_what_a_worker_has_not_heard_of_a_lost_session_is_told_by_the_next_start
             old = sessions_of(await it.ready())[0]
             await it.all_arrived()
             # The broker refuses both for a queue's sake, and takes READY.
-            await broker.api("PUT", f"queues/{broker.vhost}/full", {"durable": True, "arguments": full})
-            for name in own:
-                await broker.api("POST", f"bindings/{broker.vhost}/e/rateway-1/q/full", {"routing_key": name})
+            await broker.add_full_queue(own)
             gone = it.sim.world.guild_ids[0]
             await it.sim.inject(Fault(kind="op9"))
             world_guilds.leave(it.sim.world, gone)
@@ -233,7 +230,7 @@ def test_what_a_worker_has_not_heard_of_a_lost_session_is_told_by_the_next_start
             await it.gateway.kill()
             record = written_down(it.gateway.state_dir)[new]
             assert record.pending_gap is not None and record.pending_left == ((old, gone),)
-            await broker.api("DELETE", f"queues/{broker.vhost}/full")
+            await broker.delete_full_queue()
             heard = len(worker.heard)
             await it.gateway.start()
             assert sessions_of(await it.ready())[0] == new

@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +29,7 @@ from rateway.runtime.supervisor import ipc
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.runtime.supervisor.liveness import HANGS_AFTER_S, LOOK_EVERY_S, Liveness
 from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
+from rateway.session.actions import Fatal
 
 from tests.aio import run
 
@@ -281,39 +284,78 @@ lines.readline()
 """
 
 
+# A runner process that says as a shard's last words which shards it was told at its start are not live.
+KNOWING = """
+import json, socket, sys
+end = socket.socket(fileno=int(sys.argv[1]))
+begin = json.loads(end.makefile("rb").readline())
+known = str(begin["others"]["shards"])
+words = {"type": "FatalWords", "shard": begin["number"], "code": 4004, "meaning": known, "help": ""}
+end.sendall(json.dumps(words).encode() + b"\\n")
+end.recv(1)
+"""
+
+
+@asynccontextmanager
+async def supervised(
+    program: str, clusters: int, on_fatal: Callable[[int, Fatal], None], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Supervisor]:
+    """A supervisor of one runner for each cluster, of one shard each; its runners run *program*."""
+
+    def command(module: str, descriptor: str) -> list[str]:
+        return [sys.executable, "-c", program, descriptor]
+
+    monkeypatch.setattr("rateway.hardening.child_command", command)
+    lock = os.open(os.devnull, os.O_RDONLY)
+    try:
+        supervisor = Supervisor(
+            load(None, {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS", "AMQP_URI": "amqp://localhost/"}),
+            Identity("bot", "settings"),
+            Choice(Layout(clusters, 1), "ws://127.0.0.1:1", ""),
+            list(range(1, clusters + 1)),
+            clusters,
+            cast(IdentifyPermits, None),  # no shard asks for one
+            lock,
+            on_fatal,
+        )
+        running = asyncio.create_task(supervisor.run())
+        try:
+            yield supervisor
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+    finally:
+        os.close(lock)
+
+
+def test_a_runner_knows_from_its_first_moment_which_shards_of_the_others_are_not_live(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> set[tuple[int, str]]:
+        told: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+        def on_fatal(runner: int, order: Fatal) -> None:
+            told.put_nowait((runner, order.meaning))
+
+        async with supervised(KNOWING, 2, on_fatal, monkeypatch):
+            return {await told.get(), await told.get()}
+
+    assert run(scenario()) == {(1, "[0, 1]"), (2, "[0, 1]")}
+
+
 def test_what_runner_processes_say_and_nobody_can_read_is_counted_over_their_restarts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def program(module: str, descriptor: str) -> list[str]:
-        return [sys.executable, "-c", GARBLED, descriptor]
-
-    monkeypatch.setattr("rateway.hardening.child_command", program)
-
     async def scenario() -> list[int]:
         told: asyncio.Queue[int] = asyncio.Queue()
-        choice = Choice(Layout(1, 1), "ws://127.0.0.1:1", "")
-        lock = os.open(os.devnull, os.O_RDONLY)
-        try:
-            supervisor = Supervisor(
-                load(None, {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS", "AMQP_URI": "amqp://localhost/"}),
-                Identity("bot", "settings"),
-                choice,
-                [1],
-                1,
-                cast(IdentifyPermits, None),  # no shard asks for one
-                lock,
-                lambda shard, order: told.put_nowait(shard),
-            )
-            running = asyncio.create_task(supervisor.run())
-            counts = []
+        counts = []
+        async with supervised(
+            GARBLED, 1, lambda shard, order: told.put_nowait(shard), monkeypatch
+        ) as supervisor:
             for _ in range(3):
                 await told.get()
                 counts.append(supervisor.unreadable())
                 supervisor.use_gateway("ws://127.0.0.1:2")
-            running.cancel()
-            await asyncio.wait([running])
-        finally:
-            os.close(lock)
         return counts
 
     assert run(scenario()) == [1, 2, 3]
@@ -343,6 +385,7 @@ def test_a_runner_process_tells_its_supervisor_how_much_it_could_not_read(tmp_pa
             Choice(Layout(1, 1), "ws://127.0.0.1:1", ""),
             [1],
             1,
+            ipc.Loading([0]),
         )
         lines = [
             msgspec.json.encode(begin),

@@ -36,6 +36,8 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     choice: Choice
     clusters: list[int]
     number: int
+    others: Loading
+    """The other processes at this moment: a query must not count their shards as live before the first change."""
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):

@@ -83,6 +83,7 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
 
     state = StateDir.shared(settings.process.state_dir)
     runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    runner.cache.learn(begin.others.shards, begin.others.unreadable, begin.others.elsewhere)
     runner.dialer.on_refusal = lambda host, seconds, status: line.send(
         ipc.DialsRefused(host, seconds, status)
     )

@@ -166,7 +166,7 @@ class Supervisor:
         permits = runner.permits = PermitService(self._permits, line.send, self._tasks.create_task)
         settings = encode_settings(self.settings)
         clusters = [number for number in runner.clusters if number not in self.drained]
-        line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number))
+        line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number, self._loading()))
         assert process.stderr is not None
         before = logs.line_start(sys.stderr, self.settings.log.format).encode()
         pumping = asyncio.create_task(pump_lines(process.stderr, sys.stderr.buffer, before))
@@ -277,12 +277,15 @@ class Supervisor:
         running = (number for number in runner.clusters if number not in self.drained)
         return [shard for number in running for shard in layout.shards_of(number)]
 
-    def _tell_loading(self) -> None:
-        loading = ipc.Loading(
+    def _loading(self) -> ipc.Loading:
+        return ipc.Loading(
             [shard for runner in self._runners for shard in runner.loading],
             {number: why for runner in self._runners for number, why in runner.unreadable.items()},
             sorted({number for runner in self._runners for number in runner.elsewhere} | self.drained),
         )
+
+    def _tell_loading(self) -> None:
+        loading = self._loading()
         for runner in self._runners:
             if runner.line is not None:
                 runner.line.send(loading)
