@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rateway.config import ConfigurationError, Problem, Settings, load
+from rateway.config.broker import broker_address
 from rateway.config.reload import value_of
 from rateway.config.table import ROWS
 from rateway.runtime.startup import Identity
@@ -569,3 +570,18 @@ def test_a_choice_of_fields_is_refused_in_the_environment_and_the_file(tmp_path:
     assert problem(**{name: "-banner"}).where == name
     assert problems(file, **REQUIRED)[0].where == f"{file}, line 2: cache.{kind}_fields"
     assert load(None, REQUIRED | {name: " "}).cache.activities, "an empty variable is none"
+
+
+def test_a_fleet_makes_the_heartbeat_to_the_broker_short_unless_the_address_names_one() -> None:
+    assert broker_address(of()).current().heartbeat is None
+    assert broker_address(of(FLEET="bot-1")).current().heartbeat == 5
+    named = of(FLEET="bot-1", AMQP_URI="amqp://localhost/?heartbeat=30")
+    assert broker_address(named).current().heartbeat == 30
+
+
+def test_a_fleet_has_one_layout_so_its_clusters_need_no_shards() -> None:
+    assert of(FLEET="bot-1", CLUSTERS="1-2").layout.clusters == frozenset({1, 2})
+    assert "or FLEET" in problem(CLUSTERS="1-2").instead
+    assert of(FLEET="off").fleet.name is None
+    for wrong in ("Bot", "a" * 41, "a.b", "a b"):
+        assert "hyphens" in problem(FLEET=wrong).instead

@@ -210,3 +210,29 @@ def test_only_a_full_disk_may_pass_by_itself(
 
 def test_the_boot_has_a_name() -> None:
     assert boot_id() == boot_id()
+
+
+def test_the_salt_of_a_fleet_is_taken_and_what_was_written_with_the_former_one_is_told(
+    tmp_path: Path,
+) -> None:
+    with StateDir.open(tmp_path / "a") as state:
+        before = state.fingerprint("token")
+        state.take_salt(b"f" * 32)
+        assert state.salt() == b"f" * 32 and state.former_fingerprints("other") != [before]
+        assert state.former_fingerprints("token") == [before]
+        state.take_salt(b"f" * 32)
+        assert state.former_fingerprints("token") == [before], "nothing has changed"
+    with StateDir.open(tmp_path / "b") as other:
+        other.take_salt(b"f" * 32)
+        with StateDir.open(tmp_path / "a") as state:
+            assert other.fingerprint("token") == state.fingerprint("token") != before
+
+
+def test_a_member_keeps_its_name_and_gets_another_on_another_host(tmp_path: Path) -> None:
+    with StateDir.open(tmp_path) as state:
+        name = state.member("Host_1.example.org")
+        assert name.startswith("host-1-") and state.member("Host_1.example.org") == name
+        moved = state.member("host-2")
+        assert moved.startswith("host-2-") and state.member("host-2") == moved
+        state.write("member", b"\xff\xfe")
+        assert state.member("host-2").startswith("host-2-")

@@ -342,9 +342,17 @@ def _cross_check(reading: _Reading, from_file: Mapping[str, str]) -> None:
     if found.get("shards") is not None and source("extra_shards") == source("shards") != "default":
         wrong = "a total of shards and extra shards are both set"
         problem("shards", wrong, "keep one: the total stands in place of recommended + extra")
-    if found.get("clusters") is not None and found.get("shards") is None and "shards" not in reading.broken:
+    alone = found.get("fleet") is None and "fleet" not in reading.broken
+    if (
+        found.get("clusters") is not None
+        and found.get("shards") is None
+        and "shards" not in reading.broken
+        and alone
+    ):
         wrong = "the total of shards is not set: each gateway of the bot takes what Discord recommends at its start"
-        problem("clusters", wrong, "set SHARDS as well, to the same number for all gateways of the bot")
+        problem(
+            "clusters", wrong, "set SHARDS as well, to the same number for all gateways of the bot, or FLEET"
+        )
     published, hidden = found.get("events"), found.get("events_except")
     if isinstance(published, frozenset) and isinstance(hidden, frozenset):
         if both := sorted(published & hidden):

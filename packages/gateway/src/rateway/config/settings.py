@@ -17,6 +17,7 @@ from rateway.delivery.filter import EventFilter
 from rateway.delivery.limits import DeliveryLimits
 from rateway.fleet.identify import IdentifySettings
 from rateway.fleet.layout import LayoutSettings
+from rateway.fleet.membership import FleetSettings
 from rateway.logs import LogSettings
 from rateway.secret import Secret
 from rateway.session.options import SessionSettings
@@ -55,6 +56,7 @@ class Settings:
     rest: RestSettings
     identify: IdentifySettings
     layout: LayoutSettings
+    fleet: FleetSettings
     broker: BrokerSettings
     event_log: EventLogSettings
     delivery: DeliveryLimits

@@ -130,11 +130,16 @@ ROWS: tuple[Row, ...] = (
     Row("clusters", "layout.clusters",
         "CLUSTERS", "shards.clusters", values.clusters, "numbers and ranges, from 1", None,
         "The clusters that this gateway runs, such as `1-4,7`. With a subset, other gateways run the others, "
-        "and their identifies are not counted here: see `IDENTIFY_BUCKETS`. Needs `SHARDS`, the same for all of them.",
+        "and their identifies are not counted here: see `IDENTIFY_BUCKETS`. Needs `SHARDS`, the same for all of "
+        "them, or `FLEET`.",
         SHARDS, "all"),
     Row("reshard", "layout.reshard", "RESHARD", "shards.reshard", values.boolean, "`true` or `false`", False,
         "Take the number of shards that Discord recommends now, though stored sessions have another: they end.",
         SHARDS),
+    Row("fleet", "fleet.name", "FLEET", "fleet", values.optional(values.fleet_name), "name", None,
+        "Gateways with the same name, token and broker are one bot: they share the clusters, the day's identifies and "
+        "the layout, and one takes over from another that stops or dies. The broker has to be RabbitMQ with quorum "
+        "queues, three nodes of it where it must not be a single point of failure.", SHARDS, "off"),
     Row("processes", "process.processes",
         "PROCESSES", "processes", values.optional(values.integer(1, 1024)), "number", None,
         "Worker processes; never more than clusters.", SHARDS, "one for each core"),

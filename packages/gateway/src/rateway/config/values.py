@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from rateway.config.presence import PresenceError, PresenceTemplate, parse_presence
 from rateway.fleet.layout import LayoutError, parse_clusters
+from rateway.fleet.membership import MOST_NAME, is_fleet_name
 from rateway.secret import Secret
 from rateway.transports.amqp import uri
 from rateway_protocol.discord import commands, intents
@@ -329,6 +330,16 @@ def gateway_url(value: object) -> str:
             f"{shown(value)} is not the address of a WebSocket", "write one such as wss://bots.example.org"
         )
     return text
+
+
+def fleet_name(value: object) -> str:
+    """Return the name of a fleet, which is part of the names of queues."""
+    if not isinstance(value, str) or not is_fleet_name(value.strip()):
+        raise Wrong(
+            f"{shown(value)} is not the name of a fleet",
+            f"write at most {MOST_NAME} small letters, digits and hyphens, such as bot-1",
+        )
+    return value.strip()
 
 
 def domains(value: object) -> frozenset[str]:

@@ -64,6 +64,8 @@ class Identity(msgspec.Struct, frozen=True):
     settings: str
     account: str = ""
     """The bot whatever its token: Discord counts identifies by it, and a reset does not begin a new count."""
+    former: list[str] = []
+    """``bot`` as it was with the salts that the state folder had before it joined a fleet."""
 
     @classmethod
     def of(cls, settings: Settings, state: StateDir) -> Identity:
@@ -79,6 +81,7 @@ class Identity(msgspec.Struct, frozen=True):
             state.fingerprint("settings", token, *shape),
             # A token is the bot's id in base64, a time and a signature, joined by dots.
             state.fingerprint("account", token.partition(".")[0], settings.rest.api_url),
+            state.former_fingerprints("token", token, settings.rest.api_url),
         )
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+from rateway.fleet.membership import is_member_of_host, member_name
 from rateway.transports.folder import FolderRefused, make_below, open_file, open_folder
 from rateway_protocol.discord.envelope import FAILURES
 
@@ -27,6 +28,11 @@ LOCK = "lock"
 LEDGER = "identifies.json"
 FATAL = "fatal.json"
 SALT = "salt"
+FORMER_SALTS = "former-salts"
+SALT_BYTES = 32
+# Of the newest salts that this folder had before.
+MAX_FORMER_SALTS = 8
+MEMBER = "member"
 END_SESSIONS = "end-sessions"
 # What was fatal with some other settings is of no use for long; the newest are kept.
 MAX_FATAL = 16
@@ -278,16 +284,49 @@ class StateDir:
 
     def fingerprint(self, *parts: str) -> str:
         """Return a hash of settings, keyed with a salt of this folder; nothing of them can be read back from it."""
+        return _fingerprint(self.salt(), parts)
+
+    def salt(self) -> bytes:
+        """Return this folder's salt, which is made if there is none. Raises :class:`StateError`."""
         salt = self.read(SALT)
-        if salt is None or len(salt) < 32:
-            salt = secrets.token_bytes(32)
+        if salt is None or len(salt) < SALT_BYTES:
+            salt = secrets.token_bytes(SALT_BYTES)
             self.write(SALT, salt)
             self.salt_is_new = True
-        digest = hmac.new(salt, digestmod=hashlib.sha256)
-        for part in parts:
-            data = part.encode()
-            digest.update(len(data).to_bytes(8, "big") + data)
-        return digest.hexdigest()
+        return salt
+
+    def take_salt(self, salt: bytes) -> None:
+        """Take the salt of a fleet for this folder's own. The former one is kept: what was written down with it is
+        told as this bot's by :meth:`former_fingerprints`. Raises :class:`StateError`."""
+        own = self.salt()
+        if own == salt:
+            return
+        former = [own, *(each for each in self._former_salts() if each not in (own, salt))]
+        self.write(FORMER_SALTS, msgspec.json.encode(former[:MAX_FORMER_SALTS]))
+        self.write(SALT, salt)
+
+    def former_fingerprints(self, *parts: str) -> list[str]:
+        """Return :meth:`fingerprint` as it was with the salts that this folder had before."""
+        return [_fingerprint(salt, parts) for salt in self._former_salts()]
+
+    def _former_salts(self) -> list[bytes]:
+        data = self.read(FORMER_SALTS)
+        try:
+            return msgspec.json.decode(data, type=list[bytes]) if data else []
+        except FAILURES:
+            return []
+
+    # Who this is in a fleet
+
+    def member(self, host: str) -> str:
+        """Return the name of the gateway of this folder among the members of a fleet. It is made on the first call,
+        and again on another host: the folder was copied there. Raises :class:`StateError`."""
+        data = self.read(MEMBER)
+        name = "" if data is None else data.decode("utf-8", "replace").strip()
+        if not is_member_of_host(name, host):
+            name = member_name(host, secrets.token_hex(3))
+            self.write(MEMBER, f"{name}\n".encode())
+        return name
 
     def fatal(self, fingerprint: str) -> FatalRecord | None:
         """Return the fatal end with the settings of that fingerprint; None without one."""
@@ -402,6 +441,14 @@ class StateDir:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fingerprint(salt: bytes, parts: tuple[str, ...]) -> str:
+    digest = hmac.new(salt, digestmod=hashlib.sha256)
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
 
 
 def refuse_foreign(path: Path, setting: str) -> None:

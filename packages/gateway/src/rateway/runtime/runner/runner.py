@@ -13,6 +13,7 @@ from rateway.config.broker import broker_address
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.runtime.answered import Answered
+from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.requests.host_cache import HostCache
 from rateway.runtime.requests.request_handler import RequestHandler
@@ -66,8 +67,10 @@ class Runner:
         clusters: list[int],
         permits: IdentifyPermits,
         on_fatal: Callable[[int, Fatal], None],
+        fleet: FleetPart | None = None,
     ) -> None:
         self.settings = settings
+        self.fleet = fleet
         self.state = state
         self.choice = choice
         self.permits = permits

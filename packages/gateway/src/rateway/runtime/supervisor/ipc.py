@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 from rateway.fleet.choice import Choice
+from rateway.fleet.membership import Membership
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw
 from rateway.runtime.monitoring.status import ClusterStatus, Note, ProcessStatus, ShardStatus
@@ -38,6 +39,8 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     number: int
     others: Loading
     """The other processes at this moment: a query must not count their shards as live before the first change."""
+    membership: Membership | None = None
+    """None where the gateway is alone."""
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):

@@ -48,6 +48,19 @@ class AddressSource(Protocol):
         """Return the address that holds now."""
 
 
+class HastenedAddress:
+    """Implements AddressSource: *source*, whose addresses get a heartbeat of so many seconds unless they name one."""
+
+    def __init__(self, source: AddressSource, heartbeat: int) -> None:
+        self._source = source
+        self._heartbeat = heartbeat
+
+    def current(self) -> AmqpAddress:
+        """See :class:`AddressSource`."""
+        address = self._source.current()
+        return address if address.heartbeat is not None else replace(address, heartbeat=self._heartbeat)
+
+
 @dataclass(frozen=True, slots=True)
 class AmqpAddress:
     """Where the broker is and how to speak to it. Its ``repr`` and ``str`` show no password."""
