@@ -11,7 +11,7 @@ import uvloop
 T = TypeVar("T")
 
 
-def run(coroutine: Coroutine[object, object, T], *, timeout: float = 60.0) -> T:
+def run(coroutine: Coroutine[object, object, T], *, timeout: float = 120.0) -> T:
     """Run *coroutine* to its end on a fresh loop; TimeoutError after *timeout* seconds."""
 
     async def bounded() -> T:

@@ -90,8 +90,10 @@ class Broker:
         return await self.api("GET", f"queues/{quote(self.vhost, safe='')}/{quote(name, safe='')}")
 
     async def add_full_queue(self, keys: Iterable[str]) -> None:
-        """Bind a queue that rejects every message to the first cluster's exchange, under *keys*."""
+        """Bind a queue that rejects every message to the first cluster's exchange, under *keys*: what is published
+        after the first message that it rejects waits until the queue is gone."""
         vhost = quote(self.vhost, safe="")
+        await self.api("PUT", f"exchanges/{vhost}/rateway-1", {"type": "direct", "durable": True})
         full = {"durable": True, "arguments": {"x-max-length": 0, "x-overflow": "reject-publish"}}
         await self.api("PUT", f"queues/{vhost}/full", full)
         for key in keys:

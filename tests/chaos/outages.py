@@ -321,9 +321,10 @@ async def deaf(folder: Path, broker: Broker, seconds: float) -> End:
 
 
 SCENES = (
-    Scene("dead_zone", zone("dead_host", 10.0), 20.0, 60.0),
-    Scene("refusing_zone", zone("refusing_host", 10.0), 20.0, 60.0),
-    Scene("silent_zone", zone("silent_host", 20.0), 30.0, 60.0),
+    # A recovery within half of the fault was one without the sessions' own hosts, however busy the machine was.
+    Scene("dead_zone", zone("dead_host", 30.0), 60.0, 60.0),
+    Scene("refusing_zone", zone("refusing_host", 30.0), 60.0, 60.0),
+    Scene("silent_zone", zone("silent_host", 30.0), 60.0, 60.0),
     Scene("op9_everywhere", op9_everywhere, 40.0, 1300.0),
     Scene("rest_401", rest(401), 15.0, 70.0),
     Scene("rest_403", rest(403), 15.0, 60.0),

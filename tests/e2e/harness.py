@@ -35,8 +35,8 @@ from tests.rabbitmq import Broker
 
 #: Between two looks at something that announces itself nowhere, seconds.
 LOOK = 0.05
-#: So long without an arrival means that nothing more comes, seconds.
-SILENCE = 15.0
+#: So long without an arrival means that nothing more comes, seconds; a machine with other work is silent for a while.
+SILENCE = 30.0
 
 Json = dict[str, Any]
 
@@ -131,9 +131,15 @@ class Stage:
         while self.sim.source.left != 0:
             await asyncio.sleep(LOOK)
 
-    async def settled(self) -> Audit:
-        """Wait until all that was sent has arrived, or nothing comes any more; the audit."""
-        while self.receipts.distinct < self.sim.ledger.events:
+    async def heard(self, fact: Callable[[Receipts], bool]) -> None:
+        """Wait until *fact* holds of what has arrived."""
+        while not fact(self.receipts):
+            self.collector.arrival.clear()
+            await self.collector.arrival.wait()
+
+    async def settled(self, missing: int = 0) -> Audit:
+        """Wait until all that was sent but *missing* events has arrived, or nothing comes any more; the audit."""
+        while self.receipts.distinct < self.sim.ledger.events - missing:
             self.collector.arrival.clear()
             try:
                 async with asyncio.timeout(SILENCE):

@@ -115,7 +115,7 @@ def test_check_and_the_start_agree(tmp_path: Path, broker: Broker, what: str) ->
             assert said == done
             assert (plan.resumed, plan.identifies.spends) == (change.resumed, change.identified)
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K63")
@@ -132,7 +132,7 @@ def test_check_counts_what_the_gateway_wrote_down_also_when_discord_does_not_yet
             assert plan.identifies is not None
             assert (plan.identifies.total, plan.identifies.left) == (total, total - 4)
 
-    run(main(), timeout=60)
+    run(main())
 
 
 @pytest.mark.checklist("K64")
@@ -152,4 +152,4 @@ def test_check_beside_a_gateway_that_runs_disturbs_it_in_nothing(tmp_path: Path,
             ]
             assert all(each["store"] == "ok" for each in after["clusters"])
 
-    run(main(), timeout=60)
+    run(main())

@@ -26,7 +26,7 @@ def test_every_event_arrives_once_unchanged_and_in_order(tmp_path: Path, broker:
             assert result.sent > 2000
             assert it.count("identify") == 4
 
-    run(main(), timeout=90)
+    run(main())
 
 
 def test_an_event_carries_what_the_contract_promises(tmp_path: Path, broker: Broker) -> None:
@@ -54,7 +54,7 @@ def test_an_event_carries_what_the_contract_promises(tmp_path: Path, broker: Bro
             assert message.headers == {"shard_id": 0, "shard_count": 1, "seq": 1}
             assert message.timestamp is not None
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_a_gateway_killed_in_the_middle_loses_nothing_and_spends_no_identify(
@@ -75,7 +75,7 @@ def test_a_gateway_killed_in_the_middle_loses_nothing_and_spends_no_identify(
             await it.all_arrived()
             assert it.count("identify") == 2
 
-    run(main(), timeout=90)
+    run(main())
 
 
 def test_a_stopped_gateway_keeps_its_sessions_for_the_next_one(tmp_path: Path, broker: Broker) -> None:
@@ -90,7 +90,7 @@ def test_a_stopped_gateway_keeps_its_sessions_for_the_next_one(tmp_path: Path, b
             result = await it.all_arrived()
             assert (it.count("identify"), result.doubled) == (2, 0)
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_broken_connection_is_resumed_and_nothing_is_lost(
             await it.all_arrived()
             assert it.count("identify") == 2
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("H22")
@@ -140,7 +140,7 @@ def test_a_refused_upgrade_holds_every_shard_of_the_host_and_costs_no_session(
             await it.all_arrived()
             assert (it.count("upgrade 429"), it.count("identify"), it.count("resume")) == (1, 4, 4)
 
-    run(main(), timeout=90)
+    run(main())
 
 
 def is_held(shard: Json) -> bool:
@@ -163,4 +163,4 @@ def test_a_broker_that_restarts_loses_nothing(tmp_path: Path, broker: Broker) ->
             await it.all_arrived()
             assert it.count("identify") == 2
 
-    run(main(), timeout=110)
+    run(main())

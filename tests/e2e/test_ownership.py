@@ -43,12 +43,14 @@ def refusal(answer: tuple[str, Any]) -> str:
 async def gaps_of_a_takeover(it: Stage, status: Json) -> None:
     """Each shard's new session is told as one that follows a gap of unknown length."""
     wanted = {f"gap:none:{shard['shard']}:{shard['session']}": shard["session"] for shard in status["shards"]}
-    while len(it.receipts.gaps) < len(wanted):
-        it.collector.arrival.clear()
-        await it.collector.arrival.wait()
-    found = {messages.gap_id(gap): msgspec.json.decode(gap) for gap in it.receipts.gaps}
-    assert {name: gap["new_session"] for name, gap in found.items()} == wanted
-    assert {gap["old_session"] for gap in found.values()} == {None}
+
+    def told() -> dict[str, Json]:
+        found = {messages.gap_id(gap): msgspec.json.decode(gap) for gap in it.receipts.gaps}
+        return {name: gap for name, gap in found.items() if gap["new_session"] in wanted.values()}
+
+    await it.heard(lambda receipts: len(told()) >= len(wanted))
+    assert {name: gap["new_session"] for name, gap in told().items()} == wanted
+    assert {gap["old_session"] for gap in told().values()} == {None}
 
 
 @pytest.mark.checklist("K43")
@@ -71,13 +73,12 @@ def test_a_second_gateway_with_a_state_of_its_own_waits_and_takes_over_when_the_
                 taken = await second.until(all_live)
                 assert not set(sessions_of(taken).values()) & set(first.values())
                 await gaps_of_a_takeover(it, taken)
-                said = second.log.read_text()
-                assert (said.count(WAITS), said.count("0 of 2 shards are live")) in {(1, 0), (1, 1)}
+                assert second.log.read_text().count(WAITS) == 1
                 await second.stop()
             finally:
                 await second.kill()
 
-    run(main(), timeout=60)
+    run(main())
 
 
 @pytest.mark.checklist("H24")
@@ -100,9 +101,10 @@ def test_a_queue_with_other_flags_keeps_one_cluster_away_until_it_is_deleted(
             await it.ready()
             await it.all_arrived()
             # Said once, however often it was tried.
-            assert it.gateway.log.read_text().count("error") == 1
+            said = [line for line in it.gateway.lines() if " error " in line and "rateway-incoming-1" in line]
+            assert len(said) == 1
 
-    run(main(), timeout=90)
+    run(main())
 
 
 def test_a_cluster_whose_ownership_is_lost_gives_its_shards_up_and_takes_them_again(
@@ -145,7 +147,7 @@ def test_a_cluster_whose_ownership_is_lost_gives_its_shards_up_and_takes_them_ag
             finally:
                 await second.kill()
 
-    run(main(), timeout=60)
+    run(main())
 
 
 @pytest.mark.checklist("K43")
@@ -172,7 +174,7 @@ def test_a_gateway_that_takes_over_a_cluster_which_nobody_holds_any_more_tells_a
             finally:
                 await second.kill()
 
-    run(main(), timeout=60)
+    run(main())
 
 
 @pytest.mark.checklist("K43")
@@ -197,16 +199,12 @@ def test_a_gateway_that_has_seen_another_one_live_does_not_resume_what_it_had_be
                 await second.stop()
                 status = await it.gateway.until(all_live)
                 assert not set(sessions_of(status).values()) & set(former.values())
-                await it.events(50)
-                await it.settled()
+                await gaps_of_a_takeover(it, status)
                 assert it.count("resume") == 0
-                told = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
-                mine = [gap for gap in told if gap["new_session"] in sessions_of(status).values()]
-                assert [gap["old_session"] for gap in mine] == [None, None]
             finally:
                 await second.kill()
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K43")
@@ -243,7 +241,7 @@ def test_a_gateway_that_may_not_identify_gives_the_cluster_up_and_says_so(
             finally:
                 await second.kill()
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K44")
@@ -284,7 +282,7 @@ def test_a_query_for_a_guild_of_another_gateways_cluster_is_answered_elsewhere_t
             finally:
                 await second.kill()
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K44")
@@ -298,14 +296,12 @@ def test_a_lost_salt_is_said_and_its_sessions_are_told_as_gaps(tmp_path: Path, b
             line = await it.gateway.logged("2 stored sessions belong to other intents, another token")
             assert "`salt` of the state folder was missing" in line and "their shards identify" in line
             await it.gateway.until(all_live)
-            while len(it.receipts.gaps) < 2:
-                it.collector.arrival.clear()
-                await it.collector.arrival.wait()
+            await it.heard(lambda receipts: len(receipts.gaps) >= 2)
             told = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
             assert {gap["old_session"] for gap in told} == set(former.values())
             assert all("salt" in gap["reason"] for gap in told)
 
-    run(main(), timeout=60)
+    run(main())
 
 
 class HalfOpen(Relay):
@@ -350,4 +346,4 @@ def test_a_connection_that_only_the_broker_believes_in_is_no_other_gateway(
                 assert (it.count("dial"), it.count("identify")) == (2, 2)
                 assert WAITS not in it.gateway.log.read_text()
 
-    run(main(), timeout=60)
+    run(main())

@@ -64,7 +64,7 @@ def test_dispatches_that_cannot_be_forwarded_are_told_and_nothing_reconnects(
                 assert any("could not be forwarded" in note for note in status["notes"])
                 assert it.count("identify") == 1 and it.count("resume") == 0
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K9")
@@ -94,4 +94,4 @@ def test_a_message_beyond_the_bound_ends_its_session_after_the_second_time_with_
                 assert it.count("identify") == 2
                 assert it.count("resume") <= (3 if restart else 1)
 
-    run(main(), timeout=90)
+    run(main())

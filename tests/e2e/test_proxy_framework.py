@@ -13,8 +13,8 @@ from tests.e2e.harness import LOOK, Json, stage
 from tests.e2e.proxied import bot, proxied
 from tests.rabbitmq import Broker
 
-# A bot answers within a second or two.
-ANSWER_S = 20.0
+# A bot answers within a second or two; a machine with other work takes longer.
+ANSWER_S = 60.0
 
 
 class Guild:

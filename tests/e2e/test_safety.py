@@ -62,7 +62,7 @@ def test_nothing_in_the_working_directory_is_executed(
             await it.ready()
             assert len(processes(it.gateway)) == 3
 
-    run(main(), timeout=60)
+    run(main())
     assert list(marks.iterdir()) == []
 
 
@@ -92,7 +92,7 @@ def test_signals_without_a_meaning_end_no_process_and_are_said_once(tmp_path: Pa
             it.gateway.signal(signal.SIGHUP)
             await it.gateway.logged("settings read again")
 
-    run(main(), timeout=90)
+    run(main())
 
 
 @pytest.mark.checklist("K62")
@@ -129,4 +129,4 @@ def test_workers_have_no_secret_in_their_environment_and_no_process_leaves_a_cor
                 ]
                 assert limit.split()[4:6] == ["0", "0"]
 
-    run(main(), timeout=60)
+    run(main())

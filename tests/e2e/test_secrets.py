@@ -143,7 +143,7 @@ def test_nothing_of_a_gateway_in_good_days_and_bad_ones_shows_a_secret(
         clean("log", log)
         files_of(it.gateway.state_dir)
 
-    run(main(), timeout=110)
+    run(main())
 
 
 def test_no_mistake_in_a_configuration_shows_a_secret(tmp_path: Path) -> None:

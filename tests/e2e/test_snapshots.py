@@ -142,4 +142,4 @@ def test_a_gateway_without_a_cache_says_so_to_whoever_asks_for_its_clusters(
             refused = await gateway.shard(0)
             assert isinstance(refused, Fault) and refused.code == "cache_off"
 
-    run(main(), timeout=60)
+    run(main())

@@ -28,4 +28,4 @@ def test_a_waiting_gateway_leaves_when_told_to(tmp_path: Path, number: signal.Si
             gateway.signal(number)
             assert await gateway.exited() == 130
 
-    run(main(), timeout=90)
+    run(main())

@@ -255,4 +255,4 @@ def test_errors_tell_queries_from_commands(broker: Broker) -> None:
             with pytest.raises(NoAnswer, match="no gateway has answered"):
                 await worker.query("Stats", timeout=0.3)
 
-    run(main(), timeout=30)
+    run(main())

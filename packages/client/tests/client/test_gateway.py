@@ -143,7 +143,7 @@ def test_queries_and_commands_reach_the_gateway_and_members_come_whole(
                 assert asked[0].not_found == ["1"]
                 assert asked[1].members
 
-    run(main(), timeout=90)
+    run(main())
 
 
 async def commands(it: Stage, worker: Worker, guild_id: str) -> None:
@@ -238,4 +238,4 @@ def test_a_query_that_waited_for_the_gateway_is_answered_when_it_starts(
             assert [each for each in answers if isinstance(each, NoAnswer)] == []
             assert presence is None
 
-    run(main(), timeout=60)
+    run(main())

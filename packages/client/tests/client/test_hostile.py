@@ -137,7 +137,7 @@ def test_hostile_events_through_rabbitmq_leave_the_worker_its_connection_and_its
                 await hand.connection.close()
         assert await left_in(broker, "w") == 0
 
-    run(scenario(), timeout=30)
+    run(scenario())
 
 
 @pytest.mark.checklist("K1", "K3")

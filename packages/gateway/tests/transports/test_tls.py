@@ -387,7 +387,7 @@ def test_the_whole_gateway_speaks_tls_to_discord_and_to_the_broker(
             await it.events(300)
             assert (await it.all_arrived()).doubled == 0
 
-    run(scenario(), timeout=60)
+    run(scenario())
 
 
 @pytest.mark.checklist("K60")

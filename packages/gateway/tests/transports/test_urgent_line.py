@@ -179,27 +179,54 @@ def test_without_a_backlog_an_urgent_event_keeps_its_place(broker: Broker, tmp_p
     run(scenario())
 
 
+class Stoppable:
+    """A clock that can be stopped."""
+
+    def __init__(self) -> None:
+        self._stopped_at: float | None = None
+
+    def stop(self) -> None:
+        self._stopped_at = time.monotonic()
+
+    def go_on(self) -> None:
+        self._stopped_at = None
+
+    def monotonic(self) -> float:
+        return time.monotonic() if self._stopped_at is None else self._stopped_at
+
+    def time(self) -> float:
+        return time.time()
+
+
 def test_an_urgent_event_that_came_while_the_broker_was_away_is_the_first_when_it_is_back(
     broker: Broker, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
+        clock = Stoppable()
         async with (
             Arrivals(broker.uri).running() as arrivals,
             Relay("127.0.0.1", broker.port) as relay,
-            publishing(broker.uri.replace(f":{broker.port}/", f":{relay.port}/"), tmp_path) as (
+            publishing(broker.uri.replace(f":{broker.port}/", f":{relay.port}/"), tmp_path, clock=clock) as (
                 publisher,
                 stream,
             ),
         ):
             await until(lambda: len(arrivals.seqs) > 10)
+            # The backlog stands from here on: its first event is refused.
+            await broker.add_full_queue(["X"])
+            await until(lambda: publisher.refusals > 0)
             relay.refuse(True)
             await until(lambda: not publisher.connected)
+            # However long both connections take to come back.
+            clock.stop()
             send(stream, range(1_001, 1_101), urgent=10)
             publisher.flush()
             publisher.spool_now()
             relay.refuse(False)
             await until(lambda: len(set(arrivals.ahead)) == 10)
-            assert len(set(arrivals.seqs)) < 700
+            assert publisher.unconfirmed > 90
+            clock.go_on()
+            await broker.delete_full_queue()
             await until(lambda: publisher.unconfirmed == 0)
             assert stream.settled == 1_100
             await until(lambda: set(arrivals.seqs) == {*range(1, 1_101)})
@@ -238,17 +265,21 @@ def test_an_event_that_has_waited_for_three_seconds_and_a_replayed_one_keep_thei
 def test_what_overtakes_goes_into_the_event_log_as_well(broker: Broker, tmp_path: Path) -> None:
     async def scenario() -> None:
         keeper = new_log()
+        # The backlog stands: its first event is refused.
+        await broker.add_full_queue(["X"])
         async with publishing(broker.uri, tmp_path, event_log=keeper, backlog=1_000) as (publisher, stream):
-            await until(lambda: publisher.connected)
-            for seq in range(1_001, 1_201):
-                send(stream, [seq], urgent=2)
+            await until(lambda: publisher.refusals > 0)
+            last = 1_000
+            while publisher.ahead < 10:
+                last += 1
+                send(stream, [last], urgent=2)
                 publisher.flush()
                 await asyncio.sleep(0.001)
-            assert publisher.ahead > 0
+            await broker.delete_full_queue()
             await until(lambda: publisher.unconfirmed == 0)
             assert keeper.name is not None
             log = await read_log(broker.uri, keeper.name)
-        assert log.receipts.distinct == 1_200 and not log.receipts.out_of_order
+        assert log.receipts.distinct == last and not log.receipts.out_of_order
 
     run(scenario(), timeout=120)
 

@@ -63,7 +63,7 @@ async def connected(script: Script, *, bound: int = 1 << 20) -> tuple[Handler, a
     port = server.sockets[0].getsockname()[1]
     handler = Handler()
     url = f"ws://127.0.0.1:{port}/?v=10"
-    await dial(url, handler, timeout=5, max_message_bytes=bound, headers={"User-Agent": "test"})
+    await dial(url, handler, timeout=60, max_message_bytes=bound, headers={"User-Agent": "test"})
     return handler, codes
 
 
@@ -177,7 +177,7 @@ def test_an_upgrade_that_is_refused_tells_status_and_retry_after(
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(DialError) as caught:
-            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=5, max_message_bytes=1, headers={})
+            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=60, max_message_bytes=1, headers={})
         return caught.value
 
     error = run(scenario())
@@ -214,7 +214,7 @@ def test_a_host_that_hangs_up_before_the_upgrade_is_a_dial_error(how: str) -> No
         port = server.sockets[0].getsockname()[1]
         handler = Handler()
         with pytest.raises(DialError) as caught:
-            await dial(f"ws://127.0.0.1:{port}/", handler, timeout=5, max_message_bytes=1, headers={})
+            await dial(f"ws://127.0.0.1:{port}/", handler, timeout=60, max_message_bytes=1, headers={})
         assert not caught.value.silent
         assert handler.socket is None and not handler.ended.done()
 
@@ -224,7 +224,7 @@ def test_a_host_that_hangs_up_before_the_upgrade_is_a_dial_error(how: str) -> No
 def test_nobody_there_is_a_dial_error() -> None:
     async def scenario() -> None:
         with pytest.raises(DialError, match="Refused"):
-            await dial("ws://127.0.0.1:1/", Handler(), timeout=5, max_message_bytes=1, headers={})
+            await dial("ws://127.0.0.1:1/", Handler(), timeout=60, max_message_bytes=1, headers={})
 
     run(scenario())
 

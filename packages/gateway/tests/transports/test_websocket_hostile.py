@@ -91,7 +91,7 @@ async def upgraded(script: Raw, *, bound: int = 256 * MIB, raising: bool = False
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     handler = Handler(raising)
-    await dial(f"ws://127.0.0.1:{port}/", handler, timeout=10, max_message_bytes=bound, headers={})
+    await dial(f"ws://127.0.0.1:{port}/", handler, timeout=60, max_message_bytes=bound, headers={})
     return handler
 
 
@@ -147,7 +147,7 @@ def test_what_is_sent_to_a_peer_that_does_not_read_is_bounded() -> None:
         assert handler.socket is not None
         for _ in range(64 * MOST_UNREAD_BYTES // 4096):
             handler.socket.send(b"x" * 4096)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await handler.ended
 
     assert run(scenario()) == (None, "the host does not read what it is sent")
@@ -240,7 +240,7 @@ def test_a_close_frame_that_is_wrong_is_an_end_like_any_other(said: bytes) -> No
             await reader.read()
 
         handler = await upgraded(play)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await handler.ended
         return handler.refusal
 
@@ -301,7 +301,7 @@ def test_any_frames_end_in_words_or_go_on_and_a_neighbour_is_served(
             await reader.read()
 
         hostile, well = await asyncio.gather(upgraded(play, bound=MIB), upgraded(neighbour))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             code, reason = await hostile.ended
             await well.ended
         assert well.messages == [b"served"] and well.failures == []
@@ -330,7 +330,7 @@ def test_the_retry_after_of_a_refused_upgrade_is_bounded(header: str, told: floa
         server = await asyncio.start_server(refuse, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(DialError) as caught:
-            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=5, max_message_bytes=1, headers={})
+            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=60, max_message_bytes=1, headers={})
         return caught.value
 
     assert run(scenario()).retry_after == told
@@ -349,7 +349,7 @@ def test_any_answer_to_the_upgrade_is_a_dial_error(answer: bytes) -> None:
         server = await asyncio.start_server(say, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(DialError):
-            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=5, max_message_bytes=1, headers={})
+            await dial(f"ws://127.0.0.1:{port}/", Handler(), timeout=60, max_message_bytes=1, headers={})
 
     run(scenario())
 
@@ -363,7 +363,7 @@ def test_a_host_that_accepts_is_dialled() -> None:
         server = await ws_create_server(accept, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         handler = Handler()
-        await dial(f"ws://127.0.0.1:{port}/", handler, timeout=5, max_message_bytes=MIB, headers={})
+        await dial(f"ws://127.0.0.1:{port}/", handler, timeout=60, max_message_bytes=MIB, headers={})
         return handler.socket is not None
 
     assert run(scenario())
@@ -381,7 +381,7 @@ def test_a_host_that_accepts_is_dialled() -> None:
 def test_an_address_that_nothing_can_be_dialled_at_is_a_failed_dial_and_nothing_else(address: str) -> None:
     async def scenario() -> DialError:
         with pytest.raises(DialError) as caught:
-            await dial(address, Handler(), timeout=5, max_message_bytes=1, headers={})
+            await dial(address, Handler(), timeout=60, max_message_bytes=1, headers={})
         return caught.value
 
     assert run(scenario()).reason

@@ -49,7 +49,7 @@ def test_a_client_that_breaks_the_rule_is_noted_for_it_and_nothing_else(rule: st
             warned = {warning.rule for warning in sim.ledger.warnings}
             assert (noted, warned) == ((set(), {rule}) if RULES[rule].warning else ({rule}, set()))
 
-    run(scenario(), timeout=10)
+    run(scenario())
 
 
 def test_a_client_that_keeps_the_rules_is_not_noted() -> None:

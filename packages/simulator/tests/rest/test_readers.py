@@ -178,7 +178,7 @@ def test_discord_py_reads_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
                 await running
             assert simulator.ledger.summary()["rules_broken"] == {}
 
-    run(main(), timeout=90)
+    run(main())
 
 
 async def with_hikari(simulator: Simulator, rest: hikari.api.RESTClient) -> None:
@@ -284,4 +284,4 @@ def test_hikari_reads_the_answers() -> None:
                 await app.close()
             assert simulator.ledger.summary()["rules_broken"] == {}
 
-    run(main(), timeout=90)
+    run(main())

@@ -90,4 +90,4 @@ def test_an_example_bot_answers_the_example_users(script: str) -> None:
             assert sorted(said.decode().split()) == ["pong", "pong", "slash"]
             assert simulator.ledger.summary()["rules_broken"] == {}
 
-    run(main(), timeout=30)
+    run(main())

@@ -140,7 +140,7 @@ def test_whatever_is_in_a_message_its_neighbours_are_served_and_it_never_comes_a
             assert it.broker.connections == 1
             assert [state for state, _ in it.said] == ["owned"]
 
-    run(scenario(), timeout=20)
+    run(scenario())
 
 
 @pytest.mark.checklist("K1")

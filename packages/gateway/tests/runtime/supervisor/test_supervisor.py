@@ -264,7 +264,7 @@ def test_a_process_that_does_not_read_is_given_up_before_it_fills_the_memory(
         for _ in range(10_000):
             line.send(record)
         # To be given up is the end of the line, for us as well; else this would wait for ever.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             found = [each async for each in line.records()]
         theirs.close()
         return found
