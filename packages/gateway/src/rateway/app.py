@@ -91,7 +91,7 @@ async def _run(settings: Settings) -> int:
 
 
 def _queue_watch(settings: Settings, gateway: Gateway) -> QueueWatch:
-    """What looks for queues that nobody reads. What speaks AMQP is loaded with the first question only."""
+    """Return what looks for queues without consumers. The AMQP client is imported with the first question only."""
     address = broker_address(settings)
 
     async def count(names: Iterable[str]) -> list[QueueCount] | None:

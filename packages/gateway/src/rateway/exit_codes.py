@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# An error that nobody expected, or a "no" of a command that answers yes or no.
+# An unexpected error, or a "no" of a command that answers yes or no.
 FAILED: Final = 1
 # The command line is wrong.
 USAGE: Final = 2

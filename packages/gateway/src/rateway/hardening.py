@@ -94,7 +94,7 @@ def child_command(module: str, *arguments: str) -> list[str]:
 def child_environment(
     environ: Mapping[str, str], settings: Collection[str], redacted: Callable[[str], str]
 ) -> dict[str, str]:
-    """Return the environment for a child that is told its settings in another way.
+    """Return the environment for a child that gets its settings in another way.
 
     Without the variables named in *settings*, and without any whose value *redacted* would change: it holds a secret.
     Places of modules that are relative to the working directory are left out.

@@ -45,7 +45,7 @@ LEAST_SECRET = 6
 
 # What begins a line, moves the cursor, or turns the direction of the text around.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# A bot's token, also one that nobody registered: id in base64, time, signature.
+# A bot's token, also one that was not registered: id in base64, time, signature.
 _TOKEN = re.compile(r"\b[A-Za-z0-9_-]{17,30}\.[A-Za-z0-9_-]{5,8}\.[A-Za-z0-9_-]{25,}")
 # Digits and a slash after the colon are a port and a path, in which an @ may stand as in `/applications/@me`.
 _PASSWORD_IN_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^\s:/@]*):(?!\d{1,5}/)[^\s@]+@", re.IGNORECASE)

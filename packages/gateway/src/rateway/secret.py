@@ -38,5 +38,5 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce__(self) -> NoReturn:
-        # A pickle is a file or a pipe that nobody redacts: what crosses a process is revealed on purpose.
+        # A pickle is a file or a pipe without redaction: what crosses a process is revealed on purpose.
         raise TypeError("a Secret is not pickled; reveal() it where it is handed over")

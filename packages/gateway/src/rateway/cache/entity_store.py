@@ -176,7 +176,7 @@ class EntityStore(EntityStoreReader):
         self._new_rows = 0
         self._loaded = False
         # Ids that wait for the index, and the guild of each; those of guilds that have come since the last look are
-        # put there when somebody looks: while a bot starts, most move on before anybody has.
+        # put there when they are read: while a bot starts, most move on before that.
         self._waiting: dict[int, dict[int, int]] = {kind: {} for kind in INDEXED}
         self._unsorted: dict[int, list[tuple[int, Sequence[int]]]] = {kind: [] for kind in INDEXED}
         self._pending = 0

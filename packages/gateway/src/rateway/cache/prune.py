@@ -41,7 +41,7 @@ def adopt_policy(writer: CacheWriter) -> tuple[str, ...]:
     stamp = writer.stamp()
     added &= {*kept, "guilds"}
     if "messages" in added:
-        # No snapshot brings them anew: those from now on are whole.
+        # No snapshot brings them again: those from now on are whole.
         added.remove("messages")
         _drop(writer, "messages")
     lasting = {kind: at for kind, at in old.since.items() if kind in kept or kind == "guilds"}

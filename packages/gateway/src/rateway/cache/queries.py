@@ -298,7 +298,7 @@ def _stats_of_all(asking: QueryContext) -> Iterator[bytes]:
 
 def _clusters(asking: QueryContext) -> Outcome:
     """Return every cluster of the bot. ``guilds`` is null where its store cannot be read here, ``owner`` where a
-    cluster is not among those that this gateway was given: who runs it, if anybody, cannot be known here.
+    cluster is not among those that this gateway was given: its owner cannot be known here.
     """
     situation = asking.situation
     count, per_cluster = situation.shard_count, situation.shards_per_cluster

@@ -207,7 +207,7 @@ def _guild(asking: QueryContext, place: _Place, wanted: SnapshotFor) -> Iterator
     view, number, policy = place.view, place.row.number, asking.policy
     own = drop_fields(view.guild_told(place.guild_id, place.row), (b"large", *_LIST_NAMES))
     yield b'%b"guild":%b' % (place.head, own[:-1])
-    # Without the intent nothing says who has left since the guild came: then nobody is in voice.
+    # Without the intent no event says who has left since the GUILD_CREATE: the list stays empty.
     voice = bool(asking.situation.intents & Intents.GUILD_VOICE_STATES)
     members = _MemberList(place, wanted, presences=policy.keeps("presences"), voice=voice)
     for name, (kind, row) in SNAPSHOTS.items():

@@ -94,7 +94,7 @@ async def connect(options: argparse.Namespace) -> AbstractConnection:
         raise Refused(f"the broker's address cannot be used: {error}", exit_codes.CONFIGURATION) from None
     failures = []
     for node in place.nodes():
-        # aio-pika has other names for what RabbitMQ's parameters say: it is told in its own words.
+        # aio-pika has other names for what RabbitMQ's parameters say: it is reported in RabbitMQ's own words.
         url = URL.build(
             scheme="amqps" if node.tls else "amqp",
             user=node.user,

@@ -34,7 +34,7 @@ def load_or_explain(file: Path | None) -> Settings | None:
 
 def explain(error: ConfigurationError) -> None:
     """Tell every mistake: where it stands, what is wrong, what to write instead."""
-    # What is broken here may be a secret in the wrong place; these are told, if they can be.
+    # What is broken here may be a secret in the wrong place; the loader gets them, if they can be read.
     logs.hide(*(os.environ.get(name) for name in ("DISCORD_TOKEN", "AMQP_URI", "HTTP_TOKEN", "PROXY_TOKEN")))
     if os.environ.get("LOG_FORMAT", "").strip().lower() == "json":
         handler = logs.configure("info", "json")

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _reachable(host: str) -> str:
-    """Whoever listens on all addresses is asked on loopback."""
+    """Return the address to ask: a server that listens on all addresses is asked on loopback."""
     host = host.strip("[]")
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 

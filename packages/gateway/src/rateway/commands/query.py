@@ -223,7 +223,7 @@ def report(status: str, body: bytes, *, as_json: bool) -> int:
 
 
 def _json(body: bytes, found: object) -> str:
-    """The answer as it came; written anew where it holds what a terminal would take for an order."""
+    """Return the answer as it came; encoded again where it holds control characters of a terminal."""
     text = body.decode()
     return text if logs.escape(text) == text else json.dumps(found)
 
@@ -276,5 +276,5 @@ def _cell(value: object) -> str:
 
 
 def _text(text: str) -> str:
-    """A text as it is: names are what anybody at Discord chose, neither markup nor orders to a terminal."""
+    """Return a text to print as it is: names that Discord's users chose are no markup and no control sequences."""
     return escape(logs.escape(text))

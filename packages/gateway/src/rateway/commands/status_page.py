@@ -93,7 +93,7 @@ def fitted(status: GatewayStatus, console: Console) -> RenderableType:
 
 
 def away(why: str) -> RenderableType:
-    """In place of the page while nobody answers."""
+    """Return what takes the page's place while no gateway answers."""
     return Text.from_markup(f"[yellow]![/] {_text(why)}")
 
 

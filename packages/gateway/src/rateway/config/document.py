@@ -13,7 +13,7 @@ HEAD = """\
 <!-- Written by `python -m rateway.config.document > docs/settings.md` from its table. -->
 
 Each setting is a variable of the environment and a key of a TOML file (`rateway -c rateway.toml`); the environment
-goes over the file. A mistake ends the start with exit code 78, and all mistakes are told at once.
+goes over the file. A mistake ends the start with exit code 78, and all mistakes are listed at once.
 
 - Required: `DISCORD_TOKEN`, `INTENTS`, `AMQP_URI`.
 - A secret can stand in a file of its own: `DISCORD_TOKEN_FILE`, `AMQP_URI_FILE`, `HTTP_TOKEN_FILE`,

@@ -21,7 +21,7 @@ __all__ = ["VARIABLES", "load"]
 
 Form = TypeVar("Form", bound=Settings)
 
-# A variable that is so like one of ours is taken for a slip; below that it may well be somebody else's.
+# A variable that is so like one of ours is taken for a slip; below that it may belong to another program.
 ALIKE_VARIABLE = 0.88
 # A secret's file holds one line. Anything larger is the wrong file.
 MAX_SECRET_FILE = 64 * 1024
@@ -77,7 +77,7 @@ class _Reading:
 
 
 def _refuse_quotes(value: object) -> None:
-    """No value begins and ends with a quote: whoever wrote it thinks that somebody takes them off."""
+    """Refuse a value in quotes: a shell or a TOML parser would have removed them, and this reader does not."""
     text = value.strip() if isinstance(value, str) else ""
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         instead = (

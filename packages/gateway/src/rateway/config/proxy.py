@@ -15,16 +15,16 @@ DEFAULT_PROXY_ADDRESS = "127.0.0.1:7878"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """Where bots connect to the proxy, and what they are told."""
+    """Where bots connect to the proxy, and the addresses and numbers that it gives them."""
 
     address: str | None
     """``host:port``; None: the gateway starts no proxy, and ``rateway proxy`` takes the default."""
     token: Secret | None
     """What bots may show in place of the bot's token."""
     url: str | None
-    """The address that bots are told, ws or wss; None: the one that they asked under."""
+    """The address that bots get, ws or wss; None: the one of their request's Host header."""
     shards: int | None
-    """The number of shards that bots are told; None: the gateway's."""
+    """The number of shards that bots get; None: the gateway's."""
     rest_url: str | None
     """Where REST requests go, without ``/api/v10``; None: to the host of ``DISCORD_API_URL``."""
     cert: Path | None

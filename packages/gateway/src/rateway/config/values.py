@@ -183,7 +183,7 @@ def words(value: object) -> list[str]:
 
 
 def intents_of(value: object) -> int:
-    """Return the bits of a number, of names, or of a list of names; every wrong name is told."""
+    """Return the bits of a number, of names, or of a list of names; every wrong name is reported."""
     if isinstance(value, bool) or not isinstance(value, int | str | list):
         raise Wrong(
             f"{shown(value)} is neither a number nor names of intents", "write GUILDS,GUILD_MESSAGES, say"

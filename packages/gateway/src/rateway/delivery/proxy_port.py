@@ -98,9 +98,9 @@ class LogReader(Protocol):
     """Reads logs over one connection to the broker, which it keeps by itself."""
 
     def read(self, log: str, start: LogStart, sink: LogSink) -> LogPass:
-        """Begin a pass over the log of that name. Returns at once; what goes wrong is told to the sink. Without a
+        """Begin a pass over the log of that name. Returns at once; the sink receives what goes wrong. Without a
         connection the pass waits for the attempt to connect that is under way or comes next, and ends with its failure:
-        whoever begins a new pass each time that one ends asks the broker no more often than this reader does.
+        a caller that begins a new pass each time that one ends asks the broker no more often than this reader does.
         """
 
 

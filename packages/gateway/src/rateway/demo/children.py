@@ -67,7 +67,7 @@ class Child:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                # Nothing of the working directory, which is anybody's.
+                # Nothing of the working directory, which any user may write to.
                 "-P",
                 *self.arguments,
                 env=self.environment,
@@ -115,7 +115,7 @@ class Child:
             found = next((line for line in self.lines() if words in line), None)
             if found is not None or over:
                 return found
-            # Nobody tells of a line in a file.
+            # A new line in a file announces itself nowhere.
             await asyncio.sleep(LOOK)
 
     def tail(self, lines: int = 20) -> str:

@@ -44,7 +44,7 @@ class Collector:
         self.clusters = tuple(clusters)
         self.names = sorted(DOCUMENTED | OWN_KEYS | set(names))
         self.receipts = Receipts()
-        #: Set whenever something arrives; whoever waits clears it.
+        #: Set whenever something arrives; the caller that waits clears it.
         self.arrival = asyncio.Event()
         self.connected = asyncio.Event()
         self.connections = 0

@@ -236,7 +236,7 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         workers = await _start_workers(exits, uri, found, logs)
         state_dir = folder / "state"
         http, proxy = (f"127.0.0.1:{port}" for port in free_ports(2))
-        # The bot is told of all that it has missed, also when it starts anew.
+        # The bot gets all messages that it has missed, also after it was started again.
         more = {"HTTP_ADDRESS": http, "PROXY_ADDRESS": proxy, "PROXY_REPLAY": "MESSAGE_CREATE"}
         settings = _settings(options, uri, found, state_dir) | more
         gateway = Child("gateway", ["-m", "rateway"], settings, logs / "gateway.log")
@@ -288,7 +288,7 @@ async def _start_simulator(simulator: Child) -> dict[str, str]:
 
 
 async def _try_broker(given: Secret) -> None:
-    """A gateway and its workers would wait for it for ever; whoever wants to see something would not."""
+    """A gateway and its workers would wait for it for ever; a viewer of the demonstration would not."""
     try:
         connection = await amqp.connect(parse(given.reveal()), name="rateway demo")
     except (ValueError, amqp.BrokerUnavailable, amqp.BrokerRefused) as error:
@@ -325,7 +325,7 @@ async def _start_workers(exits: AsyncExitStack, uri: str, found: dict[str, str],
         exits.push_async_callback(worker.terminate)
         await worker.start()
         workers.append(worker)
-    # What is said before a queue is bound, no worker hears.
+    # What is published before a queue is bound reaches no worker.
     for worker in workers:
         if await worker.line_with("listening on", WORKER_PATIENCE) is None:
             raise WorkerGone(f"{worker.name} does not listen:\n{worker.tail()}")

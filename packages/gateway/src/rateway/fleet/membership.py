@@ -39,7 +39,7 @@ def is_fleet_name(text: str) -> bool:
 
 
 def member_name(host: str, random_part: str) -> str:
-    """Return the name of the member on *host*, which is told from others on that host by *random_part*."""
+    """Return the name of the member on *host*, which differs from others on that host by *random_part*."""
     return f"{_host_part(host)}-{random_part}"
 
 

@@ -224,7 +224,7 @@ class BotConnection:
             self._leave()
 
     def invalidate(self) -> None:
-        """Send op 9 ``false``: the session is over, and the bot may identify anew, here or on a new connection."""
+        """Send op 9 ``false``: the session is over, and the bot may identify again, here or on a new connection."""
         if self.state != "closed":
             self.state = "unidentified"
             self._was_invalidated = True

@@ -86,7 +86,7 @@ class _Begin:
     stream: Stream
     numbers: Numbers
     guilds: dict[int, list[GuildOfShard]]
-    """Each shard's guilds that are told by GUILD_CREATE: none without the intent."""
+    """Each shard's guilds that get a GUILD_CREATE: none without the intent."""
     positions: dict[int, Position]
     feeds: list[Feed] = field(default_factory=list)
     missed_since: dict[str, int] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Connections:
             self._tails.close()
 
     def connect(self, wire: Wire, version: int, url: str) -> BotConnection:
-        """Begin with a bot that has connected; HELLO goes out. *url* is where it is told to resume."""
+        """Begin with a bot that has connected; HELLO goes out. *url* becomes its ``resume_gateway_url``."""
         connection = BotConnection(wire, self, version, url, self._clock)
         if connection.state != "closed":
             self._connections[connection] = None

@@ -157,7 +157,7 @@ class _Fanout:
                 for feed in feeds:
                     feed.on_guild_left(entry, left.shard, int(left.guild_id))
         except (msgspec.MsgspecError, ValueError):
-            # Not the gateway's own: anybody may publish to the exchange.
+            # Not the gateway's own: any client may publish to the exchange.
             return
 
 

@@ -34,7 +34,7 @@ MISSED = {
     "presences": "presences at their start",
     "voice_states": "who is in a voice channel at their start",
 }
-# Without these intents the gateway hears of no change: the lists are those of its session's beginning.
+# Without these intents the gateway gets no changes: the lists are those of its session's beginning.
 GROWS_OLD = {
     Intents.GUILD_MEMBERS: "members and their number as they were",
     Intents.GUILD_EXPRESSIONS: "the guilds' sounds as they were",

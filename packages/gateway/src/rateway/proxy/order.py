@@ -20,7 +20,7 @@ LOOK_BACK: Final = 1_000
 MOST_HOLES: Final = 4_096
 # Other contents under one sequence number that are remembered.
 MOST_REPEATS: Final = 256
-# Former sessions of a shard that are told apart.
+# Former sessions of a shard that are distinguished.
 MOST_SESSIONS: Final = 8
 
 

@@ -134,7 +134,7 @@ class Proxy:
         positions: Positions | None = None,
     ) -> None:
         """Serve bots from these forms of the ports until stopped; without *positions* nothing is sent again to bots
-        that identify anew."""
+        that identify again."""
         settings = self._settings
         rest = self._rest = RestProxy(
             self._tokens,
@@ -220,7 +220,7 @@ class Proxy:
         """Entries of the log that a bot which resumes has still to get, and seconds."""
         return self._connections.behind(connection) if self._connections is not None else (0, 0)
 
-    # What bots are told.
+    # What bots get from the proxy itself.
 
     def _url_for(self, request: web.BaseRequest) -> str | None:
         """The gateway's address as the bot that asks can reach it."""
@@ -230,7 +230,7 @@ class Proxy:
         host = host_of(request)
         if host is None:
             return None
-        # Only a server that is there by the settings may say so: anybody else could.
+        # Believed only where the settings name a server in front: any other client could send the header.
         before = request.headers.get(hdrs.X_FORWARDED_PROTO, "") if given.behind_tls else ""
         return f"{'wss' if self._has_tls or before.strip().lower() == 'https' else 'ws'}://{host}"
 
@@ -275,7 +275,7 @@ class Proxy:
         return "another program or another bot's proxy listens there"
 
     async def _shards(self) -> int | None:
-        """The number of shards that bots are told."""
+        """Return the number of shards for `GET /gateway/bot`."""
         if self._settings.proxy.shards is not None:
             return self._settings.proxy.shards
         assert self._connections is not None

@@ -1,4 +1,4 @@
-"""Events that a bot missed which identifies anew (``PROXY_REPLAY``).
+"""Events that a bot missed before it identified again (``PROXY_REPLAY``).
 
 The last heartbeat of each connection says what its bot has: that place in the logs is kept under the bot's shard, where
 every proxy finds it (:class:`~rateway.delivery.proxy_port.Positions`). The next IDENTIFY of the same ``[shard, count]``

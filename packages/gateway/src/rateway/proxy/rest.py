@@ -41,7 +41,7 @@ HOP_BY_HOP: Final = frozenset(
         "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-# Host and token are made anew. Expect is answered here: Discord is sent the body as it comes.
+# Host and token are set here. Expect is answered here: Discord is sent the body as it comes.
 NOT_PASSED_ON: Final = frozenset({"authorization", "expect", "host"})
 # Requests that carry their own token in the path, and none in a header: Webhook Resource, Interactions.
 OWN_TOKEN: Final = re.compile(
@@ -50,9 +50,9 @@ OWN_TOKEN: Final = re.compile(
 _GATEWAY: Final = re.compile(r"(?:/api)?(?:/v\d{1,3})?/+gateway(/bot)?/?")
 _VERSION: Final = re.compile(r"/v\d{1,3}(?:/|$)")
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
-# A bot may use more shards than it is told; there is no reason to let any of them wait.
+# A bot may use more shards than it is recommended; there is no reason to let any of them wait.
 LEAST_CONCURRENCY: Final = 16
-# Identifies that a bot is told to have left: libraries refuse to start with fewer than shards.
+# The identifies that a bot has left, as it reads them: libraries refuse to start with fewer than shards.
 LEAST_STARTS: Final = 1000
 DAY_MS: Final = 86_400_000
 # READY's own part, asked for where the gateway has not stored it yet.
@@ -85,7 +85,7 @@ class RestProxy:
         connections: int = 0,
     ) -> None:
         """*api_url* is Discord's base with the version, *rest_url* what takes the place of its host; *gateway_url*
-        returns the address that a request's bot is told, *shards* the number of shards, None while it is not known.
+        returns the gateway's address for the bot of a request, *shards* the number of shards, None while it is unknown.
         *connections* to Discord at a time, 0 for any number."""
         self.requests: Counter[str] = Counter()
         """By what became of them: ``passed``, ``answered``, ``refused``, ``failed``."""

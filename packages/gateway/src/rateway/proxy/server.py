@@ -71,7 +71,7 @@ class Upgrade:
     """Of the API; 0 for what is no number."""
     compression: Compression
     url: str
-    """The address that the bot is told to resume at."""
+    """The address at which the bot resumes."""
 
 
 class Conversation(Protocol):
@@ -81,7 +81,7 @@ class Conversation(Protocol):
         """The bot has sent a payload of at most 4,096 bytes."""
 
     def on_closed(self, code: int | None) -> None:
-        """The connection has ended; the code of the bot's close frame, None without one. Nothing more is told."""
+        """The connection has ended; the code of the bot's close frame, None without one. No call follows."""
 
     def on_writable(self) -> None:
         """The socket was full and has room again."""
@@ -134,7 +134,7 @@ class BotSocket:
 
     @property
     def is_full(self) -> bool:
-        """Whether what can wait should; ``on_writable`` is told when there is room again."""
+        """Whether what can wait should; ``on_writable`` is called when there is room again."""
         return self.waiting > self._limits.full_bytes
 
     def _flush(self) -> None:
@@ -329,8 +329,8 @@ class ProxyServer:
         stranger: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         """*rest* answers a request that is no WebSocket, *connect* begins the conversation with a bot, *gateway_url*
-        returns the address that a bot is told, *stranger* returns who else listens at the address that this proxy
-        must not share it with; empty where there is nobody."""
+        returns the gateway's address for the bot of a request, *stranger* returns what listens at the address
+        already and may not share it with this proxy; empty where nothing does."""
         host, _, port = address.rpartition(":")
         self.host, self.port = host, int(port)
         self.limits = limits or Limits()
@@ -533,7 +533,7 @@ def _read_query(query: Mapping[str, str], url: str) -> tuple[Upgrade, str]:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what is wrong with a stranger's request: anybody could fill the log with it."""
+    """Leave out what is wrong with a client's request: any client could fill the log with it."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, http_exceptions.HttpProcessingError)
 

@@ -1,7 +1,7 @@
 """Session ids of the proxy: all that a RESUME needs, signed, so that proxies keep no state.
 
 No library limits the length of a session id or looks into it. An id is signed with a key that is derived from the bot's
-token: any proxy of the same bot reads it, nobody else makes one.
+token: only proxies of the same bot can read and make it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a bot is told of the cache: READY, GUILD_CREATEs, chunks of members. Written from the gateway's answers."""
+"""Make payloads of the gateway's answers: READY, GUILD_CREATEs, chunks of members."""
 
 from __future__ import annotations
 

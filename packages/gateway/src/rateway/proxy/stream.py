@@ -239,7 +239,7 @@ class Feed:
         self.numbers.send(self, name, d)
 
     def on_gap(self, entry: LogEntry, gap: Gap, order: Order) -> None:
-        """A session of a shard in this log was lost. Its guilds' state is told anew: by a new session of the bot where
+        """A session of a shard in this log was lost. Its guilds' state comes again: by a new session of the bot where
         it has no other shard, by the GUILD_CREATEs that follow in the log where it has."""
         if gap.shard not in self.shards:
             return

@@ -29,7 +29,7 @@ PROTOCOL_ERROR: Final = 1002
 DECODE_ERROR: Final = 4002
 # What a control frame may carry.
 MOST_CONTROL_BYTES: Final = 125
-# The fastest levels: a bot is near, and the proxy compresses each payload anew for each of them.
+# The fastest levels: a bot is near, and the proxy compresses each payload for each of them.
 ZLIB_LEVEL: Final = 1
 # 32 KiB windows and small tables: a connection's context takes about 0.2 MB.
 ZLIB_WINDOW_BITS: Final = 15
@@ -141,7 +141,7 @@ class FramesListener(Protocol):
 
 
 class FrameReader:
-    """Reads a bot's frames. Nothing is told after a close frame or a fault."""
+    """Read a bot's frames. No call follows a close frame or a fault."""
 
     def __init__(self, listener: FramesListener) -> None:
         self._listener = listener

@@ -32,7 +32,7 @@ REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
 
 class Control:
     """One gateway as it is seen and asked from outside. *loop_lag* measures this process; *proxy* is the one that the
-    gateway starts; *queues* looks for queues that nobody reads."""
+    gateway starts; *queues* looks for queues without consumers."""
 
     def __init__(
         self,

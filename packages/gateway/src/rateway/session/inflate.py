@@ -77,7 +77,7 @@ class Zstd:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # One byte more than may be: a full answer is told from one that was cut.
+        # One byte more than may be: so that a full answer differs from one that was cut.
         self._ask = limit + 1
         self._fresh()
 

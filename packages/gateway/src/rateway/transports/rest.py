@@ -51,7 +51,7 @@ MOST_IDENTIFIES = 10**9
 MOST_RESET_MS = 10**9
 # Characters of an address in an error.
 LONGEST_SHOWN = 200
-# A token that Discord has refused is not used again for so long, whoever asks: requests with it lead to a ban of the
+# A token that Discord has refused is not used again for so long by any caller: requests with it lead to a ban of the
 # address. A token that sessions live with was refused by mistake, and is tried again after a longer pause
 # (runtime/identify/permits.py).
 UNAUTHORIZED_FOR = 60.0
@@ -213,7 +213,7 @@ class DiscordRest:
             except RuntimeError:
                 pass  # the loop was closed meanwhile
 
-        # A daemon: a process that is told to stop must not stay for the thread, which may wait for a name server.
+        # A daemon: a process that gets a signal to stop must not stay for the thread, which may wait for a name server.
         threading.Thread(target=ask, name="discord-rest", daemon=True).start()
         try:
             async with asyncio.timeout(self._timeout):

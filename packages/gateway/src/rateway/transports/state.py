@@ -39,7 +39,7 @@ MAX_FATAL = 16
 # The largest of these files, the ledger of a bot with thousands of shards, is some hundred kilobytes.
 MAX_FILE_BYTES = 64 << 20
 
-# A disk that is full today may have room tomorrow, without anybody changing the configuration.
+# A disk that is full today may have room tomorrow, without a change of the configuration.
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -226,7 +226,7 @@ class StateDir:
             except RuntimeError:  # the loop was closed meanwhile
                 os.close(descriptor)
 
-        # A daemon: a process that is told to stop while it waits must not stay for the thread.
+        # A daemon: a process that gets a signal to stop while it waits must not stay for the thread.
         threading.Thread(target=wait, name="state-lock", daemon=True).start()
         try:
             await done
@@ -405,7 +405,7 @@ class StateDir:
         """
         fresh = f".{name}.new"
         try:
-            # What a crash left, or a link that somebody planted: neither is written to.
+            # What a crash left, or a link that another user planted: neither is written to.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(fresh, dir_fd=self._folder)
             descriptor = open_file(self._folder, fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.path)
@@ -454,7 +454,7 @@ def _fingerprint(salt: bytes, parts: tuple[str, ...]) -> str:
 def refuse_foreign(path: Path, setting: str) -> None:
     """Raise :class:`StateError` for a folder that others may write, or that is another user's.
 
-    One that cannot be made or opened just now is no matter of this: whoever uses it says so.
+    One that cannot be made or opened just now is no fault here: the part that uses it reports it.
     """
     try:
         descriptor, _ = open_folder(path.expanduser())
@@ -487,7 +487,7 @@ def _taken_away_again(path: Path) -> Iterator[bool]:
     try:
         yield bool(missing)
     finally:
-        # Somebody else may use it by now.
+        # Another process may use it by now.
         with contextlib.suppress(OSError):
             for folder in missing:
                 folder.rmdir()

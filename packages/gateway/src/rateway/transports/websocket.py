@@ -49,7 +49,7 @@ JSON_BEGINS = frozenset(b'{["-0123456789tfn \t\r\n\xef')
 # The largest message on the wire, in one frame or many. A message of Discord's takes some megabytes at most (17 MB are
 # known, unpacked); a frame is kept whole in a buffer that doubles, so its length is judged by its header.
 MOST_WIRE_BYTES = 64 * 1024 * 1024
-# Continuations without a byte, in one message: nobody needs one.
+# Continuations without a byte, in one message: no server needs one.
 MOST_EMPTY_FRAMES = 100
 # Written and not taken by the peer, beyond what the kernel holds. A minute's commands and heartbeats are half of it: a
 # peer that does not read them is as good as gone, and the answers to its pings are not kept for it.
@@ -241,7 +241,7 @@ class _Listener(WSListener):
 
 
 async def _ended(transport: WSTransport) -> None:
-    """Take what picows holds of its own against the connection: what nobody takes is logged as a traceback."""
+    """Retrieve the exception of picows's own for this connection: asyncio would log it as a traceback."""
     with contextlib.suppress(Exception):
         await transport.wait_disconnected()
 

@@ -138,7 +138,7 @@ def _plain(key: bytes) -> bytes:
 
 
 def _end_of_other(text: bytes, at: int) -> int:
-    # A bare number or word says nothing of its end: only a sound one is told from garbage.
+    # The end of a bare number or word is not marked: only a valid one differs from garbage.
     end = value_end(text, at)
     sound = end >= 0 and (
         text[at : at + 1] in (b'"', b"[") or _NUMBER.fullmatch(text, at, end) or text[at:end] in _LITERALS

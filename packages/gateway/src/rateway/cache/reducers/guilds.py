@@ -255,7 +255,7 @@ def load_expressions(writer: CacheWriter, number: int, kind: Kind, listing: Enti
         if user is not None and field(item, b"user") is None:
             item = merge(item, b'{"user":%b}' % user)
         items.append(item)
-    # Most updates of a guild repeat its roles, emojis and stickers: writing them anew costs five times the comparison.
+    # Most updates of a guild repeat its roles, emojis and stickers: writing them again costs five times the comparison.
     if dict(zip(ids, items, strict=True)) != old:
         writer.entity_store.load(number, kind, ids, items)
 

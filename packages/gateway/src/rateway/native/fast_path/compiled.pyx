@@ -7,7 +7,7 @@ Read it from :meth:`FastPath.message`, at the end:
    conversation's word that nothing but the next dispatch in line is expected; without it the message is the general path's.
 2. ``ReceiveState.feed`` inflates it (``session/inflate.py``).
 3. ``usual_dispatch`` finds op, s, t and d. What is not written as Discord writes it, not of op 0, not the next in line
-   or of a name that nobody has counted yet, is the general path's, from here on.
+   or of a name that was not counted yet, is the general path's, from here on.
 4. It is received: ``received_seq``, ``last`` and ``bytes_inflated`` of the ``ReceiveState``, ``events`` of the
    ``EventPipeline``.
 5. ``EventPipeline.apply`` takes it into the cache (``transports/store``). If the cache knows more of it than Discord has

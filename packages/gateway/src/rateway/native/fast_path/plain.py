@@ -144,7 +144,7 @@ class GeneralPath(Protocol):
 
 
 class FastPath:
-    """One connection's, which holds it. It is told its partners, and where everything else goes."""
+    """Hold the partners of one connection, and pass every message to the general path."""
 
     __slots__ = ("_general", "open")
 

@@ -1,7 +1,7 @@
 """The reference: deliveries of a stream as AMQP 0-9-1 frames (1.8.3.14, 2.3.5, 4.2.5, 4.2.6) become entries.
 
-The frames are the broker's, what stands in them is anybody's who may publish to a cluster's exchange: properties that
-are not the gateway's make an entry of no shard, and never raise.
+The frames are the broker's, their contents come from any client that may publish to a cluster's exchange: properties
+that are not the gateway's make an entry of no shard, and never raise.
 """
 
 from __future__ import annotations

@@ -641,7 +641,7 @@ def find(bytes text not None, uint64_t entity_id):
     return None if last == NULL else PyBytes_FromStringAndSize(line, last - line)
 
 
-# What follows recognises words by a keyed hash: the key is drawn for each process, so that nobody outside can make two
+# What follows recognises words by a keyed hash: the key is drawn for each process, so that no sender outside can make two
 # texts share a mark. Fields count in any order.
 cdef extern from *:
     """

@@ -44,8 +44,8 @@ MOST_COUNT = (1 << 53) - 1
 Snowflake: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """An id, as a number or a string of digits (with a decoder that is not strict).
 
-The decoder cannot say that it has to be at most :data:`MOST_ID`: whoever keeps one without asking the store first looks
-at that.
+The decoder cannot say that it has to be at most :data:`MOST_ID`: code that keeps one without asking the store first
+looks at that.
 """
 
 Fields: TypeAlias = dict[str, msgspec.Raw]

@@ -213,7 +213,7 @@ class SeenFingerprints:
     the guild's snapshot or of the last time. A table of 64-bit fingerprints recognises such words ahead of any
     decoding, for some 200,000 people in 8 MB. It forgets now and then (then the words are compared with what is kept
     once more), and is never wrong: whatever changes a user forgets all words about it, so with a member. The hash is
-    keyed anew in each process: nobody outside can make two texts share a fingerprint.
+    keyed for each process: no sender outside can make two texts share a fingerprint.
 
     A member's words are those of its own fields; a ``user`` among them does not count.
     """

@@ -230,7 +230,7 @@ def _alike(found: Iterable[_Found]) -> list[Reason]:
 
 def _broken(cluster: ClusterStatus) -> Iterator[_Found]:
     publisher, number = cluster.publisher, cluster.cluster
-    # Without the broker nobody can hold a cluster: that is said once.
+    # Without the broker no gateway can hold a cluster: that is one finding.
     if not cluster.owned and publisher.connected and publisher.held_up_s <= HELD_UP_S:
         yield _Found("not_owned", "{who}: not held by this gateway yet", number)
     if not publisher.connected:
@@ -364,7 +364,7 @@ def unrouted(clusters: Iterable[ClusterStatus]) -> list[Reason]:
 
 
 def unread(status: GatewayStatus) -> list[Reason]:
-    """Queues of workers that nobody reads, and clusters that no gateway holds."""
+    """Return findings about workers' queues without consumers and clusters that no gateway holds."""
     found = []
     if status.unheld:
         text = (

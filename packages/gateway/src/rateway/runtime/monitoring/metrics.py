@@ -33,7 +33,7 @@ FAILED = ("invalid", "closed", "timeout")
 DIALS = ("429", "403", "5xx", "refused", "silent", "unreachable", "foreign")
 # For how long a live shard has had no event.
 QUIET = {"1m": 60.0, "10m": 600.0, "1h": 3600.0}
-# HTTP statuses that are told apart; all others are ``other``.
+# HTTP statuses with a label value of their own; all others are ``other``.
 STATUSES = frozenset({"none", "200", "401", "403", "429", "500", "502", "503", "504"})
 
 Kind = Literal["counter", "gauge", "histogram"]

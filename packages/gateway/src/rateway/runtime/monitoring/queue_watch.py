@@ -1,4 +1,4 @@
-"""Find queues that nobody reads: workers' queues, and the inbound queues of clusters that were given up.
+"""Find queues without consumers: workers' queues, and the inbound queues of clusters that were given up.
 
 Over AMQP alone the broker tells of queues whose names are known (``WORKER_QUEUES``); its management API
 (``MANAGEMENT_URL``) tells of every queue that is bound to an exchange of the bot.
@@ -14,7 +14,7 @@ from rateway_protocol.contract import topology
 
 __all__ = ["QueueWatch"]
 
-# A worker that is deployed anew is back by the next look.
+# A worker that is being deployed is back by the next look.
 LOOK_EVERY_S = 20.0
 
 Count = Callable[[Iterable[str]], Awaitable[Sequence[QueueCount] | None]]
@@ -36,7 +36,7 @@ class QueueWatch:
         given_up: Callable[[], Iterable[int]],
     ) -> None:
         self.unread: list[QueueCount] = []
-        """Workers' queues that nobody reads."""
+        """Workers' queues without consumers."""
         self.unheld: list[int] = []
         """Clusters that this gateway has given up and no gateway reads."""
         self._names = sorted(names)

@@ -225,7 +225,7 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     shards_here: int = 0
     """Shards that this gateway runs. ``shards`` leaves out those of a process that does not answer."""
     unread_queues: list[QueueCount] = []
-    """Workers' queues that nobody reads, as far as is known (WORKER_QUEUES, MANAGEMENT_URL)."""
+    """Workers' queues without consumers, as far as is known (WORKER_QUEUES, MANAGEMENT_URL)."""
     unheld: list[int] = []
     """Clusters that this gateway was told to give up, and that no gateway holds."""
     resume_patience_s: float = 180.0

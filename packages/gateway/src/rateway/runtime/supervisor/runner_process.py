@@ -33,8 +33,8 @@ from rateway.transports.state import StateDir
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
-# A supervisor replaces a runner whose loop stands still for 20 s. Without one nobody does, and the lock of the state
-# folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it then.
+# A supervisor replaces a runner whose loop stands still for 20 s. Without one it is not replaced, and the lock of the
+# state folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it.
 ENDS_ITSELF_AFTER_S = 40.0
 
 __all__ = ["beat", "work"]

@@ -94,7 +94,7 @@ class BrokerTrouble(Exception):
 
 
 class BrokerUnavailable(BrokerTrouble):
-    """Nobody (healthy) answers there: try again later."""
+    """No healthy broker answers at the address: try again later."""
 
 
 class BrokerRefused(BrokerTrouble):
@@ -628,7 +628,7 @@ class Connection(asyncio.Protocol):
 async def connect(address: AmqpAddress, *, name: str, timeout: float | None = None) -> Connection:
     """Connect and open. ``name`` is what the broker's management shows.
 
-    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (somebody must change something) with
+    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (a setting has to change first) with
     words for a person. ``timeout`` in seconds, by default the address's own.
     """
     where = f"the broker at {address}"
@@ -640,7 +640,7 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
         raise BrokerRefused(f"{where}: {error}") from None
     connection = Connection(address, name, loop)
     kind: type[BrokerTrouble]
-    # Looked at even when connect() itself is cancelled: else asyncio complains of an exception that nobody took.
+    # Looked at even when connect() itself is cancelled: else asyncio logs an exception that was never retrieved.
     connection.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
     try:
         async with asyncio.timeout(seconds):

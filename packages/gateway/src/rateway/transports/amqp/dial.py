@@ -136,7 +136,7 @@ async def _awaited(attempt: Callable[[], Awaitable[Connection]]) -> Connection:
 
 
 def _together(failures: Sequence[BrokerRefused | BrokerUnavailable]) -> BrokerRefused | BrokerUnavailable:
-    """One failure for all: a refusal only if nobody may answer otherwise in a moment."""
+    """Return one failure for all addresses: a refusal only where none of them may answer otherwise in a moment."""
     if len(failures) == 1:
         return failures[0]
     what = "; ".join(dict.fromkeys(each.what for each in failures))

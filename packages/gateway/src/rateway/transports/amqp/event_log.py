@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # Entries that are sent beyond what is acknowledged. RabbitMQ sends a stream in chunks and asks for at least 100.
 PREFETCH: Final = 2_000
-# The broker is told of acknowledgements once they are a part of that, or after so many seconds: an entry that was
+# Acknowledgements are sent to the broker once they are a part of that, or after so many seconds: an entry that was
 # delivered and is not acknowledged for half an hour costs the channel (RabbitMQ's consumer_timeout).
 _ACK_AT: Final = PREFETCH // 4
 _ACK_AFTER_S: Final = 5.0
@@ -124,7 +124,7 @@ class _Pass:
         assert self._channel is not None
         end = self._parser.parse(data, at, self._channel.number, room)
         if not self.is_open:
-            # What was on its way when the pass was closed belongs to nobody.
+            # What was on its way when the pass was closed is dropped.
             self._parser.entries.clear()
         elif self._flushing is None and self._parser.entries:
             self._flushing = self._loop.call_soon(self._flush)
@@ -215,7 +215,7 @@ class AmqpLogReader:
         begun = _Pass(log, start, sink, self._passes.discard)
         self._passes.add(begun)
         connection = self._connection
-        # One that has just ended serves nobody; who is told so may read again at once.
+        # A connection that has just ended serves no pass; a sink that gets its end may begin the next pass at once.
         if connection is not None and self._group is not None and not connection.closed.done():
             self._group.create_task(self._hold(connection, begun))
         return begun

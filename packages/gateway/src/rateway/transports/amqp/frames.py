@@ -276,7 +276,7 @@ def _with_mark(properties: bytes, mark: bytes) -> bytes:
 
 
 def mandatory(head: bytes) -> bytes:
-    """The same head with a publish that the broker returns when nobody listens."""
+    """The same head with a publish that the broker returns when no queue is bound."""
     bits = 7 + _FRAME.unpack_from(head)[2] - 1
     return head[:bits] + b"\x01" + head[bits + 1 :]
 

@@ -377,7 +377,7 @@ class AmqpGateway:
 
     def _on_delivery(self, delivery: Delivery, told: Properties, body: bytes) -> None:
         waiting = self._waiting.get(told.correlation_id or b"")
-        # What comes too late, or is of a question that was asked again, belongs to nobody.
+        # What comes too late, or answers a question that was asked again, is dropped.
         if waiting is None or waiting.answer.done():
             return
         try:

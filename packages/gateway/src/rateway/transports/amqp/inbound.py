@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 PREFETCH: Final = 5_000
 # Before the queue is known to be ours, a few round trips to the broker.
 EARLY_BYTES: Final = 16 << 20
-# An answer to `reply_to` that nobody fetches is of no use: no query waits for longer.
+# No query waits for its answer for longer.
 ANSWER_EXPIRES_MS: Final = 60_000
 # RabbitMQ's own bound; with a larger one it closes the channel.
 _MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
@@ -66,7 +66,7 @@ _MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
 _SAY_FAILURE_EVERY_S: Final = 60.0
 # Another gateway's consumer leaves without a word to us: RabbitMQ refuses, and has to be asked again.
 ASK_AGAIN_S: Final = 0.5
-# Somebody must change something at the broker.
+# A setting at the broker has to change first.
 PATIENT_S: Final = 15.0
 # What a broker is asked about a queue is answered at once, unless the node of that queue has stopped answering.
 ANSWER_S: Final = 10.0
@@ -150,7 +150,7 @@ class Inbound:
         self._flag = f"{queue}-held-{secrets.token_hex(8)}"
         # The same for all processes on one state folder, one after the other.
         self._home_flag = f"{queue}-home-{home or secrets.token_hex(8)}"
-        # Of the owner whose shards have sessions, whoever that is.
+        # Of the owner whose shards have sessions, this gateway or another one.
         self._live_flag = f"{queue}-live"
         self._live = False
         self._asking = False
@@ -277,7 +277,7 @@ class Inbound:
 
     async def bind_again(self) -> None:
         """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
-        then, and nobody tells the channel that consumes.
+        then, and the channel that consumes gets no notice of it.
         """
         channel = self._channel
         if channel is not None and self._said == ("owned", ""):
@@ -330,7 +330,7 @@ class Inbound:
         """Let other gateways know that shards of this cluster have sessions here, as long as the queue is ours."""
         self._live = True
         connection = self._connection
-        # While something is asked, it is told with that.
+        # While a call waits for its answer, the exception ends that call.
         if connection is not None and self._said == ("owned", "") and not self._asking:
             with contextlib.suppress(ConnectionLost, TimeoutError):
                 await ask(connection, _ASKING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
@@ -363,7 +363,7 @@ class Inbound:
         return _NotOurs("refused", why, PATIENT_S)
 
     async def _taken(self, connection: Connection) -> float:
-        """Somebody consumes exclusively. Say who, as far as the flags tell; seconds until the next try."""
+        """Report which gateway consumes exclusively, as far as the flags tell; return seconds until the next try."""
         try:
             if await flag_stands(connection, _ASKING, self._flag, timeout=ANSWER_S):
                 self._say(
@@ -470,7 +470,7 @@ class Inbound:
             self._done.append(message.receipt)
 
     def answer(self, message: Message, body: bytes, headers: Headers) -> None:
-        """Send an answer to the message's ``reply_to``: transient, and gone after a minute if nobody fetches it."""
+        """Send an answer to the message's ``reply_to``: transient, and gone after a minute if it is not fetched."""
         assert message.reply_to is not None
         self._publish(message, b"", message.reply_to, body, headers, expires=True)
 
@@ -603,7 +603,7 @@ def _is_text(value: bytes) -> bool:
 
 
 def _valid_expiration(value: bytes | None) -> bytes | None:
-    """An expiration that a broker takes: with any other it closes the channel of whoever publishes it."""
+    """An expiration that a broker takes: with any other it closes the channel that publishes."""
     valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
     return value if valid else None
 

@@ -22,7 +22,7 @@ Trouble: TypeAlias = Literal["disconnected", "refused"]
 
 # Seconds between attempts. They stay short: an attempt costs the broker next to nothing.
 _RECONNECT: Final = Backoff(0.1, 2.0)
-# Somebody must change something at the broker.
+# Until a user, a password or a virtual host was changed at the broker.
 _REFUSED_S: Final = 5.0
 
 

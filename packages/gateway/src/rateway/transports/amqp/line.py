@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _RECONNECT: Final = Backoff(0.1, 2.0)
 # A connection that breaks before it has lasted for so many seconds counts as a failed try.
 _SHORT_S: Final = 2.0
-# Seconds between tries when the broker refuses us: somebody must change something there.
+# Seconds between tries when the broker refuses the connection: a setting there has to change first.
 _REFUSED_DELAY: Final = 5.0
 _CLOSED_BY_US: Final = 200
 _NOT_FOUND: Final = 404

@@ -1,8 +1,9 @@
 """Observe whether a queue is bound to the names of our events.
 
 A publish that finds no queue is confirmed like any other. So now and then one of each name is ``mandatory``:
-the broker returns it, before its confirm, when nobody listens. A name of which the last one came back is *accused*, and
-asked about more often: the accusation ends with its next event that a queue takes, or some time after its last return.
+the broker returns it, before its confirm, when no queue is bound. A name of which the last one came back is *accused*,
+and asked about more often: the accusation ends with its next event that a queue takes, or some time after its last
+return.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _DOWN_PATIENCE_S: Final = 30.0
 # Between two looks at a log that is down, and at one that is well.
 _LOOK_DOWN_S: Final = 0.5
 _LOOK_S: Final = 5.0
-# Between two tries to begin a log where the broker refused one: somebody must change something there.
+# Between two tries to begin a log where the broker refused one: a setting there has to change first.
 _AGAIN_S: Final = 300.0
 # Retention cuts whole segments: this many make up the log.
 _SEGMENTS: Final = 16
@@ -328,7 +328,7 @@ class LogKeeper:
     # While events are published
 
     async def watch(self, connection: Connection) -> None:
-        """Return when the publishing channel has to be opened anew: the log is gone or down, or can be begun now."""
+        """Return when another publishing channel has to be opened: the log is gone or down, or can be begun now."""
         try:
             await self._delete_unwanted(connection)
             while True:

@@ -744,14 +744,14 @@ class EventPublisher:
         return self._ledger.events
 
     def _ask_again(self) -> None:
-        """The next publish of each name asks whether anybody listens."""
+        """Let the next publish of each name ask whether a queue is bound."""
         self._asked_at = self._asked_accused_at = self._clock.monotonic()
         self._listeners.next_round()
         for stream in self._streams:
             stream.forget()
 
     def _ask_about_accused(self, now: float) -> None:
-        """The next publish of each name that came back asks whether somebody listens by now."""
+        """Let the next publish of each name that came back ask whether a queue is bound by now."""
         self._asked_accused_at = now
         names = self._listeners.ask_accused()
         if names:
@@ -819,7 +819,7 @@ class EventPublisher:
             self._channel.close()
 
     def _on_return(self, code: int, name: str, size: int) -> None:
-        """A publish found no queue, not even the log: the exchange was deleted, and somebody has declared it again."""
+        """A publish found no queue, not even the log: the exchange was deleted and declared again."""
         self._listeners.returned(code, name, size)
         if self.event_log is not None and self.event_log.is_bound(name) and self.connected:
             log.error(
@@ -874,7 +874,7 @@ class EventPublisher:
         self._observer.on_state(up, why)
 
     def _use_frames_of(self, frame_max: int) -> None:
-        """Another broker may take smaller frames: what waits is cut anew."""
+        """Write frames of at most so many bytes: where a broker takes smaller ones, what waits is cut again."""
         smaller = frame_max < self.frame_max
         self.frame_max = frame_max
         for stream in self._streams:

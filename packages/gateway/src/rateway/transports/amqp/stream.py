@@ -110,14 +110,14 @@ class ShardStream:
         self.forget()
 
     def forget(self) -> None:
-        """Prepare everything anew: another session, another frame size, or it is time to ask again who listens."""
+        """Forget all templates: of another session or frame size, or to ask again which names have a queue."""
         self.publish_state.templates.clear()
         self._replayed_templates.clear()
         room, most = self._hub.frame_max - 8, self._hub.body_max
         self.publish_state.room = room if most is None else min(room, most)
 
     def forget_names(self, names: set[str]) -> None:
-        """Prepare these names anew: their next event asks who listens."""
+        """Forget the templates of these names: their next event asks whether a queue is bound."""
         for templates in (self.publish_state.templates, self._replayed_templates):
             for name in names & templates.keys():
                 del templates[name]

@@ -158,7 +158,7 @@ class UrgentLine:
             return
 
     async def watch(self, connection: Connection) -> None:
-        """Return when the channel has to be opened anew: never, the publisher looks after the log."""
+        """Return when another channel has to be opened: never, because the publisher watches the log."""
         await asyncio.shield(connection.closed)
 
     def line_connected(self, connection: Connection) -> None:
@@ -198,4 +198,4 @@ class UrgentLine:
         self._entries.clear()
 
     def line_state(self, up: bool, why: str) -> None:
-        """The publisher's connection is the one that people are told of."""
+        """Report nothing: status and log show the publisher's connection."""

@@ -74,7 +74,7 @@ class Moment:
                     self._holders += listing.of_one_moment
                     return LongAnswer(self, query, listing)
                 outcome = found
-        # A row that cannot be read must not end the reader of a cluster: the worker is told, the log has the rest.
+        # A row that cannot be read must not end a cluster's reader: the worker gets an error, the log has the rest.
         except Exception as error:  # noqa: BLE001
             return _fault_of(query, error)
         return _spoken(outcome)
@@ -140,7 +140,7 @@ class LongAnswer:
             if not was_open:
                 moment.reopen()
                 if not self._listing.is_there():
-                    # The guild has gone, or come anew under another number: what was read of it is no answer any more.
+                    # The guild has gone, or come again under another number: what was read of it is no answer any more.
                     return self._again()
             found = self._listing.step()
         except Exception as error:  # noqa: BLE001  # as above

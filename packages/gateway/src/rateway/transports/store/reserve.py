@@ -30,7 +30,7 @@ import lmdb
 __all__ = ["Reserve", "kind_of_file_system", "reserves"]
 
 # Where allocated blocks stay the file's own. Not where a write goes elsewhere (btrfs, ZFS, and XFS, whose `cp` shares
-# blocks until one of both writes), nor where somebody else decides (overlays, networks).
+# blocks until one of both writes), nor where another layer decides (overlays, networks).
 KINDS = frozenset({"ext4", "tmpfs"})
 
 _MOUNTS = Path("/proc/self/mountinfo")
