@@ -23,7 +23,7 @@ from pamqp import body as content
 from pamqp import frame, header
 from rateway.delivery.ledger import Cursor, Run, Unconfirmed
 from rateway.transports.amqp import frames
-from rateway.transports.amqp.connection import Acks, Channel, Connection
+from rateway.transports.amqp.connection import Acks, Connection
 from rateway.transports.amqp.uri import parse
 
 EVENTS = 40
@@ -175,10 +175,10 @@ class _Reader:
     def __init__(self) -> None:
         loop = asyncio.new_event_loop()
         self.connection = Connection(parse("amqp://localhost"), "benchmark", loop)
-        channel = Channel(self.connection, 1)
-        self.connection._one = channel
+        opening = loop.create_task(self.connection.channel(1))
+        loop.call_soon(self.connection.data_received, frame.marshal(spec.Channel.OpenOk(), 1))
         self.seen = 0
-        channel.on_acks = self.take
+        loop.run_until_complete(opening).on_acks = self.take
         loop.close()
 
     def take(self, acks: Acks) -> None:

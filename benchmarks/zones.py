@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rateway_simulator.faults import Fault
+from rateway_simulator.gateway.hosts import Mode
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.world.dispatch import WorldOptions
 
@@ -57,7 +58,7 @@ async def fault(it: Stage, kind: str) -> dict[str, float]:
     )
     seconds = max(at, default=wall + PATIENCE_S) - wall
     for host in sim.gateway.hosts[1:]:
-        sim._reopen(host)
+        await host.set_mode(Mode.OPEN)
     lost = sum(1 for record in ledger.sessions.values() if record.ended) - ended
     return {
         "seconds": seconds,

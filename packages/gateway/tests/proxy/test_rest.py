@@ -59,7 +59,7 @@ class Discord:
             return web.Response(status=status, body=text)
         body = await request.read()
         headers = [(name.decode(), value.decode()) for name, value in request.raw_headers]
-        self.seen.append(Seen(request.method, request._message.path, headers, body))
+        self.seen.append(Seen(request.method, request.raw_path, headers, body))
         return web.json_response({"id": "1"})
 
 

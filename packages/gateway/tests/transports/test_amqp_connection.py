@@ -23,6 +23,7 @@ from rateway.transports.amqp.connection import (
 )
 from rateway.transports.amqp.uri import parse
 from tests.transports.fake_broker import FakeBroker
+from tests.transports.unconnected import channel_to_nowhere
 
 from tests.aio import keep_silent, run
 from tests.rabbitmq import Broker
@@ -212,9 +213,7 @@ def test_acknowledgements_are_read_however_they_are_cut(chop: int) -> None:
 
 def test_frames_are_read_in_bulk_from_one_read() -> None:
     async def scenario() -> None:
-        connection = Connection(parse("amqp://h"), "test", asyncio.get_running_loop())
-        channel = Channel(connection, 1)
-        connection._channels[1] = connection._one = channel
+        connection, channel = await channel_to_nowhere()
         reads: list[Acks] = []
         channel.on_acks = reads.append
         data = b"".join(frame.marshal(spec.Basic.Ack(tag, True), 1) for tag in range(1, 501))

@@ -16,7 +16,6 @@ from pamqp import commands as spec
 from pamqp import encode, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
-from rateway.transports.amqp.connection import Channel, Connection
 from rateway.transports.amqp.deliveries import (
     DELIVER,
     Delivery,
@@ -29,6 +28,7 @@ from rateway.transports.amqp.deliveries import (
 from rateway.transports.amqp.inbound import Inbound, Message
 from rateway.transports.amqp.uri import parse
 from rateway_protocol.contract.header_table import fields_of
+from tests.transports.unconnected import channel_to_nowhere
 
 from tests.aio import run
 from tests.rabbitmq import Broker
@@ -137,10 +137,7 @@ def test_messages_arrive_in_order_however_the_stream_is_cut(
     stream = b"".join(message(tag, body, pieces) for tag, (body, pieces) in enumerate(bodies, 1))
 
     async def scenario() -> list[tuple[int, bytes]]:
-        connection = Connection(parse("amqp://127.0.0.1"), "test", asyncio.get_running_loop())
-        connection._transport = NowhereTransport()
-        channel = Channel(connection, 1)
-        connection._channels[1] = connection._one = channel
+        connection, channel = await channel_to_nowhere()
         seen: list[tuple[int, bytes]] = []
         channel.on_delivery = lambda delivery, told, body: seen.append((delivery.tag, body))
         rest = stream
@@ -151,13 +148,6 @@ def test_messages_arrive_in_order_however_the_stream_is_cut(
         return seen
 
     assert run(scenario()) == [(tag, body) for tag, (body, _) in enumerate(bodies, 1)]
-
-
-class NowhereTransport(asyncio.Transport):
-    """A connection that is open and leads nowhere."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        raise AssertionError(f"nothing was to be said: {bytes(data)!r}")
 
 
 @given(st.binary(min_size=8, max_size=60))
