@@ -3,7 +3,7 @@
 A process of its own: ``python -m benchmarks.path.floor RECIPE COMPRESSION`` prints, for each line of its input that
 names a number of rounds, a JSON list of µs of CPU an event, one a round. Shards take turns by what one read of a
 socket brings, as they do in the gateway. With events a second after that number it is the floor at that rate: a loop
-that sleeps for most of a millisecond and then inflates what has come meanwhile, one event of each shard in turn. What
+that sleeps as long as the gateway does and then inflates what has come meanwhile, one event of each shard in turn. What
 a sleep costs, and caches that others have filled meanwhile, is in it.
 """
 
@@ -14,7 +14,7 @@ import json
 import sys
 import time
 
-from rateway.runtime.runner.wakeup_batching import GATHER_S
+from rateway.runtime.runner.wakeup_batching import wait_for
 from rateway.session.inflate import zstd
 from rateway_protocol.discord.envelope import decode_fast
 from rateway_simulator.gateway import wire
@@ -95,10 +95,11 @@ def paced_of(shards: list[tuple[list[bytes], list[bytes]]], compression: str, pe
         work.append([(inflate, event) for event in events])
     turns = [each for turn in zip(*work, strict=False) for each in turn][: int(per_s * PACED_SECONDS)]
     decode, sleep, clock = decode_fast, time.sleep, time.monotonic
+    wait = wait_for(1 / per_s)
     done, began = 0, time.monotonic()
     spent = time.process_time_ns()
     while done < len(turns):
-        sleep(GATHER_S)
+        sleep(wait)
         due = min(len(turns), int((clock() - began) * per_s))
         while done < due:
             inflate, event = turns[done]

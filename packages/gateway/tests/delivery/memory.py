@@ -100,7 +100,7 @@ class MemorySink:
     """A cluster's events, taken by nobody while it is down, and confirmed as soon as they are taken."""
 
     def __init__(self, *, clock: Clock, most: int, observer: SinkObserver) -> None:
-        self.before_write: Callable[[], None] | None = None
+        self.before_write: Callable[[int], None] | None = None
         self.woken_at = 0.0
         self.exchange = "memory-1"
         self.paused = False
@@ -204,7 +204,7 @@ class MemorySink:
         if not self._open:
             return
         if self.before_write is not None:
-            self.before_write()
+            self.before_write(len(self._open))
         opened, self._open = self._open, []
         for run in opened:
             self._ledger.add(run, len(run.pieces[1]))

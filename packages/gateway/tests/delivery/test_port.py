@@ -130,8 +130,8 @@ def test_events_arrive_in_order_with_their_identity_and_are_settled(form: Form) 
 
 def test_a_wake_ups_events_go_out_together_after_what_must_be_stored_before(form: Form) -> None:
     async def test(stage: Stage) -> None:
-        stored: list[int] = []
-        stage.sink.before_write = lambda: stored.append(len(stage.taken()))
+        stored: list[tuple[int, int]] = []
+        stage.sink.before_write = lambda events: stored.append((events, len(stage.taken())))
         one, other = stage.sink.stream(0, 2), stage.sink.stream(1, 2)
         one.begin("a")
         other.begin("b")
@@ -141,7 +141,7 @@ def test_a_wake_ups_events_go_out_together_after_what_must_be_stored_before(form
         assert stage.taken() == []
         await asyncio.sleep(0)
         await stage.sink.drain(20)
-        assert stored == [0]
+        assert stored == [(6, 0)]
         found = stage.of_events()
         assert [each for each in found if each[0] == "A"] == [("A", f"a:0:{seq}") for seq in (1, 2, 3)]
         assert [each for each in found if each[0] == "B"] == [("B", f"b:1:{seq}") for seq in (1, 2, 3)]

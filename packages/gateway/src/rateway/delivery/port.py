@@ -166,8 +166,9 @@ class EventSink(Protocol):
     written together at its end.
     """
 
-    before_write: Callable[[], None] | None
-    """Called before the events of a wake-up are written, so that the store has them when workers receive them."""
+    before_write: Callable[[int], None] | None
+    """Called with the number of a wake-up's events before they are written, so that the store has them when workers
+    receive them."""
     woken_at: float
     """The time at which this wake-up's first event was published (monotonic seconds)."""
     exchange: str

@@ -282,10 +282,10 @@ class Cluster:
         if self.publisher.spool is not None:
             self.publisher.spool.close()
 
-    def _end_of_wake_up(self) -> None:
+    def _end_of_wake_up(self, events: int) -> None:
         if self.cache is not None:
             self.cache.commit()
-        self._wakeup_batching.worked(self.publisher.woken_at)
+        self._wakeup_batching.worked(self.publisher.woken_at, events)
 
     def _bind_inbound_queue(self) -> None:
         if self._tasks is not None:

@@ -89,8 +89,9 @@ class EventPublisher:
         # Of this wake-up's first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
         self.woken_at = 0.0
         self.stamp = bytes(8)
-        # Called before the events of a wake-up are written: what workers may see must be in the store by then.
-        self.before_write: Callable[[], None] | None = None
+        # Called with their number before the events of a wake-up are written: what workers may see must be in the store
+        # by then.
+        self.before_write: Callable[[int], None] | None = None
         self.refusals = 0
         self.republished = 0
         self.bytes_out = 0
@@ -323,19 +324,21 @@ class EventPublisher:
         opened = self._open
         if not opened:
             return
+        events = 0
+        for _, run in opened:
+            events += len(run.marks)
         if self.before_write is not None:
-            self.before_write()
+            self.before_write(events)
         self._open = []
         ledger = self._ledger
         if self._flowing and not ledger.waiting:
-            parts, events = [], 0
+            parts = []
             for stream, run in opened:
                 if stream is not None:
                     stream.end(run)
                 data = b"".join(run.pieces)
                 ledger.add_written(run, len(data))
                 parts.append(data)
-                events += len(run.marks)
             self._write(parts[0] if len(parts) == 1 else b"".join(parts))
             self._write_times.add(self._clock.monotonic() - self.woken_at, events)
         else:
