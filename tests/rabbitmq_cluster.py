@@ -29,8 +29,10 @@ SETTINGS = {
     # Quorum queues write ahead in files of 512 MB unless told otherwise.
     "raft.wal_max_size_bytes": "33554432",
 }
-# One scheduler a node: the machine is shared. Erlang gives a silent node up after so many seconds, as by default.
-ERLANG = "+S 1:1 -kernel net_ticktime 60"
+# One scheduler a node: the machine is shared.
+ERLANG = "+S 1:1"
+# Erlang gives a silent node up after so many seconds, unless told otherwise.
+NET_TICKTIME = 60
 
 
 @dataclass(slots=True)
@@ -77,6 +79,23 @@ class RabbitCluster:
     def thaw(self, number: int) -> None:
         self.nodes[number].thaw()
 
+    async def part(self, number: int) -> None:
+        """Part a node from the others until `join`: it refuses their cookie, and they refuse its."""
+        others = [node.node for node in self.nodes if node is not self.nodes[number]]
+        names = ",".join(f"'{name}'" for name in others)
+        await self.ctl(
+            number,
+            "eval",
+            f"[begin erlang:set_cookie(N, parted), erlang:disconnect_node(N) end || N <- [{names}]].",
+        )
+
+    async def join(self, number: int) -> None:
+        """End what `part` began."""
+        others = [node.node for node in self.nodes if node is not self.nodes[number]]
+        names = ",".join(f"'{name}'" for name in others)
+        cookie = self.nodes[number].cookie
+        await self.ctl(number, "eval", f"[erlang:set_cookie(N, '{cookie}') || N <- [{names}]].")
+
     async def ctl(self, number: int, *arguments: str) -> str:
         return await asyncio.to_thread(self.nodes[number].ctl, *arguments)
 
@@ -108,14 +127,17 @@ class RabbitCluster:
 
 
 @contextmanager
-def rabbitmq_cluster(version: str = "installed", **settings: str) -> Iterator[RabbitCluster]:
+def rabbitmq_cluster(
+    version: str = "installed", *, net_ticktime: int = NET_TICKTIME, **settings: str
+) -> Iterator[RabbitCluster]:
     """Three running nodes; *settings* are further lines of rabbitmq.conf (`a__b` is `a.b`)."""
     lines = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
     with ExitStack() as stack:
         nodes: list[PrivateBroker] = []
         for _ in range(NODES):
             beside = nodes[0] if nodes else None
-            node = PrivateBroker(programs=programs_of(version), beside=beside, erlang=ERLANG)
+            erlang = f"{ERLANG} -kernel net_ticktime {net_ticktime}"
+            node = PrivateBroker(programs=programs_of(version), beside=beside, erlang=erlang)
             nodes.append(node)
             stack.callback(node.close)
         names = {

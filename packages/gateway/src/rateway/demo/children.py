@@ -49,6 +49,8 @@ class Child:
             environment
         )
         self.log = log
+        #: A command that starts the program given to it, such as `nsenter --net=…`; usually none.
+        self.started_by: list[str] = []
         self.process: asyncio.subprocess.Process | None = None
         #: How often it was started.
         self.starts = 0
@@ -66,6 +68,7 @@ class Child:
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                *self.started_by,
                 sys.executable,
                 # Nothing of the working directory, which any user may write to.
                 "-P",

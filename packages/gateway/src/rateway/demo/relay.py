@@ -1,4 +1,4 @@
-"""A relay on loopback between a client and a server, whose connections can be cut, held up and delayed."""
+"""A relay between a client and a server, whose connections can be cut, held up and delayed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ CHUNK = 1 << 16
 
 
 class Relay:
-    """Passes TCP connections on to *host*:*port*. `async with Relay(…) as relay:` listens on `relay.port`."""
+    """Passes TCP connections on to *host*:*port*. `async with Relay(…) as relay:` listens on *listen*:`relay.port`."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, listen: str = "127.0.0.1") -> None:
         self.host = host
         self.target = port
+        self.listen = listen
         self.port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -24,7 +25,7 @@ class Relay:
         self._delay = 0.0
 
     async def __aenter__(self) -> Relay:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self.listen, 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
@@ -33,6 +34,7 @@ class Relay:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        self._flowing.set()
         self.cut()
 
     def cut(self) -> int:
@@ -88,7 +90,9 @@ class Relay:
                 await self._flowing.wait()
                 writer.write(chunk)
                 await writer.drain()
+            await self._flowing.wait()
             writer.write_eof()
         except (OSError, RuntimeError):
-            # One side is gone; the other learns it at once.
+            # One side is gone; the other learns it at once, unless nothing passes.
+            await self._flowing.wait()
             writer.transport.abort()

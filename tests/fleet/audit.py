@@ -1,0 +1,121 @@
+"""Hold what arrived from a fleet against what happened: lost, told, doubled, under two ids.
+
+A bot whose shard has two sessions at a time gets each event in both, under two numbers. What counts here is therefore
+what *happened* (:class:`Happening`): all that the simulated Discord sent of one event, in whatever sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+from rateway.demo.audit import EXAMPLES, Receipts, Sent
+from rateway_protocol.contract.messages import Gap
+
+__all__ = ["FleetAudit", "Happening", "audit_fleet", "happenings"]
+
+_decode_gap = msgspec.json.Decoder(Gap).decode
+
+
+class Numbered(Sent, Protocol):
+    """One line of the sender's ledger, and its place there."""
+
+    @property
+    def index(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Happening:
+    """One event of one shard: its numbers in the sessions that it was sent in."""
+
+    shard: int
+    event: str
+    crc32: int
+    index: int
+    """Its first place in the ledger."""
+    sent: list[tuple[str, int]]
+    """(session, sequence)"""
+
+
+@dataclass(slots=True)
+class FleetAudit:
+    """The result; every field but `happened` and `told` should be 0."""
+
+    happened: int = 0
+    lost: int = 0
+    """Arrived under no id, and no RATEWAY_GAP names its session with a sequence below it."""
+    told: int = 0
+    """Arrived under no id, and a RATEWAY_GAP tells so."""
+    two_ids: int = 0
+    """Arrived under more than one id."""
+    doubled: int = 0
+    """Arrivals beyond the first under one id."""
+    changed: int = 0
+    unknown: int = 0
+    out_of_order: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether all that happened arrived once, as it was sent and in order, or is told of."""
+        return not (
+            self.lost or self.two_ids or self.doubled or self.changed or self.unknown or self.out_of_order
+        )
+
+
+def happenings(ledger: Iterable[Numbered]) -> Iterator[Happening]:
+    """The simulator's ledger by happening: it sends an event to all sessions that see it, one right after another."""
+    last: Happening | None = None
+    for each in ledger:
+        if (
+            last is not None
+            and (last.shard, last.event, last.crc32) == (each.shard, each.event, each.crc32)
+            and all(session != each.session for session, _ in last.sent)
+        ):
+            last.sent.append((each.session, each.seq))
+            continue
+        if last is not None:
+            yield last
+        last = Happening(each.shard, each.event, each.crc32, each.index, [(each.session, each.seq)])
+    if last is not None:
+        yield last
+
+
+def audit_fleet(
+    ledger: Iterable[Numbered], receipts: Receipts, *, lost_below: int, whole: bool = True
+) -> FleetAudit:
+    """Hold what arrived in any queue against what happened. What has a place of *lost_below* or more in the ledger may
+    still be on its way. Unless the ledger is *whole*, it is not known what is `unknown`.
+    """
+    found = FleetAudit(out_of_order=len(receipts.out_of_order))
+    gaps = {
+        gap.old_session: gap.received
+        for gap in map(_decode_gap, receipts.gaps)
+        if gap.old_session is not None
+    }
+    delivered = 0
+    for each in happenings(ledger):
+        found.happened += 1
+        arrived = [(session, seq) for session, seq in each.sent if receipts.times(session, seq)]
+        delivered += len(arrived)
+        for session, seq in arrived:
+            more = receipts.times(session, seq) - 1
+            found.doubled += more
+            if more:
+                found.examples.append(f"doubled: {session}:{each.shard}:{seq} {each.event}")
+            found.changed += receipts.sessions[session].digests[seq] != each.crc32
+        if len(arrived) > 1:
+            found.two_ids += 1
+            found.examples.append(f"under {len(arrived)} ids: {arrived} {each.event}")
+        elif arrived or each.index >= lost_below:
+            continue
+        elif any(gaps.get(session, seq) < seq for session, seq in each.sent):
+            found.told += 1
+        else:
+            found.lost += 1
+            found.examples.append(f"lost: {each.sent} of shard {each.shard} {each.event}")
+    found.unknown = receipts.distinct - delivered if whole else 0
+    found.examples = found.examples[:EXAMPLES] + [f"out of order: {words}" for words in receipts.out_of_order]
+    return found

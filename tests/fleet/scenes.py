@@ -1,0 +1,235 @@
+"""What may happen to a fleet, scene by scene: each strikes once, waits until all is well again, and is measured.
+
+A scene leaves every member running and every node of the broker up, so that it can be played again on the same stage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+from rateway_simulator.faults import Fault
+
+from tests.fleet.stage import FleetStage, Member
+from tests.rabbitmq_cluster import RabbitCluster
+
+__all__ = ["SCENES", "Measured", "Scene", "play"]
+
+# So long a scene may take to end well, seconds, beside what it lasts itself.
+PATIENCE_S = 180.0
+# How long a member is away that is frozen, cut off or unplugged, seconds.
+AWAY_S = 30.0
+
+
+class Measured(msgspec.Struct):
+    """What one strike cost."""
+
+    live_s: float = 0.0
+    """From the strike until the last shard that it hit was resumed or ready elsewhere; 0 where none was hit."""
+    pause_s: float = 0.0
+    """The longest time that some shard's events did not arrive."""
+    identifies: int = 0
+    happened: int = 0
+    lost: int = 0
+    told: int = 0
+    two_ids: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    """Changed or out of order."""
+    concurrency: int = 0
+    """Violations of `identify-concurrency`."""
+    violations: int = 0
+    """Of every other rule."""
+    examples: list[str] = []
+
+
+Strike = Callable[["Scenery"], Awaitable[float]]
+"""Strike, wait until the shards that were hit are live, mend; the seconds from the strike until they were live."""
+
+
+@dataclass(slots=True)
+class Scenery:
+    """What a strike acts on: the stage, the member that it hits, and the broker when it is a cluster."""
+
+    it: FleetStage
+    victim: Member
+    cluster: RabbitCluster | None
+    away_s: float
+
+    async def watched(self, strike: Callable[[], Awaitable[object]], shards: set[int] | None = None) -> float:
+        """Strike; seconds until each of these shards (default: the victim's) was live again."""
+        hit = self.it.shards_of(await self.victim.clusters()) if shards is None else shards
+        since, began = self.it.now(), time.time()
+        ending = asyncio.ensure_future(strike())
+        found = await self.it.live_since(since, hit) - began
+        await ending
+        return found if hit else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    name: str
+    words: str
+    strike: Strike
+    needs_cluster: bool = False
+    needs_namespaces: bool = False
+
+
+async def sigterm(scenery: Scenery) -> float:
+    found = await scenery.watched(scenery.victim.stop)
+    await scenery.victim.start()
+    return found
+
+
+async def rolling_upgrade(scenery: Scenery) -> float:
+    """Each member in turn is stopped and started, the next once the fleet is whole."""
+    worst = 0.0
+    for member in scenery.it.members:
+        turn = Scenery(scenery.it, member, scenery.cluster, scenery.away_s)
+        worst = max(worst, await sigterm(turn))
+        await scenery.it.whole()
+    return worst
+
+
+async def kill(scenery: Scenery) -> float:
+    found = await scenery.watched(scenery.victim.kill)
+    await scenery.victim.start()
+    return found
+
+
+async def frozen(scenery: Scenery) -> float:
+    async def freeze() -> None:
+        scenery.victim.freeze()
+
+    return await _away(scenery, freeze, scenery.victim.thaw)
+
+
+async def cut_from_broker(scenery: Scenery) -> float:
+    async def cut() -> None:
+        scenery.victim.cut_broker(True)
+
+    return await _away(scenery, cut, lambda: scenery.victim.cut_broker(False))
+
+
+async def network_gone(scenery: Scenery) -> float:
+    async def unplug() -> None:
+        scenery.it.unplug(scenery.victim)
+
+    return await _away(scenery, unplug, lambda: scenery.it.plug(scenery.victim))
+
+
+async def _away(scenery: Scenery, strike: Callable[[], Awaitable[None]], mend: Callable[[], None]) -> float:
+    """At least as long as the scene lasts, and until others have its shards."""
+    began = time.monotonic()
+    try:
+        found = await scenery.watched(strike)
+        await asyncio.sleep(max(0.0, began + scenery.away_s - time.monotonic()))
+    finally:
+        mend()
+    return found
+
+
+def _nodes(scenery: Scenery) -> RabbitCluster:
+    assert scenery.cluster is not None, "this scene needs a RabbitMQ cluster"
+    return scenery.cluster
+
+
+async def node_killed(scenery: Scenery) -> float:
+    nodes = _nodes(scenery)
+    number = await _leading(scenery)
+    await nodes.kill(number)
+    await asyncio.sleep(5.0)
+    await nodes.start(number)
+    return 0.0
+
+
+async def node_partitioned(scenery: Scenery) -> float:
+    nodes = _nodes(scenery)
+    number = await _leading(scenery)
+    await nodes.part(number)
+    await asyncio.sleep(scenery.away_s)
+    await nodes.join(number)
+    return 0.0
+
+
+async def nodes_restarted(scenery: Scenery) -> float:
+    """Each node in turn, the next once every shard's events arrive again."""
+    nodes = _nodes(scenery)
+    for number in range(len(nodes.nodes)):
+        await nodes.stop(number)
+        await nodes.start(number)
+        await scenery.it.flowing()
+    return 0.0
+
+
+async def _leading(scenery: Scenery) -> int:
+    """The node that the first cluster's inbound queue is on."""
+    return await _nodes(scenery).home_of(0, "rateway-incoming-1")
+
+
+async def broker_away(scenery: Scenery) -> float:
+    """All nodes, for as long as the scene lasts; meanwhile Discord asks every shard to reconnect (op 7)."""
+    it = scenery.it
+    for node in it.nodes:
+        await asyncio.to_thread(node.node.kill)
+    await asyncio.sleep(scenery.away_s / 3)
+
+    async def reconnect() -> None:
+        await it.sim.inject(Fault(kind="op7"))
+
+    found = await scenery.watched(reconnect, set(range(it.layout.shards)))
+    await asyncio.sleep(scenery.away_s * 2 / 3)
+    await asyncio.gather(*(asyncio.to_thread(node.node.start) for node in it.nodes))
+    return found
+
+
+SCENES = (
+    Scene("sigterm", "SIGTERM of a member", sigterm),
+    Scene("rolling_upgrade", "rolling upgrade of all members", rolling_upgrade),
+    Scene("kill", "kill -9 of a whole member", kill),
+    Scene("frozen", "a member frozen", frozen),
+    Scene("cut_from_broker", "a member cut from the broker only", cut_from_broker),
+    Scene("network_gone", "a member's network gone", network_gone, needs_namespaces=True),
+    Scene("node_killed", "a RabbitMQ node killed", node_killed, needs_cluster=True),
+    Scene("node_partitioned", "a RabbitMQ node partitioned", node_partitioned, needs_cluster=True),
+    Scene("nodes_restarted", "rolling restart of RabbitMQ", nodes_restarted, needs_cluster=True),
+    Scene("broker_away", "all of RabbitMQ away, op 7 on every shard", broker_away),
+)
+
+
+async def play(
+    it: FleetStage,
+    scene: Scene,
+    victim: Member,
+    *,
+    cluster: RabbitCluster | None = None,
+    away_s: float = AWAY_S,
+) -> Measured:
+    """Strike once and wait until all is well; TimeoutError when that takes too long."""
+    began, rules, out_of_order = it.sim.ledger.events, len(it.sim.ledger.noted), len(it.receipts.out_of_order)
+    identifies, concurrency = it.count("identify"), it.broken("identify-concurrency")
+    it.receipts.begin()
+    async with asyncio.timeout(PATIENCE_S + away_s):
+        live = await scene.strike(Scenery(it, victim, cluster, away_s))
+        await it.whole()
+        await it.flowing()
+    pause = it.receipts.pause()
+    found = await it.arrived(began)
+    concurrency = it.broken("identify-concurrency") - concurrency
+    return Measured(
+        live_s=live,
+        pause_s=pause,
+        identifies=it.count("identify") - identifies,
+        happened=found.happened,
+        lost=found.lost,
+        told=found.told,
+        two_ids=found.two_ids,
+        doubled=found.doubled,
+        wrong=found.changed + found.out_of_order - out_of_order,
+        concurrency=concurrency,
+        violations=len(it.sim.ledger.noted) - rules - concurrency,
+        examples=found.examples,
+    )
