@@ -12,8 +12,8 @@ from rateway_simulator.faults import Fault
 from rateway_simulator.gateway.connection import Connection
 from rateway_simulator.gateway.gateway import Gateway as SimulatedGateway
 from rateway_simulator.gateway.sessions import Session
-from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world import requests
+from rateway_simulator.world.changes import guilds as world_guilds
 from rateway_simulator.world.people import TOKEN
 
 from tests.aio import run
@@ -472,6 +472,12 @@ def test_stop_with_end_sessions_ends_them_at_discord_and_the_next_start_identifi
     run(main())
 
 
+def has_presence(state_dir: Path, session: str) -> bool:
+    """Return whether the session is written down, with a presence."""
+    record = written_down(state_dir).get(session)
+    return record is not None and record.presence is not None
+
+
 @pytest.mark.checklist("K33")
 @pytest.mark.parametrize("way", ["stop", "kill"])
 def test_a_presence_that_a_worker_set_is_shown_by_the_identify_after_a_restart_and_a_lost_session(
@@ -501,7 +507,7 @@ def test_a_presence_that_a_worker_set_is_shown_by_the_identify_after_a_restart_a
             # A command is answered once it is sent; the simulator may not have read it yet.
             while it.sim.world.app.presence != shown:
                 await asyncio.sleep(LOOK)
-            while way == "kill" and written_down(it.gateway.state_dir)[session].presence is None:
+            while way == "kill" and not has_presence(it.gateway.state_dir, session):
                 await it.gateway.until(all_live)
             await (it.gateway.stop() if way == "stop" else it.gateway.kill())
             await it.sim.inject(Fault(kind="forget"))

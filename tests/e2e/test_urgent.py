@@ -11,6 +11,7 @@ from rateway_simulator.world.dispatch import Dispatch
 
 from tests.aio import run
 from tests.e2e.harness import LOOK, Stage, stage
+from tests.e2e.witness import witness
 from tests.rabbitmq import Broker
 
 URGENT = "INTERACTION_CREATE"
@@ -53,10 +54,11 @@ def test_urgent_events_arrive_before_the_backlog_and_all_others_in_order(
             relay.refuse(False)
             await it.gateway.until(lambda status: status["clusters"][0]["publisher"]["nacked"] > 0)
             number = 0
-            while it.receipts.names[URGENT] < URGENT_WANTED:
-                number += 1
-                interact(it, number)
-                await asyncio.sleep(LOOK)
+            async with witness(broker, names=frozenset({URGENT})) as worker:
+                while sum("ahead" in message.headers for message in worker.heard) < URGENT_WANTED:
+                    number += 1
+                    interact(it, number)
+                    await asyncio.sleep(LOOK)
             # They have arrived, and what came before them waits.
             status = await it.gateway.until(lambda status: True)
             assert status["clusters"][0]["publisher"]["unconfirmed"] > URGENT_WANTED
