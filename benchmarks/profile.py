@@ -30,11 +30,11 @@ STEPS = (
     ("transports/websocket.py", "messages, and the fast path"),
     ("rateway/cache/", "cache"),
     ("transports/store/", "cache"),
-    ("transports/amqp/stream.py", "publish: frames"),
-    ("transports/amqp/frames.py", "publish: frames"),
+    ("transports/amqp/events/stream.py", "publish: frames"),
+    ("transports/amqp/wire/frames.py", "publish: frames"),
     ("delivery/ledger.py", "publish: ledger"),
-    ("transports/amqp/publisher.py", "publish: write, confirms"),
-    ("transports/amqp/connection.py", "publish: write, confirms"),
+    ("transports/amqp/events/publisher.py", "publish: write, confirms"),
+    ("transports/amqp/wire/connection.py", "publish: write, confirms"),
     ("rateway/runtime/", "runtime"),
 )
 REST = "event loop, sockets, WebSocket frames"

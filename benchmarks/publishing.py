@@ -22,9 +22,9 @@ import uvloop
 from pamqp import body as content
 from pamqp import frame, header
 from rateway.delivery.ledger import Cursor, Run, Unconfirmed
-from rateway.transports.amqp import frames
-from rateway.transports.amqp.connection import Acks, Connection
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire import frames
+from rateway.transports.amqp.wire.connection import Acks, Connection
+from rateway.transports.amqp.wire.uri import parse
 
 EVENTS = 40
 ROUNDS = 30

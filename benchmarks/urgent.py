@@ -22,7 +22,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 from rateway.delivery.message import Publish
 from rateway.demo.broker import PrivateBroker
-from rateway.transports.amqp import frames
+from rateway.transports.amqp.wire import frames
 from rateway.transports.spool import Spool
 from rateway_protocol.contract import topology
 from rateway_simulator.options import SimulatorOptions

@@ -18,9 +18,9 @@ import uvloop
 from pamqp import commands as spec
 from pamqp import frame
 from pamqp.header import ContentHeader
-from rateway.transports.amqp import uri
-from rateway.transports.amqp.connection import Channel, Connection, connect
-from rateway.transports.amqp.deliveries import Delivery, Properties
+from rateway.transports.amqp.wire import uri
+from rateway.transports.amqp.wire.connection import Channel, Connection, connect
+from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway_protocol.contract.header_table import fields_of
 
 # The contract's exchange and key of queries for cluster 1.

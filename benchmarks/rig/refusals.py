@@ -11,9 +11,9 @@ import struct
 import sys
 
 import pamqp.commands as spec
-from rateway.transports.amqp.connection import Connection
-from rateway.transports.amqp.dial import dial
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.connection import Connection
+from rateway.transports.amqp.wire.dial import dial
+from rateway.transports.amqp.wire.uri import parse
 from rateway_protocol.contract import topology
 
 # Between two writes, seconds.

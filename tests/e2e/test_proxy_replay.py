@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from rateway.transports.amqp.positions import AmqpPositions
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.log.positions import AmqpPositions
+from rateway.transports.amqp.wire.uri import parse
 from rateway_protocol.discord.intents import Intents
 
 from tests.aio import run

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 from rateway.runtime.requests.query_queue import PART_BYTES
-from rateway.transports.amqp.gateway_requests import AmqpGateway
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
+from rateway.transports.amqp.wire.uri import parse
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.snapshots import ClusterList, GuildSnapshot, MemberList, ShardSnapshot
 from rateway_protocol.discord import intents

@@ -24,7 +24,7 @@ from rateway_client.sound_frames import MAX_PROPERTIES, Unreadable, sound_header
 from tests.client.stand_in import event, gateway, left_in
 from tests.runtime.requests.test_inbound_boundary import bodies, counted, hostile_properties
 from tests.runtime.requests.test_inbound_rabbitmq import ByHand
-from tests.transports.inbound_broker import field_of, fields, properties
+from tests.transports.amqp.inbound_broker import field_of, fields, properties
 
 from tests.aio import run
 from tests.rabbitmq import Broker

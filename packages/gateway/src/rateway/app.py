@@ -95,7 +95,7 @@ def _queue_watch(settings: Settings, gateway: Gateway) -> QueueWatch:
     address = broker_address(settings)
 
     async def count(names: Iterable[str]) -> list[QueueCount] | None:
-        from rateway.transports.amqp.queue_counts import count_queues
+        from rateway.transports.amqp.requests.queue_counts import count_queues
 
         return await count_queues(address, names)
 

@@ -12,7 +12,7 @@ from rateway.cache.apply import Cache
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.storage import MemoryStorage, Table
 from rateway_protocol.discord.events import DOCUMENTED
-from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world.changes import guilds as world_guilds
 from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World

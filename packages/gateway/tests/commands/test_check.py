@@ -17,13 +17,13 @@ from rateway.commands import check
 from rateway.commands.plan import Plan
 from rateway.config import load
 from rateway.runtime.startup import Identity
-from rateway.transports.amqp.connection import BrokerTrouble, connect
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.connection import BrokerTrouble, connect
+from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.state import FatalRecord, StateDir
 from rateway_simulator import certificate
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
-from tests.transports.fake_broker import FakeBroker
+from tests.transports.amqp.fake_broker import FakeBroker
 
 from tests.aio import run
 from tests.e2e.harness import stage

@@ -75,7 +75,7 @@ CACHE = "packages/gateway/tests/cache"
             "packages/gateway/tests/transports/test_store.py",
         ],
         [
-            "packages/gateway/tests/transports/test_amqp_publisher.py",
+            "packages/gateway/tests/transports/amqp/test_publisher.py",
             "tests/e2e/test_gateway.py::test_a_broker_that_restarts_loses_nothing",
         ],
     ],

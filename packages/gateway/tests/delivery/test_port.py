@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from rateway.delivery.limits import DeliveryLimits
 from rateway.delivery.port import EventSink, Message, RequestSource
-from rateway.transports.amqp.inbound import Inbound
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.requests.inbound import Inbound
+from rateway.transports.amqp.wire.uri import parse
 from tests.delivery.memory import MemoryRequests, MemorySink, Taken
-from tests.transports.fake_broker import FakeBroker
-from tests.transports.inbound_broker import InboundBroker, properties
-from tests.transports.publishing import Listener, cluster_on
+from tests.transports.amqp.fake_broker import FakeBroker
+from tests.transports.amqp.inbound_broker import InboundBroker, properties
+from tests.transports.amqp.publishing import Listener, cluster_on
 
 # Unconfirmed events at which reading pauses.
 MOST = 8

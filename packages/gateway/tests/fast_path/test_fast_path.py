@@ -25,8 +25,8 @@ from rateway_simulator.world.dispatch import WorldOptions
 from rateway_simulator.world.steps import step
 from rateway_simulator.world.world import World
 from tests.session.driver import GATEWAY, Wire, options
-from tests.transports.fake_broker import FakeBroker
-from tests.transports.publishing import cluster_on
+from tests.transports.amqp.fake_broker import FakeBroker
+from tests.transports.amqp.publishing import cluster_on
 
 NAMES = ["MESSAGE_CREATE", "TYPING_START", "PRESENCE_UPDATE", "GUILD_MEMBER_UPDATE", "A", "X" * 255]
 ODD_NAMES = ["", "X" * 256, "ÄNDERUNG", "NEW\nS", 'A"B', None, 5, "gateway", "RATEWAY_GAP", "a\ud800"]

@@ -10,8 +10,8 @@ from rateway.delivery.port import QueueCount
 from rateway.runtime.monitoring import health
 from rateway.runtime.monitoring.queue_watch import QueueWatch
 from rateway.secret import Secret
-from rateway.transports.amqp.queue_counts import count_queues
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.requests.queue_counts import count_queues
+from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.rabbitmq_management import RabbitManagement
 from tests.http.fleet import Fleet
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rateway.proxy.bot_connection import BotConnection
-from rateway.proxy.connections import Connections
-from rateway.proxy.replay import Replay
-from rateway.proxy.session_id import SessionIds
+from rateway.proxy.log.replay import Replay
+from rateway.proxy.sessions.bot_connection import BotConnection
+from rateway.proxy.sessions.connections import Connections
+from rateway.proxy.sessions.session_id import SessionIds
 from rateway_protocol.discord import intents as discord_intents
 from rateway_protocol.discord.visibility import visible
 from tests.proxy.memory import GuildStates, MemoryGateway, MemoryReader

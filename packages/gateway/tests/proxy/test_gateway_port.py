@@ -16,8 +16,8 @@ import msgspec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from rateway.delivery.proxy_port import Gateway
-from rateway.transports.amqp.gateway_requests import AmqpGateway
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
+from rateway.transports.amqp.wire.uri import parse
 from rateway_protocol.contract.commands import parse_command
 from rateway_protocol.contract.errors import ErrorCode, Fault, error_body
 from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor, parse_query

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from rateway.transports.amqp.positions import AmqpPositions
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.log.positions import AmqpPositions
+from rateway.transports.amqp.wire.uri import parse
 
 from tests.aio import run
 from tests.rabbitmq import Broker

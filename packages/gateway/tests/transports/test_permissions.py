@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import aio_pika
-from rateway.transports.amqp.inbound import Inbound, Message
-from rateway.transports.amqp.uri import parse
-from tests.transports.test_amqp_rabbitmq import publish_some, publishing
+from rateway.transports.amqp.requests.inbound import Inbound, Message
+from rateway.transports.amqp.wire.uri import parse
+from tests.transports.amqp.test_rabbitmq import publish_some, publishing
 
 from tests.aio import run
 from tests.rabbitmq import Broker

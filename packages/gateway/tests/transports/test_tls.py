@@ -24,16 +24,16 @@ from rateway.commands import broker_access
 from rateway.delivery.limits import DeliveryLimits
 from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.secret import Secret
-from rateway.transports.amqp.connection import BrokerRefused, BrokerUnavailable, connect
-from rateway.transports.amqp.inbound import Inbound, Message
-from rateway.transports.amqp.publisher import EventPublisher
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.events.publisher import EventPublisher
+from rateway.transports.amqp.requests.inbound import Inbound, Message
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, connect
+from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.rest import DiscordRest, RestFailure
 from rateway.transports.tls import client_context
 from rateway.transports.websocket import DialError, WebSocket, dial
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
-from tests.transports.publishing import Listener
+from tests.transports.amqp.publishing import Listener
 
 from tests.aio import run
 from tests.e2e.harness import Gateway, stage

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from rateway_simulator.judge.ledger import digest
-from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world.changes import guilds as world_guilds
 from rateway_simulator.world.dispatch import Dispatch
 from tests.simulator.client import ALL_INTENTS, GUILDS, Client, connect, dial
 from tests.simulator.running import fault, simulator, until

@@ -15,11 +15,11 @@ from rateway_protocol.discord import visibility as discord_visibility
 from rateway_protocol.discord.events import DOCUMENTED
 from rateway_protocol.discord.intents import ALL, Intents
 from rateway_simulator.payloads.channel_types import TEXT
-from rateway_simulator.world import guilds as world_guilds
 from rateway_simulator.world import requests, snapshot
+from rateway_simulator.world.changes import guilds as world_guilds
+from rateway_simulator.world.changes.members import change_user
+from rateway_simulator.world.changes.messages import create_message
 from rateway_simulator.world.dispatch import Dispatch, WorldOptions
-from rateway_simulator.world.members import change_user
-from rateway_simulator.world.messages import create_message
 from rateway_simulator.world.mix import DEFAULT_MIX, Mix
 from rateway_simulator.world.people import BOT_ID, People
 from rateway_simulator.world.steps import step

@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingM
 from aio_pika.exceptions import ChannelClosed, DeliveryError
 from rateway import exit_codes
 from rateway.secret import Secret
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.uri import parse
 from rateway_client.line import dialled
 from rateway_protocol.contract import topology
 from yarl import URL

@@ -38,7 +38,9 @@ from rateway.runtime.startup import (
     stored_layout,
 )
 from rateway.runtime.supervisor.supervisor import cores
-from rateway.transports.amqp.connection import (
+from rateway.transports.amqp.log.log_keeper import lacks_streams
+from rateway.transports.amqp.requests.inbound_queue import Away, Found, Refused, ask, look
+from rateway.transports.amqp.wire.connection import (
     BrokerRefused,
     BrokerUnavailable,
     ChannelClosed,
@@ -46,10 +48,8 @@ from rateway.transports.amqp.connection import (
     ConnectionLost,
     connect,
 )
-from rateway.transports.amqp.dial import addresses_of, dial, machines_at
-from rateway.transports.amqp.inbound_queue import Away, Found, Refused, ask, look
-from rateway.transports.amqp.log_keeper import lacks_streams
-from rateway.transports.amqp.uri import AmqpAddress
+from rateway.transports.amqp.wire.dial import addresses_of, dial, machines_at
+from rateway.transports.amqp.wire.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot
 from rateway.transports.state import FatalRecord, StateDir, StateError, try_folder
 from rateway_protocol.contract import topology

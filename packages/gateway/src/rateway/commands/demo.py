@@ -15,7 +15,7 @@ from rateway.demo import script
 from rateway.demo.broker import BrokerUnavailable
 from rateway.demo.scene import BotGone, Options, SimulatorGone, WorkerGone
 from rateway.secret import Secret
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.uri import parse
 from rich.console import Console
 
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"

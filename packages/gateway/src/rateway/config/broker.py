@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rateway import logs
 from rateway.config.settings import Settings
-from rateway.transports.amqp import uri
-from rateway.transports.amqp.address_file import AddressFile
+from rateway.transports.amqp.wire import uri
+from rateway.transports.amqp.wire.address_file import AddressFile
 
 # A member of a fleet that is cut off from the broker is dropped by it, and its clusters go to another one, after two
 # to three of these: 14 s, where the 60 of RabbitMQ's default take 157.

@@ -16,7 +16,7 @@ from rateway.config.presence import PresenceError, PresenceTemplate, parse_prese
 from rateway.fleet.layout import LayoutError, parse_clusters
 from rateway.fleet.membership import MOST_NAME, is_fleet_name
 from rateway.secret import Secret
-from rateway.transports.amqp import uri
+from rateway.transports.amqp.wire import uri
 from rateway_protocol.discord import commands, intents
 from rateway_protocol.discord.control import is_gateway_url
 from rateway_protocol.discord.events import DOCUMENTED

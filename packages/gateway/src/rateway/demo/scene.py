@@ -24,8 +24,8 @@ from rateway.demo.relay import Relay
 from rateway.demo.steering import Steering
 from rateway.secret import Secret
 from rateway.transports import control_socket
-from rateway.transports.amqp import connection as amqp
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire import connection as amqp
+from rateway.transports.amqp.wire.uri import parse
 from yarl import URL
 
 #: How long the simulated Discord may take to listen, seconds: it grows its world first.

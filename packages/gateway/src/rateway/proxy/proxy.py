@@ -23,18 +23,18 @@ from rateway.config import Settings
 from rateway.config.broker import broker_address
 from rateway.config.proxy import DEFAULT_PROXY_ADDRESS
 from rateway.delivery.proxy_port import Gateway, LogReader, Positions
-from rateway.proxy.bot_connection import BotConnection
-from rateway.proxy.connections import Connections
+from rateway.proxy.http.rest import RestProxy, host_of
+from rateway.proxy.http.server import BotSocket, Limits, ProxyServer, Upgrade
+from rateway.proxy.http.tokens import Tokens
+from rateway.proxy.log.replay import Replay
 from rateway.proxy.needs import judge
-from rateway.proxy.replay import Replay
-from rateway.proxy.rest import RestProxy, host_of
-from rateway.proxy.server import BotSocket, Limits, ProxyServer, Upgrade
-from rateway.proxy.session_id import SessionIds
-from rateway.proxy.tokens import Tokens
+from rateway.proxy.sessions.bot_connection import BotConnection
+from rateway.proxy.sessions.connections import Connections
+from rateway.proxy.sessions.session_id import SessionIds
 from rateway.transports import proxy_metrics
-from rateway.transports.amqp.event_log import AmqpLogReader
-from rateway.transports.amqp.gateway_requests import AmqpGateway
-from rateway.transports.amqp.positions import AmqpPositions
+from rateway.transports.amqp.log.event_log import AmqpLogReader
+from rateway.transports.amqp.log.positions import AmqpPositions
+from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
 from rateway.transports.proxy_line import BotRow, ProxyStatus
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.discord.visibility import visible

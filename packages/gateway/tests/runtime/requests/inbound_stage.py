@@ -15,14 +15,14 @@ from rateway.fleet.layout import Layout
 from rateway.runtime.requests.query_queue import QueryQueue
 from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.session.actions import Command, CommandDone
-from rateway.transports.amqp.inbound import Inbound
+from rateway.transports.amqp.requests.inbound import Inbound
 from rateway.transports.amqp.settings import RequestSettings
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import Status
 from rateway_protocol.contract.queries import Query
-from tests.transports.fake_broker import Received
-from tests.transports.inbound_broker import InboundBroker, fields, properties
+from tests.transports.amqp.fake_broker import Received
+from tests.transports.amqp.inbound_broker import InboundBroker, fields, properties
 
 VOICE = b'{"op":4,"d":{"guild_id":"0","channel_id":null,"self_mute":false,"self_deaf":false}}'
 

@@ -14,18 +14,18 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp import commands as spec
-from rateway.transports.amqp.connection import (
+from rateway.transports.amqp.wire.connection import (
     BrokerUnavailable,
     Channel,
     ChannelClosed,
     Connection,
     ConnectionLost,
 )
-from rateway.transports.amqp.dial import dial
-from rateway.transports.amqp.uri import parse
+from rateway.transports.amqp.wire.dial import dial
+from rateway.transports.amqp.wire.uri import parse
 from tests.runtime.requests.inbound_stage import VOICE, Reader, reader_on
 from tests.runtime.requests.test_inbound_boundary import GUILD, bodies, counted, hostile_properties, keys
-from tests.transports.inbound_broker import field_of, fields, frames_of, properties
+from tests.transports.amqp.inbound_broker import field_of, fields, frames_of, properties
 
 from tests.aio import run
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, web
 from rateway_simulator.payloads.values import Json
+from rateway_simulator.world.changes.members import member_of
 from rateway_simulator.world.dispatch import Dispatch
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.members import member_of
 from rateway_simulator.world.world import World
 
 # Name → status, code, message (docs: Opcodes and Status Codes, JSON Error Codes).

@@ -9,7 +9,7 @@ from aiohttp import web
 from rateway_simulator.payloads import objects as payloads
 from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, guild_of, object_of, picture, whole, wrong
-from rateway_simulator.world import members as world_members
+from rateway_simulator.world.changes import members as world_members
 
 # What an application may change of itself (docs: Application, Edit Current Application).
 _APPLICATION_FIELDS: Final = (

@@ -20,9 +20,9 @@ from rateway_simulator.rest.answers import (
     wrong,
 )
 from rateway_simulator.rest.messages import checked
-from rateway_simulator.world import channels as world_channels
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import threads as world_threads
+from rateway_simulator.world.changes import channels as world_channels
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes import threads as world_threads
 from rateway_simulator.world.guild import Guild
 
 _FIELDS: Final = (

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, body_of, guild_of, json_answer, object_of, wrong
-from rateway_simulator.world.interactions import command
+from rateway_simulator.world.changes.interactions import command
 
 _NAME: Final = re.compile(r"^[-_'\w]{1,32}$")
 

@@ -20,11 +20,11 @@ from rateway_simulator.rest.answers import (
     reason_of,
     wrong,
 )
-from rateway_simulator.world import expressions as world_expressions
-from rateway_simulator.world import moderation as world_moderation
 from rateway_simulator.world.application import Application
+from rateway_simulator.world.changes import expressions as world_expressions
+from rateway_simulator.world.changes import moderation as world_moderation
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.members import user_of
 
 Handler: TypeAlias = Callable[[Rest, web.Request], Awaitable[object]]
 

@@ -20,11 +20,11 @@ from rateway_simulator.rest.answers import (
     whole,
     wrong,
 )
-from rateway_simulator.world import expressions as world_expressions
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import voice as world_voice
+from rateway_simulator.world.changes import expressions as world_expressions
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes import voice as world_voice
+from rateway_simulator.world.changes.members import member_of, user_of
 from rateway_simulator.world.guild import Guild, Message
-from rateway_simulator.world.members import member_of, user_of
 
 Handler = Callable[[Rest, web.Request], Awaitable[object]]
 

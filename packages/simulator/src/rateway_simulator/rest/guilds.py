@@ -17,9 +17,9 @@ from rateway_simulator.rest.answers import (
     whole,
     wrong,
 )
-from rateway_simulator.world import guilds as world_guilds
-from rateway_simulator.world import members as world_members
-from rateway_simulator.world import voice as world_voice
+from rateway_simulator.world.changes import guilds as world_guilds
+from rateway_simulator.world.changes import members as world_members
+from rateway_simulator.world.changes import voice as world_voice
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.snapshot import guild_object, member_with_user, own_member
 

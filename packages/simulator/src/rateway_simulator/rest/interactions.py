@@ -14,10 +14,10 @@ from rateway_simulator.payloads import message as shapes
 from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, guild_with, object_of, wrong
 from rateway_simulator.rest.messages import attachments, checked
-from rateway_simulator.world import messages as world_messages
 from rateway_simulator.world.application import Asked
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.members import user_of
 
 PATIENCE: Final = 3.0
 LIFETIME: Final = 900.0

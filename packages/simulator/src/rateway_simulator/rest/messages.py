@@ -19,10 +19,10 @@ from rateway_simulator.rest.answers import (
     whole,
     wrong,
 )
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import reactions as world_reactions
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes import reactions as world_reactions
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.guild import Guild, Message
-from rateway_simulator.world.members import user_of
 
 # Limits of a message (docs: Message, Create Message).
 CONTENT: Final = 2000

@@ -18,11 +18,11 @@ from rateway_simulator.rest.answers import (
     whole,
     wrong,
 )
-from rateway_simulator.world import channels as world_channels
-from rateway_simulator.world import members as world_members
-from rateway_simulator.world import moderation as world_moderation
+from rateway_simulator.world.changes import channels as world_channels
+from rateway_simulator.world.changes import members as world_members
+from rateway_simulator.world.changes import moderation as world_moderation
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.members import user_of
 
 # Audit Log, Audit Log Events.
 _PRUNED, _BANNED, _INVITE_DELETED = 21, 22, 42

@@ -9,9 +9,9 @@ from aiohttp import web
 from rateway_simulator.payloads.channel_types import SPOKEN
 from rateway_simulator.payloads.values import Json, noise
 from rateway_simulator.rest.answers import Refused, Rest, guild_of, object_of, wrong
-from rateway_simulator.world import guilds as world_guilds
+from rateway_simulator.world.changes import guilds as world_guilds
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.guild import Guild
-from rateway_simulator.world.members import user_of
 
 # Members whom a widget shows, at most (docs: Guild, Guild Widget Object).
 _SHOWN: Final = 100

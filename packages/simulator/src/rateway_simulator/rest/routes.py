@@ -24,8 +24,8 @@ from rateway_simulator.rest import speaking as rest_speaking
 from rateway_simulator.rest import webhooks as rest_webhooks
 from rateway_simulator.rest.answers import Refused, Rest, json_answer
 from rateway_simulator.rest.limits import Limits
+from rateway_simulator.world.changes.members import user_of
 from rateway_simulator.world.dispatch import Dispatch
-from rateway_simulator.world.members import user_of
 from rateway_simulator.world.world import World
 
 __all__ = ["GatewayFacts", "Limits", "routes", "setup"]

@@ -15,13 +15,13 @@ from rateway_simulator.payloads.channel_types import TEXT
 from rateway_simulator.payloads.values import Json
 from rateway_simulator.rest.answers import Refused, Rest, guild_with, member_at, object_of, wrong
 from rateway_simulator.rest.messages import written
-from rateway_simulator.world import guilds as world_guilds
-from rateway_simulator.world import interactions as world_interactions
-from rateway_simulator.world import members as world_members
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import reactions as world_reactions
 from rateway_simulator.world import snapshot
-from rateway_simulator.world import voice as world_voice
+from rateway_simulator.world.changes import guilds as world_guilds
+from rateway_simulator.world.changes import interactions as world_interactions
+from rateway_simulator.world.changes import members as world_members
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes import reactions as world_reactions
+from rateway_simulator.world.changes import voice as world_voice
 from rateway_simulator.world.guild import Guild
 from rateway_simulator.world.snapshot import KINDS
 from rateway_simulator.world.world import World

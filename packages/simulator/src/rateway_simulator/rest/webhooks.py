@@ -25,12 +25,12 @@ from rateway_simulator.rest.answers import (
     wrong,
 )
 from rateway_simulator.rest.messages import checked, written
-from rateway_simulator.world import messages as world_messages
-from rateway_simulator.world import moderation as world_moderation
-from rateway_simulator.world import webhooks as world_webhooks
+from rateway_simulator.world.changes import messages as world_messages
+from rateway_simulator.world.changes import moderation as world_moderation
+from rateway_simulator.world.changes import webhooks as world_webhooks
+from rateway_simulator.world.changes.members import user_of
+from rateway_simulator.world.changes.threads import create_thread
 from rateway_simulator.world.guild import Guild, Message
-from rateway_simulator.world.members import user_of
-from rateway_simulator.world.threads import create_thread
 
 Handler = Callable[[Rest, web.Request], Awaitable[object]]
 

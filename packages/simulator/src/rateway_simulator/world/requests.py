@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rateway_simulator.payloads.values import Json
-from rateway_simulator.world import members, voice
+from rateway_simulator.world.changes import members, voice
 from rateway_simulator.world.dispatch import Dispatch
 from rateway_simulator.world.snapshot import ALL_INTENTS
 from rateway_simulator.world.world import World

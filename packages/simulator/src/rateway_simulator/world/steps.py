@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from rateway_simulator.world import (
+from rateway_simulator.world.changes import (
     channels,
     expressions,
     guilds,

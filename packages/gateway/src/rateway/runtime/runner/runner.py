@@ -26,9 +26,9 @@ from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
-from rateway.transports.amqp.inbound import Inbound
-from rateway.transports.amqp.log_keeper import LogKeeper
-from rateway.transports.amqp.publisher import EventPublisher
+from rateway.transports.amqp.events.publisher import EventPublisher
+from rateway.transports.amqp.log.log_keeper import LogKeeper
+from rateway.transports.amqp.requests.inbound import Inbound
 from rateway.transports.event_log_record import EventLogRecords
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull

@@ -16,11 +16,11 @@ from typing import Final
 import pamqp.commands as spec
 from rateway.delivery.message import Publish
 from rateway.fleet.membership import Membership
-from rateway.transports.amqp.connection import Channel, ChannelClosed, Connection, ConnectionLost
-from rateway.transports.amqp.deliveries import Delivery, Properties
-from rateway.transports.amqp.frames import CHANNEL, pieces, short
-from rateway.transports.amqp.kept_connection import KeptConnection
-from rateway.transports.amqp.uri import AddressSource
+from rateway.transports.amqp.wire.connection import Channel, ChannelClosed, Connection, ConnectionLost
+from rateway.transports.amqp.wire.deliveries import Delivery, Properties
+from rateway.transports.amqp.wire.frames import CHANNEL, pieces, short
+from rateway.transports.amqp.wire.kept_connection import KeptConnection
+from rateway.transports.amqp.wire.uri import AddressSource
 
 __all__ = ["EVERYONE", "MOST_BODY", "FleetWire", "exchange_of"]
 

@@ -1,0 +1,1 @@
+"""Publish a cluster's events with confirms."""

@@ -1,0 +1,275 @@
+"""One shard's dispatches on their way to the exchange: the hot path.
+
+An event here is a head made of what was prepared for its name, and three appends; all else happens per run, that is
+per shard and wake-up (``docs/performance.md``, *Publishing*).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from rateway.delivery.ledger import Cursor, Run
+from rateway.delivery.message import Publish
+from rateway.native.fast_path import PublishState, Template
+from rateway.transports.amqp.wire import frames
+from rateway.transports.amqp.wire.frames import END, MAX_SHORT
+from rateway_protocol.contract.topology import event_key_fault
+
+__all__ = ["Hub", "ShardStream"]
+
+# Names that a template is kept for. Discord has some eighty; what is beyond takes the longer way each time.
+MOST_TEMPLATES = 400
+# A head holds a sequence of a signed 64-bit number's width less one: 10 ** 18 is the last power of ten below 2 ** 63.
+MOST_DIGITS = 18
+
+
+class Hub(Protocol):
+    """What a stream needs of its publisher."""
+
+    exchange_name: bytes
+    persistent: bool
+    frame_max: int
+    stamp: bytes
+    """The wall clock in whole seconds, as AMQP writes it."""
+
+    @property
+    def body_max(self) -> int | None:
+        """The largest body that the broker takes, in bytes, once it has refused one."""
+
+    def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
+        """A new run for this stream; it is written at the end of the wake-up."""
+
+    def probe(self, name: str, run: Run, size: int) -> bool:
+        """Whether this publish of ``name`` shall be mandatory."""
+
+    def is_urgent(self, name: str) -> bool:
+        """Whether events of that name are published ahead of what waits."""
+
+    def hurry(self, run: Run, publish: Publish) -> None:
+        """An urgent event is in a run that holds nothing else."""
+
+    def oversize(
+        self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
+    ) -> Publish:
+        """What goes out in place of an event that the broker does not take."""
+
+    def unreadable(
+        self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
+    ) -> Publish:
+        """What goes out in place of a dispatch that cannot be forwarded."""
+
+
+class ShardStream:
+    """One shard's events. Made by ``EventPublisher.stream``; one for each shard, for the life of the process."""
+
+    __slots__ = (
+        "_cursor", "_head", "_hub", "_id_prefix", "_mark", "_replayed_templates", "publish_state", "shard_count",
+        "shard_id",
+    )  # fmt: skip
+
+    def __init__(self, hub: Hub, shard_id: int, shard_count: int) -> None:
+        self.shard_id = shard_id
+        self.shard_count = shard_count
+        self._hub = hub
+        self._cursor = Cursor(shard_id)
+        self._id_prefix: bytes | None = None
+        self.publish_state = PublishState(self._open)
+        self.publish_state.room = hub.frame_max - 8
+        self._replayed_templates: dict[str, Template] = {}
+        # The open run's own appends.
+        self._head: Callable[[Any], None] = _never
+        self._mark: Callable[[int], None] = _never
+
+    @property
+    def settled(self) -> int:
+        """The highest sequence such that it and all before it are confirmed, in the spool or filtered on
+        purpose. 0: none.
+        """
+        return self._cursor.settled
+
+    @property
+    def received(self) -> int:
+        """The highest sequence that was published or filtered in this session."""
+        return self._last()
+
+    def begin(self, session_id: str) -> None:
+        """A new session: its first dispatch (READY) comes next. ``settled`` starts at 0."""
+        self.restore(session_id, 0)
+
+    def restore(self, session_id: str, settled: int) -> None:
+        """A stored session goes on: everything up to ``settled`` needs no confirm any more."""
+        prefix = b"%b:%d:" % (session_id.encode(), self.shard_id)
+        # Room for the largest sequence and a suffix. No session of Discord's comes near.
+        self._id_prefix = prefix if len(prefix) <= MAX_SHORT - 40 else None
+        self._cursor = Cursor(self.shard_id, settled)
+        if self.publish_state.run is not None:
+            self.end(self.publish_state.run)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all templates: of another session or frame size, or to ask again which names have a queue."""
+        self.publish_state.templates.clear()
+        self._replayed_templates.clear()
+        room, most = self._hub.frame_max - 8, self._hub.body_max
+        self.publish_state.room = room if most is None else min(room, most)
+
+    def forget_names(self, names: set[str]) -> None:
+        """Forget the templates of these names: their next event asks whether a queue is bound."""
+        for templates in (self.publish_state.templates, self._replayed_templates):
+            for name in names & templates.keys():
+                del templates[name]
+
+    def publish(
+        self,
+        name: str,
+        body: bytes | msgspec.Raw,
+        seq: int | None,
+        replayed: bool,
+        repeat: int = 0,
+        cause: str | None = None,
+    ) -> None:
+        """Publish a dispatch: ``body`` is the JSON of ``d``, ``seq`` its ``s``; ``repeat`` n for the n-th
+        other content under one ``s``.
+
+        ``cause`` becomes a header of that name. Never blocks, never raises for what Discord may send. Before
+        :meth:`begin` or :meth:`restore` events go out without an id.
+        """
+        state = self.publish_state
+        template = (self._replayed_templates if replayed else state.templates).get(name)
+        size = len(body)
+        if (
+            template is None
+            or seq is None
+            or not state.low <= seq < state.high
+            or not 0 < size <= state.room
+            or repeat
+            or cause is not None
+        ):
+            self._publish_rarely(name, bytes(body), seq, replayed, repeat, cause)
+            return
+        if state.run is None:
+            self._open()
+        append = self._head
+        append(template.head(size, seq, state.stamp))
+        append(body)
+        append(END)
+        self._mark(seq)
+
+    def message_id(self, seq: int | None) -> str | None:
+        """What the dispatch of that sequence is published under; None without a sequence or a session."""
+        prefix = self._id_prefix
+        return None if prefix is None or seq is None else (prefix + b"%d" % seq).decode("utf-8", "replace")
+
+    def skip(self, seq: int) -> None:
+        """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
+        self._cursor.skip(seq)
+
+    def pass_over(self, name: str, seq: int | None, why: str) -> None:
+        """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
+        hub = self._hub
+        mark = self._last() if seq is None else max(seq, self._last())
+        run = self.publish_state.run or self._open()
+        message_id = self.message_id(seq)
+        known = None if message_id is None else seq
+        publish = hub.unreadable(name, message_id, self.shard_id, known, why)
+        run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max))
+        run.marks.append(mark)
+
+    def end(self, run: Run) -> None:
+        """The publisher's: this run is to be written; what comes next begins another."""
+        if self.publish_state.run is run:
+            self.publish_state.run = None
+            self._head = self._mark = _never
+
+    def _open(self) -> Run:
+        run = self.publish_state.run = self._hub.opened(self, self._cursor)
+        self._cursor.runs.append(run)
+        self._head = run.pieces.append
+        self._mark = run.marks.append
+        self.publish_state.stamp = self._hub.stamp
+        return run
+
+    def _last(self) -> int:
+        for run in reversed(self._cursor.runs):
+            if run.marks:
+                return run.marks[-1]
+        return self._cursor.settled
+
+    def _publish_rarely(
+        self, name: str, body: bytes, seq: int | None, replayed: bool, repeat: int, cause: str | None
+    ) -> None:
+        """The first event of a name, one without a sequence, a large, empty or repeated one."""
+        fault = event_key_fault(name)
+        if fault:
+            self.pass_over(name, seq, fault)
+            return
+        hub = self._hub
+        mark = self._last() if seq is None else max(seq, self._last())
+        # How old a replayed one is cannot be known.
+        urgent = not replayed and hub.is_urgent(name)
+        if urgent and self.publish_state.run is not None:
+            self.end(self.publish_state.run)
+        run = self.publish_state.run or self._open()
+        prefix = self._id_prefix
+        known = seq if prefix is not None else None
+        message_id = None
+        if prefix is not None and seq is not None:
+            message_id = prefix + b"%d" % seq + (b":r%d" % repeat if repeat else b"")
+        key = name.encode()
+        mandatory = False
+        if hub.body_max is not None and len(body) > hub.body_max:
+            identity = message_id.decode("utf-8", "replace") if message_id is not None else None
+            publish = hub.oversize(name, identity, self.shard_id, known, body)
+        else:
+            second = struct.unpack(">Q", self.publish_state.stamp)[0]
+            properties = frames.event_properties(
+                key,
+                self.shard_id,
+                self.shard_count,
+                known,
+                message_id,
+                second,
+                replayed,
+                hub.persistent,
+                cause,
+            )
+            publish = Publish(key, properties, body)
+            mandatory = hub.probe(name, run, len(body))
+            # An urgent event comes this way each time: the templates know no place of its own.
+            if not urgent and known is not None and seq is not None and seq > 0:
+                self._prepare(name, key, seq, replayed)
+        run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
+        run.marks.append(mark)
+        if urgent:
+            self.end(run)
+            hub.hurry(run, publish)
+
+    def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:
+        digits = len(str(seq))
+        if digits > MOST_DIGITS:
+            return
+        state = self.publish_state
+        if not state.low <= seq < state.high:
+            state.templates.clear()
+            self._replayed_templates.clear()
+            state.low, state.high = 10 ** (digits - 1), 10**digits
+        templates = self._replayed_templates if replayed else state.templates
+        if name not in templates and self._id_prefix is not None and len(templates) < MOST_TEMPLATES:
+            hub = self._hub
+            templates[name] = frames.template(
+                hub.exchange_name,
+                key,
+                self.shard_id,
+                self.shard_count,
+                self._id_prefix,
+                digits,
+                replayed,
+                hub.persistent,
+            )
+
+
+def _never(value: object) -> None:
+    raise AssertionError("no run is open")

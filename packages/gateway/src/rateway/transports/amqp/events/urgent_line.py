@@ -1,0 +1,201 @@
+"""Publish the events of some names ahead of those that wait for the broker (``docs/delivery.md``, *Urgent events*).
+
+Each such event has its place among the others, in memory or in the spool, as if there were none of this. While it waits
+there, a copy with the header ``ahead`` goes out on a connection of its own: one that carries the backlog has megabytes
+on their way. Once the broker has confirmed the copy, the place is answered for and nothing is published there. A copy
+that is lost or refused changes nothing: the event goes out in its place, under the same ``message_id``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pamqp.commands as spec
+from rateway.delivery.ledger import Run
+from rateway.delivery.message import Publish
+from rateway.delivery.port import Clock
+from rateway.transports.amqp.log.log_keeper import LogKeeper
+from rateway.transports.amqp.wire import frames
+from rateway.transports.amqp.wire.connection import Acks, Channel, ChannelClosed, Connection
+
+__all__ = ["UrgentLine"]
+
+# Discord takes an answer to an interaction for three seconds: an older one has no hurry any more, and no event of
+# another name has that after so long.
+_HURRY_S: Final = 3.0
+# The channel that looks at the event log, beside the one that publishes.
+_LOG_CHANNEL: Final = 2
+# Between two looks at a log that does not answer.
+_LOOK_S: Final = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    run: Run
+    """Its place: a run that holds nothing else."""
+    publish: Publish
+    at: float
+    """When it came (monotonic seconds)."""
+    is_flying: bool = False
+    """Whether its copy is written and not answered."""
+
+
+class UrgentLine:
+    """The urgent events of one cluster that are not confirmed yet, and the channel for their copies.
+
+    *is_sent* says whether a run is written in its place and not answered; *on_taken* receives a run whose copy is
+    confirmed.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: frozenset[str],
+        exchange: str,
+        clock: Clock,
+        event_log: LogKeeper | None,
+        is_sent: Callable[[Run], bool],
+        on_taken: Callable[[Run], None],
+    ) -> None:
+        self.names = names
+        self.is_due = False
+        """Whether :meth:`hurry` may have something to do since it was called last."""
+        self.count = 0
+        """Copies that were written."""
+        self._exchange = exchange.encode()
+        self._clock = clock
+        self._event_log = event_log
+        self._is_sent = is_sent
+        self._on_taken = on_taken
+        # In the order in which they came.
+        self._entries: deque[_Entry] = deque()
+        # Copies by delivery tag.
+        self._flying: dict[int, _Entry] = {}
+        self._tag = 0
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        if event_log is not None:
+            for name in names:
+                event_log.note(name.encode())
+
+    def note(self, run: Run, publish: Publish) -> None:
+        """An urgent event is about to be written, or to wait, in its place."""
+        ahead = Publish(publish.key, frames.ahead(publish.properties), publish.body)
+        self._entries.append(_Entry(run, ahead, self._clock.monotonic()))
+        self.is_due = True
+
+    def hurry(self) -> None:
+        """Publish copies of those that wait in their place. In order: one that was written in its place and is not
+        answered goes first, if a later one waits.
+        """
+        self.is_due = False
+        entries, oldest = self._entries, self._clock.monotonic() - _HURRY_S
+        while entries and not (entries[0].is_flying or (entries[0].run.left and entries[0].at >= oldest)):
+            entries.popleft()
+        if not entries or self._channel is None:
+            return
+        if self._event_log is not None and not self._event_log.is_settled:
+            return
+        # A run that is still filled has no place yet: it gets one when this wake-up's runs are written.
+        open_ones = [
+            each for each in entries if each.run.left > 0 and not each.is_flying and each.at >= oldest
+        ]
+        while open_ones and self._is_sent(open_ones[-1].run):
+            open_ones.pop()
+        if open_ones:
+            self._write(open_ones)
+
+    def _write(self, entries: list[_Entry]) -> None:
+        connection = self._connection
+        assert connection is not None
+        parts: list[bytes] = []
+        for entry in entries:
+            parts += frames.pieces(self._exchange, entry.publish, connection.frame_max)
+            self._tag += 1
+            self._flying[self._tag] = entry
+            entry.is_flying = True
+        self.count += len(entries)
+        connection.write(b"".join(parts))
+
+    # What the broker says
+
+    def _on_acks(self, acks: Acks) -> None:
+        flying = self._flying
+        for tag, multiple in acks:
+            for each in [found for found in flying if found <= tag] if multiple else [tag]:
+                entry = flying.pop(each, None)
+                if entry is not None:
+                    entry.is_flying = False
+                    self._on_taken(entry.run)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        """A queue is full: what it refuses goes out in its place, where that is tried again."""
+        refused = [each for each in self._flying if each == tag or (multiple and each < tag)]
+        for entry in [self._flying.pop(each) for each in refused]:
+            entry.is_flying = False
+            self._entries.remove(entry)
+
+    # What the line needs (see :class:`rateway.transports.amqp.events.line.LineOwner` and ``LineGate``)
+
+    async def open(self, connection: Connection, say: Callable[[bool, str], None]) -> None:
+        """Return once what is published on a channel that is opened after this goes into the event log, if there is
+        one. A stream that was just started on this node does not take it before.
+        """
+        keeper = self._event_log
+        while keeper is not None and keeper.state in ("kept", "waiting") and keeper.name is not None:
+            channel = await connection.channel(_LOG_CHANNEL)
+            try:
+                await channel.call(spec.Queue.Declare(0, keeper.name, passive=True), spec.Queue.DeclareOk)
+            except ChannelClosed:
+                await asyncio.wait([connection.closed], timeout=_LOOK_S)
+                continue
+            channel.close()
+            await asyncio.shield(channel.closed)
+            return
+
+    async def watch(self, connection: Connection) -> None:
+        """Return when another channel has to be opened: never, because the publisher watches the log."""
+        await asyncio.shield(connection.closed)
+
+    def line_connected(self, connection: Connection) -> None:
+        """A connection, not yet a channel."""
+        self._connection = connection
+
+    def line_ready(self, channel: Channel) -> None:
+        """A channel with confirms."""
+        channel.on_acks = self._on_acks
+        channel.on_nack = self._on_nack
+        channel.on_end = self._end
+        self._channel = channel
+        self._tag = 0
+        self.hurry()
+
+    def _end(self) -> None:
+        self._channel = None
+
+    def line_lost(self) -> None:
+        """Copies without an answer are written once more, as far as there is still time."""
+        self._channel = None
+        for entry in self._flying.values():
+            entry.is_flying = False
+        self._flying.clear()
+
+    def line_disconnected(self) -> None:
+        """Nothing can be written any more."""
+        self._channel = self._connection = None
+
+    def line_outdated(self) -> None:
+        """Close the channel, to have another one."""
+        if self._channel is not None:
+            self._channel.close()
+
+    def line_message_too_large(self, text: str) -> None:
+        """The publisher learns the same of them in their places, and replaces what is too large."""
+        self._entries.clear()
+
+    def line_state(self, up: bool, why: str) -> None:
+        """Report nothing: status and log show the publisher's connection."""

@@ -1,0 +1,1 @@
+"""Event logs: keep one for a cluster, read them, and the texts that proxies share."""

@@ -1,0 +1,631 @@
+"""A cluster's inbound queue: own it by its exclusive consumer, read requests from it, answer them.
+
+The second connection of a cluster (docs/contract.md, "Connections"): a broker that blocks publishers blocks their
+connection alone, so that queries are answered while events wait. Consuming is exclusive: a second gateway on the
+same cluster is refused by the broker until the first has left (``docs/architecture.md``, "Who owns a cluster").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import random
+import re
+import secrets
+import struct
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+import pamqp.commands as spec
+from rateway.backoff import Backoff
+from rateway.delivery.port import MAX_BODY, Headers, Message, Ownership, Refusal
+from rateway.transports.amqp.requests.inbound_queue import (
+    Away,
+    Found,
+    Missing,
+    Refused,
+    ask,
+    flag,
+    flag_stands,
+    is_away,
+    is_taken,
+    lock_holds,
+    look,
+    make,
+)
+from rateway.transports.amqp.wire.connection import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Channel,
+    ChannelClosed,
+    Connection,
+    ConnectionLost,
+)
+from rateway.transports.amqp.wire.deliveries import Delivery, Properties
+from rateway.transports.amqp.wire.dial import dial
+from rateway.transports.amqp.wire.frames import CHANNEL, END, short
+from rateway.transports.amqp.wire.uri import AddressSource
+from rateway_protocol.contract.topology import is_own_queue
+
+__all__ = ["MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
+
+log = logging.getLogger(__name__)
+
+# Unacknowledged messages: commands that wait for their turn hold up neither queries nor other shards' commands.
+PREFETCH: Final = 5_000
+# Before the queue is known to be ours, a few round trips to the broker.
+EARLY_BYTES: Final = 16 << 20
+# No query waits for its answer for longer.
+ANSWER_EXPIRES_MS: Final = 60_000
+# RabbitMQ's own bound; with a larger one it closes the channel.
+_MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
+# Between two lines about mistakes of our own in reading messages, seconds.
+_SAY_FAILURE_EVERY_S: Final = 60.0
+# Another gateway's consumer leaves without a word to us: RabbitMQ refuses, and has to be asked again.
+ASK_AGAIN_S: Final = 0.5
+# A setting at the broker has to change first.
+PATIENT_S: Final = 15.0
+# What a broker is asked about a queue is answered at once, unless the node of that queue has stopped answering.
+ANSWER_S: Final = 10.0
+# After so long without an answer we are as without a broker: stored sessions do not wait. RabbitMQ 4.0 answers nothing
+# about a queue whose node is down, where 3.10 says so.
+SLOW_S: Final = 1.0
+RECONNECT: Final = Backoff(0.5, 10.0)
+
+_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
+_CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
+# Frames of answers: a method (basic.publish), a content header (class basic), a piece of the body, basic.ack.
+_METHOD: Final = struct.Struct(">BHI6s")
+_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
+_HEADER: Final = struct.Struct(">BHIIQH")
+_CLASS_BASIC: Final = 60 << 16
+_BODY: Final = struct.Struct(">BHI")
+_ACK: Final = struct.Struct(">BHIHHQ?B")
+_JSON: Final = b"\x10application/json"
+_TRANSIENT: Final = b"\x01"
+_EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
+# Places that answers go to, whose frames are remembered: one or a few for each worker.
+PLACES: Final = 1_024
+# Beside the consumer's: for questions whose answer may be that the channel is closed.
+_ASKING: Final = 2
+_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
+
+
+class _NotOurs(msgspec.Struct, frozen=True):
+    """Why the queue is not ours now, and after how many seconds to ask again."""
+
+    state: Ownership
+    why: str
+    delay: float
+
+
+class _Early:
+    """What is delivered before it is known whether it is ours to answer: kept, up to a bound, or given back later."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Delivery, Properties, bytes]] = []
+        self.given_back: list[int] = []
+        self._room = EARLY_BYTES
+
+    def take(self, delivery: Delivery, told: Properties, body: bytes) -> None:
+        self._room -= len(body) + len(told.headers)
+        if self._room >= 0:
+            self.messages.append((delivery, told, body))
+        else:
+            self.given_back.append(delivery.tag)
+
+
+class Inbound:
+    """The consuming connection of one cluster; it reconnects by itself, for ever."""
+
+    def __init__(
+        self,
+        *,
+        address: AddressSource,
+        name: str,
+        exchange: str,
+        queue: str,
+        keys: tuple[str, ...],
+        on_message: Callable[[Message], None],
+        on_ownership: Callable[[Ownership, str], None],
+        on_refused: Callable[[Message, Refusal], None] | None = None,
+        on_writable: Callable[[], None] = lambda: None,
+        on_other_live: Callable[[], None] = lambda: None,
+        home: str = "",
+    ) -> None:
+        """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
+        become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
+        cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
+        ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
+        done). ``home`` names the state folder.
+        """
+        self._address = address
+        self._name = name
+        self._exchange = exchange
+        self._queue = queue
+        # Exclusive to the connection that holds the consumer: as long as it is there, so is that connection.
+        self._flag = f"{queue}-held-{secrets.token_hex(8)}"
+        # The same for all processes on one state folder, one after the other.
+        self._home_flag = f"{queue}-home-{home or secrets.token_hex(8)}"
+        # Of the owner whose shards have sessions, this gateway or another one.
+        self._live_flag = f"{queue}-live"
+        self._live = False
+        self._asking = False
+        self.existed: bool | None = None
+        """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
+        self._keys = keys
+        self._on_message = on_message
+        self._on_refused = on_refused or (lambda message, reason: self.acknowledge(message))
+        # RabbitMQ's consumer_timeout in seconds, once it has closed a channel for it.
+        self.consumer_timeout: float | None = None
+        self._failure_said_at = -_SAY_FAILURE_EVERY_S
+        self._on_ownership = on_ownership
+        self._on_writable = on_writable
+        self._on_other_live = on_other_live
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._said: tuple[Ownership, str] | None = None
+        self._out: list[bytes] = []
+        # Frames that say where to, by exchange and key.
+        self._places: dict[tuple[bytes, bytes], bytes] = {}
+        # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
+        self._done: list[int] = []
+        self._early: set[int] = set()
+        self._all_up_to = 0
+
+    async def run(self) -> None:
+        """Own the queue, or wait until that is possible, until cancelled."""
+        delay, failures = 0.0, 0
+        while True:
+            if delay:
+                await asyncio.sleep(delay)
+            try:
+                connection = await dial(self._address, name=self._name)
+            except BrokerUnavailable as error:
+                self._say("away", str(error))
+                delay = RECONNECT.delay(failures) * random.uniform(0.5, 1)
+                failures += 1
+                continue
+            except BrokerRefused as error:
+                self._say("refused", str(error))
+                delay = PATIENT_S
+                continue
+            failures = 0
+            try:
+                delay = await self._hold(connection)
+            finally:
+                self._drop()
+                await connection.close()
+
+    async def _hold(self, connection: Connection) -> float:
+        """One connection's life. Returns after how many seconds to try again."""
+        owned = False
+        while True:
+            try:
+                channel, refusal = await self._try(connection)
+            except TimeoutError:
+                self._say_silent()
+                return ASK_AGAIN_S
+            except ChannelClosed as closed:
+                self._drop()
+                if not is_taken(closed):
+                    delay = self._refused(closed)
+                else:
+                    delay = await self._taken(connection)
+                    if owned:
+                        # The flags of this connection would say that we are the owner.
+                        return delay
+            except ConnectionLost as lost:
+                self._say("away", str(lost))
+                return ASK_AGAIN_S
+            else:
+                if refusal is None:
+                    owned = True
+                    self._say("owned", "")
+                    reason = await asyncio.shield(channel.closed)
+                    self._drop()
+                    if isinstance(reason, ConnectionLost):
+                        self._say("away", str(reason))
+                        return 0.1
+                    delay = self._refused(reason)
+                else:
+                    self._drop()
+                    self._say(refusal.state, refusal.why)
+                    delay = refusal.delay
+            await asyncio.sleep(delay)
+            if connection.closed.done():
+                self._say("away", connection.closed.result())
+                return 0.1
+
+    async def _try(self, connection: Connection) -> tuple[Channel, _NotOurs | None]:
+        """Open a channel and own the queue on it, or say why not. TimeoutError when the broker does not answer."""
+        late = asyncio.get_running_loop().call_later(SLOW_S, self._say_silent)
+        self._asking = True
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                channel = await connection.channel(CHANNEL)
+                # What waits in the queue is delivered with the broker's word that we consume, before we have read
+                # that: it is answered on this channel.
+                self._connection, self._channel = connection, channel
+                connection.on_writable = self._on_writable
+                refusal = await self._own(connection, channel)
+                if refusal is not None:
+                    channel.close()
+                    await asyncio.shield(channel.closed)
+            return channel, refusal
+        finally:
+            self._asking = False
+            late.cancel()
+
+    def _say_silent(self) -> None:
+        """The broker does not answer. Of a cluster that another gateway runs, that is no news."""
+        if self._said is None or self._said[0] != "elsewhere":
+            words = "the broker does not answer about it, its node may be down or silent"
+            self._say("away", f"{self._queue} is out of reach: {words}")
+
+    def _drop(self) -> None:
+        """The channel has ended: nothing can be answered on it any more."""
+        self._channel = None
+        self._out.clear()
+        self._done.clear()
+        self._early.clear()
+        self._all_up_to = 0
+        self._on_writable()
+
+    async def bind_again(self) -> None:
+        """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
+        then, and the channel that consumes gets no notice of it.
+        """
+        channel = self._channel
+        if channel is not None and self._said == ("owned", ""):
+            # A channel that ends meanwhile is noticed, and replaced, where it is held.
+            with contextlib.suppress(ChannelClosed, ConnectionLost):
+                await self._bind(channel)
+
+    async def _bind(self, channel: Channel) -> None:
+        for key in self._keys:
+            await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
+
+    async def _own(self, connection: Connection, channel: Channel) -> _NotOurs | None:
+        """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken."""
+        channel.body_max = MAX_BODY
+        # The consumer is ended by the broker when the queue is deleted or moves: begin again.
+        channel.on_cancel = lambda tag: channel.close()
+        await channel.call(
+            spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
+        )
+        found = await look(connection, _ASKING, self._queue)
+        if self.existed is None and isinstance(found, Found | Missing):
+            self.existed = isinstance(found, Found)
+        if isinstance(found, Missing):
+            found = await make(connection, _ASKING, self._queue)
+        if isinstance(found, Away):
+            return _NotOurs("away", f"{self._queue} is out of reach: {found.words}", ASK_AGAIN_S)
+        if isinstance(found, Refused):
+            return self._queue_refused(found.closed)
+        await self._bind(channel)
+        await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
+        # A gateway that is not the owner answers nothing: until that is known, what comes is only kept.
+        early = _Early()
+        channel.on_delivery = early.take
+        await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
+        holds = await lock_holds(connection, _ASKING, self._queue)
+        if holds is not True:
+            return self._unlocked(found, holds)
+        for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
+            await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
+        channel.on_delivery = functools.partial(self._deliver, channel)
+        for message in early.messages:
+            channel.on_delivery(*message)
+        for tag in early.given_back:
+            channel.send(spec.Basic.Reject(tag, True))
+            # The broker counts it as dealt with, and delivers it again under another number.
+            self._early.add(tag)
+        return None
+
+    async def tell_live(self) -> None:
+        """Let other gateways know that shards of this cluster have sessions here, as long as the queue is ours."""
+        self._live = True
+        connection = self._connection
+        # While a call waits for its answer, the exception ends that call.
+        if connection is not None and self._said == ("owned", "") and not self._asking:
+            with contextlib.suppress(ConnectionLost, TimeoutError):
+                await ask(connection, _ASKING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
+
+    def tell_idle(self) -> None:
+        """The shards of this cluster have no connections here any more."""
+        self._live = False
+
+    def _unlocked(self, found: Found, holds: ChannelClosed | Literal[False]) -> _NotOurs:
+        kind = f"a {found.kind} queue" if found.kind else "a queue"
+        if holds is False:
+            why = (
+                f"{self._queue} is {kind} that lets two exclusive consumers read it: two gateways could both own the "
+                "cluster. Delete it, and it is declared again as a classic queue: rabbitmqctl delete_queue "
+                f"{self._queue}"
+            )
+        else:
+            why = f"whether {self._queue}, {kind}, is ours alone cannot be found out: {holds}"
+        return _NotOurs("refused", why, PATIENT_S)
+
+    def _queue_refused(self, closed: ChannelClosed) -> _NotOurs:
+        """The broker's answer to the declaration of the queue."""
+        if closed.code == _PRECONDITION_FAILED:
+            why = (
+                f"{self._queue} exists with other properties ({closed.text}). Delete what an older version left: "
+                f"rabbitmqctl delete_queue {self._queue}"
+            )
+        else:
+            why = f"the broker refuses {self._queue}: {closed}"
+        return _NotOurs("refused", why, PATIENT_S)
+
+    async def _taken(self, connection: Connection) -> float:
+        """Report which gateway consumes exclusively, as far as the flags tell; return seconds until the next try."""
+        try:
+            if await flag_stands(connection, _ASKING, self._flag, timeout=ANSWER_S):
+                self._say(
+                    "away",
+                    f"our former connection still reads {self._queue}: the broker has not missed it yet",
+                )
+            elif await flag_stands(connection, _ASKING, self._home_flag, timeout=ANSWER_S):
+                self._say(
+                    "elsewhere",
+                    f"a gateway with this state folder, or a copy of it, still reads {self._queue}",
+                )
+            else:
+                self._say("elsewhere", f"another gateway reads {self._queue}")
+                if await flag_stands(connection, _ASKING, self._live_flag, timeout=ANSWER_S):
+                    self._on_other_live()
+        except (ConnectionLost, TimeoutError):
+            # The next try finds out.
+            pass
+        return ASK_AGAIN_S
+
+    def _refused(self, closed: ChannelClosed) -> float:
+        if is_away(closed):
+            self._say("away", f"{self._queue} is out of reach: {closed.text}")
+            return ASK_AGAIN_S
+        if closed.code == _PRECONDITION_FAILED and (timeout := _acknowledgement_timeout(closed)) is not None:
+            self.consumer_timeout = timeout
+            self._say(
+                "away",
+                f"RabbitMQ closed the channel of {self._queue}, because a command waited for longer than its "
+                f"consumer_timeout of {timeout:g} s ({closed.text}). Set consumer_timeout in rabbitmq.conf well above "
+                "COMMAND_DEADLINE_MAX, or COMMAND_DEADLINE_MAX below it; from now on commands wait half of it at most",
+            )
+            return ASK_AGAIN_S
+        if closed.code == _PRECONDITION_FAILED and "inequivalent arg" in closed.text:
+            self._say(
+                "refused",
+                f"{self._exchange} exists with other properties ({closed.text}). Delete what an older version left",
+            )
+            return PATIENT_S
+        if closed.code == 200:
+            return ASK_AGAIN_S
+        self._say("refused", f"the broker closed the channel of {self._queue}: {closed}")
+        return PATIENT_S if closed.code == _ACCESS_REFUSED else ASK_AGAIN_S
+
+    def _say(self, state: Ownership, why: str) -> None:
+        if self._said != (state, why):
+            self._said = (state, why)
+            self._on_ownership(state, why)
+
+    def _deliver(self, channel: Channel, delivery: Delivery, told: Properties, body: bytes) -> None:
+        """The one place where a delivery becomes a message, and where whatever goes wrong with it ends."""
+        refusal: Refusal | None = told.fault
+        reply_to, correlation_id = told.reply_to, told.correlation_id
+        if reply_to is not None and (not _is_text(reply_to) or is_own_queue(reply_to)):
+            refusal, reply_to = "bad_reply_to", None
+        # It is given back as it came, to a library that may end its connection over what is no text.
+        if correlation_id is not None and not _is_text(correlation_id):
+            refusal, correlation_id = refusal or "bad_correlation_id", None
+        message = Message(
+            delivery.tag,
+            delivery.key,
+            body,
+            told.headers,
+            reply_to,
+            correlation_id,
+            told.expiration,
+            delivery.redelivered,
+            channel,
+        )
+        try:
+            if refusal is None:
+                self._on_message(message)
+                return
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the connection, or it comes for ever
+            self._say_failure(error)
+            if message.receipt in self._done:
+                return  # it was answered before that
+            refusal = "failed"
+        self._on_refused(message, refusal)
+
+    def _say_failure(self, error: Exception) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._failure_said_at + _SAY_FAILURE_EVERY_S:
+            self._failure_said_at = now
+            log.error(
+                "a message of %s could not be dealt with, a mistake of the gateway's own; it is refused, others are "
+                "served. Please report this",
+                self._queue,
+                exc_info=error,
+                extra={"action": "message_refused"},
+            )
+
+    @property
+    def writable(self) -> bool:
+        """Whether the broker takes what is written. Of a connection that is gone nothing is in the way."""
+        return self._connection is None or self._connection.writable
+
+    # Answers. They are written once per wake-up, and never when the connection that asked is gone.
+
+    def acknowledge(self, message: Message) -> None:
+        """The message is dealt with; after its connection ended the broker delivers it again."""
+        if message.origin is self._channel:
+            self._write_soon()
+            self._done.append(message.receipt)
+
+    def answer(self, message: Message, body: bytes, headers: Headers) -> None:
+        """Send an answer to the message's ``reply_to``: transient, and gone after a minute if it is not fetched."""
+        assert message.reply_to is not None
+        self._publish(message, b"", message.reply_to, body, headers, expires=True)
+
+    def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
+        """Send an answer under a routing key of at most 255 bytes, as the original rateway did."""
+        self._publish(message, exchange.encode(), key.encode(), body, headers, expires=False)
+
+    def _publish(
+        self, message: Message, exchange: bytes, key: bytes, body: bytes, headers: Headers, *, expires: bool
+    ) -> None:
+        """Send an answer on the connection that the question came on."""
+        connection = self._connection
+        if message.origin is not self._channel or connection is None:
+            return
+        out, size, correlation_id = self._out, len(body), message.correlation_id
+        if not out:
+            self._write_soon()
+        flags, properties = _HEADERS, _table(headers)
+        if body:
+            flags |= _CONTENT_TYPE
+            properties = _JSON + properties
+        if expires:
+            flags |= _DELIVERY_MODE | _EXPIRATION
+            properties += _TRANSIENT
+        if correlation_id is not None:
+            flags |= _CORRELATION_ID
+            properties += short(correlation_id)
+        if expires:
+            properties += _EXPIRES
+        where = self._places.get((exchange, key)) or self._place(exchange, key)
+        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
+        room = connection.frame_max - 8
+        if size <= room and body:
+            out += (where, head, properties, END, _BODY.pack(3, CHANNEL, size), body, END)
+            return
+        out += (where, head, properties, END)
+        out += _pieces(body, room)
+
+    def _place(self, exchange: bytes, key: bytes) -> bytes:
+        """The frame of a ``basic.publish`` to there."""
+        where = short(exchange) + short(key) + b"\0"
+        frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
+        if len(self._places) >= PLACES:
+            self._places.clear()
+        self._places[exchange, key] = frame
+        return frame
+
+    def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
+        """Publish the message again, as it is but for its headers, to the same key of another exchange.
+
+        False when its properties do not fit into a frame of this connection.
+        """
+        if message.origin is not self._channel:
+            return True
+        assert self._connection is not None
+        flags, properties = _HEADERS, struct.pack(">I", len(headers)) + headers
+        for bit, value in (
+            (_CORRELATION_ID, message.correlation_id),
+            (_REPLY_TO, message.reply_to),
+            (_EXPIRATION, _valid_expiration(message.expiration)),
+        ):
+            if value is not None:
+                flags |= bit
+                properties += short(value)
+        room = self._connection.frame_max - 8
+        if 14 + len(properties) > room:
+            return False
+        where = self._place(exchange.encode(), message.key.encode())
+        self._write_soon()
+        size = len(message.body)
+        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
+        self._out += (where, head, properties, END)
+        self._out += _pieces(message.body, room)
+        return True
+
+    def _write_soon(self) -> None:
+        if not self._out and not self._done:
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        out, self._out = self._out, []
+        if self._channel is None or self._connection is None:
+            return
+        if self._done:
+            out.append(self._acknowledgements())
+        if out:
+            self._connection.write(b"".join(out))
+
+    def _acknowledgements(self) -> bytes:
+        """One frame for all messages that are dealt with and have none before them that is not, and one for each
+        other. A frame for many names the highest of *these*: the broker knows no tag that it was told of already."""
+        done, self._done = self._done, []
+        early, up_to = self._early, self._all_up_to
+        if not early and max(done) == up_to + len(done):  # in order, as nearly always
+            self._all_up_to = up_to = up_to + len(done)
+            return _ACK.pack(1, CHANNEL, 13, 60, 80, up_to, len(done) > 1, 0xCE)
+        early.update(done)
+        while up_to + 1 in early:
+            up_to += 1
+            early.remove(up_to)
+        self._all_up_to = up_to
+        below = [tag for tag in done if tag <= up_to]
+        frames = [_ACK.pack(1, CHANNEL, 13, 60, 80, tag, 0, 0xCE) for tag in done if tag > up_to]
+        if below:
+            frames.append(_ACK.pack(1, CHANNEL, 13, 60, 80, max(below), len(below) > 1, 0xCE))
+        return b"".join(frames)
+
+
+def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
+    """RabbitMQ's consumer_timeout in seconds, if that is why it closed the channel.
+
+    It says: ``PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms.``
+    """
+    if "delivery acknowledgement" not in closed.text or "timed out" not in closed.text:
+        return None
+    told = re.search(r"value used: (\d{1,12})", closed.text)
+    # Without the number: RabbitMQ's default from 3.8.17 on.
+    return int(told[1]) / 1000 if told is not None else 1800.0
+
+
+def _is_text(value: bytes) -> bool:
+    """Whether it is what AMQP's short strings are by definition: UTF-8 (4.2.5.3)."""
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _valid_expiration(value: bytes | None) -> bytes | None:
+    """An expiration that a broker takes: with any other it closes the channel that publishes."""
+    valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
+    return value if valid else None
+
+
+def _pieces(body: bytes, room: int) -> list[bytes]:
+    """A body's frames."""
+    frames = []
+    for start in range(0, len(body), room):
+        part = body[start : start + room]
+        frames += [_BODY.pack(3, CHANNEL, len(part)), part, END]
+    return frames
+
+
+@functools.lru_cache(64)
+def _table(headers: Headers) -> bytes:
+    """AMQP's table of an answer's headers; most say ``status`` = ``ok``."""
+    fields = b"".join([short(name.encode()) + _field(value) for name, value in headers])
+    return struct.pack(">I", len(fields)) + fields
+
+
+def _field(value: str | int) -> bytes:
+    if isinstance(value, int):
+        return b"l" + struct.pack(">q", value)
+    text = value.encode("utf-8", "replace")
+    return b"S" + struct.pack(">I", len(text)) + text
