@@ -160,6 +160,31 @@ def test_what_is_in_the_spool_is_settled_and_still_answered_for() -> None:
     assert ledger.dropped == [100]
 
 
+def test_where_the_spool_does_not_settle_a_cursor_waits_for_the_brokers_confirm_of_what_is_in_it() -> None:
+    ledger, cursor = Unconfirmed(spool_settles=False), Cursor(0)
+    ledger.spooled(make_run(ledger, cursor, [1, 2], written=False), 100, "NAME")
+    cursor.skip(3)
+    later = make_run(ledger, cursor, [4, 5])
+    ledger.acknowledge([(later.number + 1, 1)])
+    assert (cursor.settled, cursor.reached) == (0, 5)
+    ledger.unspooled(101)
+    assert cursor.settled == 0
+    ledger.moved = False
+    ledger.unspooled(102)
+    assert (cursor.settled, ledger.moved) == (5, True)
+
+
+def test_spooled_events_by_the_thousand_cost_a_cursor_little_and_are_settled_as_they_are_confirmed() -> None:
+    ledger, cursor = Unconfirmed(spool_settles=False), Cursor(0)
+    for seq in range(1, 10_001):
+        ledger.spooled(make_run(ledger, cursor, [seq], written=False), seq, "NAME")
+    assert len(cursor.spooled) < 50
+    ledger.unspooled(5_001)
+    assert 4_700 < cursor.settled <= 5_000
+    ledger.unspooled(10_001)
+    assert cursor.settled == 10_000
+
+
 def test_a_refused_event_that_only_the_spool_has_is_fetched_for_its_retry() -> None:
     ledger, cursor = Unconfirmed(), Cursor(0)
     run = make_run(ledger, cursor, [1])

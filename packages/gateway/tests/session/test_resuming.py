@@ -779,3 +779,29 @@ def test_the_parts_of_the_reconnect_policy() -> None:
     assert delays.next(0.0, greeted=False, identify=True) == 5.0
     delays.lived(0.0, 60.0)
     assert delays.next(0.0, greeted=False, identify=True) == 2.0
+
+
+def test_a_resume_that_may_name_only_what_was_written_down_takes_nothing_twice_of_what_is_replayed() -> None:
+    driver = Driver(settings=options(resume_from_settled=True)).live()
+    for _ in range(4):
+        driver.dispatch()
+    driver.fact("closed", None, driver.now)
+    driver.reconnected()
+    # Nothing was written down yet: nobody else knows the session.
+    assert driver.sent(6)[-1]["d"]["seq"] == 5
+    driver.resumed()
+    driver.fact("settle", 3)
+    driver.fact("closed", None, driver.now)
+    driver.reconnected()
+    assert driver.sent(6)[-1]["d"]["seq"] == 3
+    driver.forget()
+    for seq in (4, 5, 7):
+        driver.say({"op": 0, "t": "MESSAGE_CREATE", "s": seq, "d": {"n": seq}})
+    assert [(envelope.s, repeat, replayed) for envelope, repeat, replayed in driver.delivered] == [
+        (7, 0, True)
+    ]
+    assert driver.all(actions.Note) == []
+    driver.seq = 7
+    driver.resumed()
+    driver.dispatch()
+    assert [envelope.s for envelope, _, _ in driver.delivered] == [7, 8, 9]

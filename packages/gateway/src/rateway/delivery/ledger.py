@@ -22,19 +22,28 @@ __all__ = ["STRIDE", "Cursor", "Run", "Unconfirmed"]
 
 # Pieces of one event in a run's flat list: head, body, tail. The head is None once the event is answered for.
 STRIDE: Final = 3
+# Spooled events whose marks are kept as one. A settled sequence that is that far behind costs nothing.
+_SPAN: Final = 256
 _GONE: Final = [None] * STRIDE
 
 
 class Cursor:
     """The settled sequence of one session of one shard."""
 
-    __slots__ = ("runs", "settled", "shard")
+    __slots__ = ("runs", "settled", "shard", "spooled")
 
     def __init__(self, shard: int, settled: int = 0) -> None:
         self.shard = shard
         self.settled = settled
         # Runs that are not settled to their end, in order.
         self.runs: deque[Run] = deque()
+        # Where the spool does not settle: what lies in it before the runs, in order.
+        self.spooled: deque[_Span] = deque()
+
+    @property
+    def reached(self) -> int:
+        """What is settled once all before the first event of ``runs`` is."""
+        return self.spooled[-1].mark if self.spooled else self.settled
 
     def skip(self, seq: int) -> None:
         """``seq`` needs no confirm: it is settled with what came before it."""
@@ -42,8 +51,21 @@ class Cursor:
             marks = self.runs[-1].marks
             if marks and seq > marks[-1]:
                 marks[-1] = seq
+        elif self.spooled:
+            self.spooled[-1].mark = max(seq, self.spooled[-1].mark)
         elif seq > self.settled:
             self.settled = seq
+
+
+class _Span:
+    """Consecutive events of one session in the spool, by the spool's numbers of the first and the last."""
+
+    __slots__ = ("first", "last", "mark")
+
+    def __init__(self, first: int, mark: int) -> None:
+        self.first = self.last = first
+        # What the cursor's ``settled`` becomes once the spool has nothing up to ``last``.
+        self.mark = mark
 
 
 class Run:
@@ -102,9 +124,14 @@ class Run:
 
 
 class Unconfirmed:
-    """The ledger. ``events`` and ``bytes`` are what is unconfirmed in memory and nowhere else."""
+    """The ledger. ``events`` and ``bytes`` are what is unconfirmed in memory and nowhere else.
 
-    def __init__(self) -> None:
+    *spool_settles*: whether an event in the spool counts as settled. Not where another machine may have to go on with
+    the session, which cannot read this one's spool.
+    """
+
+    def __init__(self, *, spool_settles: bool = True) -> None:
+        self.spool_settles = spool_settles
         self.events = 0
         self.bytes = 0
         # Since the start, retries not counted.
@@ -125,6 +152,8 @@ class Unconfirmed:
         self.window_bytes = 0
         # Spooled events that must carry ``republished`` when they are read back again.
         self.suspect: set[int] = set()
+        # Cursors with events in the spool that are not settled by that.
+        self._spooling: dict[Cursor, None] = {}
         self._next_number = 1
         # The first number of each run in ``sent``, and how many of those are complete.
         self._numbers: list[int] = []
@@ -446,7 +475,9 @@ class Unconfirmed:
         self._count_answered(run, run.left, run.bytes)
 
     def _settle(self, cursor: Cursor) -> None:
-        """Move a cursor over everything at its front that is answered for or in the spool."""
+        """Move a cursor over everything at its front that is answered for or in the spool. Where the spool does not
+        settle, what follows on spooled events is settled with them.
+        """
         runs, settled = cursor.runs, cursor.settled
         while runs and (not runs[0].left or runs[0].records is not None):
             mark = runs.popleft().marks[-1]
@@ -457,6 +488,10 @@ class Unconfirmed:
             if mark > settled:
                 settled = mark
         if settled != cursor.settled:
+            if cursor.spooled:
+                span = cursor.spooled[-1]
+                span.mark = max(settled, span.mark)
+                return
             cursor.settled = settled
             self.moved = True
 
@@ -559,7 +594,8 @@ class Unconfirmed:
     def spooled(self, run: Run, first: int, name: str) -> None:
         """The spool has the run's :meth:`pieces_left`, numbered from ``first``; the first is called ``name``.
 
-        They are settled by that; what was waiting is the spool's, what was written is still answered for.
+        They are settled by that, if the spool settles; what was waiting is the spool's, what was written is still
+        answered for.
         Oldest run first.
         """
         run.name = name
@@ -580,5 +616,27 @@ class Unconfirmed:
         run.bytes = 0
         cursor, run.cursor = run.cursor, None
         if cursor is not None:
+            if not self.spool_settles:
+                self._await_spool(cursor, first - 1)
             self._settle(cursor)
             run.marks = [cursor.shard] * len(run.marks)
+
+    def _await_spool(self, cursor: Cursor, last: int) -> None:
+        """Have a cursor wait until the spool has nothing any more up to number ``last``."""
+        spans = cursor.spooled
+        if not spans or last - spans[-1].first >= _SPAN:
+            spans.append(_Span(last, cursor.reached))
+        spans[-1].last = last
+        self._spooling[cursor] = None
+
+    def unspooled(self, front: int) -> None:
+        """The broker has all spooled events before number ``front``."""
+        for cursor in list(self._spooling):
+            spans = cursor.spooled
+            while spans and spans[0].last < front:
+                mark = spans.popleft().mark
+                if mark > cursor.settled:
+                    cursor.settled = mark
+                    self.moved = True
+            if not spans:
+                del self._spooling[cursor]

@@ -407,13 +407,26 @@ class Conversation:
             envelope.s = None
             self.repeat = 0
             return envelope
+        before = self.received_seq
         self._number(envelope, now)
+        if self._asked_again(envelope, before):
+            return None
         if self._watch_until > now and envelope.t == "RATE_LIMITED":
             limited = control.members_limited(envelope.d)
             if limited is not None:
                 self._send_limiter.hold_guild(limited[0], now + limited[1])
         self._judge_fast_path(now)
         return envelope
+
+    def _asked_again(self, envelope: Envelope, before: int) -> bool:
+        """Return whether a dispatch was received up to *before* already, and replayed because the resume named less."""
+        return (
+            self._options.resume_from_settled
+            and self.replaying
+            and self.repeat == 0
+            and envelope.s is not None
+            and envelope.s <= before
+        )
 
     def _judge_fast_path(self, now: float) -> None:
         """Decide whether the fast path is allowed: nothing but the next dispatch in line is expected, and nothing of
@@ -435,7 +448,7 @@ class Conversation:
         )
         if envelope.s == state.received_seq:
             state.last = envelope
-        if remark is not None:
+        if remark is not None and not self._asked_again(envelope, before):
             self._note_once("warning", remark)
         if self.state is State.RESUMING:
             self._waits.for_replay(now)
@@ -532,8 +545,11 @@ class Conversation:
         self._send_limiter.own(now)
         self._attempts.resume_sent(now)
         self._waits.for_replay(now)
-        self._enter(State.RESUMING, f"resume from {self.received_seq}", now)
-        self.orders.append(actions.Send(self._options.resume(session_id, self.received_seq)))
+        seq = self.received_seq
+        if self._options.resume_from_settled and self._settled is not None:
+            seq = self._settled
+        self._enter(State.RESUMING, f"resume from {seq}", now)
+        self.orders.append(actions.Send(self._options.resume(session_id, seq)))
 
     def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
         if self._heart is not None:

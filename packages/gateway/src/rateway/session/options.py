@@ -94,6 +94,10 @@ class SessionOptions:
     # Both must be exceeded before a session is given up that Discord has not refused.
     resume_attempts: int = 3
     resume_patience: float = 180.0
+    resume_from_settled: bool = False
+    """Whether a RESUME names the settled sequence that was written down, not the received one: where another machine
+    may have to go on with the session, Discord must not be told of more. It then replays what came in between once
+    more, under numbers that were received before."""
     # Live for this long, a connection was sound: the next identify, the next resume need not be delayed.
     sound_after: float = 60.0
     resume_sound_after: float = 1.0

@@ -117,6 +117,11 @@ class Spool:
         """Events from the reader's place on."""
         return self._next - self._reading
 
+    @property
+    def front(self) -> int:
+        """The number of the first event that is not confirmed."""
+        return self._front
+
     # Writing
 
     def append(self, messages: Sequence[Publish]) -> int:

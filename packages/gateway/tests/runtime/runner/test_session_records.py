@@ -371,3 +371,34 @@ def test_a_record_of_an_earlier_version_knows_its_own_session() -> None:
     )  # fmt: skip
     assert sessions.session(3) == "a"
     assert sessions.started(3, "a", "wss://resume", ready_seq=1) == "a~1"
+
+
+def test_a_snapshot_holds_what_a_resume_elsewhere_needs_whatever_the_own_store_takes() -> None:
+    store = MemoryStore()
+    sessions = session_records(store)
+    store.fault = StoreFault("the disk is full")
+    sessions.started(0, "s", "wss://resume", ready_seq=1)
+    sessions.started(1, "not confirmed", "wss://resume", ready_seq=1)
+    sessions.lost(3, gap_of(3), wall=1.0)
+    assert sessions.write([(0, 5), (1, 0)], wall=2.0) == []
+    found = {each.shard_id: each for each in sessions.snapshot([(0, 5), (1, 0), (3, 0)], wall=2.0)}
+    assert (found[0].session_id, found[0].settled) == ("s", 5)
+    # Its READY is nowhere but here: another gateway cannot resume it.
+    assert (found[1].session_id, found[1].settled) == ("", 0)
+    assert (found[3].session_id, found[3].pending_gap) == ("", gap_of(3))
+
+
+def test_records_of_another_owner_replace_all_that_was_known() -> None:
+    store = MemoryStore()
+    sessions = session_records(store)
+    for shard_id in (0, 1):
+        sessions.started(shard_id, f"own {shard_id}", "wss://resume", ready_seq=1)
+    sessions.write([(0, 5), (1, 5)], wall=2.0)
+    taken = msgspec.structs.replace(store.committed[0], session_id="theirs", settled=90)
+    sessions.replace_all([taken])
+    assert store.committed == {0: taken}
+    assert (sessions.session(0), sessions.session(1)) == ("", "")
+    sessions.restore(taken)
+    assert [(each.session_id, each.settled) for each in sessions.snapshot([(0, 91)], wall=3.0)] == [
+        ("theirs", 91)
+    ]

@@ -71,6 +71,33 @@ class SessionRecords:
         before = messages.lost_session(gaps[-1]) if gaps and not record.session_id else ""
         self._kept[record.shard_id] = _Kept(record, ready_seq=0, before=before, stored=record)
 
+    def replace_all(self, records: Iterable[SessionRecord]) -> None:
+        """Forget everything, and have the store hold *records*, which :meth:`restore` takes in after that: another
+        owner has had the cluster's sessions meanwhile, or has them now.
+        """
+        if self._store is not None:
+            for shard_id in self._kept:
+                self._store.drop_session(shard_id)
+            for record in records:
+                self._store.put_session(record)
+        self._kept.clear()
+        self._unwritten.clear()
+        self.commit()
+
+    def snapshot(self, settled: Iterable[tuple[int, int]], wall: float) -> list[SessionRecord]:
+        """Return what a store would hold of all shards after :meth:`write`, whether it takes that or not."""
+        settled_of = dict(settled)
+        found = []
+        for shard_id, kept in self._kept.items():
+            seq = settled_of.get(shard_id, 0)
+            if kept.record.session_id and seq >= max(1, kept.ready_seq):
+                found.append(_replaced(kept.record, settled=seq, wall=wall))
+            elif kept.stored is not None or not kept.record.session_id:
+                found.append(kept.stored or kept.record)
+            else:
+                found.append(self._blank(shard_id, kept.record))
+        return found
+
     def take_store(self, store: SessionStore) -> None:
         """Write to *store* from the next :meth:`write` on, which writes everything."""
         self._store = store

@@ -8,7 +8,7 @@ over it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rateway.delivery.ledger import Run, Unconfirmed
@@ -44,6 +44,8 @@ class Overflow:
         self._cluster = cluster
         self._cut = cut
         self._trouble = ""
+        # Where the spool does not settle: what is called once the broker has that number.
+        self._told: dict[int, Callable[[], None]] = {}
 
     @property
     def unread(self) -> int:
@@ -97,10 +99,21 @@ class Overflow:
                 first += left
                 if run.told is not None:
                     told, run.told = run.told, None
-                    told()
+                    if ledger.spool_settles:
+                        told()
+                    else:
+                        self._told[first - 1] = told
             if most is not None:
                 most -= size
         return most
+
+    def confirmed(self, numbers: Sequence[int]) -> None:
+        """The broker has these spooled events."""
+        self.spool.confirm(numbers)
+        if not self._ledger.spool_settles:
+            self._ledger.unspooled(self.spool.front)
+            for number in self._told.keys() & set(numbers) if self._told else ():
+                self._told.pop(number)()
 
     def read_back(self, room: int, now: float) -> tuple[Run, int] | None:
         """At most ``room`` events to be written next and their bytes, or ``None`` when enough of them is

@@ -73,7 +73,9 @@ class EventPublisher:
         observer: SinkObserver,
         event_log: LogKeeper | None = None,
         urgent: frozenset[str] = frozenset(),
+        spool_settles: bool = True,
     ) -> None:
+        """*spool_settles*: whether an event in the spool counts as settled (``delivery/ledger.py``)."""
         self.event_log = event_log
         if event_log is not None and spool is not None and spool.events:
             event_log.wanted = True
@@ -99,7 +101,7 @@ class EventPublisher:
         self.connected = False
         self._clock = clock
         self._observer = observer
-        self._ledger = Unconfirmed()
+        self._ledger = Unconfirmed(spool_settles=spool_settles)
         self._urgent = (
             UrgentLine(
                 names=urgent,
@@ -426,8 +428,8 @@ class EventPublisher:
             if self._cautious:
                 self._try_more(finished)
         if ledger.dropped:
-            assert self.spool is not None
-            self.spool.confirm(ledger.dropped)
+            assert self._overflow is not None
+            self._overflow.confirmed(ledger.dropped)
             ledger.dropped = []
         if ledger.moved:
             ledger.moved = False

@@ -85,8 +85,8 @@ class ShardStream:
 
     @property
     def settled(self) -> int:
-        """The highest sequence such that it and all before it are confirmed, in the spool or filtered on
-        purpose. 0: none.
+        """The highest sequence such that it and all before it are confirmed, in the spool (if that settles) or filtered
+        on purpose. 0: none.
         """
         return self._cursor.settled
 
@@ -196,7 +196,7 @@ class ShardStream:
         for run in reversed(self._cursor.runs):
             if run.marks:
                 return run.marks[-1]
-        return self._cursor.settled
+        return self._cursor.reached
 
     def _publish_rarely(
         self, name: str, body: bytes, seq: int | None, replayed: bool, repeat: int, cause: str | None

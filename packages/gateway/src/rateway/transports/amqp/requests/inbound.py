@@ -50,7 +50,7 @@ from rateway.transports.amqp.wire.frames import CHANNEL, END, short
 from rateway.transports.amqp.wire.uri import AddressSource
 from rateway_protocol.contract.topology import is_own_queue
 
-__all__ = ["MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
+__all__ = ["HOME_WORDS", "MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,9 @@ ANSWER_S: Final = 10.0
 # about a queue whose node is down, where 3.10 says so.
 SLOW_S: Final = 1.0
 RECONNECT: Final = Backoff(0.5, 10.0)
+
+# Another gateway that has the name of this one's home.
+HOME_WORDS: Final = "a gateway with this state folder, or a copy of it,"
 
 _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
 _CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
@@ -135,12 +138,14 @@ class Inbound:
         on_writable: Callable[[], None] = lambda: None,
         on_other_live: Callable[[], None] = lambda: None,
         home: str = "",
+        home_words: str = HOME_WORDS,
     ) -> None:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
         cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
         ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
-        done). ``home`` names the state folder.
+        done). ``home`` names the state folder, or the
+        fleet, and ``home_words`` another gateway with that name.
         """
         self._address = address
         self._name = name
@@ -152,6 +157,7 @@ class Inbound:
         self._home_flag = f"{queue}-home-{home or secrets.token_hex(8)}"
         # Of the owner whose shards have sessions, this gateway or another one.
         self._live_flag = f"{queue}-live"
+        self._home_words = home_words
         self._live = False
         self._asking = False
         self.existed: bool | None = None
@@ -177,7 +183,13 @@ class Inbound:
         self._all_up_to = 0
 
     async def run(self) -> None:
-        """Own the queue, or wait until that is possible, until cancelled."""
+        """Own the queue, or wait until that is possible, until cancelled. It may be run again after that."""
+        try:
+            await self._run()
+        finally:
+            self._said = None
+
+    async def _run(self) -> None:
         delay, failures = 0.0, 0
         while True:
             if delay:
@@ -371,10 +383,7 @@ class Inbound:
                     f"our former connection still reads {self._queue}: the broker has not missed it yet",
                 )
             elif await flag_stands(connection, _ASKING, self._home_flag, timeout=ANSWER_S):
-                self._say(
-                    "elsewhere",
-                    f"a gateway with this state folder, or a copy of it, still reads {self._queue}",
-                )
+                self._say("elsewhere", f"{self._home_words} still reads {self._queue}")
             else:
                 self._say("elsewhere", f"another gateway reads {self._queue}")
                 if await flag_stands(connection, _ASKING, self._live_flag, timeout=ANSWER_S):
