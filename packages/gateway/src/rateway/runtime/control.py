@@ -133,14 +133,14 @@ def _budget(gateway: Gateway) -> BudgetStatus:
     permits = gateway.permits
     if permits is None:
         return BudgetStatus(None, None, None, None, 0)
-    governor, now = permits.governor, permits.now()
+    facts = permits.facts()
     return BudgetStatus(
-        governor.total,
-        None if governor.total is None else governor.available(now),
-        governor.reset_in(now),
-        governor.max_concurrency,
-        permits.identifies,
-        dict(permits.failures),
-        0 if governor.fault is None else governor.fault.shards,
-        dict(permits.rest_failures),
+        facts.total,
+        None if facts.total is None else facts.available,
+        facts.reset_in,
+        facts.max_concurrency,
+        facts.identifies,
+        facts.failures,
+        facts.fault_shards,
+        facts.rest_failures,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,10 +12,12 @@ import msgspec
 from rateway import exit_codes, logs
 from rateway.config import Settings
 from rateway.config.reload import reloaded
-from rateway.fleet.choice import Choice, take_recommended
+from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor
+from rateway.fleet.layout import Layout
 from rateway.runtime.answered import Answered
-from rateway.runtime.identify.permits import LocalPermits
+from rateway.runtime.identify.permits import FolderLedger, LocalPermits
+from rateway.runtime.layout_search import MOST_LAYOUTS, RESHARDING, LayoutSearch
 from rateway.runtime.maintenance import Renewal
 from rateway.runtime.startup import (
     FatalEnd,
@@ -29,7 +30,7 @@ from rateway.runtime.startup import (
 )
 from rateway.runtime.supervisor.supervisor import Supervisor, cores
 from rateway.session.actions import Fatal
-from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
+from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure
 from rateway.transports.state import FatalRecord, StateDir, StateError
 from rateway_protocol.contract import topology
 
@@ -37,17 +38,6 @@ if TYPE_CHECKING:
     from rateway.runtime.runner.runner import Runner
 
 log = logging.getLogger(__name__)
-
-# A shard would hold more guilds than Discord takes.
-SHARDING_REQUIRED = 4011
-# Invalid shard, sharding required: another number of shards may work.
-RESHARDING = frozenset({4010, SHARDING_REQUIRED})
-# Layouts that Discord may refuse in a row, with no READY between, before a person has to look.
-MOST_LAYOUTS = 3
-# Discord's own count of identifies is asked for again this often while a new layout waits for it.
-LOOK_AT_BUDGET_EVERY_S = 3600.0
-# Beyond the moment at which the count is reset.
-RESET_MARGIN_S = 5.0
 
 Result = TypeVar("Result")
 
@@ -76,8 +66,7 @@ class Gateway:
         self._refused_layout: Fatal | None = None
         self._layout_refused = asyncio.Event()
         self._layouts_refused = 0
-        self._layout_note = ""
-        self._answer: GatewayBot | None = None
+        self._search = LayoutSearch(settings)
         self._replaces = False
 
     def stop(self, *, end_sessions: bool = False) -> None:
@@ -123,7 +112,7 @@ class Gateway:
         )
         permits = self.permits = LocalPermits(
             governor,
-            self.state,
+            FolderLedger(self.state),
             self._rest,
             bot=self._identity.account,
             on_gateway_bot=self._learn,
@@ -131,7 +120,7 @@ class Gateway:
             on_dead_token=self._token_is_dead,
             on_fault=self._identify_fault,
         )
-        self._refused_layout, self._layout_note, self._replaces = None, "", False
+        self._refused_layout, self._search.note, self._replaces = None, "", False
         self._layout_refused.clear()
         held = self.held = self._make_held(choice, mine, permits)
         try:
@@ -178,19 +167,17 @@ class Gateway:
         held, permits = self.held, self.permits
         if held is None or permits is None or self.choice is None or shard_id >= self.choice.layout.shards:
             return Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
-        permits.restart(shard_id)
-        if new_session:
-            failure = await permits.learn_budget()
-            if failure is not None:
-                why = f"it is not known how many identifies are left: {failure.text}"
-                return Answered(False, f"shard {shard_id} keeps its session: {why}")
-        found = await held.restart_shard(shard_id, new_session, permits.why_not(shard_id))
+        answer = await permits.ask_restart(shard_id, new_session=new_session)
+        if answer.unknown:
+            why = f"it is not known how many identifies are left: {answer.unknown}"
+            return Answered(False, f"shard {shard_id} keeps its session: {why}")
+        found = await held.restart_shard(shard_id, new_session, answer.refusal)
         return found or Answered(False, f"shard {shard_id} does not run here: {self.words_for_clusters()}")
 
     def notes(self) -> list[str]:
         """Notes for the operator about the gateway as a whole, most important first."""
-        found = [self._layout_note] if self._layout_note else []
-        return found + (self.permits.notes() if self.permits is not None else [])
+        found = [self._search.note] if self._search.note else []
+        return found + (self.permits.facts().notes if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:
         """Return which sessions are renewed for their age or to fill the cache; None where none are."""
@@ -205,12 +192,12 @@ class Gateway:
         """Room in the day's budget beyond the reserve that lost sessions may need."""
         if self.permits is None:
             return False
-        governor = self.permits.governor
-        if governor.total is None:
+        facts = self.permits.facts()
+        if facts.total is None:
             # All sessions were resumed, so REST was not asked yet. The next look knows it.
             self.permits.want_budget()
             return False
-        return governor.available(self.permits.now()) > governor.reserve
+        return facts.available > facts.reserve
 
     def _renew_shard(self, shard_id: int, why: str) -> bool:
         return self.held is not None and self.held.renew_shard(shard_id, why)
@@ -250,54 +237,18 @@ class Gateway:
         log.info("settings read again", extra={"action": "reload"})
 
     async def _replace_layout(self, choice: Choice, permits: LocalPermits) -> None:
-        """Once Discord refuses the layout: look for one that it takes, and stop for it when the day has an identify
-        for each of its shards. Until then live sessions are kept."""
+        """Once Discord refuses the layout: look for one that it takes, and stop for it."""
         await self._layout_refused.wait()
-        refused, failures = self._refused_layout, 0
+        refused = self._refused_layout
         assert refused is not None
-        total = choice.layout.shards
-        words = f"Discord refuses {total} shards ({refused.code}: {refused.meaning})"
-        log.warning("%s: asking Discord for its recommendation", words, extra={"action": "layout"})
-        while True:
-            permits.hold_back(f"{words}: another layout is looked for")
-            failure = await permits.learn_budget()
-            if failure is not None or self._answer is None:
-                failures += 1
-                wait = backoff(failure, failures, random.random()) if failure is not None else 1.0
-                await self._wait_for_layout(f"{words}, and does not recommend another number", failure, wait)
-                continue
-            new = take_recommended(
-                shards=None,
-                recommended=self._answer.shards,
-                extra=self.settings.layout.extra,
-                per_cluster=self.settings.layout.per_cluster,
-                gateway_url=self._answer.url,
-                refused=total,
-            )
-            needed = sum(len(new.layout.shards_of(each)) for each in clusters_of(self.settings, new.layout))
-            governor, now = permits.governor, permits.now()
-            if governor.needs(needed, now):
-                break
-            left, reset = governor.available(now), governor.reset_in(now) or 0.0
-            kept = (
-                f"{words}. {new.layout.shards} shards take their place, which needs {needed} identifies; {left} are "
-                f"left. The {self.progress()[0]} live sessions are kept until the count starts anew in "
-                f"{reset / 3600:.1f} h"
-            )
-            if refused.code == SHARDING_REQUIRED:
-                # A shard with fewer guilds still gets READY, and the others are refused one by one.
-                permits.hold_back("")
-            await self._wait_for_layout(kept, None, min(LOOK_AT_BUDGET_EVERY_S, reset + RESET_MARGIN_S))
-        log.warning("%s: %s", words, new.words, extra={"action": "layout"})
+        await self._search.run(
+            refused, choice, permits, self._identifies_for, live=lambda: self.progress()[0]
+        )
         self._replaces = True
         self._stop.set()
 
-    async def _wait_for_layout(self, words: str, failure: RestFailure | None, seconds: float) -> None:
-        note = words if failure is None else f"{words}: {failure.text}"
-        if note.partition(" left.")[0] != self._layout_note.partition(" left.")[0]:
-            log.error("%s", note, extra={"action": "layout"})
-        self._layout_note = note
-        await asyncio.sleep(seconds)
+    def _identifies_for(self, layout: Layout) -> int:
+        return sum(len(layout.shards_of(each)) for each in clusters_of(self.settings, layout))
 
     def _warn_of_others(self, choice: Choice, mine: list[int]) -> None:
         if len(mine) < len(choice.layout.clusters) and self.settings.identify.buckets is None:
@@ -312,7 +263,8 @@ class Gateway:
     # Facts.
 
     def _learn(self, answer: GatewayBot) -> None:
-        choice, self._answer = self.choice, answer
+        choice = self.choice
+        self._search.learn(answer)
         if choice is None:
             return
         if answer.url != choice.gateway_url and self.held is not None:

@@ -77,11 +77,11 @@ class StartProgress:
     def _progress(self) -> tuple[int, int, str]:
         live, total = self._gateway.progress()
         permits = self._gateway.permits
-        governor = permits.governor if permits is not None else None
-        if governor is None or not governor.waiting or not governor.max_concurrency:
+        facts = permits.facts() if permits is not None else None
+        if facts is None or not facts.waiting or not facts.max_concurrency:
             return live, total, ""
-        seconds = -(-governor.waiting // governor.max_concurrency) * 5.25
-        return live, total, f"{governor.waiting} wait for their identify, about {_span(seconds)} left"
+        seconds = -(-facts.waiting // facts.max_concurrency) * 5.25
+        return live, total, f"{facts.waiting} wait for their identify, about {_span(seconds)} left"
 
 
 def _span(seconds: float) -> str:

@@ -12,12 +12,14 @@ import msgspec
 import pytest
 from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
 from rateway.permit_outcome import PermitOutcome
-from rateway.runtime.identify.permits import IdentifyPermits, LocalPermits, Refusal
+from rateway.runtime.fleet.permits import FleetPermits, PermitDesk, PermitState
+from rateway.runtime.identify.permits import FolderLedger, IdentifyPermits, LocalPermits, Refusal
 from rateway.runtime.identify.remote import RemotePermits
 from rateway.runtime.identify.service import PermitService
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.transports.rest import GatewayBot, RestFailure
 from rateway.transports.state import StateError
+from tests.fleet_line.memory import MemoryHub
 
 from tests.aio import run
 
@@ -89,7 +91,7 @@ class Bench:
 def local(discord: Discord, disk: Disk, clock: Clock, **more: Any) -> LocalPermits:
     governor = {key: more.pop(key) for key in ("crash_loop", "buckets") if key in more}
     governing = IdentifyGovernor(shards=range(4), **governor)
-    return LocalPermits(governing, disk, discord, bot="bot", clock=clock, **more)
+    return LocalPermits(governing, FolderLedger(disk), discord, bot="bot", clock=clock, **more)
 
 
 class OverProcesses:
@@ -135,7 +137,43 @@ class OverProcesses:
         self.inner.restart(shard_id)
 
 
-FORMS = [pytest.param(local, id="local"), pytest.param(OverProcesses, id="over processes")]
+class OverFleet:
+    """The port as a member of a fleet has it: messages through a broker, with the governor's desk behind it."""
+
+    def __init__(self, discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> None:
+        self.inner = local(discord, disk, clock, **governor)
+        self.hub = MemoryHub()
+        self.member, self.governor = self.hub.line("member-1"), self.hub.line("governor-1")
+        loop_time = asyncio.get_running_loop().time
+        self.permits = FleetPermits(self.member, lambda: ("governor-1", 1), lambda: 1, clock=loop_time)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            desk = PermitDesk(
+                self.inner, self.governor.tell, tasks.create_task, epoch=1, is_open=lambda generation: True
+            )
+            self.governor.handle(PermitState, desk.take)
+            tasks.create_task(self.inner.run())
+            tasks.create_task(self.permits.run())
+
+    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
+        return await self.permits.acquire(shard_id, lost=lost)
+
+    async def spent(self, shard_id: int) -> Refusal | None:
+        return await self.permits.spent(shard_id)
+
+    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
+        self.permits.finished(shard_id, outcome)
+
+    def restart(self, shard_id: int) -> None:
+        self.inner.restart(shard_id)
+
+
+FORMS = [
+    pytest.param(local, id="local"),
+    pytest.param(OverProcesses, id="over processes"),
+    pytest.param(OverFleet, id="over a fleet"),
+]
 Form = Callable[..., Running]
 
 
@@ -576,7 +614,9 @@ def test_a_crash_loop_is_refused_until_a_person_restarts_the_shard(form: Form) -
 
 def test_the_port_runs_on_the_gateway_own_loop_as_well() -> None:
     async def scenario() -> Refusal | None:
-        permits = LocalPermits(IdentifyGovernor(shards=range(4)), Disk(), Discord(answer()), bot="bot")
+        permits = LocalPermits(
+            IdentifyGovernor(shards=range(4)), FolderLedger(Disk()), Discord(answer()), bot="bot"
+        )
         running = asyncio.create_task(permits.run())
         refusal = await identify(permits, 0, [])
         running.cancel()

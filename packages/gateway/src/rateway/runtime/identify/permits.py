@@ -33,11 +33,16 @@ from rateway.transports.state import StateError, boot_id
 from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = [
+    "BudgetFacts",
     "Clock",
+    "FolderLedger",
+    "GatewayPermits",
     "IdentifyLedger",
     "IdentifyPermits",
+    "LedgerFolder",
     "LocalPermits",
     "Refusal",
+    "RestartAnswer",
     "SystemClock",
     "read_ledgers",
 ]
@@ -84,14 +89,91 @@ class Rest(Protocol):
         """Ask once."""
 
 
-class IdentifyLedger(Protocol):
-    """The place where identifies are written down (``StateDir``)."""
+class LedgerFolder(Protocol):
+    """A folder with the ledger of identifies (``StateDir``)."""
 
     def read_ledger(self) -> bytes | None:
         """As last written."""
 
     def write_ledger(self, ledger: bytes) -> None:
-        """On the disk when it returns; raises :class:`StateError`."""
+        """On the disk when it returns (blocks); raises :class:`StateError`."""
+
+
+class IdentifyLedger(Protocol):
+    """The place where identifies are written down."""
+
+    @property
+    def place(self) -> str:
+        """What it is, for people."""
+
+    def read_ledger(self) -> bytes | None:
+        """As last written."""
+
+    async def write_ledger(self, ledger: bytes) -> None:
+        """Safe from a restart, and known to the next process, when it returns; raises :class:`StateError`."""
+
+
+class FolderLedger:
+    """Implements IdentifyLedger with a state folder, whose disk may take its time."""
+
+    place = "the state folder's disk"
+
+    def __init__(self, folder: LedgerFolder) -> None:
+        self._folder = folder
+
+    def read_ledger(self) -> bytes | None:
+        """See :class:`IdentifyLedger`."""
+        return self._folder.read_ledger()
+
+    async def write_ledger(self, ledger: bytes) -> None:
+        """See :class:`IdentifyLedger`."""
+        await asyncio.to_thread(self._folder.write_ledger, ledger)
+
+
+class BudgetFacts(msgspec.Struct, frozen=True):
+    """What a gateway knows of its bot's identifies. Times are seconds from now."""
+
+    total: int | None = None
+    """None before Discord has said it."""
+    available: int = 0
+    reserve: int = 0
+    reset_in: float | None = None
+    max_concurrency: int | None = None
+    waiting: int = 0
+    """Shards that wait for a permit."""
+    fault_shards: int = 0
+    """Shards whose identifies fail alike."""
+    identifies: int = 0
+    """Written down since the start of what grants them."""
+    readies: int = 0
+    failures: dict[str, int] = {}
+    rest_failures: dict[str, int] = {}
+    notes: list[str] = []
+
+
+class RestartAnswer(msgspec.Struct, frozen=True):
+    """Whether a shard that an operator restarts could get a new session. Both are empty when it could."""
+
+    unknown: str
+    """Why it is not known how many identifies are left."""
+    refusal: str
+    """Why it would get no permit now."""
+
+
+class GatewayPermits(IdentifyPermits, Protocol):
+    """The permits of a whole gateway, with what it shows of them and asks of them."""
+
+    async def run(self) -> None:
+        """Keep them going, until cancelled."""
+
+    def facts(self) -> BudgetFacts:
+        """Return what is known now."""
+
+    def want_budget(self) -> None:
+        """Ask Discord for the budget soon, though no shard waits for a permit."""
+
+    async def ask_restart(self, shard_id: int, *, new_session: bool) -> RestartAnswer:
+        """An operator restarts the shard: forget its crash loop. *new_session*: the budget is asked for first."""
 
 
 class Clock(Protocol):
@@ -112,7 +194,7 @@ class SystemClock:
         return Moment(time.monotonic(), time.time(), self._boot)
 
 
-def read_ledgers(ledger: IdentifyLedger, bot: str) -> tuple[Ledger | None, dict[str, Ledger]]:
+def read_ledgers(ledger: LedgerFolder | IdentifyLedger, bot: str) -> tuple[Ledger | None, dict[str, Ledger]]:
     """Return what *bot* (``Identity.account``) has spent, as written down, and the ledgers of other bots.
 
     Raises msgspec.DecodeError when it cannot be read.
@@ -237,7 +319,7 @@ class LocalPermits:
                 self.identifies += 1
                 self._tell_alerts()
                 return None
-        why = "the state folder's disk takes more than a second to write an identify down"
+        why = f"{self._ledger.place} takes more than a second to write an identify down"
         return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
 
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
@@ -257,6 +339,31 @@ class LocalPermits:
     def restart(self, shard_id: int) -> None:
         """Forget a crash loop of the shard: an operator asks for it."""
         self._governor.restart(shard_id)
+
+    async def ask_restart(self, shard_id: int, *, new_session: bool) -> RestartAnswer:
+        """See :class:`GatewayPermits`."""
+        self.restart(shard_id)
+        failure = await self.learn_budget() if new_session else None
+        return RestartAnswer("" if failure is None else failure.text, self.why_not(shard_id))
+
+    def facts(self) -> BudgetFacts:
+        """See :class:`GatewayPermits`."""
+        governor, now = self._governor, self.now()
+        fault = governor.fault
+        return BudgetFacts(
+            governor.total,
+            governor.available(now),
+            governor.reserve,
+            governor.reset_in(now),
+            governor.max_concurrency,
+            governor.waiting,
+            0 if fault is None else fault.shards,
+            self.identifies,
+            self.readies,
+            dict(self.failures),
+            dict(self.rest_failures),
+            self.notes(),
+        )
 
     def hold_back(self, why: str) -> None:
         """Grant nothing until this is called with an empty text; *why* is for people."""
@@ -454,11 +561,11 @@ class LocalPermits:
             mine = self._governor.snapshot(self._clock.moment())
             newest = sorted(self._others.items(), key=lambda item: item[1].written.wall)[1 - MAX_LEDGERS :]
             data = msgspec.json.encode({**dict(newest), self._bot: mine})
-            writing = asyncio.ensure_future(asyncio.to_thread(self._ledger.write_ledger, data))
+            writing = asyncio.ensure_future(self._ledger.write_ledger(data))
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
-                # The thread goes on; the next write waits for it, so that two never meet in one file.
+                # A thread goes on; the next write waits for it, so that two never meet in one file.
                 await asyncio.wait([writing])
                 raise
             self._written = marks

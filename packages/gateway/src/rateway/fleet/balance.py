@@ -1,0 +1,202 @@
+"""Decide the next planned move: which cluster goes from which member to which, one at a time.
+
+A move takes a cluster's shards away for about a second. So none is begun while shards are away or a cluster has no
+owner, and a cluster that could not be moved is left in peace for a while. A member that leaves hands over first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rateway.fleet.layout import Layout
+from rateway.fleet.roster import SeenMember
+
+__all__ = ["MOVE_WITHIN_S", "Balance", "BalanceMember", "Move", "hand_over", "next_move"]
+
+# A move that has not ended after so long has failed.
+MOVE_WITHIN_S = 60.0
+# Seconds until a cluster whose move failed is moved again.
+REST_AFTER_FAILURE_S = 120.0
+# Seconds that a cluster stays where a person wanted it, whatever the spread is.
+PINNED_S = 3600.0
+# Seconds from one move to the next: what came back must be seen to stay.
+BETWEEN_MOVES_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One planned move. *asked*: a person wants it."""
+
+    cluster: int
+    sender: str
+    receiver: str
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceMember:
+    """A member as the spread sees it."""
+
+    name: str
+    clusters: frozenset[int]
+    allowed: frozenset[int] | None = None
+    """The clusters that it may run; None: all."""
+    takes: bool = True
+    """Whether it may be given clusters."""
+    leaving: bool = False
+    """Whether its clusters are to go to others."""
+
+    def may_run(self, cluster: int) -> bool:
+        return self.allowed is None or cluster in self.allowed
+
+
+def next_move(
+    members: Sequence[BalanceMember],
+    sizes: Mapping[int, int],
+    *,
+    resting: Collection[int] = (),
+    pinned: Collection[int] = (),
+) -> Move | None:
+    """Return the move that evens the numbers of shards most; None when none does.
+
+    *sizes* are the shards of each cluster, *resting* clusters that are not moved now, *pinned* those that stay where
+    they are unless their member leaves. The sum of the squares of the members' shards gets smaller with each move
+    between members that stay, so that it ends.
+    """
+    load = {each.name: _load(each, sizes) for each in members}
+    best: tuple[tuple[int, int, int, str], Move] | None = None
+    for sender in members:
+        stay = set(resting) if sender.leaving else {*resting, *pinned}
+        for cluster in sorted((sender.clusters & sizes.keys()) - stay):
+            size = sizes[cluster]
+            for receiver in members:
+                if receiver is sender or not _takes(receiver) or not receiver.may_run(cluster):
+                    continue
+                gain = load[sender.name] - load[receiver.name] - size
+                if not sender.leaving and gain <= 0:
+                    continue
+                # Whatever the loads are a leaving member's cluster goes, to the member with the fewest shards.
+                rank = (0, load[receiver.name]) if sender.leaving else (1, -gain * size)
+                key = (*rank, cluster, receiver.name)
+                if best is None or key < best[0]:
+                    best = key, Move(cluster, sender.name, receiver.name)
+    return None if best is None else best[1]
+
+
+def hand_over(
+    leaving: BalanceMember, others: Iterable[BalanceMember], sizes: Mapping[int, int]
+) -> dict[int, str]:
+    """Return which member takes which cluster of one that leaves at once: evenly. A cluster that no other member may
+    run is not in it."""
+    takers = [each for each in others if each.name != leaving.name and _takes(each)]
+    load = {each.name: _load(each, sizes) for each in takers}
+    found: dict[int, str] = {}
+    for cluster in sorted(leaving.clusters & sizes.keys(), key=lambda number: (-sizes[number], number)):
+        able = [each.name for each in takers if each.may_run(cluster)]
+        if able:
+            found[cluster] = name = min(able, key=lambda each: (load[each], each))
+            load[name] += sizes[cluster]
+    return found
+
+
+def _takes(member: BalanceMember) -> bool:
+    return member.takes and not member.leaving
+
+
+def _load(member: BalanceMember, sizes: Mapping[int, int]) -> int:
+    return sum(sizes.get(cluster, 0) for cluster in member.clusters)
+
+
+@dataclass(slots=True)
+class Balance:
+    """The governor's planned moves: what the members announce goes in with the time, the next move comes out."""
+
+    layout: Layout
+    generation: int
+    moving: Move | None = None
+    """The move under way."""
+    last: str = ""
+    """How the last one ended, in words."""
+    done: int = 0
+    failed: int = 0
+    _began_at: float = 0.0
+    _free_at: float = 0.0
+    _resting: dict[int, float] = field(default_factory=dict)
+    _pinned: dict[int, float] = field(default_factory=dict)
+    _asked: list[Move] = field(default_factory=list)
+
+    def ask(self, cluster: int, receiver: str) -> None:
+        """A person wants the cluster at that member."""
+        self._asked = [each for each in self._asked if each.cluster != cluster]
+        self._asked.append(Move(cluster, "", receiver, asked=True))
+
+    def decide(self, seen: Sequence[SeenMember], now: float) -> Move | None:
+        """Return the move to begin now; None: none, or one is under way."""
+        owners = self._owners(seen)
+        away = any(view.away or view.moving for each in seen for view in each.said.clusters)
+        whole = len(owners) == len(self.layout.clusters) and not away
+        if self.moving is not None and not self._has_ended(owners, whole, now):
+            return None
+        if now < self._free_at or not whole or any(not self._runs(each) for each in seen):
+            return None
+        for kept in (self._resting, self._pinned):
+            for cluster in [cluster for cluster, until in kept.items() if until <= now]:
+                del kept[cluster]
+        members = [_member(each, owners) for each in seen]
+        found = self._next_asked(members, owners)
+        if found is None:
+            sizes = {number: len(self.layout.shards_of(number)) for number in self.layout.clusters}
+            found = next_move(members, sizes, resting=self._resting, pinned=self._pinned)
+        if found is not None:
+            self.moving, self._began_at = found, now
+        return found
+
+    def _has_ended(self, owners: Mapping[int, str], whole: bool, now: float) -> bool:
+        move = self.moving
+        assert move is not None
+        if whole and owners.get(move.cluster) == move.receiver:
+            self.done += 1
+            self.last = f"cluster {move.cluster} went from {move.sender} to {move.receiver}"
+            if move.asked:
+                self._pinned[move.cluster] = now + PINNED_S
+        elif now - self._began_at > MOVE_WITHIN_S:
+            self.failed += 1
+            self.last = f"cluster {move.cluster} did not get from {move.sender} to {move.receiver}"
+            self._resting[move.cluster] = now + REST_AFTER_FAILURE_S
+        else:
+            return False
+        self.moving = None
+        self._free_at = now + BETWEEN_MOVES_S
+        return True
+
+    def _next_asked(self, members: Sequence[BalanceMember], owners: Mapping[int, str]) -> Move | None:
+        while self._asked:
+            wish = self._asked.pop(0)
+            sender = owners.get(wish.cluster, "")
+            receiver = next((each for each in members if each.name == wish.receiver), None)
+            if sender and receiver is not None and sender != receiver.name and receiver.may_run(wish.cluster):
+                return Move(wish.cluster, sender, receiver.name, asked=True)
+        return None
+
+    def _owners(self, seen: Sequence[SeenMember]) -> dict[int, str]:
+        found: dict[int, tuple[int, str]] = {}
+        for each in seen:
+            for view in each.said.clusters:
+                if view.cluster in self.layout.clusters:
+                    found[view.cluster] = max(found.get(view.cluster, (0, "")), (view.epoch, each.name))
+        return {cluster: name for cluster, (_, name) in found.items()}
+
+    def _runs(self, each: SeenMember) -> bool:
+        return each.said.generation == self.generation
+
+
+def _member(each: SeenMember, owners: Mapping[int, str]) -> BalanceMember:
+    said = each.said
+    return BalanceMember(
+        each.name,
+        frozenset(cluster for cluster, owner in owners.items() if owner == each.name),
+        None if said.allowed is None else frozenset(said.allowed),
+        takes=not said.deaf,
+        leaving=said.leaving,
+    )
