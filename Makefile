@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos pictures docs lint format check lock licences audit release clean
+.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos chaos-fleet pictures docs lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -81,6 +81,9 @@ sanitize: install $(VENV)/.dev  ## tests of the compiled modules with every acce
 
 chaos: install $(VENV)/.dev  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
 	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+chaos-fleet: install $(VENV)/.dev  ## the same against three gateways that are one bot, and three RabbitMQ nodes (N=300, SEED=...)
+	@$(BIN)/python -m tests.fleet --faults $(if $(filter command line,$(origin N)),$(N),300) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # Their paths are those that pytest adds for the tests' own modules.
 pictures: system-test dev  ## the pictures of the page in docs/images, of a real run with faults (ARGS="--all FOLDER": all sizes)

@@ -1,6 +1,6 @@
 """A stage for several gateways that are one bot, or would be: one simulated Discord, one RabbitMQ node or three.
 
-    async with fleet_stage(tmp_path, [broker], members=2, FLEET="bot") as it:
+    async with fleet_stage(tmp_path, [broker], members=2, fleet="bot") as it:
         await it.live()
         it.sim.set_rate(1.0, per_shard=True)
         struck = it.now()
@@ -275,6 +275,7 @@ async def fleet_stage(
     per_cluster: int = 2,
     guilds: int = 12,
     people: int = 5,
+    fleet: str = "",
     namespaces: bool = False,
     start: bool = True,
     query: str = "",
@@ -282,7 +283,8 @@ async def fleet_stage(
     **settings: str,
 ) -> AsyncIterator[FleetStage]:
     """Simulator, collector and so many members. *nodes* are the broker's; *simulator* are further SimulatorOptions,
-    *settings* every member's variables, *query* that of their AMQP_URI. Broken rules are the caller's to judge.
+    *fleet* is what FLEET is set to, *settings* are every member's further variables, *query* that of their AMQP_URI.
+    Broken rules are the caller's to judge.
     """
     layout = Layout(shards, per_cluster)
     async with AsyncExitStack() as exits:
@@ -313,6 +315,7 @@ async def fleet_stage(
                 "SHARDS": str(shards),
                 "SHARDS_PER_CLUSTER": str(per_cluster),
                 "PROCESSES": "1",
+                "FLEET": fleet,
             }
             member = Member(number, folder / f"member-{number}", relays, **(environment | settings))
             if net is not None:
@@ -322,7 +325,7 @@ async def fleet_stage(
             if start:
                 for member in made:
                     await member.start()
-            yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(settings.get("FLEET")))
+            yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(fleet))
             for member in made:
                 member.thaw()
                 member.cut_broker(False)
