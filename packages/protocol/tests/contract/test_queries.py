@@ -18,6 +18,7 @@ from rateway_protocol.contract.queries import (
     SnapshotFor,
     key_fault,
     parse_query,
+    question,
 )
 from rateway_protocol.discord import intents
 from rateway_protocol.discord.events import DOCUMENTED
@@ -258,3 +259,29 @@ def test_an_answer_in_parts_is_asked_for_with_reply_to_alone() -> None:
     assert isinstance(found, Fault) and found.code == ErrorCode.INVALID
     (found,) = request({**said, "parts": 1}).queries
     assert isinstance(found, Fault) and found.code == ErrorCode.INVALID
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "GuildSnapshot": {"intents": 3, "large_threshold": 60},
+    "MembersMatching": {"query": "an", "limit": 5, "presences": True},
+}
+
+
+@pytest.mark.parametrize("name", QUERY_TYPES)
+def test_a_query_that_is_asked_of_another_gateway_is_read_there_as_it_was_here(name: str) -> None:
+    kind = QUERY_TYPES[name]
+    said: dict[str, Any] = {"type": name, "arguments": list(range(1, len(kind.arguments) + 1))}
+    if kind.lists:
+        said |= {"limit": 7, "after": "8"}
+    said |= OPTIONS.get(name, {"fields": ["id"]})
+    read = query(**said)
+    assert query(**question(read)) == read
+    assert (
+        query(**question(query(type=name, arguments=said["arguments"], **OPTIONS.get(name, {})))).fields
+        is None
+    )
+
+
+def test_members_by_their_ids_are_asked_of_another_gateway_as_they_were_here() -> None:
+    read = query(type="MembersMatching", arguments=[1], user_ids=["7", "8"])
+    assert query(**question(read)) == read

@@ -27,6 +27,7 @@ from rateway.cache.query_context import (
     Situation,
     Stores,
     array_of,
+    of_one_cluster,
 )
 from rateway.cache.reader import CHANNELS, DIRECT, View
 from rateway.cache.snapshots import guild_snapshot, members_matching, shard_snapshot
@@ -289,6 +290,8 @@ def _stats_of_all(asking: QueryContext) -> Iterator[bytes]:
     total: dict[str, int] = {}
     clusters = []
     for cluster in asking.stores.clusters:
+        if cluster in asking.situation.elsewhere:
+            continue
         counts = yield from counting(asking.stores.view(cluster))
         clusters.append({"cluster": cluster, **counts})
         for name, count in counts.items():
@@ -387,6 +390,8 @@ def begin(
     if not policy.enabled and asked.type not in _WITHOUT_CACHE:
         return Refusal("cache_off", "the cache is switched off (CACHE_ENABLED)")
     try:
+        if asked.cluster is not None:
+            stores, situation = of_one_cluster(asked.cluster, stores, situation)
         return ANSWERS[asked.type](QueryContext(asked, stores, situation, policy, wall))
     except Refused as refused:
         return refused.refusal

@@ -6,7 +6,7 @@ The types of query themselves are in ``queries.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Protocol, TypeAlias
 
@@ -33,6 +33,7 @@ __all__ = [
     "Situation",
     "Stores",
     "array_of",
+    "of_one_cluster",
 ]
 
 # Without a limit a list has as many entries as the contract's default.
@@ -54,6 +55,8 @@ class Asked(Protocol):
     def after(self) -> int | None: ...
     @property
     def options(self) -> SnapshotFor | MembersWanted | None: ...
+    @property
+    def cluster(self) -> int | None: ...
 
 
 # These three are made for every query: as structs in a tenth of the time.
@@ -176,6 +179,27 @@ class Stores(Protocol):
     def clusters(self) -> Sequence[int]: ...
 
     def view(self, cluster: int) -> View: ...
+
+
+class _OneStore:
+    """The store of one cluster, of several."""
+
+    def __init__(self, stores: Stores, cluster: int) -> None:
+        self._stores = stores
+        self.clusters: Sequence[int] = (cluster,) if cluster in stores.clusters else ()
+
+    def view(self, cluster: int) -> View:
+        return self._stores.view(cluster)
+
+
+def of_one_cluster(cluster: int, stores: Stores, situation: Situation) -> tuple[Stores, Situation]:
+    """Return the stores and the situation as far as one cluster goes. Raises :class:`Refused` when another gateway runs
+    it: this one's store of it is old.
+    """
+    if cluster in situation.elsewhere or cluster not in situation.clusters:
+        raise Refused("elsewhere", f"this gateway does not run cluster {cluster}")
+    unreadable = {number: why for number, why in situation.unreadable.items() if number == cluster}
+    return _OneStore(stores, cluster), replace(situation, clusters=(cluster,), unreadable=unreadable)
 
 
 class Refused(Exception):

@@ -8,15 +8,16 @@ RabbitMQ is its first form (``transports/amqp``): ``EventPublisher`` is an :clas
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from rateway.native.fast_path import PublishState
+from rateway_protocol.contract.errors import Fault
 
 __all__ = [
     "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers", "Message",
-    "MessageFault", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver", "Spooled",
+    "MessageFault", "OtherGateways", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver", "Spooled",
 ]  # fmt: skip
 
 # The largest query; what is larger is refused without being kept.
@@ -303,6 +304,21 @@ class Message(msgspec.Struct, frozen=True):
         )  # fmt: skip
 
 
+class OtherGateways(Protocol):
+    """The gateways that run this bot's other clusters, asked over the broker."""
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+
+    async def ask(
+        self, cluster: int, questions: Sequence[Mapping[str, object]], seconds: float
+    ) -> list[bytes | Fault]:
+        """Return each question's answer from the store of one cluster: JSON, ``null`` where nothing is known.
+
+        A question that fails has a fault; so has each where no gateway runs the cluster, or none answers in time.
+        """
+
+
 class RequestSource(Protocol):
     """The source of a cluster's queries and commands, which also takes their answers. Each is acknowledged once."""
 
@@ -323,4 +339,5 @@ class RequestSource(Protocol):
         """Send an answer under a routing key, as rateway 0.2 did."""
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
-        """Publish the message for another cluster, as it is but for its headers; false when it is too large."""
+        """Publish the message for another cluster, as it is but for its headers; false when it is too large. Where no
+        gateway reads there, the source answers that."""

@@ -160,7 +160,7 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
             session=SimpleNamespace(intents=1), requests=RequestSettings(**(wanted | settings))
         ),
         clusters={1: shards},
-        cache=SimpleNamespace(query_queue=query_queue),
+        cache=SimpleNamespace(query_queue=query_queue, others=frozenset()),
     )
     request_handler = RequestHandler(runner, shards)
 
@@ -171,7 +171,7 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
     inbound = request_handler.inbound = Inbound(
         address=parse(uri), name="test", exchange="rateway-1", queue="rateway-incoming-1", keys=("cache", "gateway"),
         on_message=request_handler.message, on_refused=request_handler.refuse, on_ownership=say,
-        on_writable=query_queue.go_on,
+        on_writable=query_queue.go_on, on_unrouted=request_handler.unrouted,
     )  # fmt: skip
     task = asyncio.create_task(inbound.run())
     try:

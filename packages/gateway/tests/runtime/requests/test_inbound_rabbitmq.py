@@ -168,6 +168,31 @@ def test_each_of_these_is_refused_once(
 
 
 @pytest.mark.checklist("K2")
+def test_a_command_for_a_cluster_that_no_gateway_runs_is_refused_once_and_costs_no_other(
+    broker: Broker,
+) -> None:
+    async def scenario() -> None:
+        reader: Reader
+        async with reader_on(broker.uri) as reader, neighbour(broker.uri) as worker:
+            handler, said, owned = reader[0], reader[4], len(reader[4])
+            body = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
+            message = aio_pika.Message(
+                body, headers={"shard_id": 8}, reply_to=worker.name, correlation_id="lost"
+            )
+            await worker.exchange.publish(message, "gateway")
+            answer = await worker.answers.get()
+            assert (answer.correlation_id, answer.headers["status"]) == ("lost", "error")
+            assert msgspec.json.decode(answer.body)["error"]["code"] == "unavailable"
+            await worker.is_served()
+            # The channel is the same, on which a publish to an exchange that is not there would have ended it.
+            assert said[owned:] == []
+            assert handler.commands == {"handed_on": 1, "unavailable": 1}
+        await nothing_is_left(broker)
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
 def test_a_command_for_another_process_keeps_its_odd_headers_through_rabbitmq(broker: Broker) -> None:
     async def scenario() -> None:
         async with (

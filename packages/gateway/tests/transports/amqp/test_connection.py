@@ -21,6 +21,7 @@ from rateway.transports.amqp.wire.connection import (
     ConnectionLost,
     connect,
 )
+from rateway.transports.amqp.wire.deliveries import Properties
 from rateway.transports.amqp.wire.uri import parse
 from tests.transports.amqp.fake_broker import FakeBroker
 from tests.transports.amqp.unconnected import channel_to_nowhere
@@ -307,17 +308,17 @@ def test_deliveries_and_returns_are_put_together_from_their_frames() -> None:
         async with FakeBroker(frame_max=4096) as broker:
             connection = await _open(broker)
             channel = await connection.channel(1)
-            came: list[tuple[int, str, int]] = []
+            came: list[tuple[int, str, int, bytes | None]] = []
             done = asyncio.Event()
 
-            def returned(code: int, key: str, size: int) -> None:
-                came.append((code, key, size))
+            def returned(code: int, key: str, size: int, told: Properties) -> None:
+                came.append((code, key, size, told.correlation_id))
                 done.set()
 
             channel.on_return = returned
             basic = spec.Basic.Publish(0, "", "NAME", mandatory=True)
             body = b"x" * 10_000
-            head = header.ContentHeader(0, len(body), spec.Basic.Properties())
+            head = header.ContentHeader(0, len(body), spec.Basic.Properties(correlation_id="mine"))
             for part in (basic, head):
                 connection.write(frame.marshal(part, 1))
             for at in (0, 4088, 8176):
@@ -326,7 +327,7 @@ def test_deliveries_and_returns_are_put_together_from_their_frames() -> None:
             assert publish.body == body and publish.mandatory
             broker.give_back(publish)
             await done.wait()
-            assert came == [(312, "NAME", 10_000)]
+            assert came == [(312, "NAME", 10_000, b"mine")]
             await connection.close()
 
     run(scenario())

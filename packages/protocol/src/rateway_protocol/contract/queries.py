@@ -21,10 +21,13 @@ from rateway_protocol.discord.envelope import FAILURES
 from rateway_protocol.discord.events import DOCUMENTED
 
 __all__ = [
-    "MAX_USER_IDS", "QUERY_TYPES", "MembersWanted", "Query", "QueryRequest", "QueryType", "SnapshotFor", "key_fault",
-    "parse_query",
+    "CLUSTER_HEADER", "MAX_USER_IDS", "QUERY_TYPES", "MembersWanted", "Query", "QueryRequest", "QueryType",
+    "SnapshotFor", "key_fault", "parse_query", "question",
 ]  # fmt: skip
 
+# A query that one gateway asks another carries this header, an integer: it is answered from that cluster alone, and
+# never asked of a third.
+CLUSTER_HEADER = "rateway_cluster"
 # A worker that asks for more at once gains nothing and makes others wait.
 MAX_QUERIES = 1_000
 MAX_BODY = 1 << 20
@@ -138,7 +141,7 @@ class MembersWanted(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True):
     """One thing that is asked for. ``limit`` is ``None`` for what is not a list; ``fields`` ``None`` means all.
 
-    ``options`` are what the type takes beyond that; None for nearly all.
+    ``options`` are what the type takes beyond that; None for nearly all. ``cluster``: the only one to answer from.
     """
 
     type: str
@@ -147,6 +150,7 @@ class Query(msgspec.Struct, frozen=True):
     limit: int | None = None
     after: int | None = None
     options: SnapshotFor | MembersWanted | None = None
+    cluster: int | None = None
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
@@ -229,6 +233,25 @@ def parse_query(body: bytes, *, has_reply_to: bool) -> QueryRequest | Fault:
         return QueryRequest(queries, False, key)
     queries = tuple([_query(item, hint=False) for item in listed])
     return QueryRequest(queries, True, key, parts)
+
+
+def question(query: Query) -> dict[str, object]:
+    """Return a query as :func:`parse_query` reads it, but for its ``cluster``, which a header says."""
+    said: dict[str, object] = {"type": query.type, "arguments": [str(each) for each in query.arguments]}
+    if query.fields is not None:
+        said["fields"] = query.fields
+    if query.limit is not None:
+        said["limit"] = query.limit
+    if query.after is not None:
+        said["after"] = str(query.after)
+    match query.options:
+        case SnapshotFor(intents=bits, large_threshold=threshold):
+            said |= {"intents": bits, "large_threshold": threshold}
+        case MembersWanted(query=None, user_ids=user_ids, presences=presences):
+            said |= {"user_ids": [str(each) for each in user_ids], "presences": presences}
+        case MembersWanted(query=begins, limit=limit, presences=presences):
+            said |= {"query": begins, "limit": limit, "presences": presences}
+    return said
 
 
 def _query(said: object, *, hint: bool = True) -> Query | Fault:

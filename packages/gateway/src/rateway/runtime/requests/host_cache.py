@@ -57,6 +57,8 @@ class HostCache:
         self._choice = choice
         self._own = own
         self._all = clusters_of(settings, choice.layout)
+        # Clusters that this gateway was not given.
+        self._outside = frozenset(choice.layout.clusters) - frozenset(self._all)
         self._loading_elsewhere: frozenset[int] = frozenset()
         self._unreadable_elsewhere: dict[int, str] = {}
         self.gone = elsewhere
@@ -66,15 +68,22 @@ class HostCache:
             number: cluster.store.reader() for number, cluster in own.items() if cluster.store is not None
         }
         self._missing = [number for number in self._all if number not in own]
-        self._queries = Queries(self._readers, policy_of(settings), self._situation, wall=time.time)
+        self._queries = Queries(self._readers, policy_of(settings), self.situation, wall=time.time)
         self.query_queue = QueryQueue(self._moment, limit=settings.requests.query_queue)
 
     def take(self, number: int, reader: StoreReader) -> None:
         """A store of this process that could not be opened at the start."""
         self._readers[number] = reader
 
-    def _situation(self) -> Situation:
-        """Asked for in each turn of the queue; it hardly ever is another than the last."""
+    @property
+    def others(self) -> frozenset[int]:
+        """Clusters that another gateway runs, or is to run."""
+        return self.gone() | self._gone_elsewhere | self._outside
+
+    def situation(self) -> Situation:
+        """Return what is known beside the stores. Asked for in each turn of the queue; hardly ever another than the
+        last.
+        """
         layout, unreadable = self._choice.layout, self._unreadable_elsewhere | self.unreadable()
         known = self._known
         gone = self.gone() | self._gone_elsewhere
@@ -131,8 +140,9 @@ class HostCache:
         clusters another gateway runs.
         """
         self._loading_elsewhere = frozenset(loading)
-        self._gone_elsewhere = frozenset(elsewhere)
         own = self._own
+        # Of its own clusters this process knows first.
+        self._gone_elsewhere = frozenset(elsewhere) - own.keys()
         self._unreadable_elsewhere = {number: why for number, why in unreadable.items() if number not in own}
 
     def _moment(self) -> Moment:

@@ -8,6 +8,7 @@ from typing import Protocol
 from rateway.config import Settings
 from rateway.fleet.choice import Choice
 from rateway.runtime.requests.host_cache import HostCache
+from rateway.runtime.requests.other_clusters import OtherClusters
 from rateway.session.actions import Command, CommandDone
 
 __all__ = ["RequestCluster", "RequestProcess"]
@@ -37,3 +38,5 @@ class RequestProcess(Protocol):
     def clusters(self) -> Mapping[int, RequestCluster]: ...
     @property
     def cache(self) -> HostCache: ...
+    @property
+    def other_clusters(self) -> OtherClusters: ...

@@ -15,7 +15,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rateway.cache.query_context import MAX_ANSWER
 from rateway.cache.snapshots import OF_ONE_MOMENT
@@ -23,9 +23,6 @@ from rateway.delivery.port import Message
 from rateway.transports.store.queries import Answer
 from rateway_protocol.contract.errors import ErrorCode, Fault, Status, error_body
 from rateway_protocol.contract.queries import Query, QueryRequest
-
-if TYPE_CHECKING:
-    from rateway.runtime.requests.request_handler import RequestHandler
 
 # One turn of work: short beside what an event's way takes in all, long beside one query.
 TURN_S = 0.001
@@ -72,6 +69,36 @@ class Moment(Protocol):
     def close(self) -> None: ...
 
 
+class AnswerTaker(Protocol):
+    """Takes the answers to queries (``request_handler.RequestHandler``)."""
+
+    @property
+    def takes_answers(self) -> bool:
+        """Whether answers are taken now; while they are not, they would collect in memory."""
+
+    def answer_part(self, message: Message, body: bytes, part: int) -> None:
+        """Take a part of an answer, from 1 on; the last one comes by :meth:`answer_query`."""
+
+    def answer_query(
+        self, message: Message, key: str | None, status: Status, body: bytes, part: int | None = None
+    ) -> None:
+        """Take an answer, or the last one of so many parts."""
+
+    def fail_query(self, message: Message, fault: Fault, key: str | None) -> None:
+        """Take the error that is the answer."""
+
+    def timed(self, kind: str, outcome: str, seconds: float) -> None:
+        """Take note that a query was taken this long ago and is answered now."""
+
+
+def kind_of(request: QueryRequest) -> str:
+    """Return what a message is counted as: its type, ``batch``, or ``invalid`` for a query that could not be read."""
+    if request.batch:
+        return "batch"
+    query = request.queries[0]
+    return "invalid" if isinstance(query, Fault) else query.type
+
+
 class _Waiting:
     """One message's queries: the answers so far, and the one that is being worked on."""
 
@@ -81,7 +108,7 @@ class _Waiting:
     )  # fmt: skip
 
     def __init__(
-        self, request_handler: RequestHandler, message: Message, request: QueryRequest, asked_at: float
+        self, request_handler: AnswerTaker, message: Message, request: QueryRequest, asked_at: float
     ) -> None:
         self.asked_at = asked_at
         self.request_handler = request_handler
@@ -120,13 +147,6 @@ class _Waiting:
     def holds(self) -> bool:
         """Whether a read transaction of the stores is open for it."""
         return self.running is not None and self.running.holds
-
-    def kind(self) -> str:
-        """For counting: the type, ``batch``, or ``invalid`` for a query that could not be read."""
-        if self.request.batch:
-            return "batch"
-        query = self.request.queries[0]
-        return "invalid" if isinstance(query, Fault) else query.type
 
     def work(self, moment: Moment, end: float) -> bool:
         """Go on until all queries are answered or the turn is over; whether they are."""
@@ -213,7 +233,7 @@ class _Waiting:
             return
         if self.request.batch:
             self._keep(b"]" if self.done else b"[]")
-        self.request_handler.timed(self.kind(), self.status, _clock() - self.asked_at)
+        self.request_handler.timed(kind_of(self.request), self.status, _clock() - self.asked_at)
         key, body = self.request.return_routing_key, self._taken()
         if self.parts_sent:
             self.request_handler.answer_query(self.message, key, self.status, body, self.parts_sent + 1)
@@ -222,7 +242,7 @@ class _Waiting:
 
     def fail(self, fault: Fault) -> None:
         """Answer with an error. Parts that are sent are void with it."""
-        self.request_handler.timed(self.kind(), fault.code.value, _clock() - self.asked_at)
+        self.request_handler.timed(kind_of(self.request), fault.code.value, _clock() - self.asked_at)
         self.request_handler.fail_query(self.message, fault, self.request.return_routing_key)
 
 
@@ -248,7 +268,7 @@ class QueryQueue:
         self._alarm: asyncio.TimerHandle | None = None
 
     def ask(
-        self, request_handler: RequestHandler, message: Message, request: QueryRequest, patience: float
+        self, request_handler: AnswerTaker, message: Message, request: QueryRequest, patience: float
     ) -> None:
         """Take a message's queries in, for ``patience`` seconds; the answer goes out through its responder."""
         now = _clock()

@@ -12,6 +12,7 @@ import functools
 import logging
 from collections import Counter
 
+import msgspec
 from rateway.delivery.port import MAX_BODY, MAX_PROPERTIES, Headers, Message, Refusal, RequestSource
 from rateway.histogram import Histogram
 from rateway.runtime.requests.held_commands import Held, HeldCommands
@@ -28,6 +29,7 @@ HOPS = "rateway_hops"
 MOST_HOPS = 3
 # What is looked at of a command's headers.
 NAMES = frozenset((b"shard_id", b"guild_id", HOPS.encode()))
+_CLUSTER_NAMES = frozenset((queries.CLUSTER_HEADER.encode(),))
 # Of RabbitMQ's consumer_timeout, once it is known to be shorter than a command's deadline, the part that one waits.
 TIMEOUT_SHARE = 0.5
 
@@ -74,6 +76,25 @@ _REFUSALS: dict[Refusal, Fault] = {
 def _label(kind: str, outcome: str) -> str:
     """Types and outcomes are few."""
     return f"{kind} {outcome}"
+
+
+def _cluster_asked(message: Message) -> int | None:
+    """Return the cluster that another gateway asks; None for a worker's query."""
+    if not message.headers:
+        return None
+    try:
+        asked = fields_of(message.headers, _CLUSTER_NAMES).get(queries.CLUSTER_HEADER)
+    except TableUnreadable:
+        return None
+    return asked if isinstance(asked, int) and not isinstance(asked, bool) else None
+
+
+def _of_one_cluster(request: queries.QueryRequest, cluster: int) -> queries.QueryRequest:
+    asked = tuple(
+        query if isinstance(query, Fault) else msgspec.structs.replace(query, cluster=cluster)
+        for query in request.queries
+    )
+    return msgspec.structs.replace(request, queries=asked)
 
 
 class _Complaints:
@@ -180,7 +201,7 @@ class RequestHandler:
             return
         number = layout.cluster_of(request.shard_id)
         cluster = self._process.clusters.get(number)
-        if cluster is None:
+        if cluster is None or number in self._process.cache.others:
             self._hand_on(message, number, headers.get(HOPS, 0))
             return
         deadline = asyncio.get_running_loop().time() + self._patience(message)
@@ -268,7 +289,24 @@ class RequestHandler:
         patience = commands.deadline(
             message.expiration, self._process.settings.requests.query_deadline, queries.MAX_DEADLINE_S
         )
-        self._process.cache.query_queue.ask(self, message, request, patience)
+        cache = self._process.cache
+        cluster = _cluster_asked(message)
+        if cluster is not None:
+            request = _of_one_cluster(request, cluster)
+        elif others := cache.others:
+            situation = cache.situation()
+            if self._process.other_clusters.take(self, message, request, patience, situation, others):
+                return
+        cache.query_queue.ask(self, message, request, patience)
+
+    def unrouted(self, message: Message) -> None:
+        """A command was handed on to where no gateway reads. It was acknowledged then."""
+        fault = Fault(ErrorCode.UNAVAILABLE, "no gateway runs the cluster of this command's shard")
+        self.commands[fault.code.value] += 1
+        if message.reply_to is not None:
+            self._reply(message, errors.error_body(fault), errors.Status.ERROR)
+        else:
+            self._complaints.say(message, fault, self._cluster.number)
 
     @property
     def takes_answers(self) -> bool:

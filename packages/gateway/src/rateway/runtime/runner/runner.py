@@ -16,6 +16,7 @@ from rateway.runtime.answered import Answered
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.requests.host_cache import HostCache
+from rateway.runtime.requests.other_clusters import OtherClusters
 from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.dialer import Dialer
@@ -28,6 +29,7 @@ from rateway.session.actions import Fatal, State
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.events.publisher import EventPublisher
 from rateway.transports.amqp.log.log_keeper import LogKeeper
+from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
 from rateway.transports.amqp.requests.inbound import Inbound
 from rateway.transports.event_log_record import EventLogRecords
 from rateway.transports.rest import USER_AGENT
@@ -106,12 +108,17 @@ class Runner:
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
                 on_writable=self._answers_go_on,
                 on_other_live=cluster.supersede,
+                on_unrouted=request_handler.unrouted,
                 home=state.fingerprint("home")[:16],
             )
             cluster.on_exchange = self._inbound[number].bind_again
             cluster.shard_observer.on_live = lambda number=number: self._tell_live(number)  # type: ignore[misc]  # as above
             cluster.shard_observer.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
         self.cache = HostCache(settings, state, choice, self.clusters, self.elsewhere)
+        self.other_clusters = OtherClusters(
+            AmqpGateway(address=self._address, name="rateway: queries for other gateways"),
+            self.cache.query_queue,
+        )
 
     def _tell_live(self, number: int) -> None:
         self.clusters[number].spawn(self._inbound[number].tell_live())
@@ -227,6 +234,7 @@ class Runner:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_often(), name="events a second, memory")
             tasks.create_task(self.cache.run(), name="stores of other processes")
+            tasks.create_task(self.other_clusters.run(), name="queries for other gateways")
             for number, cluster in self.clusters.items():
                 self._tasks[number] = (
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),

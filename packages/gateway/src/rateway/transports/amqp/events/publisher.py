@@ -33,6 +33,7 @@ from rateway.transports.amqp.events.urgent_line import UrgentLine
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.wire import frames
 from rateway.transports.amqp.wire.connection import Acks, Channel, Connection
+from rateway.transports.amqp.wire.deliveries import Properties
 from rateway.transports.amqp.wire.uri import AddressSource
 from rateway.transports.spool import Spool
 
@@ -783,15 +784,13 @@ class EventPublisher:
         """A channel with confirms."""
         channel.on_acks = self._on_acks
         channel.on_nack = self._on_nack
-        channel.on_return = self._listeners.returned
+        channel.on_return = self._on_return
         channel.on_end = self._stop_flow
         self._channel = channel
-        if self.event_log is not None:
-            channel.on_return = self._on_return
-            if self.event_log.is_due:
-                # It was asked for while this channel was opened.
-                self.line_outdated()
-                return
+        if self.event_log is not None and self.event_log.is_due:
+            # It was asked for while this channel was opened.
+            self.line_outdated()
+            return
         self.connected = True
         self._moved_at = self._clock.monotonic()
         self._ask_again()
@@ -823,8 +822,8 @@ class EventPublisher:
         if self._channel is not None:
             self._channel.close()
 
-    def _on_return(self, code: int, name: str, size: int) -> None:
-        """A publish found no queue, not even the log: the exchange was deleted and declared again."""
+    def _on_return(self, code: int, name: str, size: int, told: Properties) -> None:
+        """A publish found no queue. Not even the log: the exchange was deleted and declared again."""
         self._listeners.returned(code, name, size)
         if self.event_log is not None and self.event_log.is_bound(name) and self.connected:
             log.error(

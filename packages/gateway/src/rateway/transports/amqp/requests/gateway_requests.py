@@ -35,6 +35,7 @@ from rateway_protocol.contract.errors import (
 )
 from rateway_protocol.contract.header_table import TableUnreadable, fields_of
 from rateway_protocol.contract.parts import AnswerParts
+from rateway_protocol.contract.queries import CLUSTER_HEADER, MAX_QUERIES
 from rateway_protocol.contract.snapshots import (
     ClusterList,
     GuildSnapshot,
@@ -82,6 +83,8 @@ _JSON: Final = b"\x10application/json"
 _TRANSIENT: Final = b"\x01"
 _WANTED: Final = tuple(each.encode() for each in (STATUS_HEADER, PART_HEADER, PARTS_HEADER))
 
+# The beginning of an error in the place of an answer; no entity has such a field.
+_ERROR_IN_LIST: Final = b'{"error":{"code":'
 _ERROR, _NOT_FOUND = Status.ERROR.value.encode(), Status.NOT_FOUND.value.encode()
 
 _decode_clusters = msgspec.json.Decoder(ClusterList).decode
@@ -108,17 +111,19 @@ class _Lost(Exception):
 
 
 class _Waiting:
-    """A request that was sent: what has come of its answer, and who waits for it."""
+    """A request that was sent: where to, what has come of its answer, and who waits for it."""
 
-    __slots__ = ("answer", "parts")
+    __slots__ = ("answer", "parts", "place")
 
-    def __init__(self, answer: asyncio.Future[bytes | Fault]) -> None:
+    def __init__(self, place: str, answer: asyncio.Future[bytes | Fault]) -> None:
+        self.place = place
         self.answer = answer
         self.parts = AnswerParts()
 
 
 class AmqpGateway:
-    """A :class:`~rateway.delivery.proxy_port.Gateway` over a connection of its own, which :meth:`run` keeps.
+    """A :class:`~rateway.delivery.proxy_port.Gateway`, and what a gateway asks others
+    (:class:`~rateway.delivery.port.OtherGateways`), over a connection of its own, which :meth:`run` keeps.
 
     A query whose connection is lost is asked again within its time; a command is not: it may have gone out.
     """
@@ -146,8 +151,6 @@ class AmqpGateway:
         self._shard_count = 0
         # Where the layout is asked for.
         self._home = exchange(_FIRST_CLUSTER)
-        # Questions for the layout there, which the broker returns where no gateway is: everything begins with them.
-        self._returnable: set[bytes] = set()
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
@@ -194,7 +197,7 @@ class AmqpGateway:
     # The port.
 
     async def clusters(self) -> ClusterList | Fault:
-        found = await self._clusters_at(self._home, self._query_seconds, returnable=True)
+        found = await self._clusters_at(self._home, self._query_seconds, mandatory=True)
         if isinstance(found, Fault):
             if found.code is ErrorCode.UNAVAILABLE:
                 self._home = self._after(self._home)
@@ -237,6 +240,20 @@ class AmqpGateway:
             wanted["user_ids"] = [str(each) for each in user_ids]
         question = _question("MembersMatching", guild_id, **wanted)
         return _read(await self._query(self._exchange_of_guild(guild_id), question), _decode_members)
+
+    async def ask(
+        self, cluster: int, questions: Sequence[Mapping[str, object]], seconds: float
+    ) -> list[bytes | Fault]:
+        """Ask the gateway that runs a cluster what that cluster knows; see ``OtherGateways``."""
+        found: list[bytes | Fault] = []
+        for some in _batches(questions, MAX_QUERIES):
+            body = msgspec.json.encode({"queries": some})
+            headers = {CLUSTER_HEADER: cluster}
+            answers = await self._ask_many(
+                exchange(cluster), body, len(some), seconds, headers, mandatory=True
+            )
+            found += map(_of_list, answers)
+        return found
 
     async def command(self, shard_id: int, payload: bytes, seconds: float) -> Fault | None:
         try:
@@ -287,10 +304,10 @@ class AmqpGateway:
     # Asking.
 
     async def _clusters_at(
-        self, place: str, seconds: float, *, returnable: bool = False
+        self, place: str, seconds: float, *, mandatory: bool = False
     ) -> ClusterList | Fault:
         question = _question("Clusters")
-        return _read(await self._query(place, question, seconds, returnable=returnable), _decode_clusters)
+        return _read(await self._query(place, question, seconds, mandatory=mandatory), _decode_clusters)
 
     async def _query(
         self,
@@ -298,32 +315,59 @@ class AmqpGateway:
         question: Mapping[str, object],
         seconds: float | None = None,
         *,
-        returnable: bool = False,
+        mandatory: bool = False,
     ) -> bytes | Fault:
-        """Ask once, and again where the connection is lost, until the time is over. *returnable*: fail at once where
-        no gateway is there."""
         body = msgspec.json.encode({**question, "parts": True})
+        return await self._ask(
+            place, body, self._query_seconds if seconds is None else seconds, mandatory=mandatory
+        )
+
+    async def _ask(
+        self,
+        place: str,
+        body: bytes,
+        seconds: float,
+        headers: Mapping[str, int] | None = None,
+        *,
+        mandatory: bool = False,
+    ) -> bytes | Fault:
+        """Ask once, and again where the connection is lost, until the time is over. *mandatory*: fail at once where
+        no gateway is there."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + (self._query_seconds if seconds is None else seconds)
+        end = loop.time() + seconds
         while True:
             try:
                 left = max(0.0, end - loop.time())
-                return await self._request(place, CACHE_KEY, body, left, returnable=returnable)
+                return await self._request(place, CACHE_KEY, body, left, headers, mandatory=mandatory)
             except _Lost as lost:
                 if loop.time() >= end:
                     return Fault(ErrorCode.UNAVAILABLE, f"the connection to the broker was lost: {lost}")
 
     async def _query_many(self, place: str, questions: Sequence[Mapping[str, object]]) -> list[bytes | Fault]:
-        answer = await self._query(place, {"queries": questions})
+        body = msgspec.json.encode({"queries": questions, "parts": True})
+        return await self._ask_many(place, body, len(questions), self._query_seconds)
+
+    async def _ask_many(
+        self,
+        place: str,
+        body: bytes,
+        count: int,
+        seconds: float,
+        headers: Mapping[str, int] | None = None,
+        *,
+        mandatory: bool = False,
+    ) -> list[bytes | Fault]:
+        """Ask *count* queries in one message; the failure of all of them is that of each."""
+        answer = await self._ask(place, body, seconds, headers, mandatory=mandatory)
         if not isinstance(answer, Fault):
             try:
                 rows = _decode_list(answer)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 rows = []
-            if len(rows) == len(questions):
+            if len(rows) == count:
                 return [bytes(row) for row in rows]
             answer = _not_understood(answer)
-        return [answer] * len(questions)
+        return [answer] * count
 
     async def _request(
         self,
@@ -333,7 +377,7 @@ class AmqpGateway:
         seconds: float,
         headers: Mapping[str, int] | None = None,
         *,
-        returnable: bool = False,
+        mandatory: bool = False,
     ) -> bytes | Fault:
         """Send a request and wait for its answer. Raises :class:`_Lost`."""
         if len(self._waiting) >= MOST_WAITING:
@@ -351,11 +395,10 @@ class AmqpGateway:
                     self._declared.add(place)
                 if channel.closed.done():
                     raise channel.closed.result()
-                waiting = self._waiting[number] = _Waiting(asyncio.get_running_loop().create_future())
-                if returnable:
-                    self._returnable.add(number)
+                waiting = _Waiting(place, asyncio.get_running_loop().create_future())
+                self._waiting[number] = waiting
                 connection.write(
-                    _publish(place, key, body, number, seconds, headers, connection.frame_max, returnable)
+                    _publish(place, key, body, number, seconds, headers, connection.frame_max, mandatory)
                 )
                 return await waiting.answer
         except TimeoutError:
@@ -365,15 +408,13 @@ class AmqpGateway:
             raise _Lost(str(ended)) from None
         finally:
             self._waiting.pop(number, None)
-            self._returnable.discard(number)
 
-    def _on_return(self, code: int, key: str, size: int) -> None:
+    def _on_return(self, code: int, key: str, size: int, told: Properties) -> None:
         """No queue took a question."""
-        fault = Fault(ErrorCode.UNAVAILABLE, f"no gateway reads {self._home} at this broker")
-        for number in tuple(self._returnable):
-            waiting = self._waiting.get(number)
-            if waiting is not None and not waiting.answer.done():
-                waiting.answer.set_result(fault)
+        waiting = self._waiting.get(told.correlation_id or b"")
+        if waiting is not None and not waiting.answer.done():
+            words = f"no gateway reads {waiting.place} at this broker"
+            waiting.answer.set_result(Fault(ErrorCode.UNAVAILABLE, words))
 
     def _on_delivery(self, delivery: Delivery, told: Properties, body: bytes) -> None:
         waiting = self._waiting.get(told.correlation_id or b"")
@@ -405,6 +446,11 @@ def _question(kind: str, *arguments: int, **more: object) -> dict[str, object]:
 def _batches(asked: Sequence[Item], most: int) -> Iterable[Sequence[Item]]:
     for at in range(0, len(asked), most):
         yield asked[at : at + most]
+
+
+def _of_list(answer: bytes | Fault) -> bytes | Fault:
+    """Return an answer in a list, or the error that stands in its place."""
+    return _failure(answer) if isinstance(answer, bytes) and answer.startswith(_ERROR_IN_LIST) else answer
 
 
 def _read(answer: bytes | Fault, decode: Callable[[bytes], Answer]) -> Answer | Fault:

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 import msgspec
 import pamqp.commands as spec
+from pamqp import frame as framing
 from rateway.backoff import Backoff
 from rateway.delivery.port import MAX_BODY, Headers, Message, Ownership, Refusal
 from rateway.transports.amqp.requests.inbound_queue import (
@@ -137,6 +138,7 @@ class Inbound:
         on_refused: Callable[[Message, Refusal], None] | None = None,
         on_writable: Callable[[], None] = lambda: None,
         on_other_live: Callable[[], None] = lambda: None,
+        on_unrouted: Callable[[Message], None] = lambda message: None,
         home: str = "",
         home_words: str = HOME_WORDS,
     ) -> None:
@@ -144,8 +146,9 @@ class Inbound:
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
         cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
         ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
-        done). ``home`` names the state folder, or the
-        fleet, and ``home_words`` another gateway with that name.
+        done). ``on_unrouted(message)`` is called for what was forwarded to where no gateway reads; it can be answered,
+        and was acknowledged before. ``home`` names the state folder, or the fleet, and ``home_words`` another gateway
+        with that name.
         """
         self._address = address
         self._name = name
@@ -171,12 +174,15 @@ class Inbound:
         self._on_ownership = on_ownership
         self._on_writable = on_writable
         self._on_other_live = on_other_live
+        self._on_unrouted = on_unrouted
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._said: tuple[Ownership, str] | None = None
         self._out: list[bytes] = []
         # Frames that say where to, by exchange and key.
         self._places: dict[tuple[bytes, bytes], bytes] = {}
+        # Other clusters' exchanges that were declared on this channel: a publish to one that is not there ends it.
+        self._declared: set[str] = set()
         # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
         self._done: list[int] = []
         self._early: set[int] = set()
@@ -284,6 +290,7 @@ class Inbound:
         self._out.clear()
         self._done.clear()
         self._early.clear()
+        self._declared.clear()
         self._all_up_to = 0
         self._on_writable()
 
@@ -306,6 +313,7 @@ class Inbound:
         channel.body_max = MAX_BODY
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
+        channel.on_return = functools.partial(self._returned, channel)
         await channel.call(
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
@@ -520,17 +528,22 @@ class Inbound:
 
     def _place(self, exchange: bytes, key: bytes) -> bytes:
         """The frame of a ``basic.publish`` to there."""
-        where = short(exchange) + short(key) + b"\0"
-        frame = _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
         if len(self._places) >= PLACES:
             self._places.clear()
-        self._places[exchange, key] = frame
-        return frame
+        place = self._places[exchange, key] = _publish_frame(exchange, key, mandatory=False)
+        return place
+
+    def _returned(self, channel: Channel, code: int, key: str, size: int, told: Properties) -> None:
+        """No queue took what was forwarded."""
+        self._on_unrouted(
+            Message(0, key, b"", b"", told.reply_to, told.correlation_id, told.expiration, False, channel)
+        )
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         """Publish the message again, as it is but for its headers, to the same key of another exchange.
 
-        False when its properties do not fit into a frame of this connection.
+        The exchange is declared first. What no queue takes there comes back, to ``on_unrouted``. False when its
+        properties do not fit into a frame of this connection.
         """
         if message.origin is not self._channel:
             return True
@@ -547,8 +560,12 @@ class Inbound:
         room = self._connection.frame_max - 8
         if 14 + len(properties) > room:
             return False
-        where = self._place(exchange.encode(), message.key.encode())
         self._write_soon()
+        if exchange not in self._declared:
+            self._declared.add(exchange)
+            declare = spec.Exchange.Declare(0, exchange, "direct", durable=True, nowait=True)
+            self._out.append(framing.marshal(declare, CHANNEL))
+        where = _publish_frame(exchange.encode(), message.key.encode(), mandatory=True)
         size = len(message.body)
         head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
         self._out += (where, head, properties, END)
@@ -615,6 +632,11 @@ def _valid_expiration(value: bytes | None) -> bytes | None:
     """An expiration that a broker takes: with any other it closes the channel that publishes."""
     valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
     return value if valid else None
+
+
+def _publish_frame(exchange: bytes, key: bytes, *, mandatory: bool) -> bytes:
+    where = short(exchange) + short(key) + (b"\1" if mandatory else b"\0")
+    return _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
 
 
 def _pieces(body: bytes, room: int) -> list[bytes]:

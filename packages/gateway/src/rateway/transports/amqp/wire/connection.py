@@ -22,7 +22,6 @@ from pamqp import frame as framing
 from pamqp.base import Frame
 from rateway.transports.amqp.wire.deliveries import (
     DELIVER,
-    NO_PROPERTIES,
     PROPERTIES_TOO_LARGE,
     Delivery,
     Properties,
@@ -132,8 +131,8 @@ class Channel:
         self.number = number
         self.on_acks: Callable[[Acks], None] = lambda acks: None
         self.on_nack: Callable[[int, bool], None] = lambda tag, multiple: None
-        # (reply code, routing key, body size), called when the returned message has arrived in full.
-        self.on_return: Callable[[int, str, int], None] = lambda code, key, size: None
+        # (reply code, routing key, body size, properties), called when the returned message has arrived in full.
+        self.on_return: Callable[[int, str, int, Properties], None] = lambda code, key, size, properties: None
         self.on_delivery: Callable[[Delivery, Properties, bytes], None] = lambda delivery, properties, body: (
             None
         )
@@ -225,10 +224,8 @@ class Channel:
                 self._body.append(part)
         elif kind == _HEADER:
             self._size = self._missing = body_size_of(frame)
-            # Of a returned message nothing is needed but its size.
-            is_delivery = isinstance(self._method, Delivery)
-            self._properties = properties_of(frame) if is_delivery else NO_PROPERTIES
-            self._header = frame if is_delivery else b""
+            self._properties = properties_of(frame)
+            self._header = frame if isinstance(self._method, Delivery) else b""
         else:
             self._method, self._properties, self._body = delivery_of(frame), None, []
             self._method_frame = frame
@@ -262,7 +259,7 @@ class Channel:
                 )
             self.on_delivery(method, told, parts[0] if len(parts) == 1 else b"".join(parts))
         elif method is not None:
-            self.on_return(method.reply_code or 0, str(method.routing_key), self._size)
+            self.on_return(method.reply_code or 0, str(method.routing_key), self._size, told)
 
 
 class Connection(asyncio.Protocol):
