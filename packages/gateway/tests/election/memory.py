@@ -148,7 +148,6 @@ class MemoryElections:
         if tenure is None or tenure.epoch != epoch:
             return "stale"
         tenure.body = body
-        await asyncio.sleep(0)
         found = self._coordinator.subject(subject)
         if self.is_cut or found.owner is not self:
             return "away"

@@ -60,9 +60,9 @@ class FleetRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the owner of a subject writes to the coordinator."""
 
     epoch: int
-    """The tenure's; from 1."""
+    """The tenure's; from 1, and 0 in a claim of nobody's, which shows that there is no record."""
     number: int
-    """Counts the tenure's records from 1."""
+    """Counts the tenure's records from 1. 0: it claims the epoch, and has no body."""
     owner: str
     """The member that wrote it."""
     released: bool = False
