@@ -15,13 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MemoryTrimmer", "anonymous_bytes", "give_back", "tune_garbage_collection"]
+__all__ = ["MemoryTrimmer", "anonymous_bytes", "give_back", "keep_free_memory", "tune_garbage_collection"]
 
 # Less than this is not worth a look through the heap.
 GROWN_BYTES: Final = 16 * 1024 * 1024
 # An event makes a handful of containers that all die with their confirm; the collector's first generation at its
 # default of 700 would run for every hundredth event and find nothing.
 GC_THRESHOLD: Final = (50_000, 20, 100)
+# What the C library keeps at the heap's end before it gives it back, and from which size on an allocation has pages of
+# its own. At its defaults a flood gives pages back with every write and takes them again for the next one,
+# each with a page fault: a tenth of its CPU. A calm process gives back what is more than GROWN_BYTES in any case.
+KEPT_BYTES: Final = 64 * 1024 * 1024
+OWN_PAGES_BYTES: Final = 32 * 1024 * 1024
+# mallopt(3).
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 # The process is calm while it works for less than this part of the time.
 CALM_SHARE: Final = 0.1
 
@@ -78,11 +86,24 @@ def anonymous_bytes() -> int:
     return (int(resident) - int(shared)) * resource.getpagesize()
 
 
+def keep_free_memory() -> None:
+    """Have the C library keep what is freed until :func:`give_back`; nothing where it has no ``mallopt(3)``."""
+    option = _library_function("mallopt")
+    if option is not None:
+        option(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        option(_M_MMAP_THRESHOLD, OWN_PAGES_BYTES)
+
+
 def give_back() -> None:
     """``malloc_trim(3)``; nothing where the C library has none."""
-    # Seldom needed, and half a megabyte by itself.
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _library_function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _library_function(name: str) -> Callable[..., int] | None:
+    # Half a megabyte, which a supervisor does not need.
+    import ctypes
+
+    found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return found

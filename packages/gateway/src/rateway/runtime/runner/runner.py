@@ -20,7 +20,7 @@ from rateway.runtime.requests.other_clusters import OtherClusters
 from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.dialer import Dialer
-from rateway.runtime.runner.memory import MemoryTrimmer
+from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
@@ -244,6 +244,7 @@ class Runner:
                     tasks.create_task(self._open_later(number), name=f"store {number}")
 
     async def _look_often(self) -> None:
+        keep_free_memory()
         trimmer = MemoryTrimmer()
         looked = time.monotonic()
         while True:

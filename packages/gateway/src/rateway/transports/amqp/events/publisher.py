@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _FRAME_MAX: Final = 131_072
 # Bytes per write while there is more than one wake-up's worth to send.
 _CHUNK: Final = 512 * 1024
+# From so many bytes on the parts of a write are not joined: to copy them costs more than the system call with several.
+_APART: Final = 64 * 1024
 # Bytes put into the spool at once while the loop has other things to do: a tenth of a second's work.
 _SPOOL_MOST: Final = 16 * 1024 * 1024
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
@@ -335,14 +337,15 @@ class EventPublisher:
         self._open = []
         ledger = self._ledger
         if self._flowing and not ledger.waiting:
-            parts = []
+            parts, size = [], 0
             for stream, run in opened:
                 if stream is not None:
                     stream.end(run)
                 data = b"".join(run.pieces)
                 ledger.add_written(run, len(data))
                 parts.append(data)
-            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
+                size += len(data)
+            self._write(parts, size)
             self._write_times.add(self._clock.monotonic() - self.woken_at, events)
         else:
             for stream, run in opened:
@@ -356,16 +359,24 @@ class EventPublisher:
         if ledger.events >= limits.events or ledger.bytes >= limits.bytes:
             self._full()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, parts: list[bytes], size: int) -> None:
+        """Write *parts*, which are *size* bytes together."""
         connection = self._connection
         assert connection is not None
         if self.event_log is not None and self.event_log.unbound:
             # On the channel of the events, so in front of them.
             connection.write(self.event_log.bindings())
-        self.bytes_out += len(data)
-        connection.write(data)
+        self.bytes_out += size
+        if size >= _APART:
+            connection.write_parts(parts)
+        else:
+            connection.write(parts[0] if len(parts) == 1 else b"".join(parts))
         if not connection.writable:
             self._flowing = False
+
+    def _write_run(self, run: Run) -> None:
+        data = b"".join(run.pieces)
+        self._write([data], len(data))
 
     # What a stream needs (see :class:`rateway.transports.amqp.events.stream.Hub`)
 
@@ -495,7 +506,7 @@ class EventPublisher:
         if run is not None:
             self.republished += len(run.marks)
             self._cautious.add(run)
-            self._write(b"".join(run.pieces))
+            self._write_run(run)
 
     def _renew_channel(self) -> bool:
         """Try what is refused on a new channel, if nothing else is unanswered on this one.
@@ -587,7 +598,8 @@ class EventPublisher:
             runs = ledger.take(_CHUNK if window is None else 1)
             if window is not None:
                 self._cautious.update(runs)
-            self._write(b"".join([b"".join(run.pieces) for run in runs]))
+            parts = [b"".join(run.pieces) for run in runs]
+            self._write(parts, sum(map(len, parts)))
 
     def _pump_soon(self) -> None:
         """Go on in the event loop's next turn."""
@@ -609,7 +621,7 @@ class EventPublisher:
         self._ledger.read_back(run, size)
         if window is not None:
             self._cautious.add(run)
-        self._write(b"".join(run.pieces))
+        self._write_run(run)
         return True
 
     def _to_spool(self, most: int | None = None) -> None:

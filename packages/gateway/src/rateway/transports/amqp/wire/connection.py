@@ -326,6 +326,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def write_parts(self, parts: list[bytes]) -> None:
+        """The same for frames in several parts, without joining them."""
+        self._wrote = True
+        if self._transport is not None:
+            self._transport.writelines(parts)
+
     async def close(self, timeout: float = 2.0) -> None:
         """Say goodbye and end; gives the broker ``timeout`` seconds to answer."""
         if not self.closed.done():
