@@ -26,7 +26,8 @@ and no restart of it spends an identify.
 It reaches the gateway through RabbitMQ alone and keeps no state: run any number of them, on any machine. It takes the
 gateway's settings; DISCORD_TOKEN and AMQP_URI are enough. The gateway writes its event logs with EVENT_LOG=stream.
 
-SIGTERM and SIGINT stop it: its bots are told to reconnect, and resume at another proxy or at the next one.
+SIGHUP reads the certificate again, which otherwise happens within half a minute after its files changed. SIGTERM and
+SIGINT stop it: its bots are told to reconnect, and resume at another proxy or at the next one.
 """
 EPILOG = """\
 examples:
@@ -84,5 +85,5 @@ async def _run(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, proxy.stop)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, proxy.reload)
     return await proxy.run()

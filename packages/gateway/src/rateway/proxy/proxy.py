@@ -23,6 +23,7 @@ from rateway.config import Settings
 from rateway.config.broker import broker_address
 from rateway.config.proxy import DEFAULT_PROXY_ADDRESS
 from rateway.delivery.proxy_port import Gateway, LogReader, Positions
+from rateway.proxy.http.certificate import REMEDY, Certificate, CertificateError
 from rateway.proxy.http.rest import RestProxy, host_of
 from rateway.proxy.http.server import BotSocket, Limits, ProxyServer, Upgrade
 from rateway.proxy.http.tokens import Tokens
@@ -93,23 +94,28 @@ class Proxy:
         self._rest: RestProxy | None = None
         self._server: ProxyServer | None = None
         self._has_tls = settings.proxy.cert is not None
+        self._certificate: Certificate | None = None
 
     def stop(self) -> None:
         """Send the bots away and end; :meth:`run` returns when that is done."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Read the certificate again, whether or not its files changed."""
+        if self._certificate is not None:
+            self._certificate.renew()
+
     async def run(self, on_bound: Callable[[int], None] = lambda port: None) -> int:
         """Serve until stopped."""
+        given = self._settings.proxy
         try:
-            tls = self._tls()
-        except (OSError, ssl.SSLError) as error:
-            log.critical(
-                "PROXY_CERT %s cannot be used (%s): write certificate and key in PEM, readable for this process",
-                self._settings.proxy.cert,
-                getattr(error, "strerror", None) or getattr(error, "reason", None) or "it is no PEM",
-                extra={"action": "configuration"},
-            )
+            certificate = None if given.cert is None else Certificate(given.cert, given.key)
+        except CertificateError as error:
+            words = "PROXY_CERT %s cannot be used (%s): %s"
+            log.critical(words, given.cert, error, REMEDY, extra={"action": "configuration"})
             return exit_codes.CONFIGURATION
+        self._certificate = certificate
+        tls = None if certificate is None else certificate.context
         address = broker_address(self._settings)
         reader = AmqpLogReader(address=address, name="rateway proxy: event logs")
         gateway = AmqpGateway(address=address, name="rateway proxy: requests")
@@ -118,6 +124,8 @@ class Proxy:
             running = [tasks.create_task(reader.run()), tasks.create_task(gateway.run())]
             if self._settings.proxy.replay:
                 running.append(tasks.create_task(positions.run()))
+            if certificate is not None:
+                running.append(tasks.create_task(certificate.watch()))
             running.append(tasks.create_task(self.serve(reader, gateway, tls, on_bound, positions)))
             await self._stop.wait()
             await running[-1]
@@ -175,15 +183,6 @@ class Proxy:
         if not names or positions is None:
             return None
         return Replay(names, self._settings.event_log.age, positions, time.time)
-
-    def _tls(self) -> ssl.SSLContext | None:
-        given = self._settings.proxy
-        if given.cert is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(given.cert, given.key)
-        return context
 
     # Bots.
 
@@ -334,8 +333,13 @@ class Proxy:
             rest=dict(self._rest.requests) if self._rest is not None else {},
             cpu_s=usage.ru_utime + usage.ru_stime,
             memory_bytes=_resident_bytes(),
-            notes=list(self._notes),
+            notes=self._all_notes(),
         )
+
+    def _all_notes(self) -> list[str]:
+        refusal = self._certificate.refusal if self._certificate is not None else ""
+        stale = f"the certificate in PROXY_CERT has changed and cannot be used ({refusal}): the one before it is shown"
+        return [*self._notes, *([stale] if refusal else [])]
 
 
 def _resident_bytes() -> int:
