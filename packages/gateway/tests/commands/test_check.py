@@ -316,3 +316,18 @@ def test_a_broker_that_is_reached_by_ipv4_and_by_ipv6_is_not_taken_for_a_cluster
     plan = run(checked(SimulatorOptions(), uri, tmp_path))
     assert plan.broker is not None and plan.broker.reached and plan.broker.nodes == []
     assert not any("RabbitMQ cluster" in note for note in plan.notes)
+
+
+def test_what_this_machine_does_not_let_the_proxy_have_is_named(broker: Broker, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.pem"
+    odd.write_text("this is no certificate")
+
+    async def scenario() -> Plan:
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) as taken:
+            address = "{}:{}".format(*taken.sockets[0].getsockname())
+            more = {"PROXY_ADDRESS": address, "PROXY_CERT": str(odd)}
+            return await checked(SimulatorOptions(), broker.uri, tmp_path / "state", **more)
+
+    plan = run(scenario())
+    assert [each.where for each in plan.problems] == ["PROXY_CERT"] and "PEM" in plan.problems[0].do
+    assert any(each.where == "PROXY_ADDRESS" and "listened on" in each.what for each in plan.warnings)

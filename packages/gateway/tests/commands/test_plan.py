@@ -17,7 +17,7 @@ from rateway.native.objects.applied import SessionRecord
 from rateway.runtime.startup import StoredSessions
 from rateway.transports.rest import Application, GatewayBot, RestFailure
 from rateway_protocol.discord.events import EVENTS
-from rateway_protocol.discord.intents import ALL
+from rateway_protocol.discord.intents import ALL, PRIVILEGED
 from rich.console import Console
 
 ENVIRON = {"DISCORD_TOKEN": "a.b.c", "INTENTS": "GUILDS,GUILD_MEMBERS", "AMQP_URI": "amqp://localhost/"}
@@ -278,6 +278,29 @@ def test_many_clusters_are_shown_in_short() -> None:
 def test_names_of_strangers_cannot_forge_the_page() -> None:
     page = shown(plan(replace(KNOWN, application=Application(42, "[red]x[/]\x1b[2J\nok", 2))))
     assert "[red]x[/]\\e[2J\\nok" in page
+
+
+def test_the_proxy_is_shown_and_judged_by_the_settings_of_its_gateway() -> None:
+    assert plan().proxy is None
+    known = replace(KNOWN, application=Application(42, "bot", PRIVILEGED))
+    good = plan(known, PROXY_ADDRESS="127.0.0.1:7878", INTENTS="ALL")
+    assert good.ok
+    assert "bots connect to ws://127.0.0.1:7878 and show the bot's token; nobody does TLS" in shown(good)
+    token = {"PROXY_ADDRESS": "0.0.0.0:7878", "PROXY_TOKEN": "long-enough-for-workers", "INTENTS": "ALL"}
+    assert "or PROXY_TOKEN; another server in front" in shown(plan(known, **token, PROXY_BEHIND_TLS="true"))
+    assert "wss://0.0.0.0:7878" in shown(plan(known, **token, PROXY_CERT="/etc/cert.pem"))
+    less = plan(
+        known,
+        **token,
+        PROXY_BEHIND_TLS="true",
+        CACHE_KINDS="channels,roles,members",
+        EVENTS_EXCEPT="TYPING_START",
+    )
+    assert less.ok
+    said = " ".join(each.what for each in less.warnings if each.where == "PROXY_ADDRESS")
+    assert "CACHE_KINDS" in said and "TYPING_START" in said
+    without = plan(known, **token, PROXY_BEHIND_TLS="true", CACHE_ENABLED="false")
+    assert not without.ok and "CACHE_ENABLED" in without.problems[0].what
 
 
 def test_the_plan_is_json() -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from rateway.config.broker import broker_address
 from rateway.fleet.choice import Choice
 from rateway.fleet.layout import Layout
 from rateway.native.form import form
+from rateway.proxy.http.certificate import REMEDY, Certificate, CertificateError
 from rateway.runtime.identify.permits import SystemClock, read_ledgers
 from rateway.runtime.startup import (
     Identity,
@@ -132,7 +134,7 @@ async def check(settings: Settings) -> Plan:
         machine=machine_memory(),
         cores=cores(),
     )
-    known = _with_state(settings, known)
+    known = _with_proxy(settings, _with_state(settings, known))
     kept = kept_of(settings, known.stored, known.sessions)
     choice = choice_of(settings, gateway, kept, known.stored)
     if choice is None and settings.layout.shards is not None:
@@ -169,9 +171,8 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
     finally:
         await connection.close()
     if settings.event_log.is_on and lacks_streams(connection.server):
-        what = (
-            f"{connection.server} has no streams: events go out without the event log that EVENT_LOG asks for"
-        )
+        wanted = "EVENT_LOG" if settings.proxy.address is None else "the proxy at PROXY_ADDRESS"
+        what = f"{connection.server} has no streams: events go out without the event log that {wanted} needs"
         warnings.append(Finding("broker", what, "RabbitMQ 3.9 or newer has them"))
     return BrokerSaid(str(address), True, connection.server, "", findings, there, warnings, nodes)
 
@@ -293,6 +294,41 @@ def _with_state(settings: Settings, known: Known) -> Known:
             )
     except StateError as error:
         return replace(known, problems=(*problems, Finding("STATE_DIR", str(error))))
+
+
+def _with_proxy(settings: Settings, known: Known) -> Known:
+    """Add whether this machine lets the proxy have its certificate and its address."""
+    given = settings.proxy
+    if given.address is None:
+        return known
+    problems, warnings = [*known.problems], [*known.warnings]
+    try:
+        if given.cert is not None:
+            Certificate(given.cert, given.key)
+    except CertificateError as error:
+        problems.append(Finding("PROXY_CERT", f"{given.cert} cannot be used ({error})", REMEDY))
+    if why := _cannot_listen(given.address):
+        what = f"{given.address} cannot be listened on now ({why}); a proxy tries again every second"
+        do = "see what listens there, unless it is the proxy of a gateway that this one replaces"
+        warnings.append(Finding("PROXY_ADDRESS", what, do))
+    return replace(known, problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _cannot_listen(address: str) -> str:
+    """Why nothing can listen there, empty where something can; another proxy of this user may do so already."""
+    host, _, port = address.rpartition(":")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, place in found:
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                listener.bind(place)
+    except OSError as error:
+        return error.strerror or "no such address"
+    return ""
 
 
 def _forgettable(record: FatalRecord, settings: Settings, known: Known) -> bool:

@@ -65,6 +65,11 @@ def _overview(plan: Plan) -> Table:
     if plan.clusters:
         exchanges = topology.exchanges([each.cluster for each in plan.clusters])
         row("workers", f"bind a queue to {exchanges}; the query Clusters lists them (docs/amqp.md)")
+    if plan.proxy is not None:
+        row(
+            "proxy",
+            f"bots connect to {plan.proxy.address} and show {plan.proxy.shows}; {plan.proxy.tls} does TLS",
+        )
     if plan.identifies is not None:
         budget = plan.identifies
         row(

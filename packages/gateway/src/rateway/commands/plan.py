@@ -10,9 +10,11 @@ from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout
 from rateway.fleet.identify import SPACING, Budget, IdentifyGovernor, Ledger, Moment
 from rateway.fleet.layout import Layout
+from rateway.proxy.needs import judge
 from rateway.runtime.startup import StoredSessions, kept_choice, new_choice, running_clusters
 from rateway.transports.rest import Application, GatewayBot, RestFailure
 from rateway_protocol.contract import topology
+from rateway_protocol.contract.snapshots import ClusterList
 from rateway_protocol.discord.events import EVENTS
 from rateway_protocol.discord.intents import PRIVILEGED, Intents
 
@@ -115,6 +117,15 @@ class BrokerSaid(msgspec.Struct, frozen=True):
     """The remedy, where one is known."""
 
 
+class ProxyPlan(msgspec.Struct, frozen=True):
+    """The proxy that the gateway starts. ``address`` has its scheme; ``shows`` is what bots show to be let in, ``tls``
+    says who does TLS."""
+
+    address: str
+    shows: str
+    tls: str
+
+
 class Plan(msgspec.Struct):
     """All of it; ``ok`` when a start would work."""
 
@@ -136,6 +147,7 @@ class Plan(msgspec.Struct):
     memory: MemoryPlan | None = None
     intents: list[IntentPlan] = []
     broker: BrokerSaid | None = None
+    proxy: ProxyPlan | None = None
     state_dir: str = ""
     running_pid: int | None = None
     form: str = ""
@@ -159,15 +171,17 @@ class Known:
     machine: int | None = None
     cores: int = 1
     problems: tuple[Finding, ...] = field(default=())
+    warnings: tuple[Finding, ...] = field(default=())
 
 
 def make_plan(settings: Settings, known: Known) -> Plan:
     """Return the plan of a start with *settings*. Never raises for anything that is *known*."""
     plan = Plan(state_dir=str(settings.process.state_dir), form=known.form)
     plan.running_pid, plan.broker = known.running_pid, known.broker
-    plan.problems = list(known.problems)
+    plan.problems, plan.warnings = list(known.problems), list(known.warnings)
     _broker(plan, known.broker)
     _intents(plan, settings, known.application)
+    _proxy(plan, settings)
     kept = kept_of(settings, known.stored, known.sessions)
     if isinstance(known.gateway, RestFailure):
         do = {
@@ -229,6 +243,36 @@ def _broker(plan: Plan, said: BrokerSaid) -> None:
             f"the broker is the RabbitMQ cluster {names[0]}: workers' queues should be quorum queues. A classic queue "
             "is away with its node, and what is published meanwhile is confirmed and lost (docs/rabbitmq.md)"
         )
+
+
+def _proxy(plan: Plan, settings: Settings) -> None:
+    """The proxy at PROXY_ADDRESS, judged as it judges its gateway at its start."""
+    given = settings.proxy
+    if given.address is None:
+        return
+    plan.proxy = ProxyPlan(
+        f"{'ws' if given.cert is None else 'wss'}://{given.address}",
+        "the bot's token" if given.token is None else "the bot's token or PROXY_TOKEN",
+        "the proxy (PROXY_CERT)"
+        if given.cert is not None
+        else "another server in front of it (PROXY_BEHIND_TLS)"
+        if given.behind_tls
+        else "nobody",
+    )
+    published = settings.published
+    message_content = bool(settings.session.intents & Intents.MESSAGE_CONTENT)
+    judgement = judge(
+        ClusterList(
+            shard_count=0,
+            clusters=(),
+            intents=settings.session.intents,
+            kinds=tuple(settings.cache.policy(message_content=message_content).kept()),
+            events=None if published.only is None else tuple(published.only),
+            events_except=tuple(published.never),
+        )
+    )
+    plan.problems += [Finding("PROXY_ADDRESS", words) for words in judgement.refusals]
+    plan.warnings += [Finding("PROXY_ADDRESS", words) for words in judgement.notes]
 
 
 def _intents(plan: Plan, settings: Settings, application: Application | RestFailure) -> None:
