@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -15,13 +16,22 @@ from rateway.demo.audit import Audit, Receipts, Sent, audit
 PREFETCH = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One entry of a log."""
+
+    offset: int
+    name: str
+    message_id: str
+    crc32: int
+
+
 @dataclass(slots=True)
 class Log:
     """What a log holds."""
 
     receipts: Receipts = field(default_factory=Receipts)
-    offsets: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    lines: list[LogLine] = field(default_factory=list)
 
     def audit(self, sent: Iterable[Sent]) -> Audit:
         """Hold the entries against what was sent."""
@@ -38,8 +48,14 @@ async def read_log(uri: str, name: str) -> Log:
         if message.message_id == mark:
             done.set()
         elif not done.is_set() and message.exchange:
-            found.offsets.append(int(str(message.headers["x-stream-offset"])))
-            found.names.append(message.routing_key or "")
+            found.lines.append(
+                LogLine(
+                    int(str(message.headers["x-stream-offset"])),
+                    message.routing_key or "",
+                    message.message_id or "",
+                    zlib.crc32(message.body),
+                )
+            )
             found.receipts.add(
                 message.routing_key or "",
                 message.message_id,
@@ -57,5 +73,6 @@ async def read_log(uri: str, name: str) -> Log:
         await channel.default_exchange.publish(aio_pika.Message(b"", message_id=mark), name)
         await queue.consume(take, arguments={"x-stream-offset": "first"})
         await done.wait()
-    assert found.offsets == sorted(set(found.offsets))
+    offsets = [line.offset for line in found.lines]
+    assert offsets == sorted(set(offsets))
     return found

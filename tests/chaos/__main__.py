@@ -15,7 +15,7 @@ from rich.console import Console
 from tests.aio import run
 from tests.chaos.lanes import run_lanes
 from tests.chaos.outages import SCENES
-from tests.chaos.plan import KINDS
+from tests.chaos.plan import BOTS_KINDS, KINDS
 from tests.chaos.report import draw, show, write_json
 from tests.chaos.runner import Result, chaos
 from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
@@ -80,7 +80,7 @@ def outages(chosen: set[str]) -> int:
 
 def one_lane(faults: int, seed: int, processes: int, kinds: str, event_log: bool) -> Result:
     """One run in this process, with a broker of its own."""
-    chosen = {kind: KINDS[kind] for kind in kinds.split(",")} if kinds else None
+    chosen = {kind: (KINDS | BOTS_KINDS)[kind] for kind in kinds.split(",")} if kinds else None
     with (
         tempfile.TemporaryDirectory(prefix="rateway-chaos-") as folder,
         private_rabbitmq(management=False) as node,

@@ -12,10 +12,12 @@ from pathlib import Path
 import aio_pika
 from aio_pika.exceptions import ChannelNotFoundEntity
 from rateway import exit_codes
+from rateway.demo.children import Child
 from rateway.demo.relay import Relay
 from rateway_protocol.contract import topology
 from rateway_simulator.faults import Fault
 
+from tests.chaos.bots_side import BotsSide
 from tests.chaos.ground import BUFFER, RATE, SHARDS, Ground, arrived, send
 from tests.chaos.machine import disk_full, immutable
 from tests.chaos.plan import CODES, LOSING_CODES, Step
@@ -351,6 +353,63 @@ async def clock_jumps(ground: Ground, step: Step) -> None:
         await kill_gateway(ground, step)
 
 
+# The bot's side
+
+
+def _bots(ground: Ground) -> BotsSide:
+    assert ground.bots is not None, "this lane has no bot"
+    return ground.bots
+
+
+async def proxy_killed(ground: Ground, step: Step) -> None:
+    """One of two: the bot's next dial comes to the other."""
+    proxy = _bots(ground).proxies[step.turn % 2]
+    await proxy.kill()
+    await proxy.start()
+
+
+async def proxy_stopped(ground: Ground, step: Step) -> None:
+    """It may strike in the middle of a start."""
+    proxy = _bots(ground).proxies[step.turn % 2]
+    code = await proxy.terminate(patience=60.0)
+    assert code in (0, -signal.SIGTERM), f"the proxy ended with {code}"
+    await proxy.start()
+
+
+async def proxies_killed(ground: Ground, step: Step) -> None:
+    for proxy in _bots(ground).proxies:
+        await proxy.kill()
+    for proxy in _bots(ground).proxies:
+        await proxy.start()
+
+
+async def proxy_frozen(ground: Ground, step: Step) -> None:
+    await _frozen(_bots(ground).proxies[step.turn % 2], step)
+
+
+async def bot_killed(ground: Ground, step: Step) -> None:
+    """It is started again by itself."""
+    await _bots(ground).bot.kill()
+
+
+async def bot_frozen(ground: Ground, step: Step) -> None:
+    await _frozen(_bots(ground).bot, step)
+
+
+async def _frozen(child: Child, step: Step) -> None:
+    child.signal(signal.SIGSTOP)
+    await asyncio.sleep(0.5 + 2.5 * step.size)
+    child.signal(signal.SIGCONT)
+
+
+def proxies_to_broker(ground: Ground) -> Iterable[Relay]:
+    return (_bots(ground).to_broker,)
+
+
+def bot_to_proxies(ground: Ground) -> Iterable[Relay]:
+    return (_bots(ground).front,)
+
+
 FAULTS: dict[str, Make] = {
     "kill_gateway": kill_gateway,
     "kill_runner": kill_runner,
@@ -392,4 +451,16 @@ FAULTS: dict[str, Make] = {
     "state_read_only": state_read_only,
     "torn_store": torn_store,
     "clock_jumps": clock_jumps,
+    "proxy_killed": proxy_killed,
+    "proxy_stopped": proxy_stopped,
+    "proxies_killed": proxies_killed,
+    "proxy_frozen": proxy_frozen,
+    "proxy_broker_network_cut": cut(proxies_to_broker),
+    "proxy_broker_network_away": away(proxies_to_broker),
+    "proxy_broker_network_stalls": stalls(proxies_to_broker),
+    "bot_killed": bot_killed,
+    "bot_frozen": bot_frozen,
+    "bot_network_cut": cut(bot_to_proxies),
+    "bot_network_away": away(bot_to_proxies),
+    "bot_network_stalls": stalls(bot_to_proxies),
 }

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from rateway_protocol.contract.messages import Gap
 from rateway_simulator.gateway.sessions import ENDED_BY_CLIENT
 from rateway_simulator.judge.ledger import SessionRecord
 
+from tests.chaos.bots_side import BotsSide, bots_side
 from tests.chaos.machine import Clock, children
 from tests.e2e.harness import Json, Stage, stage
 from tests.e2e.witness import sessions_of, written_down
@@ -59,6 +60,8 @@ class Ground:
     discord: tuple[Relay, Relay]
     """Between gateway and Discord: one of its resume hosts, and REST."""
     clock: Clock
+    bots: BotsSide | None
+    """Proxies and a bot behind them, in lanes with an event log."""
 
     @property
     def runners(self) -> list[int]:
@@ -136,7 +139,9 @@ def send(pid: int, number: signal.Signals) -> None:
 async def ground(
     folder: Path, broker: Broker, processes: int, event_log: bool = False
 ) -> AsyncIterator[Ground]:
-    """A gateway of so many processes under a live load, started; with an event log, one that a kill does not forget."""
+    """A gateway of so many processes under a live load, started; with an event log, one that a kill does not forget,
+    and a bot that gets its events through proxies.
+    """
     address = urlsplit(broker.uri)
     assert address.hostname is not None
     clock = Clock(folder / "clock")
@@ -177,5 +182,9 @@ async def ground(
         await it.ready()
         if event_log:
             await it.gateway.until(lambda status: all(map(_has_old_log, status["clusters"])))
-        it.sim.set_rate(RATE)
-        yield Ground(it, relay, (resume_host, rest), clock)
+        async with AsyncExitStack() as stack:
+            bots = None
+            if event_log:
+                bots = await stack.enter_async_context(bots_side(folder, it, SHARDS, clock.environment))
+            it.sim.set_rate(RATE)
+            yield Ground(it, relay, (resume_host, rest), clock, bots)

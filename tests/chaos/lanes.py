@@ -30,7 +30,7 @@ async def run_lanes(
     say: Callable[[str], None] = lambda words: None,
 ) -> list[Result]:
     """One lane for each number of ``processes``; lane n has the seed ``seed`` + n and its share of the faults. Every
-    second one, the first among them, has an event log, which is audited as well.
+    second one, the first among them, has an event log, and a bot behind two proxies: both are audited as well.
 
     AssertionError with its last words when a lane ends without a result.
     """

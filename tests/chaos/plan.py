@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-__all__ = ["CODES", "KINDS", "LAST", "LOSING_CODES", "Step", "plan"]
+__all__ = ["BOTS_KINDS", "CODES", "KINDS", "LAST", "LOSING_CODES", "Step", "plan"]
 
 # Kind → how often it comes, relative to the others. Quick ones come more often, so that a short run sees many.
 KINDS: dict[str, int] = {
@@ -54,6 +54,21 @@ KINDS: dict[str, int] = {
     "state_read_only": 2,
     "torn_store": 1,
     "clock_jumps": 3,
+}
+# Of lanes with proxies and a bot behind them, besides.
+BOTS_KINDS: dict[str, int] = {
+    "proxy_killed": 4,
+    "proxy_stopped": 3,
+    "proxies_killed": 2,
+    "proxy_frozen": 2,
+    "proxy_broker_network_cut": 3,
+    "proxy_broker_network_away": 2,
+    "proxy_broker_network_stalls": 1,
+    "bot_killed": 2,
+    "bot_frozen": 1,
+    "bot_network_cut": 4,
+    "bot_network_away": 1,
+    "bot_network_stalls": 1,
 }
 # Discord's codes that keep or may keep the session (reference, 1.11), one that nobody knows included.
 CODES = (1000, 1001, 1011, 1012, 1013, 1014, 4000, 4001, 4002, 4005, 4008, 4242)

@@ -14,6 +14,7 @@ from tests.chaos.runner import Result
 
 __all__ = ["draw", "show", "summary", "times", "write_json"]
 
+BOT_FAULTS = ("bot_missing", "bot_doubled", "bot_wrong")
 # Events a second are shown over so many samples.
 SMOOTHED = 4
 
@@ -61,6 +62,13 @@ def summary(results: Sequence[Result]) -> list[tuple[str, str]]:
         ("entries of event logs (of these doubled)", f"{total('entries'):,} ({total('log_doubled'):,})"),
         ("in a queue and not in the log", f"{total('log_missing'):,}"),
         ("wrong in the log", f"{total('log_wrong'):,}"),
+        (
+            "of a bot behind proxies: sessions, resumes",
+            f"{total('bot_sessions'):,}, {total('bot_resumes'):,}",
+        ),
+        ("its events", f"{total('bot_events'):,}"),
+        ("missing in a session, twice, wrong", ", ".join(f"{total(name):,}" for name in BOT_FAULTS)),
+        ("its state and Discord's differ in", f"{total('bot_differences'):,}"),
         ("gaps told", f"{total('gaps'):,}"),
         ("identifies (required)", f"{total('identifies'):,} ({total('identifies_allowed'):,})"),
     ]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
+from rateway.demo.children import Child
 from rateway_simulator.judge.ledger import SessionRecord
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_discord, ground, stored
 from tests.chaos.machine import cannot_be_read_only
-from tests.chaos.plan import KINDS, Step, plan
+from tests.chaos.plan import BOTS_KINDS, KINDS, Step, plan
 from tests.e2e.harness import Stage
 from tests.event_log import read_log
 from tests.rabbitmq import Broker
@@ -65,7 +66,7 @@ class Result(msgspec.Struct):
     overrun_sessions: int = 0
     """Of these: those that ended because Discord's buffer was exceeded or nobody came in time."""
     tracebacks: int = 0
-    """In the gateway's log: nothing that happens here is a mistake in the program."""
+    """In the logs of gateway and proxies: nothing that happens here is a mistake in the program."""
     event_log: bool = False
     """Whether each cluster had one. Of the logs:"""
     entries: int = 0
@@ -76,6 +77,18 @@ class Result(msgspec.Struct):
     """Entries that are changed, unknown or out of order."""
     logs_begun: int = 0
     """Logs beyond each cluster's first; nothing that happens here takes one away."""
+    bot_sessions: int = 0
+    """Of a bot behind proxies, in the same lanes: how often it identified."""
+    bot_resumes: int = 0
+    bot_starts: int = 0
+    bot_events: int = 0
+    bot_missing: int = 0
+    """Events of the log that did not come in a session of the bot's that had to have them."""
+    bot_doubled: int = 0
+    bot_wrong: int = 0
+    """Dispatches that are no entry of the log, or out of its order."""
+    bot_differences: int = 0
+    """What the bot's library holds in the end and Discord does not, or the other way round."""
     not_run: dict[str, str] = {}
     notes: list[str] = []
     """What went wrong, for people."""
@@ -106,7 +119,8 @@ class Result(msgspec.Struct):
             and not self.tracebacks
             and self.identifies <= self.identifies_allowed
             and not (self.log_missing or self.log_wrong or self.logs_begun)
-            and bool(self.entries) == self.event_log
+            and not (self.bot_missing or self.bot_doubled or self.bot_wrong or self.bot_differences)
+            and bool(self.entries) == bool(self.bot_events) == self.event_log
         )
 
 
@@ -125,7 +139,7 @@ async def chaos(
     result = Result(seed, processes, faults, event_log=event_log)
     # It says so on standard error for every attempt while the broker is away, which is most of the time here.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
-    chosen = dict(kinds if kinds is not None else KINDS)
+    chosen = dict(kinds if kinds is not None else KINDS | BOTS_KINDS if event_log else KINDS)
     impossible = cannot_be_read_only(folder)
     if impossible and chosen.pop("state_read_only", 0):
         result.not_run["state_read_only"] = impossible
@@ -143,12 +157,18 @@ async def chaos(
             # The run was given up in the middle of a fault: what Discord still holds is not lost.
             await it.again()
         await _audit(it.stage, result)
-        if event_log:
-            await _audit_logs(it.stage, result)
+        if it.bots is not None:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await it.bots.finish()
+            except TimeoutError:
+                result.notes.append("the bot does not get the last events")
+            await _audit_logs(it, result)
         result.seconds = time.monotonic() - began
-        _read_log(it.stage, result)
+        processes_seen = [it.stage.gateway, *(it.bots.proxies if it.bots is not None else ())]
+        _read_logs(processes_seen, result)
         if not result.clean:
-            result.notes.append(it.stage.gateway.tail(80))
+            result.notes += [each.tail(80) for each in processes_seen]
     return result
 
 
@@ -166,7 +186,7 @@ async def _strike(
         if step.together:
             continue
         ended = time.monotonic() - began
-        await _recovered(it.stage, f"fault {step.number} of seed {result.seed} ({' + '.join(kinds)})")
+        await _recovered(it, f"fault {step.number} of seed {result.seed} ({' + '.join(kinds)})")
         recovered = time.monotonic() - began - ended
         result.recoveries.append(Recovery(tuple(kinds), at, ended - at, recovered))
         left = (time.monotonic() - began) / step.number * (len(steps) - step.number)
@@ -177,13 +197,16 @@ async def _strike(
         kinds.clear()
 
 
-async def _recovered(it: Stage, what: str) -> None:
-    """All shards live, the last event of every session arrived, and the sessions written down."""
+async def _recovered(ground: Ground, what: str) -> None:
+    """All shards live, the last event of every session arrived, the sessions written down, and the bot caught up."""
+    it = ground.stage
     try:
         async with asyncio.timeout(PATIENCE_S):
             await it.ready()
             await arrived(it)
             await stored(it)
+            if ground.bots is not None:
+                await ground.bots.caught_up()
     except TimeoutError:
         status = await it.gateway.status()
         raise AssertionError(f"no recovery from {what} within {PATIENCE_S:.0f} s\n{status}") from None
@@ -244,8 +267,10 @@ async def _audit(it: Stage, result: Result) -> None:
             ]
 
 
-async def _audit_logs(it: Stage, result: Result) -> None:
-    """Hold each cluster's event log against what reached its queue."""
+async def _audit_logs(ground: Ground, result: Result) -> None:
+    """Hold each cluster's event log against what reached its queue, and what the bot got against the log."""
+    it, bots = ground.stage, ground.bots
+    assert bots is not None
     status = await it.ready()
     begun = [line for line in it.gateway.log.read_text().splitlines() if "the event log rateway-log-" in line]
     result.logs_begun = sum(line.endswith("begins (event_log)") for line in begun) - len(status["clusters"])
@@ -257,21 +282,33 @@ async def _audit_logs(it: Stage, result: Result) -> None:
             for each in it.sim.ledger.log()
             if each.shard in shards and it.receipts.times(each.session, each.seq)
         )
-        result.entries += len(log.offsets)
+        result.entries += len(log.lines)
         result.log_missing += found.lost
         result.log_doubled += found.doubled
         result.log_wrong += found.changed + found.unknown + found.out_of_order
         result.notes += [f"in the log of cluster {cluster['cluster']}: {words}" for words in found.examples]
+        got = bots.audit(log, cluster["event_log"]["name"])
+        result.bot_events += got.events
+        result.bot_missing += got.missing
+        result.bot_doubled += got.doubled
+        result.bot_wrong += got.wrong
+        result.notes += [f"of the bot: {words}" for words in got.examples]
+    differences = await bots.differences()
+    result.bot_differences = len(differences)
+    result.notes += differences[:EXAMPLES]
+    result.bot_sessions, result.bot_starts = len(bots.sessions), bots.bot.starts
+    result.bot_resumes = sum(session.resumes for session in bots.sessions)
     if result.logs_begun:
         result.notes += begun
 
 
-def _read_log(it: Stage, result: Result) -> None:
-    lines = it.gateway.log.read_text(errors="replace").splitlines()
-    found = [number for number, line in enumerate(lines) if "Traceback (most recent call last)" in line]
-    result.tracebacks = len(found)
-    for number in found[:3]:
-        result.notes += lines[max(0, number - 2) : number + 30]
+def _read_logs(children: Iterable[Child], result: Result) -> None:
+    for child in children:
+        lines = child.lines()
+        found = [number for number, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+        result.tracebacks += len(found)
+        for number in found[:3]:
+            result.notes += lines[max(0, number - 2) : number + 30]
 
 
 async def _sample(it: Stage, result: Result, began: float) -> None:
