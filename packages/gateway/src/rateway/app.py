@@ -103,7 +103,7 @@ def _queue_watch(settings: Settings, gateway: Gateway) -> QueueWatch:
     if settings.broker.management is not None:
         from rateway.transports.rabbitmq_management import RabbitManagement
 
-        bound = RabbitManagement(settings.broker.management, address.current().vhost).queues_of
+        bound = RabbitManagement(settings.broker.management, address.current().vhost).bound_to
     return QueueWatch(
         settings.broker.queues, count, bound, lambda: gateway.exchanges, lambda: gateway.given_up
     )

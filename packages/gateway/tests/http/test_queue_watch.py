@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 import aio_pika
-from rateway.delivery.port import QueueCount
+from rateway.delivery.port import Bound, QueueCount
 from rateway.runtime.monitoring import health
 from rateway.runtime.monitoring.queue_watch import QueueWatch
+from rateway.runtime.monitoring.status import EventLogStatus
 from rateway.secret import Secret
 from rateway.transports.amqp.requests.queue_counts import count_queues
 from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.rabbitmq_management import RabbitManagement
+from rateway_protocol.contract import topology
 from tests.http.fleet import Fleet
 
 from tests.aio import run
@@ -70,6 +72,59 @@ def test_a_drained_cluster_is_unheld_until_a_gateway_reads_its_queue() -> None:
     run(scene())
 
 
+def test_a_name_that_no_workers_queue_takes_beside_an_event_log_is_found_by_the_bindings() -> None:
+    async def scene() -> None:
+        names = {
+            "rateway-1": frozenset({"MESSAGE_CREATE", "TYPING_START"}),
+            "rateway-2": frozenset({"TYPING_START"}),
+        }
+        log = QueueCount("rateway-log-1-0123456789ab", 7, 0)
+
+        async def bound(exchanges: Iterable[str]) -> Bound:
+            return Bound([log], dict(names))
+
+        found = QueueWatch((), Counts(), bound, lambda: ["rateway-1", "rateway-2"], list)
+        fleet = Fleet(16)
+        kept = EventLogStatus("kept", 60.0, "a log", "", 1, 80)
+        fleet.clusters = {each: {"event_log": kept} for each in (1, 2)}
+        fleet.publishers = {each: {"routed": [], "unrouted": []} for each in (1, 2)}
+
+        async def told() -> list[str]:
+            await found.look()
+            clusters = found.see_past_logs((await fleet.status()).clusters)
+            return [reason.text for reason in health.unrouted(clusters)]
+
+        assert await told() == [], "a worker may be deployed anew just now"
+        (text,) = await told()
+        assert "MESSAGE_CREATE of cluster 2" in text and "rateway-2" in text
+        assert found.unread == [], "a log needs no reader"
+        del names["rateway-2"]
+        await told()
+        (text,) = await told()
+        assert "anything of cluster 2" in text
+        names.clear()
+        await told()
+        assert await told() == [], "bots behind proxies need no worker"
+
+    run(scene())
+
+
+def test_without_an_event_log_the_returned_names_count() -> None:
+    async def scene() -> None:
+        async def bound(exchanges: Iterable[str]) -> Bound:
+            return Bound([], {"rateway-1": frozenset({"MESSAGE_CREATE"})})
+
+        found = QueueWatch((), Counts(), bound, lambda: ["rateway-1", "rateway-2"], list)
+        for _ in range(2):
+            await found.look()
+        fleet = Fleet(16)
+        fleet.clusters = {each: {"event_log": None} for each in (1, 2)}
+        clusters = (await fleet.status()).clusters
+        assert found.see_past_logs(clusters) == clusters
+
+    run(scene())
+
+
 def test_the_verdict_names_a_cluster_that_nobody_has_and_queues_that_nobody_reads() -> None:
     fleet = Fleet(16)
     fleet.more = {"unheld": [2], "unread_queues": [QueueCount("bot", 12_345, 0)]}
@@ -100,6 +155,9 @@ def test_rabbitmq_tells_both_ways(broker: Broker) -> None:
 
             await read.consume(take, no_ack=True)
             await channel.declare_queue("elsewhere", durable=True)
+            log = topology.event_log(1, "0123456789ab")
+            own = await channel.declare_queue(log, durable=True)
+            await own.bind(exchange, "TYPING_START")
 
             found = await count_queues(parse(broker.uri), ["bound", "not-there", "read"])
             assert found is not None
@@ -113,12 +171,13 @@ def test_rabbitmq_tells_both_ways(broker: Broker) -> None:
             management = RabbitManagement(Secret(url), broker.vhost)
             while True:
                 # It counts every few seconds.
-                told = await management.queues_of(["rateway-1"])
+                told = await management.bound_to(["rateway-1", "rateway-2"])
                 assert told is not None
-                if {each.name: each.consumers for each in told} == {"bound": 0, "read": 1}:
+                if {each.name: each.consumers for each in told.queues} == {"bound": 0, "read": 1, log: 0}:
                     break
+            assert told.names == {"rateway-1": {"MESSAGE_CREATE"}, "rateway-2": frozenset()}
             wrong = RabbitManagement(Secret(url.replace(":" + str(address.password), ":wrong")), broker.vhost)
-            assert await wrong.queues_of(["rateway-1"]) is None
+            assert await wrong.bound_to(["rateway-1"]) is None
         await broker.stop()
         assert await count_queues(parse(broker.uri), ["bound"]) is None
         await broker.start()

@@ -165,7 +165,8 @@ ROWS: tuple[Row, ...] = (
         "Workers' queues that the gateway looks after: status and page say when nobody reads one.", BROKER, "none"),
     Row("management_url", "broker.management", "MANAGEMENT_URL", "management_url", values.management, "address", None,
         "RabbitMQ's management API, such as `http://user:password@host:15672`: with it every queue that is bound to "
-        "the bot's exchanges is looked after. Its user needs the tag `monitoring`.", BROKER, "none", secret=True),
+        "the bot's exchanges is looked after, and a name that no worker's queue takes is seen beside an event log. Its "
+        "user needs the tag `monitoring`.", BROKER, "none", secret=True),
     Row("urgent", "broker.urgent", "URGENT", "urgent", values.events, "names", frozenset(),
         "Events that do not wait behind those that wait for the broker, such as `INTERACTION_CREATE`: within three "
         "seconds of their arrival they are published ahead, marked `ahead`. One more connection for each cluster.",

@@ -16,8 +16,9 @@ from rateway.native.fast_path import PublishState
 from rateway_protocol.contract.errors import Fault
 
 __all__ = [
-    "MAX_BODY", "MAX_PROPERTIES", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers", "Message",
-    "MessageFault", "OtherGateways", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver", "Spooled",
+    "MAX_BODY", "MAX_PROPERTIES", "Bound", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers",
+    "Message", "MessageFault", "OtherGateways", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver",
+    "Spooled",
 ]  # fmt: skip
 
 # The largest query; what is larger is refused without being kept.
@@ -268,6 +269,14 @@ class QueueCount(msgspec.Struct, frozen=True):
     name: str
     messages: int
     consumers: int
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """The queues that are bound to exchanges."""
+
+    queues: list[QueueCount]
+    names: dict[str, frozenset[str]]
+    """Exchange → the names for which something other than a gateway's own queue is bound."""
 
 
 # Requests.

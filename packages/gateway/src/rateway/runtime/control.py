@@ -106,7 +106,10 @@ class Control:
             unheld=self._queues.unheld if self._queues is not None else [],
             resume_patience_s=gateway.settings.session.resume_patience,
             shard_count=gateway.choice.layout.shards if gateway.choice is not None else 0,
-            clusters=sorted(clusters, key=lambda cluster: cluster.cluster),
+            clusters=sorted(
+                self._queues.see_past_logs(clusters) if self._queues is not None else clusters,
+                key=lambda cluster: cluster.cluster,
+            ),
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),

@@ -1,4 +1,4 @@
-"""Ask RabbitMQ's management API which queues are bound to exchanges, and who reads them."""
+"""Ask RabbitMQ's management API which queues are bound to exchanges, for what, and who reads them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
-from rateway.delivery.port import QueueCount
+from rateway.delivery.port import Bound, QueueCount
 from rateway.secret import Secret
 from rateway.transports.tls import client_context
+from rateway_protocol.contract import topology
 
 __all__ = ["RabbitManagement"]
 
@@ -30,6 +31,7 @@ class _Binding(msgspec.Struct, frozen=True):
     source: str
     destination: str
     destination_type: str
+    routing_key: str
 
 
 class _Queue(msgspec.Struct, frozen=True):
@@ -50,8 +52,8 @@ class RabbitManagement:
         self._vhost = quote(vhost, safe="")
         self._said = ""
 
-    async def queues_of(self, exchanges: Iterable[str]) -> list[QueueCount] | None:
-        """Return the queues that are bound to one of the exchanges; None when the API gives no usable answer."""
+    async def bound_to(self, exchanges: Iterable[str]) -> Bound | None:
+        """Return what is bound to the exchanges; None when the API gives no usable answer."""
         try:
             found = await asyncio.to_thread(self._ask, frozenset(exchanges))
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -63,20 +65,22 @@ class RabbitManagement:
         self._said = ""
         return found
 
-    def _ask(self, exchanges: frozenset[str]) -> list[QueueCount]:
+    def _ask(self, exchanges: frozenset[str]) -> Bound:
         bindings = msgspec.json.decode(self._get(f"bindings/{self._vhost}"), type=list[_Binding])
-        names = {
-            each.destination
-            for each in bindings
-            if each.source in exchanges and each.destination_type == "queue"
-        }
+        bindings = [each for each in bindings if each.source in exchanges]
+        destinations = {each.destination for each in bindings if each.destination_type == "queue"}
+        names: dict[str, set[str]] = {exchange: set() for exchange in exchanges}
+        for each in bindings:
+            if each.destination_type != "queue" or topology.is_workers_queue(each.destination):
+                names[each.source].add(each.routing_key)
         columns = "columns=name,messages,consumers"
         queues = msgspec.json.decode(self._get(f"queues/{self._vhost}?{columns}"), type=list[_Queue])
-        return [
+        found = [
             QueueCount(each.name, each.messages, each.consumers)
             for each in queues
-            if each.name in names and each.consumers is not None
+            if each.name in destinations and each.consumers is not None
         ]
+        return Bound(found, {exchange: frozenset(bound) for exchange, bound in names.items()})
 
     def _get(self, path: str) -> bytes:
         request = urllib.request.Request(f"{self._base}/{path}", headers={"Accept": "application/json"})

@@ -25,6 +25,7 @@ MAX_KEY_BYTES = 255
 # Inbound queues, and those by which a gateway recognises its own connection.
 _INCOMING = "rateway-incoming-"
 _OWN_QUEUES = _INCOMING.encode()
+_LOG = "rateway-log-"
 
 
 def exchange(cluster: int) -> str:
@@ -52,12 +53,17 @@ def event_log(cluster: int, random: str) -> str:
     """Return the event log of a cluster, a stream. *random* is another one for each that is declared: a stream has no
     identity but its name.
     """
-    return f"rateway-log-{cluster}-{random}"
+    return f"{_LOG}{cluster}-{random}"
 
 
 def is_own_queue(name: bytes) -> bool:
     """Return whether a queue is one of a gateway's own: an answer to it would come back as a query or a command."""
     return name.startswith(_OWN_QUEUES)
+
+
+def is_workers_queue(name: str) -> bool:
+    """Return whether a queue is a worker's: neither an inbound queue nor an event log."""
+    return not name.startswith((_INCOMING, _LOG))
 
 
 def event_key_fault(name: str) -> str:

@@ -1,4 +1,5 @@
-"""Find queues without consumers: workers' queues, and the inbound queues of clusters that were given up.
+"""Find queues without consumers (workers' queues, and the inbound queues of clusters that were given up), and names of
+events that no worker's queue takes in clusters whose event log takes them all.
 
 Over AMQP alone the broker tells of queues whose names are known (``WORKER_QUEUES``); its management API
 (``MANAGEMENT_URL``) tells of every queue that is bound to an exchange of the bot.
@@ -7,9 +8,11 @@ Over AMQP alone the broker tells of queues whose names are known (``WORKER_QUEUE
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-from rateway.delivery.port import QueueCount
+import msgspec
+from rateway.delivery.port import Bound, QueueCount
+from rateway.runtime.monitoring.status import ClusterStatus
 from rateway_protocol.contract import topology
 
 __all__ = ["QueueWatch"]
@@ -18,7 +21,9 @@ __all__ = ["QueueWatch"]
 LOOK_EVERY_S = 20.0
 
 Count = Callable[[Iterable[str]], Awaitable[Sequence[QueueCount] | None]]
-"""Returns the counts of queues by name, or of those bound to exchanges; None when that cannot be found out."""
+"""Returns the counts of queues by name; None when that cannot be found out."""
+AskBound = Callable[[Iterable[str]], Awaitable[Bound | None]]
+"""Returns what is bound to exchanges; None when that cannot be found out."""
 
 
 class QueueWatch:
@@ -31,7 +36,7 @@ class QueueWatch:
         self,
         names: Iterable[str],
         count: Count,
-        bound: Count | None,
+        bound: AskBound | None,
         exchanges: Callable[[], Sequence[str]],
         given_up: Callable[[], Iterable[int]],
     ) -> None:
@@ -45,6 +50,8 @@ class QueueWatch:
         self._exchanges = exchanges
         self._given_up = given_up
         self._before: set[str] = set()
+        # What the last looks have found of the names that are bound: exchange → names.
+        self._bound_names: list[Mapping[str, frozenset[str]]] = []
 
     async def run(self) -> None:
         """Look, until cancelled."""
@@ -57,10 +64,38 @@ class QueueWatch:
         inbound = {topology.incoming(cluster): cluster for cluster in self._given_up()}
         names = [*self._names, *inbound]
         found = {each.name: each for each in (await self._count(names) if names else []) or ()}
-        if self._bound is not None:
-            found |= {each.name: each for each in await self._bound(self._exchanges()) or ()}
+        bound = await self._bound(self._exchanges()) if self._bound is not None else None
+        if bound is not None:
+            found |= {each.name: each for each in bound.queues}
+            self._bound_names = [*self._bound_names[-1:], bound.names]
         idle = {name: each for name, each in found.items() if not each.consumers}
         lasting = sorted(self._before & idle.keys())
         self._before = set(idle)
-        self.unread = [idle[name] for name in lasting if not topology.is_own_queue(name.encode())]
+        self.unread = [idle[name] for name in lasting if topology.is_workers_queue(name)]
         self.unheld = sorted(inbound[name] for name in lasting if name in inbound)
+
+    def see_past_logs(self, clusters: Iterable[ClusterStatus]) -> list[ClusterStatus]:
+        """Return the clusters, those with an event log with what no worker's queue takes there: of the names that one
+        takes elsewhere, which was so at two looks in a row."""
+        clusters = list(clusters)
+        if len(self._bound_names) < 2:
+            return clusters
+        routed = {each.cluster: self._routed(each.cluster) for each in clusters}
+        wanted = frozenset[str]().union(*routed.values())
+        return [
+            msgspec.structs.replace(
+                each,
+                publisher=msgspec.structs.replace(
+                    each.publisher,
+                    routed=sorted(routed[each.cluster]),
+                    unrouted=sorted(wanted - routed[each.cluster]),
+                ),
+            )
+            if each.event_log is not None and each.event_log.state == "kept"
+            else each
+            for each in clusters
+        ]
+
+    def _routed(self, cluster: int) -> frozenset[str]:
+        exchange = topology.exchange(cluster)
+        return frozenset[str]().union(*(names.get(exchange, ()) for names in self._bound_names))
