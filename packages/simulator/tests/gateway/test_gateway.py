@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from typing import Any
 
+import aiohttp
 import pytest
 from rateway_simulator.judge.ledger import digest
 from rateway_simulator.world.changes import guilds as world_guilds
@@ -85,6 +86,32 @@ def test_events_go_to_the_shard_of_their_guild_and_those_without_to_shard_0() ->
             assert await _timestamps(two, 1) == [1]
             assert (await one.op(0))["t"] == "ENTITLEMENT_CREATE"
             assert one.messages.empty() and two.messages.empty()
+
+    run(scenario())
+
+
+def test_the_presence_that_a_bot_set_last_is_shown() -> None:
+    def presence(name: str) -> dict[str, Any]:
+        return {"status": "idle", "activities": [{"name": name, "type": 0}], "since": None, "afk": False}
+
+    async def scenario() -> None:
+        async with (
+            simulator() as sim,
+            await connect(sim.gateway_url) as client,
+            aiohttp.ClientSession() as http,
+        ):
+
+            async def shown() -> Any:
+                async with http.get(f"{sim.control_url}/presence") as answer:
+                    found = await answer.json()
+                    return found["status"], [each["name"] for each in found["activities"]]
+
+            assert await shown() == ("online", [])
+            await _live(client, presence=presence("a game"))
+            assert await shown() == ("idle", ["a game"])
+            client.send(3, presence("another"))
+            await client.beat(client.seq)
+            assert await shown() == ("idle", ["another"])
 
     run(scenario())
 

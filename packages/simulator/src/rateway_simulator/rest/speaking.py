@@ -250,6 +250,11 @@ async def _world(rest: Rest, request: web.Request) -> dict[str, dict[str, Json]]
     return snapshot.state(rest.world, kinds or None, guilds or None)
 
 
+async def _presence(rest: Rest, request: web.Request) -> Json:
+    """Return the bot's presence as it set it last."""
+    return rest.world.app.presence
+
+
 async def _unsimulated(rest: Rest, request: web.Request) -> list[Json]:
     """Return the requests that were answered 501: method, path, count."""
     return [
@@ -279,5 +284,6 @@ ROUTES: Final[tuple[tuple[str, str, Callable[[Rest, web.Request], Awaitable[obje
     ("POST", "/guilds/{guild_id}/outage", _changing(world_guilds.outage)),
     ("POST", "/guilds/{guild_id}/recover", _changing(world_guilds.recover)),
     ("GET", "/world", _world),
+    ("GET", "/presence", _presence),
     ("GET", "/unsimulated", _unsimulated),
 )
