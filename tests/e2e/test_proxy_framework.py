@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from rateway.demo.steering import Steering
 
 from tests.aio import run
-from tests.e2e.harness import LOOK, Json, stage
+from tests.e2e.harness import stage
 from tests.e2e.proxied import bot, proxied
+from tests.e2e.speaking import Guild
 from tests.rabbitmq import Broker
-
-# A bot answers within a second or two; a machine with other work takes longer.
-ANSWER_S = 60.0
-
-
-class Guild:
-    """A guild of the simulated world, in which one of its members speaks to the bot."""
-
-    def __init__(self, simulator: Steering, told: Json) -> None:
-        self.simulator = simulator
-        self.id, self.channel_id = told["id"], told["channel_id"]
-        self.user_id = told["members"][0]
-        self.other_id = told["members"][1]
-
-    async def say(self, content: str) -> None:
-        await self.simulator.speak(self.user_id, self.channel_id, content)
-
-    async def do(self, what: str, body: Json) -> None:
-        """Something that a user does, in the channel."""
-        await self.simulator.post(f"users/{self.user_id}/{what}", {"channel_id": self.channel_id} | body)
-
-    async def kinds(self, kind: str) -> dict[str, Json]:
-        found = await self.simulator.get(f"world?kinds={kind}&guilds={self.id}")
-        entities: dict[str, Json] = found[kind]
-        return entities
-
-    async def message(self, fact: Callable[[Json], bool]) -> Json:
-        """Return the newest such message as soon as there is one."""
-        messages: list[Json] = []
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                while True:
-                    messages = list((await self.kinds("message")).values())
-                    found = [each for each in messages if fact(each)]
-                    if found:
-                        return max(found, key=lambda each: int(each["id"]))
-                    await asyncio.sleep(LOOK)
-        except TimeoutError:
-            raise AssertionError(f"no such message among {[each['content'] for each in messages]}") from None
-
-    async def answer(self, content: str) -> Json:
-        """Wait for a message of this content."""
-        return await self.message(lambda each: each["content"] == content)
 
 
 def test_a_bot_with_cogs_converters_views_a_paginator_and_its_cache_runs_with_two_lines_more(

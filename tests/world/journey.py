@@ -183,9 +183,18 @@ async def discord(library: Library, folder: Path, *more: str) -> AsyncIterator[D
 
 @asynccontextmanager
 async def bot(
-    library: Library, folder: Path, logs: Path, ready: Mapping[str, Any], guild_id: str, *, shards: int = 1
+    library: Library,
+    folder: Path,
+    logs: Path,
+    ready: Mapping[str, Any],
+    guild_id: str,
+    *,
+    shards: int = 1,
+    sessions: Path | None = None,
 ) -> AsyncIterator[Bot]:
-    """The library's bot as a process, with so many shards; its output goes to *logs*."""
+    """The library's bot as a process, with so many shards; its output goes to *logs*, its sessions are kept in
+    *sessions* if it can.
+    """
     log = logs / "bot.log"
     log.unlink(missing_ok=True)
     environment = {
@@ -195,6 +204,8 @@ async def bot(
         "BOT_GUILD": guild_id,
         "BOT_SHARDS": str(shards),
     }
+    if sessions is not None:
+        environment |= {"BOT_SESSIONS": str(sessions)}
     if ready["ca_file"]:
         environment |= {"NODE_EXTRA_CA_CERTS": ready["ca_file"]}
     with log.open("ab") as errors:

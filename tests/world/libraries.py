@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -23,11 +24,13 @@ class Library:
     tls: bool = False
     # It resumes and does not tell its bot: what the simulator saw has to do.
     silent_resumes: bool = False
+    # Its bot goes on with its session after a restart.
+    keeps_session: bool = False
 
     @property
     def folder(self) -> str:
         """The name of its folder under `bots`: a dot would make a Python module of it."""
-        return self.name.replace(".", "_").replace("-", "_")
+        return re.sub(r"[^A-Za-z0-9]+", "_", self.name).strip("_")
 
 
 LIBRARIES = (
@@ -37,12 +40,13 @@ LIBRARIES = (
     Library("nextcord", PYTHON, "nextcord"),
     Library("py-cord", PYTHON, "py-cord"),
     Library("discord.js", NODE, "discord.js"),
+    Library("@discordjs/core", NODE, "@discordjs/core", keeps_session=True),
     Library("eris", NODE, "eris", tls=True),
     Library("oceanic.js", NODE, "oceanic.js"),
     Library("discordeno", NODE, "discordeno"),
     Library("discordgo", GO, "github.com/bwmarrin/discordgo"),
-    Library("disgo", GO, "github.com/disgoorg/disgo", silent_resumes=True),
-    Library("twilight", RUST, "twilight-gateway"),
+    Library("disgo", GO, "github.com/disgoorg/disgo", silent_resumes=True, keeps_session=True),
+    Library("twilight", RUST, "twilight-gateway", keeps_session=True),
     Library("serenity", RUST, "serenity"),
     Library(
         "JDA",

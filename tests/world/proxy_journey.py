@@ -1,8 +1,7 @@
 """One library's journey behind the gateway proxy: connect, get members, answer a command, and miss nothing.
 
-Simulator, RabbitMQ, gateway, proxy and bot are processes of their own. Bot and proxy speak through a relay of this
-module, which can cut their connections. While something is away numbered notes are written in a channel; the bot has to
-see each one once.
+Simulator, RabbitMQ, gateway, proxy and bot are processes of their own. Bot and proxy speak through a relay, which can
+cut their connections. While something is away numbered notes are written in a channel; the bot has to see each once.
 """
 
 from __future__ import annotations
@@ -12,14 +11,16 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import aiohttp
 from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.demo.children import Child
+from rateway.demo.relay import Relay
 
 from tests.world.journey import (
     MEMBERS,
@@ -45,66 +46,13 @@ SHARDS: Final = 2
 NOTES: Final = 20
 NOTE_EVERY_S: Final = 0.1
 
+# What the bots set their presence to.
+PRESENCE: Final = ("idle", ["the journey"])
+
 STEPS: Final = (
-    "connects", "members", "command", "events", "cut", "bot restarted", "proxy killed", "gateway killed",
+    "connects", "presence", "members", "command", "events", "cut", "bot restarted", "proxy killed", "gateway killed",
     "broker killed",
 )  # fmt: skip
-
-
-class Relay:
-    """A TCP relay in front of the proxy, so that connections can be cut without either side knowing why."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        """The port that bots connect to."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-            self.cut()
-            for task in self._tasks:
-                task.cancel()
-
-    def cut(self) -> int:
-        """Cut every connection; how many there were."""
-        writers = list(self._open)
-        for writer in writers:
-            writer.transport.abort()
-        return len(writers) // 2
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, back_writer}
-        self._open |= ends
-        try:
-            await asyncio.gather(self._pump(reader, back_writer), self._pump(back_reader, writer))
-        finally:
-            self._open -= ends
-            for end in ends:
-                end.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
-        except OSError:
-            writer.transport.abort()
 
 
 class House:
@@ -190,6 +138,8 @@ class ProxyJourney:
             self._bot = await start(first)
             await self._connected(SHARDS)
             steps["connects"] = "yes"
+            await self._until("its presence at Discord", self._has_presence)
+            steps["presence"] = "yes"
 
             async def members() -> bool:
                 return bool(self.bot.saw("members"))
@@ -203,13 +153,10 @@ class ProxyJourney:
             await self._events()
             steps["events"] = "yes"
             steps["cut"] = await self._away("cut", self._cut)
-            self.bot.process.kill()
-            await self.bot.process.wait()
+            missed = await self._kill_bot()
         async with AsyncExitStack() as second:
             self._bot = await start(second)
-            await self._connected(SHARDS)
-            await self._command("after the bot's restart")
-            steps["bot restarted"] = "new session"
+            steps["bot restarted"] = await self._restarted(missed)
             steps["proxy killed"] = await self._away("proxy killed", self._kill_proxy)
             await self._away("gateway killed", self._kill_gateway)
             steps["gateway killed"] = "stays"
@@ -220,6 +167,44 @@ class ProxyJourney:
             return len(self.bot.saw("ready")) >= times
 
         await self._until("connect", ready)
+
+    async def _has_presence(self) -> bool:
+        found = await self._discord.get("presence")
+        return (found["status"], [each["name"] for each in found["activities"]]) == PRESENCE
+
+    async def _kill_bot(self) -> list[str]:
+        """Kill the bot, and write notes that it misses; their texts."""
+        # What is on its way to a bot that dies may come again or not at all: that is the bot's own affair.
+        (last,) = await self._write_notes(1)
+        await self._until("a note before its end", self._has_note(last))
+        self.bot.process.kill()
+        await self.bot.process.wait()
+        return await self._write_notes(NOTES)
+
+    async def _restarted(self, missed: list[str]) -> str:
+        """How a bot went on that was started again: with a new session, or with its former one and what it missed."""
+        if self._library.keeps_session:
+            await self._until("the notes of its absence", self._has_note(missed[-1]))
+            if self.bot.saw("ready"):
+                raise Stuck("bot restarted: it identified, though it had kept its sessions")
+            seen = [line["text"] for line in self.bot.saw("note") if line["text"] in missed]
+            if seen != missed:
+                raise Stuck(f"bot restarted: it got {seen} instead of {missed}")
+            if not self._library.silent_resumes:
+                await self._until("a resume of each shard", self._has_resumed)
+        else:
+            await self._connected(SHARDS)
+        await self._command("after the bot's restart")
+        return "resumes" if self._library.keeps_session else "new session"
+
+    async def _has_resumed(self) -> bool:
+        return len(self.bot.saw("resumed")) >= SHARDS
+
+    def _has_note(self, text: str) -> Callable[[], Awaitable[bool]]:
+        async def has() -> bool:
+            return bool(self.bot.saw("note", text=text))
+
+        return has
 
     async def _command(self, text: str) -> None:
         await command(self._discord, self.bot, self._guild_id, text, self._until)
@@ -242,12 +227,7 @@ class ProxyJourney:
         await self._command(f"after {what}")
         # Written behind the fault: it comes after all that the bot has missed.
         written += await self._write_notes(1)
-        last = written[-1]
-
-        async def there() -> bool:
-            return bool(self.bot.saw("note", text=last))
-
-        await self._until(f"the last note after {what}", there)
+        await self._until(f"the last note after {what}", self._has_note(written[-1]))
         anew = len(self.bot.saw("ready")) > ready
         seen = Counter(line["text"] for line in self.bot.saw("note"))
         if doubled := [text for text in written if seen[text] > 1]:
@@ -322,8 +302,8 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
         stack.push_async_callback(house.end)
         await house.gateway.start()
         await house.proxy.start()
-        relay = Relay(port)
-        front = await stack.enter_async_context(relay.listening())
+        relay = await stack.enter_async_context(Relay("127.0.0.1", port))
+        front = relay.port
         guild_id = max(await server.get("guilds"), key=lambda each: int(each["member_count"]))["id"]
         addresses: dict[str, Any] = {
             "api_url": f"http://127.0.0.1:{front}/api/v10",
@@ -335,9 +315,11 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
             # Its REST knows TLS only, and goes to Discord itself.
             addresses["api_url"] = server.ready["api_url"]
 
+        sessions = Path(stack.enter_context(TemporaryDirectory(prefix="rateway-sessions-")))
+
         async def start(life: AsyncExitStack) -> Bot:
             return await life.enter_async_context(
-                bot(library, folder, logs, addresses, guild_id, shards=SHARDS)
+                bot(library, folder, logs, addresses, guild_id, shards=SHARDS, sessions=sessions)
             )
 
         try:
@@ -346,11 +328,9 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
             await ProxyJourney(library, server, house, relay, outcome, guild_id).walk(start)
         except Stuck as stuck:
             outcome.failure = f"{stuck} (logs: {logs.relative_to(ROOT)})"
-        sessions = await server.get("sessions")
-        if not outcome.failure and len(sessions) != SHARDS:
-            outcome.failure = (
-                f"{len(sessions)} sessions at Discord instead of {SHARDS}: a restart was not free"
-            )
+        begun = await server.get("sessions")
+        if not outcome.failure and len(begun) != SHARDS:
+            outcome.failure = f"{len(begun)} sessions at Discord instead of {SHARDS}: a restart was not free"
         violations, warnings = await server.get("violations"), await server.get("warnings")
         outcome.violations, outcome.warnings = counted(violations, "rule"), counted(warnings, "rule")
         outcome.details = [f"{each['rule']}: {each['detail']}" for each in violations + warnings]

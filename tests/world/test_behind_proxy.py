@@ -19,8 +19,8 @@ from tests.world.test_libraries import BUILD_S, WRITE, Seen
 from tests.world.toolchains import ROOT, ToolMissing, prepare
 
 TITLES = (
-    "logs in", "op 8", "slash command", "all events", "connections cut", "bot killed", "proxy killed", "gateway killed",
-    "RabbitMQ killed",
+    "logs in", "presence", "op 8", "slash command", "all events", "connections cut", "bot killed", "proxy killed",
+    "gateway killed", "RabbitMQ killed",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ const client = new Client({
   // discord.js adds the version itself.
   rest: { api: process.env.BOT_API.replace(/\/v10$/, "") },
   shardCount: Number(process.env.BOT_SHARDS),
+  presence: { status: "idle", activities: [{ name: "the journey" }] },
 });
 
 client.once(Events.ClientReady, async () => {

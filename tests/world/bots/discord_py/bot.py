@@ -21,7 +21,13 @@ class Bot(discord.AutoShardedClient):
     def __init__(self) -> None:
         intents = discord.Intents.all()
         shards = int(os.environ["BOT_SHARDS"])
-        super().__init__(intents=intents, chunk_guilds_at_startup=False, shard_count=shards)
+        super().__init__(
+            intents=intents,
+            chunk_guilds_at_startup=False,
+            shard_count=shards,
+            status=discord.Status.idle,
+            activity=discord.Game("the journey"),
+        )
         self.tree = app_commands.CommandTree(self)
         self.asked = False
 

@@ -21,6 +21,7 @@ const bot = createBot({
       say("ready");
       ready += 1;
       if (ready !== shards) return;
+      await bot.gateway.editBotStatus({ status: "idle", activities: [{ name: "the journey", type: 0 }] });
       const option = { type: 3, name: "text", description: "What to say", required: true };
       await bot.helpers.upsertGlobalApplicationCommands([{ name: "ping", description: "Pong?", options: [option] }]);
       const members = await bot.gateway.requestMembers(BigInt(process.env.BOT_GUILD), { limit: 0, query: "" });

@@ -68,6 +68,9 @@ func open(shard, shards int) *discordgo.Session {
 	var chunks, members atomic.Int64
 	session.AddHandler(func(s *discordgo.Session, ready *discordgo.Ready) {
 		say("ready", nil)
+		check(s.UpdateStatusComplex(discordgo.UpdateStatusData{
+			Status: "idle", Activities: []*discordgo.Activity{{Name: "the journey", Type: discordgo.ActivityTypeGame}},
+		}))
 		if asked {
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -37,6 +38,42 @@ func check(err error) {
 	}
 }
 
+// The session of a shard, kept over a restart.
+type stored struct {
+	ID       string
+	Sequence int
+}
+
+// A shard that goes on with the session that is kept of it, and keeps its own.
+func resumable(
+	token string, handle gateway.EventHandlerFunc, closed gateway.CloseHandlerFunc, options ...gateway.ConfigOpt,
+) gateway.Gateway {
+	folder, is := os.LookupEnv("BOT_SESSIONS")
+	if !is {
+		return gateway.New(token, handle, closed, options...)
+	}
+	config := gateway.DefaultConfig()
+	config.Apply(options)
+	place := filepath.Join(folder, strconv.Itoa(config.ShardID))
+	if text, err := os.ReadFile(place); err == nil {
+		var session stored
+		check(json.Unmarshal(text, &session))
+		options = append(options, gateway.WithSessionID(session.ID), gateway.WithSequence(session.Sequence))
+	}
+	var shard gateway.Gateway
+	shard = gateway.New(token, func(kind gateway.EventType, sequence int, id int, event gateway.EventData) {
+		handle(kind, sequence, id, event)
+		if shard.SessionID() == nil || shard.LastSequenceReceived() == nil {
+			return
+		}
+		text, err := json.Marshal(stored{*shard.SessionID(), *shard.LastSequenceReceived()})
+		check(err)
+		check(os.WriteFile(place+".new", text, 0o600))
+		check(os.Rename(place+".new", place))
+	}, closed, options...)
+	return shard
+}
+
 func main() {
 	guild := snowflake.MustParse(os.Getenv("BOT_GUILD"))
 	shards, err := strconv.Atoi(os.Getenv("BOT_SHARDS"))
@@ -55,7 +92,11 @@ func main() {
 			sharding.WithGatewayConfigOpts(
 				gateway.WithURL(os.Getenv("BOT_GATEWAY")),
 				gateway.WithIntents(gateway.IntentsAll),
+				gateway.WithPresenceOpts(
+					gateway.WithPlayingActivity("the journey"), gateway.WithOnlineStatus(discord.OnlineStatusIdle),
+				),
 			),
+			sharding.WithGatewayCreateFunc(resumable),
 		),
 		bot.WithEventListenerFunc(func(event *events.Ready) {
 			say("ready", nil)

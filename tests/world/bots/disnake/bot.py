@@ -11,7 +11,11 @@ disnake.http.Route.BASE = os.environ["BOT_API"]
 
 intents = disnake.Intents.all()
 bot = commands.AutoShardedInteractionBot(
-    intents=intents, chunk_guilds_at_startup=False, shard_count=int(os.environ["BOT_SHARDS"])
+    intents=intents,
+    chunk_guilds_at_startup=False,
+    shard_count=int(os.environ["BOT_SHARDS"]),
+    status=disnake.Status.idle,
+    activity=disnake.Game("the journey"),
 )
 asked = False
 

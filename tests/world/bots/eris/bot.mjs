@@ -18,6 +18,7 @@ client.getBotGateway = async () => ({ url: process.env.BOT_GATEWAY, shards: Numb
 client.on("shardPreReady", () => say("ready"));
 
 client.once("ready", async () => {
+  client.editStatus("idle", [{ name: "the journey", type: 0 }]);
   await client.bulkEditCommands([
     { name: "ping", description: "Pong?", options: [{ name: "text", description: "What to say", type: 3, required: true }] },
   ]);

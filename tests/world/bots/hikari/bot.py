@@ -68,4 +68,9 @@ async def on_command(event: hikari.CommandInteractionCreateEvent) -> None:
     say("answered", text=text)
 
 
-bot.run(check_for_updates=False, shard_count=int(os.environ["BOT_SHARDS"]))
+bot.run(
+    check_for_updates=False,
+    shard_count=int(os.environ["BOT_SHARDS"]),
+    status=hikari.Status.IDLE,
+    activity=hikari.Activity(name="the journey"),
+)

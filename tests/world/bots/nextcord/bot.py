@@ -11,7 +11,11 @@ nextcord.http.Route.BASE = os.environ["BOT_API"]
 
 intents = nextcord.Intents.all()
 bot = commands.AutoShardedBot(
-    intents=intents, chunk_guilds_at_startup=False, shard_count=int(os.environ["BOT_SHARDS"])
+    intents=intents,
+    chunk_guilds_at_startup=False,
+    shard_count=int(os.environ["BOT_SHARDS"]),
+    status=nextcord.Status.idle,
+    activity=nextcord.Game("the journey"),
 )
 asked = False
 

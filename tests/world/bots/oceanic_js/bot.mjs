@@ -4,7 +4,11 @@ import { ApplicationCommandOptionTypes, ApplicationCommandTypes, Client } from "
 const say = (saw, more = {}) => console.log(JSON.stringify({ saw, ...more }));
 const client = new Client({
   auth: `Bot ${process.env.BOT_TOKEN}`,
-  gateway: { intents: ["ALL"], maxShards: Number(process.env.BOT_SHARDS) },
+  gateway: {
+    intents: ["ALL"],
+    maxShards: Number(process.env.BOT_SHARDS),
+    presence: { status: "idle", activities: [{ name: "the journey", type: 0 }] },
+  },
   rest: { baseURL: process.env.BOT_API },
 });
 

@@ -10,7 +10,11 @@ discord.http.Route.API_BASE_URL = os.environ["BOT_API"]
 
 intents = discord.Intents.all()
 bot = discord.AutoShardedBot(
-    intents=intents, chunk_guilds_at_startup=False, shard_count=int(os.environ["BOT_SHARDS"])
+    intents=intents,
+    chunk_guilds_at_startup=False,
+    shard_count=int(os.environ["BOT_SHARDS"]),
+    status=discord.Status.idle,
+    activity=discord.Game("the journey"),
 )
 asked = False
 

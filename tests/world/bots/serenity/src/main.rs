@@ -69,7 +69,12 @@ async fn main() {
     let guild = GuildId::new(var("BOT_GUILD").expect("BOT_GUILD").parse().expect("a snowflake"));
     let bot = Bot { guild, asked: AtomicBool::new(false), chunks: AtomicUsize::new(0), members: AtomicUsize::new(0) };
     let intents = GatewayIntents::all();
-    let mut client = ClientBuilder::new_with_http(http, intents).event_handler(bot).await.expect("a client");
+    let mut client = ClientBuilder::new_with_http(http, intents)
+        .event_handler(bot)
+        .status(OnlineStatus::Idle)
+        .activity(ActivityData::playing("the journey"))
+        .await
+        .expect("a client");
     let shards = var("BOT_SHARDS").expect("BOT_SHARDS").parse().expect("a number");
     client.start_shards(shards).await.expect("a gateway");
 }

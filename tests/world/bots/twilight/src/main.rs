@@ -1,14 +1,20 @@
 //! A bot with twilight: see tests/world/README.md.
 use std::env::var;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use twilight_gateway::{ConfigBuilder, Event, EventTypeFlags, Intents, Shard, ShardId, StreamExt as _};
+use twilight_gateway::{
+    ConfigBuilder, Event, EventTypeFlags, Intents, Session, Shard, ShardId, StreamExt as _,
+};
 use twilight_http::Client;
 use twilight_model::application::command::{CommandOption, CommandOptionType};
 use twilight_model::application::interaction::application_command::CommandOptionValue;
 use twilight_model::application::interaction::InteractionData;
+use twilight_model::gateway::payload::outgoing::update_presence::UpdatePresencePayload;
 use twilight_model::gateway::payload::outgoing::RequestGuildMembers;
+use twilight_model::gateway::presence::{ActivityType, MinimalActivity, Status};
 use twilight_model::http::interaction::{InteractionResponse, InteractionResponseData, InteractionResponseType};
 use twilight_model::id::marker::{ApplicationMarker, GuildMarker};
 use twilight_model::id::Id;
@@ -28,17 +34,43 @@ async fn main() -> Result<(), Failure> {
     }))?;
     commands.create_global_command().chat_input("ping", "Pong?").command_options(&[option]).await?;
     let total: u32 = var("BOT_SHARDS")?.parse()?;
-    let config = ConfigBuilder::new(token, Intents::all()).proxy_url(var("BOT_GATEWAY")?).build();
+    let activity = MinimalActivity { kind: ActivityType::Playing, name: "the journey".to_owned(), url: None };
+    let config = ConfigBuilder::new(token, Intents::all())
+        .proxy_url(var("BOT_GATEWAY")?)
+        .presence(UpdatePresencePayload::new([activity.into()], false, None, Status::Idle)?)
+        .build();
     let http = Arc::new(http);
     let mut tasks = JoinSet::new();
     for number in 0..total {
-        let shard = Shard::with_config(ShardId::new(number, total), config.clone());
+        let mut config = ConfigBuilder::from(config.clone());
+        if let Some(session) = stored(number) {
+            config = config.session(session);
+        }
+        let shard = Shard::with_config(ShardId::new(number, total), config.build());
         tasks.spawn(run(shard, Arc::clone(&http), application));
     }
     while let Some(done) = tasks.join_next().await {
         done??;
     }
     Ok(())
+}
+
+/// Where a shard's session is kept over a restart.
+fn place(shard: u32) -> Option<PathBuf> {
+    Some(PathBuf::from(var("BOT_SESSIONS").ok()?).join(shard.to_string()))
+}
+
+fn stored(shard: u32) -> Option<Session> {
+    let text = fs::read_to_string(place(shard)?).ok()?;
+    let (sequence, id) = text.split_once(' ')?;
+    Some(Session::new(sequence.parse().ok()?, id.to_owned()))
+}
+
+fn store(shard: &Shard) -> std::io::Result<()> {
+    let (Some(place), Some(session)) = (place(shard.id().number()), shard.session()) else { return Ok(()) };
+    let new = place.with_extension("new");
+    fs::write(&new, format!("{} {}", session.sequence(), session.id()))?;
+    fs::rename(new, place)
 }
 
 async fn run(mut shard: Shard, http: Arc<Client>, application: Id<ApplicationMarker>) -> Result<(), Failure> {
@@ -84,6 +116,7 @@ async fn run(mut shard: Shard, http: Arc<Client>, application: Id<ApplicationMar
             Ok(_) => {}
             Err(error) => eprintln!("{error:?}"),
         }
+        store(&shard)?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
 import java.util.EnumSet;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
+import net.dv8tion.jda.api.OnlineStatus;
+import net.dv8tion.jda.api.entities.Activity;
 import net.dv8tion.jda.api.entities.Guild;
 import net.dv8tion.jda.api.entities.Member;
 import net.dv8tion.jda.api.events.interaction.command.SlashCommandInteractionEvent;
@@ -67,6 +69,8 @@ public final class Bot extends ListenerAdapter {
             .createDefault(System.getenv("BOT_TOKEN"), EnumSet.allOf(GatewayIntent.class))
             .setShardsTotal(Integer.parseInt(System.getenv("BOT_SHARDS")))
             .setMemberCachePolicy(MemberCachePolicy.ALL)
+            .setStatus(OnlineStatus.IDLE)
+            .setActivity(Activity.playing("the journey"))
             .setRestConfigProvider(shard -> new RestConfig().setBaseUrl(System.getenv("BOT_API") + "/"))
             // The builder's base URL is for REST alone.
             .setSessionController(new ConcurrentSessionController() {
