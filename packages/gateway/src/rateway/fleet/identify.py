@@ -26,7 +26,7 @@ __all__ = [
     "Refusal", "RefusalKind",
 ]  # fmt: skip
 
-RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger"]
+RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger", "right"]
 
 # Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.
 SPACING = 5.0 + 0.25

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rateway.fleet.membership import Membership
 from rateway.fleet.port import Elections
 
-__all__ = ["FleetPart"]
+__all__ = ["FleetPart", "boottime"]
+
+
+def boottime() -> float:
+    """Return seconds that count while the machine is suspended, too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +23,10 @@ class FleetPart:
 
     membership: Membership
     elections: Elections
+    clock: Callable[[], float] = boottime
+    """The clock of ``elections.confirmed_at``."""
+
+    @property
+    def home(self) -> str:
+        """The name by which members recognise one another at a cluster's inbound queue."""
+        return f"fleet-{self.membership.fleet}"

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from rateway.config import Settings
 from rateway.config.presence import digest_of
 from rateway.delivery.port import EventSink, SinkObserver
+from rateway.fleet.cluster_record import Adoption
+from rateway.fleet.port import cluster_subject
 from rateway.native.fast_path import EventPipeline
+from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.runner.cluster_cache import ClusterCache
+from rateway.runtime.runner.dial_gate import DialGate, FencedPermits
 from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.event_tallies import EventTallies
+from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.session_writer import SessionWriter
@@ -46,6 +52,10 @@ class ClusterTools:
     token_hash: str
     wakeup_batching: WakeupBatching
     on_fatal: Callable[[int, Fatal], None]
+    former_hashes: frozenset[str] = frozenset()
+    """What the token's hash was before this state folder joined a fleet."""
+    fleet: FleetPart | None = None
+    """The fleet that the clusters belong to; None without one."""
 
 
 class Cluster:
@@ -120,21 +130,43 @@ class Cluster:
             self.gap_reports,
             tools.on_fatal,
         )
+        self.fleet_record: FleetRecordWriter | None = None
+        """Keeps the record by which another gateway goes on with the sessions; None without a fleet."""
+        gate, shard_tools = None, tools.shard_tools
+        self._fleet = tools.fleet
+        self._token_hash, self._former_hashes = tools.token_hash, tools.former_hashes
+        if tools.fleet is not None:
+            gate, self.fleet_record = self._join(tools.fleet)
+            shard_tools = replace(shard_tools, permits=FencedPermits(shard_tools.permits, gate))
         self._shard_factory = ShardFactory(
-            tools.shard_tools,
+            shard_tools,
             self.publisher,
             self.events,
             self._session_records,
             self.gap_reports,
             self.shard_observer,
             self.spawn,
+            gate,
         )
         if store is not None:
             self._use_cache_of(store)
-        self._make_shards()
+        # In a fleet the sessions are those of the tenure that begins.
+        self._make_shards(self.stored_sessions() if tools.fleet is None else ())
 
-    def _make_shards(self) -> None:
-        stored = self.store.sessions() if self.store is not None else self._leftover
+    def _join(self, fleet: FleetPart) -> tuple[DialGate, FleetRecordWriter]:
+        """Have the shards follow the fleet's record."""
+        elections, subject = fleet.elections, cluster_subject(self.number)
+        gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock)
+        record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
+        self._session_writer.on_written = record.note_change
+        self.shard_observer.on_session_lost = record.note_lost
+        return gate, record
+
+    def stored_sessions(self) -> Sequence[SessionRecord]:
+        """Return the sessions in the store."""
+        return self.store.sessions() if self.store is not None else self._leftover
+
+    def _make_shards(self, stored: Iterable[SessionRecord]) -> None:
         self.shards.update(self._shard_factory.make(self._layout.shards_of(self.number), stored))
 
     def _use_cache_of(self, store: Store) -> None:
@@ -223,7 +255,7 @@ class Cluster:
         )
         self.gap_reports.take_over(self.shards, "another gateway ran this cluster meanwhile", time.time())
         self._leftover = ()
-        self._make_shards()
+        self._make_shards(self.stored_sessions())
 
     def yield_shards(self) -> None:
         """Leave the shards to another gateway, which owns this cluster. The sessions stay written down."""
@@ -234,7 +266,65 @@ class Cluster:
         for shard in self.shards.values():
             shard.stop(end_session=False)
         self._session_writer.write()
-        self._make_shards()
+        self._make_shards(self.stored_sessions())
+
+    # In a fleet.
+
+    def adopt(self, found: Adoption) -> None:
+        """Take the sessions of a tenure that begins; :meth:`start` resumes them."""
+        assert self.fleet_record is not None
+        self.fleet_record.ended = found.ended
+        if found.source == "fleet":
+            self._is_new_here = False
+        if self.store is not None and not found.follows_own:
+            # The cache misses what other owners have received.
+            self.store.take_over({each.shard_id: each.name for each in found.sessions if each.session_id})
+        self._replace_sessions([self._known(record) for record in found.sessions])
+
+    def _known(self, record: SessionRecord) -> SessionRecord:
+        """Return a record that this folder made before it joined a fleet as one of this bot's."""
+        if record.token_hash not in self._former_hashes:
+            return record
+        return msgspec.structs.replace(record, token_hash=self._token_hash)
+
+    def _replace_sessions(self, records: Sequence[SessionRecord]) -> None:
+        if self.store is not None:
+            for former in self.store.sessions():
+                self.store.drop_session(former.shard_id)
+        self._leftover = records
+        self._session_records.replace_all(records)
+        self._make_shards(
+            self.store.sessions() if self.store is not None and not self.store.fault else records
+        )
+
+    def abandon(self) -> None:
+        """Leave the shards to another gateway, which owns the cluster by now and has the fleet's record."""
+        self.yield_shards()
+        self.forget_sessions()
+
+    def forget_sessions(self) -> None:
+        """Forget the sessions, which another gateway of the fleet goes on with."""
+        self._replace_sessions(())
+
+    async def hand_over(self, *, timeout: float, end_sessions: bool) -> int:
+        """Close the shards, so that another gateway resumes their sessions, and wait for the confirms of their events.
+        *end_sessions*: the sessions are ended instead of kept.
+
+        Returns:
+            How many events were not confirmed within *timeout* seconds. Discord sends them again to a gateway that
+            resumes.
+        """
+        if self._is_started:
+            self._is_started = False
+            self.shard_observer.begin_again()
+            for shard in self.shards.values():
+                shard.stop(end_session=end_sessions)
+        self.publisher.flush()
+        await self.publisher.drain(timeout)
+        if end_sessions:
+            self._session_records.forget_all()
+        self._session_writer.write()
+        return self.publisher.unconfirmed
 
     async def stop(self, *, end_sessions: bool, timeout: float) -> int:
         """Close the shards, wait for confirms, write the sessions down. *end_sessions*: the sessions are ended instead
@@ -244,7 +334,7 @@ class Cluster:
             How many events were neither confirmed nor spooled within *timeout* seconds. Discord sends them again to a
             gateway that resumes.
         """
-        for shard in reversed(self.shards.values()):
+        for shard in reversed(self.shards.values()) if self._fleet is None or self._is_started else ():
             shard.stop(end_session=end_sessions)
         self.publisher.flush()
         left = await self.publisher.drain(timeout)

@@ -19,6 +19,7 @@ from rateway.runtime.requests.host_cache import HostCache
 from rateway.runtime.requests.other_clusters import OtherClusters
 from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
+from rateway.runtime.runner.cluster_tenure import ClusterTenure
 from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory
 from rateway.runtime.runner.shard import Shard
@@ -30,12 +31,13 @@ from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.events.publisher import EventPublisher
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
-from rateway.transports.amqp.requests.inbound import Inbound
+from rateway.transports.amqp.requests.inbound import HOME_WORDS, Inbound
 from rateway.transports.event_log_record import EventLogRecords
 from rateway.transports.rest import USER_AGENT
 from rateway.transports.spool import Spool, SpoolFull
 from rateway.transports.state import StateDir
 from rateway.transports.store import SessionRecord, StoreFault
+from rateway.transports.tenure_notes import TenureNotes
 from rateway.transports.tls import client_context
 from rateway_protocol.contract import topology
 from rateway_protocol.discord.hosts import TokenHosts
@@ -71,6 +73,7 @@ class Runner:
         on_fatal: Callable[[int, Fatal], None],
         fleet: FleetPart | None = None,
     ) -> None:
+        """*fleet*: the fleet that decides which of *clusters* run here; None: they all do."""
         self.settings = settings
         self.fleet = fleet
         self.state = state
@@ -90,6 +93,8 @@ class Runner:
         self._elsewhere: set[int] = set()
         # Clusters that were given up for another gateway: drained, or because no shard of them may identify here.
         self._left: set[int] = set()
+        self.tenures: dict[int, ClusterTenure] = {}
+        """In a fleet: what decides whether a cluster runs here."""
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         self._address = broker_address(settings)
@@ -109,8 +114,11 @@ class Runner:
                 on_writable=self._answers_go_on,
                 on_other_live=cluster.supersede,
                 on_unrouted=request_handler.unrouted,
-                home=state.fingerprint("home")[:16],
+                home=state.fingerprint("home")[:16] if fleet is None else fleet.home,
+                home_words=HOME_WORDS if fleet is None else "another gateway of the fleet",
             )
+            if fleet is not None:
+                self.tenures[number] = self._make_tenure(cluster, fleet)
             cluster.on_exchange = self._inbound[number].bind_again
             cluster.shard_observer.on_live = lambda number=number: self._tell_live(number)  # type: ignore[misc]  # as above
             cluster.shard_observer.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
@@ -119,6 +127,24 @@ class Runner:
             AmqpGateway(address=self._address, name="rateway: queries for other gateways"),
             self.cache.query_queue,
         )
+
+    def _make_tenure(self, cluster: Cluster, fleet: FleetPart) -> ClusterTenure:
+        number = cluster.number
+        notes = TenureNotes(self.state, number)
+        return ClusterTenure(
+            cluster,
+            fleet,
+            serve=self._inbound[number].run,
+            on_waiting=lambda: self._wait_for_tenure(number),
+            last=notes.read(),
+            on_begun=notes.write,
+            settle_timeout=self.settings.process.stop_timeout,
+        )
+
+    def _wait_for_tenure(self, number: int) -> None:
+        """Another gateway of the fleet owns the cluster, or nobody yet."""
+        self.ownership[number] = ("elsewhere", "another gateway of the fleet may own it")
+        self._inbound[number].tell_idle()
 
     def _tell_live(self, number: int) -> None:
         self.clusters[number].spawn(self._inbound[number].tell_live())
@@ -143,14 +169,17 @@ class Runner:
             address_fault=self.hosts.fault,
             command_queue=settings.session.command_queue,
             command_budget=CommandBudget(settings.session.command_queue_total),
+            resume_from_settled=self.fleet is not None,
         )
         return ClusterTools(
             settings=settings,
             shard_tools=ShardTools(layout, self.choice.gateway_url, options, self.dialer, self.permits),
             make_sink=self._make_sink,
             token_hash=identity.bot,
+            former_hashes=frozenset(identity.former),
             wakeup_batching=WakeupBatching(),
             on_fatal=on_fatal,
+            fleet=self.fleet,
         )
 
     def _make_sink(self, number: int, spool: Spool | None, observer: SinkObserver) -> EventPublisher:
@@ -166,6 +195,8 @@ class Runner:
             observer=observer,
             event_log=self._make_log_keeper(number),
             urgent=settings.broker.urgent,
+            # Another machine cannot read it.
+            spool_settles=self.fleet is None,
         )
 
     def _make_log_keeper(self, number: int) -> LogKeeper | None:
@@ -236,9 +267,11 @@ class Runner:
             tasks.create_task(self.cache.run(), name="stores of other processes")
             tasks.create_task(self.other_clusters.run(), name="queries for other gateways")
             for number, cluster in self.clusters.items():
+                tenure = self.tenures.get(number)
+                holding = self._inbound[number].run() if tenure is None else tenure.run()
                 self._tasks[number] = (
                     tasks.create_task(cluster.run(), name=f"cluster {number}"),
-                    tasks.create_task(self._inbound[number].run(), name=f"inbound {number}"),
+                    tasks.create_task(holding, name=f"inbound {number}"),
                 )
                 if cluster.store is None:
                     tasks.create_task(self._open_later(number), name=f"store {number}")
@@ -278,7 +311,9 @@ class Runner:
         if state == "owned":
             log.info("%s is ours", topology.incoming(number), extra=extra)
             self._elsewhere.discard(number)
-            cluster.start(existed=bool(self._inbound[number].existed))
+            tenure = self.tenures.get(number)
+            is_taken_over = tenure is None or tenure.is_first
+            cluster.start(existed=is_taken_over and bool(self._inbound[number].existed))
         elif state == "elsewhere":
             log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
             self._elsewhere.add(number)
@@ -290,7 +325,8 @@ class Runner:
             log.warning("%s%s", why, "" if before else "; waiting for it", extra=extra)
             # The state folder's lock is ours and sessions are stored: Discord's buffer does not wait for the broker.
             # Not so when another gateway was the owner just now: it goes on without the broker, as we would.
-            if cluster.resumable and self.settings.broker.spool_bytes and number not in self._elsewhere:
+            may_start = cluster.resumable and self.settings.broker.spool_bytes if self.fleet is None else True
+            if may_start and number not in self._elsewhere:
                 cluster.start()
 
     def _give_up(self, number: int, why: str) -> None:
@@ -363,6 +399,9 @@ class Runner:
         cluster = self.clusters.pop(number, None)
         if cluster is None:
             return None
+        tenure = self.tenures.pop(number, None)
+        if tenure is not None:
+            await tenure.leave()
         left = await cluster.stop(end_sessions=False, timeout=self.settings.process.stop_timeout)
         tasks = self._tasks.pop(number, ())
         for task in tasks:
@@ -393,6 +432,7 @@ class Runner:
     async def wind_down(self, *, end_sessions: bool) -> None:
         """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
         timeout = self.settings.process.stop_timeout
+        await asyncio.gather(*(each.leave(end_sessions=end_sessions) for each in self.tenures.values()))
         left = await asyncio.gather(
             *(
                 cluster.stop(end_sessions=end_sessions, timeout=timeout)

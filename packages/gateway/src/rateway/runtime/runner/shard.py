@@ -86,6 +86,13 @@ class ShardObserver(Protocol):
         """The shard may never identify here."""
 
 
+class DialGate(Protocol):
+    """Where shards of a fleet wait until they may dial (``dial_gate.DialGate``)."""
+
+    async def dial(self, shard_id: int, *, resuming: bool) -> None:
+        """Wait until a shard may dial."""
+
+
 class _Connection:
     """One connection of a shard, from dial to end. Implements websocket.MessageHandler and fast_path.GeneralPath."""
 
@@ -199,6 +206,7 @@ class Shard:
         permits: IdentifyPermits,
         clock: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        gate: DialGate | None = None,
     ) -> None:
         self.shard_id = shard_id
         self.stream = stream
@@ -230,6 +238,7 @@ class Shard:
         self._dialer = dialer
         self._permits = permits
         self._spawn = spawn
+        self._gate = gate
         self._timer: asyncio.TimerHandle | None = None
         self._permit: asyncio.Task[None] | None = None
         self._carrying_out = False
@@ -387,6 +396,8 @@ class Shard:
 
     async def _dial(self, connection: _Connection, order: Connect) -> None:
         try:
+            if self._gate is not None:
+                await self._gate.dial(self.shard_id, resuming=order.resuming)
             await self._dialer.dial(
                 order.url, connection, resuming=order.resuming, failures=self._dial_failures,
                 other=order.other, own=order.own,
@@ -500,4 +511,4 @@ def _words_of(error: Exception) -> str:
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-__all__ = ["Order", "Shard", "ShardObserver"]
+__all__ = ["DialGate", "Order", "Shard", "ShardObserver"]

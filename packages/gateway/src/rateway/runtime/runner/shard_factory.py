@@ -16,7 +16,7 @@ from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
-from rateway.runtime.runner.shard import Shard, ShardObserver
+from rateway.runtime.runner.shard import DialGate, Shard, ShardObserver
 from rateway.session.actions import StoredSession
 from rateway.session.conversation import Conversation
 from rateway.session.options import Compression, SessionOptions
@@ -54,7 +54,9 @@ class ShardFactory:
         gap_reports: GapReports,
         observer: ShardObserver,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        gate: DialGate | None = None,
     ) -> None:
+        """*gate*: where the shards wait before they dial; None: nowhere."""
         self._tools = tools
         self._sink = sink
         self._events = events
@@ -62,6 +64,7 @@ class ShardFactory:
         self._gap_reports = gap_reports
         self._observer = observer
         self._spawn = spawn
+        self._gate = gate
         self._streams: dict[int, EventStream] = {}
 
     def make(self, shard_ids: Iterable[int], stored: Iterable[SessionRecord]) -> dict[int, Shard]:
@@ -116,6 +119,7 @@ class ShardFactory:
             permits=tools.permits,
             clock=asyncio.get_running_loop().time,
             spawn=self._spawn,
+            gate=self._gate,
         )
 
 

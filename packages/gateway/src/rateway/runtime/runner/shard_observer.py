@@ -43,6 +43,8 @@ class ClusterShardObserver:
         """Called when the first shard becomes live, once for each time that the cluster is started."""
         self.on_barred: Callable[[str], None] = lambda why: None
         """Called with the reason when no shard may identify here and none has a session."""
+        self.on_session_lost: Callable[[int, str, int], None] = lambda shard_id, name, through: None
+        """Called with shard, session and the sequence up to which it was received, before that is forgotten."""
         self._number = number
         self._shards = shards
         self._sink = sink
@@ -80,12 +82,15 @@ class ClusterShardObserver:
     def session_lost(self, shard: Shard, order: SessionLost) -> None:
         """Spool what only memory has of the session, which Discord will not send again, and report the gap."""
         self._sink.spool_now()
-        self._gap_reports.lose(shard.shard_id, order, shard.stream.settled, time.time())
+        shard_id = shard.shard_id
+        self.on_session_lost(shard_id, self._session_records.session(shard_id), order.received_seq)
+        self._gap_reports.lose(shard_id, order, shard.stream.settled, time.time())
+        self._session_writer.note_change()
         log.warning(
             "session lost (%s): events after sequence %d may be missing; RATEWAY_GAP tells the worker",
             order.reason,
             order.received_seq,
-            extra={"cluster": self._number, "shard": shard.shard_id, "action": "session_lost"},
+            extra={"cluster": self._number, "shard": shard_id, "action": "session_lost"},
         )
 
     def session_resumed(self, shard: Shard) -> None:

@@ -1,0 +1,51 @@
+"""When the shards of a cluster that this member owns may dial Discord: pure, time is an argument.
+
+An election is no lock: an owner that was cut off or frozen does not know that another member owns its cluster by now.
+So what two owners must never do at once is bound to the right (``fleet/port.py``), which ends with the confirm of the
+owner's record. With it a shard dials whenever its conversation wants to. Without it a shard still resumes, because the
+coordinator may be away for everybody, which must not become an outage of shards: late enough that a successor, which
+resumes at once, has been first, and seldom, because a session belongs to whoever resumed it last. It never identifies.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rateway.fleet.port import has_right
+
+__all__ = ["AGAIN_S", "FIRST_S", "DialRight"]
+
+# After a connection's end. A successor has the record after RIGHT_S, and its shards are back within seconds.
+FIRST_S: Final = 10.0
+AGAIN_S: Final = 60.0
+
+
+class DialRight:
+    """One tenure's shards. Times are seconds of the clock of ``Elections.confirmed_at``."""
+
+    def __init__(self) -> None:
+        # When each shard may resume without the right, since it first asked without it.
+        self._resume_at: dict[int, float] = {}
+
+    def dial_at(
+        self, shard_id: int, *, resuming: bool, confirmed_at: float | None, now: float
+    ) -> float | None:
+        """Return from when on a shard may dial, at most *now* if it may; None: not before the right is back.
+
+        Args:
+            shard_id: The shard, whose connection has ended.
+            resuming: Whether it has a session to resume.
+            confirmed_at: When the newest confirmed record was sent.
+            now: The time at which this is asked.
+        """
+        if has_right(confirmed_at, now):
+            self._resume_at.pop(shard_id, None)
+            return now
+        if not resuming:
+            return None
+        return self._resume_at.setdefault(shard_id, now + FIRST_S)
+
+    def dialled(self, shard_id: int, now: float) -> None:
+        """Note that a shard dials now. Without the right its next attempt is a minute later."""
+        if shard_id in self._resume_at:
+            self._resume_at[shard_id] = now + AGAIN_S

@@ -1,0 +1,104 @@
+"""Keep a cluster's fleet record up to date while this process owns the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+
+from rateway.fleet.cluster_record import ClusterRecord, EndedSession, encode, with_ended
+from rateway.fleet.port import MOST_BODY, Elections
+from rateway.runtime.runner.session_records import SessionRecords
+from rateway.runtime.runner.shard import Shard
+from rateway.transports.store import SessionRecord
+
+__all__ = ["FleetRecordWriter"]
+
+# Between two tries while the broker is away.
+_AGAIN_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class FleetRecordWriter:
+    """Writes the sessions of one cluster to the coordinator, and tells each shard what is confirmed: heartbeats, and
+    resumes within this process, name that sequence.
+
+    It follows the writes of the session records (``session_writer.py``), two in a second at most and one for each new
+    session, and never has two of its own under way.
+    """
+
+    def __init__(
+        self,
+        elections: Elections,
+        subject: str,
+        session_records: SessionRecords,
+        shards: Mapping[int, Shard],
+    ) -> None:
+        self.ended: tuple[EndedSession, ...] = ()
+        """The latest lost sessions of the cluster."""
+        self._elections = elections
+        self._subject = subject
+        self._session_records = session_records
+        self._shards = shards
+        self._changed = asyncio.Event()
+        self._is_too_large = False
+
+    def note_change(self) -> None:
+        """Have the record written as soon as the write before it has ended."""
+        self._changed.set()
+
+    def note_lost(self, shard_id: int, name: str, through: int) -> None:
+        """Note that a session was lost that was received up to a sequence."""
+        if name:
+            self.ended = with_ended(self.ended, EndedSession(shard_id, name, through))
+
+    def body(self) -> bytes:
+        """Return the record as it is now."""
+        return self._encode(self._snapshot())
+
+    async def run(self, epoch: int) -> None:
+        """Write after each change, until cancelled or until the tenure of that *epoch* is over."""
+        self.note_change()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            snapshot = self._snapshot()
+            body = self._encode(snapshot)
+            if len(body) > MOST_BODY:
+                self._say_too_large(len(body))
+                continue
+            result = await self._elections.write(self._subject, epoch, body)
+            if result == "stale":
+                return
+            if result == "confirmed":
+                self._confirmed(snapshot)
+            else:
+                self._changed.set()
+                await asyncio.sleep(_AGAIN_S)
+
+    def _snapshot(self) -> list[SessionRecord]:
+        settled = [(shard_id, shard.stream.settled) for shard_id, shard in self._shards.items()]
+        return self._session_records.snapshot(settled, time.time())
+
+    def _encode(self, snapshot: list[SessionRecord]) -> bytes:
+        return encode(ClusterRecord(tuple(snapshot), self.ended))
+
+    def _confirmed(self, snapshot: list[SessionRecord]) -> None:
+        for record in snapshot:
+            shard = self._shards.get(record.shard_id)
+            # Another session has begun meanwhile, whose numbers are others.
+            if shard is not None and record.name == self._session_records.session(record.shard_id):
+                shard.settle(record.settled)
+
+    def _say_too_large(self, size: int) -> None:
+        if not self._is_too_large:
+            self._is_too_large = True
+            log.error(
+                "the fleet record of this cluster would have %d bytes, of %d: it is not written any more, and a "
+                "successor would find old sessions. Give the cluster fewer shards (SHARDS_PER_CLUSTER)",
+                size,
+                MOST_BODY,
+                extra={"cluster": int(self._subject.rpartition("-")[2]), "action": "fleet_record"},
+            )

@@ -1,0 +1,43 @@
+"""When shards dial whose cluster's owner may have been replaced."""
+
+from __future__ import annotations
+
+from rateway.fleet.dial_right import AGAIN_S, FIRST_S, DialRight
+from rateway.fleet.port import RIGHT_S
+
+
+def test_with_the_right_a_shard_dials_at_once_whether_it_resumes_or_identifies() -> None:
+    right = DialRight()
+    for resuming in (True, False):
+        assert right.dial_at(0, resuming=resuming, confirmed_at=98.0, now=100.0) == 100.0
+
+
+def test_without_the_right_no_shard_identifies_however_long_it_waits() -> None:
+    right = DialRight()
+    for now in (100.0, 1_000.0, 100_000.0):
+        assert right.dial_at(0, resuming=False, confirmed_at=now - RIGHT_S, now=now) is None
+        assert right.dial_at(0, resuming=False, confirmed_at=None, now=now) is None
+
+
+def test_without_the_right_a_shard_resumes_ten_seconds_after_its_connections_end_and_then_once_a_minute() -> (
+    None
+):
+    right = DialRight()
+    assert right.dial_at(0, resuming=True, confirmed_at=50.0, now=100.0) == 100.0 + FIRST_S
+    # Asked again, it is the same attempt.
+    assert right.dial_at(0, resuming=True, confirmed_at=50.0, now=105.0) == 100.0 + FIRST_S
+    right.dialled(0, 110.0)
+    assert right.dial_at(0, resuming=True, confirmed_at=50.0, now=112.0) == 110.0 + AGAIN_S
+    right.dialled(0, 170.0)
+    assert right.dial_at(0, resuming=True, confirmed_at=50.0, now=171.0) == 170.0 + AGAIN_S
+    # Another shard has attempts of its own.
+    assert right.dial_at(1, resuming=True, confirmed_at=50.0, now=171.0) == 171.0 + FIRST_S
+
+
+def test_the_right_that_is_back_ends_every_wait_and_the_next_outage_begins_anew() -> None:
+    right = DialRight()
+    assert right.dial_at(0, resuming=True, confirmed_at=None, now=100.0) == 110.0
+    right.dialled(0, 110.0)
+    assert right.dial_at(0, resuming=True, confirmed_at=119.0, now=120.0) == 120.0
+    right.dialled(0, 120.0)
+    assert right.dial_at(0, resuming=True, confirmed_at=119.0, now=200.0) == 200.0 + FIRST_S

@@ -1,0 +1,203 @@
+"""Two runners that know each other's election in memory hold one cluster of one bot, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rateway.config import load
+from rateway.demo.audit import Audit, audit
+from rateway.demo.collector import Collector
+from rateway.fleet.choice import Choice
+from rateway.fleet.layout import Layout
+from rateway.fleet.membership import Membership
+from rateway.permit_outcome import PermitOutcome
+from rateway.runtime.fleet.part import FleetPart
+from rateway.runtime.identify.permits import Refusal
+from rateway.runtime.runner.runner import Runner
+from rateway.runtime.startup import Identity
+from rateway.transports.state import StateDir
+from rateway_simulator.options import SimulatorOptions
+from rateway_simulator.server import Simulator
+from rateway_simulator.world.dispatch import WorldOptions
+from tests.election.memory import Coordinator, MemoryElections
+
+from tests.aio import run
+from tests.e2e.harness import LOOK
+from tests.rabbitmq import Broker
+
+SHARDS = 2
+
+
+class Permits:
+    """Identify permits without end."""
+
+    async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
+        return None
+
+    async def spent(self, shard_id: int) -> Refusal | None:
+        return None
+
+    def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
+        pass
+
+
+@dataclass
+class Member:
+    """A gateway of one process, without what is around its runner."""
+
+    runner: Runner
+    elections: MemoryElections | None
+    task: asyncio.Task[None]
+
+    @property
+    def is_live(self) -> bool:
+        return self.runner.progress() == (SHARDS, SHARDS)
+
+    @property
+    def is_idle(self) -> bool:
+        return all(shard.connection is None for shard in self.runner.clusters[1].shards.values())
+
+    async def stop(self) -> None:
+        await self.runner.wind_down(end_sessions=False)
+        self.task.cancel()
+        await asyncio.wait({self.task})
+        self.runner.close()
+
+
+@dataclass
+class Scene:
+    sim: Simulator
+    collector: Collector
+    folder: Path
+    broker: Broker
+    coordinator: Coordinator
+    stack: AsyncExitStack
+
+    async def member(self, name: str, *, fleet: bool = True) -> Member:
+        """Start one more member, or the same one again; with *fleet* false it is alone."""
+        environment = {
+            "AMQP_URI": self.broker.uri,
+            "DISCORD_API_URL": self.sim.api_url,
+            "DISCORD_TOKEN": self.sim.options.token,
+            "INTENTS": "ALL",
+            "STATE_DIR": str(self.folder / name),
+        }
+        settings = load(None, environment)
+        state = StateDir.open(self.folder / name)
+        state.take_salt(b"f" * 32)
+        elections = self.coordinator.member(name) if fleet else None
+        clock = asyncio.get_running_loop().time
+        part = None if elections is None else FleetPart(Membership("bot", name), elections, clock)
+        choice = Choice(Layout(SHARDS, 8), self.sim.gateway_url, "as the test says")
+        identity = Identity.of(settings, state)
+        runner = Runner(settings, state, identity, choice, [1], Permits(), lambda shard, order: None, part)
+        task = asyncio.ensure_future(runner.run())
+        member = Member(runner, elections, task)
+        self.stack.push_async_callback(self._end, member)
+        return member
+
+    async def _end(self, member: Member) -> None:
+        if not member.task.done():
+            await member.stop()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        while not fact():  # noqa: ASYNC110  # a runner's state announces itself nowhere
+            await asyncio.sleep(LOOK)
+
+    def count(self, what: str) -> int:
+        return self.sim.ledger.counts[what]
+
+    async def some_events(self) -> None:
+        """Let some more events arrive."""
+        more = self.collector.receipts.distinct + 20
+        await self.until(lambda: self.collector.receipts.distinct >= more)
+
+    async def all_arrived(self) -> Audit:
+        """Stop the world and wait for the last event; nothing is lost, out of order or under two ids."""
+        self.sim.set_rate(0.0)
+        await self.until(lambda: self.collector.receipts.distinct >= self.sim.ledger.events)
+        found = audit(self.sim.ledger.log(), self.collector.receipts)
+        assert found.clean, found
+        assert self.collector.receipts.gaps == []
+        return found
+
+
+@asynccontextmanager
+async def scene(folder: Path, broker: Broker, patience: float = 3.0) -> AsyncIterator[Scene]:
+    world = WorldOptions(guilds=6, members_per_guild=3)
+    options = SimulatorOptions(world=world, shards=SHARDS, max_concurrency=SHARDS)
+    collector = Collector(broker.uri, (1,))
+    async with Simulator(options) as sim, collector.running(), AsyncExitStack() as stack:
+        yield Scene(sim, collector, folder, broker, Coordinator(patience=patience), stack)
+    assert sim.ledger.noted == []
+
+
+def test_a_cluster_that_is_moved_is_resumed_by_the_other_member_with_nothing_lost_or_doubled(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            two = await it.member("two")
+            it.sim.set_rate(100.0)
+            for giver, taker, name in ((one, two, "two"), (two, one, "one"), (one, two, "")):
+                await it.some_events()
+                assert await giver.runner.tenures[1].move(name)
+                await it.until(lambda taker=taker: taker.is_live)  # type: ignore[misc]
+                assert giver.is_idle
+            await two.stop()
+            await it.until(lambda: one.is_live)
+            assert (await it.all_arrived()).doubled == 0
+            assert (it.count("identify"), it.count("resume")) == (SHARDS, 4 * SHARDS)
+
+    run(main(), timeout=60)
+
+
+def test_an_owner_that_was_cut_off_leaves_its_sessions_to_its_successor_and_takes_them_back_from_the_record(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker, patience=0.2) as it:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            two = await it.member("two")
+            assert one.elections is not None
+            it.sim.set_rate(100.0)
+            await it.some_events()
+            one.elections.cut()
+            await it.until(lambda: two.runner.tenures[1].owned is not None)
+            # It does not know yet, and goes on until it does.
+            await it.some_events()
+            assert one.is_live
+            one.elections.heal()
+            await it.until(lambda: one.is_idle and two.is_live)
+            await it.some_events()
+            assert await two.runner.tenures[1].move("one")
+            await it.until(lambda: one.is_live)
+            await it.all_arrived()
+            assert it.count("identify") == SHARDS
+
+    run(main(), timeout=60)
+
+
+def test_a_fleet_takes_over_the_sessions_of_a_gateway_that_was_alone_and_gives_them_back(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it:
+            it.sim.set_rate(50.0)
+            for fleet in (False, True, False):
+                one = await it.member("one", fleet=fleet)
+                await it.until(lambda one=one: one.is_live)  # type: ignore[misc]
+                await it.some_events()
+                await one.stop()
+            one = await it.member("one")
+            await it.all_arrived()
+            assert it.count("identify") == SHARDS
+
+    run(main(), timeout=60)
