@@ -92,7 +92,7 @@ def test_a_record_says_all_that_a_resume_needs() -> None:
 
 
 def test_a_record_names_the_latest_of_the_lost_sessions_each_once() -> None:
-    ended = ENDED
+    ended: tuple[EndedSession, ...] = ENDED
     for number in range(MOST_ENDED + 5):
         ended = with_ended(ended, EndedSession(0, f"s{number}", number))
     ended = with_ended(ended, EndedSession(0, "s100", 101))

@@ -34,4 +34,4 @@ class TenureNotes:
         try:
             self._state.write(self._name, msgspec.json.encode(last))
         except StateError as error:
-            log.warning("%s", error, extra={"cluster": self._cluster, "action": "state_folder"})
+            log.warning("%s", error, extra={"cluster": self._cluster, "action": "tenure"})

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rateway.fleet.membership import Membership
 from rateway.fleet.port import Elections
+from rateway.transports.boot_clock import boottime
 
-__all__ = ["FleetPart", "boottime"]
-
-
-def boottime() -> float:
-    """Return seconds that count while the machine is suspended, too."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+__all__ = ["FleetPart"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ class ClusterTenure:
             owned.epoch,
             "" if released else ", and its last record is not confirmed: the next owner has an older one",
             f"; {left} events are not confirmed, Discord sends them again to the next owner" if left else "",
-            extra={"cluster": cluster.number, "action": "released"},
+            extra={"cluster": cluster.number, "action": "tenure"},
         )
         if not order.leaves:
             cluster.forget_sessions()
@@ -213,7 +213,7 @@ class ClusterTenure:
             origin,
             resumed,
             ", as this state folder has them" if found.source == "local" and resumed else "",
-            extra={"cluster": self._cluster.number, "action": "owned"},
+            extra={"cluster": self._cluster.number, "action": "tenure"},
         )
 
     def _say_lost(self, owned: Owned, why: str) -> None:
@@ -221,5 +221,5 @@ class ClusterTenure:
             "this gateway does not own the cluster any more (tenure %d): %s. Its shards are left to the next owner",
             owned.epoch,
             why,
-            extra={"cluster": self._cluster.number, "action": "tenure_lost"},
+            extra={"cluster": self._cluster.number, "action": "tenure"},
         )

@@ -63,7 +63,7 @@ class DialGate:
             log.warning(
                 "the fleet's record of this cluster is not confirmed: until it is, or another gateway owns the "
                 "cluster, its shards resume once a minute and do not identify. Is the broker away?",
-                extra={"cluster": self._number, "action": "right"},
+                extra={"cluster": self._number, "action": "tenure"},
             )
 
 

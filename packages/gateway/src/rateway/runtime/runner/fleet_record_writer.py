@@ -100,5 +100,5 @@ class FleetRecordWriter:
                 "successor would find old sessions. Give the cluster fewer shards (SHARDS_PER_CLUSTER)",
                 size,
                 MOST_BODY,
-                extra={"cluster": int(self._subject.rpartition("-")[2]), "action": "fleet_record"},
+                extra={"cluster": int(self._subject.rpartition("-")[2]), "action": "tenure"},
             )
