@@ -27,6 +27,7 @@ COMMANDS = {
     "stop": "stop the running gateway, keeping its sessions",
     "restart-shard": "reconnect one shard of the running gateway",
     "drain": "give one cluster of the running gateway up for another to take",
+    "fleet": "move clusters between the members of the running gateway's fleet",
     "query": "ask the running gateway's cache",
     "tail": "show what a cluster's exchange carries, live",
     "send": "send a gateway command to Discord through the running gateway",

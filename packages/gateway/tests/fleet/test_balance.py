@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from hypothesis import given
@@ -17,10 +18,16 @@ NAMES = ["a", "b", "c", "d"]
 
 
 def seen(
-    name: str, clusters: list[int], *, live: bool = True, leaving: bool = False, generation: int = 1
+    name: str,
+    clusters: list[int],
+    *,
+    heard_at: float = math.inf,
+    live: bool = True,
+    leaving: bool = False,
+    generation: int = 1,
 ) -> SeenMember:
     views = [TenureView(number, 1, SIZES[number], SIZES[number] if live else 0) for number in clusters]
-    return SeenMember(name, Announcement("1", 0.0, generation, views, leaving=leaving), 0.0)
+    return SeenMember(name, Announcement("1", 0.0, generation, views, leaving=leaving), heard_at)
 
 
 def moved(members: list[BalanceMember], move: Move) -> list[BalanceMember]:
@@ -108,7 +115,10 @@ def test_no_move_begins_while_shards_are_away_a_cluster_has_no_owner_or_a_member
     assert balance.decide([seen("a", everything[1:]), seen("b", [])], 0.0) is None
     assert balance.decide([seen("a", everything, live=False), seen("b", [])], 1.0) is None
     assert balance.decide([seen("a", everything), seen("b", [], generation=2)], 2.0) is None
-    assert balance.decide([seen("a", everything), seen("b", [])], 3.0) is not None
+    assert balance.decide([seen("a", everything), seen("b", [], heard_at=0.0)], 3.0) is None, (
+        "it may have died"
+    )
+    assert balance.decide([seen("a", everything), seen("b", [], heard_at=3.0)], 4.0) is not None
 
 
 def test_a_move_that_does_not_end_is_given_up_and_its_cluster_rests() -> None:

@@ -20,6 +20,8 @@ MOVE_WITHIN_S = 60.0
 REST_AFTER_FAILURE_S = 120.0
 # Seconds that a cluster stays where a person wanted it, whatever the spread is.
 PINNED_S = 3600.0
+# Seconds without a word of a member after which nothing is moved, until it speaks or is counted no more.
+SILENT_AFTER_S = 2.5
 # Seconds from one move to the next: what came back must be seen to stay.
 BETWEEN_MOVES_S = 0.5
 
@@ -110,7 +112,10 @@ def _load(member: BalanceMember, sizes: Mapping[int, int]) -> int:
 
 @dataclass(slots=True)
 class Balance:
-    """The governor's planned moves: what the members announce goes in with the time, the next move comes out."""
+    """The governor's planned moves: what the members announce goes in with the time, the next move comes out.
+
+    Times are seconds of one clock, that of ``SeenMember.heard_at`` too.
+    """
 
     layout: Layout
     generation: int
@@ -138,7 +143,7 @@ class Balance:
         whole = len(owners) == len(self.layout.clusters) and not away
         if self.moving is not None and not self._has_ended(owners, whole, now):
             return None
-        if now < self._free_at or not whole or any(not self._runs(each) for each in seen):
+        if now < self._free_at or not whole or not all(self._runs(each, now) for each in seen):
             return None
         for kept in (self._resting, self._pinned):
             for cluster in [cluster for cluster, until in kept.items() if until <= now]:
@@ -187,8 +192,9 @@ class Balance:
                     found[view.cluster] = max(found.get(view.cluster, (0, "")), (view.epoch, each.name))
         return {cluster: name for cluster, (_, name) in found.items()}
 
-    def _runs(self, each: SeenMember) -> bool:
-        return each.said.generation == self.generation
+    def _runs(self, each: SeenMember, now: float) -> bool:
+        """Whether the member runs this layout, and was heard of just now: one that died is not known to be gone yet."""
+        return each.said.generation == self.generation and now - each.heard_at < SILENT_AFTER_S
 
 
 def _member(each: SeenMember, owners: Mapping[int, str]) -> BalanceMember:

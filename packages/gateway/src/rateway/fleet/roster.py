@@ -46,6 +46,11 @@ class TenureView(msgspec.Struct, frozen=True):
         """Shards that are to come back by themselves."""
         return max(0, self.shards - self.live - self.stopped)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int, bool]:
+        """What of it is news when it changes: ages are not."""
+        return self.cluster, self.epoch, self.live, self.stopped, self.moving
+
 
 class Announcement(msgspec.Struct, frozen=True):
     """What a member says of itself."""
@@ -64,6 +69,12 @@ class Announcement(msgspec.Struct, frozen=True):
     governor: int = 0
     """The epoch of its tenure as the governor; 0: it is not."""
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What of it is news when it changes: ages are not."""
+        clusters = tuple(view.shape for view in self.clusters)
+        return self.generation, clusters, self.leaving, self.deaf, self.governor
+
 
 @dataclass(slots=True)
 class SeenMember:
@@ -80,13 +91,10 @@ class Roster:
     def __init__(self) -> None:
         self._seen: dict[str, SeenMember] = {}
 
-    def hear(self, name: str, said: Announcement, now: float) -> bool:
-        """Take in an announcement; return whether it differs from the last one in more than ages and counts."""
-        before = self._seen.get(name)
-        if before is None and len(self._seen) >= MOST_MEMBERS:
-            return False
-        self._seen[name] = SeenMember(name, said, now)
-        return before is None or _shape(before.said) != _shape(said)
+    def hear(self, name: str, said: Announcement, now: float) -> None:
+        """Take in an announcement."""
+        if name in self._seen or len(self._seen) < MOST_MEMBERS:
+            self._seen[name] = SeenMember(name, said, now)
 
     def leave(self, name: str) -> None:
         """The member has said that it ends."""
@@ -128,8 +136,3 @@ class Roster:
         """Return those of *clusters* that no member says it owns."""
         owned = {view.cluster for each in self._seen.values() for view in each.said.clusters}
         return [number for number in clusters if number not in owned]
-
-
-def _shape(said: Announcement) -> tuple[object, ...]:
-    clusters = tuple((view.cluster, view.epoch, view.away, view.moving) for view in said.clusters)
-    return said.generation, clusters, said.leaving, said.deaf, said.governor

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 from rateway import __version__
@@ -23,11 +25,18 @@ from rateway.runtime.monitoring.status import (
 from rateway.runtime.proxy_child import ProxyChild
 from rateway.runtime.supervisor.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from rateway.runtime.fleet.member import FleetMember
+    from rateway.runtime.fleet.records import Done
+
 __all__ = ["Control"]
 
 # Of the number of a shard or cluster.
 MOST_DIGITS = 9
-REQUESTS = "status, restart-shard N, restart-shard N new-session, drain N"
+REQUESTS = (
+    "status, restart-shard N, restart-shard N new-session, drain N, fleet-move N MEMBER, fleet-drain MEMBER, "
+    "fleet-undrain MEMBER"
+)
 
 
 class Control:
@@ -54,11 +63,24 @@ class Control:
             case ["restart-shard", number, *how] if _is_number(number) and how in ([], ["new-session"]):
                 found = await self._gateway.restart_shard(int(number), new_session=bool(how))
                 return {"ok" if found.done else "error": found.words}
+            case ["fleet-move", number, member] if _is_number(number):
+                return await self._ask_fleet(lambda fleet: fleet.ask_move(int(number), member))
+            case ["fleet-drain", member]:
+                return await self._ask_fleet(lambda fleet: fleet.ask_drain(member, leaving=True))
+            case ["fleet-undrain", member]:
+                return await self._ask_fleet(lambda fleet: fleet.ask_drain(member, leaving=False))
             case ["drain", number] if _is_number(number):
                 return await self._drain(int(number))
             case _:
                 asked = " ".join(words)[:80]
                 return {"error": f"unknown request {asked!r}; there are: {REQUESTS}"}
+
+    async def _ask_fleet(self, ask: Callable[[FleetMember], Awaitable[Done]]) -> object:
+        fleet = self._gateway.fleet
+        if fleet is None:
+            return {"error": "this gateway is in no fleet: FLEET names one"}
+        answer = await ask(fleet)
+        return {"ok" if answer.done else "error": answer.words}
 
     async def _drain(self, cluster: int) -> object:
         # Once begun it goes on, whether or not the person waits for it.

@@ -16,7 +16,7 @@ from rateway.fleet.choice import Choice
 from rateway.fleet.identify import IdentifyGovernor
 from rateway.fleet.layout import Layout
 from rateway.runtime.answered import Answered
-from rateway.runtime.identify.permits import FolderLedger, LocalPermits
+from rateway.runtime.identify.permits import FolderLedger, GatewayPermits, LocalPermits
 from rateway.runtime.layout_search import MOST_LAYOUTS, RESHARDING, LayoutSearch
 from rateway.runtime.maintenance import Renewal
 from rateway.runtime.startup import (
@@ -35,6 +35,7 @@ from rateway.transports.state import FatalRecord, StateDir, StateError
 from rateway_protocol.contract import topology
 
 if TYPE_CHECKING:
+    from rateway.runtime.fleet.member import FleetMember
     from rateway.runtime.runner.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,9 @@ class Gateway:
         self.held: Runner | Supervisor | None = None
         self.given_up: set[int] = set()
         """Clusters that an operator has drained."""
-        self.permits: LocalPermits | None = None
+        self.permits: GatewayPermits | None = None
+        self.fleet: FleetMember | None = None
+        """None where this gateway is alone."""
         self._identity = Identity.of(settings, state)
         self._rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
         self._fatal: FatalRecord | None = None
@@ -84,8 +87,11 @@ class Gateway:
             )
             return exit_codes.CONFIGURATION
         try:
-            while await self._once():
-                pass
+            if self.settings.fleet.name is None:
+                while await self._once():
+                    pass
+            else:
+                await self._in_fleet()
         except FatalEnd as end:
             self._fatal = end.record
         if self._fatal is None:
@@ -94,23 +100,73 @@ class Gateway:
         _say(self._fatal, "")
         return exit_codes.CONFIGURATION
 
+    async def _in_fleet(self) -> None:
+        """Take part in the fleet, over all lives of the clusters."""
+        # What a gateway that is alone does not load.
+        from rateway.runtime.fleet.opening import open_member
+
+        fleet = self.fleet = open_member(self.settings, self.state, self._rest, self)
+        async with asyncio.TaskGroup() as tasks:
+            taking_part = tasks.create_task(fleet.run())
+            while await self._once():
+                pass
+            await fleet.leave()
+            taking_part.cancel()
+
     async def _once(self) -> bool:
         """One life of the clusters; whether another one, with another layout, is to follow."""
-        choice = self.choice = await self._unless_stopped(
-            choose(self.settings, self.state, self._rest, self._identity)
+        fleet = self.fleet
+        choosing = (
+            choose(self.settings, self.state, self._rest, self._identity) if fleet is None else fleet.choose()
         )
+        choice = self.choice = await self._unless_stopped(choosing)
         if choice is None:
             return False
         mine = clusters_of(self.settings, choice.layout)
-        self._warn_of_others(choice, mine)
-        shards = [shard for number in mine for shard in choice.layout.shards_of(number)]
+        self._refused_layout, self._search.note, self._replaces = None, "", False
+        self._layout_refused.clear()
+        work: list[Coroutine[Any, Any, None]] = []
+        if fleet is None:
+            self._warn_of_others(choice, mine)
+            local = self._local_permits(choice, mine)
+            self.permits = local
+            work += [local.run(), self._replace_layout(choice, local)]
+        else:
+            self._identity = fleet.identity()
+            self.permits = fleet.permits
+        held = self.held = self._make_held(choice, mine, self.permits)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(each) for each in (held.run(), *work)]
+                self.phase = "running"
+                await self._stop.wait()
+                self.phase = "stopping"
+                to = fleet.begin_leaving() if fleet is not None and not self._replaces else {}
+                await held.wind_down(end_sessions=self._end_sessions, to=to)
+                for task in running:
+                    task.cancel()
+        finally:
+            held.close()
+        if not self._replaces or self._fatal is not None:
+            return False
+        if fleet is None:
+            self._layouts_refused = 1 if self.permits.facts().readies else self._layouts_refused + 1
+            refuse_layout(self.state, choice)
+        else:
+            self.held = None
+            fleet.ended()
+        self._stop.clear()
+        return True
+
+    def _local_permits(self, choice: Choice, mine: list[int]) -> LocalPermits:
+        """Return the permits of a gateway that is alone."""
         governor = IdentifyGovernor(
-            shards=shards,
+            shards=[shard for number in mine for shard in choice.layout.shards_of(number)],
             buckets=self.settings.identify.buckets,
             crash_loop=self.settings.identify.crash_loop,
             new_layout=self._layouts_refused > 0,
         )
-        permits = self.permits = LocalPermits(
+        return LocalPermits(
             governor,
             FolderLedger(self.state),
             self._rest,
@@ -118,45 +174,25 @@ class Gateway:
             on_gateway_bot=self._learn,
             any_live=lambda: self.progress()[0] > 0,
             on_dead_token=self._token_is_dead,
-            on_fault=self._identify_fault,
+            on_fault=self.identify_fault,
         )
-        self._refused_layout, self._search.note, self._replaces = None, "", False
-        self._layout_refused.clear()
-        held = self.held = self._make_held(choice, mine, permits)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(permits.run()),
-                    tasks.create_task(held.run()),
-                    tasks.create_task(self._replace_layout(choice, permits)),
-                ]
-                self.phase = "running"
-                await self._stop.wait()
-                self.phase = "stopping"
-                await held.wind_down(end_sessions=self._end_sessions)
-                for task in running:
-                    task.cancel()
-        finally:
-            held.close()
-        if not self._replaces or self._fatal is not None:
-            return False
-        self._layouts_refused = 1 if permits.readies else self._layouts_refused + 1
-        refuse_layout(self.state, choice)
-        self._stop.clear()
-        return True
 
-    def _make_held(self, choice: Choice, mine: list[int], permits: LocalPermits) -> Runner | Supervisor:
+    def _make_held(self, choice: Choice, mine: list[int], permits: GatewayPermits) -> Runner | Supervisor:
         """This process itself, or a process for each core."""
         settings, identity = self.settings, self._identity
+        part = None if self.fleet is None else self.fleet.part
         processes = min(settings.process.processes or cores(), len(mine))
         if processes <= 1:
             # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
             from rateway.runtime.runner.runner import Runner
 
-            return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal)
+            return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal, part)
         log.info("%d runners run %d clusters", processes, len(mine), extra={"action": "processes"})
         lock_file = self.state.lock_file
-        return Supervisor(settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal)
+        membership = None if part is None else part.membership
+        return Supervisor(
+            settings, identity, choice, mine, processes, permits, lock_file, self._on_fatal, membership
+        )
 
     def progress(self) -> tuple[int, int]:
         """(Live shards, all shards) of this gateway."""
@@ -177,6 +213,8 @@ class Gateway:
     def notes(self) -> list[str]:
         """Notes for the operator about the gateway as a whole, most important first."""
         found = [self._search.note] if self._search.note else []
+        if self.fleet is not None:
+            found += self.fleet.governor.notes()
         return found + (self.permits.facts().notes if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:
@@ -267,10 +305,7 @@ class Gateway:
         self._search.learn(answer)
         if choice is None:
             return
-        if answer.url != choice.gateway_url and self.held is not None:
-            self.choice = msgspec.structs.replace(choice, gateway_url=answer.url)
-            remember_layout(self.state, self.choice)
-            self.held.use_gateway(answer.url)
+        self.use_gateway(answer.url)
         if self.settings.layout.shards is not None:
             return
         recommended = answer.shards + self.settings.layout.extra
@@ -287,9 +322,15 @@ class Gateway:
 
     def _on_fatal(self, shard_id: int, order: Fatal) -> None:
         if order.code in RESHARDING and self.settings.layout.shards is None:
-            readies = self.permits.readies if self.permits is not None else 0
-            if readies or self._layouts_refused < MOST_LAYOUTS:
-                if self._refused_layout is None:
+            readies = self.permits.facts().readies if self.permits is not None else 0
+            fleet = self.fleet
+            refused = self._layouts_refused
+            if fleet is not None and fleet.charter is not None:
+                refused = fleet.charter.refused_in_a_row
+            if readies or refused < MOST_LAYOUTS:
+                if fleet is not None:
+                    fleet.refuse_layout(order)
+                elif self._refused_layout is None:
                     self._refused_layout = order
                     self._layout_refused.set()
                 return
@@ -299,16 +340,38 @@ class Gateway:
                 "Discord has set, and start with RESHARD=1"
             )
             order = Fatal(order.code, order.meaning, help_text)
-        if self._fatal is None:
-            self._fatal = FatalRecord(order.code, order.meaning, order.help, time.time())
-        self.stop()
+        self.end(FatalRecord(order.code, order.meaning, order.help, time.time()))
 
     def _token_is_dead(self, failure: RestFailure) -> None:
+        self.end(dead_token(failure))
+
+    def end(self, record: FatalRecord) -> None:
+        """Stop for what a person must change."""
         if self._fatal is None:
-            self._fatal = dead_token(failure)
+            self._fatal = record
         self.stop()
 
-    def _identify_fault(self, lasts: bool) -> None:
+    # What the fleet asks (``fleet.member.MemberGateway``).
+
+    @property
+    def clusters(self) -> Runner | Supervisor | None:
+        """Return the clusters that run here."""
+        return self.held
+
+    def change_layout(self) -> None:
+        """End this life of the clusters; the next one takes the fleet's new layout."""
+        self._replaces = True
+        self._stop.set()
+
+    def use_gateway(self, url: str) -> None:
+        """Discord's gateway has another address."""
+        if self.choice is not None and self.held is not None and self.choice.gateway_url != url:
+            self.choice = msgspec.structs.replace(self.choice, gateway_url=url)
+            remember_layout(self.state, self.choice)
+            self.held.use_gateway(url)
+
+    def identify_fault(self, lasts: bool) -> None:
+        """Identifies of many shards fail alike, or succeed again."""
         if self.held is not None:
             self.held.identify_fault(lasts)
 

@@ -174,6 +174,8 @@ class Cache:
 class Nothing:
     clusters = {}
     cache = Cache()
+    fleet = None
+    def tenure_views(self): return []
     def send(self, record): print("beat", flush=True)
 
 async def main():

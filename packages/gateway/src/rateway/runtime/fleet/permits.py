@@ -21,6 +21,7 @@ from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.identify.permits import BudgetFacts, IdentifyPermits, Refusal, RestartAnswer
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
 from rateway.runtime.identify.service import PermitService
+from rateway.transports.boot_clock import boottime
 
 __all__ = [
     "SPENT_WITHIN_S", "AskRestart", "FleetPermits", "GovernorSays", "PermitAnswer", "PermitDesk", "PermitState",
@@ -91,11 +92,6 @@ class WantBudget(msgspec.Struct, frozen=True):
     """To the governor: ask Discord for the budget soon."""
 
 
-def boot_time() -> float:
-    """Return seconds of the clock that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 class FleetPermits:
     """Implements GatewayPermits for one member. *governor* returns the fleet's governor and its epoch, as far as
     known; *generation* that of the layout that runs here."""
@@ -106,7 +102,7 @@ class FleetPermits:
         governor: Callable[[], tuple[str, int] | None],
         generation: Callable[[], int],
         *,
-        clock: Callable[[], float] = boot_time,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._line = line
         self._governor = governor

@@ -76,9 +76,11 @@ class ClusterTenure:
         """
         return await self._give(_Order(to, leaves=False, end_sessions=False))
 
-    async def leave(self, *, end_sessions: bool = False) -> bool:
-        """Hand the cluster over to any member, and do not campaign again. *end_sessions*: as ones that have ended."""
-        return await self._give(_Order("", leaves=True, end_sessions=end_sessions))
+    async def leave(self, *, end_sessions: bool = False, to: str = "") -> bool:
+        """Hand the cluster over to the member *to*, any if empty, and do not campaign again. *end_sessions*: as ones
+        that have ended.
+        """
+        return await self._give(_Order(to, leaves=True, end_sessions=end_sessions))
 
     async def _give(self, order: _Order) -> bool:
         if self._has_left:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from rateway import logs
 from rateway.config import Settings
 from rateway.config.broker import broker_address
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
+from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.permits import IdentifyPermits
@@ -24,6 +26,7 @@ from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
+from rateway.runtime.runner.tenure_view import tenure_view
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
@@ -348,9 +351,35 @@ class Runner:
         found = {number for number, (state, _) in self.ownership.items() if state == "elsewhere"}
         return frozenset(found | self._left)
 
+    def tenure_views(self) -> list[TenureView]:
+        """Return the clusters of the fleet that are owned here now; none without a fleet."""
+        if self.fleet is None:
+            return []
+        views = (
+            tenure_view(self.clusters[number], tenure, self.fleet) for number, tenure in self.tenures.items()
+        )
+        return [view for view in views if view is not None]
+
+    def move(self, number: int, to: str) -> bool:
+        """Begin to hand a cluster over to the member *to* of the fleet; whether it was owned here and did not move."""
+        tenure = self.tenures.get(number)
+        if tenure is None or tenure.owned is None or tenure.is_moving:
+            return False
+
+        async def move() -> None:
+            await tenure.move(to)
+
+        self.clusters[number].spawn(move())
+        return True
+
     def progress(self) -> tuple[int, int]:
-        """(Live shards, all shards)."""
-        shards = [shard for cluster in self.clusters.values() for shard in cluster.shards.values()]
+        """(Live shards, all shards), of the clusters that are to run here now."""
+        running = [
+            cluster
+            for number, cluster in self.clusters.items()
+            if number not in self.tenures or self.tenures[number].owned is not None
+        ]
+        shards = [shard for cluster in running for shard in cluster.shards.values()]
         return sum(1 for shard in shards if shard.conversation.state is State.LIVE), len(shards)
 
     def use_gateway(self, url: str) -> None:
@@ -429,10 +458,16 @@ class Runner:
         for cluster in self.clusters.values():
             cluster.reload(settings)
 
-    async def wind_down(self, *, end_sessions: bool) -> None:
-        """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds."""
+    async def wind_down(self, *, end_sessions: bool, to: Mapping[int, str] = MappingProxyType({})) -> None:
+        """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds. *to*: the members
+        of the fleet that clusters are handed over to; others go to any."""
         timeout = self.settings.process.stop_timeout
-        await asyncio.gather(*(each.leave(end_sessions=end_sessions) for each in self.tenures.values()))
+        await asyncio.gather(
+            *(
+                tenure.leave(end_sessions=end_sessions, to=to.get(number, ""))
+                for number, tenure in self.tenures.items()
+            )
+        )
         left = await asyncio.gather(
             *(
                 cluster.stop(end_sessions=end_sessions, timeout=timeout)

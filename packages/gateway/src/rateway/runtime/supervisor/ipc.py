@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from rateway.fleet.choice import Choice
 from rateway.fleet.membership import Membership
+from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw
 from rateway.runtime.monitoring.status import ClusterStatus, Note, ProcessStatus, ShardStatus
@@ -45,6 +46,8 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
     end_sessions: bool
+    to: dict[int, str] = {}
+    """The members of the fleet that clusters are handed over to."""
 
 
 class AskStatus(msgspec.Struct, tag=True, frozen=True):
@@ -68,6 +71,13 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     cluster: int
 
 
+class Move(msgspec.Struct, tag=True, frozen=True):
+    """To a runner: hand a cluster over to that member of the fleet."""
+
+    cluster: int
+    to: str
+
+
 class Reload(msgspec.Struct, tag=True, frozen=True):
     """Changed settings, to a runner: what can change at run time takes effect. ``settings`` are all of them."""
 
@@ -87,6 +97,8 @@ class Beat(msgspec.Struct, tag=True, frozen=True):
     """Clusters whose store is of no use to queries now, and why."""
     elsewhere: list[int] = []
     """Clusters that another gateway runs."""
+    tenures: list[TenureView] = []
+    """Clusters of a fleet that this runner owns."""
 
 
 class DialsRefused(msgspec.Struct, tag=True, frozen=True):
@@ -144,6 +156,7 @@ ToRunner = (
     | RestartShard
     | RenewShard
     | Drain
+    | Move
     | Reload
     | UseGateway
     | Loading

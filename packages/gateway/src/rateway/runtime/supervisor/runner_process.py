@@ -19,6 +19,8 @@ import uvloop
 from rateway import hardening, logs
 from rateway.config.handover import decode_settings
 from rateway.runtime.answered import Answered
+from rateway.runtime.fleet.opening import open_elections
+from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.remote import Permitted, RemotePermits
 from rateway.runtime.ignored_signals import say_ignored_signals
 from rateway.runtime.monitoring.loop_lag import LoopLag
@@ -33,6 +35,8 @@ from rateway.transports.state import StateDir
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
+# Looks between two beats whether a cluster's tenure has changed, in a fleet.
+LOOKS_A_BEAT = 5
 # A supervisor replaces a runner whose loop stands still for 20 s. Without one it is not replaced, and the lock of the
 # state folder would stay with it for good: a thread of the interpreter's own, which needs nothing of ours, ends it.
 ENDS_ITSELF_AFTER_S = 40.0
@@ -82,7 +86,11 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
         line.send(ipc.FatalWords(shard_id, order.code, order.meaning, order.help))
 
     state = StateDir.shared(settings.process.state_dir)
-    runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal)
+    elections = None if begin.membership is None else open_elections(settings, begin.membership)
+    part = None
+    if begin.membership is not None and elections is not None:
+        part = FleetPart(begin.membership, elections)
+    runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal, part)
     runner.cache.learn(begin.others.shards, begin.others.unreadable, begin.others.elsewhere)
     runner.dialer.on_refusal = lambda host, seconds, status: line.send(
         ipc.DialsRefused(host, seconds, status)
@@ -95,8 +103,10 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
                 tasks.create_task(beat(line, runner)),
                 tasks.create_task(watch.run()),
             ]
-            end_sessions = await _listen(line, runner, permits, watch, f"runner {begin.number}")
-            await runner.wind_down(end_sessions=end_sessions)
+            if elections is not None:
+                running.append(tasks.create_task(elections.run()))
+            stop = await _listen(line, runner, permits, watch, f"runner {begin.number}")
+            await runner.wind_down(end_sessions=stop.end_sessions, to=stop.to)
             for task in running:
                 task.cancel()
     finally:
@@ -119,13 +129,19 @@ async def beat(line: Line, runner: Runner) -> None:
         faulthandler.dump_traceback_later(ENDS_ITSELF_AFTER_S, exit=True, file=nowhere)
         shards = [shard for cluster in runner.clusters.values() for shard in cluster.shards.values()]
         loading = [shard.shard_id for shard in shards if shard.conversation.state is not State.LIVE]
-        line.send(ipc.Beat(loading, runner.cache.unreadable(), sorted(runner.cache.gone())))
-        await asyncio.sleep(BEAT_EVERY_S)
+        views = runner.tenure_views()
+        line.send(ipc.Beat(loading, runner.cache.unreadable(), sorted(runner.cache.gone()), views))
+        shape = [each.shape for each in views]
+        for _ in range(LOOKS_A_BEAT if runner.fleet is not None else 1):
+            await asyncio.sleep(BEAT_EVERY_S / (LOOKS_A_BEAT if runner.fleet is not None else 1))
+            # The other members wait for it.
+            if [each.shape for each in runner.tenure_views()] != shape:
+                break
 
 
-async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: LoopLag, role: str) -> bool:
-    """Carry out the supervisor's records until it stops this runner, or its end of the line closes; return whether the
-    sessions are ended.
+async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: LoopLag, role: str) -> ipc.Stop:
+    """Carry out the supervisor's records until it stops this runner, or its end of the line closes; return how it is to
+    stop.
     """
     draining: set[asyncio.Future[None]] = set()
 
@@ -151,6 +167,8 @@ async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: Loo
                 runner.use_gateway(record.url)
             case ipc.RenewShard():
                 runner.renew_shard(record.shard, record.why)
+            case ipc.Move():
+                runner.move(record.cluster, record.to)
             case ipc.Drain():
                 # Beside this: permits and questions of the other clusters do not wait for it.
                 draining.add(asyncio.ensure_future(_drain(line, runner, record.cluster)))
@@ -159,10 +177,10 @@ async def _listen(line: Line, runner: Runner, permits: RemotePermits, watch: Loo
 
     async for record in line.records():
         if isinstance(record, ipc.Stop):
-            return record.end_sessions
+            return record
         line.guard(carry_out, record)
     log.warning("the supervising process is gone: closing, sessions are kept", extra={"action": "orphaned"})
-    return False
+    return ipc.Stop(False)
 
 
 if __name__ == "__main__":

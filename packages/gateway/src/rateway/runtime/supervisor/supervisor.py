@@ -16,8 +16,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import BinaryIO
 
 import msgspec
@@ -26,6 +27,8 @@ from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.config.handover import encode_settings
 from rateway.fleet.choice import Choice
+from rateway.fleet.membership import Membership
+from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.identify.remote import Acquire, Finished, Spent, Withdraw
@@ -80,6 +83,8 @@ class _RunnerProcess:
     loading: list[int] = field(default_factory=list)
     unreadable: dict[int, str] = field(default_factory=dict)
     elsewhere: list[int] = field(default_factory=list)
+    tenures: list[TenureView] = field(default_factory=list)
+    beat_at: float = 0.0
 
 
 class Supervisor:
@@ -95,10 +100,12 @@ class Supervisor:
         permits: IdentifyPermits,
         lock_file: int,
         on_fatal: Callable[[int, Fatal], None],
+        membership: Membership | None = None,
     ) -> None:
         self.settings = settings
         self.choice = choice
         self._identity = identity
+        self._membership = membership
         self._permits = permits
         self._lock_file = lock_file
         self._on_fatal = on_fatal
@@ -166,7 +173,10 @@ class Supervisor:
         permits = runner.permits = PermitService(self._permits, line.send, self._tasks.create_task)
         settings = encode_settings(self.settings)
         clusters = [number for number in runner.clusters if number not in self.drained]
-        line.send(ipc.Begin(settings, self._identity, self.choice, clusters, runner.number, self._loading()))
+        begin = ipc.Begin(
+            settings, self._identity, self.choice, clusters, runner.number, self._loading(), self._membership
+        )
+        line.send(begin)
         assert process.stderr is not None
         before = logs.line_start(sys.stderr, self.settings.log.format).encode()
         pumping = asyncio.create_task(pump_lines(process.stderr, sys.stderr.buffer, before))
@@ -185,6 +195,7 @@ class Supervisor:
             self._unreadable_before += line.unreadable
             runner.line = None
             runner.loading = self._shards_of(runner)
+            runner.tenures = []
             self._tell_loading()
             permits.end(counts=not self._stopping)
             for cluster in runner.clusters:
@@ -226,6 +237,7 @@ class Supervisor:
         runner.liveness.hear(time.monotonic())
         match record:
             case ipc.Beat():
+                runner.tenures, runner.beat_at = record.tenures, time.monotonic()
                 said = (record.loading, record.unreadable, record.elsewhere)
                 if said != (runner.loading, runner.unreadable, runner.elsewhere):
                     runner.loading, runner.unreadable, runner.elsewhere = said
@@ -268,7 +280,10 @@ class Supervisor:
         return [answer.result() for _, answer in asked if answer.done() and not answer.cancelled()]
 
     def progress(self) -> tuple[int, int]:
-        """(Live shards, all shards), as the runners last said."""
+        """(Live shards, all shards), as the runners last said; in a fleet of the clusters that are owned here."""
+        if self._membership is not None:
+            views = [view for runner in self._runners for view in runner.tenures]
+            return sum(view.live for view in views), sum(view.shards for view in views)
         total = sum(len(self._shards_of(runner)) for runner in self._runners)
         return total - sum(len(runner.loading) for runner in self._runners), total
 
@@ -338,6 +353,23 @@ class Supervisor:
         finally:
             del self._answers[call]
 
+    def tenure_views(self) -> list[TenureView]:
+        """See ``fleet.member.HeldClusters``: as the runners last said."""
+        now = time.monotonic()
+        return [
+            msgspec.structs.replace(
+                view,
+                held_for=view.held_for + now - runner.beat_at,
+                record_age=None if view.record_age is None else view.record_age + now - runner.beat_at,
+            )
+            for runner in self._runners
+            for view in runner.tenures
+        ]
+
+    def move(self, cluster: int, to: str) -> bool:
+        """See ``fleet.member.HeldClusters``."""
+        return self._tell(cluster, ipc.Move(cluster, to))
+
     def renew_shard(self, shard_id: int, why: str) -> bool:
         """Give one shard's session up for a new one, told as a gap; whether it runs here."""
         return self._tell(self.choice.layout.cluster_of(shard_id), ipc.RenewShard(shard_id, why))
@@ -378,13 +410,13 @@ class Supervisor:
         runner.line.send(record)
         return True
 
-    async def wind_down(self, *, end_sessions: bool) -> None:
+    async def wind_down(self, *, end_sessions: bool, to: Mapping[int, str] = MappingProxyType({})) -> None:
         """Stop the runners in the reverse order of the start, all at once in time."""
         self._stopping = True
         waiting = []
         for runner in reversed(self._runners):
             if runner.line is not None and runner.process is not None:
-                runner.line.send(ipc.Stop(end_sessions))
+                runner.line.send(ipc.Stop(end_sessions, dict(to)))
                 waiting.append(asyncio.ensure_future(runner.process.wait()))
         if waiting:
             await asyncio.wait(waiting, timeout=self.settings.process.stop_timeout + STOP_GRACE_S)

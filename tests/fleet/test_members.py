@@ -1,0 +1,66 @@
+"""Members of a fleet share the clusters and the day's identifies, and hand over as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+from rateway.transports import control_socket
+
+from tests.aio import run
+from tests.fleet.stage import FleetStage, Member, fleet_stage
+from tests.rabbitmq import Broker
+
+
+async def ask(member: Member, *words: str) -> dict[str, str]:
+    answer: dict[str, str] = msgspec.json.decode(await control_socket.ask(member.state_dir, *words))
+    return answer
+
+
+def name_of(member: Member) -> str:
+    return (member.state_dir / "member").read_text().strip()
+
+
+async def owns(member: Member, clusters: set[int]) -> None:
+    while set(await member.clusters()) != clusters:  # noqa: ASYNC110  # a status announces itself nowhere
+        await asyncio.sleep(0.05)
+
+
+def test_members_spread_the_clusters_and_hand_them_over_without_an_identify(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with fleet_stage(tmp_path, [broker], members=2, fleet="bot") as it:
+            await it.whole()
+            assert it.count("identify") == it.layout.shards
+            await hand_over_by_hand(it)
+            await lose_the_governor(it)
+            assert it.count("identify") == it.layout.shards, "every session was resumed"
+            assert not it.sim.ledger.noted
+
+    async def hand_over_by_hand(it: FleetStage) -> None:
+        one, other = it.members
+        cluster = (await one.clusters())[0]
+        assert "goes to" in (await ask(one, "fleet-move", str(cluster), name_of(other)))["ok"]
+        await owns(other, {*await other.clusters(), cluster})
+        assert "no member" in (await ask(one, "fleet-move", "1", "host-x"))["error"]
+        assert "no cluster 9" in (await ask(one, "fleet-move", "9", name_of(other)))["error"]
+        assert "takes none" in (await ask(other, "fleet-drain", name_of(other)))["ok"]
+        await owns(one, set(it.layout.clusters))
+        assert "again" in (await ask(one, "fleet-undrain", name_of(other)))["ok"]
+        await it.whole()
+
+    async def lose_the_governor(it: FleetStage) -> None:
+        governor = next(each for each in it.members if "is the governor" in each.tail(1000))
+        (other,) = (each for each in it.members if each is not governor)
+        struck = it.now()
+        hit = it.shards_of(await governor.clusters())
+        await governor.kill()
+        await it.live_since(struck, hit)
+        await owns(other, set(it.layout.clusters))
+        await other.logged("is the governor")
+        await governor.start()
+        await it.whole()
+
+    run(scene(), timeout=120)
