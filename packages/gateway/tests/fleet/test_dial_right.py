@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rateway.fleet.dial_right import AGAIN_S, FIRST_S, DialRight
+from rateway.fleet.dial_right import AGAIN_S, FIRST_S, TAKEN_BACK_AGAIN_S, DialRight
 from rateway.fleet.port import RIGHT_S
 
 
@@ -41,3 +41,16 @@ def test_the_right_that_is_back_ends_every_wait_and_the_next_outage_begins_anew(
     assert right.dial_at(0, resuming=True, confirmed_at=119.0, now=120.0) == 120.0
     right.dialled(0, 120.0)
     assert right.dial_at(0, resuming=True, confirmed_at=119.0, now=200.0) == 200.0 + FIRST_S
+
+
+def test_a_session_that_is_taken_back_at_once_is_left_to_its_successor_for_long() -> None:
+    right = DialRight()
+    for shard_id in (0, 1):
+        right.dial_at(shard_id, resuming=True, confirmed_at=None, now=100.0)
+        right.dialled(shard_id, 110.0)
+        right.resumed(shard_id, 111.0)
+    assert right.dial_at(0, resuming=True, confirmed_at=None, now=113.0) == 113.0 + TAKEN_BACK_AGAIN_S
+    # The other one lived on for minutes: nobody took it.
+    assert right.dial_at(1, resuming=True, confirmed_at=None, now=400.0) == 110.0 + AGAIN_S
+    # With the right nothing waits.
+    assert right.dial_at(0, resuming=True, confirmed_at=119.0, now=120.0) == 120.0

@@ -13,19 +13,25 @@ from typing import Final
 
 from rateway.fleet.port import has_right
 
-__all__ = ["AGAIN_S", "FIRST_S", "DialRight"]
+__all__ = ["AGAIN_S", "FIRST_S", "TAKEN_BACK_AGAIN_S", "TAKEN_BACK_S", "DialRight"]
 
 # After a connection's end. A successor has the record after RIGHT_S, and its shards are back within seconds.
 FIRST_S: Final = 10.0
 AGAIN_S: Final = 60.0
+# A session that was resumed without the right and whose connection ended so soon has most likely been taken back by a
+# successor, whose shard is disturbed by each further attempt.
+TAKEN_BACK_S: Final = 20.0
+TAKEN_BACK_AGAIN_S: Final = 600.0
 
 
 class DialRight:
-    """One tenure's shards. Times are seconds of the clock of ``Elections.confirmed_at``."""
+    """One cluster's shards. Times are seconds of the clock of ``Elections.confirmed_at``."""
 
     def __init__(self) -> None:
         # When each shard may resume without the right, since it first asked without it.
         self._resume_at: dict[int, float] = {}
+        # When shards have resumed without the right, until they ask again.
+        self._resumed_at: dict[int, float] = {}
 
     def dial_at(
         self, shard_id: int, *, resuming: bool, confirmed_at: float | None, now: float
@@ -40,12 +46,21 @@ class DialRight:
         """
         if has_right(confirmed_at, now):
             self._resume_at.pop(shard_id, None)
+            self._resumed_at.pop(shard_id, None)
             return now
         if not resuming:
             return None
+        resumed_at = self._resumed_at.pop(shard_id, None)
+        if resumed_at is not None and now - resumed_at < TAKEN_BACK_S:
+            self._resume_at[shard_id] = now + TAKEN_BACK_AGAIN_S
         return self._resume_at.setdefault(shard_id, now + FIRST_S)
 
     def dialled(self, shard_id: int, now: float) -> None:
         """Note that a shard dials now. Without the right its next attempt is a minute later."""
         if shard_id in self._resume_at:
             self._resume_at[shard_id] = now + AGAIN_S
+
+    def resumed(self, shard_id: int, now: float) -> None:
+        """Note that a shard's session has been resumed."""
+        if shard_id in self._resume_at:
+            self._resumed_at[shard_id] = now

@@ -160,6 +160,7 @@ class Cluster:
         record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
         self._session_writer.on_written = record.note_change
         self.shard_observer.on_session_lost = record.note_lost
+        self.shard_observer.on_resumed = gate.resumed
         return gate, record
 
     def stored_sessions(self) -> Sequence[SessionRecord]:

@@ -46,9 +46,14 @@ class DialGate:
             at = self._right.dial_at(shard_id, resuming=resuming, confirmed_at=self._confirmed_at(), now=now)
             if at is not None and at <= now:
                 self._right.dialled(shard_id, now)
+                self._is_said = self._is_said and not self.has_right
                 return
             self._say()
             await asyncio.sleep(_LOOK_S)
+
+    def resumed(self, shard_id: int) -> None:
+        """Note that a shard's session has been resumed."""
+        self._right.resumed(shard_id, self._clock())
 
     async def identify(self) -> None:
         """Wait until a shard may identify."""

@@ -43,6 +43,8 @@ class ClusterShardObserver:
         """Called when the first shard becomes live, once for each time that the cluster is started."""
         self.on_barred: Callable[[str], None] = lambda why: None
         """Called with the reason when no shard may identify here and none has a session."""
+        self.on_resumed: Callable[[int], None] = lambda shard_id: None
+        """Called with each shard whose session was resumed."""
         self.on_session_lost: Callable[[int, str, int], None] = lambda shard_id, name, through: None
         """Called with shard, session and the sequence up to which it was received, before that is forgotten."""
         self._number = number
@@ -94,7 +96,8 @@ class ClusterShardObserver:
         )
 
     def session_resumed(self, shard: Shard) -> None:
-        """Log it."""
+        """Log it and pass it on."""
+        self.on_resumed(shard.shard_id)
         log.debug("resumed", extra={"cluster": self._number, "shard": shard.shard_id, "action": "resumed"})
 
     def state_changed(self, shard: Shard, order: StateChanged) -> None:
