@@ -83,7 +83,7 @@ def test_defaults_are_those_that_are_documented() -> None:
         0,
     )
     assert settings.rest.api_url == "https://discord.com/api/v10"
-    assert settings.session.compression == "zstd-stream"
+    assert settings.session.compression is None
     assert (
         settings.published.only is None
         and settings.layout.clusters is None

@@ -12,6 +12,8 @@ from rateway.fleet.identify import SPACING, Budget, IdentifyGovernor, Ledger, Mo
 from rateway.fleet.layout import Layout
 from rateway.proxy.needs import judge
 from rateway.runtime.startup import StoredSessions, kept_choice, new_choice, running_clusters
+from rateway.session.compression import compression_of
+from rateway.session.options import Compression
 from rateway.transports.rest import Application, GatewayBot, RestFailure
 from rateway_protocol.contract import topology
 from rateway_protocol.contract.snapshots import ClusterList
@@ -326,7 +328,8 @@ def _shards(plan: Plan, settings: Settings, choice: Choice, kept: Choice | str, 
             plan.warnings.append(Finding("SHARDS", what, do))
         _buckets(plan, settings, answer, shards)
         _identifies(plan, answer, shards, identifying, known)
-    _memory(plan, settings, len(shards), known)
+    compression = compression_of(settings.session.compression, total)
+    _memory(plan, settings, compression, len(shards), known)
 
 
 def _stored(plan: Plan, choice: Choice, kept: Choice | str, known: Known) -> None:
@@ -426,7 +429,7 @@ def _identifies(
     plan.start = StartPlan(rounds * SPACING, why)
 
 
-def _memory(plan: Plan, settings: Settings, shards: int, known: Known) -> None:
+def _memory(plan: Plan, settings: Settings, compression: Compression, shards: int, known: Known) -> None:
     machine = known.machine
     workers = min(
         settings.process.processes or known.cores, max(1, len([row for row in plan.clusters if row.here]))
@@ -435,15 +438,11 @@ def _memory(plan: Plan, settings: Settings, shards: int, known: Known) -> None:
     processes = workers if workers == 1 else workers + 1
     base = processes * PROCESS_BYTES + shards * SHARD_BYTES
     spans = {"zstd-stream": ZSTD_BYTES, "zlib-stream": (ZLIB_BYTES, ZLIB_BYTES), "none": (0, 0)}
-    low, high = spans[settings.session.compression]
+    low, high = spans[compression]
     with_zlib = base + shards * ZLIB_BYTES
     advice = ""
-    if (
-        settings.session.compression == "zstd-stream"
-        and machine is not None
-        and shards * high > machine * ZSTD_SHARE
-    ):
+    if compression == "zstd-stream" and machine is not None and shards * high > machine * ZSTD_SHARE:
         advice = "COMPRESSION=zlib-stream is the better choice here: 37 KB a shard, for about 1 µs more CPU an event"
-    elif settings.session.compression == "none":
+    elif compression == "none":
         advice = "COMPRESSION=zlib-stream costs 37 KB a shard and saves most of the traffic"
     plan.memory = MemoryPlan(base + shards * low, base + shards * high, with_zlib, machine, advice)

@@ -87,9 +87,9 @@ ROWS: tuple[Row, ...] = (
         "and never without TLS where the API has it.", DISCORD, "none"),
     Row("compression", "session.compression",
         "COMPRESSION", "compression", values.choice("zstd-stream", "zlib-stream", "none"),
-        "`zstd-stream`, `zlib-stream` or `none`", "zstd-stream",
-        "How Discord compresses what it sends. zstd takes least CPU, but up to 2 MB of memory a shard; "
-        "zlib takes 40 KB. `rateway check` estimates it.", DISCORD),
+        "`zstd-stream`, `zlib-stream` or `none`", None,
+        "How Discord compresses what it sends. zstd takes least CPU in a flood, but up to 2 MB of memory a shard; "
+        "zlib takes 40 KB. `rateway check` estimates it.", DISCORD, "zstd-stream; zlib-stream above 100 shards"),
     Row("large_threshold", "session.large_threshold",
         "LARGE_THRESHOLD", "large_threshold", values.integer(50, 250), "50 to 250", 250,
         "Guilds with more members come without their offline members.", DISCORD),

@@ -15,6 +15,7 @@ from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
 from rateway.runtime.resumable import misfit
+from rateway.session.compression import ZSTD_MOST_SHARDS, compression_of
 from rateway.transports.folder import FolderRefused, make_below
 from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
@@ -120,6 +121,14 @@ async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identit
         topology.exchanges(clusters),
         extra={"action": "layout"},
     )
+    if settings.session.compression is None and choice.layout.shards > ZSTD_MOST_SHARDS:
+        log.info(
+            "COMPRESSION is not set: new sessions use %s, because zstd would take up to 2 MB of memory for each of the "
+            "bot's %d shards (zlib takes 40 KB)",
+            compression_of(None, choice.layout.shards),
+            choice.layout.shards,
+            extra={"action": "compression"},
+        )
     remember_layout(state, choice)
     return choice
 

@@ -61,7 +61,8 @@ class SessionSettings:
     token: Secret
     """Bare, without the ``Bot `` prefix."""
     intents: int
-    compression: Compression
+    compression: Compression | None
+    """None: by the bot's number of shards (``compression_of``)."""
     large_threshold: int
     resume_patience: float
     max_age: float | None

@@ -30,6 +30,7 @@ from rateway.runtime.runner.tenure_view import tenure_view
 from rateway.runtime.runner.wakeup_batching import WakeupBatching
 from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
+from rateway.session.compression import compression_of
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.events.publisher import EventPublisher
 from rateway.transports.amqp.log.log_keeper import LogKeeper
@@ -161,7 +162,7 @@ class Runner:
         options = SessionOptions(
             token=settings.session.token.reveal(),
             intents=settings.session.intents,
-            compression=settings.session.compression,
+            compression=compression_of(settings.session.compression, layout.shards),
             large_threshold=settings.session.large_threshold,
             presence=None
             if template is None
