@@ -23,7 +23,8 @@ from pamqp import body as content
 from pamqp import frame, header
 from rateway.delivery.ledger import Cursor, Run, Unconfirmed
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.connection import Acks, Connection
+from rateway.transports.amqp.wire.channel import Acks
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.uri import parse
 
 EVENTS = 40

@@ -19,7 +19,9 @@ from pamqp import commands as spec
 from pamqp import frame
 from pamqp.header import ContentHeader
 from rateway.transports.amqp.wire import uri
-from rateway.transports.amqp.wire.connection import Channel, Connection, connect
+from rateway.transports.amqp.wire.channel import Channel
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway_protocol.contract.header_table import fields_of
 

@@ -22,6 +22,15 @@ def logs_of(status: Json) -> dict[int, str]:
     return {each["cluster"]: each["event_log"]["name"] for each in status["clusters"]}
 
 
+async def kept(it: Stage) -> dict[int, str]:
+    """Wait until all shards are live and each cluster's events go into its log."""
+    await it.ready()
+    status = await it.gateway.until(
+        lambda status: [each["event_log"]["state"] for each in status["clusters"]] == ["kept", "kept"]
+    )
+    return logs_of(status)
+
+
 async def audited(it: Stage, logs: dict[int, str]) -> int:
     """Hold each cluster's log against what was sent to its shards; how many entries came twice."""
     doubled = 0
@@ -75,13 +84,13 @@ def test_every_event_is_in_the_log_through_kills_and_restarts_of_the_broker(
 def test_the_log_goes_on_through_kills_of_the_gateway(tmp_path: Path, broker: Broker) -> None:
     async def scenario() -> None:
         async with stage(tmp_path, broker, shards=2, per_cluster=1, PROCESSES="2", EVENT_LOG="stream") as it:
-            logs = logs_of(await it.ready())
+            logs = await kept(it)
             it.sim.set_rate(RATE)
             for _ in range(3):
                 await it.events(400)
                 await it.gateway.kill()
                 await it.gateway.start()
-                assert logs_of(await it.ready()) == logs
+                assert await kept(it) == logs
             await it.all_arrived()
             await audited(it, logs)
 
@@ -91,7 +100,7 @@ def test_the_log_goes_on_through_kills_of_the_gateway(tmp_path: Path, broker: Br
 def test_clusters_tells_the_logs_of_all_processes(tmp_path: Path, broker: Broker) -> None:
     async def scenario() -> None:
         async with stage(tmp_path, broker, shards=2, per_cluster=1, PROCESSES="2", EVENT_LOG="stream") as it:
-            logs = logs_of(await it.ready())
+            logs = await kept(it)
             async with Worker(broker.uri, cluster=1) as worker:
                 rows = (await worker.cache.clusters())["clusters"]
             assert {row["cluster"]: row["log"] for row in rows} == logs

@@ -17,7 +17,8 @@ from rateway.commands import check
 from rateway.commands.plan import Plan
 from rateway.config import load
 from rateway.runtime.startup import Identity
-from rateway.transports.amqp.wire.connection import BrokerTrouble, connect
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import BrokerTrouble
 from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.state import FatalRecord, StateDir
 from rateway_simulator import certificate

@@ -26,7 +26,8 @@ from rateway.demo.broker import PrivateBroker, free_ports
 from rateway.secret import Secret
 from rateway.transports.amqp.events.publisher import EventPublisher
 from rateway.transports.amqp.requests.inbound import Inbound, Message
-from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, connect
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable
 from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.rest import DiscordRest, RestFailure
 from rateway.transports.tls import client_context

@@ -42,14 +42,9 @@ from rateway.runtime.startup import (
 from rateway.runtime.supervisor.supervisor import cores
 from rateway.transports.amqp.log.log_keeper import lacks_streams
 from rateway.transports.amqp.requests.inbound_queue import Away, Found, Refused, ask, look
-from rateway.transports.amqp.wire.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-    connect,
-)
+from rateway.transports.amqp.wire.channel import ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.dial import addresses_of, dial, machines_at
 from rateway.transports.amqp.wire.uri import AmqpAddress
 from rateway.transports.rest import Application, DiscordRest, GatewayBot

@@ -25,6 +25,7 @@ from rateway.demo.steering import Steering
 from rateway.secret import Secret
 from rateway.transports import control_socket
 from rateway.transports.amqp.wire import connection as amqp
+from rateway.transports.amqp.wire.connect import connect
 from rateway.transports.amqp.wire.uri import parse
 from yarl import URL
 
@@ -290,7 +291,7 @@ async def _start_simulator(simulator: Child) -> dict[str, str]:
 async def _try_broker(given: Secret) -> None:
     """A gateway and its workers would wait for it for ever; a viewer of the demonstration would not."""
     try:
-        connection = await amqp.connect(parse(given.reveal()), name="rateway demo")
+        connection = await connect(parse(given.reveal()), name="rateway demo")
     except (ValueError, amqp.BrokerUnavailable, amqp.BrokerRefused) as error:
         raise BrokerUnavailable(f"AMQP_URI: {error}") from None
     await connection.close()

@@ -16,7 +16,9 @@ from rateway.delivery.message import Publish
 from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogReader, LogStart, Newest, Next, Offset
 from rateway.transports.amqp.log.event_log import PREFETCH, AmqpLogReader
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.connection import Acks, Channel, Connection, connect
+from rateway.transports.amqp.wire.channel import Acks, Channel
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.uri import parse
 from tests.proxy.memory import Collected, MemoryReader
 

@@ -14,13 +14,8 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp import commands as spec
-from rateway.transports.amqp.wire.connection import (
-    BrokerUnavailable,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.dial import dial
 from rateway.transports.amqp.wire.uri import parse
 from tests.runtime.requests.inbound_stage import VOICE, Reader, reader_on

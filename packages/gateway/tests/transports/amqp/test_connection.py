@@ -11,16 +11,9 @@ import pytest
 from pamqp import body as content
 from pamqp import frame, header
 from pamqp.heartbeat import Heartbeat
-from rateway.transports.amqp.wire.connection import (
-    Acks,
-    BrokerRefused,
-    BrokerUnavailable,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-    connect,
-)
+from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.deliveries import Properties
 from rateway.transports.amqp.wire.uri import parse
 from tests.transports.amqp.fake_broker import FakeBroker

@@ -6,7 +6,8 @@ import asyncio
 
 import pamqp.commands as spec
 from pamqp import frame
-from rateway.transports.amqp.wire.connection import Channel, Connection
+from rateway.transports.amqp.wire.channel import Channel
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.uri import parse
 
 __all__ = ["channel_to_nowhere"]

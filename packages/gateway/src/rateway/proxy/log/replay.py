@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 from rateway.delivery.proxy_port import EndReason, LogEntry, LogReader, Offset, Positions
+from rateway.proxy.log.fanout import Visible
 from rateway.proxy.log.order import LOOK_BACK, Order
 from rateway.proxy.log.reading import Reading, Timers
 from rateway.proxy.log.stream import Feed, Stream
-from rateway.proxy.log.tail import Visible
 
 __all__ = ["MissedEvents", "Replay"]
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
 from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogReader, LogStart, Newest, Offset
-from rateway.proxy.log.dispatch import Kind, kind_of
-from rateway.proxy.log.order import LOOK_BACK, Order
+from rateway.proxy.log.fanout import Answers, Fanout, Visible
+from rateway.proxy.log.order import Order
+from rateway.proxy.log.past import MOST_SKIPPED, Joined, Member, PastPass
 from rateway.proxy.log.reading import Reading, Timer, Timers
 from rateway.proxy.log.stream import Feed
-from rateway_protocol.contract.messages import Gap, GuildLeft
 
-__all__ = ["Answers", "Joined", "LogTail", "Visible"]
+__all__ = ["LogTail"]
 
 # Seconds of the log that a tail reads before it began: each shard's newest session and number should be among them.
 LOOK_BACK_SECONDS: Final = 60
@@ -35,130 +34,10 @@ QUIET: Final = 0.2
 GATHER: Final = 0.05
 # Passes over the past of one log at a time; who comes later shares the next one.
 MOST_PASSES: Final = 4
-# A pass over the past waits while one of its bots has so many bytes to take.
-PAST_WAITING: Final = 1 << 20
-# Seconds between two looks at whether the entry that a bot has can still come: a log serves an offset beyond its end by
-# silence, as a slow broker does.
-ANCHOR_PATIENCE: Final = 1.0
-# So many looks while the tail shows that the entry is in the log, or is still being read; and while it shows nothing.
-MOST_LOOKS: Final = 30
-MOST_BLIND_LOOKS: Final = 10
 # A bot with so many bytes to take is closed; it resumes from the log.
 MOST_WAITING: Final = 16 << 20
 # Bytes of events between two looks at what bots have not taken.
 WATCH_EVERY: Final = 1 << 20
-# Offsets that are skipped between two entries: one where a segment begins. Where retention overtakes a reader, many
-# more are missing.
-MOST_SKIPPED: Final = 100
-
-Visible = Callable[[str, bytes, int, int], bytes | None]
-"""Return an event's ``d`` as a bot of these intents gets it, None where it gets none: name, ``d``, intents, bot's
-id."""
-
-Joined = Callable[[bool], None]
-"""Called once the session has reached the tail (true), or cannot be gone on with (false)."""
-
-
-class Answers(Protocol):
-    """Knows which sessions wait for the answer to a command."""
-
-    def of(self, entry: LogEntry, feeds: Sequence[Feed]) -> Iterable[tuple[Feed, bytes]]:
-        """The sessions that an answer goes to, and what of it."""
-
-
-_decode_gap = msgspec.json.Decoder(Gap).decode
-_decode_left = msgspec.json.Decoder(GuildLeft).decode
-
-
-class _Group:
-    """Feeds with equal intents: what they see of an event is found out once."""
-
-    __slots__ = ("feeds", "intents", "own_id")
-
-    def __init__(self, intents: int, own_id: int, feeds: tuple[Feed, ...]) -> None:
-        self.intents = intents
-        self.own_id = own_id
-        self.feeds = feeds
-
-
-class _Fanout:
-    """Bring entries to feeds. Feeds may come and go while it does."""
-
-    __slots__ = ("_answers", "_groups", "_visible", "feeds", "order")
-
-    def __init__(self, visible: Visible, answers: Answers) -> None:
-        self.order = Order()
-        self.feeds: tuple[Feed, ...] = ()
-        self._groups: dict[int, tuple[_Group, ...]] = {}
-        self._visible = visible
-        self._answers = answers
-
-    def add(self, feed: Feed) -> None:
-        self.feeds = (*self.feeds, feed)
-        self._rebuild()
-
-    def remove(self, feed: Feed) -> bool:
-        if feed not in self.feeds:
-            return False
-        self.feeds = tuple(each for each in self.feeds if each is not feed)
-        self._rebuild()
-        return True
-
-    def _rebuild(self) -> None:
-        by_shard: dict[int, dict[tuple[int, int], list[Feed]]] = {}
-        for feed in self.feeds:
-            key = feed.stream.intents, feed.stream.own_id
-            for shard_id in feed.shards:
-                by_shard.setdefault(shard_id, {}).setdefault(key, []).append(feed)
-        self._groups = {
-            shard_id: tuple(_Group(*key, tuple(feeds)) for key, feeds in groups.items())
-            for shard_id, groups in by_shard.items()
-        }
-
-    def bring(self, entry: LogEntry) -> bool:
-        """Bring the next entry of the log to its feeds; false when it stands in the log a second time."""
-        if not self.order.is_new(entry):
-            return False
-        kind = kind_of(entry.name)
-        if kind is Kind.EVENT:
-            for group in self._groups.get(entry.shard_id, ()):
-                d = self._visible(entry.name, entry.body, group.intents, group.own_id)
-                for feed in group.feeds:
-                    # A tail that has joined a feed by the newest entry of the log may still read older ones.
-                    if entry.offset > feed.at:
-                        feed.on_entry(entry, d, self.order)
-        elif kind is not Kind.HIDDEN:
-            self._bring_seldom(entry, kind, tuple(feed for feed in self.feeds if entry.offset > feed.at))
-        return True
-
-    def bring_to(self, entry: LogEntry, feed: Feed) -> None:
-        """Bring an entry that is known to be new to one feed."""
-        kind = kind_of(entry.name)
-        if kind is Kind.EVENT:
-            if entry.shard_id in feed.shards:
-                d = self._visible(entry.name, entry.body, feed.stream.intents, feed.stream.own_id)
-                feed.on_entry(entry, d, self.order)
-        elif kind is not Kind.HIDDEN:
-            self._bring_seldom(entry, kind, (feed,))
-
-    def _bring_seldom(self, entry: LogEntry, kind: Kind, feeds: tuple[Feed, ...]) -> None:
-        if kind is Kind.ANSWER:
-            concerned = [feed for feed in feeds if entry.shard_id in feed.shards]
-            for feed, d in self._answers.of(entry, concerned):
-                feed.on_answer(entry, d)
-            return
-        try:
-            if kind is Kind.GAP:
-                gap = _decode_gap(entry.body)
-                for feed in feeds:
-                    feed.on_gap(entry, gap, self.order)
-            else:
-                left = _decode_left(entry.body)
-                for feed in feeds:
-                    feed.on_guild_left(entry, left.shard, int(left.guild_id))
-        except (msgspec.MsgspecError, ValueError):
-            # Not the gateway's own: any client may publish to the exchange.
-            return
 
 
 class LogTail:
@@ -178,7 +57,7 @@ class LogTail:
         """Why nothing is read just now; empty while all is well."""
         self._reader = reader
         self._timers = timers
-        self._make_fanout = functools.partial(_Fanout, visible, answers)
+        self._make_fanout = functools.partial(Fanout, visible, answers)
         self._fanout = self._make_fanout()
         self._on_lost = on_lost
         # The newest entries and their offsets; None stands for what was there twice.
@@ -190,9 +69,9 @@ class LogTail:
         self._reading = Reading(log, reader, timers, self)
         # The first entry of a pass that goes on has to be the last one of the pass before.
         self._must_begin_with: int | None = None
-        self._waiting: list[_Member] = []
+        self._waiting: list[Member] = []
         self._gathering: Timer | None = None
-        self._past: list[_PastPass] = []
+        self._past: list[PastPass] = []
         self._is_begun = False
         # Of a log that is quiet: the newest entry, which is older than what was read.
         self._newest = -1
@@ -240,11 +119,11 @@ class LogTail:
     def join(self, feed: Feed, joined: Joined) -> None:
         """Let a session go on after the entry at ``feed.at``, which has to be in the log (-1: the log was empty)."""
         if self.is_open and self.can_join(feed.at):
-            self.finish(_Member(feed, joined))
+            self.finish(Member(feed, joined))
         elif not self.is_open or feed.at < 0:
             joined(False)
         else:
-            self._waiting.append(_Member(feed, joined))
+            self._waiting.append(Member(feed, joined))
             self.gather()
 
     def leave(self, feed: Feed) -> None:
@@ -313,17 +192,17 @@ class LogTail:
             if member not in late:
                 self.finish(member)
         if late and self.is_open:
-            past = _PastPass(self, self._reader, self._timers, self._make_fanout(), late)
+            past = PastPass(self, self._reader, self._timers, self._make_fanout(), late)
             self._past.append(past)
             past.begin()
 
-    def finish(self, member: _Member) -> None:
+    def finish(self, member: Member) -> None:
         """Let a session whose place is among the kept entries go on from there."""
         self._join_now(member.feed)
         if member.feed.is_open:
             member.joined(True)
 
-    def forget(self, past: _PastPass) -> None:
+    def forget(self, past: PastPass) -> None:
         """A pass over the past has ended."""
         if past in self._past:
             self._past.remove(past)
@@ -475,157 +354,3 @@ class _Probe:
 
     def on_end(self, reason: EndReason, text: str) -> None:
         self._pass = None
-
-
-class _Member:
-    """A session on its way to the tail."""
-
-    __slots__ = ("feed", "is_anchored", "joined")
-
-    def __init__(self, feed: Feed, joined: Joined) -> None:
-        self.feed = feed
-        self.joined = joined
-        # Whether the entry that its bot has was found.
-        self.is_anchored = False
-
-
-class _PastPass:
-    """One pass over the past of a log, up to where the tail's kept entries begin."""
-
-    def __init__(
-        self, tail: LogTail, reader: LogReader, timers: Timers, fanout: _Fanout, members: list[_Member]
-    ) -> None:
-        self.members = members
-        self._tail = tail
-        self._reading = Reading(tail.log, reader, timers, self)
-        self._fanout = fanout
-        self._last = -1
-        self._acknowledged = -1
-        # Looks without an entry, and the tail's newest offset at the last one.
-        self._looks = 0
-        self._tail_at = -1
-
-    def begin(self) -> None:
-        """Read from the first place that one of its sessions needs."""
-        for member in self.members:
-            member.is_anchored = False
-            self._fanout.remove(member.feed)
-        self._fanout.order = Order()
-        self._last = -1
-        first = min(member.feed.at for member in self.members)
-        self._reading.begin(Offset(max(0, first - LOOK_BACK)))
-
-    def close(self) -> None:
-        """Stop."""
-        self._reading.close()
-        self._tail.forget(self)
-
-    def leave(self, feed: Feed) -> None:
-        """A session ends."""
-        self.members = [member for member in self.members if member.feed is not feed]
-        self._fanout.remove(feed)
-        if self.members:
-            self.acknowledge()
-        else:
-            self.close()
-
-    def refuse_all(self) -> None:
-        """None of its sessions can go on."""
-        members, self.members = self.members, []
-        self.close()
-        for member in members:
-            member.joined(False)
-
-    def acknowledge(self) -> None:
-        """Let more come, unless a bot has still much to take."""
-        if not self._reading.is_open or self._acknowledged >= self._last:
-            return
-        if all(member.feed.receiver.waiting <= PAST_WAITING for member in self.members):
-            self._acknowledged = self._last
-            self._reading.acknowledge(self._last)
-
-    def look_at_tail(self) -> None:
-        """Let sessions go on at the tail where it has the place that they have reached."""
-        is_here = self._last >= 0 and self._tail.can_join(self._last)
-        there = [
-            member
-            for member in self.members
-            if (is_here if member.is_anchored else self._tail.can_join(member.feed.at))
-        ]
-        if not there:
-            return
-        self.members = [member for member in self.members if member not in there]
-        for member in there:
-            if member.is_anchored:
-                self._fanout.remove(member.feed)
-                member.feed.at = max(member.feed.at, self._last)
-        if not self.members:
-            self.close()
-        for member in there:
-            self._tail.finish(member)
-
-    # LogSink.
-
-    def on_begin(self) -> None:
-        self._wait_for_anchor()
-
-    def on_entries(self, entries: Sequence[LogEntry]) -> None:
-        self._reading.note_entries()
-        fanout = self._fanout
-        for entry in entries:
-            offset = entry.offset
-            if offset > self._last + MOST_SKIPPED and self._last >= 0:
-                self.refuse_all()
-                return
-            self._last = offset
-            fanout.bring(entry)
-            if len(fanout.feeds) < len(self.members):
-                self._anchor(offset)
-        self._wait_for_anchor()
-        self.acknowledge()
-        self.look_at_tail()
-
-    def on_end(self, reason: EndReason, text: str) -> None:
-        self._reading.note_end()
-        if reason in ("missing", "refused"):
-            self.refuse_all()
-        else:
-            self._reading.try_again(self.begin)
-
-    def _anchor(self, offset: int) -> None:
-        """The entry at an offset was read: sessions that wait for it begin, those whose entry is gone end."""
-        for member in tuple(self.members):
-            if member.is_anchored or member.feed.at > offset:
-                continue
-            if member.feed.at == offset:
-                member.is_anchored = True
-                self._fanout.add(member.feed)
-            else:
-                self.members.remove(member)
-                member.joined(False)
-
-    def _wait_for_anchor(self) -> None:
-        self._reading.stop_waiting()
-        self._looks = 0
-        self._tail_at = self._tail.end
-        self._look_later()
-
-    def _look_later(self) -> None:
-        if not all(member.is_anchored for member in self.members):
-            self._reading.wait(ANCHOR_PATIENCE, self._give_up)
-
-    def _give_up(self) -> None:
-        """Nothing comes: refuse the sessions whose entry is not in the log. While the tail is read, or is known to be
-        beyond the entry, the broker is only slow."""
-        self._looks += 1
-        tail_at, self._tail_at = self._tail_at, self._tail.end
-        most = MOST_BLIND_LOOKS if self._tail_at < 0 else MOST_LOOKS
-        for member in tuple(self.members):
-            is_slow = self._tail_at < 0 or self._tail_at > tail_at or self._tail_at >= member.feed.at
-            if not member.is_anchored and not (is_slow and self._looks < most):
-                self.members.remove(member)
-                member.joined(False)
-        if self.members:
-            self._look_later()
-        else:
-            self.close()

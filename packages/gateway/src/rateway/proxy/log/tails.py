@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, ValuesView
 
 from rateway.delivery.proxy_port import LogReader
+from rateway.proxy.log.fanout import Answers, Visible
 from rateway.proxy.log.reading import Timers
-from rateway.proxy.log.tail import Answers, LogTail, Visible
+from rateway.proxy.log.tail import LogTail
 
 __all__ = ["Tails"]
 

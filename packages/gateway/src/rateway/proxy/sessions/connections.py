@@ -19,10 +19,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from rateway.delivery.proxy_port import Gateway, LogReader
 from rateway.proxy.log.dispatch import dispatch
+from rateway.proxy.log.fanout import Visible
 from rateway.proxy.log.reading import Timers
 from rateway.proxy.log.replay import MissedEvents, Replay
 from rateway.proxy.log.stream import Feed, Numbers, Position, Stream, gateway_shards
-from rateway.proxy.log.tail import Visible
 from rateway.proxy.log.tails import Tails
 from rateway.proxy.sessions.answers import PendingAnswers
 from rateway.proxy.sessions.bot_commands import BotCommands

@@ -16,7 +16,8 @@ from typing import Final
 import pamqp.commands as spec
 from rateway.delivery.message import Publish
 from rateway.fleet.membership import Membership
-from rateway.transports.amqp.wire.connection import Channel, ChannelClosed, Connection, ConnectionLost
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.frames import CHANNEL, pieces, short
 from rateway.transports.amqp.wire.kept_connection import KeptConnection

@@ -23,13 +23,8 @@ from rateway.fleet import tenure
 from rateway.fleet.port import MOST_BODY, FleetRecord, Owned, WriteResult, is_subject
 from rateway.fleet.tenure import SubjectElection
 from rateway.transports.amqp.requests.inbound_queue import is_away
-from rateway.transports.amqp.wire.connection import (
-    Acks,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.kept_connection import KeptConnection
 from rateway.transports.amqp.wire.uri import AddressSource

@@ -16,14 +16,8 @@ from typing import Any, Final, Protocol
 import pamqp.commands as spec
 from rateway.backoff import Backoff
 from rateway.delivery.patience import Repeats
-from rateway.transports.amqp.wire.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.dial import dial
 from rateway.transports.amqp.wire.frames import CHANNEL
 from rateway.transports.amqp.wire.uri import AddressSource

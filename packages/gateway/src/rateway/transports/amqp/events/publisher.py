@@ -32,7 +32,8 @@ from rateway.transports.amqp.events.substitutes import Substitutes
 from rateway.transports.amqp.events.urgent_line import UrgentLine
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.connection import Acks, Channel, Connection
+from rateway.transports.amqp.wire.channel import Acks, Channel
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Properties
 from rateway.transports.amqp.wire.uri import AddressSource
 from rateway.transports.spool import Spool
@@ -847,6 +848,8 @@ class EventPublisher:
 
     def _stop_flow(self) -> None:
         self.connected = self._flowing = False
+        if self.event_log is not None:
+            self.event_log.doubt()
 
     def line_lost(self) -> None:
         """What was written and not answered is to be written again."""

@@ -20,7 +20,8 @@ from rateway.delivery.message import Publish
 from rateway.delivery.port import Clock
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.connection import Acks, Channel, ChannelClosed, Connection
+from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed
+from rateway.transports.amqp.wire.connection import Connection
 
 __all__ = ["UrgentLine"]
 

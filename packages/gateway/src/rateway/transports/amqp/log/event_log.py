@@ -18,12 +18,8 @@ import pamqp.commands as spec
 from rateway.delivery.proxy_port import Age, EndReason, LogEntry, LogPass, LogSink, LogStart, Newest, Offset
 from rateway.native.log_entries import EntryParser
 from rateway.transports.amqp.requests.inbound_queue import ask, is_away
-from rateway.transports.amqp.wire.connection import (
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.kept_connection import KeptConnection
 from rateway.transports.amqp.wire.uri import AddressSource
 

@@ -27,7 +27,8 @@ from pamqp import frame as framing
 from pamqp.base import Frame
 from rateway.delivery.port import Clock
 from rateway.transports.amqp.settings import EventLogSettings
-from rateway.transports.amqp.wire.connection import Channel, ChannelClosed, Connection, ConnectionLost
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.frames import CHANNEL
 from rateway.transports.event_log_record import EventLogRecord
 from rateway.transports.state import StateError
@@ -107,7 +108,8 @@ class LogKeeper:
         self._clock = clock
         self._names = {name.encode() for name in (*DOCUMENTED, *LOGGED_KEYS)}
         self._said_names = self._said_write = False
-        self._is_opening = False
+        # From the end of a publishing channel until the next one may be opened: the log may be what ended it.
+        self._is_doubted = False
         self._channel: Channel | None = None
         self._down_since: float | None = None
         # When beginning a log is tried again (monotonic seconds), after the broker has refused one.
@@ -134,7 +136,7 @@ class LogKeeper:
     @property
     def is_settled(self) -> bool:
         """Whether it is decided where what is published now goes: into the log, or nowhere because there is none."""
-        return not (self._is_opening or self.is_due)
+        return not (self._is_doubted or self.is_due)
 
     @property
     def has_streams(self) -> bool:
@@ -145,6 +147,10 @@ class LogKeeper:
     def names(self) -> int:
         """How many names are bound."""
         return sum(map(_is_logged, self._names))
+
+    def doubt(self) -> None:
+        """The publishing channel has ended: where the next event goes is decided by :meth:`open`."""
+        self._is_doubted = True
 
     # Names
 
@@ -193,11 +199,9 @@ class LogKeeper:
 
         Raises ConnectionLost, and ChannelClosed where the exchange cannot be declared.
         """
-        self._is_opening = True
-        try:
-            await self._open(connection, say)
-        finally:
-            self._is_opening = False
+        self._is_doubted = True
+        await self._open(connection, say)
+        self._is_doubted = False
 
     async def _open(self, connection: Connection, say: Callable[[bool, str], None]) -> None:
         if not self.is_on or not self.wanted:

@@ -16,12 +16,8 @@ import pamqp.commands as spec
 import pamqp.header
 from pamqp import frame as framing
 from pamqp.common import FieldTable
-from rateway.transports.amqp.wire.connection import (
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.frames import CHANNEL
 from rateway.transports.amqp.wire.kept_connection import KeptConnection

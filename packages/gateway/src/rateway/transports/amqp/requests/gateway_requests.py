@@ -15,12 +15,8 @@ from typing import Final, TypeVar
 
 import msgspec
 import pamqp.commands as spec
-from rateway.transports.amqp.wire.connection import (
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.frames import CHANNEL, END, short
 from rateway.transports.amqp.wire.kept_connection import KeptConnection

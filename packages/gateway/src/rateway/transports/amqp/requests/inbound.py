@@ -37,14 +37,8 @@ from rateway.transports.amqp.requests.inbound_queue import (
     look,
     make,
 )
-from rateway.transports.amqp.wire.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
-    Channel,
-    ChannelClosed,
-    Connection,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.dial import dial
 from rateway.transports.amqp.wire.frames import CHANNEL, END, short

@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 
 import pamqp.commands as spec
 from pamqp.base import Frame
-from rateway.transports.amqp.wire.connection import ChannelClosed, Connection
+from rateway.transports.amqp.wire.channel import ChannelClosed
+from rateway.transports.amqp.wire.connection import Connection
 
 __all__ = [
     "Away", "Found", "Looked", "Missing", "Refused", "ask", "flag", "flag_stands", "is_away", "is_taken", "lock_holds",

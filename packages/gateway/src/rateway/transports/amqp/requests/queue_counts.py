@@ -8,12 +8,8 @@ from typing import Final
 
 import pamqp.commands as spec
 from rateway.delivery.port import QueueCount
-from rateway.transports.amqp.wire.connection import (
-    BrokerRefused,
-    BrokerUnavailable,
-    ChannelClosed,
-    ConnectionLost,
-)
+from rateway.transports.amqp.wire.channel import ChannelClosed, ConnectionLost
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable
 from rateway.transports.amqp.wire.dial import dial
 from rateway.transports.amqp.wire.uri import AddressSource
 

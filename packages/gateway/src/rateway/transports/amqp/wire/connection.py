@@ -1,4 +1,4 @@
-"""One connection to the broker: handshake, heartbeats, channels, and acknowledgements read in bulk.
+"""One connection to the broker: handshake, heartbeats, and acknowledgements read in bulk.
 
 AMQP 0-9-1 with RabbitMQ's extensions (publisher confirms, ``basic.nack``, ``connection.blocked``). What comes
 for every event, ``basic.ack``, and for every query, a delivery, is read by hand; everything else is pamqp's.
@@ -11,44 +11,27 @@ import asyncio
 import contextlib
 import platform
 import socket
-import ssl
 import struct
-from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import pamqp.commands as spec
 from pamqp import frame as framing
 from pamqp.base import Frame
-from rateway.transports.amqp.wire.deliveries import (
-    DELIVER,
-    PROPERTIES_TOO_LARGE,
-    Delivery,
-    Properties,
-    body_size_of,
-    delivered,
-    delivery_of,
-    properties_of,
+from rateway.transports.amqp.wire.channel import (
+    BODY,
+    HEADER,
+    Acks,
+    Channel,
+    ConnectionLost,
+    DeliveryTaker,
 )
-from rateway.transports.amqp.wire.remedy import HTTP_SPOKEN, NO_GREETING, TLS_SPOKEN, remedy
+from rateway.transports.amqp.wire.deliveries import DELIVER, delivered
+from rateway.transports.amqp.wire.remedy import HTTP_SPOKEN
 from rateway.transports.amqp.wire.uri import LEAST_FRAME_MAX, AmqpAddress
 
-__all__ = [
-    "Acks",
-    "BrokerRefused",
-    "BrokerTrouble",
-    "BrokerUnavailable",
-    "Channel",
-    "ChannelClosed",
-    "Connection",
-    "ConnectionLost",
-    "DeliveryTaker",
-    "connect",
-]
+__all__ = ["BrokerRefused", "BrokerTrouble", "BrokerUnavailable", "Connection", "words_of"]
 
-# (delivery tag, 1 when it stands for all up to it)
-Acks = list[tuple[int, int]]
-Reply = TypeVar("Reply", bound=Frame)
 
 _ACK_HEAD: Final = (
     b"\x01\x00\x01\x00\x00\x00\x0d\x00\x3c\x00\x50"  # method frame on channel 1, 13 bytes, basic.ack
@@ -61,7 +44,7 @@ _FRAME_END: Final = 0xCE
 _AT_ONCE: Final = 100
 # A content header's frame up to the body's size.
 _HEADER_KNOWN: Final = 7 + 12
-_METHOD, _HEADER, _BODY, _BEAT = 1, 2, 3, 8
+_METHOD, _BEAT = 1, 8
 _HEARTBEAT: Final = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 # Above it the transport says stop; a broker that reads slowly is not fed into our own memory twice.
 _WRITE_HIGH: Final = 1024 * 1024
@@ -71,8 +54,6 @@ _FRAME_MAX: Final = 131_072
 _REFUSALS: Final = (403, 530)
 # Seconds, where the address names no other: RabbitMQ's default of 60 finds a dead machine after two minutes.
 HEARTBEAT_S: Final = 10
-# Seconds for what answers in some other protocol.
-_ASK_S: Final = 2.0
 # Looks at the connection in one heartbeat interval: the broker's silence is found between 15 and 16 of them later.
 _LOOKS: Final = 8
 _SILENT_LOOKS: Final = 2 * _LOOKS - 1
@@ -100,170 +81,8 @@ class BrokerRefused(BrokerTrouble):
     """The broker answers and does not want us: a wrong password, a virtual host that does not exist."""
 
 
-class ConnectionLost(Exception):
-    """The connection has ended; the text says why."""
-
-
-class ChannelClosed(Exception):
-    """The broker has closed the channel: ``code`` and ``text`` are its own."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{code} {text}")
-        self.code = code
-        self.text = text
-
-
-class DeliveryTaker(Protocol):
-    """Takes what is delivered on a channel as the frames that came, in place of the channel's ``on_delivery``."""
-
-    def take_run(self, data: bytes, at: int, room: int) -> int:
-        """Take the whole deliveries that stand one behind the other from *at* on, and return where they end; *at*
-        itself where none is whole. ``room`` is the most bytes that a frame's payload may have."""
-
-    def take_parts(self, method: bytes, header: bytes, body: bytes) -> None:
-        """Take a delivery that came in pieces: the frames of its method and of its content header, and the body."""
-
-
-class Channel:
-    """A channel. The callbacks are the owner's to set; ``closed`` resolves to the reason when it has ended."""
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.number = number
-        self.on_acks: Callable[[Acks], None] = lambda acks: None
-        self.on_nack: Callable[[int, bool], None] = lambda tag, multiple: None
-        # (reply code, routing key, body size, properties), called when the returned message has arrived in full.
-        self.on_return: Callable[[int, str, int, Properties], None] = lambda code, key, size, properties: None
-        self.on_delivery: Callable[[Delivery, Properties, bytes], None] = lambda delivery, properties, body: (
-            None
-        )
-        self.on_cancel: Callable[[str], None] = lambda consumer_tag: None
-        # Called at once when the channel has ended: nothing may be written on it from here on.
-        self.on_end: Callable[[], None] = lambda: None
-        # Bodies of deliveries above it are not kept: the message comes without a body, its fault says why.
-        self.body_max: int | None = None
-        self._taker: DeliveryTaker | None = None
-        self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
-        self._connection = connection
-        self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
-        self._method: spec.Basic.Return | Delivery | None = None
-        self._properties: Properties | None = None
-        # The frames of a delivery's method and content header.
-        self._method_frame = self._header = b""
-        self._body: list[bytes] = []
-        self._size = 0
-        self._missing = 0
-
-    def give_to(self, taker: DeliveryTaker) -> None:
-        """Have deliveries taken as they came, until the channel's end. Not on channel 1."""
-        self._taker = taker
-        if not self.closed.done():
-            self._connection.add_taker(self.number, taker)
-
-    async def call(self, method: Frame, reply: type[Reply]) -> Reply:
-        """Send a method and wait for its reply; :class:`ChannelClosed` or :class:`ConnectionLost`."""
-        if self.closed.done():
-            raise self.closed.result()
-        answer: asyncio.Future[Frame] = self._connection.loop.create_future()
-        self._waiting.append(((reply,), answer))
-        self.send(method)
-        result = await answer
-        assert isinstance(result, reply)
-        return result
-
-    def send(self, method: Frame) -> None:
-        """Send a method that has no reply."""
-        self._connection.write(framing.marshal(method, self.number))
-
-    def close(self) -> None:
-        """Ask the broker to close the channel."""
-        if not self.closed.done():
-            self.send(spec.Channel.Close(200, "done", 0, 0))
-
-    def end(self, reason: ChannelClosed | ConnectionLost) -> None:
-        """The connection's word: this channel is no more."""
-        if not self.closed.done():
-            self.closed.set_result(reason)
-            self.on_end()
-        for _, answer in self._waiting:
-            if not answer.done():
-                answer.set_exception(reason)
-        self._waiting.clear()
-
-    def take(self, method: Frame) -> None:
-        """A method has come from the broker."""
-        match method:
-            case spec.Basic.Ack():
-                self.on_acks([(method.delivery_tag, int(method.multiple))])
-            case spec.Basic.Nack():
-                self.on_nack(method.delivery_tag, bool(method.multiple))
-            case spec.Basic.Return():
-                self._method, self._properties, self._body = method, None, []
-            case spec.Basic.Cancel():
-                self.on_cancel(str(method.consumer_tag))
-            case spec.Channel.Close():
-                self.send(spec.Channel.CloseOk())
-                self.end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
-            case spec.Channel.CloseOk():
-                self.end(ChannelClosed(200, "closed by us"))
-            case spec.Channel.Flow():
-                # RabbitMQ never sends it; the answer is required all the same.
-                self.send(spec.Channel.FlowOk(method.active))
-            case _:
-                if self._waiting and isinstance(method, self._waiting[0][0]):
-                    answer = self._waiting.popleft()[1]
-                    if not answer.done():
-                        answer.set_result(method)
-
-    def take_content(self, kind: int, frame: bytes) -> None:
-        """A ``basic.deliver``, or the header or a piece of the body of a returned or delivered message has come."""
-        if kind == _BODY:
-            part = frame[7:-1]
-            self._missing -= len(part)
-            # The body of a returned message is ours already; of one that is refused for its size none is kept.
-            if isinstance(self._method, Delivery) and not self._is_too_large():
-                self._body.append(part)
-        elif kind == _HEADER:
-            self._size = self._missing = body_size_of(frame)
-            self._properties = properties_of(frame)
-            self._header = frame if isinstance(self._method, Delivery) else b""
-        else:
-            self._method, self._properties, self._body = delivery_of(frame), None, []
-            self._method_frame = frame
-
-    def take_large_header(self, beginning: bytes) -> None:
-        """The first bytes of a content header that is larger than any frame we agreed on; the rest is not read."""
-        self._size = self._missing = body_size_of(beginning)
-        self._properties = PROPERTIES_TOO_LARGE
-
-    def _is_too_large(self) -> bool:
-        return self.body_max is not None and self._size > self.body_max
-
-    def complete(self) -> None:
-        """Tell the owner of a message that is there in full, if one is."""
-        method, told, parts = self._method, self._properties, self._body
-        if told is None or self._missing > 0:
-            return
-        self._method, self._properties, self._body = None, None, []
-        if isinstance(method, Delivery):
-            if self._taker is not None:
-                whole = parts[0] if len(parts) == 1 else b"".join(parts)
-                self._taker.take_parts(self._method_frame, self._header, whole)
-                return
-            if self._is_too_large():
-                told = Properties(
-                    told.headers,
-                    told.correlation_id,
-                    told.reply_to,
-                    told.expiration,
-                    told.fault or "body_too_large",
-                )
-            self.on_delivery(method, told, parts[0] if len(parts) == 1 else b"".join(parts))
-        elif method is not None:
-            self.on_return(method.reply_code or 0, str(method.routing_key), self._size, told)
-
-
 class Connection(asyncio.Protocol):
-    """An open connection, made by :func:`connect`. ``closed`` resolves to the reason, in words, when it has ended."""
+    """An open connection; ``connect.py`` makes it. ``closed`` resolves to the reason, in words, when it has ended."""
 
     def __init__(self, address: AmqpAddress, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -372,7 +191,7 @@ class Connection(asyncio.Protocol):
             self._reason = (
                 "the broker closed the connection"
                 if error is None
-                else f"the connection broke: {_words(error)}"
+                else f"the connection broke: {words_of(error)}"
             )
         self._end()
 
@@ -445,7 +264,7 @@ class Connection(asyncio.Protocol):
                     self._broken("the broker does not speak AMQP 0-9-1")
                     return
                 channel = self._channels.get(number)
-                if kind == _HEADER and channel is not None and channel.body_max is not None:
+                if kind == HEADER and channel is not None and channel.body_max is not None:
                     # A broker passes a message's properties on in one frame, whatever the two of us agreed on.
                     if size - at < _HEADER_KNOWN:
                         break
@@ -482,7 +301,7 @@ class Connection(asyncio.Protocol):
     def _take(self, kind: int, number: int, data: bytes) -> None:
         if kind == _BEAT:
             return
-        if kind not in (_METHOD, _HEADER, _BODY):
+        if kind not in (_METHOD, HEADER, BODY):
             self._broken(f"a frame of the unknown type {kind}")
             return
         channel = self._channels.get(number)
@@ -628,54 +447,6 @@ class Connection(asyncio.Protocol):
         self._one = None
 
 
-async def connect(address: AmqpAddress, *, name: str, timeout: float | None = None) -> Connection:
-    """Connect and open. ``name`` is what the broker's management shows.
-
-    :class:`BrokerUnavailable` (try again) or :class:`BrokerRefused` (a setting has to change first) with
-    words for a person. ``timeout`` in seconds, by default the address's own.
-    """
-    where = f"the broker at {address}"
-    seconds = address.connection_timeout if timeout is None else timeout
-    loop = asyncio.get_running_loop()
-    try:
-        context = address.tls_context()
-    except ValueError as error:
-        raise BrokerRefused(f"{where}: {error}") from None
-    connection = Connection(address, name, loop)
-    kind: type[BrokerTrouble]
-    # Looked at even when connect() itself is cancelled: else asyncio logs an exception that was never retrieved.
-    connection.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
-    try:
-        async with asyncio.timeout(seconds):
-            await loop.create_connection(
-                lambda: connection, address.host, address.port, ssl=context,
-                server_hostname=(address.server_name or address.host) if context else None,
-            )  # fmt: skip
-            await asyncio.shield(connection.opened)
-    except TimeoutError:
-        connection.abort("no answer")
-        kind, what = BrokerUnavailable, f"{where} did not answer within {seconds:g} s"
-    except ssl.SSLCertVerificationError as error:
-        kind = BrokerRefused
-        what = f"{where} shows a certificate that is not trusted: {error.verify_message}"
-    except (OSError, ssl.SSLError) as error:
-        connection.abort("no connection")
-        kind, what = BrokerUnavailable, f"{where} cannot be reached: {_words(error)}"
-    except BrokerTrouble as error:
-        connection.abort("refused")
-        kind = type(error)
-        strange = error.what == HTTP_SPOKEN or error.what.startswith("what the broker sent")
-        silent = not address.tls and not connection.server and not strange
-        spoken = await _what_is_spoken(address) if silent else error.what
-        what = f"{where} refused us: {spoken}"
-    except asyncio.CancelledError:
-        connection.abort("cancelled")
-        raise
-    else:
-        return connection
-    raise kind(what, remedy(what, address))
-
-
 def _least(offered: int | None, wanted: int | None) -> int:
     """AMQP's negotiation: the lower of two numbers, where 0 is no bound."""
     numbers = [number for number in (offered, wanted) if number]
@@ -686,25 +457,8 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value or "")
 
 
-async def _what_is_spoken(address: AmqpAddress) -> str:
-    """What a port speaks that closes a connection before a word of AMQP, asked in HTTP."""
-    try:
-        async with asyncio.timeout(_ASK_S):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
-            try:
-                writer.write(b"HEAD / HTTP/1.0\r\n\r\n")
-                answer = await reader.readexactly(len(b"HTTP/"))
-            finally:
-                writer.close()
-    except (OSError, EOFError, TimeoutError):
-        return NO_GREETING
-    if answer == b"HTTP/":
-        return HTTP_SPOKEN
-    # The head of an alert: RFC 8446, 5.1.
-    return TLS_SPOKEN if answer.startswith(b"\x15\x03") else NO_GREETING
-
-
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
+    """Return what the operating system or TLS says of a connection that failed."""
     if getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
         # What is not a TLS record: the peer answered in AMQP.
         return "no TLS is spoken there"

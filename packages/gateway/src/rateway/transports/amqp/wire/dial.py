@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection, connect
+from rateway.transports.amqp.wire.connect import connect
+from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.uri import AddressSource, AmqpAddress
 
 __all__ = ["Resolver", "addresses_of", "dial", "machines_at"]
