@@ -14,6 +14,7 @@ import msgspec
 from rateway.cache import position
 from rateway.cache.before import BEFORE
 from rateway.cache.policy import CachePolicy
+from rateway.cache.prune import clear
 from rateway.cache.reducers import Reducer, reducers
 from rateway.cache.repair import repaired
 from rateway.cache.storage import Storage, Table
@@ -83,7 +84,10 @@ class Cache:
         self._positions: dict[int, int] = {}
         self._sessions: dict[int, str] = {}
         self._dirty: set[int] = set()
-        for key, value in storage.scan(Table.APPLIED, b"", b"\xff" * 9):
+        self._read_positions()
+
+    def _read_positions(self) -> None:
+        for key, value in self.storage.scan(Table.APPLIED, b"", b"\xff" * 9):
             shard_id = position.unpack_key(key)
             self._sessions[shard_id], self._positions[shard_id] = position.unpack(value)
 
@@ -141,6 +145,27 @@ class Cache:
         # A server may number READY 0.
         self._positions[shard_id] = -1
         self._dirty.add(shard_id)
+
+    def begin_cold(self, sessions: Mapping[int, str]) -> None:
+        """Remove every entity: another gateway has had events of these shards since. Each shard goes on with its
+        session, and its guilds are not known until its next READY.
+
+        The fast path's parts are others after this.
+        """
+        clear(self.writer, sessions)
+        self.replaced()
+        for shard_id, session_id in sessions.items():
+            self.position_in(shard_id, session_id)
+
+    def replaced(self) -> None:
+        """Take in that every row is another one than before. The fast path's parts are others after this."""
+        unknown_guilds = self.writer.unknown_guilds
+        self.writer = CacheWriter(self.storage, self.policy)
+        self.writer.unknown_guilds = unknown_guilds
+        self._positions.clear()
+        self._sessions.clear()
+        self._dirty.clear()
+        self._read_positions()
 
     def apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
         """Take one event in. Raises what the storage raises, and nothing for an odd payload.

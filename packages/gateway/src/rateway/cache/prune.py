@@ -1,8 +1,8 @@
-"""Remove or doubt what no event removes: after other settings, another layout, or a write that failed."""
+"""Remove or doubt what no event removes: after other settings, another layout or owner, a write that failed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 from rateway.cache.kinds import ENTITY_KINDS, MESSAGES
@@ -11,7 +11,7 @@ from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["adopt_policy", "mark_incomplete", "prune"]
+__all__ = ["OF_ENTITIES", "adopt_policy", "clear", "mark_incomplete", "prune"]
 
 
 def _kept(policy: CachePolicy) -> list[str]:
@@ -83,6 +83,26 @@ def mark_incomplete(writer: CacheWriter) -> None:
     written = written_policy(writer.reading) or WrittenPolicy.of(writer.policy)
     written.since = dict.fromkeys((*_kept(writer.policy), "guilds"), writer.stamp())
     _write(writer, written)
+
+
+# Everything but what the store and the gateway write down of themselves.
+OF_ENTITIES = tuple(table for table in Table if table not in (Table.META, Table.SESSIONS))
+_META_OF_ENTITIES = (b"counts", b"layout:", b"removed-roles:", b"dead-guilds")
+
+
+def clear(writer: CacheWriter, shards: Iterable[int]) -> None:
+    """Remove every entity, because another gateway has had events since; *shards* are cold until their next READY.
+
+    The writer's own memory is of what was there: it is of no use after that.
+    """
+    storage = writer.storage
+    stamp = writer.stamp()
+    for key, _ in list(storage.scan(Table.META, b"", b"\xff" * 9)):
+        if key.startswith(_META_OF_ENTITIES):
+            storage.delete(Table.META, key)
+    storage.clear(OF_ENTITIES)
+    for shard_id in shards:
+        writer.chill(shard_id, stamp)
 
 
 def prune(writer: CacheWriter, shard_count: int, shards: Collection[int]) -> int:

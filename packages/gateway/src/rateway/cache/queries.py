@@ -226,6 +226,8 @@ def _children(word: str, kind: Kind) -> _Answer:
 
 
 def _guilds(asking: QueryContext) -> Outcome | Listing:
+    asking.need_guilds()
+
     def of(view: View) -> Iterator[tuple[int, bytes]]:
         for guild_id, row in view.guild_rows(asking.after):
             if row.number or row.state is not GuildState.PENDING:
@@ -237,6 +239,7 @@ def _guilds(asking: QueryContext) -> Outcome | Listing:
 
 def _mutual_guilds(asking: QueryContext) -> Outcome | Listing:
     asking.need("members")
+    asking.need_guilds()
     user_id = asking.asked.arguments[0]
     found = sorted(
         (guild_id, at) for at, view in enumerate(asking.views()) for guild_id in view.mutual_guilds(user_id)

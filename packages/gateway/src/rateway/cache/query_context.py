@@ -299,7 +299,7 @@ class QueryContext:
         if place is not None and self.situation.is_loading(place[0]):
             raise Refused("loading", f"shard {place[0]} of guild {guild_id} is still starting")
         # A write that was lost may have been the one that brought this guild.
-        self.absent("guilds", loading=False)
+        self.absent("guilds", loading=False, shard_id=None if place is None else place[0])
         return None
 
     def check(self, view: View, guild_id: int, row: GuildRow, kind: str | None) -> None:
@@ -310,8 +310,10 @@ class QueryContext:
             words = f"{kind.replace('_', ' ')} of guild {guild_id} are incomplete until Discord sends it anew"
             raise Refused("incomplete", words)
 
-    def absent(self, kind: str | None = None, *, loading: bool = True) -> Outcome:
-        """Return that an entity without a guild is in no store.
+    def absent(
+        self, kind: str | None = None, *, loading: bool = True, shard_id: int | None = None
+    ) -> Outcome:
+        """Return that an entity is in no store; *shard_id*: the shard whose events would have brought it, if known.
 
         Raises :class:`Refused` while shards are starting or its kind is incomplete: it may exist then.
         """
@@ -324,7 +326,20 @@ class QueryContext:
         if kind is not None and not all(view.is_complete(kind) for view in self.views()):
             words = f"{kind.replace('_', ' ')} of some guilds are incomplete until Discord sends these anew"
             raise Refused("incomplete", words)
+        if kind is not None:
+            self.need_guilds(shard_id)
         return MISSING
+
+    def need_guilds(self, shard_id: int | None = None) -> None:
+        """Raise :class:`Refused` where the guilds of a shard are not known; without *shard_id*: of any."""
+        for view in self.views():
+            for cold in view.cold_shards():
+                if shard_id in (None, cold):
+                    words = (
+                        f"the guilds of shard {cold} are not known here until a new session brings them: another "
+                        "gateway had the shard before, and its cache could not be taken over"
+                    )
+                    raise Refused("incomplete", words)
 
     def by_id(self, kind: Kind, entity_id: int) -> tuple[View, int] | None:
         """Return the store and guild number of an entity that is asked for without its guild."""

@@ -19,7 +19,7 @@ from rateway.cache.storage import Reading, Table
 from rateway.native.objects import drop_fields, field, merge
 from rateway.native.objects.fields import Fields, fields, raws_inside, snowflake
 
-__all__ = ["CHANNELS", "DIRECT", "THREAD_TYPES", "TIP", "View", "key8"]
+__all__ = ["CHANNELS", "COLD", "DIRECT", "THREAD_TYPES", "TIP", "View", "key8"]
 
 # Direct channels belong to no guild; they stand under a number that no guild has.
 DIRECT = 0
@@ -32,6 +32,8 @@ THREAD_TYPES = frozenset({10, 11, 12})
 # milliseconds. What changed while we listened is known from events; these are for what changed before.
 MOST_SNAPSHOTS = 32
 
+# Of a key in ``Table.META``: a shard whose guilds are not known.
+COLD = b"cold:"
 # Newest message, then what message events added to a thread's counters since its object came.
 TIP = struct.Struct(">Qii")
 _STAMPED = struct.Struct(">Q")
@@ -91,6 +93,11 @@ class View:
         """Every guild's id, state, shard and the stamp of its last full GUILD_CREATE, ascending by id."""
         for key, value in self.reading.scan(Table.GUILDS, b"", b"\xff" * 9):
             yield int.from_bytes(key, "big"), *standing(value)
+
+    def cold_shards(self) -> Mapping[int, int]:
+        """Return the shards of which not even the guilds are known (``prune.clear``), each with the stamp of then."""
+        rows = self.reading.scan(Table.META, COLD, COLD + b"\xff" * 5)
+        return {_NUMBER.unpack_from(key, len(COLD))[0]: _STAMPED.unpack(value)[0] for key, value in rows}
 
     # completeness
 

@@ -49,6 +49,7 @@ def shard_snapshot(asking: QueryContext) -> Outcome | Listing:
     """Answer ``ShardSnapshot``: position, user, application, and every guild of the shard."""
     (shard_id,) = asking.asked.arguments
     view = asking.shard(shard_id)
+    asking.need_guilds(shard_id)
     session, seq = _position(view, shard_id)
     views = list(asking.readable_views())
     known = [found for each in views if (found := each.current_user()) is not None]

@@ -76,6 +76,9 @@ class Storage(Reading, Protocol):
 
     def remove_homes(self, kind: int, pairs: Sequence[bytes]) -> None: ...
 
+    def clear(self, tables: Iterable[int]) -> None:
+        """Remove all entries of some tables, and the whole index."""
+
 
 class MemoryStorage:
     """Tables in a dict: for tests, and for what should leave nothing behind."""
@@ -125,3 +128,9 @@ class MemoryStorage:
 
     def remove_homes(self, kind: int, pairs: Iterable[bytes]) -> None:
         self.pairs[kind] = sorted({*self.pairs.get(kind, ())} - {*pairs})
+
+    def clear(self, tables: Iterable[int]) -> None:
+        for table in tables:
+            self.tables[table].clear()
+            self._keys[table].clear()
+        self.pairs.clear()

@@ -9,7 +9,7 @@ from rateway.cache.entity_store import EntityStore
 from rateway.cache.guild_row import GuildRow, counted, recounted
 from rateway.cache.kinds import MESSAGES, Kind
 from rateway.cache.policy import CachePolicy
-from rateway.cache.reader import CHANNELS, DIRECT, TIP, View, key8
+from rateway.cache.reader import CHANNELS, COLD, DIRECT, TIP, View, key8
 from rateway.cache.storage import Storage, Table
 from rateway.native.objects import SeenFingerprints, field, is_part_of, merge, split_field
 from rateway.native.objects.decoders import id_of
@@ -53,6 +53,8 @@ class CacheWriter(View):
         """Per shard: how many events were about guilds that have not come."""
         # Per shard: the sequence of the last of them.
         self._met_unknown: dict[int, int] = {}
+        # Shards of which not even the guilds are known: most of their events are about unknown ones.
+        self.cold = set(self.cold_shards())
         self._stamp = _read_int(storage.get(Table.META, b"stamp"))
         self._next_number = _read_int(storage.get(Table.META, b"number")) or 1
         me = self.current_user()
@@ -95,6 +97,17 @@ class CacheWriter(View):
         if raw != self.application():
             self.storage.put(Table.META, b"application", raw)
 
+    def chill(self, shard_id: int, stamp: int) -> None:
+        """Note that the guilds of a shard are not known, until its next READY."""
+        self.cold.add(shard_id)
+        self.storage.put(Table.META, COLD + _NUMBER.pack(shard_id), _STAMP.pack(stamp))
+
+    def warm(self, shard_id: int) -> None:
+        """Note that the guilds of a shard are known: its READY lists them."""
+        if shard_id in self.cold:
+            self.cold.discard(shard_id)
+            self.storage.delete(Table.META, COLD + _NUMBER.pack(shard_id))
+
     # guilds
 
     def number_of(self, guild_id: int) -> int | None:
@@ -109,7 +122,7 @@ class CacheWriter(View):
 
     def _meet_unknown(self) -> None:
         """Count the event that is being taken in, once, as one of a guild that has not come."""
-        if self.seq != self._met_unknown.get(self.shard_id):
+        if self.shard_id not in self.cold and self.seq != self._met_unknown.get(self.shard_id):
             self._met_unknown[self.shard_id] = self.seq
             self.unknown_guilds[self.shard_id] = self.unknown_guilds.get(self.shard_id, 0) + 1
 

@@ -86,7 +86,8 @@ def guild_create(writer: CacheWriter, d: bytes) -> Applied | None:
         None if said in (None, b"null") else needed_count({"member_count": msgspec.Raw(said)}, "member_count")
     )
     threads = _read_threads(writer, lists.get(b"threads", _NONE))
-    cause = _cause(row)
+    # Where guilds are not known, whether the bot was in this one is not known either.
+    cause = None if row is None and writer.shard_id in writer.cold else _cause(row)
     fresh = row is None or not row.number
     resync = row is not None and row.state is GuildState.AVAILABLE
     row = row or GuildRow(GuildState.AVAILABLE)

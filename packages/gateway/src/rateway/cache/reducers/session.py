@@ -44,6 +44,7 @@ _ids = msgspec.json.Decoder(list[Id], strict=False).decode
 def ready(writer: CacheWriter, d: bytes) -> Applied | None:
     """Every guild of the list is pending until it comes; what Discord no longer lists was left meanwhile."""
     head = _ready(d)
+    writer.warm(writer.shard_id)
     user = fields(head.user) if head.user != NULL else {}
     if user:
         needed_id(user, "id")

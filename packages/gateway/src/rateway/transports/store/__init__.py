@@ -25,6 +25,7 @@ from rateway.transports.store.leftover import read_sessions, read_sessions_besid
 from rateway.transports.store.opening import StoreFault
 from rateway.transports.store.queries import Answer, LongAnswer, Moment, Queries
 from rateway.transports.store.reader import StoreReader, StoreUnreadable
+from rateway.transports.store.snapshot import SnapshotEnd, SnapshotHead, SnapshotLoader, StoreSnapshot
 from rateway.transports.store.writer import Store
 
 __all__ = [
@@ -34,9 +35,13 @@ __all__ = [
     "Moment",
     "Queries",
     "SessionRecord",
+    "SnapshotEnd",
+    "SnapshotHead",
+    "SnapshotLoader",
     "Store",
     "StoreFault",
     "StoreReader",
+    "StoreSnapshot",
     "StoreUnreadable",
     "read_sessions",
     "read_sessions_beside",

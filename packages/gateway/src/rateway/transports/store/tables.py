@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import lmdb
@@ -258,6 +258,16 @@ class LmdbStorage:
             self._reserve.take(self._changed(db, 2 * len(pairs)), len(pairs))
         for pair in pairs:
             txn.delete(key, pair, db=db)
+
+    def clear(self, tables: Iterable[int]) -> None:
+        txn = self._begin()
+        for table in (*tables, _PAIRS):
+            if self._reserve is not None:
+                self._reserve.take(2, 1)
+            if table < len(Table):
+                self.waiting[table].clear()
+            txn.drop(self._tables.rows[table] if table < len(Table) else self._tables.pairs, delete=False)
+        self._cursors.clear()
 
     def commit(self) -> None:
         """Write what waits and end the transaction. ``lmdb.Error``: none of it was written."""

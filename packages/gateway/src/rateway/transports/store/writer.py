@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import lmdb
 import msgspec
 from rateway.cache.apply import Cache
 from rateway.cache.policy import CachePolicy
-from rateway.cache.prune import adopt_policy, mark_incomplete, prune
+from rateway.cache.prune import OF_ENTITIES, adopt_policy, mark_incomplete, prune
 from rateway.cache.storage import Table
 from rateway.cache.unread import Unread
 from rateway.native.objects import CacheFastPath
@@ -25,6 +25,7 @@ from rateway.transports.store.opening import (
     open_for_writing,
 )
 from rateway.transports.store.reader import StoreReader
+from rateway.transports.store.snapshot import PAIR_BYTES, SnapshotHead, SnapshotLoader, StoreSnapshot
 from rateway.transports.store.tables import LmdbStorage
 
 __all__ = ["Store"]
@@ -40,8 +41,9 @@ SAY_AGAIN_S = 60.0
 class Store:
     """The writer's side of one cluster's store."""
 
-    def __init__(self, path: Path, opened: Opened, policy: CachePolicy) -> None:
+    def __init__(self, path: Path, opened: Opened, policy: CachePolicy, cluster: int) -> None:
         self.path = path
+        self.cluster = cluster
         self.policy = policy
         self.words: tuple[str, ...] = opened.words
         """Lines for the log about the opening: what was thrown away and why, kinds incomplete and why."""
@@ -83,7 +85,7 @@ class Store:
         if isinstance(opened, StoreFault):
             return opened
         try:
-            store = cls(path, opened, policy)
+            store = cls(path, opened, policy, cluster)
             store._cache.writer.wall_ms = int(wall * 1000)
             store.words += adopt_policy(store._cache.writer)
             store._cache.writer.flush()
@@ -124,6 +126,58 @@ class Store:
         for shard_id, session_id in sessions.items():
             self._cache.position_in(shard_id, session_id)
         self._broken = True
+
+    def begin_cold(self, sessions: Mapping[int, str]) -> StoreFault | None:
+        """Forget every entity, because another gateway has had the shards since, which go on with these *sessions*.
+        Until a shard's next READY, queries for what it may have are answered `incomplete`. Committed at once.
+        """
+        self._cache.writer.wall_ms = int(time.time() * 1000)
+        try:
+            self._cache.begin_cold(sessions)
+            self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
+        except (lmdb.Error, OSError) as error:
+            self._fail(fault_of(error, self.path))
+            return self.fault
+        return self.commit()
+
+    # snapshots
+
+    def snapshot(self) -> StoreSnapshot:
+        """Return the cache as the last commit left it; to be closed. Raises ``lmdb.Error``."""
+        return StoreSnapshot(self._tables, self.cluster)
+
+    def load(self, head: SnapshotHead) -> SnapshotLoader:
+        """Make room for a snapshot of this store's cluster, which takes the place of the whole cache. Raises
+        ``lmdb.Error`` and OSError.
+        """
+        self._cache.replaced()
+        self._storage.abort()
+        self._storage.clear(OF_ENTITIES)
+        for key, _ in list(self._storage.scan(Table.META, b"", b"\xff" * 9)):
+            if key != b"mark":
+                self._storage.delete(Table.META, key)
+        self._storage.commit()
+        return SnapshotLoader(self, head)
+
+    def put_rows(self, rows: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Write rows of a snapshot: of a table, or pairs of the index behind the last table. Raises ``lmdb.Error`` and
+        OSError.
+        """
+        for table, key, value in rows:
+            if table < len(Table):
+                self._storage.put(table, key, value)
+            else:
+                pairs = [value[at : at + PAIR_BYTES] for at in range(0, len(value), PAIR_BYTES)]
+                self._storage.add_homes(key[0], pairs)
+        self._storage.commit()
+
+    def rows_replaced(self) -> StoreFault | None:
+        """Go on with the rows that were put, under this store's own settings."""
+        self._cache.replaced()
+        self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
+        self._unsaid += adopt_policy(self._cache.writer)
+        self._broken = False
+        return self.commit()
 
     # events
 
