@@ -7,6 +7,7 @@ import time
 from rateway.runtime.monitoring.http_views import HttpViews
 from rateway.runtime.monitoring.status import BudgetStatus
 from tests.http.fleet import Fleet, served
+from tests.http.several import HOSTILE, MINE, OTHER, a_fleet
 
 from tests.aio import run
 from tests.browser.chromium import Page, browser
@@ -113,6 +114,31 @@ def test_bots_behind_the_proxy_are_shown_with_what_they_have_still_to_get() -> N
             await page.until(f"{words} === 'The proxy is down.'")
             fleet.wants_proxy = False
             await page.until("document.querySelector('#bots-section').hidden")
+
+    run(scene())
+
+
+def test_members_of_a_fleet_are_shown_with_what_they_own() -> None:
+    async def scene() -> None:
+        fleet = Fleet(24)
+        async with served(fleet) as (port, _), browser() as page:
+            await opened(page, port, tiles=24)
+            assert await page.run("document.querySelector('#fleet-section').hidden")
+            fleet.more = {"fleet": a_fleet(how=HOSTILE)}
+            await page.until("!document.querySelector('#fleet-section').hidden")
+            words = await page.run("document.querySelector('#fleet-words').innerText")
+            governor = f"The governor is {MINE} (epoch 3)"
+            assert words == f"bot: this is {MINE}. {governor}; layout 1; no member owns cluster 3."
+            rows = "[...document.querySelectorAll('#fleet tbody tr')].map((row) => row.innerText.split('\t'))"
+            first, second = await page.run(rows)
+            assert first[:3] == [f"{MINE} (this)", "0.4.0", ""] and first[3:6] == ["1", "8 of 8", "4"]
+            assert first[6] == f"[red]\\e[2Jb from {OTHER}, 1 min 2 s ago" and first[7] == "2 s"
+            assert second[2:6] == ["leaves", "2", "7 of 8", "7"] and second[7] == "none"
+            # A cluster that another member has now leaves the grid.
+            kept = (await fleet.status()).clusters[:2]
+            fleet.more = {"clusters": kept, "shards": (await fleet.status()).shards[:16]}
+            await page.until(f"{TILES.format('.live')} === 16")
+            assert await page.run("document.querySelectorAll('.cluster').length") == 2
 
     run(scene())
 

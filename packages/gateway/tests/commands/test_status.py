@@ -24,6 +24,7 @@ from rateway.runtime.monitoring.status import (
 from rateway.transports import control_socket
 from rich.console import Console
 from tests.http.fleet import Fleet
+from tests.http.several import HOSTILE, MINE, OTHER, a_fleet
 
 from tests.aio import run
 
@@ -93,6 +94,18 @@ def test_the_page_shows_totals_and_what_is_not_well() -> None:
     process = next(line for line in page.splitlines() if "runner 1" in line)
     for words in ("42", "1-3, 7", "50 %"):
         assert words in process
+
+
+def test_the_members_of_a_fleet_are_shown_with_what_they_own_since_when_and_why() -> None:
+    status = msgspec.structs.replace(a_status("live"), fleet=a_fleet(how=HOSTILE))
+    page = shown(status)
+    assert f"bot: this is {MINE}; layout 1; governor {MINE} (epoch 3)" in page
+    assert "no member of the fleet bot owns cluster 3" in page
+    first, second = (
+        next(line for line in page.splitlines() if line.startswith(name)) for name in (MINE, OTHER)
+    )
+    assert f"1: epoch 4, [red]\\e[2Jb from {OTHER} 62 s ago, record 2 s" in first
+    assert "leaving" in second and "2: epoch 7, first 7 s ago, no record, moving" in second
 
 
 def fleet_status(**changes: Any) -> GatewayStatus:

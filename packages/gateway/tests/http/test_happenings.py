@@ -11,6 +11,7 @@ from rateway import logs
 from rateway.runtime.monitoring.health import verdict
 from rateway.runtime.monitoring.history import KEEP_S, MOST_HAPPENINGS, STEP_S, History, close_words
 from tests.http.fleet import Fleet, served
+from tests.http.several import MINE, OTHER, a_fleet
 
 from tests.aio import run
 
@@ -252,3 +253,22 @@ async def _events(stream: Any) -> Any:
             event, buffer = buffer.split(b"\n\n", 1)
             if event.startswith(b"data: "):
                 yield msgspec.json.decode(event[6:])
+
+
+def test_members_that_come_and_go_and_clusters_that_move_are_told() -> None:
+    fleet = Fleet()
+    fleet.more = {"fleet": a_fleet()}
+    assert between(fleet, more={"fleet": a_fleet(second=False, taken=True)}) == [
+        f"notice:  {OTHER} has left the fleet",
+        f"info:  cluster 2 is {MINE}'s, from {OTHER}: taken over (epoch 8)",
+    ]
+    fleet.more = {"fleet": a_fleet(second=False)}
+    assert between(fleet, more={"fleet": a_fleet()}) == [
+        f"info:  {OTHER} has joined the fleet",
+        f"info:  cluster 2 is {OTHER}'s: its first owner (epoch 7)",
+    ]
+    assert between(fleet, more={"fleet": a_fleet(second=False, governor=False)}) == [
+        f"notice:  {OTHER} has left the fleet",
+        "info:  the fleet's governor is nobody",
+        "trouble:  cluster 2 has no owner",
+    ]

@@ -9,8 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from rateway.runtime.monitoring import health
+from rateway.runtime.monitoring.fleet_status import here
 from rateway.runtime.monitoring.status import GatewayStatus, Note
 from tests.http.fleet import Fleet, get, served
+from tests.http.several import MINE, a_fleet
 
 from tests.aio import run
 
@@ -289,3 +291,41 @@ def test_a_name_that_no_cluster_wants_is_listed_on_demand() -> None:
 
 def test_a_name_that_no_cluster_wants_is_no_finding() -> None:
     assert level_and_reasons((["TYPING_START"], ["A"]), (["TYPING_START"], ["A"])) == ("well", [])
+
+
+def test_a_cluster_that_no_member_of_the_fleet_owns_is_trouble() -> None:
+    fleet = Fleet()
+    fleet.more = {"fleet": a_fleet()}
+    found = health.verdict(look(fleet), 180.0, {})
+    assert found.level == "trouble"
+    assert [(reason.kind, reason.cluster) for reason in found.reasons] == [("unowned", 3)]
+    # Whoever owns nothing of it is ready all the same: restarting this member would help nobody.
+    assert ready(fleet) == []
+
+
+def test_a_fleet_without_a_governor_is_said() -> None:
+    fleet = Fleet()
+    fleet.more = {"fleet": a_fleet(governor=False)}
+    kinds = [reason.kind for reason in health.verdict(look(fleet), 180.0, {}).reasons]
+    assert kinds == ["unowned", "no_governor"]
+
+
+def test_a_member_that_others_leave_nothing_to_run_is_ready_and_well() -> None:
+    status = msgspec.structs.replace(look(Fleet()), clusters=[], shards=[], shards_here=0, fleet=a_fleet())
+    assert [reason.text for reason in health.judge_ready(status, 180.0, {}).reasons] == ["no shard runs yet"]
+    others = [
+        msgspec.structs.replace(each, owner="host-b-2e") for each in a_fleet().clusters if each.owner != MINE
+    ]
+    full = msgspec.structs.replace(status, fleet=msgspec.structs.replace(a_fleet(), clusters=others))
+    assert health.judge_ready(full, 180.0, {}).ok
+    assert (
+        health.verdict(full, 180.0, {}).words == "All is well: other members of the fleet own every cluster."
+    )
+
+
+def test_clusters_and_shards_of_other_members_are_no_business_of_this_one() -> None:
+    status = look(Fleet(24))
+    clusters = [msgspec.structs.replace(each, owned=each.cluster == 1) for each in status.clusters]
+    kept, shards = here(a_fleet(), clusters, status.shards)
+    assert [each.cluster for each in kept] == [1, 3]
+    assert {each.cluster for each in shards} == {1, 3}

@@ -13,6 +13,7 @@ from rateway.runtime.maintenance import unread_notes
 from rateway.runtime.monitoring import metrics
 from rateway.runtime.runner import dialer
 from tests.http.fleet import Fleet, get, served
+from tests.http.several import a_fleet
 
 from tests.aio import run
 
@@ -43,6 +44,7 @@ def test_the_document_lists_every_metric_as_the_code_has_it() -> None:
 def test_every_documented_metric_is_served_and_no_other() -> None:
     fleet = Fleet()
     fleet.shards[3] = {"closes": {"4000": 2, "none": 1, "99999": 1}}
+    fleet.more = {"fleet": a_fleet()}
     served_names = set(re.findall(r"^# TYPE (\S+) ", exposition(fleet), re.MULTILINE))
     assert served_names == {row.name for row in metrics.METRICS}
 
@@ -50,6 +52,7 @@ def test_every_documented_metric_is_served_and_no_other() -> None:
 def test_types_and_labels_are_the_documented_ones() -> None:
     fleet = Fleet()
     fleet.shards[3] = {"closes": {"4000": 2}}
+    fleet.more = {"fleet": a_fleet()}
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposition(fleet), re.MULTILINE))
     labels: dict[str, set[str]] = {}
     for name, found in samples(fleet):
@@ -117,6 +120,22 @@ def test_a_proxy_that_is_down_is_told_from_one_that_is_not_wanted() -> None:
     assert not any(name.startswith("rateway_proxy_con") for name, _ in samples(fleet))
     fleet.wants_proxy = False
     assert not any(name.startswith("rateway_proxy") for name, _ in samples(fleet))
+
+
+def test_a_member_of_a_fleet_tells_what_it_owns_and_one_without_a_fleet_tells_nothing_of_it() -> None:
+    fleet = Fleet()
+    assert not any(name.startswith("rateway_fleet") for name, _ in samples(fleet))
+    fleet.more = {"fleet": a_fleet()}
+    assert value(fleet, "rateway_fleet_members") == 2
+    assert value(fleet, "rateway_fleet_leaving") == 1
+    assert value(fleet, "rateway_fleet_governor") == 1
+    owned = [value(fleet, "rateway_fleet_owned", fleet="bot", cluster=str(number)) for number in (1, 2, 3)]
+    assert owned == [1, 0, 0]
+    assert value(fleet, "rateway_fleet_epoch", cluster="1") == 4
+    assert value(fleet, "rateway_fleet_record_age_seconds", cluster="1") == 1.5
+    assert not any(
+        labels == {("cluster", "2")} for name, labels in samples(fleet) if name == "rateway_fleet_epoch"
+    )
 
 
 def test_no_metric_is_labelled_by_shard_and_strangers_make_no_labels() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from rateway import exit_codes
 from rateway.commands import configuration
+from rateway.runtime.monitoring.health import stands_by
 from rateway.runtime.monitoring.status import GatewayStatus
 from rateway.transports import control_socket
 
@@ -93,12 +94,15 @@ def _as_json(folder: Path) -> int:
     said = msgspec.json.decode(answer)
     shards = said.get("shards", [])
     live = sum(1 for shard in shards if shard.get("state") == "live")
-    return 0 if live and live == max(len(shards), said.get("shards_here", 0)) else 1
+    wanted = max(len(shards), said.get("shards_here", 0))
+    # A member of a fleet may have nothing to run.
+    return 0 if live == wanted and (live or said.get("fleet")) else 1
 
 
 def _code(status: GatewayStatus) -> int:
     live = sum(1 for shard in status.shards if shard.state == "live")
-    return 0 if live and live == max(len(status.shards), status.shards_here) else 1
+    wanted = max(len(status.shards), status.shards_here)
+    return 0 if live == wanted and (live or stands_by(status)) else 1
 
 
 def _watch(folder: Path, *, every_shard: bool, as_json: bool) -> int:

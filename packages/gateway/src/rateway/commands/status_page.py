@@ -7,8 +7,15 @@ from collections import Counter
 from rateway import logs
 from rateway.delivery.limits import HELD_UP_S
 from rateway.histogram import milliseconds
-from rateway.runtime.monitoring.health import numbered, ranges, unread, unrouted, unwanted, verdict
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+from rateway.runtime.monitoring.health import numbered, ranges, unowned, unread, unrouted, unwanted, verdict
+from rateway.runtime.monitoring.status import (
+    ClusterStatus,
+    FleetClusterStatus,
+    FleetStatus,
+    GatewayStatus,
+    ProcessStatus,
+    ShardStatus,
+)
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -50,11 +57,13 @@ def page(
     parts += [Text.from_markup(f"[yellow]![/] {_text(note)}") for note in status.notes]
     parts += [
         Text.from_markup(f"[yellow]![/] {_text(each.text)}")
-        for each in [*unread(status), *unrouted(status.clusters)]
+        for each in [*unowned(status), *unread(status), *unrouted(status.clusters)]
     ]
     if unrouted_names:
         parts.append(_unrouted_names(status.clusters))
     parts += [Text(""), _processes(status.processes), Text("")]
+    if status.fleet is not None:
+        parts += [_members(status.fleet), Text("")]
     clusters = status.clusters
     if most_clusters is not None and len(clusters) > most_clusters:
         clusters = sorted(clusters, key=lambda cluster: (not _state(cluster), cluster.cluster))[
@@ -145,6 +154,8 @@ def _head(status: GatewayStatus) -> Table:
             "identifies",
             f"{remaining} of {budget.total} left{reset}; {budget.spent_here} by this start",
         )
+    if status.fleet is not None:
+        table.add_row("fleet", _fleet(status.fleet))
     if status.wants_proxy:
         table.add_row("proxy", _proxy(status))
     return table
@@ -158,6 +169,42 @@ def _proxy(status: GatewayStatus) -> str:
     states = ", ".join(f"{count} {state}" for state, count in proxy.states.items())
     bots = f"{proxy.connections} bots" + (f" ({states})" if states else "")
     return f"{_text(proxy.address)}: {bots}, {proxy.sent:,} events sent, {proxy.resumes:,} resumes"
+
+
+def _fleet(fleet: FleetStatus) -> str:
+    """The fleet in one line."""
+    words = f"{_text(fleet.name)}: this is {_text(fleet.member)}; layout {fleet.generation}"
+    if fleet.governor is not None:
+        words += f"; governor {_text(fleet.governor)} (epoch {fleet.governor_epoch})"
+    return words
+
+
+def _members(fleet: FleetStatus) -> Table:
+    """Members, and below each the clusters that it owns: the epoch, since when, why, and its record's age."""
+    table = _table()
+    table.add_column("member", overflow="fold")
+    for name in ("clusters", "heard", "version"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("owns", overflow="fold")
+    for member in fleet.members:
+        state = " leaving" if member.leaving else " deaf" if member.deaf else ""
+        owned = [each for each in fleet.clusters if each.owner == member.member]
+        table.add_row(
+            _text(member.member) + (f" [yellow]{state.strip()}[/]" if state else ""),
+            ranges(member.clusters) or "–",
+            f"{member.heard_s:.0f} s",
+            _text(member.version),
+            "; ".join(map(_tenure, owned)),
+        )
+    return table
+
+
+def _tenure(cluster: FleetClusterStatus) -> str:
+    former = f" from {_text(cluster.former)}" if cluster.former else ""
+    record = "no record" if cluster.record_age_s is None else f"record {cluster.record_age_s:.0f} s"
+    moving = ", [yellow]moving[/]" if cluster.moving else ""
+    how = _text(cluster.how)
+    return f"{cluster.cluster}: epoch {cluster.epoch}, {how}{former} {_span(cluster.since_s)} ago, {record}{moving}"
 
 
 def _table() -> Table:

@@ -15,7 +15,7 @@ from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, Note
 
 __all__ = [
     "Health", "Progress", "Reason", "Verdict", "all_live", "judge_live", "judge_ready", "long_away", "numbered",
-    "progress", "ranges", "told", "unread", "unrouted", "unwanted", "verdict",
+    "progress", "ranges", "stands_by", "told", "unowned", "unread", "unrouted", "unwanted", "verdict",
 ]  # fmt: skip
 
 # An event loop that stands still for so long lets Discord's heartbeats pass.
@@ -28,11 +28,11 @@ LAG_NOTICE_S = 5.0
 LATE_S = 30.0
 # Kinds of reasons, the worst first: what stops everything, what stops a part, what a person should look at.
 RANK = (
-    "processes", "stands_still", "broker_away", "broker_blocks", "held_up", "lag", "paused", "unheld", "not_owned",
-    "shards", "unrouted", "unbound", "unread", "store", "spool", "state", "no_shards",
+    "processes", "stands_still", "broker_away", "broker_blocks", "held_up", "lag", "paused", "unheld", "unowned",
+    "no_governor", "not_owned", "shards", "unrouted", "unbound", "unread", "store", "spool", "state", "no_shards",
 )  # fmt: skip
 # A gateway that is ready all the same is in trouble with one of these.
-TROUBLE = frozenset({"held_up", "unheld", "unrouted"})
+TROUBLE = frozenset({"held_up", "unheld", "unowned", "unrouted"})
 # Discord sends one identify per bucket every 5 s, and we leave a pad.
 IDENTIFY_EVERY_S = 5.25
 # A start takes so long until every cluster has its connections to the broker.
@@ -114,13 +114,21 @@ def judge_ready(status: GatewayStatus, patience_s: float, missing: dict[str, flo
     reasons = []
     if status.state != "running":
         reasons.append(Reason("state", f"the gateway is {status.state}"))
-    elif not status.shards:
+    elif not status.shards and not stands_by(status):
         reasons.append(Reason("no_shards", "no shard runs yet"))
     for role, since_s in missing.items():
         reasons.append(Reason("processes", f"{role} does not answer", since_s=since_s))
     reasons += _alike(found for cluster in status.clusters for found in _broken(cluster))
     reasons += _away(shard for shard in status.shards if not _in_order(shard, patience_s))
     return Health(not reasons, _ranked(reasons))
+
+
+def stands_by(status: GatewayStatus) -> bool:
+    """Return whether this gateway has nothing to run because other members of the fleet own every cluster."""
+    fleet = status.fleet
+    if fleet is None or not fleet.clusters or status.shards:
+        return False
+    return all(each.owner not in (None, fleet.member) for each in fleet.clusters)
 
 
 def _in_order(shard: ShardStatus, patience_s: float) -> bool:
@@ -271,8 +279,10 @@ def verdict(status: GatewayStatus, patience_s: float, missing: dict[str, float])
     far = progress(status)
     away = [shard for shard in status.shards if shard.state != "live"]
     lost = sum(len(reason.shards) for reason in ready.reasons)
-    notices = unrouted(status.clusters) + unread(status) + _notices(status, patience_s)
+    notices = unrouted(status.clusters) + unread(status) + unowned(status) + _notices(status, patience_s)
     reasons = _ranked(ready.reasons + notices)
+    if not reasons and stands_by(status):
+        return Verdict("well", "All is well: other members of the fleet own every cluster.", [])
     if not reasons:
         return Verdict("well", f"All is well: {_count(far.total, 'shard')} live, the broker confirms.", [])
     if ready.ok and not any(reason.kind in TROUBLE for reason in reasons):
@@ -390,6 +400,28 @@ def unread(status: GatewayStatus) -> list[Reason]:
             f"(rabbitmqctl delete_queue {first.name})"
         )
         found.append(Reason("unread", text))
+    return found
+
+
+def unowned(status: GatewayStatus) -> list[Reason]:
+    """Return findings about clusters of a fleet that no member owns, and about one without a governor."""
+    fleet = status.fleet
+    if fleet is None or fleet.generation == 0:
+        return []
+    found = []
+    numbers = [each.cluster for each in fleet.clusters if each.owner is None]
+    if numbers:
+        text = (
+            f"no member of the fleet {fleet.name} owns {numbered(numbers)}: nothing is received there. Members and the "
+            "clusters that they may run (CLUSTERS) are in `rateway status`"
+        )
+        several = len(numbers) > 1
+        found.append(
+            Reason("unowned", text, None if several else numbers[0], clusters=numbers if several else [])
+        )
+    if fleet.governor is None:
+        text = f"the fleet {fleet.name} has no governor: no shard identifies, sessions are resumed"
+        found.append(Reason("no_governor", text))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.health import LAG_NOTICE_S, all_live, unrouted
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ShardStatus
+from rateway.runtime.monitoring.status import ClusterStatus, FleetStatus, GatewayStatus, ShardStatus
 from rateway_protocol.discord.close_codes import KEEP_SESSION, close_code
 
 __all__ = ["MOST_HAPPENINGS", "Happening", "History", "Sample", "close_words"]
@@ -144,6 +144,8 @@ class History:
             say("info", f"the gateway is {after.state}", "state")
         for level, text in _processes(before, after):
             say(level, text, "process")
+        for level, text in _fleet(before.fleet, after.fleet):
+            say(level, text, "fleet")
         for (level, kind), group in _by_cluster(before, after).items():
             say(level, kind.replace("{n}", f"{sum(group.values()):,}"), kind, clusters=sorted(group))
         for level, text in _routing(before, after):
@@ -155,6 +157,10 @@ class History:
             say("good", all_live(len(after.shards)), "all live")
         self._all_live_said = everybody
         return found
+
+
+# How a tenure began, in words.
+_HOW = {"first": "its first owner", "released": "handed over", "inherited": "taken over"}
 
 
 def _most_telling(happenings: list[Happening]) -> list[Happening]:
@@ -182,6 +188,31 @@ def _processes(before: GatewayStatus, after: GatewayStatus) -> Iterator[tuple[Le
             yield "good", f"{role} (pid {pid}) runs"
         elif old[role] != pid:
             yield "notice", f"{role} was replaced: pid {old[role]} → {pid}"
+
+
+def _fleet(before: FleetStatus | None, after: FleetStatus | None) -> Iterator[tuple[Level, str]]:
+    """Return which members came and went, and which clusters changed their owner and why."""
+    if before is None or after is None:
+        return
+    old, new = ({each.member for each in fleet.members} for fleet in (before, after))
+    for member in sorted(new - old):
+        yield "info", f"{member} has joined the fleet"
+    for member in sorted(old - new):
+        yield "notice", f"{member} has left the fleet"
+    if before.governor != after.governor:
+        yield "info", f"the fleet's governor is {after.governor or 'nobody'}"
+    known = {each.cluster: each for each in before.clusters}
+    for each in after.clusters:
+        earlier = known.get(each.cluster)
+        if earlier is None or (earlier.owner, earlier.epoch) == (each.owner, each.epoch):
+            continue
+        if each.owner is None:
+            yield "trouble", f"cluster {each.cluster} has no owner"
+        else:
+            former = each.former or earlier.owner
+            left = f", from {former}" if former and former != each.owner else ""
+            how = _HOW.get(each.how, each.how)
+            yield "info", f"cluster {each.cluster} is {each.owner}'s{left}: {how} (epoch {each.epoch})"
 
 
 def _by_cluster(before: GatewayStatus, after: GatewayStatus) -> dict[tuple[Level, str], dict[int, int]]:

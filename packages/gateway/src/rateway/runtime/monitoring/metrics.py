@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from rateway.runtime.monitoring.status import PHASES, ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+from rateway.runtime.monitoring.status import (
+    PHASES,
+    ClusterStatus,
+    FleetClusterStatus,
+    GatewayStatus,
+    ProcessStatus,
+    ShardStatus,
+)
 from rateway.session.actions import State
 from rateway.transports.proxy_metrics import PROXY_METRICS
 from rateway_protocol.discord.events import DOCUMENTED
@@ -126,6 +133,15 @@ METRICS: tuple[Row, ...] = (
         "Events that the cache could not read in full: `left_out`: all but a part is in it; `not_applied`: nothing is.",
     ),
     _row("store_ok", "cluster", "1 while sessions and cache can be written down."),
+    _row("fleet_members", "", "Members of the fleet that announce themselves. All of fleet_*: absent without FLEET."),
+    _row("fleet_leaving", "", "Of these, members that hand their clusters over."),
+    _row("fleet_governor", "", "1 while this gateway is the governor, which grants identifies to all members."),
+    _row("fleet_owned", "fleet cluster", "1 for a cluster that this gateway owns, 0 for the layout's others."),
+    _row("fleet_epoch", "cluster", "Of the clusters that it owns: the number of the tenure. It grows with each owner."),
+    _row("fleet_since_seconds", "cluster", "Of the clusters that it owns: since when."),
+    _row("fleet_record_age_seconds", "cluster", "Of these: since its newest confirmed record was sent to the broker."),
+    _row("fleet_moving", "cluster", "Of these: 1 while it is being handed over to another member."),
+    _row("fleet_unreadable_total", "", "Messages of other members that were no use, and were passed over."),
     _row("proxy_up", "", "1 while the gateway proxy of PROXY_ADDRESS runs; absent without that setting."),
     *(_row(f"proxy_{metric.name}", metric.label, metric.help) for metric in PROXY_METRICS),
     _row("process_cpu_seconds_total", "process", "CPU seconds of each process."),
@@ -170,6 +186,7 @@ class _Collector(Collector):
         yield from _families({"rateway_http_rejected_total": kinds})
         yield from _families(_clusters(status))
         yield from _families(_shards(status))
+        yield from _families(_fleet(status))
         yield from _families(_proxy(status))
         yield from _families(_processes(status))
         yield from _histograms(status)
@@ -313,6 +330,31 @@ def _shards(status: GatewayStatus) -> dict[str, list[Sample]]:
         if wire:
             say("rateway_compression_ratio", cluster, inflated / wire)
     return values
+
+
+def _fleet(status: GatewayStatus) -> dict[str, list[Sample]]:
+    fleet = status.fleet
+    if fleet is None:
+        return {}
+    mine = [cluster for cluster in fleet.clusters if cluster.owner == fleet.member]
+
+    def of_mine(value: Callable[[FleetClusterStatus], float | None]) -> list[Sample]:
+        return [((str(cluster.cluster),), value(cluster)) for cluster in mine]
+
+    return {
+        "rateway_fleet_members": [((), len(fleet.members))],
+        "rateway_fleet_leaving": [((), sum(member.leaving for member in fleet.members))],
+        "rateway_fleet_governor": [((), float(fleet.governor == fleet.member))],
+        "rateway_fleet_owned": [
+            ((fleet.name, str(cluster.cluster)), float(cluster.owner == fleet.member))
+            for cluster in fleet.clusters
+        ],
+        "rateway_fleet_epoch": of_mine(lambda cluster: cluster.epoch),
+        "rateway_fleet_since_seconds": of_mine(lambda cluster: cluster.since_s),
+        "rateway_fleet_record_age_seconds": of_mine(lambda cluster: cluster.record_age_s),
+        "rateway_fleet_moving": of_mine(lambda cluster: cluster.moving),
+        "rateway_fleet_unreadable_total": [((), fleet.unreadable)],
+    }
 
 
 def _proxy(status: GatewayStatus) -> dict[str, list[Sample]]:

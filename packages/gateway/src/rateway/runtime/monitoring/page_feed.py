@@ -12,7 +12,13 @@ import msgspec
 from rateway import logs
 from rateway.runtime.monitoring.health import Health, Progress, Verdict, long_away
 from rateway.runtime.monitoring.history import Happening, History, Sample, close_words
-from rateway.runtime.monitoring.status import ClusterStatus, GatewayStatus, ProcessStatus, ShardStatus
+from rateway.runtime.monitoring.status import (
+    ClusterStatus,
+    FleetStatus,
+    GatewayStatus,
+    ProcessStatus,
+    ShardStatus,
+)
 
 __all__ = ["PageFeed"]
 
@@ -20,6 +26,7 @@ __all__ = ["PageFeed"]
 MOST_REASONS = 12
 # The page is no list of thousands; the status has more of them.
 MOST_BOTS = 50
+MOST_MEMBERS = 50
 # Not a state of a shard: its state is unknown.
 SILENT = "silent"
 
@@ -110,6 +117,7 @@ class PageFeed:
             "pulses": [pulse for number, pulse in pulses.items() if self._pulses.get(number) != pulse],
             "clusters": [row for number, row in clusters.items() if self._clusters.get(number) != row],
             "gone": [number for number in self._shards if number not in shards],
+            "gone_clusters": [number for number in self._clusters if number not in clusters],
         }
         self._shards, self._pulses, self._clusters = shards, pulses, clusters
         self._summary = _summary(status, wall, verdict, live, far)
@@ -129,6 +137,7 @@ class PageFeed:
                 "pulses": list(self._pulses.values()),
                 "clusters": list(self._clusters.values()),
                 "gone": [],
+                "gone_clusters": [],
                 "samples": list(self._history.samples),
                 "happenings": [_clean(each) for each in self._history.happenings],
             }
@@ -237,9 +246,39 @@ def _summary(
         "progress": far,
         "budget": status.budget,
         "processes": [_process(process) for process in status.processes],
+        "fleet": None if status.fleet is None else _fleet(status.fleet),
         "proxy": _proxy(status) if status.wants_proxy else None,
         "cache": {"entities": entities, "bytes": size} if entities or size else None,
         "notes": [_text(note) for note in status.notes[:20]],
+    }
+
+
+def _fleet(fleet: FleetStatus) -> dict[str, Any]:
+    """Members with what they own; the words of other machines are cleaned as all that came from outside."""
+    owned: dict[str, list[list[Any]]] = {}
+    for each in fleet.clusters:
+        if each.owner is not None:
+            age = None if each.record_age_s is None else round(each.record_age_s, 1)
+            row = [each.cluster, each.epoch, round(each.since_s), _text(each.how), _text(each.former), age]
+            owned.setdefault(each.owner, []).append([*row, each.moving, each.live, each.shards])
+    return {
+        "name": _text(fleet.name),
+        "member": _text(fleet.member),
+        "governor": None if fleet.governor is None else _text(fleet.governor),
+        "governor_epoch": fleet.governor_epoch,
+        "generation": fleet.generation,
+        "unowned": [each.cluster for each in fleet.clusters if each.owner is None],
+        "members": [
+            {
+                "member": _text(each.member),
+                "version": _text(each.version),
+                "heard_s": round(each.heard_s),
+                "leaving": each.leaving,
+                "deaf": each.deaf,
+                "clusters": owned.get(each.member, []),
+            }
+            for each in fleet.members[:MOST_MEMBERS]
+        ],
     }
 
 

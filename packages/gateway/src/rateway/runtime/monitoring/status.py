@@ -206,6 +206,58 @@ class BudgetStatus(msgspec.Struct, frozen=True):
     """Questions to GET /gateway/bot without a usable answer, by HTTP status (``none``: without one)."""
 
 
+class FleetMemberStatus(msgspec.Struct, frozen=True):
+    """One member of the fleet, as this gateway knows it."""
+
+    member: str
+    version: str
+    uptime_s: float
+    heard_s: float
+    """Seconds since it announced itself last: it does so each second."""
+    clusters: list[int]
+    """Clusters that it owns."""
+    leaving: bool = False
+    deaf: bool = False
+    """It does not reach Discord."""
+
+
+class FleetClusterStatus(msgspec.Struct, frozen=True):
+    """A cluster of the fleet and the member that owns it."""
+
+    cluster: int
+    owner: str | None = None
+    """None: no member says that it owns it. The rest is the owner's word."""
+    epoch: int = 0
+    """Counts its owners: each has a greater one than those before."""
+    since_s: float = 0.0
+    how: str = ""
+    """``first``, ``released`` (the former owner handed it over) or ``inherited`` (it died, or was cut off)."""
+    former: str = ""
+    """The owner before."""
+    shards: int = 0
+    live: int = 0
+    record_age_s: float | None = None
+    """Since the newest confirmed record was sent; None: none is confirmed."""
+    moving: bool = False
+    """It is being handed over."""
+
+
+class FleetStatus(msgspec.Struct, frozen=True):
+    name: str
+    member: str
+    """This gateway."""
+    governor: str | None
+    """The member that grants identifies; None: none says so."""
+    governor_epoch: int
+    generation: int
+    """Of the layout that this gateway runs, from 1; 0: none yet."""
+    members: list[FleetMemberStatus]
+    clusters: list[FleetClusterStatus]
+    """All of the layout's."""
+    unreadable: int = 0
+    """Messages of members that could not be read or carried out, and were passed over."""
+
+
 class GatewayStatus(msgspec.Struct, frozen=True):
     version: str
     state: str
@@ -230,3 +282,5 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     """Clusters that this gateway was told to give up, and that no gateway holds."""
     resume_patience_s: float = 180.0
     """Seconds that a shard may take to resume before it counts as away (RESUME_PATIENCE)."""
+    fleet: FleetStatus | None = None
+    """The fleet; None without the setting FLEET."""
