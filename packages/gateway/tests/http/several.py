@@ -14,7 +14,12 @@ HOSTILE = "[red]\x1b[2Jb"
 
 
 def a_fleet(
-    *, second: bool = True, governor: bool = True, taken: bool = False, how: str = "released"
+    *,
+    second: bool = True,
+    governor: bool = True,
+    taken: bool = False,
+    how: str = "released",
+    connected: bool = True,
 ) -> FleetStatus:
     """Cluster 1 is this member's, 2 the second's, 3 nobody's. With *taken* this member has taken cluster 2 over."""
     roster = Roster()
@@ -25,4 +30,6 @@ def a_fleet(
     if second:
         other = TenureView(2, 7, 8, 7, held_for=5.0, how="first", record_age=None, moving=True)
         roster.hear(OTHER, Announcement("0.4.1", 50.0, 1, [other], leaving=True), 8.0)
-    return fleet_status(Membership("bot", MINE), roster, [1, 2, 3], now=10.0, generation=1)
+    return fleet_status(
+        Membership("bot", MINE), roster, [1, 2, 3], now=10.0, generation=1, connected=connected
+    )

@@ -303,6 +303,12 @@ def test_a_cluster_that_no_member_of_the_fleet_owns_is_trouble() -> None:
     assert ready(fleet) == []
 
 
+def test_a_member_that_does_not_hear_the_others_does_not_judge_them() -> None:
+    fleet = Fleet()
+    fleet.more = {"fleet": a_fleet(connected=False, governor=False)}
+    assert health.verdict(look(fleet), 180.0, {}).level == "well"
+
+
 def test_a_fleet_without_a_governor_is_said() -> None:
     fleet = Fleet()
     fleet.more = {"fleet": a_fleet(governor=False)}

@@ -32,7 +32,7 @@ def samples(fleet: Fleet) -> dict[tuple[str, frozenset[tuple[str, str]]], float]
     }
 
 
-def value(fleet: Fleet, name: str, **labels: str) -> float:
+def value(fleet: Fleet, name: str, /, **labels: str) -> float:
     return samples(fleet)[name, frozenset(labels.items())]
 
 

@@ -176,7 +176,7 @@ def _fleet(fleet: FleetStatus) -> str:
     words = f"{_text(fleet.name)}: this is {_text(fleet.member)}; layout {fleet.generation}"
     if fleet.governor is not None:
         words += f"; governor {_text(fleet.governor)} (epoch {fleet.governor_epoch})"
-    return words
+    return words if fleet.connected else f"{words}; [red]the others are not heard[/]"
 
 
 def _members(fleet: FleetStatus) -> Table:

@@ -11,6 +11,7 @@ import msgspec
 from rateway import __version__
 from rateway.runtime.gateway import Gateway
 from rateway.runtime.maintenance import sick_notes, unread_notes
+from rateway.runtime.monitoring.fleet_status import here
 from rateway.runtime.monitoring.health import told
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.queue_watch import QueueWatch
@@ -119,6 +120,9 @@ class Control:
             clusters, shards, process, found = collect(held, self._loop_lag, "gateway")
             processes = [process]
         proxy = self._proxy
+        fleet = None if gateway.fleet is None else gateway.fleet.status()
+        if fleet is not None:
+            clusters, shards = here(fleet, clusters, shards)
         return GatewayStatus(
             version=__version__,
             state=gateway.phase,
@@ -135,6 +139,7 @@ class Control:
             shards=sorted(shards, key=lambda shard: shard.shard),
             processes=processes,
             budget=_budget(gateway),
+            fleet=fleet,
             proxy=proxy.status if proxy is not None else None,
             wants_proxy=proxy is not None,
             notes=[

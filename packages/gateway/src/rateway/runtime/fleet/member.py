@@ -32,6 +32,8 @@ from rateway.runtime.fleet.records import (
     MoveOrder,
     MoveWish,
 )
+from rateway.runtime.monitoring.fleet_status import fleet_status
+from rateway.runtime.monitoring.status import FleetStatus
 from rateway.runtime.startup import Identity, choose, dead_token, remember_layout
 from rateway.session.actions import Fatal
 from rateway.transports.boot_clock import boottime
@@ -164,6 +166,19 @@ class FleetMember:
                 self._watch_discord(),
             ):
                 tasks.create_task(work)
+
+    def status(self) -> FleetStatus:
+        """Return what this member knows of the fleet."""
+        clusters = [] if self.charter is None else self.charter.layout.clusters
+        return fleet_status(
+            self.membership,
+            self.roster,
+            clusters,
+            now=self._clock(),
+            generation=self._generation,
+            connected=self.line.is_up,
+            unreadable=self.line.unreadable,
+        )
 
     # The lives of the clusters.
 

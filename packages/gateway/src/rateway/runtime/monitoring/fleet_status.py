@@ -24,10 +24,11 @@ def fleet_status(
     *,
     now: float,
     generation: int,
+    connected: bool,
     unreadable: int = 0,
 ) -> FleetStatus:
-    """Return what *roster* knows of its members and of these *clusters*. *now* is of the roster's clock; *generation*
-    and *unreadable* are this gateway's own.
+    """Return what *roster* knows of its members and of these *clusters*. *now* is of the roster's clock; *generation*,
+    *connected* and *unreadable* are this gateway's own.
     """
     members = roster.members()
     governor = roster.governor()
@@ -37,6 +38,7 @@ def fleet_status(
         governor=governor[0] if governor is not None else None,
         governor_epoch=governor[1] if governor is not None else 0,
         generation=generation,
+        connected=connected,
         members=[
             FleetMemberStatus(
                 member=each.name,

@@ -406,7 +406,7 @@ def unread(status: GatewayStatus) -> list[Reason]:
 def unowned(status: GatewayStatus) -> list[Reason]:
     """Return findings about clusters of a fleet that no member owns, and about one without a governor."""
     fleet = status.fleet
-    if fleet is None or fleet.generation == 0:
+    if fleet is None or fleet.generation == 0 or not fleet.connected:
         return []
     found = []
     numbers = [each.cluster for each in fleet.clusters if each.owner is None]

@@ -267,7 +267,8 @@ def _fleet(fleet: FleetStatus) -> dict[str, Any]:
         "governor": None if fleet.governor is None else _text(fleet.governor),
         "governor_epoch": fleet.governor_epoch,
         "generation": fleet.generation,
-        "unowned": [each.cluster for each in fleet.clusters if each.owner is None],
+        "connected": fleet.connected,
+        "unowned": [each.cluster for each in fleet.clusters if each.owner is None] if fleet.connected else [],
         "members": [
             {
                 "member": _text(each.member),

@@ -251,6 +251,8 @@ class FleetStatus(msgspec.Struct, frozen=True):
     governor_epoch: int
     generation: int
     """Of the layout that this gateway runs, from 1; 0: none yet."""
+    connected: bool
+    """Whether this gateway hears the others now. If not, nothing is known of what they do."""
     members: list[FleetMemberStatus]
     clusters: list[FleetClusterStatus]
     """All of the layout's."""
