@@ -9,8 +9,8 @@ to the next. Everything here follows from the order in which a consumer is given
   without its knowledge is confirmed nothing more.
 - A candidate that becomes active collects for :data:`~rateway.fleet.port.RIGHT_S`: what the former owner was confirmed
   was sent before that, so its right is over then. A released record needs no such wait. Then it *claims* an epoch with
-  a record of its own (number 0). The claim stands if it is delivered with nothing in between: another record, or one
-  that came before, says that the candidate was not active all the time, and it collects again.
+  a record of its own (number 0). The claim stands if it is delivered with nothing in between: another record may
+  say that the candidate was not active all the time, and it collects again.
 - A claim has no body, so a late one, of a candidate that has gone, can replace an owner and no record. The body of the
   greatest (epoch, number) is written once more under the new epoch; once that is confirmed, the tenure begins.
 - The lower records are acknowledged when a greater one is confirmed, never before.
@@ -29,7 +29,7 @@ from typing import Final, Literal, TypeAlias
 from rateway.fleet.port import RENEW_S, RIGHT_S, FleetRecord, Owned, WriteResult
 
 __all__ = [
-    "MOST_FLYING", "Acknowledge", "Answer", "Close", "Lost", "Order", "Publish", "Released", "Reopen",
+    "MOST_FLYING", "MOST_YIELDS", "Acknowledge", "Answer", "Close", "Lost", "Order", "Publish", "Released", "Reopen",
     "SubjectElection", "Won",
 ]  # fmt: skip
 
@@ -173,7 +173,6 @@ class _ChannelState:
     flying: dict[int, _Sent] = field(default_factory=dict)
     # Deliveries that are not acknowledged. None: it could not be read.
     held: dict[int, FleetRecord | None] = field(default_factory=dict)
-    seen: set[tuple[int, int, str]] = field(default_factory=set)
     best: FleetRecord | None = None
     """The greatest record with a body."""
     first_at: float = 0.0
@@ -326,15 +325,12 @@ class SubjectElection:
         channel.held[tag] = record
         if record is None or self._phase in ("idle", "away"):
             return []
-        key = (record.epoch, record.number, record.owner)
-        is_again = key in channel.seen
-        channel.seen.add(key)
         best = channel.best
         is_newer = record.number > 0 and (best is None or record.order > best.order)
         if is_newer:
             channel.best = record
         if self._phase in ("waiting", "collecting", "claiming"):
-            return self._collected(now, tag, record, is_again, is_newer)
+            return self._collected(now, record, is_newer)
         return self._delivered_to_owner(now, tag, record)
 
     def tick(self, now: float) -> list[Order]:
@@ -409,30 +405,25 @@ class SubjectElection:
 
     # A candidate.
 
-    def _collected(
-        self, now: float, tag: int, record: FleetRecord, is_again: bool, is_newer: bool
-    ) -> list[Order]:
+    def _collected(self, now: float, record: FleetRecord, is_newer: bool) -> list[Order]:
         channel = self._channel
         if self._phase == "claiming" and self._is_sent(record):
-            return self._begin(now, tag, record)
+            return self._begin(now, record)
         self._epoch = max(self._epoch, record.epoch)
-        if self._phase == "waiting":
-            self._collect_again(now)
-        elif record.owner and (self._phase == "claiming" or is_again):
-            # It was not active all the time: what is still to come may be a living owner's.
-            self._collect_again(now)
-        elif self._phase == "claiming":
-            return []
-        if (
-            is_newer
-            and record.owner != self._member
+        is_living = (
+            self._phase == "collecting"
+            and is_newer
             and not record.released
+            and record.owner != self._member
             and channel.first_at + FRESH_S <= now
-            and self._yields < MOST_YIELDS
-        ):
+        )
+        if self._phase == "waiting" or (record.owner and (self._phase == "claiming" or is_newer)):
+            # Another one may have been active meanwhile, and was perhaps confirmed what it has written.
+            self._collect_again(now)
+        if is_living and self._yields < MOST_YIELDS:
             self._yields += 1
             return self._reopen(LOOK_S)
-        return self._decide(now)
+        return [] if self._phase == "claiming" else self._decide(now)
 
     def _collect_again(self, now: float) -> None:
         """Collect from now on."""
@@ -454,7 +445,7 @@ class SubjectElection:
         self._epoch += 1
         return [self._publish(now, FleetRecord(self._epoch, 0, self._member))]
 
-    def _begin(self, now: float, tag: int, claim: FleetRecord) -> list[Order]:
+    def _begin(self, now: float, claim: FleetRecord) -> list[Order]:
         """The claim stands."""
         best = self._channel.best
         self._phase = "beginning"
