@@ -332,7 +332,7 @@ class QueryContext:
 
     def need_guilds(self, shard_id: int | None = None) -> None:
         """Raise :class:`Refused` where the guilds of a shard are not known; without *shard_id*: of any."""
-        for view in self.views():
+        for view in self.readable_views():
             for cold in view.cold_shards():
                 if shard_id in (None, cold):
                     words = (
