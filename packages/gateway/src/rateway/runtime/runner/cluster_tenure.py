@@ -125,16 +125,24 @@ class ClusterTenure:
                 order = await self._order_before(campaign)
                 if order is None:
                     return campaign.result()
-                if order.leaves:
-                    self._has_left = True
-                order.done.set_result(False)
-                if order.leaves:
-                    return None
+                if not order.leaves:
+                    order.done.set_result(False)
+                    continue
+                self._has_left = True
+                # It may have been won in the same moment: the next owner need not wait for the end of a right.
+                released = campaign.done() and await self._give_back(campaign.result(), order.to)
+                order.done.set_result(released)
+                return None
         finally:
             if not campaign.done():
                 campaign.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await campaign
+
+    async def _give_back(self, owned: Owned, to: str) -> bool:
+        """Release a tenure that was never used, with the record that it began with."""
+        body = b"" if owned.record is None else owned.record.body
+        return await self._part.elections.release(self._subject, owned.epoch, body, to)
 
     async def _order_before(self, event: asyncio.Future[Any]) -> _Order | None:
         """Return the next order; None when *event* has happened before one came."""
