@@ -279,7 +279,7 @@ class Cluster:
             self._is_new_here = False
         if self.store is not None and not found.follows_own:
             # The cache misses what other owners have received.
-            self.store.take_over({each.shard_id: each.name for each in found.sessions if each.session_id})
+            self.store.begin_cold({each.shard_id: each.name for each in found.sessions if each.session_id})
         self._replace_sessions([self._known(record) for record in found.sessions])
 
     def _known(self, record: SessionRecord) -> SessionRecord:
