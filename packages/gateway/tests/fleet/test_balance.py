@@ -153,3 +153,25 @@ def test_a_wish_for_a_member_that_is_not_there_is_dropped() -> None:
     balance = Balance(LAYOUT, 1)
     balance.ask(1, "z")
     assert balance.decide([seen("a", list(SIZES))], 0.0) is None
+
+
+def test_moves_fill_the_processes_of_each_member_evenly() -> None:
+    layout = Layout(32, 4)
+    balance = Balance(layout, 1)
+    owned = {"a": set(layout.clusters), "b": set[int]()}
+
+    def stage() -> list[SeenMember]:
+        found = []
+        for name, clusters in owned.items():
+            views = [TenureView(number, 1, 4, 4) for number in sorted(clusters)]
+            found.append(SeenMember(name, Announcement("1", 0.0, 1, views, processes=2), math.inf))
+        return found
+
+    for now in range(20):
+        move = balance.decide(stage(), float(now))
+        if move is not None:
+            owned[move.sender].remove(move.cluster)
+            owned[move.receiver].add(move.cluster)
+    first_half = {1, 2, 3, 4}
+    assert [len(each & first_half) for each in owned.values()] == [2, 2]
+    assert [len(each) for each in owned.values()] == [4, 4]

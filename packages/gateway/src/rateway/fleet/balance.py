@@ -7,12 +7,12 @@ owner, and a cluster that could not be moved is left in peace for a while. A mem
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from rateway.fleet.layout import Layout
+from rateway.fleet.layout import Layout, spread
 from rateway.fleet.roster import SeenMember
 
-__all__ = ["MOVE_WITHIN_S", "Balance", "BalanceMember", "Move", "hand_over", "next_move"]
+__all__ = ["MOVE_WITHIN_S", "Balance", "BalanceMember", "Move", "balance_member", "hand_over", "next_move"]
 
 # A move that has not ended after so long has failed.
 MOVE_WITHIN_S = 60.0
@@ -48,9 +48,16 @@ class BalanceMember:
     """Whether it may be given clusters."""
     leaving: bool = False
     """Whether its clusters are to go to others."""
+    shares: tuple[frozenset[int], ...] = ()
+    """The clusters that each of its processes runs when they are owned; empty: it has one."""
 
     def may_run(self, cluster: int) -> bool:
         return self.allowed is None or cluster in self.allowed
+
+    def share_of(self, cluster: int) -> frozenset[int]:
+        """Return the owned clusters that run in the same process as this one does, or would."""
+        share = next((each for each in self.shares if cluster in each), None)
+        return self.clusters if share is None else self.clusters & share
 
 
 def next_move(
@@ -64,10 +71,10 @@ def next_move(
 
     *sizes* are the shards of each cluster, *resting* clusters that are not moved now, *pinned* those that stay where
     they are unless their member leaves. The sum of the squares of the members' shards gets smaller with each move
-    between members that stay, so that it ends.
+    between members that stay, so that it ends. Of moves that are alike, one from a full process to an empty one.
     """
     load = {each.name: _load(each, sizes) for each in members}
-    best: tuple[tuple[int, int, int, str], Move] | None = None
+    best: tuple[tuple[int, int, int, int, str], Move] | None = None
     for sender in members:
         stay = set(resting) if sender.leaving else {*resting, *pinned}
         for cluster in sorted((sender.clusters & sizes.keys()) - stay):
@@ -80,7 +87,8 @@ def next_move(
                     continue
                 # Whatever the loads are a leaving member's cluster goes, to the member with the fewest shards.
                 rank = (0, load[receiver.name]) if sender.leaving else (1, -gain * size)
-                key = (*rank, cluster, receiver.name)
+                full = _sum(receiver.share_of(cluster), sizes) - _sum(sender.share_of(cluster), sizes)
+                key = (*rank, full, cluster, receiver.name)
                 if best is None or key < best[0]:
                     best = key, Move(cluster, sender.name, receiver.name)
     return None if best is None else best[1]
@@ -91,14 +99,17 @@ def hand_over(
 ) -> dict[int, str]:
     """Return which member takes which cluster of one that leaves at once: evenly. A cluster that no other member may
     run is not in it."""
-    takers = [each for each in others if each.name != leaving.name and _takes(each)]
-    load = {each.name: _load(each, sizes) for each in takers}
+    takers = {each.name: each for each in others if each.name != leaving.name and _takes(each)}
     found: dict[int, str] = {}
     for cluster in sorted(leaving.clusters & sizes.keys(), key=lambda number: (-sizes[number], number)):
-        able = [each.name for each in takers if each.may_run(cluster)]
+        able = [
+            (_load(each, sizes), _sum(each.share_of(cluster), sizes), name)
+            for name, each in takers.items()
+            if each.may_run(cluster)
+        ]
         if able:
-            found[cluster] = name = min(able, key=lambda each: (load[each], each))
-            load[name] += sizes[cluster]
+            found[cluster] = name = min(able)[-1]
+            takers[name] = replace(takers[name], clusters=takers[name].clusters | {cluster})
     return found
 
 
@@ -107,7 +118,11 @@ def _takes(member: BalanceMember) -> bool:
 
 
 def _load(member: BalanceMember, sizes: Mapping[int, int]) -> int:
-    return sum(sizes.get(cluster, 0) for cluster in member.clusters)
+    return _sum(member.clusters, sizes)
+
+
+def _sum(clusters: Iterable[int], sizes: Mapping[int, int]) -> int:
+    return sum(sizes.get(cluster, 0) for cluster in clusters)
 
 
 @dataclass(slots=True)
@@ -148,7 +163,12 @@ class Balance:
         for kept in (self._resting, self._pinned):
             for cluster in [cluster for cluster, until in kept.items() if until <= now]:
                 del kept[cluster]
-        members = [_member(each, owners) for each in seen]
+        members = [
+            balance_member(
+                each, (cluster for cluster, owner in owners.items() if owner == each.name), self.layout
+            )
+            for each in seen
+        ]
         found = self._next_asked(members, owners)
         if found is None:
             sizes = {number: len(self.layout.shards_of(number)) for number in self.layout.clusters}
@@ -197,12 +217,15 @@ class Balance:
         return each.said.generation == self.generation and now - each.heard_at < SILENT_AFTER_S
 
 
-def _member(each: SeenMember, owners: Mapping[int, str]) -> BalanceMember:
+def balance_member(each: SeenMember, owned: Iterable[int], layout: Layout) -> BalanceMember:
+    """Return a member with these clusters as the spread sees it."""
     said = each.said
+    may_run = [number for number in layout.clusters if said.allowed is None or number in said.allowed]
     return BalanceMember(
         each.name,
-        frozenset(cluster for cluster, owner in owners.items() if owner == each.name),
+        frozenset(owned),
         None if said.allowed is None else frozenset(said.allowed),
         takes=not said.deaf,
         leaving=said.leaving,
+        shares=tuple(frozenset(share) for share in spread(may_run, said.processes)),
     )

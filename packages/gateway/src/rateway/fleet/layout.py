@@ -7,9 +7,10 @@ Clusters are numbered from 1. With ``T`` shards and ``P`` shards per cluster, cl
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MOST_SHARDS", "Layout", "LayoutError", "LayoutSettings", "parse_clusters"]
+__all__ = ["MOST_SHARDS", "Layout", "LayoutError", "LayoutSettings", "parse_clusters", "spread"]
 
 # Of Discord's recommendation and of each setting. Discord recommends a shard for each thousand guilds: this is ten
 # times what the largest bots have. Each shard has its objects before anything connects, so a wrong number would fill
@@ -68,6 +69,18 @@ class Layout:
         if cluster not in self.clusters:
             raise ValueError(f"there is no cluster {cluster}: clusters go from 1 to {len(self.clusters)}")
         return range((cluster - 1) * self.per_cluster, min(cluster * self.per_cluster, self.shards))
+
+
+def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
+    """Spread clusters over processes: evenly, neighbours together, never more processes than clusters."""
+    count = max(1, min(processes, len(clusters)))
+    size, more = divmod(len(clusters), count)
+    shares, at = [], 0
+    for number in range(count):
+        end = at + size + (1 if number < more else 0)
+        shares.append(list(clusters[at:end]))
+        at = end
+    return shares
 
 
 def parse_clusters(text: str, total: int | None = None) -> frozenset[int]:

@@ -62,6 +62,8 @@ class Announcement(msgspec.Struct, frozen=True):
     clusters: list[TenureView] = []
     allowed: list[int] | None = None
     """The clusters that it may run; None: all."""
+    processes: int = 1
+    """Over which it spreads those clusters (``layout.spread``), owned or not."""
     leaving: bool = False
     """It hands its clusters over and takes none."""
     deaf: bool = False

@@ -21,14 +21,14 @@ from rateway import hardening
 from rateway.config import load
 from rateway.config.handover import decode_settings, encode_settings
 from rateway.fleet.choice import Choice
-from rateway.fleet.layout import Layout
+from rateway.fleet.layout import Layout, spread
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.identify.remote import Acquire, Permitted, RefusalWords, RemotePermits, Spent, Withdraw
 from rateway.runtime.startup import Identity
 from rateway.runtime.supervisor import ipc
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.runtime.supervisor.liveness import HANGS_AFTER_S, LOOK_EVERY_S, Liveness
-from rateway.runtime.supervisor.supervisor import Supervisor, cores, spread
+from rateway.runtime.supervisor.supervisor import Supervisor, cores
 from rateway.session.actions import Fatal
 
 from tests.aio import run

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 from rateway import __version__
 from rateway.config import Settings
-from rateway.fleet.balance import BalanceMember, hand_over
+from rateway.fleet.balance import BalanceMember, balance_member, hand_over
 from rateway.fleet.charter import Charter, GovernorRecord
 from rateway.fleet.choice import Choice
 from rateway.fleet.membership import Membership
@@ -61,6 +61,10 @@ class RunningElections(Elections, Protocol):
 
 class HeldClusters(Protocol):
     """The clusters of this gateway: a ``Runner``, or a ``Supervisor`` of several."""
+
+    @property
+    def processes(self) -> int:
+        """Over how many processes the clusters that may run here are spread."""
 
     def tenure_views(self) -> list[TenureView]:
         """Return the clusters that are owned now."""
@@ -272,6 +276,7 @@ class FleetMember:
             self._generation,
             [] if clusters is None else clusters.tenure_views(),
             None if allowed is None else sorted(allowed),
+            1 if clusters is None else clusters.processes,
             self.is_leaving,
             self.is_deaf,
             self.governor.epoch,
@@ -369,15 +374,9 @@ class FleetMember:
             frozenset() if clusters is None else frozenset(each.cluster for each in clusters.tenure_views())
         )
         others = [
-            BalanceMember(
-                each.name,
-                frozenset(view.cluster for view in each.said.clusters),
-                None if each.said.allowed is None else frozenset(each.said.allowed),
-                takes=not each.said.deaf and each.said.generation == charter.generation,
-                leaving=each.said.leaving,
-            )
+            balance_member(each, (view.cluster for view in each.said.clusters), charter.layout)
             for each in members
-            if each.name != me.name
+            if each.name != me.name and each.said.generation == charter.generation
         ]
         return hand_over(BalanceMember(me.name, mine), others, sizes)
 

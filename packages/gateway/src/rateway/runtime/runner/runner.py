@@ -352,6 +352,11 @@ class Runner:
         found = {number for number, (state, _) in self.ownership.items() if state == "elsewhere"}
         return frozenset(found | self._left)
 
+    @property
+    def processes(self) -> int:
+        """See ``fleet.member.HeldClusters``."""
+        return 1
+
     def tenure_views(self) -> list[TenureView]:
         """Return the clusters of the fleet that are owned here now; none without a fleet."""
         if self.fleet is None:

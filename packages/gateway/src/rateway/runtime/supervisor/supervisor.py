@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import BinaryIO
@@ -27,6 +27,7 @@ from rateway.backoff import Backoff
 from rateway.config import VARIABLES, Settings
 from rateway.config.handover import encode_settings
 from rateway.fleet.choice import Choice
+from rateway.fleet.layout import spread
 from rateway.fleet.membership import Membership
 from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
@@ -53,19 +54,7 @@ SILENT_AFTER_S = 5.0
 # Beyond STOP_TIMEOUT, for writing down and closing.
 STOP_GRACE_S = 2.0
 
-__all__ = ["Supervisor", "cores", "how_ended", "pump_lines", "spread"]
-
-
-def spread(clusters: Sequence[int], processes: int) -> list[list[int]]:
-    """Spread clusters over processes: evenly, neighbours together, never more processes than clusters."""
-    count = max(1, min(processes, len(clusters)))
-    size, more = divmod(len(clusters), count)
-    shares, at = [], 0
-    for number in range(count):
-        end = at + size + (1 if number < more else 0)
-        shares.append(list(clusters[at:end]))
-        at = end
-    return shares
+__all__ = ["Supervisor", "cores", "how_ended", "pump_lines"]
 
 
 @dataclass(slots=True, eq=False)
@@ -352,6 +341,11 @@ class Supervisor:
             return Answered(False, f"shard {shard_id}: its process does not answer")
         finally:
             del self._answers[call]
+
+    @property
+    def processes(self) -> int:
+        """See ``fleet.member.HeldClusters``."""
+        return len(self._runners)
 
     def tenure_views(self) -> list[TenureView]:
         """See ``fleet.member.HeldClusters``: as the runners last said."""
