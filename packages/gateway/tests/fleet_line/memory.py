@@ -9,10 +9,12 @@ from rateway.runtime.fleet.line import FleetLine
 
 
 class MemoryHub:
-    """What carries the messages. ``loses`` is asked for each copy of one whether it is lost."""
+    """What carries the messages. ``loses`` is asked for each copy of one whether it is lost, ``lasts`` how many seconds it
+    is on its way."""
 
     def __init__(self) -> None:
         self.loses: Callable[[], bool] = lambda: False
+        self.lasts: Callable[[], float] = lambda: 0.0
         self.wires: dict[str, MemoryWire] = {}
 
     def line(self, member: str) -> FleetLine:
@@ -24,7 +26,11 @@ class MemoryHub:
         """Deliver to one member, or to all."""
         for name, wire in self.wires.items():
             if (member in ("", name)) and not wire.is_cut and not self.loses():
-                asyncio.get_running_loop().call_soon(wire.deliver, data)
+                loop, lasts = asyncio.get_running_loop(), self.lasts()
+                if lasts:
+                    loop.call_later(lasts, wire.deliver, data)
+                else:
+                    loop.call_soon(wire.deliver, data)
 
 
 class MemoryWire:

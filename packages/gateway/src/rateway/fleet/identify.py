@@ -164,6 +164,7 @@ class IdentifyGovernor:
     *buckets* restricts it to some buckets, when other gateways of the same bot have the others. *crash_loop* is the
     number of failing identifies within an hour that stops a shard (0: never). *new_layout*: the layout was changed
     because Discord refused the one before it, so that identifies of shards with the same numbers were other shards'.
+    *lag*: seconds that may pass from ``spent`` until the identify is sent.
     """
 
     def __init__(
@@ -173,7 +174,9 @@ class IdentifyGovernor:
         buckets: frozenset[int] | None = None,
         crash_loop: int = 10,
         new_layout: bool = False,
+        lag: float = 0.0,
     ) -> None:
+        self._lag = lag
         self._planned = frozenset(shards)
         self._buckets = buckets
         self._crash_loop = crash_loop
@@ -351,9 +354,12 @@ class IdentifyGovernor:
             return f"{refusal.why}{again}"
         return "" if self._fault_since is None else "identifies of many shards fail alike just now"
 
-    def spent(self, shard_id: int, now: float) -> None:
-        """Count an identify of *shard_id*, which is sent now. A second call moves its time; it is counted once."""
-        if self._granted.pop(shard_id, None) is None and shard_id in self._holds:
+    def spent(self, shard_id: int, now: float) -> bool:
+        """Count an identify of *shard_id*, which is sent now. A second call moves its time; it is counted once, by the
+        call that returns True.
+        """
+        is_counted = self._granted.pop(shard_id, None) is None and shard_id in self._holds
+        if is_counted:
             self._spends.remove((shard_id, self._holds[shard_id]))
         else:
             self._remaining -= 1
@@ -361,6 +367,7 @@ class IdentifyGovernor:
         self._spends.append((shard_id, now))
         self._holds[shard_id] = now
         self._mark(now)
+        return not is_counted
 
     def finished(self, shard_id: int, outcome: PermitOutcome, now: float) -> None:
         """Take in the outcome of an identify, or that none was sent (``unused``)."""
@@ -453,14 +460,14 @@ class IdentifyGovernor:
         buckets = self._budget.max_concurrency
         taken: dict[int, float] = {}
         for shard_id, at in reversed(self._spends):
-            if at + SPACING <= now:
+            if at + SPACING + self._lag <= now:
                 break
             bucket = shard_id % buckets
-            taken[bucket] = max(taken.get(bucket, 0.0), at + SPACING)
+            taken[bucket] = max(taken.get(bucket, 0.0), at + SPACING + self._lag)
         for shard_id, at in self._holds.items():
             # Its READY is still to come.
             bucket = shard_id % buckets
-            taken[bucket] = max(taken.get(bucket, 0.0), at + LONGEST_HOLD)
+            taken[bucket] = max(taken.get(bucket, 0.0), at + LONGEST_HOLD + self._lag)
         for shard_id in self._granted:
             taken[shard_id % buckets] = math.inf
         return taken

@@ -14,10 +14,11 @@ from rateway.cache.policy import CachePolicy
 from rateway.config import Settings
 from rateway.fleet.choice import Choice, StoredLayout, keep_stored, take_recommended
 from rateway.fleet.layout import MOST_SHARDS, Layout
+from rateway.runtime.identify.permits import Rest
 from rateway.runtime.resumable import misfit
 from rateway.session.compression import ZSTD_MOST_SHARDS, compression_of
 from rateway.transports.folder import FolderRefused, make_below
-from rateway.transports.rest import DiscordRest, GatewayBot, RestFailure, backoff
+from rateway.transports.rest import GatewayBot, RestFailure, backoff
 from rateway.transports.state import FatalRecord, StateDir
 from rateway.transports.store import SessionRecord, Store, StoreFault, read_sessions, read_sessions_beside
 from rateway_protocol.contract import topology
@@ -86,7 +87,7 @@ class Identity(msgspec.Struct, frozen=True):
         )
 
 
-async def choose(settings: Settings, state: StateDir, rest: DiscordRest, identity: Identity) -> Choice:
+async def choose(settings: Settings, state: StateDir, rest: Rest, identity: Identity) -> Choice:
     """Return the layout that holds, or a new one from Discord's recommendation, asked for as long as it takes.
 
     Raises FatalEnd when Discord refuses the token.
@@ -228,7 +229,7 @@ def stored_layout(state: StateDir) -> StoredLayout | None:
     return layout
 
 
-async def _ask_discord(rest: DiscordRest) -> GatewayBot:
+async def _ask_discord(rest: Rest) -> GatewayBot:
     attempts = 0
     while True:
         answer = await rest.gateway_bot()

@@ -17,12 +17,12 @@ from rateway.config import Settings
 from rateway.fleet.balance import Balance
 from rateway.fleet.charter import Charter, GovernorRecord
 from rateway.fleet.choice import Choice
-from rateway.fleet.identify import RESTORED_ALLOWANCE, SPACING, IdentifyGovernor
+from rateway.fleet.identify import SPACING, IdentifyGovernor
 from rateway.fleet.port import GOVERNOR, Elections, Owned, WriteResult
 from rateway.fleet.roster import Roster
 from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.fleet.permits import (
-    SPENT_WITHIN_S,
+    ANSWER_WITHIN_S,
     AskRestart,
     GovernorSays,
     PermitDesk,
@@ -38,7 +38,7 @@ from rateway.runtime.fleet.records import (
     MoveOrder,
     MoveWish,
 )
-from rateway.runtime.identify.permits import LocalPermits, Rest, RestartAnswer
+from rateway.runtime.identify.permits import Clock, LocalPermits, Rest, RestartAnswer
 from rateway.runtime.layout_search import LayoutSearch
 from rateway.runtime.startup import FatalEnd
 from rateway.session.actions import Fatal
@@ -50,9 +50,9 @@ __all__ = ["TAKE_OVER_S", "FleetGovernor", "RecordLedger"]
 
 log = logging.getLogger(__name__)
 
-# A new governor grants nothing for so long. An identify that the one before had written down may be sent until its
-# word is of no use any more (SPENT_WITHIN_S), and then holds its bucket; and clocks of two machines are not compared.
-TAKE_OVER_S = SPENT_WITHIN_S + SPACING + RESTORED_ALLOWANCE
+# A new governor grants nothing for so long: an identify that the one before had written down may be sent until its word
+# is too old, and then holds its bucket. Clocks of two machines are not compared.
+TAKE_OVER_S = ANSWER_WITHIN_S + SPACING
 # Between two words of the governor to all: a member that has just started waits for the first.
 SAY_EVERY_S = 1.0
 # Between two looks at what is to be moved, and between two orders of the same move.
@@ -116,6 +116,7 @@ class FleetGovernor:
         take_charter: Callable[[Charter, int], str],
         on_fatal: Callable[[FatalRecord], None],
         clock: Callable[[], float] = boottime,
+        permit_clock: Clock | None = None,
     ) -> None:
         self.epoch = 0
         """Of the tenure; 0: this member does not govern."""
@@ -130,6 +131,7 @@ class FleetGovernor:
         self._take_charter = take_charter
         self._on_fatal = on_fatal
         self._clock = clock
+        self._permit_clock = permit_clock
         self._record = GovernorRecord()
         self._open_at = 0.0
         self._permits: LocalPermits | None = None
@@ -235,6 +237,7 @@ class FleetGovernor:
             shards=range(charter.shards),
             crash_loop=self._settings.identify.crash_loop,
             new_layout=charter.refused_in_a_row > 0,
+            lag=ANSWER_WITHIN_S,
         )
 
         def learn(answer: GatewayBot) -> None:
@@ -246,6 +249,7 @@ class FleetGovernor:
             RecordLedger(self._record.ledger, self._write_ledger),
             self._rest,
             bot=account,
+            clock=self._permit_clock,
             on_gateway_bot=learn,
             any_live=lambda: self._live_shards() > 0,
             on_dead_token=self._say_dead_token,

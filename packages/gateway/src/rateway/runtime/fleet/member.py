@@ -32,12 +32,13 @@ from rateway.runtime.fleet.records import (
     MoveOrder,
     MoveWish,
 )
+from rateway.runtime.identify.permits import Clock, Rest
 from rateway.runtime.monitoring.fleet_status import fleet_status
 from rateway.runtime.monitoring.status import FleetStatus
 from rateway.runtime.startup import Identity, choose, dead_token, remember_layout
 from rateway.session.actions import Fatal
 from rateway.transports.boot_clock import boottime
-from rateway.transports.rest import DiscordRest, RestFailure
+from rateway.transports.rest import RestFailure
 from rateway.transports.state import FatalRecord, StateDir
 
 __all__ = ["FleetMember", "HeldClusters", "MemberGateway", "RunningElections"]
@@ -100,13 +101,14 @@ class FleetMember:
         self,
         settings: Settings,
         state: StateDir,
-        rest: DiscordRest,
+        rest: Rest,
         gateway: MemberGateway,
         membership: Membership,
         line: FleetLine,
         elections: RunningElections,
         *,
         clock: Callable[[], float] = boottime,
+        permit_clock: Clock | None = None,
     ) -> None:
         self.membership = membership
         self.part = FleetPart(membership, elections)
@@ -119,7 +121,7 @@ class FleetMember:
         """Whether it cannot reach Discord."""
         self._settings = settings
         self._state = state
-        self._rest = rest
+        self.rest = rest
         self._gateway = gateway
         self._elections = elections
         self._clock = clock
@@ -130,7 +132,7 @@ class FleetMember:
         self._epoch = 0
         self._has_charter = asyncio.Event()
         self._live_at = clock()
-        self.permits = FleetPermits(line, self.roster.governor, lambda: self._generation)
+        self.permits = FleetPermits(line, self.roster.governor, lambda: self._generation, clock=clock)
         self.governor = FleetGovernor(
             settings=settings,
             elections=elections,
@@ -142,8 +144,8 @@ class FleetMember:
             take_charter=self._take_own_charter,
             on_fatal=gateway.end,
             clock=clock,
+            permit_clock=permit_clock,
         )
-        self._asked: set[asyncio.Task[None]] = set()
         line.handle(Announcement, self._hear)
         line.handle(Farewell, self._hear_farewell)
         line.handle(CharterSays, self._hear_charter)
@@ -333,7 +335,7 @@ class FleetMember:
 
     async def _found(self) -> Charter:
         """Choose the layout of a fleet that has none, as a gateway that is alone does."""
-        choice = await choose(self._settings, self._state, self._rest, self.identity())
+        choice = await choose(self._settings, self._state, self.rest, self.identity())
         layout = choice.layout
         return Charter(
             1, self._state.salt(), layout.shards, layout.per_cluster, choice.gateway_url, choice.refused
@@ -401,7 +403,7 @@ class FleetMember:
             await asyncio.sleep(PROBE_EVERY_S if self.is_deaf else ANNOUNCE_EVERY_S)
 
     async def _reaches_discord(self) -> bool:
-        answer = await self._rest.gateway_bot()
+        answer = await self.rest.gateway_bot()
         return not isinstance(answer, RestFailure) or answer.status is not None
 
     async def _flee(self) -> None:

@@ -24,12 +24,14 @@ from rateway.runtime.identify.service import PermitService
 from rateway.transports.boot_clock import boottime
 
 __all__ = [
-    "SPENT_WITHIN_S", "AskRestart", "FleetPermits", "GovernorSays", "PermitAnswer", "PermitDesk", "PermitState",
+    "ANSWER_WITHIN_S", "AskRestart", "FleetPermits", "GovernorSays", "PermitAnswer", "PermitDesk", "PermitState",
     "WantBudget",
 ]  # fmt: skip
 
-# Seconds from the question whether an identify may be sent now to its answer. Later the answer is of no use: the
-# governor may have been replaced meanwhile, and the new one counts on it (``governor.TAKE_OVER_S``).
+# Seconds from a question whether an identify may be sent now to its answer. A later one is of no use, and is asked for
+# again: the bucket is free so long after the governor has written it down, and the governor may have been replaced.
+ANSWER_WITHIN_S = 0.5
+# Seconds in which it is asked for again.
 SPENT_WITHIN_S = 4.0
 # Between two sendings of a state that has not changed: while an identify waits for its word, and otherwise.
 SEND_AT_ONCE_S = 1.0
@@ -38,6 +40,8 @@ SEND_EVERY_S = 5.0
 MOST_WAITING = 200
 # Ended permits that a state names: those of the last sendings.
 MOST_FINISHED = 100
+# States whose time of sending is known: those of the last seconds.
+MOST_SENT_AT = 100
 # Seconds for an answer that a person waits for, with a question to Discord in it.
 ANSWERS_WITHIN_S = 15.0
 
@@ -71,6 +75,8 @@ class PermitAnswer(msgspec.Struct, frozen=True):
     """To a member: what became of one of its calls."""
 
     session: str
+    number: int
+    """Of the state that it answers."""
     permitted: Permitted
 
 
@@ -119,6 +125,8 @@ class FleetPermits:
         self._held: set[int] = set()
         self._ended: deque[Ended] = deque(maxlen=MOST_FINISHED)
         self._unsaid_ends = 0
+        # When the last states were sent.
+        self._sent_at: deque[tuple[int, float]] = deque(maxlen=MOST_SENT_AT)
         self._changed = asyncio.Event()
         self._facts = BudgetFacts()
         line.handle(PermitAnswer, self._answered)
@@ -165,17 +173,14 @@ class FleetPermits:
         answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
         self._spending[call] = Spent(call, shard_id), answer
         self._changed.set()
-        asked_at = self._clock()
         try:
             async with asyncio.timeout(SPENT_WITHIN_S):
-                refusal = await answer
+                return await answer
         except TimeoutError:
-            refusal = None
+            pass
         finally:
             del self._spending[call]
             self._changed.set()
-        if self._clock() - asked_at < SPENT_WITHIN_S and answer.done() and not answer.cancelled():
-            return refusal
         why = f"the governor of the fleet did not say within {SPENT_WITHIN_S:.0f} s that it is written down"
         return Refusal("ledger", time.monotonic(), why)
 
@@ -225,11 +230,13 @@ class FleetPermits:
             key=lambda each: (not each.lost, each.shard),
         )
         self._sent.update(each.call for each in wanted[: max(0, MOST_WAITING - len(self._sent))])
+        number = next(self._numbers)
+        self._sent_at.append((number, self._clock()))
         state = PermitState(
             epoch,
             self._generation(),
             self._session,
-            next(self._numbers),
+            number,
             [each for call, (each, _) in self._waiting.items() if call in self._sent],
             [each for each, _ in self._spending.values()],
             sorted(self._held),
@@ -248,18 +255,35 @@ class FleetPermits:
             wait = permitted.refusal.wait_s
             until = None if wait is None else time.monotonic() + wait
             refusal = Refusal(permitted.refusal.kind, until, permitted.refusal.why)
-        for waiting in (self._waiting, self._spending):
-            found = waiting.get(permitted.call)
-            if found is None or found[1].done():
-                continue
-            if waiting is self._waiting and refusal is None:
-                self._held.add(found[0].shard)
-            found[1].set_result(refusal)
+        waiting = self._waiting.get(permitted.call)
+        if waiting is not None and not waiting[1].done():
+            if refusal is None:
+                self._held.add(waiting[0].shard)
+            waiting[1].set_result(refusal)
+        spending = self._spending.get(permitted.call)
+        if spending is not None and not spending[1].done():
+            if refusal is None and not self._is_fresh(record.number):
+                self._changed.set()
+            else:
+                spending[1].set_result(refusal)
+
+    def _is_fresh(self, number: int) -> bool:
+        """Whether the state of that number was sent less than ANSWER_WITHIN_S ago."""
+        now = self._clock()
+        return any(sent == number and now - at < ANSWER_WITHIN_S for sent, at in self._sent_at)
 
     def _learn(self, sender: str, record: GovernorSays) -> None:
         governor = self._governor()
         if governor is not None and record.epoch >= governor[1]:
             self._facts = record.facts
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a member wants, and the number of the state in which it was taken in."""
+
+    record: Acquire | Spent
+    number: int
 
 
 @dataclass(slots=True)
@@ -270,7 +294,7 @@ class _Client:
     service: PermitService
     number: int = 0
     ended: int = 0
-    calls: dict[int, Acquire | Spent] = field(default_factory=dict)
+    calls: dict[int, _Call] = field(default_factory=dict)
     answers: dict[int, Permitted] = field(default_factory=dict)
     granted: dict[int, bool] = field(default_factory=dict)
     """Shards with a permit; whether it is spent."""
@@ -313,24 +337,26 @@ class PermitDesk:
         wanted |= {each.call: each for each in state.spending}
         for call, record in wanted.items():
             answer = client.answers.get(call)
-            if answer is not None:
+            if answer is not None and (isinstance(record, Acquire) or answer.refusal is not None):
                 # It did not arrive.
-                self._tell(member, PermitAnswer(client.session, answer))
-            elif call in client.calls:
+                self._tell(member, PermitAnswer(client.session, state.number, answer))
+            elif call in client.calls and answer is None:
                 continue
             elif isinstance(record, Spent) and record.shard not in client.granted:
                 # Granted by the governor before this one, which knows nothing of the bucket.
                 again = RefusalWords(
                     "ledger", 0.0, "the fleet's governor has changed: the permit is asked for again"
                 )
-                self._tell(member, PermitAnswer(client.session, Permitted(call, again)))
+                self._tell(member, PermitAnswer(client.session, state.number, Permitted(call, again)))
             elif isinstance(record, Spent) or self._is_open(state.generation):
-                client.calls[call] = record
+                # An identify whose word did not arrive, or too late, is written down again, with its new time.
+                client.answers.pop(call, None)
+                client.calls[call] = _Call(record, state.number)
                 client.service.take(record)
         for call in [call for call in client.calls if call not in wanted]:
-            record = client.calls.pop(call)
-            if client.answers.pop(call, None) is None and isinstance(record, Acquire):
-                client.service.take(Withdraw(call, record.shard))
+            wanted_no_more = client.calls.pop(call).record
+            if client.answers.pop(call, None) is None and isinstance(wanted_no_more, Acquire):
+                client.service.take(Withdraw(call, wanted_no_more.shard))
 
     def gone(self, member: str, *, counts: bool) -> None:
         """The member has ended. With *counts* a granted permit counts as spent: its IDENTIFY may have been sent."""
@@ -340,13 +366,13 @@ class PermitDesk:
 
     def _new_client(self, member: str, session: str) -> _Client:
         def answer(permitted: Permitted) -> None:
-            record = client.calls.get(permitted.call)
-            if record is None:
+            found = client.calls.get(permitted.call)
+            if found is None:
                 return
             client.answers[permitted.call] = permitted
             if permitted.refusal is None:
-                client.granted[record.shard] = isinstance(record, Spent)
-            self._tell(member, PermitAnswer(session, permitted))
+                client.granted[found.record.shard] = isinstance(found.record, Spent)
+            self._tell(member, PermitAnswer(session, found.number, permitted))
 
         client = _Client(session, PermitService(self._permits, answer, self._spawn))
         return client

@@ -42,6 +42,7 @@ __all__ = [
     "LedgerFolder",
     "LocalPermits",
     "Refusal",
+    "Rest",
     "RestartAnswer",
     "SystemClock",
     "read_ledgers",
@@ -83,7 +84,7 @@ class IdentifyPermits(Protocol):
 
 
 class Rest(Protocol):
-    """The source of the budget (``DiscordRest``)."""
+    """The source of the budget and of the recommended layout (``DiscordRest``)."""
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
         """Ask once."""
@@ -301,9 +302,10 @@ class LocalPermits:
 
     async def spent(self, shard_id: int) -> Refusal | None:
         """See :class:`IdentifyPermits`."""
+        is_new = False
         for _ in range(WRITE_ATTEMPTS):
             marked_at = self.now()
-            self._governor.spent(shard_id, marked_at)
+            is_new |= self._governor.spent(shard_id, marked_at)
             self._marks += 1
             try:
                 await self._write(self._marks)
@@ -316,7 +318,7 @@ class LocalPermits:
                 self._governor.spent(shard_id, now)
                 # Its bucket is free in a while, whether or not anything comes of it.
                 self._changed.set()
-                self.identifies += 1
+                self.identifies += is_new
                 self._tell_alerts()
                 return None
         why = f"{self._ledger.place} takes more than a second to write an identify down"
