@@ -9,8 +9,8 @@ from rateway.runtime.fleet.line import FleetLine
 
 
 class MemoryHub:
-    """What carries the messages. Of each copy of one ``loses`` says whether it is lost, ``lasts`` how many seconds it is
-    on its way."""
+    """What carries the messages. ``loses`` says of each copy of one whether it is lost, ``lasts`` how long it is on its
+    way, in seconds."""
 
     def __init__(self) -> None:
         self.loses: Callable[[], bool] = lambda: False
