@@ -116,10 +116,12 @@ def _two() -> tuple[World, Member, Member]:
 
 def test_an_owner_that_is_back_before_another_has_claimed_keeps_its_tenure() -> None:
     world, owner, _ = _two()
-    world.drop(owner, 0)
-    world.pass_time(2, prompt=True)
-    world.settle()
-    assert owner.has_right()
+    # However often that happens.
+    for _ in range(5):
+        world.drop(owner, 0)
+        world.pass_time(2, prompt=True)
+        world.settle()
+        assert owner.has_right()
     assert owner.lost == 0
     assert len(world.tenures) == 1
 

@@ -49,16 +49,17 @@ DOUBT_S: Final = 3.0
 DOUBT_WRITE_S: Final = 0.5
 # A body that comes so long after the first record was written just now, by a living owner.
 FRESH_S: Final = 0.25
-# How often a candidate lets a living owner have the subject back, in one campaign: one that never gets it does not
-# matter any more.
+# How often a candidate lets a living owner have the subject back within the second figure: one that does not get it by
+# then does not matter any more.
 MOST_YIELDS: Final = 2
+YIELDS_WITHIN_S: Final = 30.0
 # A released record waits so long for the member that it is meant for, and others look again after the second figure.
 MEANT_S: Final = 5.0
 LOOK_S: Final = 0.25
 # Records that are written and not confirmed: far below the queue's length, so that nothing is evicted by them.
 MOST_FLYING: Final = 4
 # Nothing is confirmed on an open channel: another channel has to do. A queue without a majority answers on no channel.
-STUCK_S: Final = 30.0
+STUCK_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,8 @@ class SubjectElection:
         # Begin of the phase, or of another collection.
         self._since = 0.0
         self._silent_s = SILENT_S
-        self._yields = 0
+        # When the subject was left to a living owner lately.
+        self._yields: list[float] = []
         # The newest record that was meant for another member, and when it was seen first.
         self._meant: tuple[tuple[int, int], float] | None = None
         self._waiters: list[_Waiter] = []
@@ -237,7 +239,7 @@ class SubjectElection:
         if self._phase != "idle":
             raise RuntimeError("a campaign or a tenure is under way")
         self._phase = "away"
-        self._yields = 0
+        self._yields = []
         self._meant = None
 
     def withdraw(self) -> list[Order]:
@@ -420,8 +422,9 @@ class SubjectElection:
         if self._phase == "waiting" or (record.owner and (self._phase == "claiming" or is_newer)):
             # Another one may have been active meanwhile, and was perhaps confirmed what it has written.
             self._collect_again(now)
-        if is_living and self._yields < MOST_YIELDS:
-            self._yields += 1
+        self._yields = [at for at in self._yields if now < at + YIELDS_WITHIN_S]
+        if is_living and len(self._yields) < MOST_YIELDS:
+            self._yields.append(now)
             return self._reopen(LOOK_S)
         return [] if self._phase == "claiming" else self._decide(now)
 
@@ -500,7 +503,7 @@ class SubjectElection:
                 return orders + answers
             return [*orders, *answers, *self._over(), Released(True)]
         if self._phase == "beginning":
-            self._phase, self._yields, self._meant = "owning", 0, None
+            self._meant = None
             former = tenure.former
             how: Literal["first", "released", "inherited"] = "inherited"
             if former is None:
