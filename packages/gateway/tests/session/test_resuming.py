@@ -805,3 +805,23 @@ def test_a_resume_that_may_name_only_what_was_written_down_takes_nothing_twice_o
     driver.resumed()
     driver.dispatch()
     assert [envelope.s for envelope, _, _ in driver.delivered] == [7, 8, 9]
+
+
+def test_a_connection_that_discord_asked_for_is_told_from_one_that_follows_an_end() -> None:
+    driver = Driver().live()
+    driver.fact("closed", None, driver.now)
+    assert not driver.last(actions.Connect).asked
+    driver.reconnected()
+    driver.resumed()
+    driver.say({"op": 7, "d": None})
+    driver.until(State.CONNECTING)
+    assert driver.last(actions.Connect).asked
+    # Still the same reconnection.
+    driver.fact("dial_failed", DialFailure("refused"), driver.now)
+    driver.until(State.CONNECTING)
+    assert driver.last(actions.Connect).asked
+    driver.reconnected()
+    driver.resumed()
+    driver.fact("closed", 4000, driver.now)
+    driver.until(State.CONNECTING)
+    assert not driver.last(actions.Connect).asked

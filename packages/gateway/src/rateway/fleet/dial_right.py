@@ -5,6 +5,9 @@ So what two owners must never do at once is bound to the right (``fleet/port.py`
 owner's record. With it a shard dials whenever its conversation wants to. Without it a shard still resumes, because the
 coordinator may be away for everybody, which must not become an outage of shards: late enough that a successor, which
 resumes at once, has been first, and seldom, because a session belongs to whoever resumed it last. It never identifies.
+
+And not where a successor is likely: it resumes all shards of the cluster, so that all of their connections end here,
+and nobody has asked for that. A resume then would name an old sequence, which may end the successor's session.
 """
 
 from __future__ import annotations
@@ -34,13 +37,14 @@ class DialRight:
         self._resumed_at: dict[int, float] = {}
 
     def dial_at(
-        self, shard_id: int, *, resuming: bool, confirmed_at: float | None, now: float
+        self, shard_id: int, *, resuming: bool, is_taken: bool, confirmed_at: float | None, now: float
     ) -> float | None:
         """Return from when on a shard may dial, at most *now* if it may; None: not before the right is back.
 
         Args:
             shard_id: The shard, whose connection has ended.
             resuming: Whether it has a session to resume.
+            is_taken: Whether no shard of the cluster is live, and nobody has asked this one to reconnect.
             confirmed_at: When the newest confirmed record was sent.
             now: The time at which this is asked.
         """
@@ -53,7 +57,8 @@ class DialRight:
         resumed_at = self._resumed_at.pop(shard_id, None)
         if resumed_at is not None and now - resumed_at < TAKEN_BACK_S:
             self._resume_at[shard_id] = now + TAKEN_BACK_AGAIN_S
-        return self._resume_at.setdefault(shard_id, now + FIRST_S)
+        at = self._resume_at.setdefault(shard_id, now + FIRST_S)
+        return None if is_taken else at
 
     def dialled(self, shard_id: int, now: float) -> None:
         """Note that a shard dials now. Without the right its next attempt is a minute later."""

@@ -124,6 +124,8 @@ class Connect:
     """
     own: bool = True
     """Whether ``url`` is the session's own host, and ``other`` the main one, or the other way round."""
+    asked: bool = False
+    """Whether Discord (op 7) or the gateway has asked for it: the connection before did not just end."""
 
 
 @dataclass(frozen=True, slots=True)

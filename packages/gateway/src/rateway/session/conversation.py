@@ -96,6 +96,7 @@ class Conversation:
     """
 
     __slots__ = (
+        "_asked",
         "_attempts",
         "_chance",
         "_connection",
@@ -168,6 +169,8 @@ class Conversation:
         # The last presence that a worker set, in an earlier process too: the next identify shows it.
         self._presence: Mapping[str, Any] | None = presence
         self._lost = False
+        # Whether Discord, or the gateway, has asked for the reconnection that is under way.
+        self._asked = False
         self._waits = Timers(options)
         self._watch_until = 0.0
         self._noted: set[str] = set()
@@ -471,7 +474,7 @@ class Conversation:
             self._note_once("error", f"Discord names an address to resume at that is not used: {fault}")
             self.resume_url = self.gateway_url
         self._number(envelope, now)
-        self._lost = False
+        self._lost = self._asked = False
         self._live_at = now
         self._attempts.live(now)
         self._waits.for_nothing()
@@ -492,6 +495,7 @@ class Conversation:
             # Nothing of what failed has been passed by this.
             self.failed_at = self.received_seq
         self._live_at = now
+        self._asked = False
         self._attempts.progress()
         self._attempts.live(now)
         self._waits.for_nothing()
@@ -509,6 +513,7 @@ class Conversation:
             self._note_once("warning", "Discord asks for more heartbeats than it allows")
 
     def _on_reconnect(self, envelope: Envelope, now: float) -> None:
+        self._asked = True
         self._break_off(now, Verdict.RESUME, "Discord asks to reconnect")
 
     def _on_invalid_session(self, envelope: Envelope, now: float) -> None:
@@ -608,6 +613,7 @@ class Conversation:
 
     def reconnect(self, why: str, now: float) -> None:
         """Close, keeping the session, and resume; connect at once where the next attempt is waited for."""
+        self._asked = True
         if self.state in OPEN:
             self._break_off(now, Verdict.RESUME, why)
             self._plan(now)
@@ -674,7 +680,9 @@ class Conversation:
         address = self._attempts.address(self.resume_url, self.gateway_url, resuming=resuming)
         other = self._attempts.other_address(self.resume_url, self.gateway_url, resuming=resuming)
         self._enter(State.CONNECTING, why, now)
-        self.orders.append(actions.Connect(address, resuming, self._connection, other, self._attempts.at_own))
+        self.orders.append(
+            actions.Connect(address, resuming, self._connection, other, self._attempts.at_own, self._asked)
+        )
 
     def _break_off(
         self, now: float, verdict: Verdict, why: str, wait: float = 0.0, outcome: PermitOutcome = "closed"

@@ -16,7 +16,8 @@ class Record:
 
     def __init__(self) -> None:
         self.at: float | None = None
-        self.gate = DialGate(1, lambda: self.at, self.now)
+        self.any_live = True
+        self.gate = DialGate(1, lambda: self.at, self.now, lambda: self.any_live)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -49,8 +50,8 @@ class Permits:
 def test_a_shard_dials_when_the_right_comes_back_whatever_it_waits_for() -> None:
     async def scene() -> None:
         record = Record()
-        resuming = asyncio.ensure_future(record.gate.dial(0, resuming=True))
-        identifying = asyncio.ensure_future(record.gate.dial(1, resuming=False))
+        resuming = asyncio.ensure_future(record.gate.dial(0, resuming=True, asked=False))
+        identifying = asyncio.ensure_future(record.gate.dial(1, resuming=False, asked=False))
         await asyncio.sleep(FIRST_S / 2)
         assert not resuming.done()
         record.confirm()
@@ -63,13 +64,31 @@ def test_a_shard_dials_when_the_right_comes_back_whatever_it_waits_for() -> None
 def test_without_the_right_a_resume_is_late_and_an_identify_never_comes() -> None:
     async def scene() -> None:
         record = Record()
-        identifying = asyncio.ensure_future(record.gate.dial(1, resuming=False))
+        identifying = asyncio.ensure_future(record.gate.dial(1, resuming=False, asked=False))
         before = record.now()
-        await record.gate.dial(0, resuming=True)
+        await record.gate.dial(0, resuming=True, asked=False)
         assert FIRST_S <= record.now() - before < FIRST_S + 1
         await asyncio.sleep(100 * FIRST_S)
         assert not identifying.done()
         identifying.cancel()
+
+    run(scene())
+
+
+def test_without_the_right_and_any_live_shard_only_those_are_resumed_that_discord_has_asked_to_reconnect() -> (
+    None
+):
+    async def scene() -> None:
+        record = Record()
+        record.any_live = False
+        unasked = asyncio.ensure_future(record.gate.dial(0, resuming=True, asked=False))
+        before = record.now()
+        await record.gate.dial(1, resuming=True, asked=True)
+        assert FIRST_S <= record.now() - before < FIRST_S + 1
+        await asyncio.sleep(100 * FIRST_S)
+        assert not unasked.done()
+        record.any_live = True
+        await unasked
 
     run(scene())
 

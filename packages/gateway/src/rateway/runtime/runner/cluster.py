@@ -156,7 +156,7 @@ class Cluster:
     def _join(self, fleet: FleetPart) -> tuple[DialGate, FleetRecordWriter]:
         """Have the shards follow the fleet's record."""
         elections, subject = fleet.elections, cluster_subject(self.number)
-        gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock)
+        gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock, self._is_any_live)
         record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
         self._session_writer.on_written = record.note_change
         self.shard_observer.on_session_lost = record.note_lost
@@ -179,6 +179,9 @@ class Cluster:
     def is_live(self, shard_id: int) -> bool:
         """Return whether a shard's session is live."""
         return self.shards[shard_id].conversation.state is State.LIVE
+
+    def _is_any_live(self) -> bool:
+        return any(map(self.is_live, self.shards))
 
     @property
     def resumable(self) -> int:

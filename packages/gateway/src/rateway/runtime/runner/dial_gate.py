@@ -25,9 +25,14 @@ class DialGate:
     """One cluster's, over all of its tenures in this process."""
 
     def __init__(
-        self, number: int, confirmed_at: Callable[[], float | None], clock: Callable[[], float]
+        self,
+        number: int,
+        confirmed_at: Callable[[], float | None],
+        clock: Callable[[], float],
+        any_live: Callable[[], bool],
     ) -> None:
-        """*confirmed_at* and *clock* are those of the election."""
+        """*confirmed_at* and *clock* are those of the election; *any_live*: whether a shard of the cluster is live."""
+        self._any_live = any_live
         self._number = number
         self._confirmed_at = confirmed_at
         self._clock = clock
@@ -39,11 +44,17 @@ class DialGate:
         """Whether a shard may identify now, and resume freely."""
         return has_right(self._confirmed_at(), self._clock())
 
-    async def dial(self, shard_id: int, *, resuming: bool) -> None:
-        """Wait until a shard may dial."""
+    async def dial(self, shard_id: int, *, resuming: bool, asked: bool) -> None:
+        """Wait until a shard may dial. *asked*: its connection before was given up because somebody asked for it."""
         while True:
             now = self._clock()
-            at = self._right.dial_at(shard_id, resuming=resuming, confirmed_at=self._confirmed_at(), now=now)
+            at = self._right.dial_at(
+                shard_id,
+                resuming=resuming,
+                is_taken=not asked and not self._any_live(),
+                confirmed_at=self._confirmed_at(),
+                now=now,
+            )
             if at is not None and at <= now:
                 self._right.dialled(shard_id, now)
                 self._is_said = self._is_said and not self.has_right

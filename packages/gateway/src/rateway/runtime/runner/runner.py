@@ -56,6 +56,8 @@ LOOK_EVERY_S = 1.0
 COUNTING_S = 0.02
 # Between two tries of a store that could not be opened: an operator makes room, or mounts the disk for writing again.
 OPEN_AGAIN_S = 2.0
+# A gateway outside the fleet that is live on a cluster for so long is one, and no remainder of a dead member.
+OTHER_LIVE_S = 5.0
 # The reason that a gap gives for a session that a person gave up.
 BY_OPERATOR = "asked for by an operator"
 INBOUND_KEYS = (topology.CACHE_KEY, topology.GATEWAY_KEY)
@@ -97,6 +99,8 @@ class Runner:
         self._elsewhere: set[int] = set()
         # Clusters that were given up for another gateway: drained, or because no shard of them may identify here.
         self._left: set[int] = set()
+        # In a fleet: since when a gateway outside it was found to be live on a cluster (monotonic seconds).
+        self._others_since: dict[int, float] = {}
         self.tenures: dict[int, ClusterTenure] = {}
         """In a fleet: what decides whether a cluster runs here."""
         self._inbound: dict[int, Inbound] = {}
@@ -116,7 +120,7 @@ class Runner:
                 on_refused=request_handler.refuse,
                 on_ownership=lambda state, why, number=number: self._owned(number, state, why),  # type: ignore[misc]  # a default binds the loop's number
                 on_writable=self._answers_go_on,
-                on_other_live=cluster.supersede,
+                on_other_live=lambda number=number: self._other_live(number),  # type: ignore[misc]  # as above
                 on_unrouted=request_handler.unrouted,
                 home=state.fingerprint("home")[:16] if fleet is None else fleet.home,
                 home_words=HOME_WORDS if fleet is None else "another gateway of the fleet",
@@ -144,6 +148,15 @@ class Runner:
             on_begun=notes.write,
             settle_timeout=self.settings.process.stop_timeout,
         )
+
+    def _other_live(self, number: int) -> None:
+        """Another gateway, outside the fleet if there is one, owns the cluster and has sessions for it."""
+        if self.fleet is not None:
+            # A member that died leaves its connection with the broker, whose parts do not go all at once.
+            since = self._others_since.setdefault(number, time.monotonic())
+            if time.monotonic() - since < OTHER_LIVE_S:
+                return
+        self.clusters[number].supersede()
 
     def _wait_for_tenure(self, number: int) -> None:
         """Another gateway of the fleet owns the cluster, or nobody yet."""
@@ -308,6 +321,7 @@ class Runner:
         """The broker's word on who owns a cluster. Only an owner connects its shards."""
         before = self.ownership.get(number)
         self.ownership[number] = (state, why)
+        self._others_since.pop(number, None)
         cluster = self.clusters.get(number)
         if cluster is None:
             return  # given up meanwhile

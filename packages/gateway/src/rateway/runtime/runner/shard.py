@@ -89,8 +89,8 @@ class ShardObserver(Protocol):
 class DialGate(Protocol):
     """Where shards of a fleet wait until they may dial (``dial_gate.DialGate``)."""
 
-    async def dial(self, shard_id: int, *, resuming: bool) -> None:
-        """Wait until a shard may dial."""
+    async def dial(self, shard_id: int, *, resuming: bool, asked: bool) -> None:
+        """Wait until a shard may dial. *asked*: its connection before was given up because somebody asked for it."""
 
 
 class _Connection:
@@ -397,7 +397,7 @@ class Shard:
     async def _dial(self, connection: _Connection, order: Connect) -> None:
         try:
             if self._gate is not None:
-                await self._gate.dial(self.shard_id, resuming=order.resuming)
+                await self._gate.dial(self.shard_id, resuming=order.resuming, asked=order.asked)
             await self._dialer.dial(
                 order.url, connection, resuming=order.resuming, failures=self._dial_failures,
                 other=order.other, own=order.own,
