@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Literal
@@ -264,13 +264,3 @@ def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
 def _unraisable(args: sys.UnraisableHookArgs) -> None:
     if args.exc_value is not None:
         _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
-
-
-def loop_errors(context: Mapping[str, Any]) -> None:
-    """For ``loop.set_exception_handler(lambda loop, context: logs.loop_errors(context))``."""
-    error = context.get("exception")
-    logging.getLogger("rateway").error(
-        "%s",
-        context.get("message", "an error in the event loop"),
-        exc_info=error if error is not None else None,
-    )

@@ -193,7 +193,7 @@ def test_a_session_that_begins_is_applied_whatever_its_id_and_number() -> None:
         applied = scene.cache.apply(0, first + 1, "GUILD_CREATE", encode(guild(name=session)))
         scene.cache.flush()
         assert applied is not None and applied.cause == "start"
-        assert scene.cache.session_of(0) == session
+        assert scene.cache.position_in(0, session) == first + 1
         found = scene.guild()
         assert found is not None and found["name"] == session
         # In a replay it is no new session.

@@ -332,6 +332,6 @@ def test_the_entity_as_it_was_is_told_for_the_events_that_are_named(name: str) -
 def test_a_shard_that_was_there_before_goes_on_in_a_new_cache_object() -> None:
     scene = Scene().start()
     again = Cache(scene.storage, scene.cache.policy)
-    assert again.applied(0) == 2 and again.session_of(0) == "one"
+    assert again.applied(0) == 2
     assert again.position_in(0, "one") == 2
     assert again.position_in(0, "another") == 0

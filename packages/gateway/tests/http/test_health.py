@@ -173,7 +173,7 @@ def test_a_reason_keeps_its_age_while_its_words_change_and_begins_anew_after_it_
 
             async def since() -> tuple[float, float] | None:
                 """When the reason began, at the earliest and at the latest: the answer takes its time."""
-                http_views.forget_fresh()
+                http_views.fresh_s = 0.0
                 asked = time.monotonic()
                 reasons = msgspec.json.decode((await get(port, "/health/ready"))[1])["reasons"]
                 answered = time.monotonic()
@@ -221,7 +221,7 @@ def test_processes_that_hang_do_not_hang_the_probes() -> None:
             assert (await get(port, "/health/live"))[0] == 200
             fleet.hang = asyncio.Event()
             http_views.patience_for_answers_s = 0.05
-            http_views.forget_fresh()
+            http_views.fresh_s = 0.0
             status, _ = await get(port, "/health/live")
             assert status == 200
             fleet.hang.set()
@@ -236,7 +236,7 @@ def test_a_worker_that_is_gone_is_missed() -> None:
         async with served(fleet) as (port, http_views):
             assert (await get(port, "/health/ready"))[0] == 200
             fleet.processes = 1
-            http_views.forget_fresh()
+            http_views.fresh_s = 0.0
             status, body = await get(port, "/health/ready")
             assert status == 503
             assert "runner 2 does not answer" in body
@@ -251,7 +251,7 @@ def test_a_process_that_has_another_role_now_is_not_missed() -> None:
         async with served(fleet) as (port, http_views):
             assert (await get(port, "/health/ready"))[0] == 200
             fleet.process = {"role": "gateway"}
-            http_views.forget_fresh()
+            http_views.fresh_s = 0.0
             assert (await get(port, "/health/ready"))[0] == 200
 
     run(scene())

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import time
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -22,7 +23,7 @@ SECRET_PATHS = ("/metrics", "/status", "/events")
 STRICT = Limits(connections=8, head_s=0.3, answer_s=0.5, requests_per_s=10_000, burst=10_000)
 
 
-async def say(port: int, data: bytes, *, wait_s: float = 5.0) -> bytes:
+async def say(port: int, data: bytes, *, wait_s: float = 60.0) -> bytes:
     """What the server says to these bytes until it closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
@@ -328,7 +329,11 @@ def test_an_answer_that_nobody_takes_ends_the_connection() -> None:
         async def much(trusted: bool) -> Answer:
             return Answer(b"x" * 64_000_000)
 
-        server = HttpServer("127.0.0.1:0", None, {"/": Route(much)}, STRICT)
+        async def little(trusted: bool) -> Answer:
+            return Answer(b"x")
+
+        limits = replace(STRICT, connections=1)
+        server = HttpServer("127.0.0.1:0", None, {"/": Route(much), "/little": Route(little)}, limits)
         bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         serving = asyncio.create_task(server.run(bound.set_result))
         port = await bound
@@ -337,7 +342,9 @@ def test_an_answer_that_nobody_takes_ends_the_connection() -> None:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         await asyncio.get_running_loop().sock_sendall(sock, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        while server.open_connections:
+        # Its place, the only one, is another's then.
+        question = b"GET /little HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        while not (await say(port, question)).startswith(b"HTTP/1.1 200"):
             await asyncio.wait([serving], timeout=0.02)
         sock.close()
         serving.cancel()

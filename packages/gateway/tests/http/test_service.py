@@ -43,7 +43,7 @@ def test_it_is_ready_once_the_start_has_begun_and_says_how_far_it_is(tmp_path: P
         http_views = HttpViews(fleet, patience_s=180.0)
 
         async def look() -> Any:
-            http_views.forget_fresh()
+            http_views.fresh_s = 0.0
             return await http_views.condition()
 
         telling = asyncio.create_task(keep_informed(manager, look))

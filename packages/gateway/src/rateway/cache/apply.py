@@ -120,10 +120,6 @@ class Cache:
         """Return the highest sequence whose effect is in the cache."""
         return max(0, self._positions.get(shard_id, 0))
 
-    def session_of(self, shard_id: int) -> str | None:
-        """Return the session that :meth:`applied` counts in."""
-        return self._sessions.get(shard_id)
-
     def position_in(self, shard_id: int, session_id: str) -> int:
         """Return the applied sequence of a stored session that is about to be resumed.
 

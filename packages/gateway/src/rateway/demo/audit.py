@@ -58,7 +58,6 @@ class Receipts:
     redelivered: int = 0
     #: First arrivals below one that came before, without the mark that says so.
     out_of_order: list[str] = field(default_factory=list)
-    without_id: int = 0
     #: Bodies of RATEWAY_GAP.
     gaps: list[bytes] = field(default_factory=list)
 
@@ -81,7 +80,6 @@ class Receipts:
         self.arrived += 1
         parts = (message_id or "").split(":")
         if len(parts) != 3 or not parts[2].isdecimal():
-            self.without_id += 1
             return
         session, shard, seq = parts[0], int(parts[1]), int(parts[2])
         receipt = self.sessions.get(session)

@@ -63,9 +63,8 @@ class _Place(NamedTuple):
 class Spool:
     """One cluster's spool. Not safe for two processes: the state folder's lock keeps others away.
 
-    ``events`` are unconfirmed, ``bytes`` is what the segments take on disk, at most ``limit``. ``healthy`` is
-    false after a write that the disk refused, until one succeeds; ``trouble`` says why. ``torn`` counts what
-    a crash left unreadable and was left out.
+    ``events`` are unconfirmed, ``bytes`` is what the segments take on disk, at most ``limit``. ``trouble`` says
+    why the disk refused the last write; empty where it did not. ``lost`` counts the events that could not be read back.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -73,9 +72,8 @@ class Spool:
         self.limit = limit
         self.events = 0
         self.bytes = 0
-        self.healthy = True
         self.trouble = ""
-        self.torn = 0
+        self.lost = 0
         self._segments: deque[_Segment] = deque()
         # Confirmed in full, and could not be removed yet.
         self._done_with: list[Path] = []
@@ -149,7 +147,7 @@ class Spool:
         except OSError as error:
             self._fail(error)
             raise SpoolFull(f"the disk does not take more: {error.strerror}") from None
-        self.healthy, self.trouble = True, ""
+        self.trouble = ""
         segment = self._segments[-1]
         first = self._next
         segment.count += len(messages)
@@ -185,7 +183,7 @@ class Spool:
 
     def _fail(self, error: OSError) -> None:
         """Take away what was written in part, so that the next record follows the last whole one."""
-        self.healthy, self.trouble = False, error.strerror or str(error)
+        self.trouble = error.strerror or str(error)
         if self._tail >= 0:
             try:
                 os.ftruncate(self._tail, self._segments[-1].size)
@@ -286,7 +284,7 @@ class Spool:
     def _lose(self, segment: _Segment) -> None:
         """The rest of a segment cannot be read (a torn or foreign file): it is counted, not retried for ever."""
         lost = range(self._reading, segment.first + segment.count)
-        self.torn += len(lost)
+        self.lost += len(lost)
         self._reading = lost.stop
         self._forget_place()
         self.confirm(lost)
@@ -357,7 +355,6 @@ class Spool:
             last = index == len(paths) - 1
             count, size = _measure(path) if last else (firsts[index + 1] - first, path.stat().st_size)
             if last and size < path.stat().st_size:
-                self.torn += 1
                 # Where nothing can be written, it stays behind the last whole record and is passed over.
                 with contextlib.suppress(OSError):
                     os.truncate(path, max(size, len(_SIGNATURE)))

@@ -126,6 +126,28 @@ class Gateway:
         return self.ledger.events + self.spool.events
 
 
+def test_events_of_a_damaged_file_are_told_as_lost_and_the_others_go_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool.open(tmp_path, 1 << 20)
+    properties = [
+        frames.event_properties(b"X", 0, SHARDS, seq, b"s:0:%d" % seq, 0, False, True) for seq in range(300)
+    ]
+    for each in properties:
+        spool.append([Publish(b"X", each, b"x" * 1000)])
+    spool.close()
+    second = sorted(tmp_path.glob("*.spool"))[1]
+    damaged = bytearray(second.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    second.write_bytes(damaged)
+    overflow = Overflow(Unconfirmed(), Spool.open(tmp_path, 1 << 20), 1, cut)
+    came = 0
+    while (found := overflow.read_back(50, 0.0)) is not None:
+        came += len(found[0].marks)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert 0 < came < 300 and said.startswith(f"{300 - came} events in the spool cannot be read back")
+
+
 OPERATIONS = st.lists(
     st.sampled_from(
         [

@@ -93,7 +93,6 @@ class SessionRecord:
     connections: int = 1
     resumes: int = 0
     ended: str | None = None
-    ended_at: float | None = None
 
 
 class Ledger:
@@ -144,7 +143,7 @@ class Ledger:
         """The session cannot be resumed any more; the first reason stays."""
         record = self.sessions[session]
         if record.ended is None:
-            record.ended, record.ended_at = why, self.wall()
+            record.ended = why
             self.note("ended", record.shard, session, why)
 
     def name_index(self, event: str) -> int:

@@ -52,6 +52,8 @@ class HttpViews:
 
     def __init__(self, source: StatusSource, *, patience_s: float) -> None:
         self.patience_for_answers_s = ANSWERS_WITHIN_S
+        self.fresh_s = FRESH_S
+        """A status that is younger answers another request."""
         self._source = source
         self._patience = patience_s
         self.rejected: Mapping[str, int] = {}
@@ -81,11 +83,6 @@ class HttpViews:
             "/metrics": Route(self._answer_metrics),
             "/status": Route(self._answer_status),
         }
-
-    def forget_fresh(self) -> None:
-        """Collect the status again for the next request, however recent the last one is."""
-        if self._last is not None:
-            self._last = (self._last[0], self._last[1] - FRESH_S)
 
     async def run(self) -> None:
         """Keep the history and tell those who follow, until cancelled."""
@@ -180,7 +177,7 @@ class HttpViews:
 
     async def _follow(self) -> AsyncGenerator[bytes, None]:
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         if status is not None and not self._followers:
             self._tell(status)
         self._followers.add(queue)
@@ -196,11 +193,11 @@ class HttpViews:
         return Answer(self._page, "text/html; charset=utf-8", headers=self._page_headers)
 
     async def _answer_live(self, trusted: bool) -> Answer:
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         return _health(health.judge_live(status, self._age(), self._missing()), trusted)
 
     async def _answer_ready(self, trusted: bool) -> Answer:
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         return _health(self._ready(status), trusted)
 
     def _ready(self, status: GatewayStatus | None) -> health.Health:
@@ -211,7 +208,7 @@ class HttpViews:
         return health.Health(found.ok, self._dated(found.reasons))
 
     async def _answer_metrics(self, trusted: bool) -> Answer:
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         if status is None:
             return Answer(b"the gateway's processes do not answer\n", status=503)
         ready = self._ready(status).ok
@@ -220,14 +217,14 @@ class HttpViews:
         return Answer(body, metrics.CONTENT_TYPE)
 
     async def _answer_status(self, trusted: bool) -> Answer:
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         if status is None:
             return Answer(b'{"error":"the gateway\'s processes do not answer"}', JSON, status=503)
         return Answer(_redacted(msgspec.json.encode(status)), JSON)
 
     async def condition(self) -> Condition:
         """For the service manager."""
-        status = await self._look(FRESH_S)
+        status = await self._look(self.fresh_s)
         live = health.judge_live(status, self._age(), self._missing()).ok
         if status is None:
             return Condition(begun=False, stopping=False, live=live, words="no answer yet")

@@ -86,11 +86,6 @@ class ConnectionLimiter:
         """Return the protocol of a new connection."""
         return LimitedConnection(self)
 
-    @property
-    def count(self) -> int:
-        """Connections now."""
-        return len(self._connections)
-
     def of(self, protocol: asyncio.BaseProtocol) -> LimitedConnection | None:
         """Return the connection of one of aiohttp's protocols; None once it has ended."""
         return self._connections.get(protocol)

@@ -80,11 +80,6 @@ class HttpServer:
         self._limiter = ConnectionLimiter(self._server, self.limits)
 
     @property
-    def open_connections(self) -> int:
-        """Connections now."""
-        return self._limiter.count
-
-    @property
     def rejected(self) -> Mapping[str, int]:
         """Requests that found no slot, by kind; the mapping changes as they are counted."""
         return self._limiter.rejected

@@ -44,6 +44,7 @@ class Overflow:
         self._cluster = cluster
         self._cut = cut
         self._trouble = ""
+        self._lost = 0
         # Where the spool does not settle: what is called once the broker has that number.
         self._told: dict[int, Callable[[], None]] = {}
 
@@ -125,7 +126,10 @@ class Overflow:
             return None
         run = Run(None, now)
         run.records = []
-        for number, publish in self.spool.read(room, _CHUNK):
+        found = self.spool.read(room, _CHUNK)
+        if self.spool.lost > self._lost:
+            self._say_lost()
+        for number, publish in found:
             if number in ledger.suspect:
                 ledger.suspect.discard(number)
                 publish = Publish(publish.key, frames.republished(publish.properties), publish.body)
@@ -134,6 +138,15 @@ class Overflow:
             run.marks.append(-1 if shard_id is None else shard_id)
             run.records.append(number)
         return (run, sum(map(len, run.pieces))) if run.records else None
+
+    def _say_lost(self) -> None:
+        lost, self._lost = self.spool.lost - self._lost, self.spool.lost
+        log.error(
+            "%d events in the spool cannot be read back and are lost: a file in %s is damaged. Look at the disk",
+            lost,
+            self.spool.folder,
+            extra={"cluster": self._cluster, "action": "spool_damaged"},
+        )
 
     def fetch(self, number: int) -> Publish | None:
         """One spooled event, marked as one that the broker refused."""

@@ -202,11 +202,6 @@ class AmqpLogReader:
         self._numbers: set[int] = set()
         self._passes: set[_Pass] = set()
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the broker is there."""
-        return self._connection is not None
-
     def read(self, log: str, start: LogStart, sink: LogSink) -> LogPass:
         begun = _Pass(log, start, sink, self._passes.discard)
         self._passes.add(begun)
