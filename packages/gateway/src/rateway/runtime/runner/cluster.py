@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 __all__ = ["Cluster", "ClusterTools"]
 
+# Between two looks at whether the spool is empty.
+SPOOL_LOOK_S = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterTools:
@@ -323,8 +326,12 @@ class Cluster:
             self.shard_observer.begin_again()
             for shard in self.shards.values():
                 shard.stop(end_session=end_sessions)
+        until = time.monotonic() + timeout
         self.publisher.flush()
         await self.publisher.drain(timeout)
+        # What an outage has left in the spool: the next owner cannot read it, and Discord may have forgotten it.
+        while self.publisher.unconfirmed and self.publisher.connected and time.monotonic() < until:  # noqa: ASYNC110  # the spool does not announce it
+            await asyncio.sleep(SPOOL_LOOK_S)
         if end_sessions:
             self._session_records.forget_all()
         self._session_writer.write()
