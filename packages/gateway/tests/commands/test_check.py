@@ -207,6 +207,19 @@ def test_a_broker_that_is_too_old_for_an_event_log_is_told(tmp_path: Path) -> No
     ]
 
 
+def test_what_a_fleet_needs_of_the_broker_is_told(tmp_path: Path) -> None:
+    async def scenario(version: str, **more: str) -> Plan:
+        nothing_there = (404, "NOT_FOUND - no exchange")
+        async with FakeBroker(product=("RabbitMQ", version), refuse_declare=nothing_there) as broker:
+            return await checked(SimulatorOptions(), broker.uri, tmp_path, **more)
+
+    old = run(scenario("3.7.28", FLEET="bot"))
+    assert [each.do for each in old.problems if each.where == "FLEET"] == ["RabbitMQ 3.8 or newer has them"]
+    alone = run(scenario("3.10.8", FLEET="bot"))
+    assert [each.where for each in alone.warnings if "names one node" in each.what] == ["FLEET"]
+    assert not [each for each in run(scenario("3.7.28")).problems if each.where == "FLEET"]
+
+
 def test_looking_at_a_broker_that_closes_midway_is_told(tmp_path: Path) -> None:
     async def scenario() -> Plan:
         async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -40,6 +40,7 @@ from rateway.runtime.startup import (
     stored_layout,
 )
 from rateway.runtime.supervisor.supervisor import cores
+from rateway.transports.amqp.fleet_queues import lacks_quorum_queues
 from rateway.transports.amqp.log.log_keeper import lacks_streams
 from rateway.transports.amqp.requests.inbound_queue import Away, Found, Refused, ask, look
 from rateway.transports.amqp.wire.channel import ChannelClosed, ConnectionLost
@@ -78,6 +79,8 @@ MAX_LOOKED_AT = 64
 CHANNEL = 1
 # What a broker is asked is answered at once, unless a node of it is silent.
 ANSWER_S = 10.0
+# Nodes of a RabbitMQ cluster of which one may fail.
+FLEET_NODES = 3
 PRECONDITION_FAILED = 406
 NOT_FOUND = 404
 
@@ -169,7 +172,28 @@ async def _ask_broker(settings: Settings, clusters: list[int]) -> BrokerSaid:
         wanted = "EVENT_LOG" if settings.proxy.address is None else "the proxy at PROXY_ADDRESS"
         what = f"{connection.server} has no streams: events go out without the event log that {wanted} needs"
         warnings.append(Finding("broker", what, "RabbitMQ 3.9 or newer has them"))
+    if settings.fleet.name is not None:
+        # The other nodes of the address are those of one cluster.
+        found = sum(node.reached for node in nodes) or 1
+        problems, more = _of_fleet(connection.server, found)
+        findings += problems
+        warnings += more
     return BrokerSaid(str(address), True, connection.server, "", findings, there, warnings, nodes)
+
+
+def _of_fleet(server: str, nodes: int) -> tuple[list[Finding], list[Finding]]:
+    """Return what of the broker keeps FLEET from working, and what makes it less available than it could be."""
+    if lacks_quorum_queues(server):
+        what = f"{server} has no quorum queues, over which the members of a fleet agree on who owns a cluster"
+        return [Finding("FLEET", what, "RabbitMQ 3.8 or newer has them")], []
+    if nodes >= FLEET_NODES:
+        return [], []
+    named = "one node" if nodes == 1 else f"{nodes} nodes"
+    what = f"the broker's address names {named}: no shard moves to another member while that is away"
+    if nodes == 2:
+        what = "the broker's address names 2 nodes: quorum queues need both of them"
+    do = f"name those of a RabbitMQ cluster of {FLEET_NODES} in AMQP_URI, unless a load balancer stands before them"
+    return [], [Finding("FLEET", what, do)]
 
 
 async def _ask_nodes(address: AmqpAddress) -> list[NodeSaid]:

@@ -15,17 +15,21 @@ the members and what each owns. Any member's gateway may be asked.
 sessions and without an identify, and stays there for an hour whatever the spread is. `drain` has a member hand all its
 clusters over, one after the other, and take none until `undrain` or its restart: before a machine is emptied, say. A
 stop (SIGTERM) needs no drain: it hands over by itself.
+
+`reshard` replaces the fleet's layout by that of this gateway's settings (SHARDS, or Discord's recommendation and
+EXTRA_SHARDS; SHARDS_PER_CLUSTER), if the day has an identify for each shard. It ends every session.
 """
 EPILOG = """\
 examples:
   rateway fleet move 2 host-b-1f2e3d
   rateway fleet drain host-a-4c5b6a
   rateway fleet undrain host-a-4c5b6a
+  rateway fleet reshard
 
 exit codes: 0 done or begun, 1 refused (no such member or cluster), 69 no gateway answers, 78 wrong settings
 """
 # The governor and the member answer within seconds, or do not.
-PATIENCE_S = 15.0
+PATIENCE_S = 20.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +43,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     undrain = actions.add_parser("undrain", help="have a drained member take part again")
     for action in (drain, undrain):
         action.add_argument("member", metavar="MEMBER", help="the member's name")
+    actions.add_parser("reshard", help="take the number of shards that this gateway's settings say")
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask the gateway; the exit code."""
-    words = [options.member] if options.action != "move" else [options.cluster, options.member]
+    words: list[object] = [] if options.action == "reshard" else [options.member]
+    if options.action == "move":
+        words = [options.cluster, options.member]
     return running.request(options, f"fleet-{options.action}", *words, patience=PATIENCE_S)

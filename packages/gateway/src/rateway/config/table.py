@@ -112,7 +112,7 @@ ROWS: tuple[Row, ...] = (
     Row("identify_buckets", "identify.buckets",
         "IDENTIFY_BUCKETS", "identify_buckets", values.buckets, "numbers and ranges", None,
         "The identify buckets (shard modulo `max_concurrency`) that this gateway may use. Several gateways of one bot, "
-        "each with its own `CLUSTERS`, need disjoint ones.", DISCORD, "all"),
+        "each with its own `CLUSTERS`, need disjoint ones, unless `FLEET` makes them one.", DISCORD, "all"),
     Row("crash_loop_identifies", "identify.crash_loop",
         "CRASH_LOOP_IDENTIFIES", "crash_loop_identifies", values.integer(0), "number", 10,
         "A shard whose identifies fail so often within an hour (no READY, or dead within a minute after it) is stopped "

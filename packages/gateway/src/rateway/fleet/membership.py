@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["MOST_NAME", "FleetSettings", "Membership", "is_fleet_name", "is_member_of_host", "member_name"]
+__all__ = [
+    "MOST_NAME",
+    "FleetSettings",
+    "Membership",
+    "is_fleet_name",
+    "is_member_name",
+    "is_member_of_host",
+    "member_name",
+]
 
 # Characters of a fleet's name: with a subject behind it, it is part of the names of queues.
 MOST_NAME = 40
 # Characters of a host's name that stand in a member's.
 MOST_HOST = 40
 
+_MEMBER = re.compile(r"[a-z0-9-]{1,60}\Z", re.ASCII)
 _NAME = re.compile(rf"[a-z0-9-]{{1,{MOST_NAME}}}\Z", re.ASCII)
 
 
@@ -36,6 +45,11 @@ class Membership(msgspec.Struct, frozen=True):
 def is_fleet_name(text: str) -> bool:
     """Return whether *text* can be a fleet's name."""
     return _NAME.match(text) is not None
+
+
+def is_member_name(text: str) -> bool:
+    """Return whether *text* can be a member's name."""
+    return _MEMBER.match(text) is not None
 
 
 def member_name(host: str, random_part: str) -> str:

@@ -36,7 +36,7 @@ __all__ = ["Control"]
 MOST_DIGITS = 9
 REQUESTS = (
     "status, restart-shard N, restart-shard N new-session, drain N, fleet-move N MEMBER, fleet-drain MEMBER, "
-    "fleet-undrain MEMBER"
+    "fleet-undrain MEMBER, fleet-reshard"
 )
 
 
@@ -66,6 +66,8 @@ class Control:
                 return {"ok" if found.done else "error": found.words}
             case ["fleet-move", number, member] if _is_number(number):
                 return await self._ask_fleet(lambda fleet: fleet.ask_move(int(number), member))
+            case ["fleet-reshard"]:
+                return await self._ask_fleet(lambda fleet: fleet.ask_reshard())
             case ["fleet-drain", member]:
                 return await self._ask_fleet(lambda fleet: fleet.ask_drain(member, leaving=True))
             case ["fleet-undrain", member]:

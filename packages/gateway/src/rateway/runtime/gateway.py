@@ -105,6 +105,11 @@ class Gateway:
         # What a gateway that is alone does not load.
         from rateway.runtime.fleet.opening import open_member
 
+        if self.settings.identify.buckets is not None:
+            log.warning(
+                "IDENTIFY_BUCKETS is not used in a fleet, whose governor counts the identifies of all members",
+                extra={"action": "layout"},
+            )
         fleet = self.fleet = open_member(self.settings, self.state, self._rest, self)
         async with asyncio.TaskGroup() as tasks:
             taking_part = tasks.create_task(fleet.run())

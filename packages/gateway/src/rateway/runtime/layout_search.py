@@ -91,6 +91,29 @@ class LayoutSearch:
         log.warning("%s: %s", words, new.words, extra={"action": "layout"})
         return new
 
+    async def ask(
+        self, permits: LocalPermits, *, shards: int | None, extra: int, per_cluster: int, refused: int
+    ) -> Choice | str:
+        """Return the layout of these settings, or why it cannot be taken now: the day has too few identifies.
+
+        *refused*: the total that Discord refused last; 0: none.
+        """
+        failure = await permits.learn_budget()
+        if failure is not None or self._answer is None:
+            return failure.text if failure is not None else "Discord does not say what it recommends"
+        choice = take_recommended(
+            shards=shards,
+            recommended=self._answer.shards,
+            extra=extra,
+            per_cluster=per_cluster,
+            gateway_url=self._answer.url,
+            refused=refused,
+        )
+        needed, left = choice.layout.shards, permits.governor.available(permits.now())
+        if not permits.governor.needs(needed, permits.now()):
+            return f"{needed} shards need as many identifies, and {left} of the day are left"
+        return choice
+
     async def _wait(self, words: str, failure: RestFailure | None, seconds: float) -> None:
         note = words if failure is None else f"{words}: {failure.text}"
         if note.partition(" left.")[0] != self.note.partition(" left.")[0]:

@@ -304,6 +304,22 @@ def test_a_layout_that_discord_refuses_is_replaced_and_two_never_run(tmp_path: P
     on_fleet(tmp_path, scene)
 
 
+def test_a_person_has_the_fleet_take_another_layout_if_the_day_has_its_identifies(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one, other = await fleet.join(), await fleet.join()
+        assert "already" in (await other.member.ask_reshard()).words
+        fleet.discord.recommends = 901
+        answer = await other.member.ask_reshard()
+        assert not answer.done and "900 of the day are left" in answer.words
+        fleet.discord.recommends = 6
+        assert (await other.member.ask_reshard()).done
+        await one.changed.wait()
+        await other.changed.wait()
+        assert one.member.charter is not None and one.member.charter.shards == 6
+
+    on_fleet(tmp_path, scene)
+
+
 def test_clusters_spread_to_a_member_that_joins_and_go_where_a_person_wants_them(tmp_path: Path) -> None:
     async def scene(fleet: Fleet) -> None:
         one = await fleet.join()

@@ -18,6 +18,7 @@ from rateway.fleet.balance import Balance
 from rateway.fleet.charter import Charter, GovernorRecord
 from rateway.fleet.choice import Choice
 from rateway.fleet.identify import SPACING, IdentifyGovernor
+from rateway.fleet.layout import MOST_SHARDS
 from rateway.fleet.port import GOVERNOR, Elections, Owned, WriteResult
 from rateway.fleet.roster import Roster
 from rateway.runtime.fleet.line import FleetLine
@@ -37,6 +38,7 @@ from rateway.runtime.fleet.records import (
     LayoutRefused,
     MoveOrder,
     MoveWish,
+    ReshardWish,
 )
 from rateway.runtime.identify.permits import Clock, LocalPermits, Rest, RestartAnswer
 from rateway.runtime.layout_search import LayoutSearch
@@ -137,13 +139,16 @@ class FleetGovernor:
         self._permits: LocalPermits | None = None
         self._desk: PermitDesk | None = None
         self._search: LayoutSearch | None = None
+        # The layout is refused by Discord; a person wants another.
         self._refused: asyncio.Future[Fatal] | None = None
+        self._wanted: asyncio.Future[Choice] = asyncio.get_running_loop().create_future()
         self._is_leaving = False
         line.handle(PermitState, self._take_state)
         line.handle(AskRestart, self._answer_restart)
         line.handle(WantBudget, self._want_budget)
         line.handle(LayoutRefused, self._layout_refused)
         line.handle(MoveWish, self._move_wish)
+        line.handle(ReshardWish, self._reshard)
 
     async def run(self) -> None:
         """Be a candidate, and govern when elected, until cancelled."""
@@ -204,12 +209,13 @@ class FleetGovernor:
             self._on_fatal(end.record)
 
     async def _one_generation(self, charter: Charter) -> Charter:
-        """Govern with one layout, until Discord refuses it; return the charter that follows."""
+        """Govern with one layout, until Discord refuses it or a person wants another; return the next charter."""
         account = self._take_charter(charter, self.epoch)
         search = self._search = LayoutSearch(self._settings)
         permits = self._permits = self._make_permits(charter, account, search)
         self.balance = Balance(charter.layout, charter.generation)
         self._refused = asyncio.get_running_loop().create_future()
+        self._wanted = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as tasks:
             self._desk = PermitDesk(
                 permits, self._line.tell, tasks.create_task, epoch=self.epoch, is_open=self._is_open
@@ -219,18 +225,29 @@ class FleetGovernor:
                 tasks.create_task(self._say_often(permits)),
                 tasks.create_task(self._move_often(self.balance)),
             ]
-            refused = await self._refused
-            choice = await search.run(
-                refused, self._choice(), permits, lambda layout: layout.shards, self._live_shards
-            )
+            replaced = tasks.create_task(self._replace_refused(self._refused, search, permits))
+            wanted = self._wanted
+            await asyncio.wait({replaced, wanted}, return_when=asyncio.FIRST_COMPLETED)
+            choice = wanted.result() if wanted.done() else replaced.result()
+            in_a_row = 0
+            if not wanted.done():
+                in_a_row = 1 if permits.readies else charter.refused_in_a_row + 1
+            replaced.cancel()
             for task in beside:
                 task.cancel()
             # What members wait for belongs to shards of the old layout.
             for seen in self._roster.members():
                 self._desk.gone(seen.name, counts=True)
         assert self._record.charter is not None
-        in_a_row = 1 if permits.readies else self._record.charter.refused_in_a_row + 1
         return self._record.charter.following(choice, refused_in_a_row=in_a_row)
+
+    async def _replace_refused(
+        self, refusal: asyncio.Future[Fatal], search: LayoutSearch, permits: LocalPermits
+    ) -> Choice:
+        refused = await refusal
+        return await search.run(
+            refused, self._choice(), permits, lambda layout: layout.shards, self._live_shards
+        )
 
     def _make_permits(self, charter: Charter, account: str, search: LayoutSearch) -> LocalPermits:
         governor = IdentifyGovernor(
@@ -359,6 +376,35 @@ class FleetGovernor:
             return Done(True, f"cluster {wish.cluster} is at {wish.to} already")
         balance.ask(wish.cluster, wish.to)
         return Done(True, f"cluster {wish.cluster} goes to {wish.to} as soon as no shard is away")
+
+    async def _reshard(self, sender: str, wish: ReshardWish) -> Done | None:
+        permits, search, charter, wanted = self._permits, self._search, self._record.charter, self._wanted
+        if permits is None or search is None or charter is None:
+            return None
+        if not (
+            1 <= (wish.shards or 1) <= MOST_SHARDS
+            and 0 <= wish.extra <= MOST_SHARDS
+            and wish.per_cluster >= 1
+        ):
+            return Done(False, "these are no numbers of shards")
+        choice = await search.ask(
+            permits,
+            shards=wish.shards,
+            extra=wish.extra,
+            per_cluster=wish.per_cluster,
+            refused=charter.refused,
+        )
+        if isinstance(choice, str):
+            return Done(False, choice)
+        if choice.layout == charter.layout:
+            return Done(
+                True, f"the fleet runs {charter.shards} shards, {charter.per_cluster} in a cluster, already"
+            )
+        if wanted.done():
+            return Done(False, "another layout is being taken just now")
+        log.warning("asked for by an operator: %s", choice.words, extra={"action": "layout"})
+        wanted.set_result(choice)
+        return Done(True, f"{choice.words}. All sessions end, and each shard identifies")
 
     def _say_dead_token(self, failure: RestFailure) -> None:
         self._line.say(DeadTokenSays(failure.status or 401, failure.text))

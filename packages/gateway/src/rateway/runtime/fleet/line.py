@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
+from rateway.fleet.membership import is_member_name
 from rateway_protocol.discord.envelope import FAILURES
 
 __all__ = ["FleetLine", "Wire"]
@@ -142,6 +143,9 @@ class FleetLine:
             envelope = self._decode(data)
         except FAILURES as error:
             self._pass_over(f"a message that is none of a member's: {error}")
+            return
+        if not is_member_name(envelope.sender):
+            self._pass_over("a message without a member's name")
             return
         if from_wire and envelope.sender == self.member:
             return

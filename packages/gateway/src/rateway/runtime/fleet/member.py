@@ -31,6 +31,7 @@ from rateway.runtime.fleet.records import (
     LayoutRefused,
     MoveOrder,
     MoveWish,
+    ReshardWish,
 )
 from rateway.runtime.identify.permits import Clock, Rest
 from rateway.runtime.monitoring.fleet_status import fleet_status
@@ -50,8 +51,9 @@ LOOK_EVERY_S = 0.25
 # Seconds in which no shard of any cluster here is live before it is asked whether Discord can be reached.
 DEAF_AFTER_S = 30.0
 PROBE_EVERY_S = 15.0
-# For answers of other members.
+# For answers of other members; one of them asks Discord first.
 ANSWERS_WITHIN_S = 5.0
+RESHARD_WITHIN_S = 15.0
 
 
 class RunningElections(Elections, Protocol):
@@ -240,6 +242,18 @@ class FleetMember:
         answer = await self.line.ask(governor[0], MoveWish(cluster, to), Done, ANSWERS_WITHIN_S)
         return answer or Done(False, f"the fleet's governor, {governor[0]}, does not answer")
 
+    async def ask_reshard(self) -> Done:
+        """A person wants the layout of this gateway's settings."""
+        governor = self.roster.governor()
+        if governor is None:
+            return Done(
+                False, "the fleet has no governor that this member hears of; try again in some seconds"
+            )
+        layout = self._settings.layout
+        wish = ReshardWish(layout.shards, layout.extra, layout.per_cluster)
+        answer = await self.line.ask(governor[0], wish, Done, RESHARD_WITHIN_S)
+        return answer or Done(False, f"the fleet's governor, {governor[0]}, does not answer")
+
     async def ask_drain(self, member: str, *, leaving: bool) -> Done:
         """A person wants that member without clusters, or back."""
         if self.roster.get(member) is None:
@@ -348,8 +362,8 @@ class FleetMember:
         layout = self._settings.layout
         if layout.shards not in (None, charter.shards) or layout.per_cluster != charter.per_cluster:
             log.warning(
-                "the fleet runs %d shards, %d in a cluster: SHARDS and SHARDS_PER_CLUSTER count for a fleet's first "
-                "layout only",
+                "the fleet runs %d shards, %d in a cluster. `rateway fleet reshard` takes what SHARDS and "
+                "SHARDS_PER_CLUSTER say here, and ends every session",
                 charter.shards,
                 charter.per_cluster,
                 extra={"action": "layout"},

@@ -16,6 +16,7 @@ __all__ = [
     "LayoutRefused",
     "MoveOrder",
     "MoveWish",
+    "ReshardWish",
 ]  # fmt: skip
 
 
@@ -64,6 +65,15 @@ class MoveWish(msgspec.Struct, frozen=True):
 
     cluster: int
     to: str
+
+
+class ReshardWish(msgspec.Struct, frozen=True):
+    """A question to the governor: a person wants another number of shards. Its answer is a Done."""
+
+    shards: int | None
+    """As the member's settings say; None: what Discord recommends and *extra*."""
+    extra: int
+    per_cluster: int
 
 
 class DrainOrder(msgspec.Struct, frozen=True):

@@ -241,6 +241,8 @@ class Shard:
         self._gate = gate
         self._timer: asyncio.TimerHandle | None = None
         self._permit: asyncio.Task[None] | None = None
+        self.crash_loops = False
+        """Whether its identifies fail again and again, so that it gets none for hours."""
         self._carrying_out = False
         self._dial_failures = 0
         # Kinds of exceptions that were logged.
@@ -449,6 +451,7 @@ class Shard:
     async def _acquire(self, lost: bool) -> None:
         refusal = await self._permits.acquire(self.shard_id, lost=lost)
         self._permit = None
+        self.crash_loops = refusal is not None and refusal.kind == "crash_loop"
         if refusal is None:
             self.conversation.permitted(self.clock())
         else:

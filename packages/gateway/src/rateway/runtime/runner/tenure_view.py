@@ -21,14 +21,16 @@ def tenure_view(cluster: Cluster, tenure: ClusterTenure, fleet: FleetPart) -> Te
     if owned is None or since is None:
         return None
     now = fleet.clock()
-    states = [shard.conversation.state for shard in cluster.shards.values()]
+    shards = cluster.shards.values()
+    states = [shard.conversation.state for shard in shards]
+    stopped = sum(1 for shard in shards if shard.crash_loops or shard.conversation.state in _STOPPED)
     confirmed_at = fleet.elections.confirmed_at(cluster_subject(cluster.number))
     return TenureView(
         cluster.number,
         owned.epoch,
         len(states),
         live=sum(1 for state in states if state is State.LIVE),
-        stopped=sum(1 for state in states if state in _STOPPED),
+        stopped=stopped,
         held_for=now - since,
         how=owned.how,
         former="" if owned.record is None else owned.record.owner,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,7 +31,7 @@ from rateway.transports.amqp.wire.kept_connection import KeptConnection
 from rateway.transports.amqp.wire.uri import AddressSource
 from rateway.transports.boot_clock import boottime
 
-__all__ = ["FleetQueues", "queue_of"]
+__all__ = ["FleetQueues", "lacks_quorum_queues", "queue_of"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ _ARGUMENTS: Final[dict[str, str | int | bool]] = {
     # RabbitMQ 4 drops a message after twenty returns by default: a record outlives any number of owners.
     "x-delivery-limit": 1_000_000_000,
 }
+_FIRST_WITH_QUORUM_QUEUES: Final = (3, 8)
+_VERSION: Final = re.compile(r"RabbitMQ (\d+)\.(\d+)")
 # Beside its body a record has some hundred bytes.
 _MOST_RECORD: Final = MOST_BODY + 4096
 # Between two channels of one subject, in seconds: the queue's node is away; the broker refuses.
@@ -54,6 +57,12 @@ _CLOSED_BY_US, _ACCESS_REFUSED, _PRECONDITION_FAILED = 200, 403, 406
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(FleetRecord).decode
+
+
+def lacks_quorum_queues(server: str) -> bool:
+    """Whether a broker is known to be too old for quorum queues. Others than RabbitMQ are tried."""
+    found = _VERSION.match(server)
+    return found is not None and (int(found[1]), int(found[2])) < _FIRST_WITH_QUORUM_QUEUES
 
 
 def queue_of(fleet: str, subject: str) -> str:
