@@ -163,7 +163,8 @@ class IdentifyGovernor:
     *shards* are the shards that this gateway runs: the reserve and the first start are measured by their number.
     *buckets* restricts it to some buckets, when other gateways of the same bot have the others. *crash_loop* is the
     number of failing identifies within an hour that stops a shard (0: never). *new_layout*: the layout was changed
-    because Discord refused the one before it, so that identifies of shards with the same numbers were other shards'.
+    because Discord refused the one before it, or a person did, so that identifies of shards with the same numbers were
+    other shards'.
     *lag*: seconds that may pass from ``spent`` until the identify is sent.
     """
 
@@ -438,7 +439,9 @@ class IdentifyGovernor:
         stopped = {shard: begun + left for shard, left in ledger.stopped.items()}
         self._stopped = {shard: until for shard, until in stopped.items() if now - until < HOUR}
         # How these ended was not written down. A shard that asks again within a minute did not live long.
-        self._ready = {shard: at for shard, at in self._spends if now - at < STABLE_AFTER}
+        self._ready = (
+            {} if self._new_layout else {shard: at for shard, at in self._spends if now - at < STABLE_AFTER}
+        )
         self._forget(now)
         self._former = len(self._spends) if self._new_layout else 0
         # A restart in the middle of a common fault goes on where it was.

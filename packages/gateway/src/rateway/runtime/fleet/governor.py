@@ -201,18 +201,23 @@ class FleetGovernor:
             if self._record.charter is None:
                 self._record = self._former()
             charter = self._record.charter or await self._found()
+            is_new = False
             while True:
                 self._record = msgspec.structs.replace(self._record, charter=charter)
                 await self._write_until_confirmed()
-                charter = await self._one_generation(charter)
+                charter = await self._one_generation(charter, is_new=is_new)
+                is_new = True
         except FatalEnd as end:
             self._on_fatal(end.record)
 
-    async def _one_generation(self, charter: Charter) -> Charter:
-        """Govern with one layout, until Discord refuses it or a person wants another; return the next charter."""
+    async def _one_generation(self, charter: Charter, *, is_new: bool) -> Charter:
+        """Govern with one layout, until Discord refuses it or a person wants another; return the next charter.
+
+        *is_new*: the identifies of the ledger belong to the layout before it.
+        """
         account = self._take_charter(charter, self.epoch)
         search = self._search = LayoutSearch(self._settings)
-        permits = self._permits = self._make_permits(charter, account, search)
+        permits = self._permits = self._make_permits(charter, account, search, is_new=is_new)
         self.balance = Balance(charter.layout, charter.generation)
         self._refused = asyncio.get_running_loop().create_future()
         self._wanted = asyncio.get_running_loop().create_future()
@@ -249,11 +254,13 @@ class FleetGovernor:
             refused, self._choice(), permits, lambda layout: layout.shards, self._live_shards
         )
 
-    def _make_permits(self, charter: Charter, account: str, search: LayoutSearch) -> LocalPermits:
+    def _make_permits(
+        self, charter: Charter, account: str, search: LayoutSearch, *, is_new: bool
+    ) -> LocalPermits:
         governor = IdentifyGovernor(
             shards=range(charter.shards),
             crash_loop=self._settings.identify.crash_loop,
-            new_layout=charter.refused_in_a_row > 0,
+            new_layout=is_new,
             lag=ANSWER_WITHIN_S,
         )
 
