@@ -14,14 +14,21 @@ from tests.rabbitmq import fresh_vhost, private_rabbitmq
 SUBJECT = "cluster-1"
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "rabbitmq",
-        pytest.param("rabbitmq 4", marks=pytest.mark.world),
-    ]
-)
+WORLD = [pytest.param("rabbitmq 4", marks=pytest.mark.world)]
+
+
+@pytest.fixture(params=["memory", "rabbitmq", *WORLD])
 def form(request: pytest.FixtureRequest) -> Iterator[Form]:
+    yield from _form(request)
+
+
+@pytest.fixture(params=["memory", *WORLD])
+def patient_form(request: pytest.FixtureRequest) -> Iterator[Form]:
+    """For what takes its time, and is decided in the pure part, which a model of the queue tests."""
+    yield from _form(request)
+
+
+def _form(request: pytest.FixtureRequest) -> Iterator[Form]:
     if request.param == "memory":
         yield MemoryForm()
     elif request.param == "rabbitmq":
@@ -41,7 +48,7 @@ async def owner(member: Elections, lost: list[str], subject: str = SUBJECT) -> O
     return await member.campaign(subject, lost.append)
 
 
-async def candidate(form: Form, member: Elections, lost: list[str]) -> asyncio.Future[Owned]:
+async def candidate(member: Elections, lost: list[str]) -> asyncio.Future[Owned]:
     """A campaign that is in line."""
     waiting = asyncio.ensure_future(owner(member, lost))
     # Only the order of the line depends on it.
@@ -71,7 +78,7 @@ def test_the_first_owner_has_no_record_and_the_next_one_gets_the_released_record
         one, two = await form.member("one"), await form.member("two")
         owned = await owner(one, lost)
         assert (owned.epoch, owned.record, owned.how) == (1, None, "first")
-        waiting = await candidate(form, two, lost)
+        waiting = await candidate(two, lost)
         assert await one.write(SUBJECT, 1, b"before") == "confirmed"
         assert has_right(one.confirmed_at(SUBJECT), form.now())
         began = form.now()
@@ -95,8 +102,8 @@ def test_a_released_subject_goes_to_the_member_it_is_meant_for_whatever_the_line
         lost: list[str] = []
         one, two, three = [await form.member(name) for name in ("one", "two", "three")]
         await owner(one, lost)
-        second = await candidate(form, two, lost)
-        third = await candidate(form, three, lost)
+        second = await candidate(two, lost)
+        third = await candidate(three, lost)
         began = form.now()
         assert await one.release(SUBJECT, 1, b"moved", to="three")
         owned = await third
@@ -109,18 +116,18 @@ def test_a_released_subject_goes_to_the_member_it_is_meant_for_whatever_the_line
     form.run(scene)
 
 
-def test_a_subject_released_to_a_member_that_does_not_take_it_goes_to_another(form: Form) -> None:
+def test_a_subject_released_to_a_member_that_does_not_take_it_goes_to_another(patient_form: Form) -> None:
     async def scene() -> None:
-        one, two = await form.member("one"), await form.member("two")
+        one, two = await patient_form.member("one"), await patient_form.member("two")
         await owner(one, [])
-        second = await candidate(form, two, [])
+        second = await candidate(two, [])
         assert await one.release(SUBJECT, 1, b"moved", to="three")
         owned = await second
         assert (owned.epoch > 1, owned.how) == (True, "released")
         assert owned.record is not None
         assert owned.record.body == b"moved"
 
-    form.run(scene)
+    patient_form.run(scene)
 
 
 def test_the_successor_of_a_cut_owner_begins_after_its_right_has_ended_and_with_its_newest_record(
@@ -130,7 +137,7 @@ def test_the_successor_of_a_cut_owner_begins_after_its_right_has_ended_and_with_
         lost: list[str] = []
         one, two = await form.member("one"), await form.member("two")
         await owner(one, lost)
-        waiting = await candidate(form, two, [])
+        waiting = await candidate(two, [])
         for number in range(20):
             assert await one.write(SUBJECT, 1, b"confirmed %d" % number) == "confirmed"
         await form.cut("one")
@@ -167,7 +174,7 @@ def test_a_cut_owner_whom_nobody_replaces_goes_on_and_its_newest_body_is_written
         await form.heal("one")
         await confirmed(one, after=began)
         assert not lost
-        waiting = await candidate(form, two, [])
+        waiting = await candidate(two, [])
         assert await one.release(SUBJECT, 1, b"last")
         owned = await waiting
         assert owned.record is not None
@@ -176,26 +183,26 @@ def test_a_cut_owner_whom_nobody_replaces_goes_on_and_its_newest_body_is_written
     form.run(scene)
 
 
-def test_the_right_of_an_owner_that_writes_nothing_stays_fresh(form: Form) -> None:
+def test_the_right_of_an_owner_that_writes_nothing_stays_fresh(patient_form: Form) -> None:
     async def scene() -> None:
-        one = await form.member("one")
+        one = await patient_form.member("one")
         await owner(one, [])
-        await confirmed(one, after=form.now() + RIGHT_S)
+        await confirmed(one, after=patient_form.now() + RIGHT_S)
 
-    form.run(scene)
+    patient_form.run(scene)
 
 
 def test_a_campaign_that_is_withdrawn_wins_nothing_and_may_begin_again(form: Form) -> None:
     async def scene() -> None:
         one, two = await form.member("one"), await form.member("two")
         await owner(one, [])
-        waiting = await candidate(form, two, [])
+        waiting = await candidate(two, [])
         waiting.cancel()
         await asyncio.wait([waiting])
         assert await one.release(SUBJECT, 1, b"")
         again = await owner(one, [])
         assert (again.epoch, again.how) == (2, "released")
-        second = await candidate(form, two, [])
+        second = await candidate(two, [])
         assert await one.release(SUBJECT, 2, b"")
         assert (await second).epoch == 3
 
