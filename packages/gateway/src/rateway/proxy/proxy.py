@@ -194,7 +194,7 @@ class Proxy:
         return bot
 
     def forget(self, bot: _Bot) -> None:
-        """A bot's connection has ended."""
+        """Forget a bot whose connection has ended."""
         self._bots.pop(bot, None)
         if bot.connection.close_code is not None:
             self._closes[str(bot.connection.close_code)] += 1
@@ -216,7 +216,7 @@ class Proxy:
                 bot.connection.close(RECONNECT_CODE, "The proxy stops: reconnect and resume.")
 
     def behind(self, connection: BotConnection) -> tuple[int, int]:
-        """Entries of the log that a bot which resumes has still to get, and seconds."""
+        """Return the entries of the log that a bot which resumes has still to get, and their seconds."""
         return self._connections.behind(connection) if self._connections is not None else (0, 0)
 
     # What bots get from the proxy itself.
@@ -313,7 +313,7 @@ class Proxy:
     # Seen.
 
     def status(self) -> ProxyStatus:
-        """What this proxy does."""
+        """Return the status of this proxy."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         counts = self._connections.counts if self._connections is not None else Counter()
         now = self._loop.time()
@@ -351,7 +351,7 @@ def _resident_bytes() -> int:
 
 
 class _Bot:
-    """One bot: its WebSocket, and what is said over it."""
+    """One bot: its WebSocket, and the connection of the gateway protocol over it."""
 
     def __init__(self, proxy: Proxy, socket: BotSocket, connection: BotConnection) -> None:
         self.connection = connection
@@ -372,7 +372,7 @@ class _Bot:
         self.connection.on_writable()
 
     def row(self, now: float) -> BotRow:
-        """What the status tells of it."""
+        """Return its row of the status."""
         connection, stream = self.connection, self.connection.stream
         entries, seconds = self._proxy.behind(connection)
         return BotRow(

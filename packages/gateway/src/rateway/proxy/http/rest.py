@@ -72,7 +72,7 @@ def host_of(request: web.BaseRequest) -> str | None:
 
 
 class RestProxy:
-    """Answers the requests of bots. ``async with`` holds the connections to Discord."""
+    """Answer the requests of bots. ``async with`` holds the connections to Discord."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class RestProxy:
         return response
 
     def _where(self, url: URL) -> str:
-        """Where at Discord a request goes. A library's base may hold the version, or leave it to Discord's default."""
+        """Return the URL at Discord for a request. A library's base may hold the version, or leave it to Discord."""
         path = url.raw_path_qs
         if path.startswith("/api/"):
             return f"{self._base}{path}"

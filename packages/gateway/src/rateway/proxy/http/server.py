@@ -65,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """What a bot's handshake asked for."""
+    """The form of connection that a bot's handshake asked for."""
 
     version: int
     """Of the API; 0 for what is no number."""
@@ -75,16 +75,16 @@ class Upgrade:
 
 
 class Conversation(Protocol):
-    """What a bot's connection says and means; :class:`BotSocket` is where it goes in and out."""
+    """The gateway protocol of a bot's connection, over its :class:`BotSocket`."""
 
     def on_message(self, payload: bytes) -> None:
-        """The bot has sent a payload of at most 4,096 bytes."""
+        """Take a payload of at most 4,096 bytes from the bot."""
 
     def on_closed(self, code: int | None) -> None:
-        """The connection has ended; the code of the bot's close frame, None without one. No call follows."""
+        """End with the connection; *code* is of the bot's close frame, None without one. No call follows."""
 
     def on_writable(self) -> None:
-        """The socket was full and has room again."""
+        """Go on with what waited: the socket was full and has room again."""
 
 
 class BotSocket:
@@ -171,7 +171,7 @@ class BotSocket:
     # In.
 
     def begin(self, conversation: Conversation) -> None:
-        """Tell *conversation* what comes."""
+        """Hand what comes to *conversation*."""
         self._conversation = conversation
 
     def on_payload(self, payload: bytes) -> None:
@@ -316,7 +316,7 @@ class _Peer(asyncio.Protocol):
 
 
 class ProxyServer:
-    """Serves bots on ``host:port`` until cancelled."""
+    """Serve bots on ``host:port`` until cancelled."""
 
     def __init__(
         self,
@@ -435,11 +435,11 @@ class ProxyServer:
         return inner
 
     def forget(self, inner: asyncio.BaseProtocol) -> None:
-        """The connection has ended."""
+        """Forget a connection that has ended."""
         self._peers.pop(inner, None)
 
     def _makes_room(self) -> bool:
-        """Whether one more bot may connect; the oldest that has not identified makes room for it."""
+        """Return whether one more bot may connect; the oldest that has not identified makes room for it."""
         waiting = [socket for socket in self._sockets if not socket.identified]
         if len(waiting) >= self.limits.unidentified:
             self.turned_away["silent"] += 1

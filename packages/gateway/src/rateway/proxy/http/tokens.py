@@ -1,4 +1,4 @@
-"""Who may connect: the tokens that bots show, compared in constant time."""
+"""The tokens that admit a bot, compared in constant time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Tokens"]
 
 
 class Tokens:
-    """The bot's token, and ``PROXY_TOKEN`` where it is set: who shows one of them is the bot."""
+    """The bot's token, and ``PROXY_TOKEN`` where it is set: each of them admits the bot."""
 
     def __init__(self, bot: Secret, proxy: Secret | None) -> None:
         self._bot = bot
@@ -44,7 +44,7 @@ class Tokens:
         return hmac.digest(self.key(b"proof"), challenge.encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def key(self, purpose: bytes) -> bytes:
-        """Return 32 bytes that only who knows the bot's token can make: the same in every proxy of the bot."""
+        """Return 32 bytes that need the bot's token to compute: the same in every proxy of the bot."""
         return hmac.digest(self._bot.reveal().encode(), b"rateway proxy: " + purpose, "sha256")
 
 

@@ -1,4 +1,4 @@
-"""How gateway payloads travel on a bot's WebSocket: frames in both directions, and the compression that bots ask for.
+"""Frames of a bot's WebSocket in both directions, with the compression that bots ask for.
 
 Frames to the bot are built here so that all payloads of a wake-up are one write; a server's frames are not masked
 (RFC 6455, section 5.1). Discord documentation, *Gateway*: "Transport Compression", "Payload Compression".
@@ -125,7 +125,7 @@ def frames(compression: Compression) -> Frames:
 
 
 class FramesListener(Protocol):
-    """Is told what a bot sends, from within :meth:`FrameReader.feed_data`."""
+    """Receive what a bot sends, from within :meth:`FrameReader.feed_data`."""
 
     def on_payload(self, payload: bytes) -> None:
         """A whole message of at most 4,096 bytes, text or binary."""
@@ -137,7 +137,7 @@ class FramesListener(Protocol):
         """The bot's close frame; nothing more comes. None: it named no code."""
 
     def on_fault(self, code: int, reason: str) -> None:
-        """What came breaks the protocol or a limit; nothing more comes. Close with this code."""
+        """Close with this code: what came breaks the protocol or a limit. No call follows."""
 
 
 class FrameReader:
@@ -161,7 +161,7 @@ class FrameReader:
         return False, b""
 
     def feed_eof(self) -> None:
-        """The socket has ended: the listener learns it from its transport."""
+        """Do nothing: the listener learns the socket's end from its transport."""
         self._ended = True
 
     def _one(self, data: bytes, at: int) -> int | None:

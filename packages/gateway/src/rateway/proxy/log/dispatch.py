@@ -17,7 +17,7 @@ MOST_NAMES: Final = 1_000
 
 
 class Kind(Enum):
-    """What becomes of an entry."""
+    """The way of an entry to the sessions."""
 
     EVENT = "event"
     """It goes to the bots whose intents have it."""
@@ -45,7 +45,7 @@ _KINDS: Final = {
 
 @functools.lru_cache(MOST_NAMES)
 def kind_of(name: str) -> Kind:
-    """What becomes of entries of this name."""
+    """Return the way of entries of this name."""
     kind = _KINDS.get(name)
     if kind is not None:
         return kind
@@ -59,7 +59,7 @@ def _head(name: str) -> bytes:
 
 
 def dispatch(name: str, seq: int, d: bytes) -> bytes:
-    """A dispatch (op 0), with its keys as Discord has them: ``{"t":…,"s":…,"op":0,"d":…}``."""
+    """Return a dispatch (op 0), with its keys as Discord has them: ``{"t":…,"s":…,"op":0,"d":…}``."""
     return b'%b%d,"op":0,"d":%b}' % (_head(name), seq, d)
 
 
@@ -76,7 +76,7 @@ _decode_id = msgspec.json.Decoder(_Id).decode
 
 
 def guild_of(name: str, d: bytes) -> int | None:
-    """The guild that an event concerns; None for one without a guild, or whose ``d`` cannot be read."""
+    """Return the guild that an event concerns; None for one without a guild, or whose ``d`` cannot be read."""
     spec = EVENTS.get(name)
     try:
         if spec is not None and spec.guild_id_path == "id":

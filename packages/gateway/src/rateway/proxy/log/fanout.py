@@ -20,10 +20,10 @@ id."""
 
 
 class Answers(Protocol):
-    """Knows which sessions wait for the answer to a command."""
+    """The sessions that wait for answers to commands."""
 
     def of(self, entry: LogEntry, feeds: Sequence[Feed]) -> Iterable[tuple[Feed, bytes]]:
-        """The sessions that an answer goes to, and what of it."""
+        """Return the sessions that an answer goes to, and its ``d`` for each."""
 
 
 _decode_gap = msgspec.json.Decoder(Gap).decode
@@ -31,7 +31,7 @@ _decode_left = msgspec.json.Decoder(GuildLeft).decode
 
 
 class _Group:
-    """Feeds with equal intents: what they see of an event is found out once."""
+    """Feeds with equal intents: their common view of an event is computed once."""
 
     __slots__ = ("feeds", "intents", "own_id")
 

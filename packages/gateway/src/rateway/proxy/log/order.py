@@ -1,4 +1,4 @@
-"""What stands in a log twice, and which session of a shard is the newer one.
+"""Find entries that stand in a log twice, and the newer one of a shard's sessions.
 
 The gateway writes an event again when it does not know that the broker has it: after its own death up to some hundred
 entries back. An entry is known by its session, shard, sequence number and ``:rN``. A reader that begins in the middle
@@ -25,7 +25,7 @@ MOST_SESSIONS: Final = 8
 
 
 class _Session:
-    """What was read of one session of a shard."""
+    """The sequence numbers of one session of a shard that were read."""
 
     __slots__ = ("highest", "holes", "holes_in_order", "lowest", "repeats", "repeats_in_order")
 
@@ -46,7 +46,7 @@ class _Session:
             self.holes.discard(self.holes_in_order.popleft())
 
     def repeat(self, key: tuple[int, int]) -> bool:
-        """Whether this other content of a sequence number is new."""
+        """Return whether this other content of a sequence number is new, and note it."""
         if key in self.repeats:
             return False
         self.repeats.add(key)
@@ -95,12 +95,12 @@ class Order:
         return seq < session.lowest and entry.is_out_of_order
 
     def highest(self, shard_id: int, session: str) -> int:
-        """The highest sequence number that was read of a session; 0: none."""
+        """Return the highest sequence number that was read of a session; 0: none."""
         known = self._sessions.get(shard_id, {}).get(session)
         return known.highest if known is not None else 0
 
     def is_newer(self, shard_id: int, session: str, than: str) -> bool:
-        """Whether a session began after another one. A session that was never read is the newest: the gateway's
+        """Return whether a session began after another one. A session that was never read is the newest: the gateway's
         cache, which knows it, is ahead of the log."""
         if session == than:
             return False
@@ -108,11 +108,11 @@ class Order:
         return than in known and (session not in known or known.index(session) > known.index(than))
 
     def is_known(self, shard_id: int, session: str) -> bool:
-        """Whether an entry of the session was read."""
+        """Return whether an entry of the session was read."""
         return session in self._sessions.get(shard_id, ())
 
     def _of(self, entry: LogEntry) -> _Session | None:
-        """The record of an entry's session; None for the first entry of a session, which is noted."""
+        """Return the record of an entry's session; None for the first entry of a session, which is noted."""
         sessions = self._sessions.setdefault(entry.shard_id, {})
         known = sessions.get(entry.session)
         if known is not None:

@@ -57,7 +57,7 @@ class Tail(Protocol):
         """Let a session whose place is among the kept entries go on from there."""
 
     def forget(self, past: PastPass) -> None:
-        """A pass over the past has ended."""
+        """Forget a pass over the past that has ended."""
 
 
 class PastPass:
@@ -92,7 +92,7 @@ class PastPass:
         self._tail.forget(self)
 
     def leave(self, feed: Feed) -> None:
-        """A session ends."""
+        """Remove a session that ends."""
         self.members = [member for member in self.members if member.feed is not feed]
         self._fanout.remove(feed)
         if self.members:
@@ -101,7 +101,7 @@ class PastPass:
             self.close()
 
     def refuse_all(self) -> None:
-        """None of its sessions can go on."""
+        """Refuse all of its sessions."""
         members, self.members = self.members, []
         self.close()
         for member in members:

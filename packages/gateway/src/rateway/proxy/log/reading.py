@@ -57,11 +57,11 @@ class Reading:
             self._pass.acknowledge(offset)
 
     def note_entries(self) -> None:
-        """Entries have come: the next attempt comes soon again."""
+        """Shorten the delay before the next attempt: entries have come."""
         self._failures = 0
 
     def note_end(self) -> None:
-        """The pass has ended by itself."""
+        """Note that the pass has ended by itself."""
         self._pass = None
         self.stop_waiting()
 

@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(dict[str, int]).decode
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What is sent again, and where it is kept from when on."""
+    """The events that are sent again, and the store of the bots' places."""
 
     names: frozenset[str]
     seconds: float

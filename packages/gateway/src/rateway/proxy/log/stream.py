@@ -30,7 +30,7 @@ def gateway_shards(shard: int, count: int, total: int) -> list[int]:
 
 
 class Receiver(Protocol):
-    """Who gets a stream's payloads: a :class:`~rateway.proxy.sessions.bot_connection.BotConnection`."""
+    """The receiver of a stream's payloads: a :class:`~rateway.proxy.sessions.bot_connection.BotConnection`."""
 
     @property
     def waiting(self) -> int: ...
@@ -40,7 +40,7 @@ class Receiver(Protocol):
 
 
 class Numbers(Protocol):
-    """Gives a session's dispatches their sequence numbers, and sends them."""
+    """Give a session's dispatches their sequence numbers, and send them."""
 
     def send(self, feed: Feed, name: str, d: bytes) -> None:
         """Send what the entry at ``feed.at`` makes."""
@@ -49,14 +49,14 @@ class Numbers(Protocol):
         """Send what no entry makes, or what will not be made of it again, under the number of what was sent before."""
 
     def acknowledge(self, seq: int) -> None:
-        """The bot has everything up to ``seq``."""
+        """Note that the bot has everything up to ``seq``."""
 
     def places(self, seq: int) -> dict[str, int]:
-        """The offset in each log up to which a bot has seen it that has everything up to ``seq``."""
+        """Return the offset in each log that a bot with everything up to ``seq`` has seen."""
 
 
 class Position:
-    """What a shard's snapshots contain: events that the bot knows by them are not sent again."""
+    """The state that a shard's snapshots contain: events that they include are not sent again."""
 
     __slots__ = ("guilds", "highest", "seq", "session")
 
@@ -69,12 +69,12 @@ class Position:
         self.highest = seq
 
     def add(self, guild_id: int, seq: int) -> None:
-        """A guild was read."""
+        """Note the sequence at which a guild was read."""
         self.guilds[guild_id] = seq
         self.highest = max(self.highest, seq)
 
     def contains(self, entry: LogEntry, order: Order) -> bool:
-        """Whether the snapshots contain what an entry tells."""
+        """Return whether the snapshots contain the event of an entry."""
         if entry.session != self.session:
             return not order.is_newer(entry.shard_id, entry.session, self.session)
         if entry.seq > self.highest:
@@ -93,7 +93,7 @@ class Position:
 
 
 class Stream:
-    """One session of a bot, as long as it is connected."""
+    """One session of a bot while it is connected."""
 
     __slots__ = (
         "count", "feeds", "intents", "is_partial", "large_threshold", "own_id", "receiver", "session_id", "shard",
@@ -117,15 +117,15 @@ class Stream:
         self.feeds: list[Feed] = []
 
     def shards(self) -> list[int]:
-        """The gateway's shards that it gets events of."""
+        """Return the gateway's shards whose events it gets."""
         return gateway_shards(self.shard, self.count, self.total)
 
     def has_guild(self, guild_id: int) -> bool:
-        """Whether a guild is on the bot's shard."""
+        """Return whether a guild is on the bot's shard."""
         return shard_of(guild_id, self.count) == self.shard
 
     def has_entry(self, entry: LogEntry) -> bool:
-        """Whether an event of one of its gateway shards is on the bot's shard."""
+        """Return whether an event of one of its gateway shards is on the bot's shard."""
         guild_id = None if entry.name.startswith(_SHARD_0) else guild_of(entry.name, entry.body)
         return self.shard == 0 if guild_id is None else self.has_guild(guild_id)
 
@@ -168,7 +168,7 @@ class Feed:
         self._held_guild = 0
 
     def set_positions(self, positions: dict[int, Position]) -> None:
-        """What the snapshots of an IDENTIFY contain. Called before the first entry."""
+        """Set what the snapshots of an IDENTIFY contain. Called before the first entry."""
         self.positions = positions
         self.is_settled = not positions
 
@@ -191,7 +191,7 @@ class Feed:
             self.tell(*held[0])
 
     def settle(self) -> None:
-        """What the bot has is what the log had up to here."""
+        """Note that the bot has what the log had up to here."""
         if not self.is_settled:
             self.is_settled = True
             self.release()
@@ -226,7 +226,7 @@ class Feed:
             self._send(entry.name, d)
 
     def on_answer(self, entry: LogEntry, d: bytes) -> None:
-        """The answer to a command of the bot's."""
+        """Send the answer to a command of the bot's."""
         self.at = entry.offset
         self.tell(entry.name, d)
 
@@ -256,7 +256,7 @@ class Feed:
             self.settle()
 
     def on_guild_left(self, entry: LogEntry, shard_id: int, guild_id: int) -> None:
-        """After a gap, a guild is gone."""
+        """Send GUILD_DELETE for a guild that is gone after a gap."""
         if shard_id not in self.shards or not self.stream.has_guild(guild_id):
             return
         if shard_id in self.positions or shard_id in self._late:

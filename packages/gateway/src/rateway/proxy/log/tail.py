@@ -127,7 +127,7 @@ class LogTail:
             self.gather()
 
     def leave(self, feed: Feed) -> None:
-        """The session ends."""
+        """Remove a session that ends."""
         if self._fanout.remove(feed):
             return
         self._waiting = [member for member in self._waiting if member.feed is not feed]
@@ -135,7 +135,7 @@ class LogTail:
             past.leave(feed)
 
     def on_writable(self) -> None:
-        """A bot has taken what it had to take."""
+        """Let passes go on: a bot has taken what it had to take."""
         for past in tuple(self._past):
             past.acknowledge()
 
@@ -203,7 +203,7 @@ class LogTail:
             member.joined(True)
 
     def forget(self, past: PastPass) -> None:
-        """A pass over the past has ended."""
+        """Forget a pass over the past that has ended."""
         if past in self._past:
             self._past.remove(past)
         self.gather()
@@ -310,7 +310,7 @@ class LogTail:
         del self._kept_offsets[:at]
 
     def lose(self, text: str) -> None:
-        """The log cannot be gone on with: all its sessions end. ``text`` says why, for a log line."""
+        """End all sessions of the log, which cannot be read on. ``text`` says why, for a log line."""
         feeds = self._fanout.feeds
         waiting, self._waiting = self._waiting, []
         past = tuple(self._past)

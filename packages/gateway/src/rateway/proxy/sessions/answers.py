@@ -56,7 +56,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class PendingAnswers:
-    """What was asked of Discord. *clock* gives seconds that never jump."""
+    """Requests to Discord that wait for their answer. *clock* gives seconds that never jump."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -84,7 +84,7 @@ class PendingAnswers:
         return {**d, "nonce": own}
 
     def fail_members(self, nonce: str) -> None:
-        """A request could not be sent: nothing will come."""
+        """Drop a request that could not be sent."""
         asked = self._by_nonce.pop(nonce, None)
         if asked is not None and self._by_key.get(asked.key) is asked:
             del self._by_key[asked.key]
@@ -96,7 +96,7 @@ class PendingAnswers:
         self._asked.setdefault((_EVENTS[op], guild_id), {})[session_id] = now
 
     def of(self, entry: LogEntry, feeds: Sequence[Feed]) -> Iterable[tuple[Feed, bytes]]:
-        """The sessions that an answer goes to, and its ``d`` for each."""
+        """Return the sessions that an answer goes to, and its ``d`` for each."""
         name = entry.name
         if name in _EVENTS.values():
             return self._of_guild(entry, feeds)

@@ -33,7 +33,7 @@ Start: TypeAlias = Callable[[Work], object]
 
 
 class BotCommands:
-    """Carries out commands. *start* begins a task."""
+    """Carry out the commands of bots. *start* begins a task."""
 
     def __init__(self, gateway: Gateway, answers: PendingAnswers, start: Start) -> None:
         self.refused: Counter[str] = Counter()
@@ -79,7 +79,7 @@ class BotCommands:
         self._go(functools.partial(self._send, shard_id, Opcode.VOICE_STATE_UPDATE, d))
 
     def leave(self, connection: BotConnection) -> None:
-        """A connection has ended."""
+        """Forget a connection that has ended."""
         for shard_id in [each for each, newest in self._presences.items() if newest is connection]:
             del self._presences[shard_id]
 

@@ -92,7 +92,7 @@ class Sessions(Protocol):
     """What a connection asks for. Each call returns at once; what comes of it comes by the connection's methods."""
 
     def accepts(self, token: str) -> bool:
-        """Whether it is the bot's token or the proxy's own, without ``Bot ``; compared in constant time."""
+        """Return whether it is the bot's token or the proxy's own, without ``Bot ``; compared in constant time."""
 
     def identify(self, connection: BotConnection, identify: Identify) -> None:
         """Begin a session: READY, snapshots, then the stream."""
@@ -104,13 +104,13 @@ class Sessions(Protocol):
         """Carry out a command; ``d`` has the documented form."""
 
     def beat(self, connection: BotConnection, seq: int) -> None:
-        """The bot has everything up to this sequence number."""
+        """Note that the bot has everything up to this sequence number."""
 
     def resume_sending(self, connection: BotConnection) -> None:
-        """The bot's socket has room again."""
+        """Go on with what waited for room in the bot's socket."""
 
     def leave(self, connection: BotConnection) -> None:
-        """The connection has ended, or its session has."""
+        """Release what a connection holds: it has ended, or its session has."""
 
 
 class BotConnection:
@@ -167,7 +167,7 @@ class BotConnection:
     # Facts.
 
     def on_message(self, data: bytes | str) -> None:
-        """A whole text message (or binary, which Discord reads as JSON as well)."""
+        """Read a whole text message (or binary, which Discord reads as JSON as well)."""
         if self.state == "closed":
             return
         now = self._clock()
@@ -198,13 +198,13 @@ class BotConnection:
             self._on_command(op, d)
 
     def on_closed(self, code: int | None = None) -> None:
-        """The socket is gone; the code of the bot's close frame, None without one."""
+        """End with the socket; *code* is of the bot's close frame, None without one."""
         if self.state != "closed":
             self.state = "closed"
             self._leave()
 
     def on_writable(self) -> None:
-        """The socket has taken what it was slow to take."""
+        """Go on with what waited for room in the socket."""
         if self.state != "closed":
             self._sessions.resume_sending(self)
 
@@ -232,7 +232,7 @@ class BotConnection:
             self._wire.send(INVALID_SESSION)
 
     def go_live(self) -> None:
-        """It gets events as they come from now on."""
+        """Become live: events go out as they come from now on."""
         self.state = "live"
         self.live_since = self._clock()
 

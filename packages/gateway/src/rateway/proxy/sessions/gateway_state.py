@@ -29,7 +29,7 @@ GuildState: TypeAlias = GuildSnapshot | Literal["unavailable", "gone"]
 
 
 class GatewayState:
-    """Asks the gateway. *on_layout* is called with each layout."""
+    """Ask the gateway, and wait for what it cannot answer yet. *on_layout* is called with each layout."""
 
     def __init__(
         self, gateway: Gateway, clock: Callable[[], float], on_layout: Callable[[ClusterList], None]
@@ -43,7 +43,7 @@ class GatewayState:
         self._said = ""
 
     def doubt(self) -> None:
-        """Believe the layout no longer."""
+        """Ask for the layout again before it is used."""
         self._layout_at = self._clock() - LAYOUT_AGE
 
     async def layout(self) -> ClusterList | Fault:

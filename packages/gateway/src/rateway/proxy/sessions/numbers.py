@@ -24,7 +24,7 @@ MOST_HELD: Final = 32 << 20
 
 
 class OffsetNumbers:
-    """Numbers that any proxy can make again: the offset in the session's one log."""
+    """Numbers that any proxy can compute again: from the offset in the session's one log."""
 
     __slots__ = ("_session", "_shift", "_unsettled")
 
@@ -46,7 +46,7 @@ class OffsetNumbers:
         self.send(feed, name, d)
 
     def acknowledge(self, seq: int) -> None:
-        """Nothing is remembered here."""
+        """Do nothing: an offset needs no memory."""
 
     def places(self, seq: int) -> dict[str, int]:
         """The offset in the one log; that of its begin where the bot has snapshots alone."""
@@ -87,7 +87,7 @@ class CountedNumbers:
         return self._again is None
 
     def begin(self, feeds: list[Feed]) -> None:
-        """The session's feeds, at the places where their logs begin for it."""
+        """Take the session's feeds, at the places where their logs begin for it."""
         self._feeds = {feed: index for index, feed in enumerate(feeds)}
         self._known_at = [feed.at for feed in feeds]
         self._left_at = list(self._known_at)
@@ -117,7 +117,7 @@ class CountedNumbers:
         feed.receiver.send(dispatch(name, self._seq, d))
 
     def acknowledge(self, seq: int) -> None:
-        """The bot has everything up to ``seq``."""
+        """Note that the bot has everything up to ``seq``."""
         if self._again is not None:
             return
         while self._known < min(seq, self._seq):
@@ -134,7 +134,7 @@ class CountedNumbers:
         return {feed.log: self._known_at[index] for feed, index in self._feeds.items()}
 
     def leave(self) -> None:
-        """The bot is gone, and may come back."""
+        """Note that the bot has left, and may come back."""
         if self._again is None:
             self._left_at = [feed.at for feed in self._feeds]
         # What was kept is read again.
@@ -142,7 +142,7 @@ class CountedNumbers:
         self._new.clear()
 
     def resume(self, seq: int) -> bool:
-        """Set the feeds to where the bot is; false where that is not known any more."""
+        """Set the feeds to where the bot is; return false where that is not known any more."""
         if not self._known <= seq <= self._seq:
             return False
         self._again = None

@@ -41,7 +41,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     bot_id: int
 
     def seq_of(self, offset: int) -> int:
-        """The ``s`` of the entry at an offset above ``base``."""
+        """Return the ``s`` of the entry at an offset above ``base``."""
         return offset - self.base + self.snapshots + 1
 
     def offset_of(self, seq: int) -> int | None:

@@ -51,7 +51,7 @@ def ready(
 
 
 def guild_unavailable(guild_id: str) -> bytes:
-    """``d`` of a GUILD_DELETE that tells of an outage."""
+    """Return ``d`` of a GUILD_DELETE for an outage."""
     return msgspec.json.encode({"id": guild_id, "unavailable": True})
 
 
@@ -101,7 +101,7 @@ _decode_of_user = msgspec.json.Decoder(_OfUser).decode
 
 
 def member_chunks(guild_id: str, found: MemberList, nonce: str | None) -> Iterator[bytes]:
-    """``d`` of each GUILD_MEMBERS_CHUNK that answers a request; one at least."""
+    """Return ``d`` of each GUILD_MEMBERS_CHUNK that answers a request; one at least."""
     count = max(1, -(-len(found.members) // MOST_MEMBERS))
     presences = _by_user(found.presences or ()) if count > 1 else {}
     for index in range(count):

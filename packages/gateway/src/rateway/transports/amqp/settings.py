@@ -1,4 +1,4 @@
-"""What is set of the broker, and of the queries and commands that come through it."""
+"""Settings of the broker, and of the queries and commands that come through it."""
 
 from __future__ import annotations
 

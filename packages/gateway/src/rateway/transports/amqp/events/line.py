@@ -39,32 +39,32 @@ _PRECONDITION_FAILED: Final = 406
 
 
 class LineOwner(Protocol):
-    """Whom the channel is kept for."""
+    """The owner of the channel that :func:`keep_line` keeps."""
 
     def line_connected(self, connection: Connection) -> None:
-        """A connection is there, not yet a channel: take its callbacks, learn its frame size."""
+        """Set the callbacks of a new connection and take its frame size. It has no channel yet."""
 
     def line_ready(self, channel: Channel) -> None:
-        """Publish: confirms are on, delivery tags begin at 1."""
+        """Begin to publish on the channel: confirms are on, delivery tags begin at 1."""
 
     def line_lost(self) -> None:
-        """The channel is gone; no answer to what was written on it will come any more."""
+        """Forget the channel: no answer to what was written on it comes any more."""
 
     def line_disconnected(self) -> None:
-        """The connection is gone too."""
+        """Forget the connection."""
 
     def line_outdated(self) -> None:
         """Close the channel: another one has to be opened, and until then nothing may be published."""
 
     def line_message_too_large(self, text: str) -> None:
-        """The channel was closed because of a message's size; the broker's words."""
+        """Handle the broker's closing of the channel for a message's size; *text* is the broker's."""
 
     def line_state(self, up: bool, why: str) -> None:
-        """For people."""
+        """Report a change: whether events are published, and why not, for the log and the status."""
 
 
 class LineGate(Protocol):
-    """What has to be in order before a channel is opened to publish on."""
+    """A condition for opening a channel to publish on."""
 
     async def open(self, connection: Connection, say: Callable[[bool, str], None]) -> None:
         """Return once a channel that is opened after this may publish; ``say(False, why)`` when that takes long.

@@ -26,7 +26,7 @@ _OTHER: Final = "other"
 
 
 class Listeners:
-    """Which names were asked about, and what the answers were. *lasts* is how long an accusation lasts, seconds."""
+    """The names that were asked about, and the answers. *lasts* is how long an accusation lasts, in seconds."""
 
     def __init__(self, clock: Clock, lasts: float) -> None:
         # Names that a queue took when last asked about.
@@ -48,7 +48,7 @@ class Listeners:
         return set(self._accused)
 
     def ask(self, name: str, run: Run, size: int) -> bool:
-        """Whether this publish of ``name``, of ``size`` bytes, shall be mandatory; noted in its run if so."""
+        """Return whether this publish of ``name`` (``size`` bytes) is to be mandatory, and note it in its run if so."""
         if name in self._asked or size > _LARGEST or len(self._asked) >= _MOST_NAMES:
             return False
         self._asked.add(name)
@@ -59,14 +59,14 @@ class Listeners:
         return True
 
     def returned(self, code: int, name: str, size: int) -> None:
-        """``basic.return``."""
+        """Note a ``basic.return``: no queue is bound to that name."""
         self.returns[name if name in self.returns or len(self.returns) < _MOST_NAMES else _OTHER] += 1
         # What was asked before the connection broke is no answer to the newest question.
         if self._open[name] > 0:
             self._returned.add(name)
 
     def confirmed(self, names: list[str]) -> None:
-        """The run with these questions is confirmed: what has not come back by now was taken by a queue."""
+        """Note that the run with these questions is confirmed: names that did not come back have a queue."""
         for name in names:
             self._open[name] -= 1
             if self._open[name] <= 0:
@@ -98,7 +98,7 @@ class Listeners:
             del self._accused[name]
 
     def forget(self) -> None:
-        """The channel is gone, and the answers with it."""
+        """Forget the open questions: their channel is gone."""
         self._asked.clear()
         self._open.clear()
         self._returned.clear()

@@ -109,7 +109,7 @@ class Overflow:
         return most
 
     def confirmed(self, numbers: Sequence[int]) -> None:
-        """The broker has these spooled events."""
+        """Confirm these spooled events."""
         self.spool.confirm(numbers)
         if not self._ledger.spool_settles:
             self._ledger.unspooled(self.spool.front)
@@ -149,7 +149,7 @@ class Overflow:
         )
 
     def fetch(self, number: int) -> Publish | None:
-        """One spooled event, marked as one that the broker refused."""
+        """Return one spooled event, marked as one that the broker refused; None when it is gone."""
         publish = self.spool.fetch(number)
         if publish is None:
             return None

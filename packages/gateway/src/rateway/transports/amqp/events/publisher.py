@@ -62,7 +62,7 @@ _TOO_LARGE: Final = re.compile(r"message size (\d+).*?(?:max\w*(?: size)?|limit)
 
 
 class EventPublisher:
-    """The publishing connection of one cluster; it reconnects by itself, for ever."""
+    """Publish the events of one cluster over a connection of its own, which is dialled again whenever it is lost."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class EventPublisher:
 
     @property
     def published(self) -> int:
-        """Events given to us since the start, messages of the gateway's own included."""
+        """Events that were given to this publisher since the start, messages of the gateway's own included."""
         return self._ledger.added
 
     @property
@@ -188,12 +188,12 @@ class EventPublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker has asked us to stop publishing (``connection.blocked``)."""
+        """Whether the broker has asked for a stop of publishing (``connection.blocked``)."""
         return self._connection is not None and self._connection.blocked
 
     @property
     def address(self) -> str:
-        """``host:port`` of the node that we are connected to; empty while there is none."""
+        """``host:port`` of the connected node; empty while there is none."""
         return self._connection.address.hosts if self._connection is not None else ""
 
     @property
@@ -261,7 +261,7 @@ class EventPublisher:
     # Publishing
 
     def stream(self, shard_id: int, shard_count: int) -> ShardStream:
-        """The stream of one shard."""
+        """Return the stream of one shard."""
         stream = ShardStream(self, shard_id, shard_count)
         self._streams.append(stream)
         return stream
@@ -305,7 +305,7 @@ class EventPublisher:
         )
 
     def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
-        """A stream's new run; see :class:`rateway.transports.amqp.events.stream.Hub`."""
+        """Return a new run of a stream; see :class:`rateway.transports.amqp.events.stream.Hub`."""
         if not self._scheduled:
             self._begin()
         run = Run(cursor, self.woken_at)
@@ -387,30 +387,30 @@ class EventPublisher:
         return self._substitutes.body_max
 
     def probe(self, name: str, run: Run, size: int) -> bool:
-        """Whether a publish of ``name`` shall be mandatory. Called for the first event of a name at least."""
+        """Return whether a publish of ``name`` is to be mandatory. Called for the first event of a name at least."""
         if self.event_log is not None:
             self.event_log.note(name.encode())
         return self._listeners.ask(name, run, size)
 
     def is_urgent(self, name: str) -> bool:
-        """Whether events of that name are published ahead of what waits."""
+        """Return whether events of that name are published ahead of what waits."""
         return self._urgent is not None and name in self._urgent.names
 
     def hurry(self, run: Run, publish: Publish) -> None:
-        """An urgent event is in a run that holds nothing else."""
+        """Publish an urgent event, whose run holds nothing else, ahead of what waits."""
         if self._urgent is not None:
             self._urgent.note(run, publish)
 
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
-        """What goes out in place of an event that the broker does not take."""
+        """Return what is published in place of an event that the broker does not take."""
         return self._substitutes.oversize(name, message_id, shard_id, seq, body)
 
     def unreadable(
         self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
     ) -> Publish:
-        """What goes out in place of a dispatch that cannot be forwarded."""
+        """Return what is published in place of a dispatch that cannot be forwarded."""
         return self._substitutes.unreadable(name, message_id, shard_id, seq, why)
 
     # What the broker says
@@ -731,7 +731,7 @@ class EventPublisher:
             self._to_spool()
 
     def spool_now(self) -> None:
-        """Do not wait: what is unconfirmed and only memory has goes into the spool, as far as it takes it."""
+        """Put what is unconfirmed and only in memory into the spool at once, as far as it takes it."""
         self.flush()
         self._to_spool()
 
@@ -785,7 +785,7 @@ class EventPublisher:
     # What the line says (see :class:`rateway.transports.amqp.events.line.LineOwner`)
 
     def line_connected(self, connection: Connection) -> None:
-        """A connection, not yet a channel."""
+        """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
         self._connection = connection
         self._nodes = connection.nodes
         self._substitutes.body_max = None
@@ -794,7 +794,7 @@ class EventPublisher:
         self._use_frames_of(connection.frame_max)
 
     def line_ready(self, channel: Channel) -> None:
-        """A channel with confirms."""
+        """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
         channel.on_acks = self._on_acks
         channel.on_nack = self._on_nack
         channel.on_return = self._on_return
@@ -823,14 +823,14 @@ class EventPublisher:
                 return
 
     def begin_log(self) -> None:
-        """Events of this cluster are published from here on: begin the event log, if one is to be kept."""
+        """Begin the event log, if one is to be kept: events of this cluster are published from here on."""
         if self.event_log is not None:
             self.event_log.wanted = True
             if self.event_log.is_due:
                 self.line_outdated()
 
     def line_outdated(self) -> None:
-        """Close the channel, to have another one; nothing is published until then."""
+        """Close the channel so that another one is opened; nothing is published until then."""
         self._stop_flow()
         if self._channel is not None:
             self._channel.close()
@@ -852,7 +852,7 @@ class EventPublisher:
             self.event_log.doubt()
 
     def line_lost(self) -> None:
-        """What was written and not answered is to be written again."""
+        """Write what was written and not answered once more on the next channel."""
         self._stop_flow()
         # Runs that are still filled must not be sorted into what was written.
         self.flush()
@@ -869,14 +869,14 @@ class EventPublisher:
             self.spool.rewind()
 
     def line_disconnected(self) -> None:
-        """Nothing can be written any more."""
+        """Forget the connection: nothing can be written."""
         if self._connection is not None:
             self._connection.on_writable = _nothing
         self._connection = None
         self._stop_flow()
 
     def line_message_too_large(self, text: str) -> None:
-        """Learn the limit from the broker's words, and take what is larger out of what waits."""
+        """Read the limit from the broker's text, and replace what is larger among what waits."""
         found = _TOO_LARGE.search(text)
         if found is not None:
             limit = int(found[2])
@@ -889,7 +889,7 @@ class EventPublisher:
         self._recut(limit)
 
     def line_state(self, up: bool, why: str) -> None:
-        """For people."""
+        """Report a change: whether events are published, and why not, for the log and the status."""
         self._observer.on_state(up, why)
 
     def _use_frames_of(self, frame_max: int) -> None:

@@ -27,7 +27,7 @@ MOST_DIGITS = 18
 
 
 class Hub(Protocol):
-    """What a stream needs of its publisher."""
+    """The publisher, as a stream calls it."""
 
     exchange_name: bytes
     persistent: bool
@@ -40,26 +40,26 @@ class Hub(Protocol):
         """The largest body that the broker takes, in bytes, once it has refused one."""
 
     def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
-        """A new run for this stream; it is written at the end of the wake-up."""
+        """Return a new run for this stream; it is written at the end of the wake-up."""
 
     def probe(self, name: str, run: Run, size: int) -> bool:
-        """Whether this publish of ``name`` shall be mandatory."""
+        """Return whether this publish of ``name`` is to be mandatory."""
 
     def is_urgent(self, name: str) -> bool:
-        """Whether events of that name are published ahead of what waits."""
+        """Return whether events of that name are published ahead of what waits."""
 
     def hurry(self, run: Run, publish: Publish) -> None:
-        """An urgent event is in a run that holds nothing else."""
+        """Publish an urgent event, whose run holds nothing else, ahead of what waits."""
 
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
-        """What goes out in place of an event that the broker does not take."""
+        """Return what is published in place of an event that the broker does not take."""
 
     def unreadable(
         self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
     ) -> Publish:
-        """What goes out in place of a dispatch that cannot be forwarded."""
+        """Return what is published in place of a dispatch that cannot be forwarded."""
 
 
 class ShardStream:
@@ -96,11 +96,11 @@ class ShardStream:
         return self._last()
 
     def begin(self, session_id: str) -> None:
-        """A new session: its first dispatch (READY) comes next. ``settled`` starts at 0."""
+        """Begin a session: its first dispatch (READY) comes next. ``settled`` starts at 0."""
         self.restore(session_id, 0)
 
     def restore(self, session_id: str, settled: int) -> None:
-        """A stored session goes on: everything up to ``settled`` needs no confirm any more."""
+        """Go on with a stored session: everything up to ``settled`` needs no confirm any more."""
         prefix = b"%b:%d:" % (session_id.encode(), self.shard_id)
         # Room for the largest sequence and a suffix. No session of Discord's comes near.
         self._id_prefix = prefix if len(prefix) <= MAX_SHORT - 40 else None
@@ -159,12 +159,12 @@ class ShardStream:
         self._mark(seq)
 
     def message_id(self, seq: int | None) -> str | None:
-        """What the dispatch of that sequence is published under; None without a sequence or a session."""
+        """Return the ``message_id`` of the dispatch of that sequence; None without a sequence or a session."""
         prefix = self._id_prefix
         return None if prefix is None or seq is None else (prefix + b"%d" % seq).decode("utf-8", "replace")
 
     def skip(self, seq: int) -> None:
-        """A dispatch that is filtered on purpose: it counts as settled once all before it are."""
+        """Pass over a dispatch that the settings leave out: it counts as settled once all before it are."""
         self._cursor.skip(seq)
 
     def pass_over(self, name: str, seq: int | None, why: str) -> None:
@@ -179,7 +179,7 @@ class ShardStream:
         run.marks.append(mark)
 
     def end(self, run: Run) -> None:
-        """The publisher's: this run is to be written; what comes next begins another."""
+        """End a run that the publisher is about to write; the next event begins another."""
         if self.publish_state.run is run:
             self.publish_state.run = None
             self._head = self._mark = _never

@@ -33,7 +33,7 @@ _decode_guild = msgspec.json.Decoder(_Guild).decode
 
 
 def guild_of(name: str, body: bytes) -> str | None:
-    """The guild that an event is about, from its ``d``; ``None`` where it says none."""
+    """Return the guild that an event is about, from its ``d``; None where it names none."""
     try:
         found = _decode_guild(body)
     except FAILURES:
@@ -42,7 +42,7 @@ def guild_of(name: str, body: bytes) -> str | None:
 
 
 class Substitutes:
-    """Makes them, and says so in the log and to the observer.
+    """Make substitutes, and report each in the log and to the observer.
 
     ``body_max`` is the broker's limit once it is known, in bytes.
     """
@@ -63,7 +63,7 @@ class Substitutes:
         self._said: set[str] = set()
 
     def fitting(self, publish: Publish) -> Publish:
-        """The message itself, or RATEWAY_OVERSIZE where the broker takes none of that size."""
+        """Return the message itself, or RATEWAY_OVERSIZE where the broker takes none of that size."""
         if self.body_max is None or len(publish.body) <= self.body_max:
             return publish
         shard_id, seq = frames.event_of(publish.properties)
@@ -73,7 +73,7 @@ class Substitutes:
     def oversize(
         self, name: str, message_id: str | None, shard_id: int | None, seq: int | None, body: bytes
     ) -> Publish:
-        """RATEWAY_OVERSIZE for an event."""
+        """Return RATEWAY_OVERSIZE for an event."""
         size = len(body)
         self._on_oversize(name, shard_id, seq, size, self.body_max)
         log.error(
@@ -91,7 +91,7 @@ class Substitutes:
     def unreadable(
         self, name: str, message_id: str | None, shard_id: int, seq: int | None, why: str
     ) -> Publish:
-        """RATEWAY_UNREADABLE for a dispatch that cannot be forwarded. Each reason is logged once."""
+        """Return RATEWAY_UNREADABLE for a dispatch that cannot be forwarded. Each reason is logged once."""
         shown = name[:_SHOWN].encode("utf-8", "replace").decode()
         if why not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(why)
@@ -107,7 +107,7 @@ class Substitutes:
         return self._own(report.key, messages.encode(report), _report_id("unreadable", message_id), None)
 
     def given_up(self, publish: Publish) -> Publish:
-        """RATEWAY_REFUSED for an event that the broker has refused (basic.nack) for too long."""
+        """Return RATEWAY_REFUSED for an event that the broker has refused (basic.nack) for too long."""
         shard_id, seq = frames.event_of(publish.properties)
         name, identity = publish.key.decode("utf-8", "replace"), frames.message_id_of(publish.properties)
         return self._refused(name, identity, shard_id, seq, "the broker has refused it for too long")

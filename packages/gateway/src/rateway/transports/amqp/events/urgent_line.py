@@ -84,7 +84,7 @@ class UrgentLine:
                 event_log.note(name.encode())
 
     def note(self, run: Run, publish: Publish) -> None:
-        """An urgent event is about to be written, or to wait, in its place."""
+        """Note an urgent event that is about to be written, or to wait, in its place."""
         ahead = Publish(publish.key, frames.ahead(publish.properties), publish.body)
         self._entries.append(_Entry(run, ahead, self._clock.monotonic()))
         self.is_due = True
@@ -163,11 +163,11 @@ class UrgentLine:
         await asyncio.shield(connection.closed)
 
     def line_connected(self, connection: Connection) -> None:
-        """A connection, not yet a channel."""
+        """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
         self._connection = connection
 
     def line_ready(self, channel: Channel) -> None:
-        """A channel with confirms."""
+        """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
         channel.on_acks = self._on_acks
         channel.on_nack = self._on_nack
         channel.on_end = self._end
@@ -179,14 +179,14 @@ class UrgentLine:
         self._channel = None
 
     def line_lost(self) -> None:
-        """Copies without an answer are written once more, as far as there is still time."""
+        """Write copies without an answer once more on the next channel, as far as there is still time."""
         self._channel = None
         for entry in self._flying.values():
             entry.is_flying = False
         self._flying.clear()
 
     def line_disconnected(self) -> None:
-        """Nothing can be written any more."""
+        """Forget the connection: nothing can be written."""
         self._channel = self._connection = None
 
     def line_outdated(self) -> None:
@@ -195,7 +195,7 @@ class UrgentLine:
             self._channel.close()
 
     def line_message_too_large(self, text: str) -> None:
-        """The publisher learns the same of them in their places, and replaces what is too large."""
+        """Drop the copies: the publisher replaces what is too large in its place."""
         self._entries.clear()
 
     def line_state(self, up: bool, why: str) -> None:

@@ -145,7 +145,7 @@ class LogKeeper:
 
     @property
     def names(self) -> int:
-        """How many names are bound."""
+        """The number of names that are bound."""
         return sum(map(_is_logged, self._names))
 
     def doubt(self) -> None:
@@ -155,7 +155,7 @@ class LogKeeper:
     # Names
 
     def note(self, key: bytes) -> None:
-        """An event of that name is about to be written: let it be bound first, if it is new."""
+        """Have a name bound in front of its first event."""
         if key not in self._names:
             self._add(key)
 
@@ -176,12 +176,12 @@ class LogKeeper:
             self.unbound.append(key)
 
     def is_bound(self, name: str) -> bool:
-        """Whether events of that name go into the log, as far as is known here."""
+        """Return whether events of that name go into the log, as far as is known here."""
         key = name.encode()
         return self.state == "kept" and key in self._names and _is_logged(key)
 
     def bindings(self) -> bytes:
-        """The frames that bind what is ``unbound``, for the publishing channel; ``unbound`` is empty after that."""
+        """Return the frames that bind what is ``unbound``, for the publishing channel, and empty ``unbound``."""
         keys, self.unbound = self.unbound, []
         if self.state != "kept":
             return b""
@@ -416,7 +416,7 @@ def _is_logged(key: bytes) -> bool:
 
 
 def lacks_streams(server: str) -> bool:
-    """Whether a broker is known to be too old for streams. Others than RabbitMQ are tried."""
+    """Return whether a broker is known to be too old for streams. Others than RabbitMQ are tried."""
     found = _VERSION.match(server)
     return found is not None and (int(found[1]), int(found[2])) < _FIRST_WITH_STREAMS
 

@@ -107,7 +107,7 @@ class _Lost(Exception):
 
 
 class _Waiting:
-    """A request that was sent: where to, what has come of its answer, and who waits for it."""
+    """A request that was sent: its exchange, the parts of its answer so far, and the future for the whole."""
 
     __slots__ = ("answer", "parts", "place")
 
@@ -406,7 +406,7 @@ class AmqpGateway:
             self._waiting.pop(number, None)
 
     def _on_return(self, code: int, key: str, size: int, told: Properties) -> None:
-        """No queue took a question."""
+        """Fail a request that no queue took."""
         waiting = self._waiting.get(told.correlation_id or b"")
         if waiting is not None and not waiting.answer.done():
             words = f"no gateway reads {waiting.place} at this broker"
@@ -450,7 +450,7 @@ def _of_list(answer: bytes | Fault) -> bytes | Fault:
 
 
 def _read(answer: bytes | Fault, decode: Callable[[bytes], Answer]) -> Answer | Fault:
-    """The answer's object; of one in a list the error may be in its place."""
+    """Return the answer's object, or the error that stands in its place."""
     if isinstance(answer, Fault):
         return answer
     if answer in (b"", b"null"):
@@ -471,7 +471,7 @@ def _publish(
     frame_max: int,
     mandatory: bool,
 ) -> bytes:
-    """A request's frames; a *mandatory* one is returned where no queue takes it."""
+    """Return a request's frames; a *mandatory* one is returned by the broker where no queue takes it."""
     method = _PUBLISH + short(place.encode()) + short(key.encode()) + (b"\x01" if mandatory else b"\x00")
     fields = b"".join(
         short(name.encode()) + b"l" + struct.pack(">q", value) for name, value in (headers or {}).items()
@@ -499,7 +499,7 @@ def _publish(
 
 
 def _failure(body: bytes) -> Fault:
-    """What an answer with ``status`` = ``error`` says."""
+    """Return the fault that an answer with ``status`` = ``error`` holds."""
     try:
         told = _decode_failure(body).error
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -93,7 +93,7 @@ _ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 
 class _NotOurs(msgspec.Struct, frozen=True):
-    """Why the queue is not ours now, and after how many seconds to ask again."""
+    """The reason that the queue is not owned now, and the seconds until the next try."""
 
     state: Ownership
     why: str
@@ -101,7 +101,7 @@ class _NotOurs(msgspec.Struct, frozen=True):
 
 
 class _Early:
-    """What is delivered before it is known whether it is ours to answer: kept, up to a bound, or given back later."""
+    """Deliveries that came before the ownership is known: kept, up to a bound, or given back later."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[Delivery, Properties, bytes]] = []
@@ -117,7 +117,7 @@ class _Early:
 
 
 class Inbound:
-    """The consuming connection of one cluster; it reconnects by itself, for ever."""
+    """Consume one cluster's requests over a connection of its own, which is dialled again whenever it is lost."""
 
     def __init__(
         self,
@@ -273,13 +273,13 @@ class Inbound:
             late.cancel()
 
     def _say_silent(self) -> None:
-        """The broker does not answer. Of a cluster that another gateway runs, that is no news."""
+        """Log that the broker does not answer; not for a cluster that another gateway runs."""
         if self._said is None or self._said[0] != "elsewhere":
             words = "the broker does not answer about it, its node may be down or silent"
             self._say("away", f"{self._queue} is out of reach: {words}")
 
     def _drop(self) -> None:
-        """The channel has ended: nothing can be answered on it any more."""
+        """Forget the channel, which has ended: nothing can be answered on it."""
         self._channel = None
         self._out.clear()
         self._done.clear()
@@ -350,7 +350,7 @@ class Inbound:
                 await ask(connection, _ASKING, flag(self._live_flag), spec.Queue.DeclareOk, timeout=ANSWER_S)
 
     def tell_idle(self) -> None:
-        """The shards of this cluster have no connections here any more."""
+        """Stop telling other gateways of sessions: the shards of this cluster have no connections here any more."""
         self._live = False
 
     def _unlocked(self, found: Found, holds: ChannelClosed | Literal[False]) -> _NotOurs:
@@ -366,7 +366,7 @@ class Inbound:
         return _NotOurs("refused", why, PATIENT_S)
 
     def _queue_refused(self, closed: ChannelClosed) -> _NotOurs:
-        """The broker's answer to the declaration of the queue."""
+        """Report the broker's refusal of the queue's declaration."""
         if closed.code == _PRECONDITION_FAILED:
             why = (
                 f"{self._queue} exists with other properties ({closed.text}). Delete what an older version left: "
@@ -425,7 +425,7 @@ class Inbound:
             self._on_ownership(state, why)
 
     def _deliver(self, channel: Channel, delivery: Delivery, told: Properties, body: bytes) -> None:
-        """The one place where a delivery becomes a message, and where whatever goes wrong with it ends."""
+        """Make a message of a delivery. Every fault of a delivery ends here."""
         refusal: Refusal | None = told.fault
         reply_to, correlation_id = told.reply_to, told.correlation_id
         if reply_to is not None and (not _is_text(reply_to) or is_own_queue(reply_to)):
@@ -469,13 +469,13 @@ class Inbound:
 
     @property
     def writable(self) -> bool:
-        """Whether the broker takes what is written. Of a connection that is gone nothing is in the way."""
+        """Whether the broker takes what is written; true without a connection."""
         return self._connection is None or self._connection.writable
 
     # Answers. They are written once per wake-up, and never when the connection that asked is gone.
 
     def acknowledge(self, message: Message) -> None:
-        """The message is dealt with; after its connection ended the broker delivers it again."""
+        """Acknowledge a message; once its connection has ended, the broker delivers it again."""
         if message.origin is self._channel:
             self._write_soon()
             self._done.append(message.receipt)
@@ -521,14 +521,14 @@ class Inbound:
         out += _pieces(body, room)
 
     def _place(self, exchange: bytes, key: bytes) -> bytes:
-        """The frame of a ``basic.publish`` to there."""
+        """Return the frame of a ``basic.publish`` to there."""
         if len(self._places) >= PLACES:
             self._places.clear()
         place = self._places[exchange, key] = _publish_frame(exchange, key, mandatory=False)
         return place
 
     def _returned(self, channel: Channel, code: int, key: str, size: int, told: Properties) -> None:
-        """No queue took what was forwarded."""
+        """Handle a forwarded message that no queue took."""
         self._on_unrouted(
             Message(0, key, b"", b"", told.reply_to, told.correlation_id, told.expiration, False, channel)
         )
@@ -600,7 +600,7 @@ class Inbound:
 
 
 def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
-    """RabbitMQ's consumer_timeout in seconds, if that is why it closed the channel.
+    """Return RabbitMQ's consumer_timeout in seconds, if that is why it closed the channel.
 
     It says: ``PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms.``
     """
@@ -612,7 +612,7 @@ def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
 
 
 def _is_text(value: bytes) -> bool:
-    """Whether it is what AMQP's short strings are by definition: UTF-8 (4.2.5.3)."""
+    """Return whether the bytes are UTF-8, as AMQP's short strings are by definition (4.2.5.3)."""
     if value.isascii():
         return True
     try:
@@ -623,7 +623,7 @@ def _is_text(value: bytes) -> bool:
 
 
 def _valid_expiration(value: bytes | None) -> bytes | None:
-    """An expiration that a broker takes: with any other it closes the channel that publishes."""
+    """Return an expiration that a broker takes: with any other it closes the channel that publishes."""
     valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
     return value if valid else None
 
@@ -634,7 +634,7 @@ def _publish_frame(exchange: bytes, key: bytes, *, mandatory: bool) -> bytes:
 
 
 def _pieces(body: bytes, room: int) -> list[bytes]:
-    """A body's frames."""
+    """Return a body's frames."""
     frames = []
     for start in range(0, len(body), room):
         part = body[start : start + room]
@@ -644,7 +644,7 @@ def _pieces(body: bytes, room: int) -> list[bytes]:
 
 @functools.lru_cache(64)
 def _table(headers: Headers) -> bytes:
-    """AMQP's table of an answer's headers; most say ``status`` = ``ok``."""
+    """Return AMQP's table of an answer's headers; most hold ``status`` = ``ok``."""
     fields = b"".join([short(name.encode()) + _field(value) for name, value in headers])
     return struct.pack(">I", len(fields)) + fields
 

@@ -121,7 +121,7 @@ async def lock_holds(
 
 
 def flag(name: str, *, passive: bool = False) -> spec.Queue.Declare:
-    """The declaration of an exclusive queue, which lives as long as the connection that declared it."""
+    """Return the declaration of an exclusive queue, which lives as long as the connection that declared it."""
     return spec.Queue.Declare(0, name, passive=passive, exclusive=True, arguments={} if passive else _CLASSIC)  # type: ignore[arg-type]  # pamqp's table type is closed over its own values
 
 
@@ -134,12 +134,12 @@ async def flag_stands(
 
 
 def is_taken(closed: ChannelClosed) -> bool:
-    """Whether a consumer was refused because another one is exclusive."""
+    """Return whether a consumer was refused because another one is exclusive."""
     return closed.code in (_ACCESS_REFUSED, _RESOURCE_LOCKED) and "exclusive" in closed.text
 
 
 def is_away(closed: ChannelClosed) -> bool:
-    """Whether a queue cannot be reached because its node, or its process there, is down. It comes back by itself."""
+    """Return whether a queue is out of reach because its node or process is down. It comes back by itself."""
     return closed.code == _NOT_FOUND and (
         "inaccessible" in closed.text or "stopped by supervisor" in closed.text
     )

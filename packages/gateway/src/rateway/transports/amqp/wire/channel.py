@@ -121,7 +121,7 @@ class Channel:
             self.send(spec.Channel.Close(200, "done", 0, 0))
 
     def end(self, reason: ChannelClosed | ConnectionLost) -> None:
-        """The connection's word: this channel is no more."""
+        """End the channel: the connection has lost it, or the broker has closed it."""
         if not self.closed.done():
             self.closed.set_result(reason)
             self.on_end()
@@ -131,7 +131,7 @@ class Channel:
         self._waiting.clear()
 
     def take(self, method: Frame) -> None:
-        """A method has come from the broker."""
+        """Take a method from the broker."""
         match method:
             case spec.Basic.Ack():
                 self.on_acks([(method.delivery_tag, int(method.multiple))])
@@ -156,7 +156,7 @@ class Channel:
                         answer.set_result(method)
 
     def take_content(self, kind: int, frame: bytes) -> None:
-        """A ``basic.deliver``, or the header or a piece of the body of a returned or delivered message has come."""
+        """Take a ``basic.deliver``, or the header or a piece of the body of a returned or delivered message."""
         if kind == BODY:
             part = frame[7:-1]
             self._missing -= len(part)
@@ -172,7 +172,7 @@ class Channel:
             self._method_frame = frame
 
     def take_large_header(self, beginning: bytes) -> None:
-        """The first bytes of a content header that is larger than any frame we agreed on; the rest is not read."""
+        """Take the first bytes of a content header that is larger than any agreed frame; the rest is not read."""
         self._size = self._missing = body_size_of(beginning)
         self._properties = PROPERTIES_TOO_LARGE
 
@@ -180,7 +180,7 @@ class Channel:
         return self.body_max is not None and self._size > self.body_max
 
     def complete(self) -> None:
-        """Tell the owner of a message that is there in full, if one is."""
+        """Hand a message that is there in full to the owner, if there is one."""
         method, told, parts = self._method, self._properties, self._body
         if told is None or self._missing > 0:
             return

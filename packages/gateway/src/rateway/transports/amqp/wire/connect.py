@@ -71,7 +71,7 @@ async def connect(address: AmqpAddress, *, name: str, timeout: float | None = No
 
 
 async def _what_is_spoken(address: AmqpAddress) -> str:
-    """What a port speaks that closes a connection before a word of AMQP, asked in HTTP."""
+    """Ask a port that closes a connection without any AMQP in HTTP, and return what it speaks."""
     try:
         async with asyncio.timeout(_ASK_S):
             reader, writer = await asyncio.open_connection(address.host, address.port)

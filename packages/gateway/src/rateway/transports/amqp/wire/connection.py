@@ -78,7 +78,7 @@ class BrokerUnavailable(BrokerTrouble):
 
 
 class BrokerRefused(BrokerTrouble):
-    """The broker answers and does not want us: a wrong password, a virtual host that does not exist."""
+    """The broker answers with a refusal: a wrong password, a virtual host that does not exist."""
 
 
 class Connection(asyncio.Protocol):
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def address(self) -> AmqpAddress:
-        """The node that it leads to."""
+        """The address of the connected node."""
         return self._address
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
         return channel
 
     def add_taker(self, number: int, taker: DeliveryTaker) -> None:
-        """The channel's word: who takes its deliveries."""
+        """Give the deliveries of a channel to *taker*, as frames."""
         self._takers[number] = taker
 
     def write(self, data: bytes) -> None:
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
             self._transport.writelines(parts)
 
     async def close(self, timeout: float = 2.0) -> None:
-        """Say goodbye and end; gives the broker ``timeout`` seconds to answer."""
+        """Close in order; the broker has ``timeout`` seconds to answer."""
         if not self.closed.done():
             self._reason = self._reason or "closed by us"
             self.write(framing.marshal(spec.Connection.Close(200, "done", 0, 0), 0))
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
         self.abort("closed by us")
 
     def abort(self, why: str) -> None:
-        """End at once, without a word to the broker."""
+        """End at once, without AMQP's close."""
         self._reason = self._reason or why
         if self._transport is not None:
             self._transport.abort()
@@ -413,7 +413,7 @@ class Connection(asyncio.Protocol):
         self.write(framing.marshal(spec.Connection.Open(address.vhost), 0))
 
     def _tick(self) -> None:
-        """Write a beat if we were quiet for nearly half an interval; end if the broker was for nearly two."""
+        """Write a beat after nearly half an interval without a write; end after nearly two without a read."""
         if self._transport is None:
             return
         self._quiet = 0 if self._wrote else self._quiet + 1
@@ -448,7 +448,7 @@ class Connection(asyncio.Protocol):
 
 
 def _least(offered: int | None, wanted: int | None) -> int:
-    """AMQP's negotiation: the lower of two numbers, where 0 is no bound."""
+    """Return the lower of two numbers, where 0 is no bound: AMQP's negotiation."""
     numbers = [number for number in (offered, wanted) if number]
     return min(numbers) if numbers else 0
 

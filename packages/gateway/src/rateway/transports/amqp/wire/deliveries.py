@@ -38,7 +38,7 @@ _u16 = struct.Struct(">H").unpack_from
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """What ``basic.deliver`` says."""
+    """The fields of a ``basic.deliver``."""
 
     tag: int
     redelivered: bool
@@ -46,7 +46,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
 
 class Properties(msgspec.Struct, frozen=True, gc=False):
-    """What is needed of a message's properties, as the bytes that it came as."""
+    """The needed part of a message's properties, as the bytes that came."""
 
     headers: bytes
     """The fields of the table, without its length."""
@@ -63,7 +63,7 @@ PROPERTIES_TOO_LARGE: Final = Properties(b"", None, None, None, "properties_too_
 
 
 def delivery_of(frame: bytes, at: int = 0) -> Delivery:
-    """The whole frame of a ``basic.deliver``. Raises IndexError, ValueError or struct.error when it is torn."""
+    """Read the whole frame of a ``basic.deliver``. Raises IndexError, ValueError or struct.error when it is torn."""
     at += _PAYLOAD + len(DELIVER)
     at += 1 + frame[at]  # the consumer's tag
     (tag,) = _u64(frame, at)
@@ -75,7 +75,7 @@ def delivery_of(frame: bytes, at: int = 0) -> Delivery:
 
 
 def body_size_of(frame: bytes) -> int:
-    """How many bytes of body follow a content header."""
+    """Return how many bytes of body follow a content header."""
     size: int = _u64(frame, _SIZE_AT)[0]
     return size
 
@@ -83,8 +83,8 @@ def body_size_of(frame: bytes) -> int:
 def delivered(
     data: bytes, at: int, channel: int, room: int
 ) -> tuple[Delivery, Properties, bytes, int] | None:
-    """A message whose three frames are all there, and where the next frame begins; None when the frames have to be
-    looked at one by one: one is missing, or is not as it should be, or the body is in several pieces.
+    """Return a message whose three frames are all there, and where the next frame begins; None when the frames have to
+    be looked at one by one: one is missing, or is not as it should be, or the body is in several pieces.
 
     A ``basic.deliver`` begins at ``at``; ``room`` is the most bytes that a frame's payload may have.
     """
@@ -108,7 +108,7 @@ def delivered(
 
 
 def properties_of(frame: bytes, at: int = 0) -> Properties:
-    """The properties in a whole frame of a content header, which begins at ``at``. Never raises."""
+    """Return the properties in a whole frame of a content header, which begins at ``at``. Never raises."""
     end = at + _PAYLOAD + _u32(frame, at + 3)[0]
     at += _FLAGS_AT
     correlation_id = reply_to = expiration = None

@@ -1,4 +1,4 @@
-"""Connecting to any of the broker's nodes.
+"""Connect to any of the broker's nodes.
 
 Every host of the address, and every address of a host's name, is tried in random order, each with a time-out of its
 own. A silent one holds the others up for half a second only: the next is tried beside it, and the first connection
@@ -156,7 +156,7 @@ def _is_ip(host: str) -> bool:
 
 
 async def _resolved(host: str, port: int) -> list[str]:
-    """What the machine's resolver says."""
+    """Return the addresses of the machine's resolver."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(place[0]) for _, _, _, _, place in found]

@@ -46,7 +46,7 @@ _AHEAD = b"\x05aheadt\x01"
 
 
 def short(text: bytes) -> bytes:
-    """AMQP's short string; :class:`ValueError` above 255 bytes."""
+    """Return AMQP's short string; :class:`ValueError` above 255 bytes."""
     if len(text) > MAX_SHORT:
         raise ValueError("longer than 255 bytes")
     return bytes((len(text),)) + text
@@ -84,7 +84,7 @@ def event_properties(
     persistent: bool,
     cause: str | None = None,
 ) -> bytes:
-    """The properties of a dispatch (``docs/contract.md``, *Properties*), flags first."""
+    """Return the properties of a dispatch (``docs/contract.md``, *Properties*), flags first."""
     fields = _shard_fields(shard_id, shard_count)
     if replayed:
         fields += b"\x08replayedt\x01"
@@ -114,7 +114,7 @@ def own_properties(
     timestamp: int,
     persistent: bool,
 ) -> bytes:
-    """The properties of a message of the gateway's own."""
+    """Return the properties of a message of the gateway's own."""
     flags = (
         _CONTENT_TYPE
         | _HEADERS
@@ -137,7 +137,7 @@ def _method(exchange: bytes, key: bytes, mandatory: bool) -> bytes:
 def head(
     exchange: bytes, key: bytes, properties: bytes, size: int, first: int, mandatory: bool = False
 ) -> bytes:
-    """Everything before a body of ``size`` bytes whose first frame carries ``first`` of them."""
+    """Return everything before a body of ``size`` bytes whose first frame carries ``first`` of them."""
     content = _HEADER_START + _U64.pack(size) + properties
     begin = _method(exchange, key, mandatory) + _FRAME.pack(2, CHANNEL, len(content)) + content
     # Without a body there is no body frame: the header's own end closes the publish.
@@ -147,7 +147,7 @@ def head(
 def pieces(
     exchange: bytes, publish: Publish, frame_max: int, mandatory: bool = False
 ) -> tuple[bytes, bytes, bytes]:
-    """A message as head, body and end, its body cut into frames of at most ``frame_max`` bytes."""
+    """Return a message as head, body and end, its body cut into frames of at most ``frame_max`` bytes."""
     size, room = len(publish.body), frame_max - 8
     begin = head(exchange, publish.key, publish.properties, size, min(size, room), mandatory)
     if size <= room:
@@ -169,7 +169,7 @@ def template(
     replayed: bool,
     persistent: bool,
 ) -> Template:
-    """What the heads of this shard's events of this name have in common while ``seq`` has so many decimal digits."""
+    """Return the common part of the heads of a shard's events of a name while ``seq`` has so many decimal digits."""
     key = short(name)
     properties = event_properties(
         name, shard_id, shard_count, 0, id_prefix + b"0" * digits, 0, replayed, persistent
@@ -189,7 +189,7 @@ def template(
 
 
 def publish_of(head: bytes, body: bytes) -> Publish:
-    """Back from :func:`pieces` (or a template's) to the message."""
+    """Return the message of :func:`pieces` (or of a template's)."""
     method = _FRAME.unpack_from(head)[2]
     at = 7 + len(_PUBLISH_START)
     at += 1 + head[at]
@@ -201,7 +201,7 @@ def publish_of(head: bytes, body: bytes) -> Publish:
 
 
 def body_of(head: bytes, body: bytes) -> bytes:
-    """A body piece without the frame ends inside it."""
+    """Return a body piece without the frame ends inside it."""
     method = _FRAME.unpack_from(head)[2]
     size = int(_U64.unpack_from(head, 7 + method + 1 + 7 + 4)[0])
     if len(body) == size:
@@ -216,19 +216,19 @@ def body_of(head: bytes, body: bytes) -> bytes:
 
 
 def size_of(head: bytes) -> int:
-    """The size of the body that a head announces, in bytes."""
+    """Return the size of the body that a head announces, in bytes."""
     return int(_U64.unpack_from(head, 7 + _FRAME.unpack_from(head)[2] + 1 + 7 + 4)[0])
 
 
 def key_of(head: bytes) -> str:
-    """The routing key in a head."""
+    """Return the routing key in a head."""
     at = 7 + len(_PUBLISH_START)
     at += 1 + head[at]
     return head[at + 1 : at + 1 + head[at]].decode("utf-8", "replace")
 
 
 def event_of(properties: bytes) -> tuple[int | None, int | None]:
-    """(shard, seq) from the properties of an event, as :func:`event_properties` writes them;
+    """Return (shard, seq) from the properties of an event, as :func:`event_properties` writes them;
 
     Of another message ``None``.
     """
@@ -242,7 +242,7 @@ def event_of(properties: bytes) -> tuple[int | None, int | None]:
 
 
 def message_id_of(properties: bytes) -> str | None:
-    """The message id in our properties, or ``None``."""
+    """Return the message id in the properties of a message of the gateway's, or ``None``."""
     if not int.from_bytes(properties[:2]) & _MESSAGE_ID:
         return None
     at = 2 + 1 + properties[2]
@@ -251,12 +251,12 @@ def message_id_of(properties: bytes) -> str | None:
 
 
 def republished(properties: bytes) -> bytes:
-    """The same properties with the header that says: the broker refused or lost it after it took a later one."""
+    """Return the same properties with the header of a message that the broker refused or lost after a later one."""
     return _with_mark(properties, _REPUBLISHED)
 
 
 def ahead(properties: bytes) -> bytes:
-    """The same properties with the header that says: it is published before older events that wait."""
+    """Return the same properties with the header of a message that is published before older ones that wait."""
     return _with_mark(properties, _AHEAD)
 
 
@@ -276,13 +276,13 @@ def _with_mark(properties: bytes, mark: bytes) -> bytes:
 
 
 def mandatory(head: bytes) -> bytes:
-    """The same head with a publish that the broker returns when no queue is bound."""
+    """Return the same head with a publish that the broker returns when no queue is bound."""
     bits = 7 + _FRAME.unpack_from(head)[2] - 1
     return head[:bits] + b"\x01" + head[bits + 1 :]
 
 
 def remark(head: bytes) -> bytes:
-    """The same head with :func:`republished` properties."""
+    """Return the same head with :func:`republished` properties."""
     content_at = 7 + _FRAME.unpack_from(head)[2] + 1
     kind, channel, length = _FRAME.unpack_from(head, content_at)
     start, stop = content_at + 7 + 12, content_at + 7 + length

@@ -39,7 +39,7 @@ _REMEDIES: Final = (
 
 
 def remedy(words: str, address: AmqpAddress) -> str:
-    """What to do about *words*, with which a node was not reached or refused; empty when nothing is known."""
+    """Return what to do about *words*, with which a node was not reached or refused; empty when nothing is known."""
     for pattern, text in _REMEDIES:
         if re.search(pattern, words, re.IGNORECASE | re.DOTALL):
             return text.replace("{vhost}", address.vhost).replace("{user}", address.user)

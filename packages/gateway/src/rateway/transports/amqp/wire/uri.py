@@ -42,7 +42,7 @@ _TLS_ONLY = (
 
 
 class AddressSource(Protocol):
-    """Gives the broker's address for each attempt to connect."""
+    """The source of the broker's address for each attempt to connect."""
 
     def current(self) -> AmqpAddress:
         """Return the address that holds now."""
@@ -63,7 +63,7 @@ class HastenedAddress:
 
 @dataclass(frozen=True, slots=True)
 class AmqpAddress:
-    """Where the broker is and how to speak to it. Its ``repr`` and ``str`` show no password."""
+    """The address of the broker, with its credentials and parameters. Its ``repr`` and ``str`` show no password."""
 
     host: str = "localhost"
     port: int = 5672
@@ -111,7 +111,7 @@ class AmqpAddress:
         return "/" if self.vhost == "/" else f"/{self.vhost}"
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """What ``amqps://`` needs, or ``None``; :class:`ValueError` names the file that cannot be used."""
+        """Return the context of ``amqps://``, or ``None``; :class:`ValueError` names the file that cannot be used."""
         if not self.tls:
             return None
         try:
@@ -151,7 +151,7 @@ def parse(uri: str) -> AmqpAddress:
 
 
 def _each_node(uri: str) -> list[str]:
-    """The address of each node by itself: hosts, and whole addresses, are separated by commas."""
+    """Return the address of each node by itself: hosts, and whole addresses, are separated by commas."""
     each = []
     for whole in re.split(r",(?=amqps?://)", uri.strip()):
         match = _AUTHORITY.fullmatch(whole)
