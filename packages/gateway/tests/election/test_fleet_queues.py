@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aio_pika
+import msgspec
 import pytest
 from rateway.fleet.port import has_right
 from rateway.transports.amqp.fleet_queues import FleetQueues, queue_of
@@ -18,6 +19,16 @@ from tests.rabbitmq import Broker
 
 SUBJECT = "cluster-1"
 QUEUE = queue_of("test", SUBJECT)
+STRANGE = [
+    msgspec.msgpack.encode({"epoch": 9, "number": 1, "owner": "two"} | wrong)
+    for wrong in (
+        {"epoch": -1},
+        {"epoch": 1 << 63},
+        {"number": -1},
+        {"owner": "a line\nand another"},
+        {"owner": "x" * 101},
+    )
+] + [b"\x83\xa5epoch\x01\xa6number\x01\xa5owner\xa2\xff\xfe"]
 
 
 @asynccontextmanager
@@ -41,9 +52,9 @@ def test_an_owner_survives_messages_that_are_no_records_and_the_end_of_its_queue
         async with member(broker, "one") as one, await aio_pika.connect(broker.uri) as connection:
             owned = await one.campaign(SUBJECT, lambda why: pytest.fail(why))
             channel = await connection.channel()
-            for body in (b"", b"\xc1 no msgpack", b"\x93\x01\x02\x03", b"\x81\xa5epoch\xa3one"):
+            for body in (b"", b"\xc1 no msgpack", b"\x93\x01\x02\x03", b"\x81\xa5epoch\xa3one", *STRANGE):
                 await channel.default_exchange.publish(aio_pika.Message(body), QUEUE)
-            await until(lambda: one.unreadable == 4)
+            await until(lambda: one.unreadable == 4 + len(STRANGE))
             assert await one.write(SUBJECT, owned.epoch, b"before") == "confirmed"
             await channel.queue_delete(QUEUE)
             deleted = boottime()

@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Annotated, Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -53,21 +53,25 @@ WriteResult: TypeAlias = Literal["confirmed", "stale", "away"]
 confirmed in time; the newest body is written again by itself as soon as that is possible.
 """
 
+# Whoever may write to the coordinator could write anything: what is in a record stands in log lines, and is counted on.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 52)]
+_Member = Annotated[str, msgspec.Meta(max_length=100, pattern=r"\A[A-Za-z0-9._-]*\Z")]
+
 _SUBJECT: Final = re.compile(r"governor|cluster-[1-9][0-9]{0,5}")
 
 
 class FleetRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the owner of a subject writes to the coordinator."""
 
-    epoch: int
+    epoch: _Count
     """The tenure's; from 1, and 0 in a claim of nobody's, which shows that there is no record."""
-    number: int
+    number: _Count
     """Counts the tenure's records from 1. 0: it claims the epoch, and has no body."""
-    owner: str
+    owner: _Member
     """The member that wrote it."""
     released: bool = False
     """Whether its owner gave the subject up with it."""
-    to: str = ""
+    to: _Member = ""
     """The member that a release is meant for; empty: any."""
     body: bytes = b""
 

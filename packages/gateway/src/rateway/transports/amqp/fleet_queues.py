@@ -84,6 +84,8 @@ class _Subject:
     timer: asyncio.TimerHandle | None = None
     keeper: asyncio.Task[None] | None = None
     reopen_after: float = 0.0
+    has_unreadable: bool = False
+    """Whether that was logged."""
 
 
 class FleetQueues:
@@ -310,14 +312,17 @@ class FleetQueues:
     def _record_of(self, subject: _Subject, body: bytes) -> FleetRecord | None:
         try:
             return _decode(body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.unreadable += 1
-            log.warning(
-                "a message in %s is no record of the fleet's and is dropped: %s",
-                subject.queue,
-                error,
-                extra={"action": "fleet_record_unreadable"},
-            )
+            if not subject.has_unreadable:
+                subject.has_unreadable = True
+                log.warning(
+                    "a message in %s is no record of the fleet's and is dropped, as others of that kind will be: %s. "
+                    "Nobody else may publish to that queue",
+                    subject.queue,
+                    error,
+                    extra={"action": "fleet_record_unreadable"},
+                )
             return None
 
     # What the election orders.
