@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from rateway.config import load
 from rateway.demo.audit import Audit, audit
 from rateway.demo.collector import Collector
@@ -20,6 +21,7 @@ from rateway.runtime.identify.permits import Refusal
 from rateway.runtime.runner.runner import Runner
 from rateway.runtime.startup import Identity
 from rateway.transports.state import StateDir
+from rateway_protocol.contract import messages
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
@@ -27,6 +29,7 @@ from tests.election.memory import Coordinator, MemoryElections
 
 from tests.aio import run
 from tests.e2e.harness import LOOK
+from tests.e2e.witness import witness
 from tests.rabbitmq import Broker
 
 SHARDS = 2
@@ -162,7 +165,10 @@ def test_an_owner_that_was_cut_off_leaves_its_sessions_to_its_successor_and_take
     tmp_path: Path, broker: Broker
 ) -> None:
     async def main() -> None:
-        async with scene(tmp_path, broker, patience=0.2) as it:
+        async with (
+            scene(tmp_path, broker, patience=0.2) as it,
+            witness(broker, names=frozenset({messages.ShardStatus.key})) as heard,
+        ):
             one = await it.member("one")
             await it.until(lambda: one.is_live)
             two = await it.member("two")
@@ -177,6 +183,9 @@ def test_an_owner_that_was_cut_off_leaves_its_sessions_to_its_successor_and_take
             one.elections.heal()
             await it.until(lambda: one.is_idle and two.is_live)
             await it.some_events()
+            # What the former owner does comes after what the next one has told of its shards.
+            states = [msgspec.json.decode(each.body)["state"] for each in heard.heard]
+            assert "stopped" not in states and states[-1] == "live"
             assert await two.runner.tenures[1].move("one")
             await it.until(lambda: one.is_live)
             await it.all_arrived()

@@ -270,8 +270,11 @@ class Cluster:
             return
         self._is_started = False
         self.shard_observer.begin_again()
+        # In a fleet the next owner's shards are live by now: that of these came before.
+        self.shard_observer.is_silent = self._fleet is not None
         for shard in self.shards.values():
             shard.stop(end_session=False)
+        self.shard_observer.is_silent = False
         self._session_writer.write()
         self._make_shards(self.stored_sessions())
 

@@ -43,6 +43,8 @@ class ClusterShardObserver:
         """Called when the first shard becomes live, once for each time that the cluster is started."""
         self.on_barred: Callable[[str], None] = lambda why: None
         """Called with the reason when no shard may identify here and none has a session."""
+        self.is_silent = False
+        """Whether states are not published: another gateway publishes those of its own shards."""
         self.on_resumed: Callable[[int], None] = lambda shard_id: None
         """Called with each shard whose session was resumed."""
         self.on_session_lost: Callable[[int, str, int], None] = lambda shard_id, name, through: None
@@ -116,6 +118,8 @@ class ClusterShardObserver:
             f" ({order.why})" if order.why not in ("", order.new.value) else "",
             extra={"cluster": self._number, "shard": shard.shard_id, "action": "state"},
         )
+        if self.is_silent:
+            return
         body = messages.ShardStatus(
             shard=shard.shard_id,
             state=order.new.value,
