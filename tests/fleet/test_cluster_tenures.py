@@ -210,3 +210,32 @@ def test_a_fleet_takes_over_the_sessions_of_a_gateway_that_was_alone_and_gives_t
             assert it.count("identify") == SHARDS
 
     run(main(), timeout=60)
+
+
+def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker, patience=0.2) as it, witness(broker, 1) as worker:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            guild = it.sim.world.guild_ids[0]
+
+            async def asked(kind: str, *arguments: int) -> str:
+                status, body = await worker.ask(1, "cache", {"type": kind, "arguments": list(arguments)})
+                return str(body["error"]["code"]) if status == "error" else status
+
+            assert await asked("Guild", guild) == "ok"
+            two = await it.member("two")
+            assert await one.runner.tenures[1].move("two")
+            await it.until(lambda: two.is_live)
+            for kind in ("Guild", "GuildMembers", "Role"):
+                assert await asked(kind, guild) == "incomplete"
+            assert await asked("Guilds") == "incomplete"
+            # And back: what it had then is old by now.
+            assert await two.runner.tenures[1].move("one")
+            await it.until(lambda: one.is_live)
+            assert await asked("Guild", guild) == "incomplete"
+            await it.all_arrived()
+
+    run(main(), timeout=60)

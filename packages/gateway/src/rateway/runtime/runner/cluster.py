@@ -286,10 +286,19 @@ class Cluster:
         self.fleet_record.ended = found.ended
         if found.source == "fleet":
             self._is_new_here = False
-        if self.store is not None and not found.follows_own:
-            # The cache misses what other owners have received.
-            self.store.begin_cold({each.shard_id: each.name for each in found.sessions if each.session_id})
+        if self.store is not None and self.cache is not None and not found.follows_own:
+            self._begin_cold(self.store, found.sessions)
         self._replace_sessions([self._known(record) for record in found.sessions])
+
+    def _begin_cold(self, store: Store, sessions: Iterable[SessionRecord]) -> None:
+        """Forget the cache, which misses what other owners have received."""
+        fault = store.begin_cold({each.shard_id: each.name for each in sessions if each.session_id})
+        log.info(
+            "the cache begins empty: another gateway had the cluster before. Queries for its guilds are answered "
+            "`incomplete` until new sessions bring them (CACHE_RENEW)%s",
+            f"; the store cannot be written now: {fault.words}" if fault is not None else "",
+            extra={"cluster": self.number, "action": "cold_cache"},
+        )
 
     def _known(self, record: SessionRecord) -> SessionRecord:
         """Return a record that this folder made before it joined a fleet as one of this bot's."""

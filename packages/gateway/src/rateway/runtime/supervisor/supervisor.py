@@ -104,7 +104,7 @@ class Supervisor:
             _RunnerProcess(number, share) for number, share in enumerate(spread(clusters, processes), 1)
         ]
         for runner in self._runners:
-            runner.loading = self._shards_of(runner)
+            self._doubt(runner)
         self._calls = itertools.count(1)
         self._asked: dict[int, asyncio.Future[ipc.Parts]] = {}
         self._answers: dict[int, asyncio.Future[Answered]] = {}
@@ -183,8 +183,7 @@ class Supervisor:
             line.close()
             self._unreadable_before += line.unreadable
             runner.line = None
-            runner.loading = self._shards_of(runner)
-            runner.tenures = []
+            self._doubt(runner)
             self._tell_loading()
             permits.end(counts=not self._stopping)
             for cluster in runner.clusters:
@@ -280,6 +279,14 @@ class Supervisor:
         layout = self.choice.layout
         running = (number for number in runner.clusters if number not in self.drained)
         return [shard for number in running for shard in layout.shards_of(number)]
+
+    def _doubt(self, runner: _RunnerProcess) -> None:
+        """Take it, until its process says otherwise, that none of its shards is live, and in a fleet that another
+        gateway runs its clusters: what their stores say may be old.
+        """
+        runner.loading = self._shards_of(runner)
+        runner.tenures = []
+        runner.elsewhere = [] if self._membership is None else list(runner.clusters)
 
     def _loading(self) -> ipc.Loading:
         return ipc.Loading(
