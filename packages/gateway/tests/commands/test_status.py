@@ -150,7 +150,9 @@ def test_names_that_nobody_wants_are_shown_on_demand() -> None:
     status = fleet_status(publishers=dict.fromkeys(range(1, 26), quiet))
     assert "TYPING_START" not in shown(status)
     assert re.search(r"TYPING_START +clusters 1-25", shown(status, unrouted_names=True))
-    assert "no event name was returned" in shown(fleet_status(), unrouted_names=True)
+    without_log = fleet_status(clusters={number: {"event_log": None} for number in range(1, 26)})
+    assert "no event name was returned" in shown(without_log, unrouted_names=True)
+    assert "MANAGEMENT_URL" in shown(fleet_status(), unrouted_names=True), "beside a log nothing is returned"
 
 
 def test_a_figure_that_is_not_measured_any_more_is_not_shown() -> None:

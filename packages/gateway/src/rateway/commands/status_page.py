@@ -117,6 +117,11 @@ def _verdict(status: GatewayStatus) -> Text:
 
 def _unrouted_names(clusters: list[ClusterStatus]) -> RenderableType:
     names = unwanted(clusters)
+    if not names and any(_is_hidden_by_log(each) for each in clusters):
+        return Text(
+            "beside an event log no event name is returned for want of a queue; with MANAGEMENT_URL the gateway sees "
+            "which clusters lack a queue that others have"
+        )
     if not names:
         return Text("no event name was returned for want of a queue")
     table = _table()
@@ -125,6 +130,11 @@ def _unrouted_names(clusters: list[ClusterStatus]) -> RenderableType:
     for name, numbers in names.items():
         table.add_row(_text(name), numbered(numbers))
     return table
+
+
+def _is_hidden_by_log(cluster: ClusterStatus) -> bool:
+    log = cluster.event_log
+    return log is not None and log.state == "kept" and not cluster.publisher.routed
 
 
 def _head(status: GatewayStatus) -> Table:

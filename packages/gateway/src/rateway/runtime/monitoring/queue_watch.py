@@ -75,8 +75,8 @@ class QueueWatch:
         self.unheld = sorted(inbound[name] for name in lasting if name in inbound)
 
     def see_past_logs(self, clusters: Iterable[ClusterStatus]) -> list[ClusterStatus]:
-        """Return the clusters, those with an event log with what no worker's queue takes there: of the names that one
-        takes elsewhere, which was so at two looks in a row."""
+        """Return the clusters, those with an event log with the names of events that no worker's queue takes there,
+        though one takes them elsewhere. A binding counts until the second look without it."""
         clusters = list(clusters)
         if len(self._bound_names) < 2:
             return clusters
@@ -88,7 +88,7 @@ class QueueWatch:
                 publisher=msgspec.structs.replace(
                     each.publisher,
                     routed=sorted(routed[each.cluster]),
-                    unrouted=sorted(wanted - routed[each.cluster]),
+                    unrouted=sorted((wanted - routed[each.cluster]) & each.events.keys()),
                 ),
             )
             if each.event_log is not None and each.event_log.state == "kept"
