@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -291,6 +292,8 @@ async def travel_behind_proxy(library: Library, folder: Path) -> Outcome:
     logs.mkdir(parents=True, exist_ok=True)
     for log in ("gateway.log", "proxy.log"):
         (logs / log).unlink(missing_ok=True)
+    # What an earlier run left there names the event logs of a broker that is gone.
+    shutil.rmtree(logs / "state", ignore_errors=True)
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(discord(library, logs, "--shards", str(SHARDS)))
