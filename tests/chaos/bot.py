@@ -1,8 +1,8 @@
-"""A bot with discord.py, one client a shard, which writes down every dispatch as it came.
+"""A bot with discord.py, one client a shard and one for all of them, which writes down every dispatch as it came.
 
-A line of a dispatch is ``shard s crc32 name``, and for some names more words: the session id and the guilds of READY,
-the guild of GUILD_CREATE and GUILD_DELETE. SIGUSR1 has it write what it holds to a file, as JSON, and then the line
-``state``.
+A line of a dispatch is ``client s crc32 name``, and for some names more words: the session id and the guilds of READY,
+the guild of GUILD_CREATE and GUILD_DELETE. A client's number is its shard's; that of all shards has the next number.
+SIGUSR1 has the bot write what the clients of single shards hold to a file, as JSON, and then the line ``state``.
 """
 
 from __future__ import annotations
@@ -41,13 +41,20 @@ def more(name: str, d: str) -> str:
 
 
 class Client(discord.Client):
-    """One shard."""
+    """A shard, or all of them as one."""
+
+    def __init__(self, number: int) -> None:
+        shard, count = (number, SHARDS) if number < SHARDS else (0, 1)
+        super().__init__(
+            intents=discord.Intents.all(), shard_id=shard, shard_count=count, enable_debug_events=True
+        )
+        self.number = number
 
     async def on_socket_raw_receive(self, message: str) -> None:
         found = DISPATCH.fullmatch(message)
         if found is not None:
             name, seq, d = found.groups()
-            print(self.shard_id, seq, zlib.crc32(d.encode()), name, more(name, d), flush=True)
+            print(self.number, seq, zlib.crc32(d.encode()), name, more(name, d), flush=True)
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """The proxy lets all shards identify at once."""
@@ -66,7 +73,7 @@ class OperatorsWatch(logging.Handler):
 def state(clients: list[Client]) -> dict[str, Any]:
     """The names of all that it holds."""
     found: dict[str, Any] = {"channel": {}, "guild": {}, "member": {}, "role": {}, "thread": {}}
-    for guild in (guild for client in clients for guild in client.guilds):
+    for guild in (guild for client in clients[:SHARDS] for guild in client.guilds if not guild.unavailable):
         found["guild"][str(guild.id)] = guild.name
         found["role"] |= {str(each.id): each.name for each in guild.roles}
         found["channel"] |= {str(each.id): each.name for each in guild.channels}
@@ -83,10 +90,7 @@ def write_state(clients: list[Client]) -> None:
 
 async def main() -> None:
     """Run until one of the clients gives up."""
-    clients = [
-        Client(intents=discord.Intents.all(), shard_id=shard, shard_count=SHARDS, enable_debug_events=True)
-        for shard in range(SHARDS)
-    ]
+    clients = [Client(number) for number in range(SHARDS + 1)]
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: write_state(clients))
     async with asyncio.TaskGroup() as tasks:
         for client in clients:

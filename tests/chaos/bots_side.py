@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from rateway.proxy.sessions.session_id import SessionIds
 from rateway.secret import Secret
 from rateway_simulator.world import snapshot
 
-from tests.chaos.stream_audit import BotSession, Entry, Found, audit_session, is_event
+from tests.chaos.stream_audit import BotSession, Entry, Found, audit_merged, audit_session, is_event
 from tests.e2e.harness import Stage
 from tests.e2e.proxied import Proxy, free_port
 from tests.event_log import Log
@@ -75,7 +75,7 @@ class BotsSide:
         self._stage = stage
         self._shards = shards
         self._read_id = SessionIds(Tokens(Secret(stage.sim.options.token), None).key(b"sessions")).read
-        # Shard → its session.
+        # The bot's client → its session.
         self._current: dict[int, BotSession] = {}
         self._arrival = asyncio.Event()
         self._state_written = asyncio.Event()
@@ -98,20 +98,21 @@ class BotsSide:
         if words[0] == "state":
             self._state_written.set()
             return
-        shard, seq, crc32 = map(int, words[:3])
+        client, seq, crc32 = map(int, words[:3])
         name = words[3]
         if name == "READY":
             session_id = self._read_id(words[4])
             assert session_id is not None, "READY has a session id of another bot"
-            if (former := self._current.get(shard)) is not None:
+            if (former := self._current.get(client)) is not None:
                 former.is_last = False
-            self._current[shard] = BotSession(session_id, set(words[5:]))
-            self.sessions.append(self._current[shard])
-        self._current[shard].add(seq, crc32, name, self._stage.sim.ledger.events, *words[4:5])
+            self._current[client] = BotSession(session_id, set(words[5:]))
+            self.sessions.append(self._current[client])
+        self._current[client].add(seq, crc32, name, self._stage.sim.ledger.events, *words[4:5])
         self._arrival.set()
 
     async def caught_up(self) -> None:
-        """Wait until every shard of the bot has got an event that Discord sent after this was called."""
+        """Wait until every client of the bot has got an event of each of its shards that Discord sent after this was
+        called."""
         since = self._stage.sim.ledger.events
         began = {id(session): len(session.crcs) for session in self.sessions}
         fresh: dict[int, set[int]] = {shard: set() for shard in range(self._shards)}
@@ -120,15 +121,19 @@ class BotsSide:
             for sent in self._stage.sim.ledger.log(since):
                 fresh[sent.shard].add(sent.crc32)
                 since = sent.index + 1
-            if len(self._current) == self._shards and not any(
+            if len(self._current) == self._shards + 1 and not any(
                 fresh[shard].isdisjoint(session.crcs[began.get(id(session), 0) :])
-                for shard, session in self._current.items()
+                for client, session in self._current.items()
+                for shard in self._shards_of(client)
             ):
                 return
             await self._arrival.wait()
 
+    def _shards_of(self, client: int) -> Iterable[int]:
+        return (client,) if client < self._shards else range(self._shards)
+
     async def finish(self) -> None:
-        """Let some last things happen, and wait until the bot has got the last event of each shard."""
+        """Let some last things happen, and wait until each client has got the last event of each of its shards."""
         while True:
             since = self._stage.sim.ledger.events
             await self._stage.events(LAST_EVENTS)
@@ -136,29 +141,33 @@ class BotsSide:
             if len(last) == self._shards:
                 break
         while not all(
-            shard in self._current and last[shard] in self._current[shard].crcs[-LAST_EVENTS:]
-            for shard in last
+            client in self._current and last[shard] in self._current[client].crcs[-2 * LAST_EVENTS :]
+            for client in range(self._shards + 1)
+            for shard in self._shards_of(client)
         ):
             self._arrival.clear()
             await self._arrival.wait()
 
-    def audit(self, log: Log, name: str) -> Found:
-        """Hold the sessions that got this log against it."""
+    def audit(self, logs: Mapping[str, Log]) -> Found:
+        """Hold the sessions against the present logs, by name."""
         index = {(sent.session, sent.seq): sent.index for sent in self._stage.sim.ledger.log()}
         entries: dict[int, dict[int, Entry]] = {shard: {} for shard in range(self._shards)}
+        offsets: dict[str, dict[tuple[str, int], list[int]]] = {name: {} for name in logs}
         seen: set[str] = set()
-        offsets: dict[tuple[str, int], list[int]] = {}
-        for line in log.lines:
-            offsets.setdefault((line.name, line.crc32), []).append(line.offset)
-            parts = line.message_id.split(":")
-            if len(parts) >= 3 and is_event(line.name) and line.message_id not in seen:
-                seen.add(line.message_id)
-                place = index[parts[0], int(parts[2])]
-                entries[int(parts[1])][line.offset] = Entry(line.offset, line.name, line.crc32, place)
+        for name, log in logs.items():
+            for line in log.lines:
+                offsets[name].setdefault((line.name, line.crc32), []).append(line.offset)
+                parts = line.message_id.split(":")
+                if len(parts) >= 3 and is_event(line.name) and line.message_id not in seen:
+                    seen.add(line.message_id)
+                    place = index[parts[0], int(parts[2])]
+                    entries[int(parts[1])][line.offset] = Entry(line.offset, line.name, line.crc32, place)
         found = Found()
         for session in self.sessions:
-            if session.id.log == name:
-                found.add(audit_session(session, entries[session.id.shard], offsets))
+            if session.id.log in logs:
+                found.add(audit_session(session, entries[session.id.shard], offsets[session.id.log]))
+            elif not session.id.log:
+                found.add(audit_merged(session, entries))
         return found
 
     async def differences(self) -> list[str]:
@@ -167,7 +176,15 @@ class BotsSide:
         self.bot.signal(signal.SIGUSR1)
         await self._state_written.wait()
         held = json.loads(Path(self.bot.environment["STATE"]).read_text())
-        world = snapshot.state(self._stage.sim.world, STATE_KINDS)
+        world = snapshot.state(
+            self._stage.sim.world,
+            STATE_KINDS,
+            [
+                each
+                for each in self._stage.sim.world.guild_ids
+                if each not in self._stage.sim.world.unavailable
+            ],
+        )
         found = []
         for kind in STATE_KINDS:
             field = "nick" if kind == "member" else "name"

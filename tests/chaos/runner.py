@@ -17,7 +17,7 @@ from tests.chaos.ground import SHARDS, Ground, arrived, decode_gap, ended_by_dis
 from tests.chaos.machine import cannot_be_read_only
 from tests.chaos.plan import BOTS_KINDS, KINDS, Step, plan
 from tests.e2e.harness import Stage
-from tests.event_log import read_log
+from tests.event_log import Log, read_log
 from tests.rabbitmq import Broker
 
 __all__ = ["Recovery", "Result", "chaos"]
@@ -274,6 +274,7 @@ async def _audit_logs(ground: Ground, result: Result) -> None:
     status = await it.ready()
     begun = [line for line in it.gateway.log.read_text().splitlines() if "the event log rateway-log-" in line]
     result.logs_begun = sum(line.endswith("begins (event_log)") for line in begun) - len(status["clusters"])
+    logs: dict[str, Log] = {}
     for cluster in status["clusters"]:
         shards = it.layout.shards_of(cluster["cluster"])
         log = await read_log(it.broker.uri, cluster["event_log"]["name"])
@@ -287,12 +288,12 @@ async def _audit_logs(ground: Ground, result: Result) -> None:
         result.log_doubled += found.doubled
         result.log_wrong += found.changed + found.unknown + found.out_of_order
         result.notes += [f"in the log of cluster {cluster['cluster']}: {words}" for words in found.examples]
-        got = bots.audit(log, cluster["event_log"]["name"])
-        result.bot_events += got.events
-        result.bot_missing += got.missing
-        result.bot_doubled += got.doubled
-        result.bot_wrong += got.wrong
-        result.notes += [f"of the bot: {words}" for words in got.examples]
+        logs[cluster["event_log"]["name"]] = log
+    got = bots.audit(logs)
+    result.bot_events, result.bot_missing, result.bot_doubled, result.bot_wrong = (
+        got.events, got.missing, got.doubled, got.wrong,
+    )  # fmt: skip
+    result.notes += [f"of the bot: {words}" for words in got.examples]
     differences = await bots.differences()
     result.bot_differences = len(differences)
     result.notes += differences[:EXAMPLES]

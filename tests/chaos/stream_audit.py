@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from rateway.proxy.sessions.session_id import Session
 from rateway.proxy.sessions.snapshot import guild_unavailable
 from rateway_protocol.contract import topology
 
-__all__ = ["BotSession", "Entry", "Found", "audit_session", "is_event"]
+__all__ = ["BotSession", "Entry", "Found", "audit_merged", "audit_session", "is_event"]
 
 # What answers the bot itself, or tells of its connection.
 NO_EVENTS = frozenset(
@@ -43,7 +44,7 @@ class Entry:
 
 @dataclass(slots=True)
 class BotSession:
-    """The dispatches of one session of one shard of a bot, in the order of their arrival."""
+    """The dispatches of one session of a bot, in the order of their arrival."""
 
     id: Session
     missing_guilds: set[str]
@@ -157,6 +158,47 @@ def audit_session(
                 and (session.is_last or offset < highest)
             ):
                 found.miss(f"{where}: {entry}")
+    return found
+
+
+def audit_merged(session: BotSession, entries: Mapping[int, Mapping[int, Entry]]) -> Found:
+    """Hold a session over all shards against their logs: *entries* by shard and offset, those that a bot may see.
+
+    Its numbers say nothing of offsets: what stands in the logs so often has to come so often.
+    """
+    found = Found()
+    where = f"merged session {session.id.number} with {session.id.snapshots} guilds"
+    places: dict[tuple[str, int], list[tuple[int, Entry]]] = {}
+    for shard, of_shard in entries.items():
+        for entry in of_shard.values():
+            places.setdefault((entry.name, entry.crc32), []).append((shard, entry))
+    got = Counter(
+        (name, crc32)
+        for place, (crc32, name) in enumerate(zip(session.crcs, session.names, strict=True))
+        if name not in NO_EVENTS and place not in session.snapshots
+    )
+    # Up to where each shard is known to have come.
+    highest = dict.fromkeys(entries, -1)
+    for key, times in got.items():
+        there = places.get(key, [])
+        # After a gap a guild that is gone is told by a GUILD_DELETE of the proxy's own.
+        if not there and key[0] != "GUILD_DELETE":
+            found.mistake(f"{where}: {key[0]}, which no log has")
+        elif there and times > len(there):
+            found.double(f"{where}: {key[0]} came {times} times, where the logs have {there}")
+        elif len(there) == 1:
+            shard, entry = there[0]
+            highest[shard] = max(highest[shard], entry.offset)
+    found.events = got.total()
+    if session.complete_at is not None:
+        for key, there in places.items():
+            required = [
+                entry
+                for shard, entry in there
+                if entry.index >= session.complete_at and (session.is_last or entry.offset < highest[shard])
+            ]
+            if got[key] < len(required):
+                found.miss(f"{where}: {required}, of which {got[key]} came")
     return found
 
 

@@ -11,7 +11,7 @@ from tests.aio import run
 from tests.chaos.faults import FAULTS
 from tests.chaos.lanes import run_lanes
 from tests.chaos.plan import BOTS_KINDS, KINDS, LAST, plan
-from tests.chaos.stream_audit import BotSession, Entry, audit_session
+from tests.chaos.stream_audit import BotSession, Entry, audit_merged, audit_session
 
 FAULTS_IN_SHORT = 100
 
@@ -89,3 +89,23 @@ def test_a_session_that_another_one_followed_needs_no_events_after_its_last() ->
     assert audit_session(session, _ENTRIES, {}).missing == 1
     session.complete_at = 12
     assert audit_session(session, _ENTRIES, {}).missing == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "missing", "doubled", "wrong"),
+    [
+        (("MESSAGE_DELETE", "CHANNEL_UPDATE"), 0, 0, 0),
+        (("CHANNEL_UPDATE", "MESSAGE_DELETE"), 0, 0, 0),
+        (("MESSAGE_DELETE", "GUILD_DELETE", "CHANNEL_UPDATE"), 0, 0, 0),
+        (("CHANNEL_UPDATE",), 1, 0, 0),
+        (("MESSAGE_DELETE", "CHANNEL_UPDATE", "CHANNEL_UPDATE"), 0, 1, 0),
+        (("MESSAGE_DELETE", "CHANNEL_UPDATE", "MESSAGE_UPDATES"), 0, 0, 1),
+    ],
+)  # fmt: skip
+def test_the_audit_of_a_session_over_all_shards_counts(
+    names: tuple[str, ...], missing: int, doubled: int, wrong: int
+) -> None:
+    session = _session(*_BEGIN, *((4, name) for name in names), complete_at=14)
+    entries = {0: {key: each for key, each in _ENTRIES.items() if key != 15}, 1: {15: _ENTRIES[15]}}
+    found = audit_merged(session, entries)
+    assert (found.missing, found.doubled, found.wrong) == (missing, doubled, wrong), found.examples
