@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from rateway.demo.steering import Steering
@@ -13,6 +14,8 @@ __all__ = ["Guild"]
 
 # A bot answers within a second or two; a machine with other work takes longer.
 ANSWER_S = 60.0
+# A user tries again.
+AGAIN_S = 5.0
 
 
 class Guild:
@@ -36,11 +39,20 @@ class Guild:
         entities: dict[str, Json] = found[kind]
         return entities
 
-    async def message(self, fact: Callable[[Json], bool]) -> Json:
+    async def command(self, name: str, options: Json, answer: str) -> None:
+        """Use a slash command until its answer stands in the channel: one that comes after three seconds is refused."""
+        for _ in range(round(ANSWER_S / AGAIN_S)):
+            await self.do("commands", {"name": name, "options": options})
+            with contextlib.suppress(AssertionError):
+                await self.message(lambda each: each["content"] == answer, AGAIN_S)
+                return
+        raise AssertionError(f"/{name} was not answered with {answer!r}")
+
+    async def message(self, fact: Callable[[Json], bool], patience: float = ANSWER_S) -> Json:
         """Return the newest such message as soon as there is one."""
         messages: list[Json] = []
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(patience):
                 while True:
                     messages = list((await self.kinds("message")).values())
                     found = [each for each in messages if fact(each)]

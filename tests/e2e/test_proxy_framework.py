@@ -61,8 +61,7 @@ def test_a_bot_with_cogs_converters_views_a_paginator_and_its_cache_runs_with_tw
                     await asyncio.sleep(1.0)
 
                 # A slash command.
-                await guild.do("commands", {"name": "add", "options": {"a": 20, "b": 22}})
-                await guild.answer("42")
+                await guild.command("add", {"a": 20, "b": 22}, "42")
             assert s.count("identify") == 2
 
     run(it(), timeout=150)

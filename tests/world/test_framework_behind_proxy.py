@@ -94,5 +94,4 @@ async def _speak(guild: Guild) -> None:
         await asyncio.sleep(1.0)
 
     # A slash command.
-    await guild.do("commands", {"name": "add", "options": {"a": 20, "b": 22}})
-    await guild.answer("42")
+    await guild.command("add", {"a": 20, "b": 22}, "42")

@@ -31,8 +31,13 @@ client.on(Events.MessageCreate, (message) => {
 client.on(Events.InteractionCreate, async (interaction) => {
   if (!interaction.isChatInputCommand()) return;
   const text = interaction.options.getString("text");
-  await interaction.reply(`pong ${text}`);
-  say("answered", { text });
+  try {
+    await interaction.reply(`pong ${text}`);
+    say("answered", { text });
+  } catch (error) {
+    // The interaction came after the three seconds within which Discord takes an answer.
+    console.error(error);
+  }
 });
 
 client.on(Events.Error, (error) => console.error(error));

@@ -147,7 +147,12 @@ client.on(Events.MessageCreate, (message) => commands.handle(message));
 client.on(Events.InteractionCreate, async (interaction) => {
   if (!interaction.isChatInputCommand()) return;
   const { options } = interaction;
-  await interaction.reply(String(options.getInteger("a") + options.getInteger("b")));
+  try {
+    await interaction.reply(String(options.getInteger("a") + options.getInteger("b")));
+  } catch (error) {
+    // The interaction came after the three seconds within which Discord takes an answer.
+    console.error(error);
+  }
 });
 
 client.on(Events.Error, (error) => console.error(error));

@@ -37,8 +37,13 @@ client.on("messageCreate", (message) => {
 client.on("interactionCreate", async (interaction) => {
   if (!interaction.isCommandInteraction()) return;
   const text = interaction.data.options.getString("text", true);
-  await interaction.createMessage({ content: `pong ${text}` });
-  say("answered", { text });
+  try {
+    await interaction.createMessage({ content: `pong ${text}` });
+    say("answered", { text });
+  } catch (error) {
+    // The interaction came after the three seconds within which Discord takes an answer.
+    console.error(error);
+  }
 });
 
 client.on("error", (error) => console.error(error));

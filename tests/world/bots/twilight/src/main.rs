@@ -110,8 +110,11 @@ async fn run(mut shard: Shard, http: Arc<Client>, application: Id<ApplicationMar
                         ..InteractionResponseData::default()
                     }),
                 };
-                commands.create_response(interaction.id, &interaction.token, &answer).await?;
-                println!(r#"{{"saw":"answered","text":"{text}"}}"#);
+                // Discord takes no answer after three seconds.
+                match commands.create_response(interaction.id, &interaction.token, &answer).await {
+                    Ok(_) => println!(r#"{{"saw":"answered","text":"{text}"}}"#),
+                    Err(error) => eprintln!("{error:?}"),
+                }
             }
             Ok(_) => {}
             Err(error) => eprintln!("{error:?}"),
