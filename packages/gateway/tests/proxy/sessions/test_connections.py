@@ -407,6 +407,23 @@ def test_of_two_connections_of_a_shard_the_newest_sets_the_presence() -> None:
     run(scenario())
 
 
+def test_a_presence_that_a_bot_sets_at_ready_comes_after_that_of_its_identify() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = Bot(presence={"status": "idle", "activities": []})
+
+        def at_ready() -> None:
+            bot.say(3, {"status": "dnd", "activities": [], "since": None, "afk": False})
+
+        setting.gateway.before_guilds = at_ready
+        await live(bot, setting.process)
+        await pass_time()
+        statuses = [json.loads(each.payload)["d"]["status"] for each in setting.gateway.sent]
+        assert statuses == ["idle", "dnd"]
+
+    run(scenario())
+
+
 def test_a_presence_that_discord_cannot_read_ends_the_session() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

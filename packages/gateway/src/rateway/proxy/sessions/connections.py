@@ -297,8 +297,6 @@ class Connections:
                     self._tails.release(log)
         if connection.stream is not begin.stream:
             return
-        if identify.presence is not None:
-            self._commands.set_presence(connection, identify.presence)
         await asyncio.sleep(HOLD)
         for feed in begin.feeds:
             tail = self._tails.get(feed.log)
@@ -362,6 +360,9 @@ class Connections:
             self._tails.use(feed.log)
         stream.feeds = begin.feeds
         connection.stream = stream
+        if identify.presence is not None:
+            # Before READY: what the bot sets at READY is the newer one.
+            self._commands.set_presence(connection, identify.presence)
         connection.send(dispatch("READY", 1, d))
         self._counts["identified"] += 1
         return begin
