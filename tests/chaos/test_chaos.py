@@ -67,6 +67,7 @@ _REST = ((5, "MESSAGE_CREATE"), (7, "MESSAGE_DELETE"), (8, "CHANNEL_UPDATE"))
     [
         ((*_BEGIN, *_REST), 0, 0, 0),
         ((*_BEGIN[:2], (2, "TYPING_START"), _BEGIN[2], *_REST), 0, 0, 0),
+        ((*_BEGIN, (2, "MESSAGE_CREATE"), (2, "TYPING_START"), *_REST[1:]), 0, 0, 0),
         ((*_BEGIN, _REST[0], (5, "RESUMED"), *_REST[1:]), 0, 0, 0),
         ((*_BEGIN, _REST[0], _REST[2]), 1, 0, 0),
         ((*_BEGIN, *_REST[:2]), 1, 0, 0),
