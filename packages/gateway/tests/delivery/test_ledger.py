@@ -71,6 +71,17 @@ def test_a_run_that_is_still_filled_is_not_settled_by_confirms_of_older_ones() -
     assert cursor.settled == 1
 
 
+def test_what_is_answered_for_is_out_of_memory_whoever_still_knows_its_run() -> None:
+    ledger, cursor = Unconfirmed(), Cursor(0)
+    run = make_run(ledger, cursor, [1, 2, 3])
+    # The fast path keeps it until the shard's next run.
+    filled = run.pieces
+    ledger.acknowledge([(2, 1)])
+    assert [piece for piece in filled if piece is not None] == [b"0:3", b"body", b""]
+    ledger.acknowledge([(3, 0)])
+    assert filled == []
+
+
 def test_a_filtered_event_is_settled_with_what_came_before_it() -> None:
     ledger, cursor = Unconfirmed(), Cursor(0)
     cursor.skip(1)

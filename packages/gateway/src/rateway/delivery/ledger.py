@@ -454,7 +454,8 @@ class Unconfirmed:
             self._finish_rarely(run, finished)
         run.left = 0
         run.front = len(run.marks)
-        run.pieces = []
+        # In place: what filled the run still knows the list, until the next one of its shard.
+        run.pieces.clear()
         self._done += 1
         finished.append(run)
         cursor = run.cursor
