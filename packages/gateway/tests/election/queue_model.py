@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 
 from rateway.fleet import tenure
 from rateway.fleet.port import FleetRecord, Owned, has_right
-from rateway.fleet.tenure import SubjectElection
-
-MAX_LENGTH = 16
+from rateway.fleet.tenure import QUEUE_LENGTH, SubjectElection
 
 
 @dataclass(eq=False)
@@ -61,7 +59,7 @@ class Queue:
         link.published += 1
         link.confirms.append(link.published)
         self._serve()
-        while len(self.ready) > MAX_LENGTH:
+        while len(self.ready) > QUEUE_LENGTH:
             self.evicted.append(self.ready.pop(0)[1])
 
     def consume(self, link: Link) -> None:

@@ -149,17 +149,29 @@ def test_the_successor_of_a_cut_owner_begins_after_its_right_has_ended_and_with_
         assert (owned.epoch, owned.how) == (2, "inherited")
         assert owned.record is not None
         assert owned.record.body == b"confirmed 19"
-        # The former owner does not know, and is told once it is back.
+        # The former owner does not know.
         assert await one.write(SUBJECT, 1, b"of the past") == "away"
         assert not lost
-        await form.heal("one")
+
+    form.run(scene)
+
+
+def test_a_replaced_owner_is_told_once_it_is_back(patient_form: Form) -> None:
+    async def scene() -> None:
+        lost: list[str] = []
+        one, two = await patient_form.member("one"), await patient_form.member("two")
+        await owner(one, lost)
+        waiting = await candidate(two, [])
+        await patient_form.cut("one")
+        await waiting
+        await patient_form.heal("one")
         await until(lambda: bool(lost))
         assert one.confirmed_at(SUBJECT) is None
         assert await one.write(SUBJECT, 1, b"late") == "stale"
         assert await two.write(SUBJECT, 2, b"of now") == "confirmed"
         assert len(lost) == 1
 
-    form.run(scene)
+    patient_form.run(scene)
 
 
 def test_a_cut_owner_whom_nobody_replaces_goes_on_and_its_newest_body_is_written(form: Form) -> None:

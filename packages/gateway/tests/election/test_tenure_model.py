@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.fleet.tenure import MOST_YIELDS
+from rateway.fleet.tenure import DOUBT_S, MOST_YIELDS
 from tests.election.queue_model import Member, World
 
 MEMBERS = "abc"
@@ -133,7 +133,7 @@ def test_a_replaced_owner_that_stays_connected_finds_out() -> None:
     assert heir.has_right()
     assert owner.lost == 0
     world.mend(owner)
-    world.pass_time(6, prompt=True)
+    world.pass_time(DOUBT_S + 3, prompt=True)
     assert owner.lost == 1
     assert heir.has_right()
 
@@ -202,3 +202,21 @@ def test_two_candidates_never_begin_the_same_epoch() -> None:
     world.mend(second)
     world.settle()
     assert [owned.epoch for _, owned in world.tenures] == [1, 3]
+
+
+def test_an_owner_whose_silent_channel_is_still_the_active_one_keeps_its_tenure() -> None:
+    world, owner, _ = _two()
+    # Its node says nothing any more, and it has connected to another one.
+    silent = owner.link
+    assert silent is not None
+    silent.is_cut = True
+    owner.disconnect()
+    world.pass_time(10, prompt=True)
+    assert not owner.has_right()
+    # The node is given up.
+    world.queue.leave(silent)
+    world.links.remove(silent)
+    world.pass_time(5, prompt=True)
+    assert owner.has_right()
+    assert owner.lost == 0
+    assert len(world.tenures) == 1

@@ -29,8 +29,8 @@ from typing import Final, Literal, TypeAlias
 from rateway.fleet.port import RENEW_S, RIGHT_S, FleetRecord, Owned, WriteResult
 
 __all__ = [
-    "MOST_FLYING", "MOST_YIELDS", "Acknowledge", "Answer", "Close", "Lost", "Order", "Publish", "Released", "Reopen",
-    "SubjectElection", "Won",
+    "DOUBT_S", "MOST_FLYING", "MOST_YIELDS", "QUEUE_LENGTH", "Acknowledge", "Answer", "Close", "Lost", "Order",
+    "Publish", "Released", "Reopen", "SubjectElection", "Won",
 ]  # fmt: skip
 
 # All times in seconds.
@@ -43,10 +43,11 @@ SILENT_S: Final = 10.0
 MOST_SILENT_S: Final = 640.0
 # From a confirm to the delivery of the same record, which takes milliseconds: longer, and another one is active.
 DELIVERY_S: Final = 1.0
-# An owner whose records are confirmed and not delivered for so long was replaced. Each candidate before it in the line
-# needs half a second to see that it lives.
-DOUBT_S: Final = 3.0
-DOUBT_WRITE_S: Final = 0.5
+# An owner whose records are confirmed and not delivered for so long was replaced. Until then it may be its own former
+# channel that is active, on a node that is silent and not given up yet (net_ticktime), or a candidate that is about to
+# see that the owner lives.
+DOUBT_S: Final = 12.0
+DOUBT_WRITE_S: Final = 0.75
 # A body that comes so long after the first record was written just now, by a living owner.
 FRESH_S: Final = 0.25
 # How often a candidate lets a living owner have the subject back within the second figure: one that does not get it by
@@ -56,7 +57,10 @@ YIELDS_WITHIN_S: Final = 30.0
 # A released record waits so long for the member that it is meant for, and others look again after the second figure.
 MEANT_S: Final = 5.0
 LOOK_S: Final = 0.25
-# Records that are written and not confirmed: far below the queue's length, so that nothing is evicted by them.
+# The queue drops the oldest record above so many: several members may have written all that they write in a doubt, and
+# the newest record must not be the oldest of these.
+QUEUE_LENGTH: Final = 64
+# Records that are written and not confirmed.
 MOST_FLYING: Final = 4
 # Nothing is confirmed on an open channel: another channel has to do. A queue without a majority answers on no channel.
 STUCK_S: Final = 120.0

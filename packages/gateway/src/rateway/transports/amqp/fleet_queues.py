@@ -22,7 +22,7 @@ from pamqp.header import ContentHeader
 from rateway.backoff import Backoff
 from rateway.fleet import tenure
 from rateway.fleet.port import MOST_BODY, FleetRecord, Owned, WriteResult, is_subject
-from rateway.fleet.tenure import SubjectElection
+from rateway.fleet.tenure import QUEUE_LENGTH, SubjectElection
 from rateway.transports.amqp.requests.inbound_queue import is_away
 from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import Connection
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 _ARGUMENTS: Final[dict[str, str | int | bool]] = {
     "x-queue-type": "quorum",
     "x-single-active-consumer": True,
-    # A queue that nobody reads keeps little, and the newest record is never among the oldest sixteen.
-    "x-max-length": 16,
+    # A queue that nobody reads keeps little.
+    "x-max-length": QUEUE_LENGTH,
     # RabbitMQ 4 drops a message after twenty returns by default: a record outlives any number of owners.
     "x-delivery-limit": 1_000_000_000,
 }
