@@ -131,6 +131,17 @@ def test_a_move_that_does_not_end_is_given_up_and_its_cluster_rests() -> None:
     assert second is not None and second.cluster != first.cluster
 
 
+def test_a_move_to_a_member_that_has_left_or_leaves_is_over_though_its_cluster_never_rests_there() -> None:
+    for leaving in ([seen("b", [], leaving=True)], []):
+        balance = Balance(LAYOUT, 1)
+        everything = seen("a", list(SIZES))
+        assert balance.decide([everything, seen("b", [])], 0.0) is not None
+        assert balance.decide([everything, *leaving], 1.0) is None
+        assert (balance.moving, balance.failed) == (None, 1)
+        # Back again, it is as good as any.
+        assert balance.decide([everything, seen("b", [])], 10.0) is not None
+
+
 def test_a_cluster_that_a_person_moved_stays_where_it_is_unless_its_member_leaves() -> None:
     balance = Balance(LAYOUT, 1)
     even = [seen("a", [1, 2, 3, 7]), seen("b", [4, 5, 6])]

@@ -156,7 +156,8 @@ class Balance:
         owners = self._owners(seen)
         away = any(view.away or view.moving for each in seen for view in each.said.clusters)
         whole = len(owners) == len(self.layout.clusters) and not away
-        if self.moving is not None and not self._has_ended(owners, whole, now):
+        takers = {each.name for each in seen if not each.said.leaving}
+        if self.moving is not None and not self._has_ended(owners, whole, takers, now):
             return None
         if now < self._free_at or not whole or not all(self._runs(each, now) for each in seen):
             return None
@@ -177,7 +178,7 @@ class Balance:
             self.moving, self._began_at = found, now
         return found
 
-    def _has_ended(self, owners: Mapping[int, str], whole: bool, now: float) -> bool:
+    def _has_ended(self, owners: Mapping[int, str], whole: bool, takers: Collection[str], now: float) -> bool:
         move = self.moving
         assert move is not None
         if whole and owners.get(move.cluster) == move.receiver:
@@ -189,6 +190,10 @@ class Balance:
             self.failed += 1
             self.last = f"cluster {move.cluster} did not get from {move.sender} to {move.receiver}"
             self._resting[move.cluster] = now + REST_AFTER_FAILURE_S
+        elif move.receiver not in takers:
+            # The order is not repeated: the cluster would be without an owner until that member is back.
+            self.failed += 1
+            self.last = f"cluster {move.cluster} does not go to {move.receiver}, which has left"
         else:
             return False
         self.moving = None
