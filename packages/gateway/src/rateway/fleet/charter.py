@@ -16,6 +16,8 @@ class Charter(msgspec.Struct, frozen=True):
     """Of the layout, from 1. Members of different generations never run at the same time."""
     salt: bytes
     """Of the fingerprints beside sessions: a member must know the sessions of another for this bot's."""
+    account: str
+    """The bot's fingerprint: gateways of another bot must not share its fleet."""
     shards: int
     per_cluster: int
     gateway_url: str
@@ -44,6 +46,7 @@ class Charter(msgspec.Struct, frozen=True):
         return Charter(
             self.generation + 1,
             self.salt,
+            self.account,
             choice.layout.shards,
             choice.layout.per_cluster,
             choice.gateway_url,

@@ -219,7 +219,7 @@ class Gateway:
         """Notes for the operator about the gateway as a whole, most important first."""
         found = [self._search.note] if self._search.note else []
         if self.fleet is not None:
-            found += self.fleet.governor.notes()
+            found += self.fleet.notes()
         return found + (self.permits.facts().notes if self.permits is not None else [])
 
     def renewal(self) -> Renewal | None:

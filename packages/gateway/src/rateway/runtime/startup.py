@@ -33,6 +33,7 @@ __all__ = [
     "FatalEnd",
     "Identity",
     "StoredSessions",
+    "account_with",
     "choose",
     "clusters_of",
     "dead_token",
@@ -81,10 +82,19 @@ class Identity(msgspec.Struct, frozen=True):
         return cls(
             state.fingerprint("token", token, settings.rest.api_url),
             state.fingerprint("settings", token, *shape),
-            # A token is the bot's id in base64, a time and a signature, joined by dots.
-            state.fingerprint("account", token.partition(".")[0], settings.rest.api_url),
+            state.fingerprint(*_account(settings)),
             state.former_fingerprints("token", token, settings.rest.api_url),
         )
+
+
+def _account(settings: Settings) -> tuple[str, ...]:
+    # A token is the bot's id in base64, a time and a signature, joined by dots.
+    return "account", settings.session.token.reveal().partition(".")[0], settings.rest.api_url
+
+
+def account_with(settings: Settings, salt: bytes) -> str:
+    """Return ``Identity.account`` as it is with another salt."""
+    return StateDir.fingerprint_with(salt, *_account(settings))
 
 
 async def choose(settings: Settings, state: StateDir, rest: Rest, identity: Identity) -> Choice:

@@ -286,6 +286,11 @@ class StateDir:
         """Return a hash of settings, keyed with a salt of this folder; nothing of them can be read back from it."""
         return _fingerprint(self.salt(), parts)
 
+    @staticmethod
+    def fingerprint_with(salt: bytes, *parts: str) -> str:
+        """Return :meth:`fingerprint` as it is with another salt."""
+        return _fingerprint(salt, parts)
+
     def salt(self) -> bytes:
         """Return this folder's salt, which is made if there is none. Raises :class:`StateError`."""
         salt = self.read(SALT)

@@ -71,10 +71,10 @@ class Clusters:
 class Seat:
     """One member, with the gateway around it."""
 
-    def __init__(self, fleet: Fleet, number: int) -> None:
+    def __init__(self, fleet: Fleet, number: int, token: str) -> None:
         self.name = f"host-{number}"
         environment = {
-            "DISCORD_TOKEN": "MTIz.a.b",
+            "DISCORD_TOKEN": token,
             "INTENTS": "1",
             "AMQP_URI": "amqp://localhost/",
             "FLEET": "bot",
@@ -165,16 +165,17 @@ class Fleet:
 
     async def join(self) -> Seat:
         """One more member, once it knows the layout."""
-        seat = Seat(self, len(self.seats) + 1)
-        self.seats.append(seat)
+        seat = self.sit_down()
         choosing = asyncio.ensure_future(seat.member.choose())
         await asyncio.wait([choosing, seat.task], return_when=asyncio.FIRST_COMPLETED)
         choosing.result()
         return seat
 
-    def governor(self) -> Seat:
-        (found,) = (each for each in self.seats if each.member.governor.epoch)
-        return found
+    def sit_down(self, token: str = "MTIz.a.b") -> Seat:
+        """One more member."""
+        seat = Seat(self, len(self.seats) + 1, token)
+        self.seats.append(seat)
+        return seat
 
 
 def on_fleet(folder: Path, scene: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
@@ -217,6 +218,21 @@ def test_a_fleet_goes_on_with_the_layout_of_its_record_after_all_members_have_le
         fleet.discord.recommends = 9
         other = await fleet.join()
         assert other.member.charter is not None and other.member.charter.shards == SHARDS
+
+    on_fleet(tmp_path, scene)
+
+
+def test_a_gateway_of_another_bot_takes_no_part_and_leaves_the_office_to_others(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one = await fleet.join()
+        stranger = fleet.sit_down(token="NDU2.a.b")
+        await asyncio.sleep(5)
+        assert stranger.member.charter is None
+        assert "another bot" in stranger.member.notes()[0]
+        await one.die()
+        other = await fleet.join()
+        assert other.member.charter == one.member.charter
+        assert isinstance(await other.identify(0), float)
 
     on_fleet(tmp_path, scene)
 

@@ -101,6 +101,7 @@ class FleetGovernor:
         found: Chooses the layout of a fleet that has none, as a gateway that is alone does; raises FatalEnd.
         former: The charter that this member knows, and the ledger of its state folder: a fleet without a record begins
             with them.
+        is_ours: Returns whether a charter is this bot's. A member of another bot does not govern.
         take_charter: Called with each charter before it is granted from; it returns the account's fingerprint.
         on_fatal: Called with what ends the gateway.
     """
@@ -115,6 +116,7 @@ class FleetGovernor:
         rest: Rest,
         found: Callable[[], Coroutine[Any, Any, Charter]],
         former: Callable[[], GovernorRecord],
+        is_ours: Callable[[Charter], bool],
         take_charter: Callable[[Charter, int], str],
         on_fatal: Callable[[FatalRecord], None],
         clock: Callable[[], float] = boottime,
@@ -130,6 +132,7 @@ class FleetGovernor:
         self._rest = rest
         self._found = found
         self._former = former
+        self._is_ours = is_ours
         self._take_charter = take_charter
         self._on_fatal = on_fatal
         self._clock = clock
@@ -164,11 +167,15 @@ class FleetGovernor:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     governing = tasks.create_task(self._govern(owned))
-                    why = await lost
+                    either: list[asyncio.Future[Any]] = [lost, governing]
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                     governing.cancel()
-                log.warning(
-                    "this member does not govern the fleet any more: %s", why, extra={"action": "governor"}
-                )
+                if lost.done():
+                    log.warning(
+                        "this member does not govern the fleet any more: %s",
+                        lost.result(),
+                        extra={"action": "governor"},
+                    )
             finally:
                 self.epoch = 0
                 self._permits = self._desk = self.balance = self._search = None
@@ -200,7 +207,11 @@ class FleetGovernor:
             self._record = _decoded(owned.record.body if owned.record is not None else b"")
             if self._record.charter is None:
                 self._record = self._former()
-            charter = self._record.charter or await self._found()
+            charter = self._record.charter
+            if charter is not None and not self._is_ours(charter):
+                await self.leave()
+                return
+            charter = charter or await self._found()
             is_new = False
             while True:
                 self._record = msgspec.structs.replace(self._record, charter=charter)
@@ -208,6 +219,7 @@ class FleetGovernor:
                 charter = await self._one_generation(charter, is_new=is_new)
                 is_new = True
         except FatalEnd as end:
+            await self.leave()
             self._on_fatal(end.record)
 
     async def _one_generation(self, charter: Charter, *, is_new: bool) -> Charter:

@@ -36,7 +36,7 @@ from rateway.runtime.fleet.records import (
 from rateway.runtime.identify.permits import Clock, Rest
 from rateway.runtime.monitoring.fleet_status import fleet_status
 from rateway.runtime.monitoring.status import FleetStatus
-from rateway.runtime.startup import Identity, choose, dead_token, remember_layout
+from rateway.runtime.startup import Identity, account_with, choose, dead_token, remember_layout
 from rateway.session.actions import Fatal
 from rateway.transports.boot_clock import boottime
 from rateway.transports.rest import RestFailure
@@ -121,6 +121,8 @@ class FleetMember:
         """Whether it hands its clusters over and takes none."""
         self.is_deaf = False
         """Whether it cannot reach Discord."""
+        self.is_foreign = False
+        """Whether the fleet of that name belongs to another bot."""
         self._settings = settings
         self._state = state
         self.rest = rest
@@ -143,6 +145,7 @@ class FleetMember:
             rest=rest,
             found=self._found,
             former=self._former,
+            is_ours=self._is_ours,
             take_charter=self._take_own_charter,
             on_fatal=gateway.end,
             clock=clock,
@@ -317,11 +320,31 @@ class FleetMember:
         self.permits.look()
 
     def _hear_charter(self, sender: str, record: CharterSays) -> None:
-        if record.epoch >= self._epoch and record.charter.is_sound:
+        if record.epoch >= self._epoch and record.charter.is_sound and self._is_ours(record.charter):
             self._take_charter(record.charter, record.epoch)
 
     def _hear_dead_token(self, sender: str, record: DeadTokenSays) -> None:
         self._gateway.end(dead_token(RestFailure("unauthorized", record.text, None, record.status)))
+
+    def _is_ours(self, charter: Charter) -> bool:
+        """Whether it is a charter of this bot's fleet."""
+        if charter.account == account_with(self._settings, charter.salt):
+            return True
+        if not self.is_foreign:
+            self.is_foreign = True
+            log.error("%s", self.foreign_words, extra={"action": "fleet"})
+        return False
+
+    @property
+    def foreign_words(self) -> str:
+        return (
+            f"the fleet {self.membership.fleet} belongs to another bot, or another DISCORD_API_URL: this gateway runs "
+            "nothing. Give each bot a FLEET of its own"
+        )
+
+    def notes(self) -> list[str]:
+        """Return the operator's notes."""
+        return [self.foreign_words] if self.is_foreign else self.governor.notes()
 
     def _take_charter(self, charter: Charter, epoch: int) -> None:
         before, self.charter, self._epoch = self.charter, charter, epoch
@@ -351,8 +374,10 @@ class FleetMember:
         """Choose the layout of a fleet that has none, as a gateway that is alone does."""
         choice = await choose(self._settings, self._state, self.rest, self.identity())
         layout = choice.layout
+        salt = self._state.salt()
+        account = account_with(self._settings, salt)
         return Charter(
-            1, self._state.salt(), layout.shards, layout.per_cluster, choice.gateway_url, choice.refused
+            1, salt, account, layout.shards, layout.per_cluster, choice.gateway_url, choice.refused
         )
 
     def _former(self) -> GovernorRecord:

@@ -88,6 +88,7 @@ class FleetWire:
 
     async def _serve(self, connection: Connection) -> str:
         """One connection's life; why it ended."""
+        said = ""
         while True:
             try:
                 channel = await self._open(connection)
@@ -103,11 +104,14 @@ class FleetWire:
             self._connection = None
             if isinstance(reason, ConnectionLost):
                 return str(reason)
-            log.warning(
-                "the broker closed the channel to the members of the fleet: %s",
-                reason,
-                extra={"action": "channel_closed"},
-            )
+            if str(reason) != said:
+                said = str(reason)
+                log.warning(
+                    "the broker closed the channel to the members of the fleet: %s; it is tried again until it works. "
+                    "The gateway's user needs all rights for rateway-.* (docs/rabbitmq.md)",
+                    reason,
+                    extra={"action": "channel_closed"},
+                )
             await asyncio.wait([connection.closed], timeout=_AGAIN_S)
 
     async def _open(self, connection: Connection) -> Channel:
