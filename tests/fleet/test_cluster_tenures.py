@@ -25,6 +25,7 @@ from rateway_protocol.contract import messages
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
+from tests.cache.world_feed import differences, expected, state
 from tests.election.memory import Coordinator, MemoryElections
 
 from tests.aio import run
@@ -212,6 +213,34 @@ def test_a_fleet_takes_over_the_sessions_of_a_gateway_that_was_alone_and_gives_t
     run(main(), timeout=60)
 
 
+def test_a_cluster_that_is_moved_brings_its_cache_and_what_came_since_is_published_once(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it, witness(broker, 1) as worker:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            two = await it.member("two")
+            it.sim.set_rate(200.0)
+            for giver, taker, name in ((one, two, "two"), (two, one, "one")):
+                await it.some_events()
+                await it.until(lambda taker=taker: taker.runner.takes_caches)  # type: ignore[misc]
+                assert await giver.runner.tenures[1].move(name)
+                await it.until(lambda taker=taker: taker.is_live)  # type: ignore[misc]
+                question = {"type": "Guild", "arguments": [it.sim.world.guild_ids[0]]}
+                assert (await worker.ask(1, "cache", question))[0] == "ok"
+            assert (await it.all_arrived()).doubled == 0
+            assert (it.count("identify"), it.count("resume")) == (SHARDS, 2 * SHARDS)
+            store = one.runner.clusters[1].store
+            assert store is not None
+            with store.reader().view() as view:
+                found = differences(state(view), expected(it.sim.world))
+            # Messages are not kept by default.
+            assert [each for each in found if not each.startswith("message ")] == []
+
+    run(main(), timeout=60)
+
+
 def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
     tmp_path: Path, broker: Broker
 ) -> None:
@@ -227,13 +256,13 @@ def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
 
             assert await asked("Guild", guild) == "ok"
             two = await it.member("two")
-            assert await one.runner.tenures[1].move("two")
+            assert await one.runner.tenures[1].move("")
             await it.until(lambda: two.is_live)
             for kind in ("Guild", "GuildMembers", "Role"):
                 assert await asked(kind, guild) == "incomplete"
             assert await asked("Guilds") == "incomplete"
             # And back: what it had then is old by now.
-            assert await two.runner.tenures[1].move("one")
+            assert await two.runner.tenures[1].move("")
             await it.until(lambda: one.is_live)
             assert await asked("Guild", guild) == "incomplete"
             await it.all_arrived()

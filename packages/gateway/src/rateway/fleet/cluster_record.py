@@ -37,6 +37,8 @@ class ClusterRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a resume of each shard needs; of a shard without a session what must still be reported."""
     ended: tuple[EndedSession, ...] = ()
     """The latest lost sessions, oldest first."""
+    cache: str = ""
+    """The name of the cache that the next owner has been sent; empty when it has none."""
 
 
 class LastTenure(msgspec.Struct, frozen=True):
@@ -55,6 +57,8 @@ class Adoption:
     source: Source
     follows_own: bool
     """Whether this member's state folder was the last owner, so that its cache is as the sessions say."""
+    cache: str = ""
+    """The name of the cache that the owner before has sent."""
 
 
 def encode(record: ClusterRecord) -> bytes:
@@ -104,4 +108,4 @@ def adopt(
     )
     if is_own and local:
         return Adoption(tuple(local), found.ended, "local", follows_own=True)
-    return Adoption(found.sessions, found.ended, "fleet", follows_own=is_own)
+    return Adoption(found.sessions, found.ended, "fleet", follows_own=is_own, cache=found.cache)

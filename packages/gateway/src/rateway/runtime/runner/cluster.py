@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from rateway.delivery.port import EventSink, SinkObserver
 from rateway.fleet.cluster_record import Adoption
 from rateway.fleet.port import cluster_subject
 from rateway.native.fast_path import EventPipeline
+from rateway.runtime.fleet.cache_moves import LoadedCache
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.dial_gate import DialGate, FencedPermits
@@ -103,6 +104,8 @@ class Cluster:
         self._leftover = leftover
         self._is_started = False
         self._is_superseded = False
+        self.loaded_cache: LoadedCache | None = None
+        """In a fleet: the cache that another owner has sent, for the tenure that follows its own."""
         self._tasks: asyncio.TaskGroup | None = None
         self._wakeup_batching = tools.wakeup_batching
         self._session_records = SessionRecords(
@@ -171,6 +174,8 @@ class Cluster:
         return self.store.sessions() if self.store is not None else self._leftover
 
     def _make_shards(self, stored: Iterable[SessionRecord]) -> None:
+        if self.cache is None:
+            stored = [msgspec.structs.replace(record, applied=0) for record in stored]
         self.shards.update(self._shard_factory.make(self._layout.shards_of(self.number), stored))
 
     def _use_cache_of(self, store: Store) -> None:
@@ -286,9 +291,34 @@ class Cluster:
         self.fleet_record.ended = found.ended
         if found.source == "fleet":
             self._is_new_here = False
+        loaded, self.loaded_cache = self.loaded_cache, None
         if self.store is not None and self.cache is not None and not found.follows_own:
-            self._begin_cold(self.store, found.sessions)
-        self._replace_sessions([self._known(record) for record in found.sessions])
+            if loaded is None or not _is_cache_of(loaded, found):
+                self._begin_cold(self.store, found.sessions)
+            else:
+                log.info(
+                    "the cache has come with the cluster",
+                    extra={"cluster": self.number, "action": "cache_move"},
+                )
+        # What the cache has of a session its store knows.
+        self._replace_sessions(
+            [msgspec.structs.replace(self._known(record), applied=0) for record in found.sessions]
+        )
+
+    @property
+    def keeps_cache(self) -> bool:
+        """Whether the store has a cache that can be written."""
+        return self.store is not None and self.cache is not None and self.store.fault is None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the shards run here."""
+        return self._is_started
+
+    def hold_heartbeats(self, positions: Mapping[int, int] | None) -> None:
+        """Let heartbeats of each shard name no more than its position; None: as they would."""
+        for shard_id, shard in self.shards.items():
+            shard.hold_settled(None if positions is None else positions.get(shard_id, 0))
 
     def _begin_cold(self, store: Store, sessions: Iterable[SessionRecord]) -> None:
         """Forget the cache, which misses what other owners have received."""
@@ -403,3 +433,11 @@ class Cluster:
     def _bind_inbound_queue(self) -> None:
         if self._tasks is not None:
             self.spawn(self.on_exchange())
+
+
+def _is_cache_of(loaded: LoadedCache, found: Adoption) -> bool:
+    """Whether a cache was sent for this tenure, and is of the sessions that it begins with."""
+    sessions = {each.shard_id: each.session for each in loaded.positions}
+    return loaded.name == found.cache and all(
+        record.name == sessions.get(record.shard_id) for record in found.sessions if record.session_id
+    )

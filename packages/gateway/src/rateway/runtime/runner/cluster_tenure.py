@@ -43,10 +43,12 @@ class ClusterTenure:
         last: LastTenure | None,
         on_begun: Callable[[LastTenure], None],
         settle_timeout: float,
+        send_cache: Callable[[str], Coroutine[Any, Any, str]] | None = None,
     ) -> None:
         """*serve* holds the cluster's inbound queue until cancelled, and starts the shards; *on_waiting* is called when
         this process campaigns. *last* is the state folder's latest tenure, *on_begun* notes a newer one.
-        *settle_timeout*: seconds that a hand-over waits for the broker's confirms.
+        *settle_timeout*: seconds that a hand-over waits for the broker's confirms. *send_cache* sends the cache to a
+        member, and returns its name there, empty when it has none; None: nothing is sent.
         """
         self.owned: Owned | None = None
         """The present tenure; None while this process does not own the cluster."""
@@ -62,6 +64,7 @@ class ClusterTenure:
         self._last = last
         self._on_begun = on_begun
         self._settle_timeout = settle_timeout
+        self._send = send_cache
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self._has_left = False
 
@@ -179,10 +182,15 @@ class ClusterTenure:
                 self.is_moving = True
                 if order.leaves:
                     self._has_left = True
-                serving.cancel()
                 released = False
                 try:
-                    released = await self._hand_over(owned, order, writing)
+                    cache = await self._send_cache(order, lost)
+                    if lost.done():
+                        self._say_lost(owned, lost.result())
+                        cluster.abandon()
+                        return
+                    serving.cancel()
+                    released = await self._hand_over(owned, order, writing, cache)
                 finally:
                     if not order.done.done():
                         order.done.set_result(released)
@@ -190,12 +198,23 @@ class ClusterTenure:
                 serving.cancel()
                 writing.cancel()
 
-    async def _hand_over(self, owned: Owned, order: _Order, writing: asyncio.Task[None]) -> bool:
+    async def _send_cache(self, order: _Order, lost: asyncio.Future[str]) -> str:
+        """Send the cache to the next owner; return its name there, empty when that has none."""
+        if self._send is None or not order.to or order.end_sessions:
+            return ""
+        sending = asyncio.ensure_future(self._send(order.to))
+        try:
+            await asyncio.wait({sending, lost}, return_when=asyncio.FIRST_COMPLETED)
+            return sending.result() if sending.done() else ""
+        finally:
+            sending.cancel()
+
+    async def _hand_over(self, owned: Owned, order: _Order, writing: asyncio.Task[None], cache: str) -> bool:
         cluster, part = self._cluster, self._part
         assert cluster.fleet_record is not None
         left = await cluster.hand_over(timeout=self._settle_timeout, end_sessions=order.end_sessions)
         writing.cancel()
-        body = cluster.fleet_record.body()
+        body = cluster.fleet_record.last_body(cache)
         released = await part.elections.release(self._subject, owned.epoch, body, order.to)
         log.info(
             "handed over%s: tenure %d is over%s%s",

@@ -35,6 +35,8 @@ class EventForwarder:
         self.tallies = tallies
         self._sink = sink
         self._on_guilds_left = on_guilds_left
+        # Shard → the sequence up to which the session that it resumes is published.
+        self._published: dict[int, int] = {}
 
     def set_filter(self, published: EventFilter) -> None:
         """Publish the events that *published* names, from the next event on."""
@@ -71,12 +73,27 @@ class EventForwarder:
         applied = None
         if pipeline.apply is not None and seq is not None:
             applied = pipeline.apply(shard_id, seq, name, envelope.d)
+        if self._published and self._is_published(shard_id, seq, replayed):
+            return
         if applied is not None:
             self.publish_applied(shard_id, stream, name, envelope.d, seq, applied, replayed, repeat)
         elif pipeline.publishes is None or pipeline.publishes(name):
             stream.publish(name, envelope.d, seq, replayed, repeat)
         else:
             self.skip(stream, seq)
+
+    def note_published(self, shard_id: int, seq: int) -> None:
+        """Note that the events up to *seq* of the session that is resumed next are published: when Discord sends them
+        again, they are for the cache alone.
+        """
+        self._published[shard_id] = seq
+
+    def _is_published(self, shard_id: int, seq: int | None, replayed: bool) -> bool:
+        if not replayed:
+            # The resume is over, or another session has begun.
+            self._published.pop(shard_id, None)
+            return False
+        return seq is not None and seq <= self._published.get(shard_id, 0)
 
     def skip(self, stream: EventStream, seq: int | None) -> None:
         """Leave out an event that the settings do not publish. It is settled once all events before it are."""

@@ -54,9 +54,9 @@ class FleetRecordWriter:
         if name:
             self.ended = with_ended(self.ended, EndedSession(shard_id, name, through))
 
-    def body(self) -> bytes:
-        """Return the record as it is now."""
-        return self._encode(self._snapshot())
+    def last_body(self, cache: str) -> bytes:
+        """Return the record as it is now, for a successor that was sent that *cache*; empty: none."""
+        return encode(ClusterRecord(tuple(self._snapshot()), self.ended, cache))
 
     async def run(self, epoch: int) -> None:
         """Write after each change, until cancelled or until the tenure of that *epoch* is over."""

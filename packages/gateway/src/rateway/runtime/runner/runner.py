@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,6 +17,8 @@ from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
+from rateway.runtime.fleet.cache_moves import CacheMoves, place_of
+from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.requests.host_cache import HostCache
@@ -33,6 +37,7 @@ from rateway.session.actions import Fatal, State
 from rateway.session.compression import compression_of
 from rateway.session.options import CommandBudget, SessionOptions
 from rateway.transports.amqp.events.publisher import EventPublisher
+from rateway.transports.amqp.fleet_line import FleetWire
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.requests.gateway_requests import AmqpGateway
 from rateway.transports.amqp.requests.inbound import HOME_WORDS, Inbound
@@ -106,6 +111,9 @@ class Runner:
         self._inbound: dict[int, Inbound] = {}
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         self._address = broker_address(settings)
+        self._cache_moves: CacheMoves | None = None
+        if fleet is not None and settings.cache.enabled:
+            self._cache_moves = self._make_cache_moves(fleet, clusters)
         tools = self._tools(identity, on_fatal)
         for number in clusters:
             cluster = self.clusters[number] = self._make_cluster(number, tools)
@@ -147,7 +155,25 @@ class Runner:
             last=notes.read(),
             on_begun=notes.write,
             settle_timeout=self.settings.process.stop_timeout,
+            send_cache=None
+            if self._cache_moves is None
+            else functools.partial(self._cache_moves.send, number),
         )
+
+    @property
+    def takes_caches(self) -> bool:
+        """Whether another member of the fleet can send the cache of a cluster now."""
+        return self._cache_moves is not None and self._cache_moves.is_up
+
+    def _make_cache_moves(self, fleet: FleetPart, clusters: list[int]) -> CacheMoves:
+        """Return what brings the caches of clusters that are moved; under the key of this process, for answers, and one
+        for each cluster.
+        """
+        member = fleet.membership.member
+        own = f"caches-{secrets.token_hex(8)}"
+        keys = [own, *(place_of(member, number) for number in clusters)]
+        wire = FleetWire(self._address, fleet.membership, keys, "rateway: caches of the fleet")
+        return CacheMoves(FleetLine(wire, own), self.clusters)
 
     def _other_live(self, number: int) -> None:
         """Another gateway, outside the fleet if there is one, owns the cluster and has sessions for it."""
@@ -283,6 +309,8 @@ class Runner:
             tasks.create_task(self._look_often(), name="events a second, memory")
             tasks.create_task(self.cache.run(), name="stores of other processes")
             tasks.create_task(self.other_clusters.run(), name="queries for other gateways")
+            if self._cache_moves is not None:
+                tasks.create_task(self._cache_moves.run(), name="caches of the fleet")
             for number, cluster in self.clusters.items():
                 tenure = self.tenures.get(number)
                 holding = self._inbound[number].run() if tenure is None else tenure.run()

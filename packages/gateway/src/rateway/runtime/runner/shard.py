@@ -245,6 +245,7 @@ class Shard:
         """Whether its identifies fail again and again, so that it gets none for hours."""
         self._carrying_out = False
         self._dial_failures = 0
+        self._most_settled: int | None = None
         # Kinds of exceptions that were logged.
         self._failures: set[str] = set()
         self._actions: dict[type[Any], Callable[[Any], None]] = {
@@ -317,7 +318,11 @@ class Shard:
         self.carry_out()
 
     def settle(self, seq: int) -> None:
-        self.conversation.settle(seq)
+        self.conversation.settle(seq if self._most_settled is None else min(seq, self._most_settled))
+
+    def hold_settled(self, seq: int | None) -> None:
+        """Let heartbeats name no more than *seq*, so that another member can resume from there; None: as they would."""
+        self._most_settled = seq
 
     def stop(self, *, end_session: bool) -> None:
         self.conversation.stop(self.clock(), end_session=end_session)
@@ -475,6 +480,7 @@ class Shard:
         self._permits.finished(self.shard_id, order.outcome)
 
     def _session_started(self, order: SessionStarted) -> None:
+        self._most_settled = None
         self.session_since = self.clock()
         self._observer.session_started(self, order)
 

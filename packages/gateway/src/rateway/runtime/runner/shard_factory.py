@@ -92,10 +92,15 @@ class ShardFactory:
             else:
                 self._session_records.restore(record)
             if record.session_id and not misfit:
+                resume_from = record.settled
+                if 0 < record.applied < record.settled:
+                    # The cache misses events that workers have: it came from another member, which went on meanwhile.
+                    resume_from = record.applied
+                    self._events.note_published(shard_id, record.settled)
                 session = StoredSession(
                     record.session_id,
                     record.resume_url,
-                    record.settled,
+                    resume_from,
                     COMPRESSIONS.get(record.compression),
                     record.failed_at,
                 )

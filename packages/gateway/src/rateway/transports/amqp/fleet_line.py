@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pamqp.commands as spec
@@ -48,12 +48,22 @@ def exchange_of(fleet: str) -> str:
 class FleetWire:
     """A :class:`~rateway.runtime.fleet.line.Wire` over a connection of its own, which :meth:`run` keeps."""
 
-    def __init__(self, address: AddressSource, membership: Membership) -> None:
+    def __init__(
+        self,
+        address: AddressSource,
+        membership: Membership,
+        keys: Sequence[str] = (),
+        name: str = "",
+    ) -> None:
+        """*keys*: what else is read under; without any it is what is sent to the member or to all. *name* is what the
+        broker's management shows.
+        """
         self._membership = membership
+        self._keys = tuple(keys) or (membership.member, EVERYONE)
         self._exchange = exchange_of(membership.fleet)
         self._kept = KeptConnection(
             address,
-            f"rateway: fleet {membership.fleet}",
+            name or f"rateway: fleet {membership.fleet}",
             lost="the other members of the fleet cannot be reached: %s; trying again until they can",
             back="the members of the fleet can be reached again (%s)",
         )
@@ -128,7 +138,7 @@ class FleetWire:
         arguments = {"x-max-length": _MOST_WAITING, "x-message-ttl": _OLD_MS}
         declare = spec.Queue.Declare(0, queue, exclusive=True, auto_delete=True, arguments=arguments)  # type: ignore[arg-type]  # pamqp's table type is closed over its own values
         await channel.call(declare, spec.Queue.DeclareOk)
-        for key in (self._membership.member, EVERYONE):
+        for key in self._keys:
             await channel.call(spec.Queue.Bind(0, queue, self._exchange, key), spec.Queue.BindOk)
         await channel.call(spec.Basic.Consume(0, queue, no_ack=True, exclusive=True), spec.Basic.ConsumeOk)
         return channel

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rateway.transports.store.writer import Store
 
 __all__ = [
+    "LOADING",
     "PAIR_BYTES",
     "PIECE_BYTES",
     "Position",
@@ -47,7 +48,9 @@ PAIR_BYTES: Final = 12
 _INDEX: Final = len(Table)
 # What belongs to the gateway or to the file.
 _LEFT_OUT: Final = frozenset((Table.SESSIONS,))
-_META_LEFT_OUT: Final = frozenset((b"mark",))
+LOADING: Final = b"loading"
+"""The key in ``Table.META`` of a store that takes a snapshot in: until it is gone the rows are not all there."""
+_META_LEFT_OUT: Final = frozenset((b"mark", LOADING))
 
 
 class Position(msgspec.Struct, frozen=True):

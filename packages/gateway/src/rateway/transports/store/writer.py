@@ -25,7 +25,7 @@ from rateway.transports.store.opening import (
     open_for_writing,
 )
 from rateway.transports.store.reader import StoreReader
-from rateway.transports.store.snapshot import PAIR_BYTES, SnapshotHead, SnapshotLoader, StoreSnapshot
+from rateway.transports.store.snapshot import LOADING, PAIR_BYTES, SnapshotHead, SnapshotLoader, StoreSnapshot
 from rateway.transports.store.tables import LmdbStorage
 
 __all__ = ["Store"]
@@ -86,9 +86,14 @@ class Store:
             return opened
         try:
             store = cls(path, opened, policy, cluster)
+            if store._storage.get(Table.META, LOADING) is not None:
+                store._storage.delete(Table.META, LOADING)
+                store._cache.begin_cold({each.shard_id: each.name for each in store.sessions()})
+                store.words += ("a cache was being taken over when the gateway ended: it begins empty",)
             store._cache.writer.wall_ms = int(wall * 1000)
             store.words += adopt_policy(store._cache.writer)
-            store._cache.writer.flush()
+            store._fast_path.connect(store._cache.fast_path_parts(), store._storage.waiting)
+            store._cache.flush()
             store._storage.commit()
         except (lmdb.Error, OSError) as error:
             opened.tables.env.close()
@@ -152,10 +157,12 @@ class Store:
         """
         self._cache.replaced()
         self._storage.abort()
+        self._broken = False
         self._storage.clear(OF_ENTITIES)
         for key, _ in list(self._storage.scan(Table.META, b"", b"\xff" * 9)):
             if key != b"mark":
                 self._storage.delete(Table.META, key)
+        self._storage.put(Table.META, LOADING, b"")
         self._storage.commit()
         return SnapshotLoader(self, head)
 
@@ -173,6 +180,7 @@ class Store:
 
     def rows_replaced(self) -> StoreFault | None:
         """Go on with the rows that were put, under this store's own settings."""
+        self._storage.delete(Table.META, LOADING)
         self._cache.replaced()
         self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
         self._unsaid += adopt_policy(self._cache.writer)
