@@ -31,7 +31,7 @@ def test_members_spread_the_clusters_and_hand_them_over_without_an_identify(
     broker: Broker, tmp_path: Path
 ) -> None:
     async def scene() -> None:
-        async with fleet_stage(tmp_path, [broker], members=2, fleet="bot") as it:
+        async with fleet_stage(tmp_path, [broker], members=2, fleet="bot", PROCESSES="2") as it:
             await it.whole()
             assert it.count("identify") == it.layout.shards
             await hand_over_by_hand(it)

@@ -19,7 +19,6 @@ import uvloop
 from rateway import hardening, logs
 from rateway.config.handover import decode_settings
 from rateway.runtime.answered import Answered
-from rateway.runtime.fleet.opening import open_elections
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.remote import Permitted, RemotePermits
 from rateway.runtime.ignored_signals import say_ignored_signals
@@ -86,9 +85,12 @@ async def _run(line: Line, begin: ipc.Begin) -> int:
         line.send(ipc.FatalWords(shard_id, order.code, order.meaning, order.help))
 
     state = StateDir.shared(settings.process.state_dir)
-    elections = None if begin.membership is None else open_elections(settings, begin.membership)
-    part = None
-    if begin.membership is not None and elections is not None:
+    elections, part = None, None
+    if begin.membership is not None:
+        # What a runner without a fleet does not load.
+        from rateway.runtime.fleet.opening import open_elections
+
+        elections = open_elections(settings, begin.membership)
         part = FleetPart(begin.membership, elections)
     runner = Runner(settings, state, begin.identity, begin.choice, begin.clusters, permits, on_fatal, part)
     runner.cache.learn(begin.others.shards, begin.others.unreadable, begin.others.elsewhere)
