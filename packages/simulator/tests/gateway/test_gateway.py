@@ -232,6 +232,20 @@ def test_a_resume_from_beyond_the_small_buffer_is_refused_and_ends_the_session(w
     run(scenario())
 
 
+def test_a_refused_resume_ends_the_sessions_other_connection_too() -> None:
+    async def scenario() -> None:
+        async with simulator() as sim, await connect(sim.gateway_url) as client:
+            await _live(client)
+            await client.beat(client.seq)
+            async with await connect(client.resume_url) as another:
+                another.resume(client.session_id, 1)
+                assert (await another.op(9))["d"] is False
+            assert await client.closed is None  # cut, and not given up for want of heartbeats
+            assert sim.ledger.counts["resume refused"] == 1 and not sim.gateway.sessions
+
+    run(scenario())
+
+
 def test_a_session_that_nobody_resumes_in_time_ends() -> None:
     async def scenario() -> None:
         async with simulator(replay_seconds=0.03) as sim:

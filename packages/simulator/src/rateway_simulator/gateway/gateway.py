@@ -268,11 +268,15 @@ class Gateway:
         self.loop.call_later(self.options.identify_refusal_delay, connection.send, op9)
 
     def refuse_resume(self, connection: Connection, session: Session | None, why: str) -> None:
-        """End a session that cannot be resumed, and answer with op 9."""
+        """End a session that cannot be resumed, and its other connection if it has one; answer with op 9."""
         self.ledger.count("resume refused")
         connection.invalidated = True
         if session is not None:
+            other = self._attached.get(session.id)
             self.end(session, why)
+            if other is not None:
+                other.session = None
+                other.cut()
         if self.options.refuse_with_4007 and session is not None:
             self.close(connection, 4007)
         else:
