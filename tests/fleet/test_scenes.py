@@ -1,0 +1,64 @@
+"""What strikes a member costs no identify and loses no event. ``python -m benchmarks.fleet`` plays these scenes, and
+more of them, on three RabbitMQ nodes and with Discord's sizes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.aio import run
+from tests.fleet.network import why_impossible
+from tests.fleet.scenes import SCENES, Measured, play
+from tests.fleet.stage import fleet_stage
+from tests.rabbitmq import Broker
+
+RATE_PER_SHARD = 5.0
+# Beyond these a person would look. docs/fleet.md has what is measured; a suite shares its cores with other work.
+PLANNED_S = 10.0
+UNPLANNED_S = 45.0
+# Of a member that was there one moment and not the next.
+DEAD = frozenset({"heartbeat-missing", "heartbeat-late", "heartbeat-unanswered"})
+
+
+def played(folder: Path, broker: Broker, *names: str, namespaces: bool = False) -> list[Measured]:
+    """Play these scenes one after the other, each on the owner of the first cluster."""
+
+    async def main() -> list[Measured]:
+        found = []
+        async with fleet_stage(folder, [broker], fleet="scenes", namespaces=namespaces) as it:
+            await it.whole()
+            it.sim.set_rate(RATE_PER_SHARD, per_shard=True)
+            await it.flowing()
+            for name in names:
+                scene = next(scene for scene in SCENES if scene.name == name)
+                owners = await it.owners()
+                found.append(await play(it, scene, owners[1], away_s=0.0))
+            assert [each for each in it.sim.ledger.noted if each.rule not in DEAD] == []
+            it.sim.set_rate(0)
+            whole = await it.arrived()
+            assert whole.clean, whole
+        return found
+
+    return run(main(), timeout=150)
+
+
+def costs_nothing(found: Measured) -> bool:
+    """Whether no identify was sent, nothing is lost or told, and no event came under two ids."""
+    return not (found.identifies or found.lost or found.told or found.two_ids or found.wrong)
+
+
+def test_a_stop_hands_over_without_a_double_and_a_death_is_taken_over(tmp_path: Path, broker: Broker) -> None:
+    stopped, killed = played(tmp_path, broker, "sigterm", "kill")
+    assert costs_nothing(stopped) and stopped.doubled == 0 and stopped.live_s < PLANNED_S, stopped
+    assert costs_nothing(killed) and killed.live_s < UNPLANNED_S, killed
+
+
+def test_a_member_whose_network_is_gone_is_taken_over_and_harms_nothing_when_it_is_back(
+    tmp_path: Path, broker: Broker
+) -> None:
+    if impossible := why_impossible():
+        pytest.skip(impossible)
+    (gone,) = played(tmp_path, broker, "network_gone", namespaces=True)
+    assert costs_nothing(gone) and gone.live_s < UNPLANNED_S, gone
