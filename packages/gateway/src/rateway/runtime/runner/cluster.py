@@ -363,21 +363,31 @@ class Cluster:
             How many events were not confirmed within *timeout* seconds. Discord sends them again to a gateway that
             resumes.
         """
+        until = time.monotonic() + timeout
+        # While the shards are live: it may take long.
+        await self._empty_spool(until)
         if self._is_started:
             self._is_started = False
             self.shard_observer.begin_again()
             for shard in self.shards.values():
                 shard.stop(end_session=end_sessions)
-        until = time.monotonic() + timeout
         self.publisher.flush()
         await self.publisher.drain(timeout)
-        # What an outage has left in the spool: the next owner cannot read it, and Discord may have forgotten it.
-        while self.publisher.unconfirmed and self.publisher.connected and time.monotonic() < until:  # noqa: ASYNC110  # the spool does not announce it
-            await asyncio.sleep(SPOOL_LOOK_S)
+        await self._empty_spool(until)
         if end_sessions:
             self._session_records.forget_all()
         self._session_writer.write()
         return self.publisher.unconfirmed
+
+    async def _empty_spool(self, until: float) -> None:
+        """Wait for the confirms of what an outage has left in the spool: the next owner cannot read it, and Discord may
+        have forgotten it.
+        """
+        publisher = self.publisher
+        while publisher.spool is not None and publisher.spool.events and publisher.connected:
+            if time.monotonic() >= until:
+                return
+            await asyncio.sleep(SPOOL_LOOK_S)
 
     async def stop(self, *, end_sessions: bool, timeout: float) -> int:
         """Close the shards, wait for confirms, write the sessions down. *end_sessions*: the sessions are ended instead
