@@ -13,8 +13,8 @@ the members and what each owns. Any member's gateway may be asked.
 
 `move` asks for one cluster at another member: it is handed over as soon as no shard of the fleet is away, with its
 sessions and without an identify, and stays there for an hour whatever the spread is. `drain` has a member hand all its
-clusters over, one after the other, and take none until `undrain` or its restart: before a machine is emptied, say. A
-stop (SIGTERM) needs no drain: it hands over by itself.
+clusters over, one after the other, and gives it none while another member may have them, until `undrain` or its
+restart: before a machine is emptied, say. A stop (SIGTERM) needs no drain: it hands over by itself.
 
 `reshard` replaces the fleet's layout by that of this gateway's settings (SHARDS, or Discord's recommendation and
 EXTRA_SHARDS; SHARDS_PER_CLUSTER), if the day has an identify for each shard. It ends every session.

@@ -316,7 +316,8 @@ class FleetMember:
     def _hear_farewell(self, sender: str, record: Farewell) -> None:
         self.roster.leave(sender)
         self.governor.gone(sender, counts=False)
-        log.info("member %s has left", sender, extra={"action": "fleet"})
+        if sender != self.name:
+            log.info("member %s has left", sender, extra={"action": "fleet"})
         self.permits.look()
 
     def _hear_charter(self, sender: str, record: CharterSays) -> None:
