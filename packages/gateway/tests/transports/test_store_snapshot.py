@@ -71,7 +71,10 @@ def moved(source: Store, target: Store, *, lose: int | None = None) -> str:
         for number, piece in enumerate(snapshot.pieces()):
             if number != lose and (why := loader.take(piece)):
                 return why
-        return loader.end(snapshot.end())
+        why = loader.end(snapshot.end())
+        if not why:
+            target.finish_loading()
+        return why
     finally:
         snapshot.close()
 
@@ -171,3 +174,10 @@ def test_a_store_that_begins_cold_keeps_nothing_and_says_so_over_a_restart(tmp_p
     assert isinstance(found, Answer) and not found.body
     found = queries.answer(Query("Guild", (3 << 22,)))
     assert isinstance(found, Fault) and found.code is ErrorCode.INCOMPLETE
+
+
+def test_a_snapshot_names_the_events_that_changed_nothing_too(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    begin(store, 0, "one", encode(guild()))
+    store.apply(0, 9, "INTERACTION_CREATE", b"{}")
+    assert [each.applied for each in _head(store).positions] == [9]

@@ -257,6 +257,10 @@ class Cache:
             return None
         return Applied(cause=row.cause) if row.cause_seq == seq else Applied(cause="available")  # type: ignore[arg-type]
 
+    def keep_positions(self) -> None:
+        """Have every position written with the next :meth:`flush`: an event that changes nothing has it not."""
+        self._dirty.update(self._positions)
+
     def flush(self) -> None:
         """Before a commit: write down what is kept in memory in between, and tidy up a little."""
         self.writer.entity_store.tidy()

@@ -11,7 +11,7 @@ from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["OF_ENTITIES", "adopt_policy", "clear", "mark_incomplete", "prune"]
+__all__ = ["LOADING", "OF_ENTITIES", "adopt_policy", "clear", "mark_incomplete", "prune"]
 
 
 def _kept(policy: CachePolicy) -> list[str]:
@@ -87,7 +87,9 @@ def mark_incomplete(writer: CacheWriter) -> None:
 
 # Everything but what the store and the gateway write down of themselves.
 OF_ENTITIES = tuple(table for table in Table if table not in (Table.META, Table.SESSIONS))
-_META_OF_ENTITIES = (b"counts", b"layout:", b"removed-roles:", b"dead-guilds")
+# In ``Table.META``, of a store whose cache comes from another member and is not all there.
+LOADING = b"loading"
+_META_OF_ENTITIES = (b"counts", b"layout:", b"removed-roles:", b"dead-guilds", LOADING)
 
 
 def clear(writer: CacheWriter, shards: Iterable[int]) -> None:

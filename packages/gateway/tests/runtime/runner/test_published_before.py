@@ -52,10 +52,10 @@ def test_another_session_has_numbers_of_its_own() -> None:
 
 
 def test_a_session_is_resumed_from_where_its_cache_is_and_settled_where_it_was() -> None:
-    shards, _, _ = made(with_(applied=5))
-    assert (shards[0].conversation.received_seq, shards[0].stream.settled) == (5, 7)
-    shards, _, _ = made(with_(applied=9))
-    assert (shards[0].conversation.received_seq, shards[0].stream.settled) == (7, 7)
+    for cached, resumed in ((5, 5), (9, 7), (0, 7), (None, 7)):
+        # What the record says of the cache is of another time.
+        shards, _, _ = made(with_(applied=3), behind={} if cached is None else {0: cached})
+        assert (shards[0].conversation.received_seq, shards[0].stream.settled) == (resumed, 7)
 
 
 def test_heartbeats_name_nothing_beyond_what_the_next_owner_resumes_from() -> None:

@@ -38,7 +38,7 @@ def with_(**changes: object) -> SessionRecord:
 
 
 def made(
-    *stored: SessionRecord, shard_ids: range = range(2)
+    *stored: SessionRecord, shard_ids: range = range(2), behind: dict[int, int] | None = None
 ) -> tuple[dict[int, Shard], SessionRecords, list[str]]:
     """The shards made from stored sessions, the records, and the reasons of the gaps that are to be reported."""
 
@@ -51,7 +51,7 @@ def made(
         events = EventForwarder(pipeline, EventTallies(pipeline), sink, reports.leave_guilds)
         tools = ShardTools(Layout(4, 2), GATEWAY, options(), nothing, nothing)
         factory = ShardFactory(tools, sink, events, records, reports, nothing, nothing)
-        shards = factory.make(shard_ids, stored)
+        shards = factory.make(shard_ids, stored, behind)
         numbers = {*shards, *(record.shard_id for record in stored)}
         gaps = [
             msgspec.json.decode(gap) for number in sorted(numbers) for gap in records.pending_gaps(number)

@@ -20,11 +20,11 @@ from rateway.runtime.fleet.line import FleetLine
 from rateway.transports.store import SnapshotEnd, SnapshotHead, SnapshotLoader, Store, StoreSnapshot
 from rateway.transports.store.snapshot import Position, why_not
 
-__all__ = ["CacheMoves", "LoadedCache", "MovingCluster", "place_of"]
+__all__ = ["MOVES_WITHIN_S", "CacheMoves", "LoadedCache", "MovingCluster", "place_of"]
 
 log = logging.getLogger(__name__)
 
-# Seconds for all of it: Discord keeps what a heartbeat does not name, but not for ever.
+# Seconds for all of it at most: Discord keeps what a heartbeat does not name, but not for ever.
 MOVES_WITHIN_S: Final = 30.0
 # Until the other member says whether it takes it, and until each piece is taken.
 OFFER_S: Final = 2.0
@@ -126,18 +126,20 @@ class CacheMoves:
         """Keep the line, until cancelled."""
         await self._line.run()
 
-    async def send(self, number: int, member: str) -> str:
-        """Send a cluster's cache to *member*; return the name under which that has it, empty when it has not."""
+    async def send(self, number: int, member: str, seconds: float = MOVES_WITHIN_S) -> str:
+        """Send a cluster's cache to *member* within so many seconds; return the name under which that has it, empty
+        when it has not.
+        """
         cluster = self._clusters[number]
         if cluster.store is None or not cluster.keeps_cache:
             return ""
         cache = secrets.token_hex(8)
         why = ""
         try:
-            async with asyncio.timeout(MOVES_WITHIN_S):
+            async with asyncio.timeout(seconds):
                 why = await self._send(cluster, cluster.store, number, member, cache)
         except TimeoutError:
-            why = f"it took longer than {MOVES_WITHIN_S:.0f} s"
+            why = f"it took longer than {seconds:.0f} s"
         except (lmdb.Error, OSError) as error:
             why = str(error)
         if why:

@@ -106,6 +106,8 @@ class Cluster:
         self._is_superseded = False
         self.loaded_cache: LoadedCache | None = None
         """In a fleet: the cache that another owner has sent, for the tenure that follows its own."""
+        # Shards whose resumes bring what that cache does not have yet.
+        self._behind: set[int] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._wakeup_batching = tools.wakeup_batching
         self._session_records = SessionRecords(
@@ -166,6 +168,7 @@ class Cluster:
         record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
         self._session_writer.on_written = record.note_change
         self.shard_observer.on_session_lost = record.note_lost
+        self.shard_observer.on_caught_up = self._catch_up
         self.shard_observer.on_resumed = gate.resumed
         return gate, record
 
@@ -173,10 +176,8 @@ class Cluster:
         """Return the sessions in the store."""
         return self.store.sessions() if self.store is not None else self._leftover
 
-    def _make_shards(self, stored: Iterable[SessionRecord]) -> None:
-        if self.cache is None:
-            stored = [msgspec.structs.replace(record, applied=0) for record in stored]
-        self.shards.update(self._shard_factory.make(self._layout.shards_of(self.number), stored))
+    def _make_shards(self, stored: Iterable[SessionRecord], behind: Mapping[int, int] | None = None) -> None:
+        self.shards.update(self._shard_factory.make(self._layout.shards_of(self.number), stored, behind))
 
     def _use_cache_of(self, store: Store) -> None:
         if self._settings.cache.enabled:
@@ -292,18 +293,26 @@ class Cluster:
         if found.source == "fleet":
             self._is_new_here = False
         loaded, self.loaded_cache = self.loaded_cache, None
-        if self.store is not None and self.cache is not None and not found.follows_own:
+        behind: dict[int, int] = {}
+        if self.store is not None and self.cache is not None and (self._behind or not found.follows_own):
+            self._behind.clear()
             if loaded is None or not _is_cache_of(loaded, found):
                 self._begin_cold(self.store, found.sessions)
             else:
+                behind = {each.shard_id: each.applied for each in loaded.positions}
+                self._behind.update(each.shard_id for each in found.sessions if each.session_id)
                 log.info(
                     "the cache has come with the cluster",
                     extra={"cluster": self.number, "action": "cache_move"},
                 )
-        # What the cache has of a session its store knows.
-        self._replace_sessions(
-            [msgspec.structs.replace(self._known(record), applied=0) for record in found.sessions]
-        )
+        self._replace_sessions([self._known(record) for record in found.sessions], behind)
+
+    def _catch_up(self, shard_id: int) -> None:
+        """Note that a shard has been sent what its cache, which came from another member, did not have yet."""
+        if shard_id in self._behind:
+            self._behind.discard(shard_id)
+            if not self._behind and self.store is not None:
+                self.store.finish_loading()
 
     @property
     def keeps_cache(self) -> bool:
@@ -336,14 +345,16 @@ class Cluster:
             return record
         return msgspec.structs.replace(record, token_hash=self._token_hash)
 
-    def _replace_sessions(self, records: Sequence[SessionRecord]) -> None:
+    def _replace_sessions(
+        self, records: Sequence[SessionRecord], behind: Mapping[int, int] | None = None
+    ) -> None:
         if self.store is not None:
             for former in self.store.sessions():
                 self.store.drop_session(former.shard_id)
         self._leftover = records
         self._session_records.replace_all(records)
         self._make_shards(
-            self.store.sessions() if self.store is not None and not self.store.fault else records
+            self.store.sessions() if self.store is not None and not self.store.fault else records, behind
         )
 
     def abandon(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rateway.fleet.cluster_record import Adoption, LastTenure, adopt
 from rateway.fleet.port import Owned, cluster_subject
+from rateway.runtime.fleet.cache_moves import MOVES_WITHIN_S
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.runner.cluster import Cluster
 
@@ -43,12 +44,12 @@ class ClusterTenure:
         last: LastTenure | None,
         on_begun: Callable[[LastTenure], None],
         settle_timeout: float,
-        send_cache: Callable[[str], Coroutine[Any, Any, str]] | None = None,
+        send_cache: Callable[[str, float], Coroutine[Any, Any, str]] | None = None,
     ) -> None:
         """*serve* holds the cluster's inbound queue until cancelled, and starts the shards; *on_waiting* is called when
         this process campaigns. *last* is the state folder's latest tenure, *on_begun* notes a newer one.
         *settle_timeout*: seconds that a hand-over waits for the broker's confirms. *send_cache* sends the cache to a
-        member, and returns its name there, empty when it has none; None: nothing is sent.
+        member within so many seconds, and returns its name there, empty when it has none; None: nothing is sent.
         """
         self.owned: Owned | None = None
         """The present tenure; None while this process does not own the cluster."""
@@ -183,6 +184,7 @@ class ClusterTenure:
                 if order.leaves:
                     self._has_left = True
                 released = False
+                began = asyncio.get_running_loop().time()
                 try:
                     cache = await self._send_cache(order, lost)
                     if lost.done():
@@ -190,7 +192,9 @@ class ClusterTenure:
                         cluster.abandon()
                         return
                     serving.cancel()
-                    released = await self._hand_over(owned, order, writing, cache)
+                    used = asyncio.get_running_loop().time() - began if order.leaves else 0.0
+                    timeout = max(0.0, self._settle_timeout - used)
+                    released = await self._hand_over(owned, order, writing, cache, timeout)
                 finally:
                     if not order.done.done():
                         order.done.set_result(released)
@@ -202,17 +206,21 @@ class ClusterTenure:
         """Send the cache to the next owner; return its name there, empty when that has none."""
         if self._send is None or not order.to or order.end_sessions:
             return ""
-        sending = asyncio.ensure_future(self._send(order.to))
+        # A process that stops has no more time than it would wait for the broker.
+        seconds = self._settle_timeout / 2 if order.leaves else MOVES_WITHIN_S
+        sending = asyncio.ensure_future(self._send(order.to, seconds))
         try:
             await asyncio.wait({sending, lost}, return_when=asyncio.FIRST_COMPLETED)
             return sending.result() if sending.done() else ""
         finally:
             sending.cancel()
 
-    async def _hand_over(self, owned: Owned, order: _Order, writing: asyncio.Task[None], cache: str) -> bool:
+    async def _hand_over(
+        self, owned: Owned, order: _Order, writing: asyncio.Task[None], cache: str, timeout: float
+    ) -> bool:
         cluster, part = self._cluster, self._part
         assert cluster.fleet_record is not None
-        left = await cluster.hand_over(timeout=self._settle_timeout, end_sessions=order.end_sessions)
+        left = await cluster.hand_over(timeout=timeout, end_sessions=order.end_sessions)
         writing.cancel()
         body = cluster.fleet_record.last_body(cache)
         released = await part.elections.release(self._subject, owned.epoch, body, order.to)

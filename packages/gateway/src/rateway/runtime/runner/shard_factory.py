@@ -67,10 +67,20 @@ class ShardFactory:
         self._gate = gate
         self._streams: dict[int, EventStream] = {}
 
-    def make(self, shard_ids: Iterable[int], stored: Iterable[SessionRecord]) -> dict[int, Shard]:
-        """Make the shards; report the gaps of *stored* sessions that none of them can resume."""
+    def make(
+        self,
+        shard_ids: Iterable[int],
+        stored: Iterable[SessionRecord],
+        behind: Mapping[int, int] | None = None,
+    ) -> dict[int, Shard]:
+        """Make the shards; report the gaps of *stored* sessions that none of them can resume. *behind*: the sequence up
+        to which the cache has a shard's session, where it came from a member that went on meanwhile.
+        """
         records = {record.shard_id: record for record in stored}
-        shards = {shard_id: self._make(shard_id, records.pop(shard_id, None)) for shard_id in shard_ids}
+        shards = {
+            shard_id: self._make(shard_id, records.pop(shard_id, None), (behind or {}).get(shard_id))
+            for shard_id in shard_ids
+        }
         for record in records.values():
             if record.session_id:
                 misfit = self._session_records.misfit(record)
@@ -78,7 +88,7 @@ class ShardFactory:
         self._gap_reports.set_former(records)
         return shards
 
-    def _make(self, shard_id: int, record: SessionRecord | None) -> Shard:
+    def _make(self, shard_id: int, record: SessionRecord | None, cached: int | None) -> Shard:
         tools = self._tools
         stream = self._streams.get(shard_id)
         if stream is None:
@@ -93,9 +103,9 @@ class ShardFactory:
                 self._session_records.restore(record)
             if record.session_id and not misfit:
                 resume_from = record.settled
-                if 0 < record.applied < record.settled:
-                    # The cache misses events that workers have: it came from another member, which went on meanwhile.
-                    resume_from = record.applied
+                if cached is not None and 0 < cached < record.settled:
+                    # Workers have what the cache misses.
+                    resume_from = cached
                     self._events.note_published(shard_id, record.settled)
                 session = StoredSession(
                     record.session_id,

@@ -39,6 +39,8 @@ class ClusterShardObserver:
         self.cache: ClusterCache | None = None
         self.on_command_done: Callable[[CommandDone], None] = lambda order: None
         """Receives the end of each command of a worker's."""
+        self.on_caught_up: Callable[[int], None] = lambda shard_id: None
+        """Called with a shard that has resumed, or begins a session."""
         self.on_live: Callable[[], None] = lambda: None
         """Called when the first shard becomes live, once for each time that the cluster is started."""
         self.on_barred: Callable[[str], None] = lambda why: None
@@ -67,6 +69,7 @@ class ClusterShardObserver:
     def session_started(self, shard: Shard, order: SessionStarted) -> None:
         """Name the session and begin it everywhere."""
         shard_id = shard.shard_id
+        self.on_caught_up(shard_id)
         session = self._session_records.started(
             shard_id, order.session_id, order.resume_url, 1, order.compression or ""
         )
@@ -99,6 +102,7 @@ class ClusterShardObserver:
 
     def session_resumed(self, shard: Shard) -> None:
         """Log it and pass it on."""
+        self.on_caught_up(shard.shard_id)
         self.on_resumed(shard.shard_id)
         log.debug("resumed", extra={"cluster": self._number, "shard": shard.shard_id, "action": "resumed"})
 

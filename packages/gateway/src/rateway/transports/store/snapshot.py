@@ -18,6 +18,7 @@ import lmdb
 import msgspec
 import zstandard
 from rateway.cache import position
+from rateway.cache.prune import LOADING
 from rateway.cache.storage import Table
 from rateway.transports.store.opening import FORMAT
 from rateway.transports.store.tables import Tables
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from rateway.transports.store.writer import Store
 
 __all__ = [
-    "LOADING",
     "PAIR_BYTES",
     "PIECE_BYTES",
     "Position",
@@ -48,8 +48,6 @@ PAIR_BYTES: Final = 12
 _INDEX: Final = len(Table)
 # What belongs to the gateway or to the file.
 _LEFT_OUT: Final = frozenset((Table.SESSIONS,))
-LOADING: Final = b"loading"
-"""The key in ``Table.META`` of a store that takes a snapshot in: until it is gone the rows are not all there."""
 _META_LEFT_OUT: Final = frozenset((b"mark", LOADING))
 
 

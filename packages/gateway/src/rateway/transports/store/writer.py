@@ -11,7 +11,7 @@ import lmdb
 import msgspec
 from rateway.cache.apply import Cache
 from rateway.cache.policy import CachePolicy
-from rateway.cache.prune import OF_ENTITIES, adopt_policy, mark_incomplete, prune
+from rateway.cache.prune import LOADING, OF_ENTITIES, adopt_policy, mark_incomplete, prune
 from rateway.cache.storage import Table
 from rateway.cache.unread import Unread
 from rateway.native.objects import CacheFastPath
@@ -25,7 +25,7 @@ from rateway.transports.store.opening import (
     open_for_writing,
 )
 from rateway.transports.store.reader import StoreReader
-from rateway.transports.store.snapshot import LOADING, PAIR_BYTES, SnapshotHead, SnapshotLoader, StoreSnapshot
+from rateway.transports.store.snapshot import PAIR_BYTES, SnapshotHead, SnapshotLoader, StoreSnapshot
 from rateway.transports.store.tables import LmdbStorage
 
 __all__ = ["Store"]
@@ -148,7 +148,11 @@ class Store:
     # snapshots
 
     def snapshot(self) -> StoreSnapshot:
-        """Return the cache as the last commit left it; to be closed. Raises ``lmdb.Error``."""
+        """Return the cache as it is now; to be closed. Raises ``lmdb.Error`` and OSError."""
+        self._cache.keep_positions()
+        fault = self.commit()
+        if fault is not None:
+            raise OSError(fault.words)
         return StoreSnapshot(self._tables, self.cluster)
 
     def load(self, head: SnapshotHead) -> SnapshotLoader:
@@ -179,13 +183,19 @@ class Store:
         self._storage.commit()
 
     def rows_replaced(self) -> StoreFault | None:
-        """Go on with the rows that were put, under this store's own settings."""
-        self._storage.delete(Table.META, LOADING)
+        """Go on with the rows that were put, under this store's own settings. Should the process end before
+        :meth:`finish_loading`, the cache begins empty.
+        """
         self._cache.replaced()
         self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
         self._unsaid += adopt_policy(self._cache.writer)
         self._broken = False
         return self.commit()
+
+    def finish_loading(self) -> None:
+        """Take it that the cache is all there: what the snapshot did not have yet has come."""
+        self._storage.delete(Table.META, LOADING)
+        self.commit()
 
     # events
 
