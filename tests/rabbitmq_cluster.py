@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.error import HTTPError
 from urllib.parse import quote
 
 from rateway.demo.broker import PrivateBroker
@@ -117,8 +116,8 @@ class RabbitCluster:
         for tries in range(30):
             try:
                 self.nodes[0].create_vhost(self.vhost)
-            except HTTPError:
-                # It waits for all nodes, of which one has only just come back.
+            except OSError:
+                # It waits for all nodes, of which one has only just come back, or its HTTP is not there yet.
                 if tries == 29:
                     raise
                 time.sleep(1)

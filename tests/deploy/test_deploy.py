@@ -75,6 +75,8 @@ CHECKS: dict[str, tuple[Callable[[Path], Checked], str, str]] = {
     # file: (check, a text in it, what breaks it in its place)
     "Dockerfile": (hadolint, 'ENTRYPOINT ["python"', 'ENTRYPOINT python\nENTRYPOINT ["python"'),
     "compose/compose.yaml": (compose, "image: rateway", "image: [perhaps]"),
+    "compose/fleet.yaml": (compose, "image: rateway", "image: [perhaps]"),
+    "kubernetes/fleet.yaml": (kubernetes, "replicas: 3", "replica: 3"),
     "kubernetes/rateway.yaml": (
         kubernetes,
         "terminationGracePeriodSeconds: 30",
@@ -236,12 +238,57 @@ def test_containers_run_as_nobody_without_a_shell_between_and_never_two_on_one_s
     )
 
 
+def gateways_of(stack: Any) -> dict[str, Any]:
+    """The services of a compose file that run the gateway."""
+    return {name: each for name, each in stack["services"].items() if each["image"] == "rateway"}
+
+
+def test_a_fleet_has_three_members_with_a_state_each_and_three_nodes_that_pause_without_a_majority() -> None:
+    stack = yaml.safe_load((DEPLOY / "compose/fleet.yaml").read_text())
+    gateways = gateways_of(stack)
+    assert len(gateways) == 3 and len(stack["services"]) == 6
+    assert {each["environment"]["FLEET"] for each in gateways.values()} == {"bot"}
+    for services in (
+        gateways,
+        {name: stack["services"][name] for name in stack["services"] if name not in gateways},
+    ):
+        assert len({each["volumes"][0] for each in services.values()}) == 3
+        assert len({each["hostname"] for each in services.values()}) == 3
+    for service in stack["services"].values():
+        assert service["restart"] == "unless-stopped"
+    conf = (DEPLOY / "compose/rabbitmq-cluster.conf").read_text()
+    assert re.findall(r"rabbit@(\S+)", conf) == [name for name in stack["services"] if name not in gateways]
+    (operator,) = yaml.safe_load_all((DEPLOY / "kubernetes/rabbitmq.yaml").read_text())
+    additional = operator["spec"]["rabbitmq"]["additionalConfig"]
+    for text in (conf, additional):
+        assert "cluster_partition_handling = pause_minority" in text
+    for text in (
+        (DEPLOY / "compose/advanced.config").read_text(),
+        operator["spec"]["rabbitmq"]["advancedConfig"],
+    ):
+        assert "[{kernel, [{net_ticktime, 10}]}]." in text
+    secret, *_, budget, stateful = yaml.safe_load_all((DEPLOY / "kubernetes/fleet.yaml").read_text())
+    assert stateful["spec"]["replicas"] == operator["spec"]["replicas"] == 3
+    assert stateful["spec"]["podManagementPolicy"] == "Parallel" and budget["spec"]["maxUnavailable"] == 1
+    assert secret["stringData"]["amqp-uri"].count("rabbitmq-server-") == 3
+    container = stateful["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "FLEET", "value": "bot"} in container["env"]
+    # Beside what makes it a fleet it is the manifest of one gateway.
+    *_, alone = yaml.safe_load_all((DEPLOY / "kubernetes/rateway.yaml").read_text())
+    container["env"] = [each for each in container["env"] if each["name"] != "FLEET"]
+    assert container == alone["spec"]["template"]["spec"]["containers"][0]
+
+
 def test_every_setting_that_is_named_there_is_one() -> None:
     known = {row.env for row in ROWS} | {f"{row.env}_FILE" for row in ROWS if row.secret}
-    gateway = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]["gateway"]
-    *_, stateful = yaml.safe_load_all((DEPLOY / "kubernetes/rateway.yaml").read_text())
-    container = stateful["spec"]["template"]["spec"]["containers"][0]
-    named = set(gateway["environment"]) | {each["name"] for each in container["env"]}
+    named: set[str] = set()
+    for name in ("compose", "fleet"):
+        for gateway in gateways_of(yaml.safe_load((DEPLOY / f"compose/{name}.yaml").read_text())).values():
+            named |= set(gateway["environment"])
+    for name in ("rateway", "fleet"):
+        *_, stateful = yaml.safe_load_all((DEPLOY / f"kubernetes/{name}.yaml").read_text())
+        container = stateful["spec"]["template"]["spec"]["containers"][0]
+        named |= {each["name"] for each in container["env"]}
     named |= set(
         re.findall(r"^Environment=(\w+)=", (DEPLOY / "systemd/rateway.service").read_text(), re.MULTILINE)
     )
@@ -252,11 +299,14 @@ def test_every_setting_that_is_named_there_is_one() -> None:
 
 
 def test_files_that_compose_mounts_are_there() -> None:
-    services = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["services"]
-    mounted = [volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())]
-    for path in mounted:
-        assert not path.startswith(".") or (DEPLOY / "compose" / path).is_file(), path
-    needed = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose/compose.yaml").read_text()))
-    secrets = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())["secrets"]
-    needed |= {secret["environment"] for secret in secrets.values()}
+    needed: set[str] = set()
+    for name in ("compose.yaml", "fleet.yaml"):
+        text = (DEPLOY / "compose" / name).read_text()
+        stack = yaml.safe_load(text)
+        for service in stack["services"].values():
+            for volume in service.get("volumes", ()):
+                path = volume.split(":")[0]
+                assert not path.startswith(".") or (DEPLOY / "compose" / path).is_file(), path
+        needed |= set(re.findall(r"\$\{(\w+)", text))
+        needed |= {secret["environment"] for secret in stack["secrets"].values()}
     assert needed == set(re.findall(r"^(\w+)=", (DEPLOY / "compose/example.env").read_text(), re.MULTILINE))
