@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled dev install-tools broker demo bench bench-full profile test test-fast test-world sanitize chaos chaos-fleet pictures docs lint format check lock licences audit release clean
+.PHONY: help install compiled dev install-tools broker demo demo-fleet bench bench-full profile test test-fast test-world sanitize chaos chaos-fleet pictures docs lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,9 @@ install-tools: system-tools  ## what tests of the page and of deploy/ run: Chrom
 
 demo: system-demo compiled  ## simulated Discord, RabbitMQ, gateway and workers, with faults and an audit (SECONDS=30)
 	@$(BIN)/rateway demo --seconds $(SECONDS) $(ARGS)
+
+demo-fleet: system-demo dev  ## three gateways that are one bot, on three RabbitMQ nodes: one is killed, each is upgraded; with an audit
+	@$(BIN)/python -m tests.fleet.demo
 
 bench: install $(VENV)/.dev  ## what the gateway costs: a part of every benchmark, within 15 minutes
 	@tools/bench
