@@ -78,6 +78,7 @@ def test_a_member_that_cannot_take_a_cache_costs_the_move_its_cache_alone(
     tmp_path: Path, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_moves, "OFFER_S", 0.1)
+    monkeypatch.setattr(cache_moves, "OFFER_AGAIN_S", 0.05)
 
     async def main() -> None:
         it = scene(tmp_path)
@@ -90,6 +91,22 @@ def test_a_member_that_cannot_take_a_cache_costs_the_move_its_cache_alone(
         # Heartbeats go on as they would.
         assert it.giver.held[-1:] == [None]
         assert it.taker.loaded_cache is None
+
+    run(main())
+
+
+def test_a_cache_is_offered_again_to_a_member_that_is_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_moves, "OFFER_AGAIN_S", 0.05)
+
+    async def main() -> None:
+        it = scene(tmp_path)
+        # The first offer finds nobody, the answer to the second is lost.
+        sent = iter([True, False, True])
+        it.hub.loses = lambda: next(sent, False)
+        assert await it.moves.send(1, "b")
+        assert it.taker.loaded_cache is not None
 
     run(main())
 

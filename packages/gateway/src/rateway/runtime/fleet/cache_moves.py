@@ -26,8 +26,11 @@ log = logging.getLogger(__name__)
 
 # Seconds for all of it at most: Discord keeps what a heartbeat does not name, but not for ever.
 MOVES_WITHIN_S: Final = 30.0
-# Until the other member says whether it takes it, and until each piece is taken.
-OFFER_S: Final = 2.0
+# Seconds until the other member says whether it takes it: one that has just joined may be starting its processes. What
+# is sent before its queue is there is lost, and sent again.
+OFFER_S: Final = 5.0
+OFFER_AGAIN_S: Final = 0.5
+# Until each piece is taken.
 PIECE_S: Final = 5.0
 # Of a message; the line's own bound is 1 MiB, and bytes are a third longer there.
 SLICE_BYTES: Final = 256 << 10
@@ -161,10 +164,19 @@ class CacheMoves:
             positions = {each.shard_id: each.applied for each in snapshot.head.positions}
             cluster.hold_heartbeats(positions)
             place = place_of(member, number)
-            why = await self._ask(place, CacheOffer(number, cache, snapshot.head), OFFER_S)
+            why = await self._offer(place, CacheOffer(number, cache, snapshot.head))
             return why or await self._send_pieces(place, number, cache, snapshot)
         finally:
             snapshot.close()
+
+    async def _offer(self, place: str, offer: CacheOffer) -> str:
+        until = asyncio.get_running_loop().time() + OFFER_S
+        while True:
+            answer = await self._line.ask(place, offer, CacheAnswer, OFFER_AGAIN_S)
+            if answer is not None:
+                return answer.why
+            if asyncio.get_running_loop().time() >= until:
+                return f"{place} does not answer"
 
     async def _send_pieces(self, place: str, number: int, cache: str, snapshot: StoreSnapshot) -> str:
         count = 0
@@ -185,6 +197,10 @@ class CacheMoves:
 
     def _take_offer(self, sender: str, offer: CacheOffer) -> CacheAnswer:
         cluster = self._clusters.get(offer.cluster)
+        loading = self._loading.get(offer.cluster)
+        if loading is not None and loading.cache == offer.cache:
+            # It is offered again, because the answer took long.
+            return CacheAnswer()
         self._loading.pop(offer.cluster, None)
         if cluster is None or cluster.store is None or not cluster.keeps_cache:
             return CacheAnswer("it keeps no cache")
