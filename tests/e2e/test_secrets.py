@@ -178,7 +178,7 @@ def test_no_mistake_in_a_configuration_shows_a_secret(tmp_path: Path) -> None:
             sys.executable, "-m", "rateway", *words, env=environment, cwd=Path(__file__).parents[2],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        said, _ = await asyncio.wait_for(process.communicate(), 30.0)
+        said, _ = await asyncio.wait_for(process.communicate(), 90.0)
         assert process.returncode in (1, 78), said
         clean(f"{words} {list(changes)}", said)
 

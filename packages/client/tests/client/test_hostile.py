@@ -239,7 +239,7 @@ def test_chunks_and_limits_that_are_none_leave_a_request_for_members_alone(
             return b'{"shard_id":0}', "ok"
 
         async with gateway(broker, answer) as exchange, Worker(broker.uri) as worker:
-            request = asyncio.create_task(worker.request_members(1, timeout=20))
+            request = asyncio.create_task(worker.request_members(1, timeout=60))
             d = await commands.get()
             for key in ("GUILD_MEMBERS_CHUNK", "RATE_LIMITED", "RATEWAY_GAP"):
                 await exchange.publish(aio_pika.Message(body), key)

@@ -115,7 +115,7 @@ def test_a_signal_ends_a_worker_without_a_traceback(
 ) -> None:
     with started(code, broker) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert (process.returncode, out, err) == (0, "ended\n", "")
 
 
@@ -123,5 +123,5 @@ def test_a_signal_ends_a_worker_without_a_traceback(
 def test_a_handler_of_the_applications_own_stays(number: signal.Signals, broker: Broker) -> None:
     with started(OWN, broker) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=90)
     assert (process.returncode, out, err) == (0, "the application's own handler\nended\n", "")

@@ -19,7 +19,7 @@ async def health(*words: str, **environment: str) -> tuple[int, str]:
         env={"PATH": os.environ["PATH"], **environment},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    said, _ = await asyncio.wait_for(process.communicate(), 30.0)
+    said, _ = await asyncio.wait_for(process.communicate(), 90.0)
     assert process.returncode is not None
     return process.returncode, said.decode()
 

@@ -110,7 +110,7 @@ def test_events_arrive_in_order_with_their_identity_and_are_settled(form: Form) 
         stream.publish("A", b'{"a":2}', 2, True, 1)
         stream.publish("B", b"null", 3, False, 0, "join")
         assert (stream.settled, stream.received, stage.sink.is_writing) == (0, 3, True)
-        assert await stage.sink.drain(20) == 0
+        assert await stage.sink.drain(60) == 0
         assert (stream.settled, stage.sink.is_writing, stage.sink.unconfirmed) == (3, False, 0)
         assert stage.of_events() == [
             ("EARLY", None), ("READY", "s:3:1"), ("A", "s:3:2"), ("A", "s:3:2:r1"), ("B", "s:3:3"),
@@ -140,7 +140,7 @@ def test_a_wake_ups_events_go_out_together_after_what_must_be_stored_before(form
             other.publish("B", b"2", seq, False)
         assert stage.taken() == []
         await asyncio.sleep(0)
-        await stage.sink.drain(20)
+        await stage.sink.drain(60)
         assert stored == [(6, 0)]
         found = stage.of_events()
         assert [each for each in found if each[0] == "A"] == [("A", f"a:0:{seq}") for seq in (1, 2, 3)]
@@ -159,7 +159,7 @@ def test_what_is_filtered_is_settled_with_what_came_before_it(form: Form) -> Non
         stream.publish("A", b"1", 12, False)
         stream.skip(13)
         assert (stream.settled, stream.received) == (11, 13)
-        await stage.sink.drain(20)
+        await stage.sink.drain(60)
         assert stream.settled == 13
 
     on(form, test)
@@ -173,7 +173,7 @@ def test_what_cannot_be_forwarded_is_told_in_its_place_and_settled(form: Form) -
         stream.pass_over("", 2, "it has no name")
         stream.publish("gateway", b"1", 3, False)
         stream.publish("A", b"1", 4, False)
-        await stage.sink.drain(20)
+        await stage.sink.drain(60)
         assert stage.of_events() == [
             ("A", "s:0:1"),
             ("RATEWAY_UNREADABLE", "unreadable:s:0:2"),
@@ -199,7 +199,7 @@ def test_the_gateways_own_messages_keep_their_place_and_are_told_when_they_are_s
         )
         stream.publish("A", b"1", 2, False)
         assert safe == []
-        await stage.sink.drain(20)
+        await stage.sink.drain(60)
         assert safe == ["gap"]
         assert stage.of_events() == [("A", "s:0:1"), ("RATEWAY_GAP", "gap:1"), ("A", "s:0:2")]
         assert dict(stage.taken()[1].headers) == {"x": 1}
@@ -222,7 +222,7 @@ def test_what_nobody_takes_waits_and_settles_nothing_until_it_is_taken(form: For
         assert found is not None
         assert found[1] == "A"
         await stage.up()
-        assert await stage.sink.drain(20) == 0
+        assert await stage.sink.drain(60) == 0
         assert (stream.settled, stage.sink.oldest()) == (3, None)
         assert stage.of_events() == [("A", f"s:0:{seq}") for seq in (1, 2, 3)]
 
@@ -246,7 +246,7 @@ def test_reading_pauses_at_the_bound_and_goes_on_when_there_is_room(form: Form) 
         await stage.told("resume")
         assert (held, stage.sink.paused) == (True, False)
         assert stage.listener.said("resume") == 1
-        assert await stage.sink.drain(20) == 0
+        assert await stage.sink.drain(60) == 0
 
     on(form, test)
 
@@ -263,7 +263,7 @@ def test_a_new_session_begins_with_nothing_settled_whatever_the_old_one_still_aw
         assert (stream.settled, stream.received) == (0, 0)
         stream.publish("READY", b"{}", 1, False)
         await stage.up()
-        await stage.sink.drain(20)
+        await stage.sink.drain(60)
         assert stream.settled == 1
         assert stage.of_events() == [("A", "old:0:1"), ("A", "old:0:2"), ("READY", "new:0:1")]
 

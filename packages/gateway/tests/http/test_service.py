@@ -25,7 +25,7 @@ class Ear:
         self.sock.setblocking(False)
 
     async def hear(self) -> dict[str, str]:
-        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.sock, 65536), 5.0)
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.sock, 65536), 60.0)
         return dict(line.split("=", 1) for line in data.decode().split("\n"))
 
 

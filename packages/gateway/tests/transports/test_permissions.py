@@ -56,7 +56,7 @@ def test_the_documented_permissions_are_enough_for_events_questions_and_answers(
             stream = publisher.stream(0, 1)
             stream.begin("s")
             publish_some(stream, 1, 100)
-            assert await publisher.drain(20) == 0 and stream.settled == 100
+            assert await publisher.drain(60) == 0 and stream.settled == 100
             channel = await connection.channel()
             replies = await channel.declare_queue(exclusive=True)
             exchange = await channel.get_exchange("rateway-1")

@@ -196,7 +196,7 @@ def test_events_flow_over_tls_and_again_after_the_connection_was_closed(secured:
             listener.changed.clear()
             await listener.changed.wait()
         stream.publish("MESSAGE_CREATE", b"{}", len(bodies) + 1, False)
-        assert await publisher.drain(20) == 0 and stream.settled == len(bodies) + 1
+        assert await publisher.drain(60) == 0 and stream.settled == len(bodies) + 1
         publisher.stop()
         await task
         connection = await aio_pika.connect(secured.node.uri)
@@ -346,7 +346,7 @@ def test_a_gateway_host_with_an_unknown_certificate_is_not_spoken_to() -> None:
                 await dial(
                     f"{simulator.gateway_url}/?v=10&encoding=json",
                     handler,
-                    timeout=10,
+                    timeout=60,
                     max_message_bytes=1_000_000,
                     headers={},
                     ssl_context=context,
@@ -425,7 +425,7 @@ def test_a_certificate_without_a_subject_alternative_name_is_refused(
             await dial(
                 f"wss://localhost:{port}/",
                 Silent(),
-                timeout=5,
+                timeout=60,
                 max_message_bytes=1,
                 headers={},
                 ssl_context=client_context(),

@@ -168,6 +168,9 @@ class Scene:
 
     async def start_bot(self) -> None:
         """Start the bot and wait until it is ready; BotGone when it is not in time."""
+        # discord.py does not try a second time to log in where nothing listens.
+        if await self.gateway.line_with("bots connect to", BOT_PATIENCE) is None:
+            raise BotGone(f"the gateway's proxy does not serve bots:\n{self.gateway.tail()}")
         await self.bot.start()
         if await self.bot.line_with("ready with", BOT_PATIENCE) is None:
             raise BotGone(f"the bot behind the proxy is not ready:\n{self.bot.tail()}")

@@ -121,7 +121,7 @@ def test_whatever_rabbitmq_passes_on_costs_itself_alone(
         await nothing_is_left(broker)
         return since
 
-    assert run(scenario(), timeout=30) == []
+    assert run(scenario()) == []
 
 
 @pytest.mark.checklist("K1", "K2", "K3", "K61")

@@ -70,7 +70,7 @@ class Cluster:
                 await asyncio.wait_for(self.listener.changed.wait(), 0.02)
 
     async def all_confirmed(self) -> None:
-        assert await self.publisher.drain(20) == 0
+        assert await self.publisher.drain(60) == 0
 
 
 @asynccontextmanager

@@ -172,7 +172,7 @@ def test_a_quorum_queue_which_lets_two_gateways_read_is_nobodys_until_it_is_dele
                 assert ("owned", "") in first.said + second.said
 
     with fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=90)
+        run(scenario(broker))
 
 
 @pytest.mark.checklist("K35")

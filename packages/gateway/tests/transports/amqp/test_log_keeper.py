@@ -127,7 +127,7 @@ def test_every_event_is_in_the_log_and_what_no_proxy_needs_is_not(broker: Broker
             publisher.publish_own("MESSAGE_DELETE.before", b"{}")
             publisher.publish_own(messages.Gap.key, b"{}", "gap:s:0")
             stream.publish("MESSAGE_DELETE", b"{}", 301, False)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert keeper.state == "kept" and keeper.begun == 1
             log = await read_log(broker.uri, gateway.log)
             names = [line.name for line in log.lines]
@@ -145,7 +145,7 @@ def test_the_first_event_of_a_name_that_was_never_seen_is_in_the_log(broker: Bro
             for seq in range(1, 200):
                 stream.publish(f"DISCORD_INVENTED_{seq // 3}", b"{}", seq, False)
                 publisher.flush()
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 200)]
 
     run(scenario())
@@ -170,7 +170,7 @@ def test_what_a_former_process_left_in_the_spool_is_in_the_log(broker: Broker, t
         gateway = Gateway(broker.uri)
         # Nothing says yet that this gateway owns the cluster: what is in the spool goes out all the same.
         async with gateway.running(Spool.open(tmp_path, 1 << 20), owner=False) as (publisher, _):
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             await until(lambda: publisher.unconfirmed == 0)
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 50)]
 
@@ -185,7 +185,7 @@ def test_a_gateway_that_waits_for_another_one_begins_no_log(broker: Broker) -> N
             # The other one has left.
             publisher.begin_log()
             publish_some(begun(publisher), 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 101)]
 
     run(scenario())
@@ -196,13 +196,13 @@ def test_the_next_process_goes_on_with_the_same_log(broker: Broker) -> None:
         gateway = Gateway(broker.uri)
         async with gateway.running() as (publisher, _):
             publish_some(begun(publisher), 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
         first = gateway.log
         async with gateway.running() as (publisher, keeper):
             stream = publisher.stream(0, 1)
             stream.restore("s", 100)
             publish_some(stream, 101, 200)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert (gateway.log, keeper.begun) == (first, 0)
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 201)]
 
@@ -215,12 +215,12 @@ def test_a_log_that_was_deleted_is_followed_by_one_of_another_name(broker: Broke
         async with gateway.running() as (publisher, keeper):
             stream = begun(publisher)
             publish_some(stream, 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             first = gateway.log
             await broker.api("DELETE", f"queues/{quote(broker.vhost, safe='')}/{first}")
             await until(lambda: keeper.begun == 2 and keeper.state == "kept" and publisher.connected)
             publish_some(stream, 101, 200)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert gateway.log != first and await streams(broker) == [gateway.log]
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(101, 201)]
 
@@ -236,7 +236,7 @@ def test_a_new_name_finds_out_at_once_that_the_log_was_deleted_and_loses_nothing
             await broker.api("DELETE", f"queues/{quote(broker.vhost, safe='')}/{first}")
             stream.publish("DISCORD_INVENTED", b"{}", 1, False)
             publish_some(stream, 2, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert gateway.log != first
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 101)]
 
@@ -249,14 +249,14 @@ def test_an_exchange_that_was_deleted_and_declared_again_is_bound_again(broker: 
         async with gateway.running() as (publisher, keeper):
             stream = begun(publisher)
             publish_some(stream, 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             await exchange_without_a_queue(broker.uri)
             # The first event of a name asks whether anything is bound to it.
             stream.publish("TYPING_START", b"{}", 101, False)
             await until(lambda: not publisher.connected)
             await until(lambda: publisher.connected)
             publish_some(stream, 102, 200)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert set(await gateway.ids()) >= {f"s:0:{seq}" for seq in (*range(1, 101), *range(102, 201))}
             assert keeper.begun == 1
 
@@ -287,7 +287,7 @@ def test_without_the_setting_the_log_of_a_former_process_is_deleted_and_none_beg
         gateway.settings = OFF
         async with gateway.running() as (publisher, _):
             publish_some(begun(publisher), 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             await until(lambda: not gateway.record.streams)
             assert await streams(broker) == []
         assert not gateway.keeper().has_streams
@@ -309,7 +309,7 @@ def test_events_wait_for_a_log_that_is_down_and_go_into_another_when_it_stays_so
             await until(lambda: keeper.state == "waiting")
             assert not publisher.connected and "down" in keeper.why
             await until(lambda: publisher.connected)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert keeper.state == "kept" and gateway.log != first and keeper.begun == 2
             assert first in gateway.record.unwanted
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 501)]
@@ -328,7 +328,7 @@ def test_a_broker_that_refuses_the_log_gets_the_events_without_it(
         gateway = Gateway(broker.uri.replace("guest:guest@", "no-streams:pw@"))
         async with gateway.running() as (publisher, keeper):
             publish_some(begun(publisher), 1, 100)
-            assert await publisher.drain(20) == 0
+            assert await publisher.drain(60) == 0
             assert keeper.state == "without" and "403" in keeper.why and "docs/rabbitmq.md" in keeper.why
             assert gateway.record.log is None
         assert sum("without an event log" in line for line in caplog.messages) == 1
@@ -342,7 +342,7 @@ def test_a_broker_that_is_older_than_streams_gets_the_events_and_no_declaration(
             gateway = Gateway(old.uri)
             async with gateway.running() as (publisher, keeper):
                 publish(begun(publisher), range(1, 10))
-                assert await publisher.drain(20) == 0
+                assert await publisher.drain(60) == 0
                 assert keeper.state == "without" and "3.9" in keeper.why
             assert not [each for each in old.methods if each.name.startswith("Queue.")]
 

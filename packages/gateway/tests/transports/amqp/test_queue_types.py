@@ -56,7 +56,7 @@ def test_what_was_confirmed_survives_the_brokers_death_in_order(broker: Broker, 
             await broker.write_down()
             stream = begun(publisher.stream(0, 1))
             publish_some(stream, 1, 500)
-            assert await publisher.drain(30) == 0 and stream.settled == 500
+            assert await publisher.drain(60) == 0 and stream.settled == 500
             await broker.kill()
             await broker.start()
             while listener.said("up") < 2:
@@ -67,7 +67,7 @@ def test_what_was_confirmed_survives_the_brokers_death_in_order(broker: Broker, 
                 queue = await declared(await connection.channel(), x_queue_type=kind)
                 assert await taken(queue, 600) == [f"s:0:{seq}" for seq in range(1, 601)]
 
-    run(scenario(), timeout=110)
+    run(scenario())
 
 
 @pytest.mark.checklist("H4")
@@ -92,7 +92,7 @@ def test_a_full_queue_that_rejects_makes_events_wait_whatever_its_type(broker: B
                     await message.ack()
                     if len(found) == 200:
                         break
-            assert await publisher.drain(30) == 0 and stream.settled == 200
+            assert await publisher.drain(60) == 0 and stream.settled == 200
 
     run(scenario())
 

@@ -171,7 +171,7 @@ def test_without_a_backlog_an_urgent_event_keeps_its_place(broker: Broker, tmp_p
             for first in range(1, 1_001, 50):
                 send(stream, range(first, first + 50), urgent=3)
                 publisher.flush()
-                assert await publisher.drain(20) == 0
+                assert await publisher.drain(60) == 0
             await until(lambda: len(arrivals.seqs) == 1_000)
             assert arrivals.seqs == [*range(1, 1_001)] and not arrivals.ahead
             assert publisher.ahead == 0 and stream.settled == 1_000
