@@ -92,7 +92,8 @@ class Scene:
         }
         settings = load(None, environment)
         state = StateDir.open(self.folder / name)
-        state.take_salt(b"f" * 32)
+        if fleet:
+            state.take_salt(b"f" * 32)
         elections = self.coordinator.member(name) if fleet else None
         clock = asyncio.get_running_loop().time
         part = None if elections is None else FleetPart(Membership("bot", name), elections, clock)
