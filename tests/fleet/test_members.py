@@ -9,6 +9,8 @@ import msgspec
 from rateway.transports import control_socket
 
 from tests.aio import run
+from tests.e2e.harness import Json
+from tests.e2e.witness import witness
 from tests.fleet.stage import FleetStage, Member, fleet_stage
 from tests.rabbitmq import Broker
 
@@ -34,10 +36,28 @@ def test_members_spread_the_clusters_and_hand_them_over_without_an_identify(
         async with fleet_stage(tmp_path, [broker], members=2, fleet="bot", PROCESSES="2") as it:
             await it.whole()
             assert it.count("identify") == it.layout.shards
+            await answer_for_one_another(it)
             await hand_over_by_hand(it)
+            # The caches have gone along.
+            await answer_for_one_another(it)
             await lose_the_governor(it)
             assert it.count("identify") == it.layout.shards, "every session was resumed"
             assert not it.sim.ledger.noted
+
+    async def answer_for_one_another(it: FleetStage) -> None:
+        guilds = sorted(it.sim.world.guild_ids)
+        presence: Json = {"since": None, "activities": [], "status": "idle", "afk": False}
+        async with witness(broker, *it.layout.clusters) as worker:
+            for cluster in it.layout.clusters:
+                listed: list[int] = []
+                while listed != guilds:
+                    question = {"type": "Guilds", "arguments": [], "limit": 1000, "fields": ["id"]}
+                    status, answer = await worker.ask(cluster, "cache", question)
+                    listed = [int(each["id"]) for each in answer] if status == "ok" else []
+                # One of each cluster's shards, on another one's exchange.
+                shard = it.layout.shards_of(cluster % len(it.layout.clusters) + 1)[0]
+                told = await worker.ask(cluster, "gateway", {"op": 3, "d": presence}, {"shard_id": shard})
+                assert told == ("ok", {"shard_id": shard})
 
     async def hand_over_by_hand(it: FleetStage) -> None:
         one, other = it.members
