@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 from rateway.demo.audit import Receipts
 from rateway.demo.collector import Collector
 from rateway.demo.relay import Relay
 from rateway.fleet.layout import Layout
+from rateway.transports import control_socket
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
@@ -80,6 +82,16 @@ class Member(Gateway):
         """While *cut*, nothing passes between it and any node of the broker, and nothing is closed."""
         for relay in self.relays:
             relay.stall(cut)
+
+    async def member_name(self) -> str:
+        """Its name in the fleet."""
+        status = await self.until(lambda status: status["fleet"] is not None)
+        return str(status["fleet"]["member"])
+
+    async def ask(self, *words: str) -> None:
+        """Put a request to its control socket, as `rateway fleet` does; AssertionError when it is refused."""
+        answer = msgspec.json.decode(await control_socket.ask(self.state_dir, *words, patience=15.0))
+        assert "ok" in answer, answer
 
     async def clusters(self) -> list[int]:
         """The clusters whose shards it runs, as far as it answers."""
@@ -224,6 +236,19 @@ class FleetStage:
             if shards <= at.keys():
                 return max(at.values(), default=time.time())
             await asyncio.sleep(LOOK)
+
+    def hole(self, since: int, shards: set[int]) -> float:
+        """Return for how long the shard that was away longest had no connection, from its first end after the moment
+        *since* until it was resumed or ready.
+        """
+        left: dict[int, float] = {}
+        back: dict[int, float] = {}
+        for entry in list(self.sim.ledger.journal)[since:]:
+            if entry.shard in shards and entry.what == "detached":
+                left.setdefault(entry.shard, entry.time)
+            elif entry.shard in left and entry.what in ("resumed", "ready"):
+                back.setdefault(entry.shard, entry.time)
+        return max((back[shard] - left[shard] for shard in back), default=0.0)
 
     async def arrived(self, since: int = 0) -> FleetAudit:
         """Wait until all that has happened until now has arrived or nothing of it comes any more; the audit of what
