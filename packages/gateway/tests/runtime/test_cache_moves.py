@@ -25,7 +25,7 @@ class Cluster:
     """A cluster with a store, whose shards run or not."""
 
     store: Store | None
-    is_started: bool = False
+    is_in_use: bool = False
     keeps_cache: bool = True
     loaded_cache: LoadedCache | None = None
     held: list[Mapping[int, int] | None] = field(default_factory=list)
@@ -47,7 +47,7 @@ def scene(folder: Path) -> Scene:
     begin(source, 0, "one", encode(guild(name="here")))
     assert source.commit() is None
     hub = MemoryHub()
-    giver, taker = Cluster(source, is_started=True), Cluster(target)
+    giver, taker = Cluster(source, is_in_use=True), Cluster(target)
     moves = CacheMoves(hub.line("a"), {1: giver})
     # A process reads under its own key and under one for each of its clusters.
     wire = hub.line(place_of("b", 1))
@@ -82,7 +82,7 @@ def test_a_member_that_cannot_take_a_cache_costs_the_move_its_cache_alone(
 
     async def main() -> None:
         it = scene(tmp_path)
-        it.taker.is_started, it.taker.keeps_cache = why == "runs", why != "off"
+        it.taker.is_in_use, it.taker.keeps_cache = why == "runs", why != "off"
         if why == "no store":
             it.taker.store = None
         it.hub.wires["a"].is_cut = why == "cut"

@@ -87,7 +87,7 @@ class MovingCluster(Protocol):
     @property
     def keeps_cache(self) -> bool: ...
     @property
-    def is_started(self) -> bool: ...
+    def is_in_use(self) -> bool: ...
 
     loaded_cache: LoadedCache | None
 
@@ -204,7 +204,7 @@ class CacheMoves:
         self._loading.pop(offer.cluster, None)
         if cluster is None or cluster.store is None or not cluster.keeps_cache:
             return CacheAnswer("it keeps no cache")
-        if cluster.is_started:
+        if cluster.is_in_use:
             return CacheAnswer("it runs the cluster itself")
         why = why_not(offer.head, offer.cluster)
         if why:
@@ -250,7 +250,7 @@ class CacheMoves:
     def _why_not_now(self, loading: _Loading | None, number: int, cache: str) -> str:
         if loading is None or loading.cache != cache:
             return "another cache is taken, or none"
-        if self._clusters[number].is_started:
+        if self._clusters[number].is_in_use:
             del self._loading[number]
             return "it runs the cluster itself by now"
         return ""

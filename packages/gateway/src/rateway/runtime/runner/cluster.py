@@ -106,6 +106,8 @@ class Cluster:
         self._is_superseded = False
         self.loaded_cache: LoadedCache | None = None
         """In a fleet: the cache that another owner has sent, for the tenure that follows its own."""
+        # Whether a tenure's sessions were taken, and are not given up yet.
+        self._is_adopted = False
         # Shards whose resumes bring what that cache does not have yet.
         self._behind: set[int] = set()
         self._tasks: asyncio.TaskGroup | None = None
@@ -292,6 +294,7 @@ class Cluster:
         self.fleet_record.ended = found.ended
         if found.source == "fleet":
             self._is_new_here = False
+        self._is_adopted = True
         loaded, self.loaded_cache = self.loaded_cache, None
         behind: dict[int, int] = {}
         if self.store is not None and self.cache is not None and (self._behind or not found.follows_own):
@@ -320,9 +323,9 @@ class Cluster:
         return self.store is not None and self.cache is not None and self.store.fault is None
 
     @property
-    def is_started(self) -> bool:
-        """Whether the shards run here."""
-        return self._is_started
+    def is_in_use(self) -> bool:
+        """Whether the cache is that of sessions which run here, or are about to."""
+        return self._is_started or self._is_adopted
 
     def hold_heartbeats(self, positions: Mapping[int, int] | None) -> None:
         """Let heartbeats of each shard name no more than its position; None: as they would."""
@@ -364,6 +367,7 @@ class Cluster:
 
     def forget_sessions(self) -> None:
         """Forget the sessions, which another gateway of the fleet goes on with."""
+        self._is_adopted = False
         self._replace_sessions(())
 
     async def hand_over(self, *, timeout: float, end_sessions: bool) -> int:
