@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from pathlib import Path
 
+from rateway.demo.broker import free_ports
 from tests.http.fleet import get
 from tests.simulator.running import fault
 
@@ -23,10 +23,8 @@ TOLD = "document.querySelector('#happenings').innerText"
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that is free now, below those of outgoing connections."""
+    return free_ports(1)[0]
 
 
 def test_cut_shards_and_a_broker_outage_are_seen_live(tmp_path: Path, broker: Broker) -> None:

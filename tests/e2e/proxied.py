@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from rateway.demo.broker import free_ports
 from rateway.demo.children import Child
 
 from tests.e2e.harness import LOOK, Stage
@@ -26,11 +26,8 @@ Json = dict[str, Any]
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that is free now, below those of outgoing connections."""
+    return free_ports(1)[0]
 
 
 class Proxy(Child):

@@ -72,7 +72,8 @@ def test_every_librarys_version_is_pinned() -> None:
         for library in LIBRARIES
     }
     assert [name for name, version in versions.items() if not version[0].isdigit()] == []
-    assert {folder.name for folder in BOTS.iterdir()} == set(versions)
+    # The bot of a framework is test_framework_behind_proxy.py's.
+    assert {folder.name for folder in BOTS.iterdir()} - {"discord_js_framework"} == set(versions)
 
 
 def test_the_table_names_what_a_library_did_not_do() -> None:

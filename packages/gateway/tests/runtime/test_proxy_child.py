@@ -15,6 +15,7 @@ import pytest
 from rateway import hardening, logs
 from rateway.config import Settings, load
 from rateway.config.handover import encode_settings
+from rateway.demo.broker import free_ports
 from rateway.runtime.proxy_child import ProxyChild
 from rateway.transports.proxy_line import ProxyLine, ProxyStatus
 
@@ -36,10 +37,8 @@ def settings(port: int, **more: str) -> Settings:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that is free now, below those of outgoing connections."""
+    return free_ports(1)[0]
 
 
 @contextlib.asynccontextmanager
