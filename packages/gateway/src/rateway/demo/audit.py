@@ -56,7 +56,8 @@ class Receipts:
     distinct: int = 0
     #: Arrived again because the broker did not get our acknowledgement, which is not the gateway's doing.
     redelivered: int = 0
-    #: First arrivals below one that came before, without the mark that says so.
+    #: First arrivals below one that came before, without a mark that says so (the gateway's, or the broker's when it
+    #: delivers again what had not reached us).
     out_of_order: list[str] = field(default_factory=list)
     #: Bodies of RATEWAY_GAP.
     gaps: list[bytes] = field(default_factory=list)
@@ -95,7 +96,8 @@ class Receipts:
         if not receipt.times[seq]:
             receipt.digests[seq] = zlib.crc32(body)
             if not ahead:
-                if seq < receipt.in_order and not republished and len(self.out_of_order) < EXAMPLES:
+                is_marked = republished or redelivered
+                if seq < receipt.in_order and not is_marked and len(self.out_of_order) < EXAMPLES:
                     self.out_of_order.append(f"{message_id} ({name}) came after {receipt.in_order}")
                 receipt.in_order = max(receipt.in_order, seq)
             receipt.highest = max(receipt.highest, seq)

@@ -307,16 +307,12 @@ def test_an_offset_beyond_the_end_waits_for_that_very_entry(on: Form) -> None:
 
 def test_an_offset_that_is_gone_begins_with_the_first_entry_that_is_left(on: Form) -> None:
     async def test(stage: Stage) -> None:
-        gone = False
-
-        async def look() -> None:
-            nonlocal gone
-            while not gone:
-                gone = (await stage.read(Offset(0), 1))[0].offset > 0
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(look())
-            await stage.write_until(lambda: gone)
+        seq = 0
+        # In turns: RabbitMQ 3.10 closes the connection of who reads what it is just deleting (541 INTERNAL_ERROR).
+        while seq == 0 or (await stage.read(Offset(0), 1))[0].seq == 1:
+            seq += 1
+            await stage.write([Event("BIG", b"x" * (SEGMENT // 2), seq=seq)])
+            assert seq < 1_000
         first, second = await stage.read(Offset(0), 2)
         assert 0 < first.offset < second.offset
         assert second.seq == first.seq + 1
