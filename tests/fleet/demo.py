@@ -70,7 +70,8 @@ async def show(folder: Path, cluster: RabbitCluster) -> bool:
             await asyncio.sleep(BETWEEN_S)
             scene = next(scene for scene in SCENES if scene.name == name)
             victim = (await it.owners())[1]
-            print(f"{time.strftime('%H:%M:%S')} {scene.words} ({victim.name})", flush=True)
+            who = f" ({victim.name})" if name in ("kill", "sigterm") else ""
+            print(f"{time.strftime('%H:%M:%S')} {scene.words}{who}", flush=True)
             found = await play(it, scene, victim, cluster=cluster)
             moved = f"live elsewhere after {found.live_s:.1f} s, " if found.live_s else ""
             print(
@@ -85,8 +86,6 @@ async def show(folder: Path, cluster: RabbitCluster) -> bool:
             f"{whole.happened:,} events in all: lost {whole.lost}, under two ids {whole.two_ids}, came twice "
             f"{whole.doubled}; identifies beyond the start {spent}"
         )
-        for words in whole.examples:
-            print(f"  {words}")
         return whole.clean and not spent
 
 
