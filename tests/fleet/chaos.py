@@ -160,11 +160,10 @@ async def node_parted(ground: Ground, step: Step) -> None:
 
 async def broker_away(ground: Ground, step: Step) -> None:
     """Every node, killed as long as 20 s; Discord asks all shards to reconnect meanwhile."""
-    nodes = ground.it.nodes
-    await asyncio.gather(*(asyncio.to_thread(node.node.kill) for node in nodes))
+    await ground.it.kill_nodes()
     await ground.it.sim.inject(Fault(kind="op7"))
     await asyncio.sleep(20.0 * step.size)
-    await asyncio.gather(*(asyncio.to_thread(node.node.start) for node in nodes))
+    await ground.it.start_nodes()
 
 
 def discord(**fault: object) -> Make:

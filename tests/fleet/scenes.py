@@ -9,10 +9,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from urllib.error import HTTPError
 
 import msgspec
 from rateway_simulator.faults import Fault
 
+from tests.e2e.harness import LOOK
 from tests.fleet.stage import FleetStage, Member
 from tests.rabbitmq_cluster import RabbitCluster
 
@@ -201,14 +203,18 @@ async def nodes_restarted(scenery: Scenery) -> float:
 
 async def _leading(scenery: Scenery) -> int:
     """The node that the first cluster's inbound queue is on."""
-    return await _nodes(scenery).home_of(0, "rateway-incoming-1")
+    while True:
+        try:
+            return await _nodes(scenery).home_of(0, "rateway-incoming-1")
+        except HTTPError:
+            # What the management API tells is some seconds old.
+            await asyncio.sleep(LOOK)
 
 
 async def broker_away(scenery: Scenery) -> float:
     """All nodes, for as long as the scene lasts; meanwhile Discord asks every shard to reconnect (op 7)."""
     it = scenery.it
-    for node in it.nodes:
-        await asyncio.to_thread(node.node.kill)
+    await it.kill_nodes()
     await asyncio.sleep(scenery.away_s / 3)
 
     async def reconnect() -> None:
@@ -216,7 +222,7 @@ async def broker_away(scenery: Scenery) -> float:
 
     found = await scenery.watched(reconnect, set(range(it.layout.shards)))
     await asyncio.sleep(scenery.away_s * 2 / 3)
-    await asyncio.gather(*(asyncio.to_thread(node.node.start) for node in it.nodes))
+    await it.start_nodes()
     return found
 
 

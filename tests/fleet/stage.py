@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 import msgspec
 from rateway.demo.audit import Receipts
+from rateway.demo.broker import BrokerUnavailable
 from rateway.demo.collector import Collector
 from rateway.demo.relay import Relay
 from rateway.fleet.layout import Layout
@@ -43,6 +44,8 @@ __all__ = ["FleetStage", "Member", "fleet_stage"]
 
 #: So long without an arrival means that nothing more comes, seconds: longer than a broker's failover.
 SILENCE = 20.0
+#: How often a node of the broker is started before the run is given up.
+NODE_STARTS = 4
 #: What happens before this is not waited for: a member that ends with a broker away, seconds.
 STOP_PATIENCE = 30.0
 
@@ -274,6 +277,28 @@ class FleetStage:
         )
 
     # Faults
+
+    async def kill_nodes(self) -> None:
+        """End every node of the broker with SIGKILL."""
+        await asyncio.gather(*(asyncio.to_thread(node.node.kill) for node in self.nodes))
+
+    async def start_nodes(self) -> None:
+        """Start every node of the broker at the same time."""
+        await asyncio.gather(*(self._start_node(node) for node in self.nodes))
+
+    @staticmethod
+    async def _start_node(node: Broker) -> None:
+        """As a service manager does: one that ends during its start, as RabbitMQ 3.10 may when others start beside it
+        (incompatible_feature_flags), is started again.
+        """
+        for tries in range(NODE_STARTS):
+            try:
+                await asyncio.to_thread(node.node.start)
+            except BrokerUnavailable:
+                if tries == NODE_STARTS - 1:
+                    raise
+            else:
+                return
 
     def unplug(self, member: Member) -> None:
         """Nothing passes between this member and anything, and nothing says so."""
