@@ -6,10 +6,10 @@ A scene leaves every member running and every node of the broker up, so that it 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.error import HTTPError
 
 import msgspec
 from rateway_simulator.faults import Fault
@@ -203,12 +203,13 @@ async def nodes_restarted(scenery: Scenery) -> float:
 
 async def _leading(scenery: Scenery) -> int:
     """The node that the first cluster's inbound queue is on."""
-    while True:
+    for number in itertools.cycle(range(len(_nodes(scenery).nodes))):
         try:
-            return await _nodes(scenery).home_of(0, "rateway-incoming-1")
-        except HTTPError:
-            # What the management API tells is some seconds old.
+            return await _nodes(scenery).home_of(number, "rateway-incoming-1")
+        except OSError:
+            # A node that has just come back; and what the management API tells is some seconds old.
             await asyncio.sleep(LOOK)
+    raise AssertionError("no node")
 
 
 async def broker_away(scenery: Scenery) -> float:
