@@ -27,7 +27,11 @@ def played(folder: Path, broker: Broker, *names: str, namespaces: bool = False) 
 
     async def main() -> list[Measured]:
         found = []
-        async with fleet_stage(folder, [broker], fleet="scenes", namespaces=namespaces) as it:
+        # On a machine that others use a member may be followed so late that Discord would have ended its sessions.
+        patient = {"heartbeat_missing": 120.0}
+        async with fleet_stage(
+            folder, [broker], fleet="scenes", namespaces=namespaces, simulator=patient
+        ) as it:
             await it.whole()
             it.sim.set_rate(RATE_PER_SHARD, per_shard=True)
             await it.flowing()
