@@ -46,6 +46,8 @@ def child(folder: Path, program: str) -> Child:
 
 def scene(folder: Path, speaker: Speaker, guilds: int) -> Scene:
     worker = child(folder, "")
+    gateway = Child("gateway", ["-c", ""], {}, folder / "gateway.log")
+    (folder / "gateway.log").write_text("bots connect to ws://127.0.0.1:7878\n")
     return Scene(
         options=Options(guilds=guilds),
         folder=folder,
@@ -53,7 +55,7 @@ def scene(folder: Path, speaker: Speaker, guilds: int) -> Scene:
         relay=None,
         simulator=worker,
         steering=speaker,
-        gateway=worker,
+        gateway=gateway,
         workers=[worker],
         bot=child(folder, "print('ready with all guilds', flush=True)"),
         collector=Collector("amqp://127.0.0.1:1", [1]),
