@@ -10,7 +10,7 @@ from rateway.demo.steering import Steering
 
 from tests.e2e.harness import LOOK, Json
 
-__all__ = ["Guild"]
+__all__ = ["Guild", "use_framework"]
 
 # A bot answers within a second or two; a machine with other work takes longer.
 ANSWER_S = 60.0
@@ -65,3 +65,40 @@ class Guild:
     async def answer(self, content: str) -> Json:
         """Wait for a message of this content."""
         return await self.message(lambda each: each["content"] == content)
+
+
+async def use_framework(guild: Guild, *, out_of_range: str) -> None:
+    """Say what the framework bots of tests/e2e and tests/world answer, and see each answer. *out_of_range*: the word of
+    the bot's framework for a number that is too large."""
+    members = {each["user"]["id"]: each for each in (await guild.kinds("member")).values()}
+    other, user = members[guild.other_id], members[guild.user_id]["user"]["username"]
+    name = other["nick"] or other["user"]["global_name"] or other["user"]["username"]
+
+    # Converters: a member by its mention from the cache, a number, a range; and what they refuse.
+    await guild.say(f"!hello <@{guild.other_id}> good morning")
+    await guild.answer(f"good morning, {name}, of {len(other['roles']) + 1} roles")
+    await guild.say("!temp 68F")
+    await guild.answer("20.0 C")
+    await guild.say("!celsius warm")
+    await guild.answer("BadArgument")
+    await guild.say("!pages 11")
+    await guild.answer(out_of_range)
+    humans = sum(not each["user"].get("bot") for each in members.values())
+    await guild.say("!count")
+    await guild.message(lambda each: each["content"].startswith(f"{humans} members, "))
+
+    # A button is an interaction, answered by REST through the proxy.
+    await guild.say("!ask")
+    asked = await guild.answer("sure?")
+    await guild.do("components", {"message_id": asked["id"], "custom_id": "yes"})
+    await guild.message(lambda each: each["id"] == asked["id"] and each["content"] == f"confirmed by {user}")
+
+    # A paginator that waits for its user, who says it again while nothing happens.
+    await guild.say("!pages 2")
+    shown = await guild.answer("page 1")
+    while (await guild.message(lambda each: each["id"] == shown["id"]))["content"] != "page 2":
+        await guild.say("next")
+        await asyncio.sleep(1.0)
+
+    # A slash command.
+    await guild.command("add", {"a": 20, "b": 22}, "42")

@@ -11,7 +11,7 @@ from rateway.demo.steering import Steering
 from tests.aio import run
 from tests.e2e.harness import stage
 from tests.e2e.proxied import proxied
-from tests.e2e.speaking import Guild
+from tests.e2e.speaking import Guild, use_framework
 from tests.rabbitmq import Broker
 from tests.world.journey import POLL_S, bot
 from tests.world.libraries import Library
@@ -56,42 +56,7 @@ def test_a_bot_with_commands_converters_buttons_collectors_and_its_cache_runs_wi
                         await asyncio.sleep(POLL_S)
                     (ready,) = seen.saw("ready")
                     assert (ready["guilds"], ready["shards"]) == (GUILDS, 2)
-                    await _speak(guild)
+                    await use_framework(guild, out_of_range="RangeExceeded")
             assert s.count("identify") == 2
 
     run(it(), timeout=150)
-
-
-async def _speak(guild: Guild) -> None:
-    members = {each["user"]["id"]: each for each in (await guild.kinds("member")).values()}
-    other, user = members[guild.other_id], members[guild.user_id]["user"]["username"]
-    name = other["nick"] or other["user"]["global_name"] or other["user"]["username"]
-
-    # Converters: a member by its mention from the cache, a number, a range; and what they refuse.
-    await guild.say(f"!hello <@{guild.other_id}> good morning")
-    await guild.answer(f"good morning, {name}, of {len(other['roles']) + 1} roles")
-    await guild.say("!temp 68F")
-    await guild.answer("20.0 C")
-    await guild.say("!celsius warm")
-    await guild.answer("BadArgument")
-    await guild.say("!pages 11")
-    await guild.answer("RangeExceeded")
-    humans = sum(not each["user"].get("bot") for each in members.values())
-    await guild.say("!count")
-    await guild.message(lambda each: each["content"].startswith(f"{humans} members, "))
-
-    # A button is an interaction, answered by REST through the proxy.
-    await guild.say("!ask")
-    asked = await guild.answer("sure?")
-    await guild.do("components", {"message_id": asked["id"], "custom_id": "yes"})
-    await guild.message(lambda each: each["id"] == asked["id"] and each["content"] == f"confirmed by {user}")
-
-    # A collector of messages, whose user says it again while nothing happens.
-    await guild.say("!pages 2")
-    shown = await guild.answer("page 1")
-    while (await guild.message(lambda each: each["id"] == shown["id"]))["content"] != "page 2":
-        await guild.say("next")
-        await asyncio.sleep(1.0)
-
-    # A slash command.
-    await guild.command("add", {"a": 20, "b": 22}, "42")

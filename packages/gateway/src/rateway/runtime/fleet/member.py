@@ -237,24 +237,21 @@ class FleetMember:
 
     async def ask_move(self, cluster: int, to: str) -> Done:
         """A person wants the cluster at that member."""
-        governor = self.roster.governor()
-        if governor is None:
-            return Done(
-                False, "the fleet has no governor that this member hears of; try again in some seconds"
-            )
-        answer = await self.line.ask(governor[0], MoveWish(cluster, to), Done, ANSWERS_WITHIN_S)
-        return answer or Done(False, f"the fleet's governor, {governor[0]}, does not answer")
+        return await self._ask_governor(MoveWish(cluster, to), ANSWERS_WITHIN_S)
 
     async def ask_reshard(self) -> Done:
         """A person wants the layout of this gateway's settings."""
+        layout = self._settings.layout
+        wish = ReshardWish(layout.shards, layout.extra, layout.per_cluster)
+        return await self._ask_governor(wish, RESHARD_WITHIN_S)
+
+    async def _ask_governor(self, wish: MoveWish | ReshardWish, seconds: float) -> Done:
         governor = self.roster.governor()
         if governor is None:
             return Done(
                 False, "the fleet has no governor that this member hears of; try again in some seconds"
             )
-        layout = self._settings.layout
-        wish = ReshardWish(layout.shards, layout.extra, layout.per_cluster)
-        answer = await self.line.ask(governor[0], wish, Done, RESHARD_WITHIN_S)
+        answer = await self.line.ask(governor[0], wish, Done, seconds)
         return answer or Done(False, f"the fleet's governor, {governor[0]}, does not answer")
 
     async def ask_drain(self, member: str, *, leaving: bool) -> Done:
