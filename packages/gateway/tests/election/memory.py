@@ -85,7 +85,7 @@ class Coordinator:
         if subject.timer is not None:
             subject.timer.cancel()
             subject.timer = None
-        line = [each for each in subject.line if not each.member.is_cut]
+        line = [each for each in subject.line if not (each.member.is_cut or each.won.done())]
         if subject.owner is not None or not line:
             return
         record, now = subject.record, self.clock()

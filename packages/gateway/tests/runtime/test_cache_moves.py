@@ -40,6 +40,8 @@ class Scene:
     giver: Cluster
     taker: Cluster
     moves: CacheMoves
+    taken: CacheMoves
+    """The taker's end."""
 
 
 def scene(folder: Path) -> Scene:
@@ -52,8 +54,8 @@ def scene(folder: Path) -> Scene:
     # A process reads under its own key and under one for each of its clusters.
     wire = hub.line(place_of("b", 1))
     hub.wires["b"] = hub.wires[place_of("b", 1)]
-    CacheMoves(_named(wire, "b"), {1: taker})
-    return Scene(hub, giver, taker, moves)
+    taken = CacheMoves(_named(wire, "b"), {1: taker})
+    return Scene(hub, giver, taker, moves, taken)
 
 
 def _named(line: FleetLine, name: str) -> FleetLine:
@@ -69,6 +71,18 @@ def test_a_cache_arrives_whole_and_heartbeats_wait_for_its_next_owner(tmp_path: 
         assert it.giver.held == [{0: 2}]
         assert it.taker.store is not None
         assert name_of(it.taker.store.reader()) == "here"
+
+    run(main())
+
+
+def test_members_that_leave_at_once_do_not_wait_for_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        it = scene(tmp_path)
+        it.moves.is_leaving = it.taken.is_leaving = True
+        assert await it.moves.send(1, "b") == ""
+        assert "it leaves as well" in caplog.text
 
     run(main())
 

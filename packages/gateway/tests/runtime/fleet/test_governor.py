@@ -13,7 +13,7 @@ import pytest
 from rateway.config import load
 from rateway.fleet.identify import Moment
 from rateway.fleet.membership import Membership
-from rateway.fleet.port import GOVERNOR
+from rateway.fleet.port import GOVERNOR, RIGHT_S
 from rateway.fleet.roster import GONE_AFTER_S, TenureView
 from rateway.runtime.fleet.governor import TAKE_OVER_S
 from rateway.runtime.fleet.member import FleetMember
@@ -218,6 +218,38 @@ def test_a_fleet_goes_on_with_the_layout_of_its_record_after_all_members_have_le
         fleet.discord.recommends = 9
         other = await fleet.join()
         assert other.member.charter is not None and other.member.charter.shards == SHARDS
+
+    on_fleet(tmp_path, scene)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_members_that_leave_hold_the_office_no_more_and_leave_it_released(
+    tmp_path: Path, at_once: bool
+) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one, *others = [await fleet.join() for _ in range(3)]
+        leaving = [asyncio.create_task(seat.member.leave()) for seat in others]
+        if not at_once:
+            await asyncio.wait(leaving)
+        await one.member.leave()
+        await asyncio.wait(leaving)
+        assert fleet.coordinator.owner(GOVERNOR) is None
+        record = fleet.coordinator.record(GOVERNOR)
+        assert record is not None and record.released
+
+    on_fleet(tmp_path, scene)
+
+
+def test_a_member_that_is_elected_while_it_leaves_gives_the_office_back(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one, other = await fleet.join(), await fleet.join()
+        # The office is free at once, and the other one has not been told yet that it has won.
+        one.elections.cut()
+        await asyncio.sleep(RIGHT_S)
+        assert fleet.coordinator.owner(GOVERNOR) == other.name
+        await other.member.leave()
+        record = fleet.coordinator.record(GOVERNOR)
+        assert fleet.coordinator.owner(GOVERNOR) is None and record is not None and record.released
 
     on_fleet(tmp_path, scene)
 

@@ -30,6 +30,8 @@ MOVES_WITHIN_S: Final = 30.0
 # is sent before its queue is there is lost, and sent again.
 OFFER_S: Final = 5.0
 OFFER_AGAIN_S: Final = 0.5
+# The same where this process ends: the other member has run its processes for long, or has ended just now as well.
+LEAVING_OFFER_S: Final = 1.5
 # Until each piece is taken.
 PIECE_S: Final = 5.0
 # Of a message; the line's own bound is 1 MiB, and bytes are a third longer there.
@@ -113,6 +115,8 @@ class CacheMoves:
     """One process's part: sends the caches of clusters that leave it, and takes those that come."""
 
     def __init__(self, line: FleetLine, clusters: Mapping[int, MovingCluster]) -> None:
+        self.is_leaving = False
+        """Whether this process ends: it takes no cache any more."""
         self._line = line
         self._clusters = clusters
         self._loading: dict[int, _Loading] = {}
@@ -170,7 +174,7 @@ class CacheMoves:
             snapshot.close()
 
     async def _offer(self, place: str, offer: CacheOffer) -> str:
-        until = asyncio.get_running_loop().time() + OFFER_S
+        until = asyncio.get_running_loop().time() + (LEAVING_OFFER_S if self.is_leaving else OFFER_S)
         while True:
             answer = await self._line.ask(place, offer, CacheAnswer, OFFER_AGAIN_S)
             if answer is not None:
@@ -202,6 +206,8 @@ class CacheMoves:
             # It is offered again, because the answer took long.
             return CacheAnswer()
         self._loading.pop(offer.cluster, None)
+        if self.is_leaving:
+            return CacheAnswer("it leaves as well")
         if cluster is None or cluster.store is None or not cluster.keeps_cache:
             return CacheAnswer("it keeps no cache")
         if cluster.is_in_use:

@@ -146,6 +146,8 @@ class FleetGovernor:
         self._refused: asyncio.Future[Fatal] | None = None
         self._wanted: asyncio.Future[Choice] = asyncio.get_running_loop().create_future()
         self._is_leaving = False
+        self._campaign: asyncio.Future[Owned] | None = None
+        self._has_left = asyncio.Event()
         line.handle(PermitState, self._take_state)
         line.handle(AskRestart, self._answer_restart)
         line.handle(WantBudget, self._want_budget)
@@ -154,38 +156,65 @@ class FleetGovernor:
         line.handle(ReshardWish, self._reshard)
 
     async def run(self) -> None:
-        """Be a candidate, and govern when elected, until cancelled."""
-        while not self._is_leaving:
-            lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Be a candidate, and govern when elected, until :meth:`leave` or cancelled."""
+        try:
+            while not self._is_leaving:
+                await self._one_candidature()
+        finally:
+            self._has_left.set()
 
-            def on_lost(why: str, lost: asyncio.Future[str] = lost) -> None:
-                if not lost.done():
-                    lost.set_result(why)
+    async def _one_candidature(self) -> None:
+        lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-            owned = await self._elections.campaign(GOVERNOR, on_lost)
-            self.epoch = owned.epoch
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    governing = tasks.create_task(self._govern(owned))
-                    either: list[asyncio.Future[Any]] = [lost, governing]
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                    governing.cancel()
-                if lost.done():
-                    log.warning(
-                        "this member does not govern the fleet any more: %s",
-                        lost.result(),
-                        extra={"action": "governor"},
-                    )
-            finally:
-                self.epoch = 0
-                self._permits = self._desk = self.balance = self._search = None
+        def on_lost(why: str) -> None:
+            if not lost.done():
+                lost.set_result(why)
+
+        campaign = self._campaign = asyncio.ensure_future(self._elections.campaign(GOVERNOR, on_lost))
+        try:
+            await asyncio.wait([campaign])
+        except asyncio.CancelledError:
+            # Elected in the same moment, it gives the office back by itself.
+            campaign.cancel()
+            await asyncio.wait([campaign])
+            raise
+        if campaign.cancelled():
+            return
+        owned = campaign.result()
+        if self._is_leaving:
+            body = b"" if owned.record is None else owned.record.body
+            await self._elections.release(GOVERNOR, owned.epoch, body)
+            return
+        self.epoch = owned.epoch
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                governing = tasks.create_task(self._govern(owned))
+                either: list[asyncio.Future[Any]] = [lost, governing]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                governing.cancel()
+            if lost.done():
+                log.warning(
+                    "this member does not govern the fleet any more: %s",
+                    lost.result(),
+                    extra={"action": "governor"},
+                )
+        finally:
+            self.epoch = 0
+            self._permits = self._desk = self.balance = self._search = None
 
     async def leave(self) -> None:
-        """Give the office up, for any other member. :meth:`run` is cancelled by the caller afterwards."""
+        """Give the office up, for any other member, and stand for it no more."""
+        if not await self._give_up() and self._campaign is not None:
+            self._campaign.cancel()
+            await self._has_left.wait()
+
+    async def _give_up(self) -> bool:
+        """Release the office, if it is held; whether it was."""
         self._is_leaving = True
         epoch, self.epoch = self.epoch, 0
         if epoch:
             await self._elections.release(GOVERNOR, epoch, self._body())
+        return epoch > 0
 
     def gone(self, member: str, *, counts: bool) -> None:
         """A member has ended; *counts*: its permits count as spent."""
@@ -209,7 +238,7 @@ class FleetGovernor:
                 self._record = self._former()
             charter = self._record.charter
             if charter is not None and not self._is_ours(charter):
-                await self.leave()
+                await self._give_up()
                 return
             charter = charter or await self._found()
             is_new = False
@@ -219,7 +248,7 @@ class FleetGovernor:
                 charter = await self._one_generation(charter, is_new=is_new)
                 is_new = True
         except FatalEnd as end:
-            await self.leave()
+            await self._give_up()
             self._on_fatal(end.record)
 
     async def _one_generation(self, charter: Charter, *, is_new: bool) -> Charter:

@@ -510,6 +510,8 @@ class Runner:
         """Close in the reverse order of the start; wait for confirms, at most STOP_TIMEOUT seconds. *to*: the members
         of the fleet that clusters are handed over to; others go to any."""
         timeout = self.settings.process.stop_timeout
+        if self._cache_moves is not None:
+            self._cache_moves.is_leaving = True
         await asyncio.gather(
             *(
                 tenure.leave(end_sessions=end_sessions, to=to.get(number, ""))

@@ -51,6 +51,10 @@ _MOST_RECORD: Final = MOST_BODY + 4096
 # Between two channels of one subject, in seconds: the queue's node is away; the broker refuses.
 _AGAIN: Final = Backoff(0.1, 1.0)
 _REFUSED_S: Final = 5.0
+# RabbitMQ 3.10 closes the connections of members that declare one queue at the same moment. The next try finds the
+# queue; only a second one within so many seconds is something else.
+_COLLISION: Final = "541 INTERNAL_ERROR"
+_COLLISION_AGAIN_S: Final = 60.0
 _FRAME_OVERHEAD: Final = 8
 _PERSISTENT: Final = 2
 _CLOSED_BY_US, _ACCESS_REFUSED, _PRECONDITION_FAILED = 200, 403, 406
@@ -124,6 +128,7 @@ class FleetQueues:
         self._running = asyncio.Event()
         self._channels: set[int] = set()
         self._waiters = itertools.count(1)
+        self._collided_at = -_COLLISION_AGAIN_S
         # Troubles that were logged, until a channel was opened.
         self._said: set[str] = set()
 
@@ -211,10 +216,17 @@ class FleetQueues:
         self._connected.set()
         self._kept.say_back(connection)
         try:
-            return await asyncio.shield(connection.closed)
+            reason = await asyncio.shield(connection.closed)
         finally:
             self._connected.clear()
             self._connection = None
+        now = asyncio.get_running_loop().time()
+        if _COLLISION in reason:
+            before, self._collided_at = self._collided_at, now
+            if now - before >= _COLLISION_AGAIN_S:
+                log.debug("%s; trying again", reason, extra={"action": "broker_lost"})
+                return ""
+        return reason
 
     # A subject's channel.
 

@@ -49,7 +49,8 @@ class KeptConnection:
         """Connect, and connect again, until cancelled.
 
         Args:
-            serve: Uses a connection until it has ended; returns why it ended, fit for a log line.
+            serve: Uses a connection until it has ended; returns why it ended, fit for a log line; empty when that is
+                not worth one.
             on_trouble: Called for each attempt that fails.
         """
         loop = asyncio.get_running_loop()
@@ -73,7 +74,8 @@ class KeptConnection:
                 reason = await serve(connection)
             finally:
                 await connection.close()
-            self._say(reason)
+            if reason:
+                self._say(reason)
             # A connection that breaks as soon as it is up is not dialled in a circle.
             failures = failures + 1 if loop.time() - began < _RECONNECT.longest else 0
             if failures:
