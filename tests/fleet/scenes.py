@@ -6,6 +6,7 @@ A scene leaves every member running and every node of the broker up, so that it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,10 @@ __all__ = ["SCENES", "Measured", "Scene", "play"]
 PATIENCE_S = 180.0
 # How long a member is away that is frozen, cut off or unplugged, seconds.
 AWAY_S = 30.0
+# While the broker is away for long: so much of it at least is left when shards are asked to reconnect once more, and so
+# long they are left in peace after they are back, seconds.
+OP7_EVERY_S = 80.0
+OP7_REST_S = 10.0
 
 
 class Measured(msgspec.Struct):
@@ -34,6 +39,12 @@ class Measured(msgspec.Struct):
     planned move, whose cache goes first: the longest time that a shard had no connection."""
     pause_s: float = 0.0
     """The longest time that some shard's events did not arrive."""
+    hole_s: float = 0.0
+    """The longest time that some cluster's queries had no answer; 0 where none were asked."""
+    cold: int = 0
+    """Answers that were `incomplete`."""
+    strikes: int = 1
+    """How often it was struck."""
     identifies: int = 0
     happened: int = 0
     lost: int = 0
@@ -61,6 +72,7 @@ class Scenery:
     victim: Member
     cluster: RabbitCluster | None
     away_s: float
+    strikes: int = 1
 
     async def watched(self, strike: Callable[[], Awaitable[object]], shards: set[int] | None = None) -> float:
         """Strike; seconds until each of these shards (default: the victim's) was live again."""
@@ -213,18 +225,28 @@ async def _leading(scenery: Scenery) -> int:
 
 
 async def broker_away(scenery: Scenery) -> float:
-    """All nodes, for as long as the scene lasts; meanwhile Discord asks every shard to reconnect (op 7)."""
+    """All nodes, for as long as the scene lasts; meanwhile Discord asks every shard to reconnect (op 7): after a third
+    of it, or again and again if it is long.
+    """
     it = scenery.it
+    every = set(range(it.layout.shards))
     await it.kill_nodes()
-    await asyncio.sleep(scenery.away_s / 3)
+    began, worst, scenery.strikes = time.monotonic(), 0.0, 0
+    pause = min(scenery.away_s / 3, OP7_REST_S)
 
     async def reconnect() -> None:
         await it.sim.inject(Fault(kind="op7"))
 
-    found = await scenery.watched(reconnect, set(range(it.layout.shards)))
-    await asyncio.sleep(scenery.away_s * 2 / 3)
-    await it.start_nodes()
-    return found
+    try:
+        while scenery.strikes == 0 or time.monotonic() + pause < began + scenery.away_s:
+            await asyncio.sleep(min(pause, OP7_REST_S))
+            worst = max(worst, await scenery.watched(reconnect, every))
+            scenery.strikes += 1
+            pause = OP7_EVERY_S
+        await asyncio.sleep(max(0.0, began + scenery.away_s - time.monotonic()))
+    finally:
+        await it.start_nodes()
+    return worst
 
 
 SCENES = (
@@ -250,21 +272,30 @@ async def play(
     *,
     cluster: RabbitCluster | None = None,
     away_s: float = AWAY_S,
+    asks: bool = False,
 ) -> Measured:
-    """Strike once and wait until all is well; TimeoutError when that takes too long."""
+    """Strike once and wait until all is well; TimeoutError when that takes too long. *asks*: queries are sent
+    meanwhile.
+    """
     began, rules, out_of_order = it.sim.ledger.events, len(it.sim.ledger.noted), len(it.receipts.out_of_order)
     identifies, concurrency = it.count("identify"), it.broken("identify-concurrency")
     it.receipts.begin()
-    async with asyncio.timeout(PATIENCE_S + away_s):
-        live = await scene.strike(Scenery(it, victim, cluster, away_s))
-        await it.whole()
-        await it.flowing()
-    pause = it.receipts.pause()
+    scenery = Scenery(it, victim, cluster, away_s)
+    async with it.prober.running() if asks else contextlib.nullcontext():
+        it.prober.begin()
+        async with asyncio.timeout(PATIENCE_S + away_s):
+            live = await scene.strike(scenery)
+            await it.whole()
+            await it.flowing()
+        pause, hole, cold = it.receipts.pause(), it.prober.hole() if asks else 0.0, it.prober.cold
     found = await it.arrived(began)
     concurrency = it.broken("identify-concurrency") - concurrency
     return Measured(
         live_s=live,
         pause_s=pause,
+        hole_s=hole,
+        cold=cold,
+        strikes=scenery.strikes,
         identifies=it.count("identify") - identifies,
         happened=found.happened,
         lost=found.lost,

@@ -38,6 +38,7 @@ from tests.chaos.machine import children
 from tests.e2e.harness import LOOK, Gateway, Json
 from tests.fleet.audit import FleetAudit, audit_fleet
 from tests.fleet.network import Network, network
+from tests.fleet.prober import Prober
 from tests.rabbitmq import Broker
 
 __all__ = ["FleetStage", "Member", "fleet_stage"]
@@ -150,6 +151,8 @@ class FleetStage:
     network: Network | None
     fleet: bool
     """Whether FLEET is set."""
+    prober: Prober
+    """Its queries are sent while it runs."""
 
     # What is so
 
@@ -375,7 +378,9 @@ async def fleet_stage(
             if start:
                 for member in made:
                     await member.start()
-            yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(fleet))
+            asked = {layout.cluster_of((each >> 22) % shards): each for each in sim.world.guild_ids}
+            prober = Prober(uris, dict(sorted(asked.items())))
+            yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(fleet), prober)
             for member in made:
                 member.thaw()
                 member.cut_broker(False)
