@@ -84,3 +84,26 @@ def test_members_spread_the_clusters_and_hand_them_over_without_an_identify(
         await it.whole()
 
     run(scene(), timeout=120)
+
+
+def test_a_gateway_that_joins_with_sessions_after_one_that_has_none_keeps_them(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with fleet_stage(tmp_path, [broker], members=2, start=False) as it:
+            former, empty = it.members
+            await former.start()
+            await it.live()
+            # The wrong order: the empty one is the fleet's first member, while the other still runs without it.
+            for member in (empty, former):
+                member.environment["FLEET"] = "bot"
+            await empty.start()
+            await empty.logged("is the governor")
+            await empty.logged("it is left to a member that has them")
+            await former.stop()
+            await former.start()
+            await it.live()
+            assert it.count("identify") == it.layout.shards, "every session was resumed"
+            assert not it.sim.ledger.noted
+
+    run(scene(), timeout=120)

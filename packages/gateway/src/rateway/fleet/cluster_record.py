@@ -11,7 +11,8 @@ from rateway.fleet.port import MOST_BODY, Owned
 from rateway.native.objects.applied import SessionRecord
 
 __all__ = [
-    "Adoption", "ClusterRecord", "EndedSession", "LastTenure", "Source", "adopt", "decode", "encode", "with_ended",
+    "Adoption", "ClusterRecord", "EndedSession", "LastTenure", "Source", "adopt", "decode", "encode", "has_been_run",
+    "with_ended",
 ]  # fmt: skip
 
 # Lost sessions that a record goes on to name: for the spool of an owner that returns.
@@ -82,6 +83,13 @@ def with_ended(ended: Iterable[EndedSession], new: EndedSession) -> tuple[EndedS
     return (*(each for each in ended if each.name != new.name), new)[-MOST_ENDED:]
 
 
+def has_been_run(owned: Owned) -> bool:
+    """Return whether a member of the fleet has written the cluster's sessions down before this tenure. The record of
+    one that gave the cluster back at once has no body.
+    """
+    return owned.record is not None and owned.record.body != b""
+
+
 def adopt(
     owned: Owned, local: Sequence[SessionRecord], last: LastTenure | None, *, fleet: str, member: str
 ) -> Adoption:
@@ -100,7 +108,7 @@ def adopt(
         member: This member's id.
     """
     record = owned.record
-    if record is None:
+    if record is None or not has_been_run(owned):
         return Adoption(tuple(local), (), "local", follows_own=True)
     found = decode(record.body)
     is_own = (

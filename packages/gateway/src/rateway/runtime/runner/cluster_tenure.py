@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from rateway.fleet.cluster_record import Adoption, LastTenure, adopt
+from rateway.fleet.cluster_record import Adoption, LastTenure, adopt, has_been_run
 from rateway.fleet.port import Owned, cluster_subject
 from rateway.runtime.fleet.cache_moves import MOVES_WITHIN_S
 from rateway.runtime.fleet.part import FleetPart
@@ -18,6 +18,13 @@ from rateway.runtime.runner.cluster import Cluster
 __all__ = ["ClusterTenure"]
 
 log = logging.getLogger(__name__)
+
+# A member without sessions leaves a cluster that a gateway has run before to the others for so long: one that has them
+# may be just starting. Counted from when no gateway outside the fleet reads the cluster's requests any more; seconds.
+ASIDE_S = 10.0
+# Between two candidatures meanwhile: while a gateway outside the fleet runs the cluster, and after that.
+ASIDE_TAKEN_S = 5.0
+ASIDE_FREE_S = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -45,11 +52,14 @@ class ClusterTenure:
         on_begun: Callable[[LastTenure], None],
         settle_timeout: float,
         send_cache: Callable[[str, float], Coroutine[Any, Any, str]] | None = None,
+        readers: Callable[[], Awaitable[int | None]] | None = None,
     ) -> None:
         """*serve* holds the cluster's inbound queue until cancelled, and starts the shards; *on_waiting* is called when
         this process campaigns. *last* is the state folder's latest tenure, *on_begun* notes a newer one.
         *settle_timeout*: seconds that a hand-over waits for the broker's confirms. *send_cache* sends the cache to a
         member within so many seconds, and returns its name there, empty when it has none; None: nothing is sent.
+        *readers* returns how many gateways read the cluster's inbound queue, None when there is none: no gateway has
+        run the cluster.
         """
         self.owned: Owned | None = None
         """The present tenure; None while this process does not own the cluster."""
@@ -66,13 +76,16 @@ class ClusterTenure:
         self._on_begun = on_begun
         self._settle_timeout = settle_timeout
         self._send = send_cache
+        self._readers = readers
+        # When the cluster was seen first without a gateway outside the fleet, while this member stands aside.
+        self._free_since: float | None = None
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self._has_left = False
 
     @property
     def is_first(self) -> bool:
         """Whether no gateway of the fleet has owned the cluster before."""
-        return self.owned is not None and self.owned.record is None
+        return self.owned is not None and not has_been_run(self.owned)
 
     async def move(self, to: str) -> bool:
         """Hand the cluster over to the member *to*, any if empty, and campaign again; whether it was ours to give, and
@@ -111,7 +124,7 @@ class ClusterTenure:
                 lost.set_result(why)
 
         owned = await self._campaign(on_lost)
-        if owned is None:
+        if owned is None or await self._stands_aside(owned):
             return
         self.owned, self.owned_since = owned, self._part.clock()
         self._adopt(owned)
@@ -147,6 +160,42 @@ class ClusterTenure:
         """Release a tenure that was never used, with the record that it began with."""
         body = b"" if owned.record is None else owned.record.body
         return await self._part.elections.release(self._subject, owned.epoch, body, to)
+
+    async def _stands_aside(self, owned: Owned) -> bool:
+        """Give the cluster back, and wait, if another member may have its sessions and this one has not: no member of
+        the fleet has run it, and some gateway has. Whether that was so.
+        """
+        if (
+            has_been_run(owned)
+            or self._readers is None
+            or any(each.session_id for each in self._cluster.stored_sessions())
+        ):
+            return False
+        readers, now = await self._readers(), self._part.clock()
+        if readers is None:
+            return False
+        if readers or self._free_since is None:
+            if self._free_since is None:
+                log.info(
+                    "a gateway has run the cluster before, and its sessions are not in this state folder: for %.0f s "
+                    "it is left to a member that has them",
+                    ASIDE_S,
+                    extra={"cluster": self._cluster.number, "action": "tenure"},
+                )
+            self._free_since = now
+        if now - self._free_since >= ASIDE_S:
+            return False
+        await self._give_back(owned, "")
+        pause = asyncio.ensure_future(asyncio.sleep(ASIDE_TAKEN_S if readers else ASIDE_FREE_S))
+        try:
+            while (order := await self._order_before(pause)) is not None:
+                self._has_left = self._has_left or order.leaves
+                order.done.set_result(False)
+                if order.leaves:
+                    break
+        finally:
+            pause.cancel()
+        return True
 
     async def _order_before(self, event: asyncio.Future[Any]) -> _Order | None:
         """Return the next order; None when *event* has happened before one came."""
@@ -238,7 +287,7 @@ class ClusterTenure:
 
     def _say_owned(self, owned: Owned, found: Adoption) -> None:
         record = owned.record
-        if record is None:
+        if record is None or not has_been_run(owned):
             origin = "no gateway of the fleet had it before"
         else:
             how = "released" if owned.how == "released" else "lost"

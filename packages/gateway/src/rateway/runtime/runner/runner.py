@@ -158,6 +158,7 @@ class Runner:
             send_cache=None
             if self._cache_moves is None
             else functools.partial(self._cache_moves.send, number),
+            readers=self._inbound[number].readers,
         )
 
     @property

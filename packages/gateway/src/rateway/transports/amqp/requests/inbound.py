@@ -89,7 +89,7 @@ _EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
 PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
-_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
+_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
 
 class _NotOurs(msgspec.Struct, frozen=True):
@@ -188,6 +188,26 @@ class Inbound:
             await self._run()
         finally:
             self._said = None
+
+    async def readers(self) -> int | None:
+        """Return how many consumers the queue has, this one too; None when there is no queue, 0 when that cannot be
+        found out.
+        """
+        try:
+            connection = await dial(self._address, name=self._name)
+        except (BrokerUnavailable, BrokerRefused):
+            return 0
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                channel = await connection.channel(_ASKING)
+                passive = spec.Queue.Declare(0, self._queue, passive=True, durable=True)
+                return int((await channel.call(passive, spec.Queue.DeclareOk)).consumer_count or 0)
+        except ChannelClosed as closed:
+            return 0 if is_away(closed) or closed.code != _NOT_FOUND else None
+        except (ConnectionLost, TimeoutError):
+            return 0
+        finally:
+            await connection.close()
 
     async def _run(self) -> None:
         delay, failures = 0.0, 0
