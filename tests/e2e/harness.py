@@ -8,15 +8,16 @@
         await it.settled()
     # leaving it stops the gateway and asserts that no rule of Discord's was broken
 
-Everything waits for facts (an arrival, a status), bounded by the test's own time-out.
+Everything waits for facts (an arrival, a status), bounded by the test's own time-out. A failure carries, as notes, what
+it is judged by: the gateway's last status and log, the receipts, the simulator's ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ from tests.rabbitmq import Broker
 LOOK = 0.05
 #: So long without an arrival means that nothing more comes, seconds; a machine with other work is silent for a while.
 SILENCE = 30.0
+#: Between two identifies of a bucket, seconds: Discord's 5, less what a busy machine may let the first one wait unread.
+IDENTIFY_WINDOW_S = 4.0
+#: So long may a gateway take to end by itself, seconds: as long as settling takes a machine with other work.
+STOP_PATIENCE = 90.0
+#: Lines of a gateway's log that a failure shows.
+LOG_LINES = 60
+#: Broken rules, journal lines and sessions that a failure shows.
+EXAMPLES = 20
 
 Json = dict[str, Any]
 
@@ -54,6 +63,8 @@ class Gateway(Child):
         }
         super().__init__(name, ["-m", "rateway"], defaults | settings, folder / f"{name}.log")
         self.state_dir = Path(self.environment["STATE_DIR"])
+        #: The status that was read last, for a failure's account.
+        self.last_status: Json | None = None
 
     async def status(self) -> Json | None:
         """What `rateway status` would show; None while nothing answers."""
@@ -61,22 +72,52 @@ class Gateway(Child):
             found: Json = msgspec.json.decode(await control_socket.ask(self.state_dir, "status"))
         except (control_socket.ControlError, msgspec.DecodeError):
             return None
-        return None if "error" in found else found
+        if "error" in found:
+            return None
+        self.last_status = found
+        return found
 
     async def until(self, fact: Callable[[Json], bool]) -> Json:
-        """Wait until *fact* holds of the status; AssertionError with the log when the process has ended."""
-        while True:
-            assert self.running, f"the gateway has ended:\n{self.tail(60)}"
-            status = await self.status()
-            if status is not None and fact(status):
-                return status
-            await asyncio.sleep(LOOK)
+        """Wait until *fact* holds of the status; AssertionError when the process has ended.
+
+        Where the wait is cut off, the error has the gateway's account as a note.
+        """
+        with self.accounted():
+            while True:
+                assert self.running, "the gateway has ended"
+                status = await self.status()
+                if status is not None and fact(status):
+                    return status
+                await asyncio.sleep(LOOK)
 
     async def logged(self, words: str) -> str:
         """Wait until a line with *words* is in the log; that line."""
-        while (found := await self.line_with(words)) is None:
-            assert self.running, f"the gateway has ended without saying {words!r}:\n{self.tail(60)}"
-        return found
+        with self.accounted():
+            while (found := await self.line_with(words)) is None:
+                assert self.running, f"the gateway has ended without saying {words!r}"
+            return found
+
+    @contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Add the gateway's account to any exception that leaves the block, unless it is on it already."""
+        try:
+            yield
+        except BaseException as error:
+            note = self.account()
+            heading = note.partition("\n")[0]
+            if not any(each.startswith(heading) for each in getattr(error, "__notes__", ())):
+                error.add_note(note)
+            raise
+
+    def account(self) -> str:
+        """Return what a failure is judged by: whether the process runs, its last status, the end of its log."""
+        state = f"pid {self.pid}" if self.running else f"not running, {self.process}"
+        status = b"none" if self.last_status is None else msgspec.json.encode(self.last_status)
+        return (
+            f"{self.name} ({state}, started {self.starts} times)\n"
+            f"its last status: {status.decode()}\n"
+            f"the last lines of its log:\n{self.tail(LOG_LINES)}"
+        )
 
     async def exited(self) -> int:
         """Wait for its end; the exit code."""
@@ -85,8 +126,9 @@ class Gateway(Child):
 
     async def stop(self) -> None:
         """SIGTERM; the exit code has to be 0."""
-        code = await self.terminate()
-        assert code == 0, f"the gateway ended with {code}:\n{self.tail(60)}"
+        with self.accounted():
+            code = await self.terminate(STOP_PATIENCE)
+            assert code == 0, f"the gateway ended with {code}"
 
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)
@@ -151,12 +193,45 @@ class Stage:
     async def all_arrived(self) -> Audit:
         """`settled`, and assert that nothing is lost, changed or out of order."""
         result = await self.settled()
-        assert result.clean, f"{result}\n{self.gateway.tail(40)}"
+        assert result.clean, result
         return result
 
     def count(self, what: str) -> int:
         """How often the simulator counted something: `identify`, `resume`, `fault:cut` …"""
         return self.sim.ledger.counts[what]
+
+    @contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Add the gateway's account, the receipts and the ledger to any exception that leaves the block."""
+        with accounted(self.sim, self.collector), self.gateway.accounted():
+            yield
+
+
+@contextmanager
+def accounted(sim: Simulator, collector: Collector) -> Iterator[None]:
+    """Add the collector's receipts and the simulator's ledger to any exception that leaves the block."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(account(sim, collector))
+        raise
+
+
+def account(sim: Simulator, collector: Collector) -> str:
+    """Return what a failure is judged by, beside the gateway's own account: receipts and ledger."""
+    receipts, ledger = collector.receipts, sim.ledger
+    arrived = f"{receipts.arrived} arrived, {receipts.distinct} distinct, {receipts.redelivered} redelivered"
+    lines = [
+        f"receipts: {arrived}; the collector connected {collector.connections} times",
+        f"by name: {dict(receipts.names.most_common())}",
+        f"out of order: {receipts.out_of_order[:EXAMPLES]}",
+        f"gaps: {[body.decode(errors='replace') for body in receipts.gaps[:EXAMPLES]]}",
+        f"ledger: {ledger.events} events, {dict(sorted(ledger.counts.items()))}",
+        f"rules broken or warned of: {ledger.noted[:EXAMPLES]}",
+        *(f"session: {record}" for record in list(ledger.sessions.values())[-EXAMPLES:]),
+        *(f"journal: {entry}" for entry in list(ledger.journal)[-EXAMPLES:]),
+    ]
+    return "\n".join(lines)
 
 
 @asynccontextmanager
@@ -181,7 +256,12 @@ async def stage(
     `*` leaves the judgement to the caller).
     """
     world = WorldOptions(guilds=guilds, members_per_guild=members)
-    defaults: Json = {"world": world, "shards": shards, "max_concurrency": max(shards, 1)}
+    defaults: Json = {
+        "world": world,
+        "shards": shards,
+        "max_concurrency": max(shards, 1),
+        "identify_window": IDENTIFY_WINDOW_S,
+    }
     layout = Layout(shards, per_cluster)
     async with Simulator(SimulatorOptions(**(defaults | (simulator or {})))) as sim:
         collector = collector or Collector(broker.uri, layout.clusters)
@@ -195,11 +275,13 @@ async def stage(
             }
             gateway = Gateway(folder, **(environment | settings))
             try:
-                if start:
-                    await gateway.start()
-                yield Stage(sim, gateway, collector, broker, layout)
-                if gateway.running:
-                    await gateway.stop()
+                it = Stage(sim, gateway, collector, broker, layout)
+                with it.accounted():
+                    if start:
+                        await gateway.start()
+                    yield it
+                    if gateway.running:
+                        await gateway.stop()
             finally:
                 await gateway.kill()
         # The gateway does not do what is only warned of either.

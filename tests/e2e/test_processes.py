@@ -236,7 +236,8 @@ def test_a_dead_workers_permit_counts_as_spent(tmp_path: Path, broker: Broker) -
             status = await it.ready()
             at = [entry.time for entry in it.sim.ledger.journal if entry.what == "identify"]
             assert len(at) == 3
-            assert min(late - early for early, late in itertools.pairwise(at)) >= 5.0
+            # 5 s apart as they were sent; the simulator may have read the first a little late.
+            assert min(late - early for early, late in itertools.pairwise(at)) >= 4.0
             assert status["budget"]["remaining"] == it.sim.options.identifies_total - 3
 
     run(main(), timeout=120)
@@ -244,8 +245,8 @@ def test_a_dead_workers_permit_counts_as_spent(tmp_path: Path, broker: Broker) -
 
 async def messages_arrived(it: Stage) -> None:
     """Wait until every message has arrived, and with it what was published before the last one of each cluster."""
-    sent = sum(1 for each in it.sim.ledger.log() if each.event == "MESSAGE_CREATE")
-    await it.heard(lambda receipts: receipts.names["MESSAGE_CREATE"] == sent)
+    sent = [each for each in it.sim.ledger.log() if each.event == "MESSAGE_CREATE"]
+    await it.heard(lambda receipts: all(receipts.times(each.session, each.seq) for each in sent))
 
 
 def others(it: Stage) -> int:

@@ -86,7 +86,8 @@ def test_what_no_buffer_holds_is_told_as_a_gap_and_nothing_that_was_received_is_
     tmp_path: Path, broker: Broker
 ) -> None:
     async def main() -> None:
-        simulator = SMALL_BUFFER | {"heartbeat_interval_ms": 2000}
+        # A pause ends in a close after three quarters of an interval.
+        simulator = SMALL_BUFFER | {"heartbeat_interval_ms": 10_000}
         async with (
             relayed(broker) as (relay, uri),
             stage(
@@ -113,12 +114,16 @@ def test_what_no_buffer_holds_is_told_as_a_gap_and_nothing_that_was_received_is_
             relay.refuse(False)
             new = sessions_of(
                 await it.gateway.until(
-                    lambda status: all_live(status) and all(c["gaps"] == 2 for c in status["clusters"])
+                    lambda status: all_live(status) and all(c["gaps"] >= 2 for c in status["clusters"])
                 )
             )
-            await it.gateway.until(lambda status: all_settled(status) and it.receipts.names["READY"] == 4)
+            # READY comes once more where its first confirm did not come before the cut: the new ones are waited for.
             await it.gateway.until(
-                lambda status: all(c["publisher"]["unconfirmed"] == 0 for c in status["clusters"])
+                lambda status: (
+                    all_settled(status)
+                    and all(c["publisher"]["unconfirmed"] == 0 for c in status["clusters"])
+                    and all(it.receipts.times(session, 1) for session in new.values())
+                )
             )
             result = audit(it.sim.ledger.log(), it.receipts)
             gaps = {gap["old_session"]: gap for gap in map(msgspec.json.decode, it.receipts.gaps)}
@@ -152,7 +157,7 @@ def test_a_session_lost_in_the_middle_of_its_replay_is_told_between_its_last_eve
             monkeypatch.setattr(SimulatedGateway, "resume", resume)
             await it.gateway.start()
             await it.gateway.until(all_live)
-            await worker.until(lambda worker: len(worker.named("READY")) == 2)
+            await worker.until(lambda worker: len(worker.named("READY")) >= 2)
             order = [message for message in worker.heard if message.routing_key != "RATEWAY_SHARD_STATUS"]
             at = next(index for index, each in enumerate(order) if each.routing_key == "RATEWAY_GAP")
             assert order[at].message_id == f"gap:{old}:0"
@@ -343,7 +348,7 @@ def test_a_changed_recommendation_changes_nothing_until_it_is_asked_for(
             line = await it.gateway.logged("RESHARD is set")
             assert f"{before} sessions are given up" in line
             await it.gateway.until(lambda status: len(status["shards"]) == after and all_live(status))
-            await it.gateway.until(lambda status: len(it.receipts.gaps) == before)
+            await it.gateway.until(lambda status: len(it.receipts.gaps) >= before)
             gaps = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
             assert {gap["old_session"] for gap in gaps} == set(old.values())
             assert {gap["reason"] for gap in gaps} == {
@@ -382,7 +387,7 @@ def test_sessions_of_other_intents_or_another_token_are_not_resumed_and_what_tha
             assert (it.count("identify"), it.count("resume")) == (4, 0)
             assert not set(old.values()) & set(new.values())
             if change == "intents":
-                await it.gateway.until(lambda status: len(it.receipts.gaps) == 2)
+                await it.gateway.until(lambda status: len(it.receipts.gaps) >= 2)
                 gaps = [msgspec.json.decode(gap) for gap in it.receipts.gaps]
                 assert {gap["old_session"] for gap in gaps} == set(old.values())
 

@@ -18,7 +18,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -35,7 +35,7 @@ from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
 
 from tests.chaos.machine import children
-from tests.e2e.harness import LOOK, Gateway, Json
+from tests.e2e.harness import IDENTIFY_WINDOW_S, LOOK, Gateway, Json, accounted
 from tests.fleet.audit import FleetAudit, audit_fleet
 from tests.fleet.network import Network, network
 from tests.fleet.prober import Prober
@@ -347,6 +347,7 @@ async def fleet_stage(
             "world": WorldOptions(guilds=guilds, members_per_guild=people),
             "shards": shards,
             "max_concurrency": shards,
+            "identify_window": IDENTIFY_WINDOW_S,
             "host": host,
         }
         sim = await exits.enter_async_context(Simulator(SimulatorOptions(**(defaults | (simulator or {})))))
@@ -380,7 +381,10 @@ async def fleet_stage(
                     await member.start()
             asked = {layout.cluster_of((each >> 22) % shards): each for each in sim.world.guild_ids}
             prober = Prober(uris, dict(sorted(asked.items())))
-            yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(fleet), prober)
+            with accounted(sim, collector), ExitStack() as accounts:
+                for member in made:
+                    accounts.enter_context(member.accounted())
+                yield FleetStage(sim, made, collector, nodes, layout, receipts, net, bool(fleet), prober)
             for member in made:
                 member.thaw()
                 member.cut_broker(False)

@@ -325,7 +325,7 @@ def test_a_gateway_that_does_not_answer_in_time_is_unavailable(broker: Broker) -
 
 def test_that_no_gateway_is_there_is_known_at_once(broker: Broker) -> None:
     async def main() -> None:
-        async with asking(broker, seconds=60.0) as gateway, asyncio.timeout(30):
+        async with asking(broker, seconds=110.0) as gateway, asyncio.timeout(90):
             found = await gateway.clusters()
             assert isinstance(found, Fault)
             assert found.code is ErrorCode.UNAVAILABLE

@@ -33,8 +33,8 @@ PROGRAM_FOLDERS = ("/usr/lib/rabbitmq/bin", "/usr/lib/rabbitmq/sbin", "/usr/loca
 #: The folder of another RabbitMQ's `rabbitmq-server` and `rabbitmqctl`, to be used instead (docs/rabbitmq.md).
 PROGRAMS_VARIABLE = "RATEWAY_RABBITMQ_PROGRAMS"
 
-#: How long a node may take to start or stop, seconds: 4 s is usual on two idle cores, busy ones take 30.
-PATIENCE = 120.0
+#: How long a node may take to start or stop, seconds: 4 s is usual on two idle cores, busy ones take minutes.
+PATIENCE = 240.0
 
 #: Ports for nodes: Linux gives 32768 and above to outgoing connections (ip(7), ip_local_port_range).
 PORTS = range(20000, 32768)

@@ -93,7 +93,7 @@ async def dial(dialer: Dialer, url: str, other: str | None = None, *, own: bool 
 
 @pytest.mark.checklist("K23")
 @pytest.mark.parametrize("status", [403, 429, 500, 503, 504])
-@pytest.mark.parametrize("retry_after", [None, "30", "1e18", "inf", "-4", "nan"])
+@pytest.mark.parametrize("retry_after", [None, "600", "1e18", "inf", "-4", "nan"])
 def test_a_host_that_refuses_holds_no_other(status: int, retry_after: str | None) -> None:
     async def scenario() -> None:
         bad, good = Host(status, retry_after), Host()
@@ -102,7 +102,7 @@ def test_a_host_that_refuses_holds_no_other(status: int, retry_after: str | None
             held: list[tuple[str, float, int]] = []
             dialer.on_refusal = lambda *told: held.append(told)
             assert await dial(dialer, bad.url) is not None
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(100):
                 found = await asyncio.gather(*(dial(dialer, good.url) for _ in range(20)))
             assert found == [None] * 20
             assert good.dials == 20
@@ -158,11 +158,11 @@ def test_resumes_leave_a_host_that_is_silent_to_one_of_them_when_another_is_well
 @pytest.mark.checklist("K23")
 def test_the_sessions_own_host_is_not_kept_waiting_by_a_429_of_the_main_one() -> None:
     async def scenario() -> None:
-        main, own = Host(429, "60"), Host()
+        main, own = Host(429, "600"), Host()
         async with listening(main, own):
             dialer = a_dialer()
             assert await dial(dialer, main.url) is not None
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(100):
                 error = await dial(dialer, main.url, own.url, own=False)
                 assert error is not None and error.status == 429
                 assert await dial(dialer, own.url, main.url) is None
@@ -174,7 +174,7 @@ def test_the_sessions_own_host_is_not_kept_waiting_by_a_429_of_the_main_one() ->
 @pytest.mark.checklist("K23")
 def test_when_both_hosts_refuse_the_first_that_may_be_dialled_again_is_waited_for() -> None:
     async def scenario() -> float:
-        own, main = Host(503, "30"), Host(503, "1")
+        own, main = Host(503, "600"), Host(503, "1")
         async with listening(own, main):
             dialer = a_dialer()
             assert await dial(dialer, own.url, main.url) is not None
@@ -187,8 +187,8 @@ def test_when_both_hosts_refuse_the_first_that_may_be_dialled_again_is_waited_fo
             assert await dial(dialer, main.url, own.url, own=False) is None
             return loop.time() - began
 
-    # Not the 30 s of the other.
-    assert run(scenario()) < 25.0
+    # Not the ten minutes of the other.
+    assert run(scenario()) < 100.0
 
 
 @pytest.mark.checklist("K23")
@@ -199,10 +199,10 @@ def test_what_another_process_was_refused_holds_that_host_only_and_names_are_bou
             dialer = a_dialer()
             for number in range(1000):
                 dialer.hold(f"host-{number}.discord.test", 60.0, 503)
-            dialer.hold("held.discord.test", 60.0, 429)
+            dialer.hold("held.discord.test", 600.0, 429)
             assert "HTTP 429" in dialer.refusal("held.discord.test")
             assert len(dialer.notes()) <= 10
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(100):
                 assert await dial(dialer, good.url) is None
 
     run(scenario())
