@@ -396,6 +396,15 @@ def test_first_beats_are_spread_evenly_over_the_interval() -> None:
     assert Heartbeat(40.0, 100.0, Least()).judge(100.0, 100.0, False) is Health.BEAT
 
 
+def test_a_share_of_the_interval_brings_each_beat_sooner() -> None:
+    heart = Heartbeat(40.0, 100.0, Most(), 0.75)
+    assert 129.0 < heart.due < 130.0
+    heart.beaten(heart.due)
+    assert 159.0 < heart.due < 160.0
+    heart.acknowledged(140.0)
+    assert heart.judge(heart.due, heart.due, False) is Health.BEAT
+
+
 def test_beats_come_every_interval_of_this_connections_hello() -> None:
     driver = Driver(chance=Least()).start()
     driver.open()

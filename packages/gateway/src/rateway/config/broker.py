@@ -7,10 +7,10 @@ from rateway.config.settings import Settings
 from rateway.transports.amqp.wire import uri
 from rateway.transports.amqp.wire.address_file import AddressFile
 
-# A member of a fleet that is cut off from the broker is dropped by it after two to three of these, and its clusters go
-# to another one RIGHT_S later: within the 15 s that Discord waits for a heartbeat that is due. RabbitMQ's default of 60
-# takes 157 s. A shorter one would give up members that merely stand still for some seconds.
-FLEET_HEARTBEAT_S = 3
+# A member of a fleet that is cut off from the broker is dropped by it, and its clusters go to another one, after two
+# to three of these: 14 s, where the 60 of RabbitMQ's default take 157. A shorter one would give up members that merely
+# stand still for some seconds.
+FLEET_HEARTBEAT_S = 5
 
 __all__ = ["broker_address"]
 

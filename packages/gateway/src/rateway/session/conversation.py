@@ -537,8 +537,8 @@ class Conversation:
             interval = DEFAULT_INTERVAL
         self._attempts.greeted()
         self._waits.greeted()
-        self._heart = Heartbeat(interval, now, self._chance)
-        self._send_limiter.connected(interval, now)
+        self._heart = Heartbeat(interval, now, self._chance, self._options.heartbeat_share)
+        self._send_limiter.connected(self._heart.pause, now)
         if self.session_id is not None:
             self._resume(self.session_id, now)
         else:

@@ -1,7 +1,7 @@
 """Schedule heartbeats, and judge by their acknowledgements whether the connection lives.
 
 Discord documentation, "Gateway": "Sending Heartbeats". The first beat comes after ``interval × random [0, 1)``, then
-one every interval. A connection is dead when a beat is due and the one before was not acknowledged, with two
+one every interval, or sooner. A connection is dead when a beat is due and the one before was not acknowledged, with two
 allowances: frames that came in meanwhile are a sign of life and buy one extra interval (an acknowledgement queues
 behind the guilds of a large shard), and a silence of our own making, when reading was paused, is not counted.
 """
@@ -47,12 +47,16 @@ class Heartbeat:
         "due",
         "interval",
         "latency",
+        "pause",
     )
 
-    def __init__(self, interval: float, now: float, chance: Chance) -> None:
+    def __init__(self, interval: float, now: float, chance: Chance, share: float = 1.0) -> None:
+        """*interval*: as Hello said, in seconds; *share*: the part of it after which the next beat is sent, up to 1."""
         self.interval = interval
-        # A spread over the whole interval keeps thousands of shards from beating together.
-        self.due = now + interval * chance.random()
+        self.pause = interval * share
+        """Seconds between two beats."""
+        # A spread over the whole pause keeps thousands of shards from beating together.
+        self.due = now + self.pause * chance.random()
         self.latency: float | None = None
         self._asked_at: float | None = None
         self._unanswered: float | None = None
@@ -89,7 +93,7 @@ class Heartbeat:
     def beaten(self, now: float) -> None:
         """The regular beat was sent."""
         self._stalled_at = None
-        self.due = now + self.interval
+        self.due = now + self.pause
         self._asked_at = now
         if self._unanswered is None:
             self._unanswered = now

@@ -99,6 +99,10 @@ class SessionOptions:
     """Whether a RESUME names the settled sequence that was written down, not the received one: where another machine
     may have to go on with the session, Discord must not be told of more. It then replays what came in between once
     more, under numbers that were received before."""
+    heartbeat_share: float = 1.0
+    """Part of the heartbeat interval after which the next heartbeat is sent. Less than 1 where another machine may have
+    to go on with the session: Discord ends one whose heartbeat is due for some time (close code 4009), and the
+    machine that holds it may have stopped just before one was."""
     # Live for this long, a connection was sound: the next identify, the next resume need not be delayed.
     sound_after: float = 60.0
     resume_sound_after: float = 1.0

@@ -55,6 +55,9 @@ log = logging.getLogger(__name__)
 
 # Hello is the first thing that a healthy host says; the wait doubles with each one that does not come.
 HELLO_TIMEOUT_S = 5.0
+# Of the heartbeat interval, so that a session is not ended in the time that a fleet takes to find out that its owner
+# has stopped: with 41.25 s the next beat is due 10 s later at the earliest, and Discord waits for it a while longer.
+FLEET_HEARTBEAT_SHARE = 0.75
 # Between two looks at how many events there were, and whether memory can be given back.
 LOOK_EVERY_S = 1.0
 # Time that one look may spend counting cached entities: a look at many large clusters must not hold the loop up.
@@ -214,6 +217,7 @@ class Runner:
             command_queue=settings.session.command_queue,
             command_budget=CommandBudget(settings.session.command_queue_total),
             resume_from_settled=self.fleet is not None,
+            heartbeat_share=1.0 if self.fleet is None else FLEET_HEARTBEAT_SHARE,
         )
         return ClusterTools(
             settings=settings,
