@@ -388,6 +388,19 @@ def test_most_of_a_large_snapshot_is_known(form: ModuleType) -> None:
 
 
 @form
+def test_what_is_forgotten_of_some_people_stays_known_of_others(form: ModuleType) -> None:
+    chance = random.Random(10)
+    fingerprints = form.SeenFingerprints()
+    people = [chance.randrange(1 << 58, 1 << 60) for _ in range(15_000)]
+    for user_id in people:
+        fingerprints.learn_user(user_id, b'{"x":1}')
+    for _ in people:
+        fingerprints.forget_user(chance.randrange(1 << 60, 1 << 62))
+    known = sum(fingerprints.knows_user(user_id, b'{"x":1}') for user_id in people)
+    assert known > 0.98 * len(people)
+
+
+@form
 def test_the_table_is_bounded_however_much_is_said(form: ModuleType) -> None:
     chance = random.Random(8)
     fingerprints = form.SeenFingerprints()

@@ -17,6 +17,7 @@ from typing import Any, cast
 import lmdb
 import msgspec
 import pytest
+from rateway.cache.entity_store import EntityStore
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.query_context import Situation
@@ -38,7 +39,7 @@ from rateway.transports.store.tables import MAX_DATABASES, open_tables
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor
 from rateway_protocol.discord import intents
-from tests.cache.scene import BOT, GUILD, channel, guild, member, user
+from tests.cache.scene import BOT, GUILD, channel, guild, member, thread, user
 from tests.cache.world_feed import differences, encode, expected, state, stream
 
 WALL = 1_800_000_000.0
@@ -787,9 +788,99 @@ def test_most_of_a_bots_traffic_takes_the_fast_path(tmp_path: Path, monkeypatch:
     if COMPILED:
         assert general["PRESENCE_UPDATE"] < 0.5 * every["PRESENCE_UPDATE"]
         assert general["TYPING_START"] < 0.5 * every["TYPING_START"]
+        assert general["MESSAGE_CREATE"] < 0.5 * every["MESSAGE_CREATE"]
         assert general["INVITE_CREATE"] == 0 < every["INVITE_CREATE"]
     else:
         assert general == every
+
+
+TEXT, FORUM, THREAD = 20, 21, 30
+
+
+def message(message_id: int, channel_id: int, **more: Any) -> bytes:
+    """A message of a member whom the guild's snapshot has, as it has her."""
+    told: dict[str, Any] = {"id": str(message_id), "channel_id": str(channel_id), "guild_id": str(GUILD)}
+    told["author"] = user(ANN)
+    told["member"] = {name: value for name, value in member(ANN).items() if name != "user"}
+    return encode({name: value for name, value in {**told, **more}.items() if value is not ...})
+
+
+# Of a webhook, whose author is no user and has no member.
+WEBHOOK = {"webhook_id": "5", "author": {"id": "5", "username": "hook"}, "member": ...}
+
+
+@pytest.mark.parametrize(
+    ("said", "usual"),
+    [
+        # A channel's first message in this process, and its second, in either order.
+        ([message(100, TEXT), message(101, TEXT)], True),
+        ([message(101, TEXT), message(100, TEXT)], True),
+        # A thread counts them, but not the message that began it.
+        ([message(100, THREAD), message(101, THREAD), message(99, THREAD)], True),
+        ([message(THREAD, THREAD), message(100, THREAD)], True),
+        ([message(100, TEXT, **WEBHOOK), message(101, THREAD, **WEBHOOK)], True),
+        ([message(100, TEXT, **{**WEBHOOK, "author": ...})], True),
+        # What is said of a webhook's member is looked at.
+        ([message(100, TEXT, **{**WEBHOOK, "member": 7})], False),
+        ([message(100, TEXT, author=user(ANN, "anna"))], False),
+        # A channel that the cache does not know, and one of a guild that it does not know.
+        ([message(100, 77)], False),
+        ([message(100, 77, guild_id="7", **WEBHOOK)], False),
+    ],
+)
+def test_messages_of_people_who_are_known_and_of_webhooks_take_the_fast_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[bytes], usual: bool
+) -> None:
+    found: list[Any] = []
+    for form in (CacheFastPath, plain.CacheFastPath):
+        general: list[str] = []
+
+        def counting(
+            take: Callable[..., Any], form: Any = form, general: list[str] = general
+        ) -> CacheFastPath:
+            def counted(*event: Any) -> Any:
+                general.append(event[2])
+                return take(*event)
+
+            made: CacheFastPath = form(counted)
+            return made
+
+        monkeypatch.setattr(FAST_PATH, counting)
+        store = opened(tmp_path / str(len(found)), policy=CachePolicy())
+        channels = [channel(TEXT), channel(FORUM, 15)]
+        here = guild(channels=channels, threads=[thread(THREAD, FORUM)], members=[member(ANN)])
+        begin(store, 0, "one", encode(here))
+        store.commit()
+        general.clear()
+        for seq, d in enumerate(said, 10):
+            store.apply(0, seq, "MESSAGE_CREATE", d)
+        is_fast = COMPILED and form is CacheFastPath and usual
+        assert len(general) == (0 if is_fast else len(said))
+        assert store.commit() is None
+        with store.reader().view() as view:
+            found.append((state(view), store.unknown_guilds, store.failures))
+        assert store.applied(0) == 9 + len(said)
+        store.close()
+    assert differences(found[0][0], found[1][0]) == []
+    assert found[0][1:] == found[1][1:]
+
+
+def test_a_store_that_cannot_be_read_is_a_fault_on_the_fast_path_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(tmp_path, policy=CachePolicy())
+    begin(store, 0, "one", encode(guild(channels=[channel(TEXT)], members=[member(ANN)])))
+    store.commit()
+
+    def broken(*_: object) -> None:
+        raise lmdb.DiskError("a disk that is gone")
+
+    with monkeypatch.context() as context:
+        context.setattr(EntityStore, "homes", broken)
+        assert store.apply(0, 10, "MESSAGE_CREATE", message(100, TEXT)) is None
+    assert store.fault is not None and "a disk that is gone" in store.fault.words
+    assert store.commit() is None
+    store.close()
 
 
 def test_a_restart_with_many_members_serves_at_once(tmp_path: Path) -> None:

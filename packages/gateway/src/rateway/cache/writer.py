@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 import msgspec
 from rateway.cache.entity_store import EntityStore
@@ -202,10 +203,21 @@ class CacheWriter(View):
                 number = self.home(kind, channel_id)
                 if number is not None:
                     place = (number, int(kind))
+        self._remember_place(channel_id, place)
+        return place
+
+    def place(self, channel_ids: Iterable[int], number: int, kind: int) -> None:
+        """Note which guild these channels belong to: a snapshot has just brought them, so that their first messages
+        need no look into the index.
+        """
+        place = (number, int(kind))
+        for channel_id in channel_ids:
+            self._remember_place(channel_id, place)
+
+    def _remember_place(self, channel_id: int, place: tuple[int, int] | None) -> None:
         if len(self.channels) >= SHORTCUTS:
             self.channels, self._channels_before = {}, self.channels
         self.channels[channel_id] = place
-        return place
 
     def moved(self, channel_id: int) -> None:
         """Forget which guild a channel belongs to."""

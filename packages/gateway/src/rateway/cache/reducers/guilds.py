@@ -130,9 +130,9 @@ def _load(
         items = [drop_fields(item, (b"member",)) for item in items]
     writer.entity_store.load(number, kind, ids, items, fresh=fresh)
     if kind in CHANNELS:
-        for channel_id in ids:
-            writer.moved(channel_id)
-            if kind is Kind.THREAD and not fresh:
+        writer.place(ids, number, kind)
+        if kind is Kind.THREAD and not fresh:
+            for channel_id in ids:
                 writer.settle_counters(channel_id)
 
 

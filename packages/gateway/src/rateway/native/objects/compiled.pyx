@@ -778,26 +778,27 @@ def read_presence(bytes d not None):
 
 cdef enum:
     WAYS = 16
+    TAG_BITS = 12
     OF_USER = 0
     WHOLE_USER = 1
 
-if (WAYS, OF_USER, WHOLE_USER) != (plain.WAYS, plain.OF_USER, plain.WHOLE_USER):
+if (WAYS, TAG_BITS, OF_USER, WHOLE_USER) != (plain.WAYS, plain.TAG_BITS, plain.OF_USER, plain.WHOLE_USER):
     raise AssertionError("compiled with other numbers than plain.py has")
 
 
 cdef inline uint64_t home_of(uint64_t place, uint64_t user_id) noexcept nogil:
-    """What a member's marks, or a user's, have in common: the low bits choose their ways, the top byte is their tag."""
+    """What a member's marks, or a user's, have in common: the low bits choose their ways, the top their tag."""
     return folded(place ^ key_a, user_id ^ key_b)
 
 
 cdef inline uint64_t tag_of(uint64_t home) noexcept nogil:
     """Never 0: an empty place has no tag."""
-    return home >> 56 | 1
+    return home >> (64 - TAG_BITS) | 1
 
 
 cdef inline uint64_t marked(uint64_t home, uint64_t words) noexcept nogil:
     """What stands for words in the table."""
-    return folded(words ^ key_c, home) >> 8 | tag_of(home) << 56
+    return folded(words ^ key_c, home) >> TAG_BITS | tag_of(home) << (64 - TAG_BITS)
 
 
 cdef inline uint64_t *ways_of(uint64_t *prints, uint64_t mask, uint64_t home) noexcept nogil:
@@ -815,7 +816,7 @@ cdef inline bint stands_in(const uint64_t *ways, uint64_t mark) noexcept nogil:
 cdef inline int forget_in(uint64_t *ways, uint64_t tag) noexcept nogil:
     cdef int at, gone = 0
     for at in range(WAYS):
-        if ways[at] >> 56 == tag:
+        if ways[at] >> (64 - TAG_BITS) == tag:
             ways[at] = 0
             gone += 1
     return gone
@@ -894,11 +895,12 @@ cdef class SeenFingerprints:
 
     def message(self, bytes d not None):
         cdef uint64_t channel_id, message_id
-        if self._message(d, &channel_id, &message_id):
+        if self._message(d, &channel_id, &message_id, False):
             return channel_id, message_id
         return None
 
-    cdef bint _message(self, bytes d, uint64_t *channel, uint64_t *message) noexcept:
+    cdef bint _message(self, bytes d, uint64_t *channel, uint64_t *message, bint webhooks) noexcept:
+        """What ``message`` tells; with ``webhooks`` also of a webhook's message, whose author is no user."""
         cdef Field found[MOST]
         cdef Field author[MOST]
         cdef Field member[MOST]
@@ -906,6 +908,7 @@ cdef class SeenFingerprints:
         parts[0], parts[1] = part_called(b"author", 6, author), part_called(b"member", 6, member)
         cdef int count = fields_of(d, found, parts, 2), at
         cdef uint64_t message_id = 0, channel_id = 0, guild_id = 0, user_id
+        cdef bint by_webhook = False, with_member = False
         cdef const Field *field
         for at in range(count):
             field = &found[at]
@@ -915,9 +918,16 @@ cdef class SeenFingerprints:
                 channel_id = id_in(field)
             elif is_called(field, b"guild_id", 8):
                 guild_id = id_in(field)
-            elif is_called(field, b"webhook_id", 10) and not is_null(field):
-                return False
-        if not message_id or not channel_id or not guild_id or parts[0].count < 0 or parts[1].count < 0:
+            elif is_called(field, b"member", 6):
+                with_member = True
+            elif is_called(field, b"webhook_id", 10):
+                by_webhook = not is_null(field)
+        if not message_id or not channel_id or not guild_id:
+            return False
+        if by_webhook:
+            channel[0], message[0] = channel_id, message_id
+            return webhooks and not with_member
+        if parts[0].count < 0 or parts[1].count < 0:
             return False
         user_id = id_of(author, parts[0].count)
         if (
@@ -1180,26 +1190,33 @@ cdef class CacheFastPath:
         return True
 
     cdef bint _message(self, bytes d) except -1:
-        """Note a channel's newest message, if author and member are known as they are and the channel has had one before.
-
-        Not for threads: their counters change too.
-        """
+        """Note a channel's newest message, and count it in a thread, if its author and member are known as they are."""
         cdef uint64_t channel_id, message_id
+        cdef int counts
         cdef tuple tip
         if self._authors:
-            if not self._fingerprints._message(d, &channel_id, &message_id):
+            if not self._fingerprints._message(d, &channel_id, &message_id, True):
                 return False
         elif not message_in(d, &channel_id, &message_id):
             return False
         channel = channel_id
-        place = (<dict>self._writer.channels).get(channel)
-        if place is None or (<tuple>place)[1] == THREAD:
-            return False
         tips = <dict>self._writer.tips
-        tip = tips.get(channel)
-        if tip is None:
+        try:
+            place = (<dict>self._writer.channels).get(channel) or self._writer.place_of(channel)
+            if place is None:
+                return False
+            # The message that began a thread has the thread's id and does not count.
+            counts = (<tuple>place)[1] == THREAD and message_id != channel_id
+            tip = tips.get(channel)
+            if tip is None:
+                self._writer.tip(channel, message_id, counts, counts)
+                return True
+        except Exception:
+            # The store cannot be read, and nothing was changed: the general path meets the same fault and says it.
             return False
-        if message_id > <uint64_t>tip[0]:
+        if counts:
+            tips[channel] = (max(message_id, <uint64_t>tip[0]), tip[1] + 1, tip[2] + 1)
+        elif message_id > <uint64_t>tip[0]:
             tips[channel] = (message_id, tip[1], tip[2])
         (<set>self._writer.fresh_tips).add(channel)
         return True
