@@ -16,7 +16,7 @@ ARGS    ?=
 CODE    := $(wildcard packages tests examples benchmarks tools/licences conftest.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install compiled dev install-tools broker demo demo-fleet bench bench-full profile test test-fast test-world sanitize chaos chaos-fleet pictures docs lint format check lock licences audit release clean
+.PHONY: help install compiled dev install-tools broker demo demo-fleet bench bench-publish bench-full profile test test-fast test-world sanitize chaos chaos-fleet pictures docs lint format check lock licences audit release clean
 
 help:           ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ demo-fleet: system-demo dev  ## three gateways that are one bot, on three Rabbit
 
 bench: install $(VENV)/.dev  ## what the gateway costs: a part of every benchmark, within 15 minutes
 	@tools/bench
+
+bench-publish: install $(VENV)/.dev  ## what README and docs/performance.md show, measured and written: an hour and a quarter
+	@tools/bench --publish
 
 bench-full: install $(VENV)/.dev  ## every benchmark, the whole matrix: some hours
 	@tools/bench --full

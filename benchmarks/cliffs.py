@@ -12,7 +12,7 @@ import statistics
 
 from benchmarks.path.__main__ import Variant, measure
 from benchmarks.rig import child
-from benchmarks.rig.results import Report, arguments
+from benchmarks.rig.results import Report, arguments, by_round
 
 # Events a second, all shards together; those of 64 KB would be a network of their own at the first.
 RATE, LARGE_RATE = 2000.0, 200.0
@@ -40,9 +40,12 @@ def compare(report: Report) -> None:
             row = cost.get(each.label)
             if base is None or row is None:
                 continue
-            times = [a / b for a, b in zip(row["us"]["runs"], base["us"]["runs"], strict=False)]
-            inflated = [a - b for a, b in zip(row["us"]["runs"], row["floor_us"]["runs"], strict=False)]
-            plainly = [a - b for a, b in zip(base["us"]["runs"], base["floor_us"]["runs"], strict=False)]
+            own, plainly_us = by_round(row, "us"), by_round(base, "us")
+            times = [own[number] / plainly_us[number] for number in own if number in plainly_us]
+            if not times:
+                continue
+            inflated = [a - b for a, b in zip(row["us"]["runs"], row["floor_us"]["runs"], strict=True)]
+            plainly = [a - b for a, b in zip(base["us"]["runs"], base["floor_us"]["runs"], strict=True)]
             # What an event of that size costs anyway, inflated and read, is no cliff of the gateway's.
             above = statistics.median(inflated) / statistics.median(plainly)
             report.row(f"{each.label}, against {plain.label}", times=times, times_above_floor=round(above, 2))
@@ -60,7 +63,7 @@ def main() -> None:
     for plain, others in SHAPES.items():
         wanted = [each for each in others if all(word in each.label for word in options.only.split())]
         variants += [plain, *wanted] if wanted else []
-    report = Report("cliffs", "python -m benchmarks.cliffs")
+    report = Report("cliffs")
     measure(report, variants, options.runs, 0)
     compare(report)
     report.write()

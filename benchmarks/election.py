@@ -189,7 +189,7 @@ def main() -> None:
         run(own_for_ever(options.own, subjects), timeout=3600)
         return
     name = "election" if options.nodes == 1 else "election-cluster"
-    report = Report(name, f"python -m benchmarks.election --nodes {options.nodes}")
+    report = Report(name)
     report.see_load()
     with brokers(options.nodes) as (uri, nodes):
         run(measure(options, report, uri, nodes, subjects), timeout=3600)

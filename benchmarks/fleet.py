@@ -332,7 +332,7 @@ def main() -> int:
             print(f"not measured: {BY_NAME[name].words}: {impossible}")
         else:
             scenes.append(BY_NAME[name])
-    report = Report("fleet", f"python -m benchmarks.fleet {' '.join(sys.argv[1:])}".strip())
+    report = Report("fleet")
     report.see_load()
     with tempfile.TemporaryDirectory(prefix="rateway-bench-fleet-") as folder:
         found = play_all(options, scenes, Path(folder))

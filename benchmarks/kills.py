@@ -171,7 +171,7 @@ def main() -> None:
         parser.add_argument("--rate", type=float, default=400.0, help="events a second, all shards together")
 
     options = arguments(__doc__, add)
-    report = Report("kills", "python -m benchmarks.kills")
+    report = Report("kills")
     report.see_load()
     with child.child("benchmarks.path.sink", "trace") as sink:
         uri = f"amqp://guest:guest@127.0.0.1:{int(sink.hear())}/"

@@ -124,7 +124,7 @@ def main() -> None:
         parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
 
     options = arguments(__doc__, add)
-    report = Report("latency", "python -m benchmarks.latency")
+    report = Report("latency")
     samples: dict[str, list[float]] = {}
     with child.child("benchmarks.path.sink", "trace") as tap:
         uri = f"amqp://guest:guest@127.0.0.1:{int(tap.hear())}/"

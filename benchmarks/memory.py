@@ -172,7 +172,7 @@ def main() -> None:
         parser.add_argument("--traffic", type=int, default=TRAFFIC, help="inflated bytes a shard")
 
     options = arguments(__doc__, add)
-    report = Report("memory", "python -m benchmarks.memory")
+    report = Report("memory")
     report.see_load()
     with child.sink() as (_, uri):
         asyncio.run(processes(report, uri))

@@ -184,7 +184,7 @@ def main() -> None:
         parser.add_argument("--broker", default="sink,rabbitmq", help="which of sink, rabbitmq")
 
     options = arguments(__doc__, add)
-    report = Report("processes", "python -m benchmarks.processes")
+    report = Report("processes")
     pairs = [pair for pair in PAIRS if pair[0].broker in options.broker.split(",")]
     measure(report, pairs, options.runs, options.events)
     report.write()

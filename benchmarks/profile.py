@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.rig import child, machine
-from benchmarks.rig.results import PICTURES, Report, arguments
+from benchmarks.rig.results import Report, arguments, picture_folder
 from benchmarks.rig.streams import Recipe
 
 # Innermost first: the first of a stack's frames that is in the table decides.
@@ -96,7 +96,7 @@ def flame(raw: Path, title: str, path: Path) -> None:
     shapes: list[str] = []
     deepest = _draw(root, 0.0, 0, 1200.0 / max(1, total), shapes)
     height = 18 * (deepest + 2)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="{height}" '
         f'font-family="monospace" font-size="10">'
@@ -130,13 +130,14 @@ def main() -> None:
         parser.add_argument("--events", type=int, default=40_000, help="events of each of 4 shards")
 
     options = arguments(__doc__, add)
-    report = Report("profile", "python -m benchmarks.profile")
+    report = Report("profile")
     for cache in (False, True):
         report.see_load()
         name = "with the cache" if cache else "without cache"
         with tempfile.TemporaryDirectory() as folder:
             total, steps, raw = profile(cache, options.events, Path(folder))
-            flame(raw, f"rateway, a flood, {name}", PICTURES / f"flame-{'cache' if cache else 'path'}.svg")
+            picture = picture_folder() / f"flame-{'cache' if cache else 'path'}.svg"
+            flame(raw, f"rateway, a flood, {name}", picture)
         samples = sum(steps.values())
         for step, count in steps.most_common():
             report.row(f"{name}: {step}", us=round(total * count / samples, 3), samples=count)

@@ -224,7 +224,7 @@ def main() -> None:
         parser.add_argument("--broker", default="rabbitmq,alone", help="which of rabbitmq, alone")
 
     options = arguments(__doc__, add)
-    report = Report("queries", "python -m benchmarks.queries")
+    report = Report("queries")
     span = options.seconds + 2 * AROUND_S
     recipe = Recipe(SHARDS, GUILDS, MEMBERS, int(options.rate / SHARDS * span * 1.1) + 100)
     bodies = questions(recipe)

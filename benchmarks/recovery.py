@@ -154,7 +154,7 @@ def main() -> None:
         parser.add_argument("--rate", type=float, default=2000.0, help="events a second, all shards together")
 
     options = arguments(__doc__, add)
-    report = Report("recovery", f"python -m benchmarks.recovery --seconds {options.seconds:g}")
+    report = Report("recovery")
     with PrivateBroker(management=False) as broker:
         assert broker.pid is not None
         clean = asyncio.run(

@@ -126,7 +126,7 @@ def main() -> None:
         parser.add_argument("--seconds", type=float, default=10.0, help="of one run")
 
     options = arguments(__doc__, add)
-    report = Report("refused", "python -m benchmarks.refused")
+    report = Report("refused")
     with PrivateBroker(management=False) as broker:
         asyncio.run(measure(report, broker.uri, options.runs, options.rate, options.seconds))
     report.write()

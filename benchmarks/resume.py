@@ -86,7 +86,7 @@ def main() -> None:
         parser.add_argument("--shards", type=int, default=1000)
 
     options = arguments(__doc__, add)
-    report = Report("resume", "python -m benchmarks.resume")
+    report = Report("resume")
     with child.sink() as (_, uri):
         runs = asyncio.run(rounds(options.shards, options.runs, uri, report))
         for ending, found in runs.items():

@@ -87,7 +87,7 @@ def main() -> None:
         parser.add_argument("--rate", type=float, default=1000.0, help="events a second, all shards together")
 
     options = arguments(__doc__, add)
-    report = Report("shards", "python -m benchmarks.shards")
+    report = Report("shards")
     report.see_load()
     with child.sink() as (_, uri):
         asyncio.run(stand(options.shards, options.minutes, options.rate, options.processes, uri, report))

@@ -93,7 +93,7 @@ def main() -> None:
         parser.add_argument("--rate", type=float, default=2000.0, help="events a second, all shards together")
 
     options = arguments(__doc__, add)
-    report = Report("soak", "python -m benchmarks.soak")
+    report = Report("soak")
     report.see_load()
     with child.sink() as (_, uri):
         asyncio.run(soak(options.minutes, options.rate, uri, report))

@@ -45,7 +45,7 @@ def main() -> None:
         parser.add_argument("--shards", type=int, default=8)
 
     options = arguments(__doc__, add)
-    report = Report("start", "python -m benchmarks.start")
+    report = Report("start")
     with child.sink() as (_, uri):
         for cache in (False, True):
             runs = []

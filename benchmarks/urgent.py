@@ -164,7 +164,7 @@ def main() -> None:
     options = arguments(__doc__, add)
     # The broker needs what it can get: it is the broker's time as well.
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    report = Report("urgent", f"python -m benchmarks.urgent --events {options.events}")
+    report = Report("urgent")
     limit = {"SPOOL_BYTES": str(8 << 30)}
     for label, settings, runs in (
         ("URGENT=INTERACTION_CREATE", limit | {"URGENT": NAME}, options.runs),

@@ -143,7 +143,7 @@ def main() -> None:
         parser.add_argument("--processes", type=int, default=1)
 
     options = arguments(__doc__, add)
-    report = Report("zones", f"python -m benchmarks.zones --processes {options.processes}")
+    report = Report("zones")
     well = True
     with child.sink() as (_, uri):
         for load in options.loads.split(","):

@@ -9,7 +9,7 @@ from rateway_simulator.gateway import wire
 
 from benchmarks.path.__main__ import Variant
 from benchmarks.peers import build
-from benchmarks.peers.__main__ import variants
+from benchmarks.peers.__main__ import GATEWAYS, LAPIN, LOADS, OURS, variant_of, variants
 from benchmarks.peers.client import Frames
 
 TEXT, BINARY, PING = 1, 2, 9
@@ -61,5 +61,23 @@ def test_every_shape_has_ours_and_each_peer() -> None:
     for shards, rate in shapes:
         here = {each.who for each in found if (each.shards, each.rate) == (shards, rate)}
         assert here == {each.who for each in found}
+        caches = {each.cache for each in found if (each.who, each.shards, each.rate) == (OURS, shards, rate)}
+        assert caches == {"off", "all"}
     assert len({each.label for each in found}) == len(found)
     assert Variant(shards=64, rate=50) in found
+
+
+def test_the_readmes_rows_are_some_of_all() -> None:
+    assert set(variants(readme=True)) < set(variants())
+    assert len(variants(readme=True)) == len({variant_of(*each, load) for each in GATEWAYS for load in LOADS})
+
+
+def test_two_rows_of_a_ratio_have_the_same_load_and_a_compression_of_the_same_kind() -> None:
+    for load in LOADS:
+        ours, lapin = (variant_of(who, "off", load) for who in (OURS, LAPIN))
+        assert (ours.shards, ours.rate, ours.compression, ours.broker) == (
+            lapin.shards,
+            lapin.rate,
+            lapin.compression,
+            lapin.broker,
+        )

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.rig import child, machine
 from benchmarks.rig.child import Child
@@ -279,15 +278,16 @@ def measure(
     within: float = math.inf,
     starters: Mapping[str, Starter] = NAIVE,
     places: Mapping[str, tuple[Counter, str, list[int]]] = {},
+    floors: bool = True,
 ) -> None:
     """All variants in turns, ``runs`` times; a row for each. No turn is begun that would not end ``within`` seconds.
 
     ``starters``: who is started how, when it is not ours; ``places``: (how many have arrived there, its address,
-    its processes) of what stands in a broker's place, by name.
+    its processes) of what stands in a broker's place, by name; ``floors``: whether the floor is measured as well.
+    Every other turn goes backwards, so that a machine that grows slower favours none. A round that fails is left out.
     """
     began = time.monotonic()
-    found: dict[Variant, list[dict[str, float]]] = {variant: [] for variant in variants}
-    floors: dict[Variant, list[float]] = {variant: [] for variant in variants}
+    found: dict[Variant, dict[int, dict[str, float]]] = {variant: {} for variant in variants}
     brokers = {variant.broker for variant in variants}
     with ExitStack() as stack:
         address = dict(places)
@@ -300,65 +300,55 @@ def measure(
         for turn in range(runs):
             spent = time.monotonic() - began
             if turn and spent + spent / turn > within:
-                print(f"  {turn} of {runs} turns: another would take longer than {within:g} s")
+                print(f"  {turn} of {runs} rounds: another would take longer than {within:g} s")
                 break
-            for variant in variants:
+            for place, variant in enumerate(variants if turn % 2 == 0 else reversed(variants)):
                 load = report.see_load()
                 recipe = recipe_of(variant, events // 8 if variant.who in NAIVE else events)
                 try:
                     result = round_of(variant, recipe, stands, *address[variant.broker])
-                except child.Hung as hung:
-                    print(f"{variant.label}: {hung}")
+                    if floors:
+                        result |= _floors(variant, recipe, stands, result["us"])
+                except (child.Hung, OSError) as error:
+                    print(f"  round {turn + 1} of {runs}: {variant.label}: left out: {error}", flush=True)
                     continue
-                floor = stands.floor(recipe, variant.compression)
-                if variant.rate is not None:
-                    per_s = variant.rate * variant.shards
-                    result["paced_floor_us"] = stands.floor(recipe, variant.compression, per_s)
-                found[variant].append(result)
-                floors[variant].append(floor)
+                found[variant][turn + 1] = result
+                done, all_of_them = turn * len(variants) + place + 1, runs * len(variants)
+                spent = time.monotonic() - began
+                floor = f"{result['ratio']:.2f} × floor, " if floors else ""
                 print(
-                    f"  round {turn + 1}: {variant.label}: {result['us']:.2f} µs, floor {floor:.2f}, "
-                    f"{result['us'] / floor:.2f} ×, broker {result['broker_us']:.1f} µs, "
-                    f"{result['per_s']:,.0f}/s, load {load:.1f}",
+                    f"  round {turn + 1} of {runs}, {done} of {all_of_them}: {variant.label}: {result['us']:.2f} µs, "
+                    f"{floor}{result['per_s']:,.0f}/s, load {load:.1f}; {spent:.0f} s, "
+                    f"{spent / done * (all_of_them - done):.0f} s to go",
                     flush=True,
                 )
     print()
     for variant in variants:
-        results = found[variant]
+        results = list(found[variant].values())
         if results:
-            # What sleeping between events costs anyway, on this machine and at this rate.
-            paced = [each["paced_floor_us"] for each in results if "paced_floor_us" in each]
-            more = {"paced_floor_us": paced} if paced else {}
+            figures = {
+                ("events_per_s" if key == "per_s" else key): [each[key] for each in results]
+                for key in results[0]
+                if key != "missing"
+            }
             # More than were sent is no loss: ours also publishes messages of its own.
             if any(each["missing"] > 0 for each in results):
-                more["missing"] = [each["missing"] for each in results]
-            report.row(
-                variant.label,
-                us=[each["us"] for each in results],
-                floor_us=floors[variant],
-                ratio=[each["us"] / floor for each, floor in zip(results, floors[variant], strict=True)],
-                broker_us=[each["broker_us"] for each in results],
-                events_per_s=[each["per_s"] for each in results],
-                wakeups=[each["wakeups"] for each in results],
-                **more,
-                variant=asdict(variant),
-            )
+                figures["missing"] = [each["missing"] for each in results]
+            report.row(variant.label, **figures, rounds=tuple(found[variant]), variant=asdict(variant))
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """A bar for each row, in multiples of its floor."""
-    from benchmarks.rig import pictures
-
-    pictures.bars(
-        "path",
-        "CPU an event, whole gateway, in multiples of inflating and reading its envelope",
-        [(row["label"], row["ratio"]) for row in rows],
-        "× floor",
-    )
+def _floors(variant: Variant, recipe: Recipe, stands: Stands, us: float) -> dict[str, float]:
+    """The floor in this minute and *us* in multiples of it; at a rate also what sleeping between events costs."""
+    floor = stands.floor(recipe, variant.compression)
+    found = {"floor_us": floor, "ratio": us / floor}
+    if variant.rate is not None:
+        per_s = variant.rate * variant.shards
+        found["paced_floor_us"] = stands.floor(recipe, variant.compression, per_s)
+    return found
 
 
 def main() -> None:
-    """Take the rounds, write results and picture."""
+    """Take the rounds, write the results."""
 
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--broker", default="sink,rabbitmq", help="which of sink, rabbitmq")
@@ -376,10 +366,9 @@ def main() -> None:
         and all(word in each.label for word in options.only.split())
     ]
     os.chdir(child.ROOT)
-    report = Report("path", "python -m benchmarks.path" + (" --full" if options.full else ""))
+    report = Report("path")
     measure(report, variants, options.runs, options.events, options.within)
     report.write()
-    draw(report.rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What gateways in Rust and Go cost beside ours: ``python -m benchmarks.peers [--runs N] [--only WORDS]``
 
 All rows are taken in turns, as in ``benchmarks.path``: the same streams, the same core, CPU of the whole process tree.
+``--only readme`` takes the rows of the README's table and no others.
 
 *twilight proxy* (Rust) forwards every dispatch to a client over WebSocket, as gateway-proxy does: no broker, no cache,
 no guarantee. *proxy by queues* is the same program going gateway-proxy's own way inside.
 *twilight and lapin* (Rust) and *discordgo and amqp091* (Go) publish each dispatch persistent and await its confirm,
 without cache, spool or any record of what was confirmed. discordgo speaks no stream compression.
-Ours is without its cache and does all else that it does.
+Ours does all that it does always, without its cache and with it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.path.__main__ import Variant, measure
 from benchmarks.peers import build
@@ -26,37 +27,64 @@ from benchmarks.rig.child import Child
 from benchmarks.rig.results import Report, arguments
 from benchmarks.rig.streams import TOKEN
 
+OURS = "rateway"
 PROXY, QUEUES = "twilight proxy", "twilight proxy by queues"
 LAPIN, GO = "twilight and lapin", "discordgo and amqp091"
 RUST = (PROXY, QUEUES, LAPIN)
-# What gateway-proxy speaks, and for twilight and lapin what is cheaper.
-COMPRESSIONS = {
-    "rateway": ("zstd", "zlib"),
-    PROXY: ("zlib",),
-    QUEUES: ("zlib",),
-    LAPIN: ("zstd",),
-    GO: ("none",),
-}
-# (shards, events a second a shard, where events go; a proxy has its client instead)
-SHAPES: list[tuple[int, float | None, str]] = [
-    (64, 50, "sink"),
-    (4, None, "sink"),
-    (4, None, "rabbitmq"),
-    (4, 400, "rabbitmq"),
-]
+PROXIES = (PROXY, QUEUES)
+# Where a proxy's events go: there is a client in the broker's place.
 CLIENT = "client"
+README = "readme"
 
 
-def variants() -> list[Variant]:
-    """All rows, each once."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``rate``: events a second a shard, None as fast as it goes; ``compression``: of who can choose; ``broker``: where
+    events go.
+    """
+
+    shards: int
+    rate: float | None
+    compression: str
+    broker: str
+
+
+# Above 100 shards zlib is ours without a setting.
+LOADS = (
+    Load(4, None, "zstd", "sink"),
+    Load(4, None, "zstd", "rabbitmq"),
+    Load(64, 50, "zstd", "sink"),
+    Load(4, 400, "zstd", "rabbitmq"),
+    Load(64, 20, "zlib", "sink"),
+    Load(256, 20, "zlib", "sink"),
+)
+# (who, the cache)
+GATEWAYS = ((OURS, "off"), (OURS, "all"), (QUEUES, "off"), (LAPIN, "off"), (GO, "off"))
+# What the README leaves out: the barest proxy that there can be, and ours with the compression that proxies speak.
+MORE = ((PROXY, "off"),)
+
+
+def variant_of(who: str, cache: str, load: Load) -> Variant:
+    """What stands for a gateway under a load."""
+    # gateway-proxy speaks zlib.
+    compression = "zlib" if who in PROXIES else "none" if who == GO else load.compression
+    return Variant(
+        compression=compression,
+        cache=cache,
+        shards=load.shards,
+        rate=load.rate,
+        broker=CLIENT if who in PROXIES else load.broker,
+        who=who,
+    )
+
+
+def variants(*, readme: bool = False) -> list[Variant]:
+    """All rows, each once, those of one load beside each other."""
     found = []
-    for shards, rate, broker in SHAPES:
-        for who, compressions in COMPRESSIONS.items():
-            where = CLIENT if who in (PROXY, QUEUES) else broker
-            found += [
-                Variant(compression=each, shards=shards, rate=rate, broker=where, who=who)
-                for each in compressions
-            ]
+    for load in LOADS:
+        found += [variant_of(who, cache, load) for who, cache in GATEWAYS + (() if readme else MORE)]
+        if not readme and load.compression == "zstd":
+            found.append(Variant(compression="zlib", shards=load.shards, rate=load.rate, broker=load.broker))
     return list(dict.fromkeys(found))
 
 
@@ -84,8 +112,10 @@ class Peers:
             *command, shards, last, environment=environment, log=log, cores=machine.MEASURED
         ) as found:
             if variant.broker == CLIENT:
+                self._client.forget()
                 self._client.say(f"{last} {shards}")
-                self._client.hear()
+                if int(self._client.hear()) != variant.shards:
+                    raise child.Hung(f"the proxy took no client{found.tail()}")
             yield found
 
 
@@ -94,44 +124,42 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """A bar for each row."""
-    from benchmarks.rig import pictures
-
-    pictures.bars(
-        "peers",
-        "CPU an event, whole process tree",
-        [(row["label"], row["us"]) for row in rows],
-        "µs",
-        ours="rateway",
-    )
-
-
 def main() -> None:
-    """Build, measure, write results and picture."""
+    """Build, measure, write the results."""
 
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--only", default="", help="only rows whose label has all of these words")
+        parser.add_argument(
+            "--only", default="", help=f"only rows whose label has all of these words; {README}: the README's"
+        )
         parser.add_argument("--events", type=int, default=80_000, help="events of one round flat out")
 
     options = arguments(__doc__, add)
     os.chdir(child.ROOT)
     rust, go = build.rust(), build.go()
+    words = set(options.only.split())
     wanted = [
         each
-        for each in variants()
-        if all(word in each.label for word in options.only.split())
+        for each in variants(readme=README in words)
+        if all(word in each.label for word in words - {README})
         and (rust or each.who not in RUST)
         and (go or each.who != GO)
     ]
-    report = Report("peers", "python -m benchmarks.peers")
+    report = Report("peers")
     report.facts["machine"]["versions"] |= rust | go
     with child.child("benchmarks.peers.client") as client:
         starters = dict.fromkeys((*RUST, GO), Peers(client).start)
         places = {CLIENT: (client.count, "", [client.pid])}
-        measure(report, wanted, options.runs, options.events, starters=starters, places=places)
+        measure(
+            report,
+            wanted,
+            options.runs,
+            options.events,
+            starters=starters,
+            places=places,
+            # Its rows are compared with one another.
+            floors=False,
+        )
     report.write()
-    draw(report.rows)
 
 
 if __name__ == "__main__":

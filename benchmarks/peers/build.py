@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 import tomllib
+from collections import deque
 from pathlib import Path
 
 from benchmarks.rig.child import ROOT
@@ -14,8 +16,8 @@ HERE = Path(__file__).parent
 BUILT = ROOT / ".cache" / "peers"
 # Whose versions decide a figure.
 CRATES = ("flate2", "lapin", "tokio", "tokio-websockets", "twilight-gateway")
-# The first build fetches and compiles everything.
-PATIENCE = 1800.0
+# The first build fetches and compiles everything: it says how far it is so often, seconds.
+TELL_S = 15.0
 
 
 def crates(*manifests: str) -> dict[str, str]:
@@ -80,11 +82,21 @@ def _run(language: str, needs: str, command: list[str], folder: Path) -> bool:
         return False
     BUILT.mkdir(parents=True, exist_ok=True)
     print(f"building the peers in {language}: the first time this takes minutes", flush=True)
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    if done.returncode:
-        end = "\n".join(done.stderr.splitlines()[-15:])
+    began = told = time.monotonic()
+    last: deque[str] = deque(maxlen=15)
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            last.append(line.rstrip())
+            if time.monotonic() > told + TELL_S:
+                told = time.monotonic()
+                print(f"  {told - began:.0f} s: {line.strip()}", flush=True)
+    if build.returncode:
+        end = "\n".join(last)
         print(f"the rows in {language} are left out, they cannot be built (needed: {needs}):\n{end}")
-    return not done.returncode
+    return not build.returncode
 
 
 def _version(*command: str) -> str:

@@ -1,8 +1,8 @@
 """The client of a gateway proxy: it reads everything, and counts messages by the heads of their frames.
 
 A process of its own: ``python -m benchmarks.peers.client``. A line ``PORT CONNECTIONS`` of its standard input makes so
-many connections to a proxy, in place of those before, and is answered by their number; an empty line by the count of
-messages since the start.
+many connections to a proxy, in place of those before, and is answered by their number, 0 when the proxy takes none; an
+empty line is answered by the count of messages since the start.
 """
 
 from __future__ import annotations
@@ -109,11 +109,17 @@ def main() -> None:
                     before += frames.count
                     plug.close()
                 port, count = map(int, told.split())
-                made = [(_connected(port), Frames()) for _ in range(count)]
+                peers = {}
+                try:
+                    made = [(_connected(port), Frames()) for _ in range(count)]
+                    for plug, frames in made:
+                        _shaken_hands(plug, frames)
+                except OSError as error:
+                    print(f"no client of the proxy: {error}", file=sys.stderr)
+                    made = []
                 for plug, frames in made:
-                    _shaken_hands(plug, frames)
                     poll.register(plug, select.EPOLLIN)
-                peers = {plug.fileno(): (plug, frames) for plug, frames in made}
+                    peers[plug.fileno()] = (plug, frames)
                 print(len(peers), flush=True)
             else:
                 print(before + sum(frames.count for _, frames in peers.values()), flush=True)

@@ -320,7 +320,7 @@ def main() -> None:
 
     options = arguments(__doc__, add)
     os.chdir(child.ROOT)
-    report = Report("proxy", "python -m benchmarks.proxy")
+    report = Report("proxy")
     with PrivateBroker(management=True) as node:
         broker = Broker(node)
         most = costs(report, options.runs, options.only, broker)

@@ -6,7 +6,9 @@ import argparse
 import json
 import math
 import os
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,8 +16,26 @@ from typing import Any
 
 from benchmarks.rig import machine
 
-FILE = Path(__file__).parents[1] / "results.json"
-PICTURES = Path(__file__).parents[1] / "pictures"
+# What the documentation prints, and where other runs go: both under the root of the repository.
+PUBLISHED = Path(__file__).parents[1] / "results.json"
+LATEST = Path(__file__).parents[2] / ".cache" / "bench" / "results.json"
+
+
+def destination() -> Path:
+    """The file that results go into: the one that the variable RESULTS names, else :data:`LATEST`."""
+    return Path(os.environ.get("RESULTS", LATEST))
+
+
+def picture_folder() -> Path:
+    """The folder of pictures, beside the results that they show."""
+    return destination().parent / "pictures"
+
+
+def command_line() -> str:
+    """The command that started this process, as a person would type it."""
+    spec = sys.modules["__main__"].__spec__
+    module = (spec.name if spec else "").removesuffix(".__main__")
+    return shlex.join(["python", "-m", module, *(word for word in sys.argv[1:] if word != "--publish")])
 
 
 def spread(values: Iterable[float]) -> dict[str, Any]:
@@ -31,15 +51,27 @@ def spread(values: Iterable[float]) -> dict[str, Any]:
     }
 
 
+def by_round(row: dict[str, Any], key: str) -> dict[int, float]:
+    """A figure of a row of ``benchmarks.path``'s kind, by the number of the round that found it."""
+    return dict(zip(row["rounds"], row[key]["runs"], strict=True))
+
+
+def ratio(one: dict[str, Any], other: dict[str, Any], key: str = "us") -> dict[str, Any] | None:
+    """How many times *other*'s figure *one*'s is: of each round that both have, with the spread; None without any."""
+    ones, others = by_round(one, key), by_round(other, key)
+    shared = [ones[number] / others[number] for number in ones if number in others]
+    return spread(shared) if shared else None
+
+
 class Report:
     """What one benchmark found; ``write`` puts it into the file beside the others'."""
 
-    def __init__(self, name: str, command: str) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.began = time.time()
         self.rows: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {
-            "command": command,
+            "command": command_line(),
             "machine": machine.facts(),
             "load": [],
             "others": [],
@@ -65,8 +97,9 @@ class Report:
         print(f"{label:<44} {words}", flush=True)
 
     def write(self) -> None:
-        """Into ``results.json`` (or the file that RESULTS names)."""
-        path = Path(os.environ.get("RESULTS", FILE))
+        """Put the results into :func:`destination`, in place of the same benchmark's earlier ones."""
+        path = destination()
+        path.parent.mkdir(parents=True, exist_ok=True)
         every = json.loads(path.read_text()) if path.exists() else {}
         self.facts["others"].append(round(self._others.share(), 3))
         most = max(self.facts["others"])
@@ -78,6 +111,7 @@ class Report:
             "rows": self.rows,
         }
         path.write_text(json.dumps(every, indent=1) + "\n")
+        print(f"results: {path}")
         if noisy:
             print(f"NOISY: others used up to {most:.0%} of the cores; take ratios, not figures")
 
@@ -93,7 +127,7 @@ def _short(value: Any) -> str:
 def arguments(
     about: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
-    """The command line that all benchmarks share: how many runs, and the subset or the whole.
+    """The command line that all benchmarks share: how many runs, the subset or the whole, and where results go.
 
     From here on this process and what it starts keep away from the gateway's core.
     """
@@ -101,6 +135,12 @@ def arguments(
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
     parser.add_argument("--full", action="store_true", help="the whole matrix instead of the subset")
+    parser.add_argument(
+        "--publish", action="store_true", help="results into benchmarks/results.json, which the docs print"
+    )
     if add is not None:
         add(parser)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.publish:
+        os.environ["RESULTS"] = str(PUBLISHED)
+    return options

@@ -188,7 +188,7 @@ class Gateway:
         part = None if self.fleet is None else self.fleet.part
         processes = min(settings.process.processes or cores(), len(mine))
         if processes <= 1:
-            # A supervisor moves no event: it loads nothing of what does (docs/performance.md, "Processes").
+            # A supervisor moves no event: it loads nothing of what does (docs/decisions/memory.md).
             from rateway.runtime.runner.runner import Runner
 
             return Runner(settings, self.state, identity, choice, mine, permits, self._on_fatal, part)

@@ -36,7 +36,7 @@ PING = WSMsgType.PING
 
 # picows doubles its buffer whenever a read fills it, so the kernel's receive buffer is what bounds a wake-up: without
 # a bound (tcp_rmem: 6 MB) one read under load is ten thousand events, whose first is published only after the last
-# (docs/performance.md, "Receiving"). A shard's usual traffic is a hundredth of what this lets through.
+# (docs/decisions/receiving.md). A shard's usual traffic is a hundredth of what this lets through.
 RECEIVE_BYTES = 64 * 1024
 
 # picows makes an enum member of a frame's type whenever it is asked for it, which takes longer than copying the frame.

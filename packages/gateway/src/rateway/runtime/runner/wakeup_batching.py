@@ -4,7 +4,7 @@ At fifty events a second on each of many shards nearly every event would be a wa
 the broker, a confirm, each with its system calls and its switch of process, together several times the cost of the
 event. A network card has the same trouble with its interrupts, and the same cure: while events come steadily and a
 wake-up is short, the loop sleeps before it looks at its sockets again. What arrives meanwhile is read, stored, written
-and confirmed together (``docs/performance.md``, "Wake-ups").
+and confirmed together (``docs/decisions/wakeup_batching.md``).
 
 The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events have come, and between
 :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more than that. It is not taken when events

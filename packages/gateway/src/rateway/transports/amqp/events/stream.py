@@ -1,7 +1,7 @@
 """One shard's dispatches on their way to the exchange: the hot path.
 
 An event here is a head made of what was prepared for its name, and three appends; all else happens per run, that is
-per shard and wake-up (``docs/performance.md``, *Publishing*).
+per shard and wake-up (``docs/decisions/publishing.md``).
 """
 
 from __future__ import annotations
