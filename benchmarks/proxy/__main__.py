@@ -271,7 +271,11 @@ def wanted(only: str, label: str) -> bool:
 
 def costs(report: Report, runs: int, only: str, broker: Broker) -> dict[int, float]:
     """Rows of the cost, ours and the peer's in turns; the rates that ours was read at flat out, by connections."""
-    peer = bool(build.rust())
+    labels = [
+        f"{OURS}, {shards} × {'flat out' if rate is None else f'{rate:g}/s each'}" for shards, rate in LOADS
+    ]
+    # The first build takes minutes: not for rows that nobody asked for.
+    peer = any(wanted(only, label) for label in labels) and bool(build.rust())
     rates: dict[int, float] = {}
     rows: dict[str, list[dict[str, float]]] = {}
     with ExitStack() as stack:

@@ -47,6 +47,7 @@ class MemoryLog:
         """Why it cannot be read just now; empty while it can."""
         self.now = 0
         """The time, in whole seconds since 1970, that is written beside entries, and that ages count from."""
+        self._held_at: int | None = None
         self._segments: list[list[LogEntry]] = [[]]
         self._next = 0
         self._passes: list[MemoryPass] = []
@@ -88,6 +89,16 @@ class MemoryLog:
             entry.name, entry.body, shard_id=entry.shard_id, session=entry.session, seq=entry.seq,
             repeat=entry.repeat, is_out_of_order=is_out_of_order or entry.is_out_of_order,
         )  # fmt: skip
+
+    def stall(self, at: int) -> None:
+        """Deliver no entry from this offset on, as a slow broker does, until :meth:`go_on`."""
+        self._held_at = at
+
+    def go_on(self) -> None:
+        """Deliver again."""
+        self._held_at = None
+        for each in self._passes:
+            each.wake()
 
     def roll(self) -> None:
         """Begin a new segment. One offset is skipped, as RabbitMQ does."""
@@ -139,7 +150,7 @@ class MemoryLog:
                 found += [each for each in segment if each.offset >= offset][: most - len(found)]
             if len(found) >= most:
                 break
-        return found
+        return found if self._held_at is None else [each for each in found if each.offset < self._held_at]
 
     def attach(self, added: MemoryPass) -> None:
         """A pass that is woken when something is written."""

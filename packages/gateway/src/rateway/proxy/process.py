@@ -23,9 +23,9 @@ __all__ = ["work"]
 log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 1.0
-# A gateway that died is started again within seconds, and its next proxy shares the address with this one: until then
-# no dial of a bot is refused.
-ORPHANED_S = 15.0
+# A gateway that died is started again within seconds, by hand within half a minute. Its next proxy shares the address
+# with this one: until then no dial of a bot is refused.
+ORPHANED_S = 30.0
 
 
 def work(descriptor: int) -> int:

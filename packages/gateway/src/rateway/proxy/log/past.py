@@ -21,6 +21,9 @@ ANCHOR_PATIENCE: Final = 1.0
 # So many looks while the tail shows that the entry is in the log, or is still being read; and while it shows nothing.
 MOST_LOOKS: Final = 30
 MOST_BLIND_LOOKS: Final = 10
+# So many looks in a row at which the tail stands before the entry: a broker and a proxy on a loaded machine deliver
+# nothing for a second or two, and what they had not delivered yet is no reason to end a session.
+MOST_STALLED_LOOKS: Final = 5
 # Offsets that are skipped between two entries: one where a segment begins. Where retention overtakes a reader, many
 # more are missing.
 MOST_SKIPPED: Final = 100
@@ -72,8 +75,9 @@ class PastPass:
         self._fanout = fanout
         self._last = -1
         self._acknowledged = -1
-        # Looks without an entry, and the tail's newest offset at the last one.
+        # Looks without an entry, those of them at the end at which the tail stood still, and its newest offset then.
         self._looks = 0
+        self._stalled_looks = 0
         self._tail_at = -1
 
     def begin(self) -> None:
@@ -177,7 +181,7 @@ class PastPass:
 
     def _wait_for_anchor(self) -> None:
         self._reading.stop_waiting()
-        self._looks = 0
+        self._looks = self._stalled_looks = 0
         self._tail_at = self._tail.end
         self._look_later()
 
@@ -190,9 +194,11 @@ class PastPass:
         beyond the entry, the broker is only slow."""
         self._looks += 1
         tail_at, self._tail_at = self._tail_at, self._tail.end
+        self._stalled_looks = 0 if self._tail_at > tail_at else self._stalled_looks + 1
         most = MOST_BLIND_LOOKS if self._tail_at < 0 else MOST_LOOKS
         for member in tuple(self.members):
-            is_slow = self._tail_at < 0 or self._tail_at > tail_at or self._tail_at >= member.feed.at
+            is_stalled = self._stalled_looks >= MOST_STALLED_LOOKS
+            is_slow = self._tail_at < 0 or not is_stalled or self._tail_at >= member.feed.at
             if not member.is_anchored and not (is_slow and self._looks < most):
                 self.members.remove(member)
                 member.joined(False)
