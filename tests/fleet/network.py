@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 __all__ = ["Network", "network", "why_impossible"]
 
 _numbers = itertools.count(1)
-# Addresses that are private (RFC 1918); one /24 of these for each network, at random as other runs may have theirs.
+# Addresses that are private (RFC 1918); one /24 of these for each network, by its process: other runs have theirs.
 PREFIX = "10.213"
 
 
@@ -98,6 +97,7 @@ def network() -> Iterator[Network]:
 def _address(bridge: str) -> str:
     taken = subprocess.run(["ip", "-4", "addr"], check=True, capture_output=True, text=True).stdout
     free = [host for third in range(256) if f"{(host := f'{PREFIX}.{third}.1')}/" not in taken]
-    host = random.choice(free)
+    # Another process that looks at the same moment begins elsewhere.
+    host = free[os.getpid() % len(free)]
     _ip("addr", "add", f"{host}/24", "dev", bridge)
     return host
