@@ -23,7 +23,9 @@ TYPES = ["none", "classic", "quorum", "stream"]
 class Owner:
     """One gateway's inbound connection and what it said."""
 
-    def __init__(self, uri: str, home: str = "") -> None:
+    def __init__(self, uri: str, home: str = "", in_fleet: bool = False) -> None:
+        self.may_own = True
+        self.homes_taken = 0
         self.said: list[tuple[str, str]] = []
         self.taken: list[Message] = []
         self.others_live = 0
@@ -31,6 +33,7 @@ class Owner:
         self.inbound = Inbound(
             address=parse(uri), name="test", exchange="rateway-1", queue=QUEUE, keys=("cache", "gateway"),
             on_message=self._take, on_ownership=self._say, on_other_live=self._live, home=home,
+            on_home_taken=self._count_home if in_fleet else None, may_own=lambda: self.may_own,
         )  # fmt: skip
 
     def _take(self, message: Message) -> None:
@@ -41,6 +44,9 @@ class Owner:
     def _say(self, state: str, why: str) -> None:
         self.said.append((state, why))
         self.changed.set()
+
+    def _count_home(self) -> None:
+        self.homes_taken += 1
 
     def _live(self) -> None:
         self.others_live += 1
@@ -219,6 +225,34 @@ def test_a_waiting_gateway_learns_whether_the_owner_has_sessions_and_whether_it_
         async with Owner(broker.uri).running() as third:
             await third.until("owned")
             assert third.inbound.existed is True
+
+    with fresh_vhost(node) as broker:
+        run(scenario(broker), timeout=60)
+
+
+def test_a_former_owner_of_a_fleet_lets_the_queue_go_to_the_next_one_and_does_not_take_it_again(
+    node: PrivateBroker,
+) -> None:
+    async def scenario(broker: Broker) -> None:
+        former, successor = (Owner(broker.uri, home="fleet", in_fleet=True) for _ in range(2))
+        async with former.running():
+            await former.until("owned")
+            succeeding = asyncio.create_task(successor.inbound.run())
+            # It is away for the successor, which runs the cluster all the same.
+            assert "still reads" in await successor.until("away")
+            assert successor.homes_taken
+            former.may_own = False
+            named: list[str] = []
+            while not named:  # the management learns of a connection some seconds later
+                listed = await broker.api("GET", "connections")
+                named = [each["name"] for each in listed if each.get("vhost") == broker.vhost]
+            for name in named:
+                await broker.api("DELETE", f"connections/{quote(name, safe='')}")
+            await former.until("away")
+            await successor.until("owned")
+            assert former.state == "away"
+            succeeding.cancel()
+            await asyncio.wait([succeeding])
 
     with fresh_vhost(node) as broker:
         run(scenario(broker), timeout=60)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rateway.fleet.membership import Membership
-from rateway.fleet.port import Elections
+from rateway.fleet.port import Elections, cluster_subject, has_right
 from rateway.transports.boot_clock import boottime
 
 __all__ = ["FleetPart"]
@@ -25,3 +25,7 @@ class FleetPart:
     def home(self) -> str:
         """The name by which members recognise one another at a cluster's inbound queue."""
         return f"fleet-{self.membership.fleet}"
+
+    def has_right(self, cluster: int) -> bool:
+        """Return whether this member owns a cluster and no other one can."""
+        return has_right(self.elections.confirmed_at(cluster_subject(cluster)), self.clock())

@@ -135,6 +135,10 @@ class Runner:
                 on_unrouted=request_handler.unrouted,
                 home=state.fingerprint("home")[:16] if fleet is None else fleet.home,
                 home_words=HOME_WORDS if fleet is None else "another gateway of the fleet",
+                # The election decides between members. A former owner, which has been frozen or cut off, may still
+                # have the queue, and must not take it again.
+                on_home_taken=None if fleet is None else functools.partial(self._elsewhere.discard, number),
+                may_own=(lambda: True) if fleet is None else functools.partial(fleet.has_right, number),
             )
             if fleet is not None:
                 self.tenures[number] = self._make_tenure(cluster, fleet)

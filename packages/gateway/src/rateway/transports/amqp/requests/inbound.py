@@ -61,6 +61,8 @@ _MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
 _SAY_FAILURE_EVERY_S: Final = 60.0
 # Another gateway's consumer leaves without a word to us: RabbitMQ refuses, and has to be asked again.
 ASK_AGAIN_S: Final = 0.5
+# Between two looks whether this gateway may own the queue.
+MAY_LOOK_S: Final = 0.25
 # A setting at the broker has to change first.
 PATIENT_S: Final = 15.0
 # What a broker is asked about a queue is answered at once, unless the node of that queue has stopped answering.
@@ -135,6 +137,8 @@ class Inbound:
         on_unrouted: Callable[[Message], None] = lambda message: None,
         home: str = "",
         home_words: str = HOME_WORDS,
+        on_home_taken: Callable[[], None] | None = None,
+        may_own: Callable[[], bool] = lambda: True,
     ) -> None:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
@@ -142,7 +146,9 @@ class Inbound:
         ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
         done). ``on_unrouted(message)`` is called for what was forwarded to where no gateway reads; it can be answered,
         and was acknowledged before. ``home`` names the state folder, or the fleet, and ``home_words`` another gateway
-        with that name.
+        with that name. ``on_home_taken`` is called where that other gateway has the queue, which is told as *away*
+        then and not as *elsewhere*: something else decides who the owner is, and it is this gateway. The queue is not
+        consumed while ``may_own()`` is false.
         """
         self._address = address
         self._name = name
@@ -155,6 +161,8 @@ class Inbound:
         # Of the owner whose shards have sessions, this gateway or another one.
         self._live_flag = f"{queue}-live"
         self._home_words = home_words
+        self._on_home_taken = on_home_taken
+        self._may_own = may_own
         self._live = False
         self._asking = False
         self.existed: bool | None = None
@@ -236,6 +244,11 @@ class Inbound:
         """One connection's life. Returns after how many seconds to try again."""
         owned = False
         while True:
+            while not self._may_own():
+                await asyncio.wait([connection.closed], timeout=MAY_LOOK_S)
+                if connection.closed.done():
+                    self._say("away", connection.closed.result())
+                    return ASK_AGAIN_S
             try:
                 channel, refusal = await self._try(connection)
             except TimeoutError:
@@ -405,7 +418,10 @@ class Inbound:
                     f"our former connection still reads {self._queue}: the broker has not missed it yet",
                 )
             elif await flag_stands(connection, _ASKING, self._home_flag, timeout=ANSWER_S):
-                self._say("elsewhere", f"{self._home_words} still reads {self._queue}")
+                words = f"{self._home_words} still reads {self._queue}"
+                if self._on_home_taken is not None:
+                    self._on_home_taken()
+                self._say("elsewhere" if self._on_home_taken is None else "away", words)
             else:
                 self._say("elsewhere", f"another gateway reads {self._queue}")
                 if await flag_stands(connection, _ASKING, self._live_flag, timeout=ANSWER_S):
