@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="the same seed gives the same faults")
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
+    parser.add_argument("--rabbitmq", default="installed", help="installed, or 4 (tools/install-rabbitmq-4)")
     options = parser.parse_args()
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
@@ -35,7 +36,7 @@ def main() -> int:
     partitions = {"cluster_partition_handling": "pause_minority"}
     with (
         tempfile.TemporaryDirectory(prefix="rateway-fleet-") as folder,
-        rabbitmq_cluster(net_ticktime=10, **partitions) as cluster,
+        rabbitmq_cluster(options.rabbitmq, net_ticktime=10, **partitions) as cluster,
     ):
         cluster.begin()
         outcome = run(
