@@ -60,7 +60,7 @@ demo-fleet: system-demo dev  ## three gateways that are one bot, on three Rabbit
 bench: install $(VENV)/.dev  ## what the gateway costs: a part of every benchmark, within 15 minutes
 	@tools/bench
 
-bench-publish: install $(VENV)/.dev  ## what README and docs/performance.md show, measured and written: an hour and a quarter
+bench-publish: install $(VENV)/.dev  ## what README and docs/performance.md show, measured and written: about an hour
 	@tools/bench --publish
 
 bench-full: install $(VENV)/.dev  ## every benchmark, the whole matrix: some hours

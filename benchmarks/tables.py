@@ -544,7 +544,10 @@ def written(text: str, results: Results) -> str:
     """A page with its figures."""
 
     def block(match: re.Match[str]) -> str:
-        lines = [_narrow(line) for line in BLOCKS[match[1]](results).splitlines()]
+        try:
+            lines = [_narrow(line) for line in BLOCKS[match[1]](results).splitlines()]
+        except KeyError as missing:
+            raise SystemExit(f"{match[1]} cannot be printed: {missing} is not in the results") from None
         return "\n".join([f"<!-- figures: {match[1]} -->", *lines, "<!-- end of figures -->"])
 
     return BLOCK.sub(block, text)
@@ -597,6 +600,8 @@ def main() -> None:
             page.write_text(written(page.read_text(), results))
             print(f"written: {page}")
         draw(results, PUBLISHED.parent / "pictures")
+        if disturbed := [name for name, report in results.items() if report["noisy"]]:
+            print(f"measured beside others' work, to be measured again: {', '.join(disturbed)}")
         return
     for name, block in BLOCKS.items():
         try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import socket
+import time
 
 import pytest
 from rateway_simulator.gateway import wire
 
 from benchmarks.path.__main__ import Variant
 from benchmarks.peers import build
-from benchmarks.peers.__main__ import GATEWAYS, LAPIN, LOADS, OURS, variant_of, variants
+from benchmarks.peers.__main__ import GATEWAYS, LAPIN, LOADS, OURS, RUST, variant_of, variants
 from benchmarks.peers.client import Frames
+from benchmarks.rig import child
 
 TEXT, BINARY, PING = 1, 2, 9
 
@@ -45,6 +48,34 @@ def test_frames_are_counted_however_reads_cut_them(seed: int) -> None:
         counted.feed(data[at : at + size])
         at += size
     assert counted.count == 40
+
+
+def test_a_client_says_that_a_proxy_takes_none_and_goes_on_with_the_next_proxy() -> None:
+    with child.child("benchmarks.peers.client") as client:
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            client.say(f"{deaf.getsockname()[1]} 1")
+            deaf.accept()[0].close()
+            assert client.hear() == "0\n"
+        with socket.create_server(("127.0.0.1", 0)) as proxy:
+            client.say(f"{proxy.getsockname()[1]} 1")
+            plug, _ = proxy.accept()
+            with plug:
+                plug.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + wire.frame(TEXT, b"{}"))
+                assert client.hear() == "1\n"
+                plug.sendall(wire.frame(TEXT, b"{}"))
+                deadline = time.monotonic() + child.PATIENCE
+                while (count := client.count()) < 2 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert count == 2
+
+
+def test_each_program_is_built_for_the_compressions_that_its_rows_have() -> None:
+    asked = {
+        (each.compression, "broker" if each.who == LAPIN else "proxy")
+        for each in variants()
+        if each.who in RUST
+    }
+    assert asked == {(compression, name) for compression, names in build.PROGRAMS.items() for name in names}
 
 
 def test_versions_are_those_that_are_pinned() -> None:

@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 BUILT = ROOT / ".cache" / "peers"
 # Whose versions decide a figure.
 CRATES = ("flate2", "lapin", "tokio", "tokio-websockets", "twilight-gateway")
+# Twilight decides at compile time how it is sent to. A proxy is sent zlib, as gateway-proxy is.
+PROGRAMS = {"zlib": ("proxy", "broker"), "zstd": ("broker",)}
 # The first build fetches and compiles everything: it says how far it is so often, seconds.
 TELL_S = 15.0
 
@@ -51,12 +53,14 @@ def modules(mod: str) -> dict[str, str]:
 
 
 def rust() -> dict[str, str]:
-    """Both programs for each compression, in ``BUILT``; their versions, or nothing when they cannot be built.
+    """The programs for each compression, in ``BUILT``; their versions, or nothing when they cannot be built.
 
     What they ask for by name is pinned in their Cargo.toml; cargo writes down what that leads to.
     """
-    for compression in ("zlib", "zstd"):
+    for compression, programs in PROGRAMS.items():
         command = ["cargo", "build", "--release", "--features", compression]
+        for program in programs:
+            command += ["--package", program]
         more = [
             "--manifest-path",
             str(HERE / "rust" / "Cargo.toml"),

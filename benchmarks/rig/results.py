@@ -19,6 +19,8 @@ from benchmarks.rig import machine
 # What the documentation prints, and where other runs go: both under the root of the repository.
 PUBLISHED = Path(__file__).parents[1] / "results.json"
 LATEST = Path(__file__).parents[2] / ".cache" / "bench" / "results.json"
+# Of a row, what is for programs.
+UNSPOKEN = ("variant", "rounds")
 
 
 def destination() -> Path:
@@ -93,7 +95,7 @@ class Report:
             for key, value in figures.items()
         }
         self.rows.append({"label": label, **made})
-        words = "  ".join(f"{key} {_short(value)}" for key, value in made.items())
+        words = "  ".join(f"{key} {_short(value)}" for key, value in made.items() if key not in UNSPOKEN)
         print(f"{label:<44} {words}", flush=True)
 
     def write(self) -> None:

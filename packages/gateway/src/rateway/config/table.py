@@ -142,7 +142,7 @@ ROWS: tuple[Row, ...] = (
         "queues, three nodes of it where it must not be a single point of failure.", SHARDS, "off"),
     Row("processes", "process.processes",
         "PROCESSES", "processes", values.optional(values.integer(1, 1024)), "number", None,
-        "Worker processes; never more than clusters.", SHARDS, "one for each core"),
+        "Runners: processes that run clusters; never more than clusters.", SHARDS, "one for each core"),
 
     Row("amqp", "broker.address", "AMQP_URI", "amqp", values.amqp, "address, in TOML also a list", REQUIRED,
         "RabbitMQ's address: `amqp://user:password@host:5672/vhost`, or `amqps://` with `cacertfile`, `certfile`, "
