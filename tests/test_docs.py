@@ -159,3 +159,14 @@ def test_no_source_with_the_name_of_the_example_is_missing_from_its_list(task: s
     }
     listed = {path for _, path, _ in STEP.findall(task)}
     assert having and having - listed == set()
+
+
+def test_the_readme_counts_the_libraries_that_the_proxy_has_been_tried_with() -> None:
+    words = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen")
+    ((named, more),) = re.findall(
+        r"\*\*Any bot, one line\.\*\* (.+) and (\w+) more connect", (ROOT / "README.md").read_text()
+    )
+    text = (DOCS / "proxy.md").read_text()
+    tried = re.findall(r"^\| (\S+) \| \d+\.\d+\.\d+ \|", text, re.MULTILINE)
+    assert set(named.split(", ")) <= set(tried)
+    assert len(named.split(", ")) + 10 + words.index(more) == len(tried)
