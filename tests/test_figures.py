@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 import struct
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -146,3 +149,25 @@ def test_every_table_says_which_command_and_commit_made_it() -> None:
 )
 def test_figures_have_the_digits_that_count(value: float, text: str) -> None:
     assert tables.number(value) == text
+
+
+def test_a_benchmark_that_is_told_to_end_ends_what_it_has_started() -> None:
+    program = (
+        "import sys, time; from benchmarks.rig import child; from benchmarks.rig.results import arguments\n"
+        "arguments('x')\n"
+        "with child.child(__import__('pathlib').Path('/bin/sleep'), '600') as found:\n"
+        "    print(found.pid, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tables.ROOT
+    ) as run:
+        try:
+            assert run.stdout is not None
+            pid = int(run.stdout.readline())
+            assert Path(f"/proc/{pid}").exists()
+            run.terminate()
+            assert run.wait(60) == 128 + signal.SIGTERM
+        finally:
+            run.kill()
+    assert not Path(f"/proc/{pid}").exists()

@@ -7,12 +7,13 @@ import json
 import math
 import os
 import shlex
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from benchmarks.rig import machine
 
@@ -126,14 +127,21 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+def _ended(number: int, _frame: object) -> NoReturn:
+    # As a shell reports it.
+    sys.exit(128 + number)
+
+
 def arguments(
     about: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
 ) -> argparse.Namespace:
     """The command line that all benchmarks share: how many runs, the subset or the whole, and where results go.
 
-    From here on this process and what it starts keep away from the gateway's core.
+    From here on this process and what it starts keep away from the gateway's core, and SIGTERM (of timeout(1), say)
+    ends what it has started as well.
     """
     machine.keep_away()
+    signal.signal(signal.SIGTERM, _ended)
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5, help="runs of each figure (default 5)")
     parser.add_argument("--full", action="store_true", help="the whole matrix instead of the subset")
