@@ -170,3 +170,39 @@ def test_the_readme_counts_the_libraries_that_the_proxy_has_been_tried_with() ->
     tried = re.findall(r"^\| (\S+) \| \d+\.\d+\.\d+ \|", text, re.MULTILINE)
     assert set(named.split(", ")) <= set(tried)
     assert len(named.split(", ")) + 10 + words.index(more) == len(tried)
+
+
+COMMANDS_IN_PAGES = [
+    (page, words)
+    for page in PAGES
+    if page.name != "CHANGELOG.md"
+    for words in re.findall(
+        r"(?:^|`|\$ |&& )((?:make|python -m benchmarks\.) ?[^`\n#;]+)", page.read_text(), re.MULTILINE
+    )
+]
+
+
+def test_every_target_of_make_that_a_page_names_is_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        words.split()[1] for _, words in COMMANDS_IN_PAGES if words.startswith("make ") and "`" not in words
+    }
+    assert {"demo", "bench", "install", "test-fast"} <= named
+    assert {name for name in named if re.fullmatch(r"[a-z-]+", name)} - targets == set()
+
+
+def test_every_benchmark_that_a_page_names_is_there_with_its_options() -> None:
+    shared = (ROOT / "benchmarks/rig/results.py").read_text()
+    missing, seen = [], 0
+    for page, words in COMMANDS_IN_PAGES:
+        found = re.match(r"python -m (benchmarks\.\w+)(.*)", words)
+        if found is None:
+            continue
+        seen += 1
+        path = ROOT / found[1].replace(".", "/")
+        source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        text = source.read_text() + shared if source.exists() else ""
+        options = re.findall(r"(--[a-z-]+)", found[2])
+        if not text or any(f'"{option}"' not in text for option in options):
+            missing.append((page.name, words))
+    assert seen > 20 and missing == []
