@@ -14,7 +14,7 @@ import msgspec
 from rateway.cache import position
 from rateway.cache.before import BEFORE
 from rateway.cache.policy import CachePolicy
-from rateway.cache.prune import clear
+from rateway.cache.prune import clear, unfinished_key
 from rateway.cache.reducers import Reducer, reducers
 from rateway.cache.repair import repaired
 from rateway.cache.storage import Storage, Table
@@ -170,6 +170,9 @@ class Cache:
         """
         if name == "READY":
             self._begin(shard_id, d)
+        return self._apply(shard_id, seq, name, d)
+
+    def _apply(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
         positions = self._positions
         if seq <= positions.get(shard_id, 0):
             return self._again(seq, name, d) if name in ("GUILD_CREATE", "GUILD_DELETE") else None
@@ -192,6 +195,43 @@ class Cache:
         if writer.left_out:
             self._record(name, raw, writer.take_left_out(), applied=True)
         return result
+
+    # Beside the events of the shard's session: ``second_view``.
+
+    def takes(self, name: str) -> bool:
+        """Return whether events of that name may change something."""
+        return name in self._reducers
+
+    def apply_beside(self, shard_id: int, name: str, raw: bytes) -> None:
+        """Take an event in that is none of the shard's session, and moves no position."""
+        positions = self._positions
+        before, positions[shard_id] = positions.get(shard_id, 0), -1
+        try:
+            self._apply(shard_id, 0, name, raw)
+        finally:
+            positions[shard_id] = before
+        # Its number was none of the session's.
+        self.writer.seq = before
+
+    def skip(self, shard_id: int, seq: int) -> None:
+        """Move the position over an event of the session whose effect is in the cache already."""
+        self._positions[shard_id] = seq
+        self._dirty.add(shard_id)
+
+    def touch(self, shard_id: int) -> None:
+        """Have the next :meth:`flush` write what was changed without an event."""
+        self._positions.setdefault(shard_id, 0)
+        self._dirty.add(shard_id)
+
+    def mark_unfinished(self, shard_id: int) -> None:
+        """Note in the store that guilds of a shard follow a second session."""
+        self.storage.put(Table.META, unfinished_key(shard_id), b"")
+        self.touch(shard_id)
+
+    def unmark_unfinished(self, shard_id: int) -> None:
+        """Take that back."""
+        self.storage.delete(Table.META, unfinished_key(shard_id))
+        self.touch(shard_id)
 
     def _reduce(self, reducer: Reducer, name: str, raw: bytes) -> Applied | None:
         if name not in self._before:

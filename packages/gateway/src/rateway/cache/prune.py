@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable
 
 import msgspec
@@ -11,7 +12,10 @@ from rateway.cache.storage import Table
 from rateway.cache.writer import CacheWriter
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["LOADING", "OF_ENTITIES", "adopt_policy", "clear", "mark_incomplete", "prune"]
+__all__ = [
+    "LOADING", "OF_ENTITIES", "UNFINISHED", "adopt_policy", "clear", "forget_unfinished", "mark_incomplete", "prune",
+    "unfinished_key",
+]  # fmt: skip
 
 
 def _kept(policy: CachePolicy) -> list[str]:
@@ -89,7 +93,30 @@ def mark_incomplete(writer: CacheWriter) -> None:
 OF_ENTITIES = tuple(table for table in Table if table not in (Table.META, Table.SESSIONS))
 # In ``Table.META``, of a store whose cache comes from another member and is not all there.
 LOADING = b"loading"
-_META_OF_ENTITIES = (b"counts", b"layout:", b"removed-roles:", b"dead-guilds", LOADING)
+# The same of a shard some of whose guilds follow a second session (``second_view``).
+UNFINISHED = b"unfinished:"
+_META_OF_ENTITIES = (b"counts", b"layout:", b"removed-roles:", b"dead-guilds", LOADING, UNFINISHED)
+_SHARD = struct.Struct(">I")
+
+
+def unfinished_key(shard_id: int) -> bytes:
+    """Return the key in ``Table.META`` of a shard some of whose guilds follow a second session."""
+    return UNFINISHED + _SHARD.pack(shard_id)
+
+
+def forget_unfinished(writer: CacheWriter) -> tuple[int, ...]:
+    """Remove the guilds of shards that a process was filling from a second session when it ended: where the first one
+    stood in each is not known. The shards are still cold. Returns them.
+    """
+    storage = writer.storage
+    keys = [key for key, _ in storage.scan(Table.META, UNFINISHED, UNFINISHED + b"\xff" * 5)]
+    shards = tuple(_SHARD.unpack_from(key, len(UNFINISHED))[0] for key in keys)
+    for key in keys:
+        storage.delete(Table.META, key)
+    for guild_id, row in list(writer.guild_rows()) if shards else ():
+        if row.shard_id in shards:
+            writer.remove_guild(guild_id, row)
+    return shards
 
 
 def clear(writer: CacheWriter, shards: Iterable[int]) -> None:

@@ -23,11 +23,13 @@ from rateway.permit_outcome import PermitOutcome
 
 __all__ = [
     "Alert", "Budget", "CommonFault", "Granted", "IdentifyGovernor", "IdentifySettings", "Ledger", "Moment",
-    "Refusal", "RefusalKind",
+    "Refusal", "RefusalKind", "beside", "is_beside", "shard_of_asker",
 ]  # fmt: skip
 
 RefusalKind = Literal["budget", "crash_loop", "bucket", "unauthorized", "ledger", "right"]
 
+# A second session that only fills a cold cache may fail so often within an hour: nobody waits for it.
+MOST_FAILURES_BESIDE = 3
 # Discord's window is 5 s; the pad covers the network's jitter between two arrivals at Discord.
 SPACING = 5.0 + 0.25
 # A READY that takes longer than the window is waited for this long, counted from op 2: starting a large shard is work
@@ -65,6 +67,24 @@ LONGEST_TRY_PAUSE = 600.0
 ALIKE_FRESH = 20
 # A fault that comes back so soon after a READY ended it is the same one: READYs come, but sessions do not last.
 RELAPSE = 600.0
+
+
+def beside(shard_id: int) -> int:
+    """Return the number by which the second session of a shard asks, which only fills a cold cache: below 0.
+
+    It is an asker of its own, so that what becomes of its identifies is never held against the shard.
+    """
+    return ~shard_id
+
+
+def is_beside(asker: int) -> bool:
+    """Return whether a second session asks, and not the shard itself."""
+    return asker < 0
+
+
+def shard_of_asker(asker: int) -> int:
+    """Return the shard that identifies, whoever asks for it."""
+    return ~asker if asker < 0 else asker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +170,7 @@ class Ledger:
 
     written: Moment
     spends: list[tuple[int, float]]
-    """Shard and age of each identify of the last day, oldest first."""
+    """Shard and age of each identify of the last day, oldest first. Below 0: of a second session (:func:`beside`)."""
     failures: dict[int, list[float]]
     """Per shard, the ages of identifies that failed within the last hour."""
     stopped: dict[int, float]
@@ -166,6 +186,9 @@ class IdentifyGovernor:
     because Discord refused the one before it, or a person did, so that identifies of shards with the same numbers were
     other shards'.
     *lag*: seconds that may pass from ``spent`` until the identify is sent.
+
+    Who asks is a shard, or its second session (:func:`beside`). That one goes last, never uses the reserve, gets
+    nothing while identifies of many shards fail alike, and is stopped sooner.
     """
 
     def __init__(
@@ -285,7 +308,7 @@ class IdentifyGovernor:
     def request(self, shard_id: int, lost: bool, now: float) -> None:
         """Take in that *shard_id* asks to identify; *lost*: that replaces a lost session."""
         ready = self._ready.pop(shard_id, None)
-        if ready is not None:
+        if ready is not None and not is_beside(shard_id):
             if now - ready < STABLE_AFTER:
                 self._fail(shard_id, now, "lost")
             else:
@@ -320,7 +343,7 @@ class IdentifyGovernor:
         taken = self._taken(now)
         held_back = self._held_back()
         for shard_id, lost in sorted(self._waiting.items(), key=self._rank):
-            bucket = shard_id % self._budget.max_concurrency
+            bucket = self._bucket(shard_id)
             refusal = self._never(shard_id, bucket, now)
             if refusal is None:
                 tries = shard_id in held_back
@@ -348,7 +371,7 @@ class IdentifyGovernor:
         """
         if self._budget is None:
             return ""
-        refusal = self._never(shard_id, shard_id % self._budget.max_concurrency, now)
+        refusal = self._never(shard_id, self._bucket(shard_id), now)
         refusal = refusal or self._over_budget(shard_id, True, now)
         if refusal is not None:
             again = "" if refusal.until is None else f"; again in {refusal.until - now:.0f} s"
@@ -374,7 +397,12 @@ class IdentifyGovernor:
         """Take in the outcome of an identify, or that none was sent (``unused``)."""
         if self._granted.pop(shard_id, None) is not None or self._holds.pop(shard_id, None) is None:
             return
-        if outcome == "ready":
+        if is_beside(shard_id):
+            if outcome == "ready":
+                self._forgive(shard_id)
+            elif outcome != "unused":
+                self._fail_beside(shard_id, now)
+        elif outcome == "ready":
             self._ready[shard_id] = now
             # A failure stays one until the session has lasted.
             self._outcomes.setdefault(shard_id, (now, "ready"))
@@ -400,7 +428,7 @@ class IdentifyGovernor:
             taken = self._taken(now)
             held_back = self._held_back()
             for shard_id in self._waiting:
-                free = taken.get(shard_id % self._budget.max_concurrency, now)
+                free = taken.get(self._bucket(shard_id), now)
                 if shard_id in held_back:
                     free = max(free, self._next_try(now))
                 # On a budget that is out of date a shard may wait for the next one although its bucket is free.
@@ -440,7 +468,9 @@ class IdentifyGovernor:
         self._stopped = {shard: until for shard, until in stopped.items() if now - until < HOUR}
         # How these ended was not written down. A shard that asks again within a minute did not live long.
         self._ready = (
-            {} if self._new_layout else {shard: at for shard, at in self._spends if now - at < STABLE_AFTER}
+            {}
+            if self._new_layout
+            else {shard: at for shard, at in self._spends if now - at < STABLE_AFTER and not is_beside(shard)}
         )
         self._forget(now)
         self._former = len(self._spends) if self._new_layout else 0
@@ -448,7 +478,7 @@ class IdentifyGovernor:
         self._outcomes = {
             shard: (max(times), "closed")
             for shard, times in self._failures.items()
-            if now - max(times) < HOUR
+            if now - max(times) < HOUR and not is_beside(shard)
         }
         if self._fails_alike(now):
             self._fault_since = min(at for at, _ in self._outcomes.values())
@@ -459,21 +489,23 @@ class IdentifyGovernor:
         """Return when each bucket in use is free again. Derived on each call, so that max_concurrency may change at any
         time.
         """
-        assert self._budget is not None
-        buckets = self._budget.max_concurrency
         taken: dict[int, float] = {}
         for shard_id, at in reversed(self._spends):
             if at + SPACING + self._lag <= now:
                 break
-            bucket = shard_id % buckets
+            bucket = self._bucket(shard_id)
             taken[bucket] = max(taken.get(bucket, 0.0), at + SPACING + self._lag)
         for shard_id, at in self._holds.items():
             # Its READY is still to come.
-            bucket = shard_id % buckets
+            bucket = self._bucket(shard_id)
             taken[bucket] = max(taken.get(bucket, 0.0), at + LONGEST_HOLD + self._lag)
         for shard_id in self._granted:
-            taken[shard_id % buckets] = math.inf
+            taken[self._bucket(shard_id)] = math.inf
         return taken
+
+    def _bucket(self, asker: int) -> int:
+        assert self._budget is not None
+        return shard_of_asker(asker) % self._budget.max_concurrency
 
     def _old_at(self, now: float) -> float:
         """Return the time from which the known budget is out of date."""
@@ -486,9 +518,19 @@ class IdentifyGovernor:
         """Return the refusal of *shard_id* that neither its bucket nor the budget can lift; None without one."""
         if self._buckets is not None and bucket not in self._buckets:
             mine = ", ".join(map(str, sorted(self._buckets)))
-            why = f"shard {shard_id} identifies in bucket {bucket}, and this gateway may use only {mine}"
-            return Refusal("bucket", None, f"{why} (IDENTIFY_BUCKETS)")
+            why = f"shard {shard_of_asker(shard_id)} identifies in bucket {bucket}"
+            return Refusal("bucket", None, f"{why}, and this gateway may use only {mine} (IDENTIFY_BUCKETS)")
         until = self._stopped.get(shard_id)
+        if is_beside(shard_id):
+            until = max(until or 0.0, self._stopped.get(shard_of_asker(shard_id), 0.0))
+            if self._fault_since is not None:
+                until = max(until, now + LONGEST_TRY_PAUSE)
+            if until > now:
+                why = (
+                    f"identifies of shard {shard_of_asker(shard_id)}, or of many, fail: its cache has to wait"
+                )
+                return Refusal("crash_loop", until, why)
+            return None
         if until is not None and until > now:
             why = f"shard {shard_id} fails again and again after its identify: it is stopped"
             return Refusal("crash_loop", until, f"{why}, so that it does not use up the day's identifies")
@@ -497,7 +539,9 @@ class IdentifyGovernor:
     def _over_budget(self, shard_id: int, lost: bool, now: float) -> Refusal | None:
         assert self._budget is not None
         left = self.available(now)
-        if lost:
+        if is_beside(shard_id):
+            enough = left > self.reserve
+        elif lost:
             enough = left > max(1, int(self._budget.total * FLOOR_SHARE))
         else:
             enough = left > self.reserve or self._first_start_fits(shard_id, left)
@@ -512,7 +556,10 @@ class IdentifyGovernor:
         started = {shard for shard, _ in self._spends[self._former :]}
         if shard_id in started:
             return False
-        outstanding = (self._planned | {shard for shard, lost in self._waiting.items() if not lost}) - started
+        outstanding = (
+            self._planned
+            | {shard for shard, lost in self._waiting.items() if not lost and not is_beside(shard)}
+        ) - started
         return left >= len(outstanding - self._granted.keys())
 
     def _more_at(self, now: float) -> float:
@@ -528,11 +575,13 @@ class IdentifyGovernor:
 
     # A fault that many shards meet
 
-    def _rank(self, item: tuple[int, bool]) -> tuple[bool, float, int]:
-        """Lost sessions first, then those that have not failed lately, so that each has its turn; then ascending."""
+    def _rank(self, item: tuple[int, bool]) -> tuple[bool, bool, float, int]:
+        """Lost sessions first, then those that have not failed lately, so that each has its turn; then ascending.
+        Second sessions last.
+        """
         shard_id, lost = item
         at, how = self._outcomes.get(shard_id, (0.0, "ready"))
-        return not lost, 0.0 if how == "ready" else at, shard_id
+        return is_beside(shard_id), not lost, 0.0 if how == "ready" else at, shard_of_asker(shard_id)
 
     def _held_back(self) -> Collection[int]:
         """Return the shards that wait and of which only one at a time may try, while a common fault lasts."""
@@ -600,6 +649,14 @@ class IdentifyGovernor:
         if self._crash_loop and (len(times) >= self._crash_loop or shard_id in self._stopped):
             self._stopped[shard_id] = now + STOPPED_FOR
             del self._failures[shard_id]
+
+    def _fail_beside(self, asker: int, now: float) -> None:
+        """A second session got no READY. That is no fault of the shard, which has a session."""
+        times = [*(at for at in self._failures.get(asker, []) if now - at < HOUR), now]
+        self._failures[asker] = times
+        if len(times) >= MOST_FAILURES_BESIDE:
+            self._stopped[asker] = now + STOPPED_FOR
+            del self._failures[asker]
 
     def _forgive(self, shard_id: int) -> None:
         self._failures.pop(shard_id, None)

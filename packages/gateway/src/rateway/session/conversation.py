@@ -200,6 +200,11 @@ class Conversation:
         return self.receive_state.bytes_inflated
 
     @property
+    def presence(self) -> Mapping[str, Any] | None:
+        """The last presence that a worker set, which the next identify shows; None without one."""
+        return self._presence
+
+    @property
     def waiting_commands(self) -> int:
         """Commands that wait to be sent."""
         return len(self._send_limiter)

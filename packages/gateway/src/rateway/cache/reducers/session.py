@@ -23,7 +23,7 @@ from rateway.native.objects.fields import (
 )
 from rateway_protocol.discord.snowflake import shard_of
 
-__all__ = ["ready", "user_update"]
+__all__ = ["listed_beside", "ready", "user_update"]
 
 
 # Shards of a bot at most: more than any bot has, and what a row of the store has room for.
@@ -74,6 +74,22 @@ def ready(writer: CacheWriter, d: bytes) -> Applied | None:
     if count is not None and whole:
         writer.keep_layout(writer.shard_id, count)
     return Applied(left=tuple(sorted(left))) if left else None
+
+
+def listed_beside(writer: CacheWriter, d: bytes) -> tuple[set[int], int | None] | None:
+    """Take in the READY of a second session beside the shard's own, which changes no guild: only what no other event
+    tells. Return the guilds that it lists and the number of shards; None where these cannot be read in full.
+    """
+    head = _ready(d)
+    user = fields(head.user) if head.user != NULL else {}
+    if user and writer.me is None:
+        needed_id(user, "id")
+        writer.take_current_user(user)
+    _keep_application(head.application, writer)
+    listed, whole = _guilds_in(head.guilds, writer)
+    count = _shard_count(head.shard, writer)
+    writer.take_left_out()
+    return (listed, count) if whole else None
 
 
 def _keep_application(raw: msgspec.Raw, writer: CacheWriter) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from rateway.fleet.identify import is_beside
 from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.identify.permits import BudgetFacts, IdentifyPermits, Refusal, RestartAnswer
@@ -227,7 +228,7 @@ class FleetPermits:
         name, epoch = governor
         wanted = sorted(
             (each for each, _ in self._waiting.values() if each.call not in self._sent),
-            key=lambda each: (not each.lost, each.shard),
+            key=lambda each: (is_beside(each.shard), not each.lost, each.shard),
         )
         self._sent.update(each.call for each in wanted[: max(0, MOST_WAITING - len(self._sent))])
         number = next(self._numbers)

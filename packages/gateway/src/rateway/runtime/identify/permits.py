@@ -26,6 +26,7 @@ from rateway.fleet.identify import (
     Ledger,
     Moment,
     Refusal,
+    is_beside,
 )
 from rateway.permit_outcome import PermitOutcome
 from rateway.transports.rest import GatewayBot, RestFailure, backoff
@@ -70,7 +71,8 @@ class IdentifyPermits(Protocol):
     """
 
     async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
-        """Wait until *shard_id* may identify. *lost*: it replaces a session that was lost, and goes first.
+        """Wait until *shard_id* may identify. *lost*: it replaces a session that was lost, and goes first. A second
+        session asks under the number that ``fleet.identify.beside`` gives it, in all three calls.
 
         ``None`` is the permit. A :class:`Refusal` comes at once or while waiting, when the wait is not for the
         bucket but for the day's budget, a crash loop or a person.
@@ -150,6 +152,8 @@ class BudgetFacts(msgspec.Struct, frozen=True):
     failures: dict[str, int] = {}
     rest_failures: dict[str, int] = {}
     notes: list[str] = []
+    renewals: int = 0
+    """Of the identifies those of second sessions, which only fill a cold cache."""
 
 
 class RestartAnswer(msgspec.Struct, frozen=True):
@@ -254,6 +258,8 @@ class LocalPermits:
         self._written = 0
         self.identifies = 0
         """Written down since the start: each went out, or may have."""
+        self.renewals = 0
+        """Those of second sessions, which only fill a cold cache."""
         self.readies = 0
         """Those that were answered with READY."""
         self.failures: Counter[str] = Counter()
@@ -319,6 +325,7 @@ class LocalPermits:
                 # Its bucket is free in a while, whether or not anything comes of it.
                 self._changed.set()
                 self.identifies += is_new
+                self.renewals += is_new and is_beside(shard_id)
                 self._tell_alerts()
                 return None
         why = f"{self._ledger.place} takes more than a second to write an identify down"
@@ -326,7 +333,9 @@ class LocalPermits:
 
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
         """See :class:`IdentifyPermits`."""
-        if outcome == "ready":
+        if is_beside(shard_id):
+            pass  # a layout is proved, and an identify fails, by the shards themselves
+        elif outcome == "ready":
             self.readies += 1
         elif outcome != "unused":
             self.failures[outcome] += 1
@@ -365,6 +374,7 @@ class LocalPermits:
             dict(self.failures),
             dict(self.rest_failures),
             self.notes(),
+            self.renewals,
         )
 
     def hold_back(self, why: str) -> None:

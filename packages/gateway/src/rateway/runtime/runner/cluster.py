@@ -24,6 +24,7 @@ from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.gap_reports import GapReports
+from rateway.runtime.runner.second_session import SecondSessions
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.session_writer import SessionWriter
 from rateway.runtime.runner.shard import Shard
@@ -158,6 +159,12 @@ class Cluster:
             self.spawn,
             gate,
         )
+        self.second_sessions: SecondSessions | None = None
+        """Renews the cold cache of its shards; None without CACHE_RENEW."""
+        if tools.settings.cache.enabled and tools.settings.cache.renew:
+            self.second_sessions = SecondSessions(
+                number, self.shards, shard_tools, shard_tools.permits, self.spawn, self._use_views
+            )
         if store is not None:
             self._use_cache_of(store)
         # In a fleet the sessions are those of the tenure that begins.
@@ -186,6 +193,11 @@ class Cluster:
             self.cache = ClusterCache(self.number, store)
             self._session_writer.cache = self.shard_observer.cache = self.cache
             self.events.pipeline.apply = store.apply
+
+    def _use_views(self, used: bool) -> None:
+        """Have events pass a second session's view on their way into the cache; only while there is one."""
+        if self.store is not None:
+            self.events.pipeline.apply = self.store.apply_with_views if used else self.store.apply
 
     def is_live(self, shard_id: int) -> bool:
         """Return whether a shard's session is live."""
@@ -256,6 +268,12 @@ class Cluster:
             if shard.conversation.session_id is not None:
                 self.gap_reports.publish_pending(shard.shard_id)
             shard.start()
+        if self.second_sessions is not None and self.cache is not None:
+            self.second_sessions.start(self.cache)
+
+    def _stop_second_sessions(self) -> None:
+        if self.second_sessions is not None:
+            self.second_sessions.stop()
 
     def supersede(self) -> None:
         """Forget the stored sessions: another gateway owns this cluster and has sessions, and has had their events."""
@@ -277,6 +295,7 @@ class Cluster:
         if not self._is_started:
             return
         self._is_started = False
+        self._stop_second_sessions()
         self.shard_observer.begin_again()
         # In a fleet the next owner's shards are live by now: that of these came before.
         self.shard_observer.is_silent = self._fleet is not None
@@ -379,6 +398,7 @@ class Cluster:
             resumes.
         """
         until = time.monotonic() + timeout
+        self._stop_second_sessions()
         # While the shards are live: it may take long.
         await self._empty_spool(until)
         if self._is_started:
@@ -412,6 +432,7 @@ class Cluster:
             How many events were neither confirmed nor spooled within *timeout* seconds. Discord sends them again to a
             gateway that resumes.
         """
+        self._stop_second_sessions()
         for shard in reversed(self.shards.values()) if self._fleet is None or self._is_started else ():
             shard.stop(end_session=end_sessions)
         self.publisher.flush()

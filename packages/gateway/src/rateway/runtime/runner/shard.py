@@ -15,10 +15,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from rateway.delivery.port import EventStream
-from rateway.native.fast_path import FastPath
+from rateway.native.fast_path import EventPipeline, FastPath
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.dialer import Dialer
-from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.session.actions import (
     Command,
     CommandDone,
@@ -84,6 +83,27 @@ class ShardObserver(Protocol):
 
     def barred(self, shard: Shard, why: str) -> None:
         """The shard may never identify here."""
+
+
+class EventTaker(Protocol):
+    """Takes a shard's dispatches (``event_forwarder.EventForwarder``)."""
+
+    @property
+    def pipeline(self) -> EventPipeline:
+        """What the fast path does with usual events."""
+
+    def dispatch(
+        self, shard_id: int, stream: EventStream, envelope: Envelope, replayed: bool, repeat: int
+    ) -> None:
+        """Take a dispatch in, as it came."""
+
+    def publish_applied(
+        self, shard_id: int, stream: EventStream, name: str, body: Any, seq: int | None, applied: Applied
+    ) -> None:
+        """Take in what the fast path has applied, and of which the cache knows more."""
+
+    def skip(self, stream: EventStream, seq: int | None) -> None:
+        """Leave out an event that is not published."""
 
 
 class DialGate(Protocol):
@@ -200,7 +220,7 @@ class Shard:
         conversation: Conversation,
         shard_id: int,
         stream: EventStream,
-        events: EventForwarder,
+        events: EventTaker,
         observer: ShardObserver,
         dialer: Dialer,
         permits: IdentifyPermits,
@@ -520,4 +540,4 @@ def _words_of(error: Exception) -> str:
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-__all__ = ["DialGate", "Order", "Shard", "ShardObserver"]
+__all__ = ["DialGate", "EventTaker", "Order", "Shard", "ShardObserver"]

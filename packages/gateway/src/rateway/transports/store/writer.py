@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import lmdb
 import msgspec
 from rateway.cache.apply import Cache
 from rateway.cache.policy import CachePolicy
-from rateway.cache.prune import LOADING, OF_ENTITIES, adopt_policy, mark_incomplete, prune
+from rateway.cache.prune import (
+    LOADING,
+    OF_ENTITIES,
+    adopt_policy,
+    forget_unfinished,
+    mark_incomplete,
+    prune,
+)
+from rateway.cache.second_view import SecondView
 from rateway.cache.storage import Table
 from rateway.cache.unread import Unread
 from rateway.native.objects import CacheFastPath
@@ -58,6 +66,7 @@ class Store:
         self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
         self.apply = self._fast_path.apply
         """Apply one event to the cache: (shard, sequence, name, ``d``) → what the cache adds to it."""
+        self._views: dict[int, SecondView] = {}
         self._broken = False
         self._begun = False
         self._commits = 0
@@ -90,6 +99,12 @@ class Store:
                 store._storage.delete(Table.META, LOADING)
                 store._cache.begin_cold({each.shard_id: each.name for each in store.sessions()})
                 store.words += ("a cache was being taken over when the gateway ended: it begins empty",)
+            unfinished = forget_unfinished(store._cache.writer)
+            if unfinished:
+                shards = ", ".join(map(str, unfinished))
+                store.words += (
+                    f"the cache of shards {shards} was being filled when the gateway ended: it begins empty",
+                )
             store._cache.writer.wall_ms = int(wall * 1000)
             store.words += adopt_policy(store._cache.writer)
             store._fast_path.connect(store._cache.fast_path_parts(), store._storage.waiting)
@@ -137,6 +152,7 @@ class Store:
         Until a shard's next READY, queries for what it may have are answered `incomplete`. Committed at once.
         """
         self._cache.writer.wall_ms = int(time.time() * 1000)
+        self._abandon_views("the cache begins empty")
         try:
             self._cache.begin_cold(sessions)
             self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
@@ -149,6 +165,7 @@ class Store:
 
     def snapshot(self) -> StoreSnapshot:
         """Return the cache as it is now; to be closed. Raises ``lmdb.Error`` and OSError."""
+        self._abandon_views("the cache goes to another gateway")
         self._cache.keep_positions()
         fault = self.commit()
         if fault is not None:
@@ -159,6 +176,7 @@ class Store:
         """Make room for a snapshot of this store's cluster, which takes the place of the whole cache. Raises
         ``lmdb.Error`` and OSError.
         """
+        self._abandon_views("another gateway's cache takes its place")
         self._cache.replaced()
         self._storage.abort()
         self._broken = False
@@ -217,6 +235,66 @@ class Store:
                 StoreFault(f"{name} could not be taken into the cache: {type(error).__name__}: {error}")
             )
         return None
+
+    # a second session beside the first
+
+    @property
+    def cold_shards(self) -> frozenset[int]:
+        """Shards of which not even the guilds are known."""
+        return frozenset(self._cache.writer.cold)
+
+    def begin_beside(self, shard_id: int) -> SecondView:
+        """Fill the cold cache of a shard from a second session from now on. Until the view is over every event of the
+        cluster's shards goes through :meth:`apply_with_views` instead of :attr:`apply`.
+        """
+        view = self._views[shard_id] = SecondView(self._cache, shard_id)
+        return view
+
+    def end_beside(self, view: SecondView, why: str = "") -> None:
+        """Go on without a second session; what followed it is forgotten if it is not over."""
+        if self._views.get(view.shard_id) is view:
+            del self._views[view.shard_id]
+            self._guard(lambda: view.abandon(why))
+
+    def take_beside(self, view: SecondView, name: str, d: bytes | memoryview, now: float) -> None:
+        """Take in an event of a second session."""
+        self._date()
+        self._guard(lambda: view.second(name, d, now))
+
+    def look_beside(self, view: SecondView, now: float, *, is_steady: bool) -> None:
+        """Look whether guilds can follow the first session again: see ``SecondView.look``."""
+        self._date()
+        self._guard(lambda: view.look(now, is_steady=is_steady))
+
+    def apply_with_views(self, shard_id: int, seq: int, name: str, d: bytes | memoryview) -> Applied | None:
+        """Apply one event, or not where its effect comes from a second session. See :attr:`apply`."""
+        view = self._views.get(shard_id)
+        if view is not None and not view.is_over:
+            self._date()
+            if self._guard(lambda: view.first(seq, name, d, time.monotonic())) is False:
+                return None
+        return self.apply(shard_id, seq, name, d)
+
+    def _date(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._cache.writer.wall_ms = int(time.time() * 1000)
+
+    def _guard(self, work: Callable[[], bool | None]) -> bool | None:
+        """Do something for a second session. What goes wrong costs that session, at worst what is not committed."""
+        try:
+            return work()
+        except (lmdb.Error, OSError) as error:
+            self._fail(fault_of(error, self.path))
+        except Exception as error:  # noqa: BLE001 - as in :meth:`_apply`
+            words = f"a second session could not be taken in: {type(error).__name__}: {error}"
+            self._fail(StoreFault(words))
+        return None
+
+    def _abandon_views(self, why: str) -> None:
+        views, self._views = list(self._views.values()), {}
+        for view in views:
+            self._guard(lambda view=view: view.abandon(why))  # type: ignore[misc]  # a default binds the loop's view
 
     def begin_session(self, shard_id: int, session_id: str) -> None:
         """A new session of a shard begins; its READY is the next event. ``session_id`` is the gateway's name of it."""
@@ -283,13 +361,20 @@ class Store:
         self.fault = fault
         self._say(fault.words)
         self._broken = True
+        views, self._views = list(self._views.values()), {}
+        for view in views:
+            view.break_off(fault.words)
         self._storage.abort()
         try:
             unknown = self._cache.writer.unknown_guilds
             self._cache = Cache(self._storage, self.policy, self._cache.unread)
             self._cache.writer.unknown_guilds = unknown
+            if views:
+                # What was committed of guilds that followed a second session is of no use without it.
+                forget_unfinished(self._cache.writer)
             self._fast_path.connect(self._cache.fast_path_parts(), self._storage.waiting)
-            self._storage.abort()
+            if not views:
+                self._storage.abort()
         except (lmdb.Error, OSError) as error:
             self.fault = fault_of(error, self.path)
             self._say(self.fault.words)
