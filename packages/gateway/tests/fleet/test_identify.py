@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.fleet.identify import Alert, Budget, Granted, IdentifyGovernor, Ledger, Moment, Refusal
+from rateway.fleet.identify import Alert, Budget, Granted, IdentifyGovernor, Ledger, Moment, Refusal, beside
 
 DAY_MS = 86_400_000
 
@@ -724,3 +724,53 @@ def test_a_network_that_flaps_for_a_day_uses_a_fraction_of_the_budget(outcome: s
             governor.withdraw(shard_id)
             ask_at[shard_id] = now + 30
     assert used < 300
+
+
+def test_a_second_session_goes_last_in_its_shards_bucket_and_counts_in_the_day() -> None:
+    governor = a_governor(budget=a_budget(mc=2))
+    for asker in (beside(0), beside(1), 2, 1):
+        governor.request(asker, False, 0.0)
+    assert granted(governor, 0.0) == [1, 2]
+    for shard_id in (1, 2):
+        governor.spent(shard_id, 0.0)
+        governor.finished(shard_id, "ready", 0.1)
+    assert granted(governor, 5.25) == [beside(0), beside(1)]
+    before = governor.available(5.25)
+    governor.spent(beside(0), 5.25)
+    assert governor.available(5.25) == before
+    governor.finished(beside(0), "ready", 5.3)
+    ledger = governor.snapshot(Moment(6.0, 6.0, "boot"))
+    assert [asker for asker, _ in ledger.spends] == [1, 2, beside(0)], "apart from those of the shard"
+    # That it ended soon is no failure of the shard, nor of its own.
+    governor.request(0, True, 12.0)
+    assert granted(governor, 12.0) == [0] and governor.snapshot(Moment(12.0, 12.0, "boot")).failures == {}
+
+
+def test_a_second_session_never_uses_the_reserve_nor_the_first_starts_right_to_it() -> None:
+    governor = a_governor(budget=a_budget(1000, remaining=50))
+    governor.request(beside(0), False, 0.0)
+    governor.request(1, False, 0.0)
+    decisions = governor.decide(0.0)
+    assert Granted(1) in decisions, "the first start of the day"
+    assert granted(governor, 10.0) == []
+    governor.spent(1, 10.0)
+    governor.finished(1, "ready", 10.0)
+    governor.budget(a_budget(1000, remaining=49), 20.0)
+    assert refused(governor, 20.0)[beside(0)].kind == "budget"
+
+
+def test_a_second_session_that_fails_is_stopped_soon_and_harms_no_shard() -> None:
+    governor = a_governor(shards=3)
+    now = 0.0
+    for _ in range(3):
+        for shard_id in range(3):
+            governor.request(beside(shard_id), False, now)
+            assert granted(governor, now) == [beside(shard_id)]
+            governor.spent(beside(shard_id), now)
+            governor.finished(beside(shard_id), "invalid", now)
+            now += 6.0
+    assert governor.fault is None, "what its own sessions meet is all that says something of a shard"
+    governor.request(beside(1), False, now)
+    refusal = refused(governor, now)[beside(1)]
+    assert refusal.kind == "crash_loop" and refusal.until is not None and refusal.until > now + 3600
+    assert identify(governor, 1, now + 6.0, lost=True)

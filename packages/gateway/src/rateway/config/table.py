@@ -233,8 +233,8 @@ ROWS: tuple[Row, ...] = (
         "`true` or `false`", True,
         "Keep members and users also from messages, reactions, typing, interactions and voice states.", CACHE),
     Row("cache_renew", "cache.renew", "CACHE_RENEW", "cache.renew", values.boolean, "`true` or `false`", False,
-        "When the cache is incomplete (a kind was switched on later), take new sessions to fill it, within the "
-        "day's identifies.", CACHE),
+        "When the cache is incomplete, spend identifies to fill it, never the day's last: in a fleet, after a death, "
+        "by a second session beside each shard's; for a kind that was switched on later by new sessions.", CACHE),
     Row("cache_path", "cache.path", "CACHE_PATH", "cache.path", values.path, "folder", None,
         "Where sessions and cache are stored.", CACHE, "in the state folder"),
 

@@ -175,4 +175,5 @@ def _budget(gateway: Gateway) -> BudgetStatus:
         facts.failures,
         facts.fault_shards,
         facts.rest_failures,
+        facts.renewals,
     )

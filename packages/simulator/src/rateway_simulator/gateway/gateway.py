@@ -297,6 +297,13 @@ class Gateway:
             self.identify_faults[fault] = (until, count - 1)
         return self.loop.time() < until
 
+    def is_held(self, shard: int, count: int) -> bool:
+        """Return whether a shard has a session with a connection."""
+        return any(
+            (each.shard, each.shard_count) == (shard, count) and each.id in self._attached
+            for each in self.sessions.values()
+        )
+
     def begin(self, connection: Connection, d: Json, place: tuple[int, int]) -> None:
         """A granted identify: READY, now or after the delay that is set."""
         if self.options.ready_delay:

@@ -113,6 +113,9 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         gateway.fatal[key] = code
         gateway.refuse(connection, rule, detail, code)
         return
+    if gateway.is_held(shard, count):
+        # A second session beside one that goes on.
+        gateway.ledger.count("identify_beside")
     granted, since = gateway.limits.arrived(shard, now)
     gateway.ledger.note("identify", shard, detail=granted.value)
     if granted is Verdict.BUDGET_SPENT:

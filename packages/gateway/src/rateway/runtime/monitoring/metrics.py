@@ -78,6 +78,8 @@ METRICS: tuple[Row, ...] = (
     _row("resumes_tried_total", "cluster", "RESUMEs sent."),
     _row("resumes_succeeded_total", "cluster", "RESUMEs that Discord answered with RESUMED."),
     _row("identifies_total", "cluster", "IDENTIFYs sent."),
+    _row("identifies_beside_total", "cluster", "Not of these: IDENTIFYs of second sessions, which fill a cold cache."),
+    _row("cache_cold_shards", "cluster", "Shards whose guilds the cache does not know since a takeover."),
     _row("identifies_failed_total", "outcome", "IDENTIFYs without READY: `invalid` (op 9), `closed`, `timeout`."),
     _row("identifies_failing_shards", "", "Shards whose identifies fail alike, which is Discord's fault; or 0."),
     _row("rest_failures_total", "status", "GET /gateway/bot unanswered, by HTTP status; `none`: without one."),
@@ -234,6 +236,9 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
 
     routed = {name for cluster in status.clusters for name in cluster.publisher.routed}
     for cluster in status.clusters:
+        renewal = cluster.cache_renewal
+        say("rateway_identifies_beside_total", cluster, 0 if renewal is None else renewal.identifies)
+        say("rateway_cache_cold_shards", cluster, cluster.cache_cold)
         publisher = cluster.publisher
         say("rateway_events_received_total", cluster, cluster.received)
         say("rateway_events_replayed_total", cluster, cluster.replayed)

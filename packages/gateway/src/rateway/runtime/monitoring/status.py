@@ -113,6 +113,21 @@ class EventLogStatus(msgspec.Struct, frozen=True):
     """Names that are bound to it."""
 
 
+class CacheRenewalStatus(msgspec.Struct, frozen=True):
+    """Second sessions, which fill the cache of a cluster that another gateway had before (``CACHE_RENEW``)."""
+
+    shards: int
+    """Shards whose guilds were not known when this gateway took the cluster."""
+    renewed: int
+    """Of these, whose guilds are known again."""
+    identifies: int
+    """Sent by second sessions; a shard's own ``identifies`` do not count them."""
+    failed: int
+    """Second sessions that were given up before all guilds were known."""
+    note: str
+    """Why none is under way; empty while one is, or none is needed."""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True):
     cluster: int
     exchange: str
@@ -159,6 +174,10 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     cache_unread: dict[str, int] = {}
     """Events that the cache could not read in full: how many lack a part there (``left_out``), how many are not in it
     at all (``not_applied``)."""
+    cache_cold: int = 0
+    """Shards of which not even the guilds are known, because another gateway had the cluster before."""
+    cache_renewal: CacheRenewalStatus | None = None
+    """None without ``CACHE_RENEW``."""
 
 
 class ProcessStatus(msgspec.Struct, frozen=True):
@@ -204,6 +223,8 @@ class BudgetStatus(msgspec.Struct, frozen=True):
     """Shards whose identifies fail alike just now, which is Discord's fault; 0 when there is no such fault."""
     rest_failed: dict[str, int] = {}
     """Questions to GET /gateway/bot without a usable answer, by HTTP status (``none``: without one)."""
+    spent_beside: int = 0
+    """Of ``spent_here`` those of second sessions, which only fill a cold cache."""
 
 
 class FleetMemberStatus(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import msgspec
 from rateway.delivery.limits import HELD_UP_S
 from rateway.runtime.monitoring.loop_lag import LoopLag
 from rateway.runtime.monitoring.status import (
+    CacheRenewalStatus,
     ClusterStatus,
     EventLogStatus,
     Note,
@@ -113,7 +114,20 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
         unknown_guild_events=sum(map(cluster.unknown_guild_events, cluster.shards)),
         event_log=_event_log(cluster),
         cache_unread=_unread(cluster),
+        cache_cold=_cold(cluster),
+        cache_renewal=_renewal(cluster),
     )
+
+
+def _cold(cluster: Cluster) -> int:
+    return 0 if cluster.cache is None else len(cluster.cache.store.cold_shards & cluster.shards.keys())
+
+
+def _renewal(cluster: Cluster) -> CacheRenewalStatus | None:
+    if cluster.second_sessions is None:
+        return None
+    figures = cluster.second_sessions.figures
+    return CacheRenewalStatus(figures.of, figures.renewed, figures.identifies, figures.failed, figures.note)
 
 
 def _cache(cluster: Cluster) -> dict[str, int] | None:
@@ -261,6 +275,16 @@ def _notes_of_content(runner: Runner, cluster: Cluster) -> Iterator[Note]:
     words = _store_words(cluster)
     if words != "ok":
         yield Note(words, number)
+    renewal, cold = _renewal(cluster), _cold(cluster)
+    if cold and renewal is not None:
+        yield Note(
+            f"the cache is being renewed: {renewal.renewed} of {renewal.renewed + cold} shards have their guilds again"
+            + (f"; {renewal.note}" if renewal.note else ""),
+            number,
+        )
+    elif cold:
+        text = f"the guilds of {cold} shards are not known until new sessions bring them (CACHE_RENEW=true renews them)"
+        yield Note(text, number)
     if cluster.events.pipeline.unreadable:
         text = (
             f"{cluster.events.pipeline.unreadable} dispatches could not be forwarded (the last one: "
