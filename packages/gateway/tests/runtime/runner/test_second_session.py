@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rateway.cache.policy import KINDS, CachePolicy
-from rateway.fleet.choice import Layout
 from rateway.fleet.identify import IdentifyGovernor
+from rateway.fleet.layout import Layout
 from rateway.native.fast_path import EventPipeline, PublishState
 from rateway.runtime.identify.permits import FolderLedger, LocalPermits
 from rateway.runtime.runner.cluster_cache import ClusterCache
@@ -138,7 +138,7 @@ async def ground(tmp_path: Path, **options: Any) -> AsyncIterator[Ground]:
         hosts = TokenHosts(sim.api_url, ())
         dialer = Dialer(
             user_agent="test", max_message_bytes=1 << 26, ssl_context=lambda: None, token_hosts=hosts
-        )  # type: ignore[arg-type, return-value]
+        )
         session = SessionOptions(token=sim.options.token, intents=INTENTS, address_fault=hosts.fault)
         tools = ShardTools(Layout(1, 1), sim.gateway_url, session, dialer, permits)
         own = Own(store)
