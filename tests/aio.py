@@ -10,8 +10,11 @@ import uvloop
 
 T = TypeVar("T")
 
+#: Below pytest's own bound of 300 s, which ends the whole session's worker and says less.
+TIMEOUT_S = 240.0
 
-def run(coroutine: Coroutine[object, object, T], *, timeout: float = 120.0) -> T:
+
+def run(coroutine: Coroutine[object, object, T], *, timeout: float = TIMEOUT_S) -> T:
     """Run *coroutine* to its end on a fresh loop; TimeoutError after *timeout* seconds."""
 
     async def bounded() -> T:

@@ -139,4 +139,4 @@ def test_it_runs_as_nobody_and_resumes_when_it_is_started_again(
             await live(it, container, volume)
             assert (it.count("identify"), it.count("resume")) == (2, 2)
 
-    run(scene(), timeout=240)
+    run(scene())

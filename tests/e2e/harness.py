@@ -208,6 +208,16 @@ class Stage:
 
 
 @contextmanager
+def log_shown(child: Child) -> Iterator[None]:
+    """Add the end of the child's log to any exception that leaves the block."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"the last lines of {child.name}:\n{child.tail(LOG_LINES)}")
+        raise
+
+
+@contextmanager
 def accounted(sim: Simulator, collector: Collector) -> Iterator[None]:
     """Add the collector's receipts and the simulator's ledger to any exception that leaves the block."""
     try:

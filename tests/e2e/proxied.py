@@ -17,7 +17,7 @@ from typing import Any
 from rateway.demo.broker import free_ports
 from rateway.demo.children import Child
 
-from tests.e2e.harness import LOOK, Stage
+from tests.e2e.harness import LOOK, STOP_PATIENCE, Stage, log_shown
 
 __all__ = ["Bot", "Proxy", "bot", "free_port", "proxied"]
 
@@ -47,7 +47,7 @@ class Proxy(Child):
     async def logged(self, words: str) -> str:
         """Wait until a line with *words* is in the log; that line."""
         while (found := await self.line_with(words)) is None:
-            assert self.running, f"the proxy has ended without saying {words!r}:\n{self.tail(60)}"
+            assert self.running, f"the proxy has ended without saying {words!r}"
             await asyncio.sleep(LOOK)
         return found
 
@@ -107,11 +107,12 @@ async def proxied(folder: Path, it: Stage, name: str = "proxy", **settings: str)
     proxy = Proxy(folder, it, name, **settings)
     await proxy.start()
     try:
-        await proxy.logged("bots connect to")
-        yield proxy
-        if proxy.running:
-            code = await proxy.terminate()
-            assert code == 0, f"the proxy ended with {code}:\n{proxy.tail(60)}"
+        with log_shown(proxy):
+            await proxy.logged("bots connect to")
+            yield proxy
+            if proxy.running:
+                code = await proxy.terminate(STOP_PATIENCE)
+                assert code == 0, f"the proxy ended with {code}"
     finally:
         await proxy.kill()
 
@@ -122,6 +123,7 @@ async def bot(library: str, folder: Path, address: str, token: str, **environmen
     child = Bot(library, folder, address, token, **environment)
     await child.run()
     try:
-        yield child
+        with log_shown(child):
+            yield child
     finally:
         await child.kill()

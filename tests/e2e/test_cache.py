@@ -78,7 +78,7 @@ def test_shards_take_new_sessions_for_what_the_cache_lacks_one_by_one_and_tell_o
             first, second = (int(gap.timestamp.timestamp()) for gap in gaps if gap.timestamp is not None)
             assert second - first >= 5
 
-    run(main(), timeout=150)
+    run(main())
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -66,6 +66,6 @@ def test_a_password_that_is_changed_at_rabbitmq_costs_a_reconnect_and_no_event(
             assert "sw0rdfish" not in it.gateway.log.read_text()
 
     try:
-        run(main(), timeout=120)
+        run(main())
     finally:
-        run(broker.api("DELETE", f"users/{user}"), timeout=30)
+        run(broker.api("DELETE", f"users/{user}"), timeout=120)

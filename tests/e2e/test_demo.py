@@ -74,7 +74,7 @@ def test_an_interrupt_ends_the_demo_with_its_audit_and_leaves_no_process(broker:
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         said += process.stdout.read()
-        assert process.wait(60) == 0, said
+        assert process.wait(200) == 0, said
     assert row(said, "lost") == "0"
     assert psutil.wait_procs(children, timeout=60)[1] == []
 

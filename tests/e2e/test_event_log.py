@@ -78,7 +78,7 @@ def test_every_event_is_in_the_log_through_kills_and_restarts_of_the_broker(
             await audited(it, logs)
 
     with private_rabbitmq(version=version) as node, fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=240)
+        run(scenario(broker))
 
 
 def test_the_log_goes_on_through_kills_of_the_gateway(tmp_path: Path, broker: Broker) -> None:
@@ -94,7 +94,7 @@ def test_the_log_goes_on_through_kills_of_the_gateway(tmp_path: Path, broker: Br
             await it.all_arrived()
             await audited(it, logs)
 
-    run(scenario(), timeout=180)
+    run(scenario())
 
 
 def test_clusters_tells_the_logs_of_all_processes(tmp_path: Path, broker: Broker) -> None:

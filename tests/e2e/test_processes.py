@@ -22,15 +22,6 @@ from tests.e2e.harness import LOOK, Gateway, Stage, stage
 from tests.e2e.witness import Witness, all_live, sessions_of, witness
 from tests.rabbitmq import Broker
 
-# Starts the gateway with less patience for runners that do not move.
-IMPATIENT = """
-import sys
-from rateway.cli import main
-from rateway.runtime.supervisor import liveness
-liveness.HANGS_AFTER_S = 5.0
-sys.exit(main([]))
-"""
-
 
 async def runners(gateway: Gateway) -> dict[str, int]:
     """Pids of the runners by role, once there are two."""
@@ -131,7 +122,7 @@ def test_a_killed_workers_shards_resume_and_the_others_events_flow_meanwhile(
                 line for line in lines if line.get("action") == "stop" and line.get("process") == "runner 2"
             ]
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_commands_and_queries_reach_the_other_process(tmp_path: Path, broker: Broker) -> None:
@@ -160,7 +151,7 @@ def test_commands_and_queries_reach_the_other_process(tmp_path: Path, broker: Br
             await it.all_arrived()
             assert it.receipts.names["GUILD_MEMBERS_CHUNK"] == 4 * 2 * 2
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_a_killed_supervisor_leaves_no_orphan_and_no_shard_is_ever_held_twice(
@@ -198,14 +189,12 @@ def test_a_killed_supervisor_leaves_no_orphan_and_no_shard_is_ever_held_twice(
             assert held_twice(it.sim.ledger.journal) == []
             assert it.count("identify") == 4
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_a_worker_that_hangs_is_replaced_and_its_shards_resume(tmp_path: Path, broker: Broker) -> None:
     async def main() -> None:
-        async with stage(tmp_path, broker, guilds=40, members=3, start=False, **two()) as it:
-            it.gateway.arguments = ["-c", IMPATIENT]
-            await it.gateway.start()
+        async with stage(tmp_path, broker, guilds=40, members=3, **two()) as it:
             await it.ready()
             await it.all_arrived()
             hung = (await runners(it.gateway))["runner 1"]
@@ -219,7 +208,7 @@ def test_a_worker_that_hangs_is_replaced_and_its_shards_resume(tmp_path: Path, b
             assert it.count("identify") == 4
             assert held_twice(it.sim.ledger.journal) == []
 
-    run(main(), timeout=120)
+    run(main())
 
 
 @pytest.mark.checklist("D7")
@@ -240,7 +229,7 @@ def test_a_dead_workers_permit_counts_as_spent(tmp_path: Path, broker: Broker) -
             assert min(late - early for early, late in itertools.pairwise(at)) >= 4.0
             assert status["budget"]["remaining"] == it.sim.options.identifies_total - 3
 
-    run(main(), timeout=120)
+    run(main())
 
 
 async def messages_arrived(it: Stage) -> None:
@@ -279,7 +268,7 @@ def test_settings_are_read_again_by_all_processes_and_what_cannot_change_is_said
             await messages_arrived(it)
             assert others(it) == before
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
@@ -317,7 +306,7 @@ def test_a_drained_cluster_is_taken_by_another_gateway_and_the_rest_goes_on(
             finally:
                 await other.kill()
 
-    run(main(), timeout=120)
+    run(main())
 
 
 @pytest.mark.checklist("B16")
@@ -337,4 +326,4 @@ def test_a_fatal_close_ends_all_processes_and_the_next_start_sends_nothing_to_di
             assert await it.gateway.exited() == 78
             assert it.count("dial") == dials
 
-    run(main(), timeout=120)
+    run(main())

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.aio import run
-from tests.e2e.harness import LOOK, Stage, stage
+from tests.e2e.harness import LOOK, STOP_PATIENCE, Stage, stage
 from tests.e2e.proxied import Bot, bot, free_port, proxied
 from tests.rabbitmq import Broker
 
@@ -53,7 +53,7 @@ def test_a_bot_logs_in_with_every_shard_sees_what_happens_and_restarts_without_a
                         await saw_all(seen, s, before)
             assert s.count("identify") == SHARDS
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_a_proxy_that_dies_costs_its_bots_no_message(tmp_path: Path, broker: Broker) -> None:
@@ -78,7 +78,7 @@ def test_a_proxy_that_dies_costs_its_bots_no_message(tmp_path: Path, broker: Bro
                     await seen.kill()
                 assert len(seen.saw("ready")) == 1 and s.count("identify") == SHARDS
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_a_proxy_that_stops_sends_its_bots_to_another_one(tmp_path: Path, broker: Broker) -> None:
@@ -94,7 +94,7 @@ def test_a_proxy_that_stops_sends_its_bots_to_another_one(tmp_path: Path, broker
                 s.sim.set_rate(50, events=600)
                 await seen.until_saw("message", 20)
                 async with proxied(tmp_path, s, "next", PROXY_ADDRESS=proxy.address):
-                    assert await proxy.terminate() == 0
+                    assert await proxy.terminate(STOP_PATIENCE) == 0
                     assert await proxy.line_with("op 7") is not None
                     await seen.until_saw("resumed", SHARDS)
                     await happened(s)
@@ -102,7 +102,7 @@ def test_a_proxy_that_stops_sends_its_bots_to_another_one(tmp_path: Path, broker
                     await seen.kill()
                 assert len(seen.saw("ready")) == 1
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_a_bot_with_hikari_gets_its_members_and_sees_what_it_writes_by_rest(
@@ -129,7 +129,7 @@ def test_a_bot_with_hikari_gets_its_members_and_sees_what_it_writes_by_rest(
                 ids = {each["id"] for each in await seen.until_saw("message", GUILDS)}
                 assert ids == written and s.count("identify") == SHARDS
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_a_bot_with_hikari_loses_nothing_when_the_proxy_and_the_gateway_die(
@@ -155,7 +155,7 @@ def test_a_bot_with_hikari_loses_nothing_when_the_proxy_and_the_gateway_die(
                 await saw_all(seen, s, before)
                 assert len(seen.saw("ready")) == SHARDS and s.count("identify") == SHARDS
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker) -> None:
@@ -180,7 +180,7 @@ def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker
                 await saw_all(seen, s, before)
             assert msgspec.json.decode(msgspec.json.encode(status))["wants_proxy"] is True
 
-    run(it(), timeout=150)
+    run(it())
 
 
 def test_a_gateway_that_dies_with_its_proxy_costs_its_bots_no_message(tmp_path: Path, broker: Broker) -> None:
@@ -203,4 +203,4 @@ def test_a_gateway_that_dies_with_its_proxy_costs_its_bots_no_message(tmp_path: 
                 await saw_all(seen, s, before)
                 assert len(seen.saw("ready")) == 1 and s.count("identify") == 1
 
-    run(it(), timeout=150)
+    run(it())

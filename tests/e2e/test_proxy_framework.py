@@ -29,4 +29,4 @@ def test_a_bot_with_cogs_converters_views_a_paginator_and_its_cache_runs_with_tw
                 await use_framework(guild, out_of_range="RangeError")
             assert s.count("identify") == 2
 
-    run(it(), timeout=150)
+    run(it())

@@ -122,4 +122,4 @@ def test_a_bot_that_identifies_at_another_proxy_is_sent_the_messages_that_it_mis
                 seen = [*first.seen, *second.seen]
                 assert len(set(seen)) == len(seen) == messages(s) - before
 
-    run(it(), timeout=150)
+    run(it())

@@ -115,4 +115,4 @@ def test_a_session_with_the_id_of_an_earlier_one_is_another_session(
                 assert begun == guilds, session
             assert heard.gaps == [(name, f"{name}~1"), (f"{name}~1", f"{name}~2")]
 
-    run(main(), timeout=120)
+    run(main())

@@ -34,7 +34,7 @@ def test_systemd_hears_ready_progress_life_and_the_stop(tmp_path: Path, broker: 
             assert "READY" not in said
         ear.sock.close()
 
-    run(main(), timeout=150)
+    run(main())
 
 
 def test_a_start_that_waits_for_the_broker_is_not_ready_and_says_so(tmp_path: Path, broker: Broker) -> None:
@@ -51,4 +51,4 @@ def test_a_start_that_waits_for_the_broker_is_not_ready_and_says_so(tmp_path: Pa
             assert it.count("identify") == 0
         ear.sock.close()
 
-    run(main(), timeout=150)
+    run(main())

@@ -124,7 +124,7 @@ def test_a_proxy_gets_what_discord_would_send_before_and_after_a_restart(
             assert [each.guilds for each in after] == [each.guilds for each in before]
             await every_guild_is_as_discord_would_send_it(it, gateway, intents.ALL)
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_a_gateway_without_a_cache_says_so_to_whoever_asks_for_its_clusters(

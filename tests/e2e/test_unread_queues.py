@@ -51,4 +51,4 @@ def test_after_a_drain_the_status_says_that_nobody_has_the_cluster_and_that_a_qu
             await queue.consume(take, exclusive=True)
             await it.gateway.until(lambda status: status["unheld"] == [])
 
-    run(main(), timeout=150)
+    run(main())

@@ -76,4 +76,4 @@ def test_urgent_events_arrive_before_the_backlog_and_all_others_in_order(
             assert it.count("identify") == it.layout.shards
             await it.all_arrived()
 
-    run(scenario(), timeout=120)
+    run(scenario())

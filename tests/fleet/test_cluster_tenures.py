@@ -161,7 +161,7 @@ def test_a_cluster_that_is_moved_is_resumed_by_the_other_member_with_nothing_los
             assert (await it.all_arrived()).doubled == 0
             assert (it.count("identify"), it.count("resume")) == (SHARDS, 4 * SHARDS)
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_an_owner_that_was_cut_off_leaves_its_sessions_to_its_successor_and_takes_them_back_from_the_record(
@@ -196,7 +196,7 @@ def test_an_owner_that_was_cut_off_leaves_its_sessions_to_its_successor_and_take
             await it.all_arrived()
             assert it.count("identify") == SHARDS
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_a_fleet_takes_over_the_sessions_of_a_gateway_that_was_alone_and_gives_them_back(
@@ -214,7 +214,7 @@ def test_a_fleet_takes_over_the_sessions_of_a_gateway_that_was_alone_and_gives_t
             await it.all_arrived()
             assert it.count("identify") == SHARDS
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_a_cluster_that_is_moved_brings_its_cache_and_what_came_since_is_published_once(
@@ -242,7 +242,7 @@ def test_a_cluster_that_is_moved_brings_its_cache_and_what_came_since_is_publish
             # Messages are not kept by default.
             assert [each for each in found if not each.startswith("message ")] == []
 
-    run(main(), timeout=60)
+    run(main())
 
 
 def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
@@ -271,4 +271,4 @@ def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
             assert await asked("Guild", guild) == "incomplete"
             await it.all_arrived()
 
-    run(main(), timeout=60)
+    run(main())

@@ -83,7 +83,7 @@ def test_members_spread_the_clusters_and_hand_them_over_without_an_identify(
         await governor.start()
         await it.whole()
 
-    run(scene(), timeout=120)
+    run(scene())
 
 
 def test_a_gateway_that_joins_with_sessions_after_one_that_has_none_keeps_them(
@@ -106,4 +106,4 @@ def test_a_gateway_that_joins_with_sessions_after_one_that_has_none_keeps_them(
             assert it.count("identify") == it.layout.shards, "every session was resumed"
             assert not it.sim.ledger.noted
 
-    run(scene(), timeout=120)
+    run(scene())

@@ -45,7 +45,7 @@ def played(folder: Path, broker: Broker, *names: str, namespaces: bool = False) 
             assert whole.clean, whole
         return found
 
-    return run(main(), timeout=150)
+    return run(main())
 
 
 def costs_nothing(found: Measured) -> bool:

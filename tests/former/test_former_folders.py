@@ -126,7 +126,7 @@ def test_a_state_folder_of_a_former_version_resumes_its_sessions_and_answers(
         ) as it:
             await resumes_and_answers(it, said)
 
-    run(main(), timeout=120)
+    run(main())
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -59,4 +59,4 @@ def test_a_bot_with_commands_converters_buttons_collectors_and_its_cache_runs_wi
                     await use_framework(guild, out_of_range="RangeExceeded")
             assert s.count("identify") == 2
 
-    run(it(), timeout=150)
+    run(it())

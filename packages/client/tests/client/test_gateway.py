@@ -212,7 +212,7 @@ def test_a_restart_of_the_broker_doubles_and_loses_nothing_and_leaves_no_call_wa
             assert set(got) == wanted
             assert set(got.values()) == {1}
 
-    run(main(), timeout=180)
+    run(main())
 
 
 def test_a_query_that_waited_for_the_gateway_is_answered_when_it_starts(

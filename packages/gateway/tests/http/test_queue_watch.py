@@ -183,4 +183,4 @@ def test_rabbitmq_tells_both_ways(broker: Broker) -> None:
         assert await count_queues(parse(broker.uri), ["bound"]) is None
         await broker.start()
 
-    run(scene(), timeout=120)
+    run(scene())

@@ -380,7 +380,7 @@ def test_the_whole_gateway_speaks_tls_to_discord_and_to_the_broker(
             doubting = Gateway(tmp_path, "doubting", **it.gateway.environment | {"LOG_LEVEL": "info"})
             await doubting.start()
             assert "certificate" in await doubting.logged("/gateway/bot")
-            assert await doubting.terminate() == 0
+            await doubting.stop()
             assert it.count("identify") == 0
             it.gateway.environment["SSL_CERT_FILE"] = str(it.sim.ca_file)
             await it.gateway.start()

@@ -571,7 +571,7 @@ def test_a_restarted_broker_is_read_from_where_the_reader_stood(broker_of: Broke
             # A log that comes up with its node is not told to be missing.
             assert set(reasons) <= {"disconnected", "down"}
 
-    run(main(), timeout=120)
+    run(main())
 
 
 def test_a_broker_that_refuses_the_reader_is_told_as_refused(broker_of: Broker) -> None:

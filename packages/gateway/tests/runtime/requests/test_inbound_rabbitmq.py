@@ -248,4 +248,4 @@ def test_a_consumer_timeout_of_rabbitmq_is_known_for_what_it_is_and_outlived() -
     with private_rabbitmq(consumer_timeout="8000") as node, fresh_vhost(node) as broker:
         # RabbitMQ looks once a minute.
         node.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
-        run(scenario(broker), timeout=120)
+        run(scenario(broker))

@@ -190,7 +190,7 @@ asyncio.run(main())
 
 def test_a_runner_that_hangs_when_nobody_supervises_it_ends_itself() -> None:
     """Else the lock of the state folder would stay with an orphan, and no gateway could start."""
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=200)
     assert ended.stdout == "beat\n"
     assert (ended.returncode, ended.stderr) == (1, "")
 

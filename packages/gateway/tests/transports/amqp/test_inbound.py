@@ -223,5 +223,5 @@ def test_what_is_dealt_with_in_any_order_is_acknowledged_and_the_rest_comes_agai
             assert await left.get(fail=False) is None
             return sorted(again), sorted(b"%d" % number for number in kept)
 
-    again, kept = run(scenario(), timeout=60)
+    again, kept = run(scenario())
     assert again == kept

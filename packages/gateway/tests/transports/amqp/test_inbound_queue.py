@@ -125,7 +125,7 @@ def test_one_gateway_owns_a_cluster_whatever_the_default_queue_type_is(
 ) -> None:
     with fresh_vhost(node) as broker:
         set_default_type(broker, kind, anew=True)
-        run(one_owns_and_the_other_waits(broker, broker.uri), timeout=60)
+        run(one_owns_and_the_other_waits(broker, broker.uri))
 
 
 @pytest.mark.checklist("K36")
@@ -136,17 +136,17 @@ def test_a_queue_of_before_is_met_when_the_default_queue_type_is_changed(
     with fresh_vhost(node) as broker:
         run(declared(broker.uri))
         set_default_type(broker, kind, anew=False)
-        run(one_owns_and_the_other_waits(broker, broker.uri), timeout=60)
+        run(one_owns_and_the_other_waits(broker, broker.uri))
         # And with what an operator gave it.
-        run(broker.ctl("delete_queue", "-p", broker.vhost, QUEUE), timeout=30)
+        run(broker.ctl("delete_queue", "-p", broker.vhost, QUEUE), timeout=120)
         run(declared(broker.uri, x_queue_type="classic", x_max_length=1000))
-        run(one_owns_and_the_other_waits(broker, broker.uri), timeout=60)
+        run(one_owns_and_the_other_waits(broker, broker.uri))
 
 
 @pytest.mark.checklist("K35", "K36")
 def test_a_node_whose_default_is_quorum_gives_the_cluster_one_owner(quorum_node: PrivateBroker) -> None:
     with fresh_vhost(quorum_node) as broker:
-        run(one_owns_and_the_other_waits(broker, broker.uri), timeout=60)
+        run(one_owns_and_the_other_waits(broker, broker.uri))
 
 
 @pytest.mark.checklist("K35")
@@ -199,7 +199,7 @@ def test_what_waits_in_the_queue_is_taken_once_the_lock_is_sure_and_in_order(nod
             assert not any(message.redelivered for message in owner.taken)
 
     with fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=60)
+        run(scenario(broker))
 
 
 @pytest.mark.checklist("K43")
@@ -227,7 +227,7 @@ def test_a_waiting_gateway_learns_whether_the_owner_has_sessions_and_whether_it_
             assert third.inbound.existed is True
 
     with fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=60)
+        run(scenario(broker))
 
 
 def test_a_former_owner_of_a_fleet_lets_the_queue_go_to_the_next_one_and_does_not_take_it_again(
@@ -255,4 +255,4 @@ def test_a_former_owner_of_a_fleet_lets_the_queue_go_to_the_next_one_and_does_no
             await asyncio.wait([succeeding])
 
     with fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=60)
+        run(scenario(broker))

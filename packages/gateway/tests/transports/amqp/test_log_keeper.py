@@ -315,7 +315,7 @@ def test_events_wait_for_a_log_that_is_down_and_go_into_another_when_it_stays_so
             assert await gateway.ids() == [f"s:0:{seq}" for seq in range(1, 501)]
 
     with private_rabbitmq(version=version) as node, fresh_vhost(node) as broker:
-        run(scenario(broker), timeout=120)
+        run(scenario(broker))
 
 
 def test_a_broker_that_refuses_the_log_gets_the_events_without_it(

@@ -208,7 +208,7 @@ def test_a_full_queue_that_rejects_holds_the_cluster_until_there_is_room_and_no_
                 set(counts)
             )
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 @pytest.mark.checklist("H6")
@@ -315,6 +315,6 @@ def test_a_node_with_a_small_message_limit_and_a_memory_alarm() -> None:
 
     with private_rabbitmq(max_message_size="16777216") as node:
         with fresh_vhost(node) as broker:
-            run(size(broker), timeout=120)
+            run(size(broker))
         with fresh_vhost(node) as broker:
-            run(alarm(broker), timeout=120)
+            run(alarm(broker))

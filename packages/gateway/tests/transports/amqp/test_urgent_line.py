@@ -160,7 +160,7 @@ def test_urgent_events_come_before_the_backlog_in_their_own_order_and_each_once(
         ]
         assert len(arrivals.seqs) == 1_300 and not arrivals.republished
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_without_a_backlog_an_urgent_event_keeps_its_place(broker: Broker, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_urgent_event_that_came_while_the_broker_was_away_is_the_first_when_i
             assert stream.settled == 1_100
             await until(lambda: set(arrivals.seqs) == {*range(1, 1_101)})
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_an_event_that_has_waited_for_three_seconds_and_a_replayed_one_keep_their_places(
@@ -259,7 +259,7 @@ def test_an_event_that_has_waited_for_three_seconds_and_a_replayed_one_keep_thei
             await until(lambda: len(arrivals.seqs) == 1_002)
             assert arrivals.seqs == [*range(1, 1_003)] and not arrivals.ahead and publisher.ahead == 0
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_what_overtakes_goes_into_the_event_log_as_well(broker: Broker, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_what_overtakes_goes_into_the_event_log_as_well(broker: Broker, tmp_path
             log = await read_log(broker.uri, keeper.name)
         assert log.receipts.distinct == last and not log.receipts.out_of_order
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 def test_nothing_overtakes_while_it_is_not_decided_which_event_log_takes_it(
@@ -307,7 +307,7 @@ def test_nothing_overtakes_while_it_is_not_decided_which_event_log_takes_it(
             log = await read_log(broker.uri, keeper.name)
         assert {*range(301, 502)} <= {seq for seq in range(1, 502) if log.receipts.times("s", seq)}
 
-    run(scenario(), timeout=120)
+    run(scenario())
 
 
 # The line alone, against a broker that answers as a test wants.
