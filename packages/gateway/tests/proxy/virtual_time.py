@@ -11,14 +11,15 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Never waits: what would be waited for has come."""
+    """Never waits: what would be waited for has come. Sockets get *grace* real seconds before time is put forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float) -> None:
         super().__init__()
         self.now = 0.0
+        self._grace = grace
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
+        ready = super().select(0 if timeout == 0 else self._grace)
         if not ready and timeout is not None and timeout > 0:
             self.now += timeout
         elif not ready and timeout is None:
@@ -29,17 +30,17 @@ class _Jumping(selectors.SelectSelector):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """The loop; ``time()`` begins at 0."""
 
-    def __init__(self) -> None:
-        self._jumping = _Jumping()
+    def __init__(self, grace: float = 0.0) -> None:
+        self._jumping = _Jumping(grace)
         super().__init__(self._jumping)
 
     def time(self) -> float:
         return self._jumping.now
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+def run(coroutine: Coroutine[Any, Any, T], *, grace: float = 0.0) -> T:
+    """Run to the end in virtual time. *grace*: real seconds that what comes over a socket may take."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(grace)) as runner:
         return runner.run(coroutine)
 
 

@@ -151,7 +151,7 @@ async def reader_on(uri: str, **settings: float) -> AsyncIterator[Reader]:
     """An owner of `rateway-incoming-1`, once it is one: shards 0 to 7 are here, 8 to 15 elsewhere."""
     cache, shards, said, changed = Cache(), Shards(), list[tuple[str, str]](), asyncio.Event()
     wanted: dict[str, Any] = {
-        "command_deadline": 60.0, "command_deadline_max": 600.0, "query_deadline": 5.0, "query_queue": 10_000,
+        "command_deadline": 60.0, "command_deadline_max": 600.0, "query_deadline": 60.0, "query_queue": 10_000,
     }  # fmt: skip
     query_queue = QueryQueue(cache, limit=10_000)
     runner: Any = SimpleNamespace(

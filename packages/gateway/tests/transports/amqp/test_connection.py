@@ -16,6 +16,7 @@ from rateway.transports.amqp.wire.connect import connect
 from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.deliveries import Properties
 from rateway.transports.amqp.wire.uri import parse
+from tests.proxy import virtual_time
 from tests.transports.amqp.fake_broker import FakeBroker
 from tests.transports.amqp.unconnected import channel_to_nowhere
 
@@ -293,7 +294,7 @@ def test_a_broker_that_falls_silent_just_after_it_spoke_is_left_within_two_heart
             # A look once in a heartbeat would need 5.7 s.
             assert 3.4 < loop.time() - began < 5.6
 
-    run(scenario())
+    virtual_time.run(scenario(), grace=0.25)
 
 
 def test_deliveries_and_returns_are_put_together_from_their_frames() -> None:

@@ -290,7 +290,7 @@ def test_a_node_with_a_small_message_limit_and_a_memory_alarm() -> None:
 
     async def alarm(broker: Broker) -> None:
         async with (
-            publishing(broker.uri + "?heartbeat=2") as (publisher, listener),
+            publishing(broker.uri + "?heartbeat=5") as (publisher, listener),
             Worker(broker.uri, "MESSAGE_CREATE") as worker,
         ):
             stream = publisher.stream(0, 1)
@@ -305,7 +305,7 @@ def test_a_node_with_a_small_message_limit_and_a_memory_alarm() -> None:
                 await asyncio.sleep(0.02)
             publish_some(stream, seq + 1, seq + 500)
             # Longer than two heartbeats: the broker does not read, and nobody reconnects because of it.
-            await asyncio.sleep(5)
+            await asyncio.sleep(11)
             assert publisher.unconfirmed >= 500
             assert (publisher.blocked, listener.said("down")) == (True, 0)
             await broker.ctl("set_vm_memory_high_watermark", "0.6")
