@@ -23,6 +23,9 @@ PING = 0.5
 START_PATIENCE = 90.0
 #: At the end, so long without a new arrival means that nothing more comes, seconds.
 SILENCE = 20.0
+#: The same of the bot, seconds: discord.py waits 5 s before it identifies with a shard whose session was invalidated,
+#: and identifies with one shard after the other; the sixteen of a demonstration take 80 s.
+BOT_SILENCE = 100.0
 #: Seconds between two looks at what the workers have answered.
 ANSWERS = 0.25
 #: Without an end, the faults come again in rounds of so many seconds.
@@ -213,13 +216,11 @@ async def _answers(scene: Scene, show: Show) -> None:
     """Until each ping has its answer and the bot has seen each: who comes back is given what was said meanwhile."""
     done, since = scene.answered() + scene.seen_by_bot(), time.monotonic()
     while done < 2 * len(scene.pings):
-        if time.monotonic() - since >= SILENCE:
-            who = (
-                "no worker has answered"
-                if scene.answered() < len(scene.pings)
-                else "the bot has seen nothing new"
-            )
-            show.say(f"{who} for {SILENCE:.0f} s")
+        is_answered = scene.answered() >= len(scene.pings)
+        silence = BOT_SILENCE if is_answered else SILENCE
+        if time.monotonic() - since >= silence:
+            who = "the bot has seen nothing new" if is_answered else "no worker has answered"
+            show.say(f"{who} for {silence:.0f} s")
             return
         await _revive_bot(scene, show)
         await asyncio.sleep(ANSWERS)
