@@ -480,7 +480,10 @@ class MemoryGateway:
         shard = self.shards.get(shard_id)
         if self.fault is not None or shard is None or not shard.is_known:
             return self.fault or _fault(shard is None, shard_id)
-        user = {"id": str(BOT_ID), "username": "bot", "bot": True, "verified": True, "mfa_enabled": False}
+        user = {
+            "id": str(BOT_ID), "username": "bot", "discriminator": "0", "avatar": None, "bot": True,
+            "verified": True, "mfa_enabled": False,
+        }  # fmt: skip
         guilds = tuple(
             GuildOfShard(str(each["id"]), bool(each.get("unavailable")))
             for each in shard.states.guilds.values()
