@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rig.results import Report
+from benchmarks.rig.results import PUBLISHED, Report
 from tests.aio import run
 from tests.fleet.network import why_impossible
 from tests.fleet.scenes import SCENES, Measured, Scene, play
@@ -144,7 +145,11 @@ async def on_stage(
                     flush=True,
                 )
                 if found.lost or found.two_ids or found.identifies:
-                    for words in found.examples[:3]:
+                    lost = [
+                        words for member in it.members for words in member.lines() if "session lost" in words
+                    ]
+                    broken = [f"{each.rule}: {each.detail}" for each in it.sim.ledger.noted]
+                    for words in (*found.examples[:3], *lost[-5:], *broken[-5:]):
                         print(f"      {words}", flush=True)
         except (AssertionError, TimeoutError):
             for member in it.members:
@@ -321,13 +326,21 @@ def main() -> int:
     parser.add_argument("--scenes", default="", help=f"only these, separated by commas: {', '.join(BY_NAME)}")
     parser.add_argument("--without", action="store_true", help="without FLEET")
     parser.add_argument("--rabbitmq", default="installed", help="installed, or 4 (tools/install-rabbitmq-4)")
+    parser.add_argument(
+        "--publish", action="store_true", help="results into benchmarks/results.json, which the docs print"
+    )
     parser.add_argument("--alone", default="", help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # A shell that starts it in the background has SIGINT ignored; ended either way it removes what it made.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     if options.alone:
         played = play_alone(options, BY_NAME[options.alone])
         options.into.write_bytes(msgspec.json.encode(played))
         return 0
+    if options.publish:
+        os.environ["RESULTS"] = str(PUBLISHED)
     names = options.scenes.split(",") if options.scenes else list(BY_NAME)
     if unknown := [name for name in names if name not in BY_NAME]:
         parser.error(f"there is no scene {', '.join(unknown)}")
@@ -362,6 +375,7 @@ def write_row(report: Report, scene: Scene, played: Played) -> None:
     runs = played.runs
     report.row(
         scene.words,
+        scene=scene.name,
         runs=strikes(played),
         failed=len(played.failures),
         live_s=[each.live_s for each in runs],

@@ -35,7 +35,7 @@ from benchmarks.rig import pictures
 from benchmarks.rig.results import PUBLISHED, destination, ratio
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "fleet.md")
 BLOCK = re.compile(r"<!-- figures: ([\w-]+) -->\n(.*?)<!-- end of figures -->", re.DOTALL)
 # (compression, cache, shards, paced) → the most that ours may cost into the sink, × floor.
 TO_REACH = {
@@ -54,6 +54,15 @@ OF_A_PEER: dict[tuple[str, int, float | None], float] = {
     (LAPIN, 4, None): 0.4,
     (LAPIN, 64, 50): 0.5,
     (LAPIN, 4, 400): 0.6,
+}
+# Scene of a fleet → the most seconds that shards may take to be live elsewhere, events to pause, and a query to be
+# without an answer; None: nothing is to be reached.
+OF_A_FLEET: dict[str, tuple[float | None, float | None, float | None]] = {
+    **dict.fromkeys(("sigterm", "drain", "move", "rolling_upgrade"), (1.0, None, 1.0)),
+    "kill": (5.0, None, 20.0),
+    **dict.fromkeys(("frozen", "cut_from_broker", "network_gone"), (20.0, None, 20.0)),
+    **dict.fromkeys(("node_killed", "node_partitioned", "nodes_restarted"), (None, 15.0, None)),
+    "broker_away": (75.0, None, None),
 }
 NAMES = {
     PROXY: "the barest proxy (twilight, Rust), no broker",
@@ -344,6 +353,35 @@ EVENTS_A_SERVER, SERVERS_A_SHARD, BYTES_IN, BYTES_OUT = 0.05, 1000, 230, 1000
 SIZES = (1_000, 100_000, 1_000_000)
 
 
+def fleet(results: Results) -> str:
+    """What each failure costs a fleet: the worst of its runs; empty where no results have them."""
+    if "fleet" not in results:
+        return ""
+    report = results["fleet"]
+    times = (("live_s", "live elsewhere"), ("pause_s", "events pause"), ("hole_s", "queries unanswered"))
+    counts = (
+        ("identifies", "identifies"),
+        ("lost", "lost"),
+        ("two_ids", "under two ids"),
+        ("concurrency", "identify-concurrency"),
+        ("doubled", "came twice"),
+    )
+    body = []
+    for row in report["rows"]:
+        cells = [row["label"], f"{row['runs']:,}"]
+        for (key, _), goal in zip(times, OF_A_FLEET[row["scene"]], strict=True):
+            worst = row[key]["high"]
+            cells.append("–" if not worst else number(worst) if goal is None else _against(worst, goal))
+        cells += [f"{row[key]:,}" for key, _ in counts]
+        body.append(cells)
+    heads = ["", "runs", *(f"{words}, s (to reach)" for _, words in times), *(words for _, words in counts)]
+    return table(heads, body) + "\n" + provenance(report)
+
+
+def _against(worst: float, goal: float) -> str:
+    return f"{number(worst)} ({number(goal)}{': **missed**' if worst > goal else ''})"
+
+
 def needs(results: Results) -> str:
     """What bots of some sizes need, from the path's rows and memory's."""
     rows = {row["label"]: row for row in results["path"]["rows"]}
@@ -528,6 +566,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         ],
     ),
     "proxy-latency": partial(listed, name="proxy", columns=[P50, P99, Column("rate", "events/s")]),
+    "fleet": fleet,
     "needs": needs,
 }
 
