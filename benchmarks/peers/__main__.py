@@ -60,7 +60,7 @@ LOADS = (
 )
 # (who, the cache)
 GATEWAYS = ((OURS, "off"), (OURS, "all"), (QUEUES, "off"), (LAPIN, "off"), (GO, "off"))
-# What the README leaves out: the barest proxy that there can be, and ours with the compression that proxies speak.
+# What the README leaves out: the barest proxy that there can be.
 MORE = ((PROXY, "off"),)
 
 
@@ -83,8 +83,6 @@ def variants(*, readme: bool = False) -> list[Variant]:
     found = []
     for load in LOADS:
         found += [variant_of(who, cache, load) for who, cache in GATEWAYS + (() if readme else MORE)]
-        if not readme and load.compression == "zstd":
-            found.append(Variant(compression="zlib", shards=load.shards, rate=load.rate, broker=load.broker))
     return list(dict.fromkeys(found))
 
 
