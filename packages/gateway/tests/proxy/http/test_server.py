@@ -293,7 +293,7 @@ def test_a_bot_that_does_not_identify_in_time_is_closed() -> None:
 
 def test_a_bot_that_has_identified_may_be_silent() -> None:
     async def it() -> None:
-        async with scene(Limits(identify_s=0.1)) as s, s.bot() as bot, s.bot() as other:
+        async with scene(Limits(identify_s=2.0)) as s, s.bot() as bot, s.bot() as other:
             await bot.receive_str()
             await bot.send_str("identify")
             await bot.receive_str()

@@ -218,7 +218,7 @@ def test_a_log_that_was_deleted_is_followed_by_one_of_another_name(broker: Broke
             assert await publisher.drain(60) == 0
             first = gateway.log
             await broker.api("DELETE", f"queues/{quote(broker.vhost, safe='')}/{first}")
-            await until(lambda: keeper.begun == 2 and keeper.state == "kept" and publisher.connected)
+            await until(lambda: keeper.begun >= 2 and keeper.state == "kept" and publisher.connected)
             publish_some(stream, 101, 200)
             assert await publisher.drain(60) == 0
             assert gateway.log != first and await streams(broker) == [gateway.log]

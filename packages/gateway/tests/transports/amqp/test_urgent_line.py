@@ -150,7 +150,7 @@ def test_urgent_events_come_before_the_backlog_in_their_own_order_and_each_once(
                 send(stream, range(first, first + 10), urgent=5)
                 publisher.flush()
                 await asyncio.sleep(0)
-            await until(lambda: len(arrivals.ahead) == 60)
+            await until(lambda: len(arrivals.ahead) >= 60)
             assert len(arrivals.seqs) < 700
             await until(lambda: publisher.unconfirmed == 0 and len(arrivals.seqs) >= 1_300)
             assert stream.settled == 1_300 and publisher.ahead == 60
@@ -172,7 +172,7 @@ def test_without_a_backlog_an_urgent_event_keeps_its_place(broker: Broker, tmp_p
                 send(stream, range(first, first + 50), urgent=3)
                 publisher.flush()
                 assert await publisher.drain(60) == 0
-            await until(lambda: len(arrivals.seqs) == 1_000)
+            await until(lambda: len(arrivals.seqs) >= 1_000)
             assert arrivals.seqs == [*range(1, 1_001)] and not arrivals.ahead
             assert publisher.ahead == 0 and stream.settled == 1_000
 
@@ -256,7 +256,7 @@ def test_an_event_that_has_waited_for_three_seconds_and_a_replayed_one_keep_thei
             clock.leap = 4.0
             stream.publish(URGENT, b"{}", 1_002, True)
             publisher.flush()
-            await until(lambda: len(arrivals.seqs) == 1_002)
+            await until(lambda: len(arrivals.seqs) >= 1_002)
             assert arrivals.seqs == [*range(1, 1_003)] and not arrivals.ahead and publisher.ahead == 0
 
     run(scenario())
@@ -302,7 +302,7 @@ def test_nothing_overtakes_while_it_is_not_decided_which_event_log_takes_it(
                 send(stream, [seq], urgent=2)
                 publisher.flush()
                 await asyncio.sleep(0.001)
-            await until(lambda: publisher.unconfirmed == 0 and keeper.begun == 2)
+            await until(lambda: publisher.unconfirmed == 0 and keeper.begun >= 2)
             assert keeper.name is not None and keeper.name != first
             log = await read_log(broker.uri, keeper.name)
         assert {*range(301, 502)} <= {seq for seq in range(1, 502) if log.receipts.times("s", seq)}
