@@ -59,9 +59,15 @@ class SecondSessionFigures:
 class _Permits:
     """The permits of a second session: it asks after all shards that need a session, and never out of the reserve."""
 
-    def __init__(self, permits: IdentifyPermits, on_refused: Callable[[Refusal], None]) -> None:
+    def __init__(
+        self,
+        permits: IdentifyPermits,
+        on_refused: Callable[[Refusal], None],
+        on_spending: Callable[[], None],
+    ) -> None:
         self._permits = permits
         self._on_refused = on_refused
+        self._on_spending = on_spending
 
     async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
         refusal = await self._permits.acquire(beside(shard_id), lost=False)
@@ -70,7 +76,11 @@ class _Permits:
         return refusal
 
     async def spent(self, shard_id: int) -> Refusal | None:
-        return await self._permits.spent(beside(shard_id))
+        self._on_spending()
+        refusal = await self._permits.spent(beside(shard_id))
+        if refusal is not None:
+            self._on_refused(refusal)
+        return refusal
 
     def finished(self, shard_id: int, outcome: Any) -> None:
         self._permits.finished(beside(shard_id), outcome)
@@ -119,6 +129,7 @@ class _SecondSession:
         cache: ClusterCache,
         permits: IdentifyPermits,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        use_views: Callable[[bool], None],
     ) -> None:
         self.pipeline = EventPipeline()
         self.own = own
@@ -126,6 +137,7 @@ class _SecondSession:
         self.refusal: Refusal | None = None
         self.fault = ""
         self._cache = cache
+        self._use_views = use_views
         self._is_committing = False
         # Its session is nobody's to resume elsewhere.
         options = replace(tools.options, resume_from_settled=False)
@@ -146,7 +158,7 @@ class _SecondSession:
             events=self,
             observer=self,
             dialer=tools.dialer,
-            permits=_Permits(permits, self._refused),
+            permits=_Permits(permits, self._refused, self._begin_view),
             clock=own.clock,
             spawn=spawn,
         )
@@ -158,14 +170,18 @@ class _SecondSession:
         states = (ours.conversation.state, own.conversation.state)
         return states == (State.LIVE, State.LIVE) and not own.held
 
-    def begin(self) -> None:
-        """Connect. The view sees the shard's own events before Discord can take the identify."""
-        self.view = self._cache.store.begin_beside(self.own.shard_id)
-        self.shard.start()
+    def _begin_view(self) -> None:
+        """Have the view see the shard's own events before Discord can take the identify, and no earlier: how long the
+        permit takes is not known.
+        """
+        if self.view is None:
+            self.view = self._cache.store.begin_beside(self.own.shard_id)
+            self._use_views(True)
 
     def end(self, why: str) -> None:
         """End the session at Discord, and go on without it."""
         self.shard.stop(end_session=True)
+        self._use_views(False)
         if self.view is not None:
             self._cache.store.end_beside(self.view, why)
             self._cache.commit()
@@ -287,14 +303,13 @@ class SecondSessions:
     async def _renew(self, own: Shard, cache: ClusterCache) -> float:
         """Renew one shard; return how long to wait before the next try, 0 after success."""
         extra = {"cluster": self._number, "shard": own.shard_id, "action": "renew"}
-        session = self._session = _SecondSession(own, self._tools, cache, self._permits, self._spawn)
+        session = self._session = _SecondSession(
+            own, self._tools, cache, self._permits, self._spawn, self._use_views
+        )
         clock, began = own.clock, own.clock()
-        self._use_views(True)
-        session.begin()
-        view = session.view
-        assert view is not None
+        session.shard.start()
         why, ready_at = "", None
-        while not (why or view.is_over):
+        while not (why or (session.view is not None and session.view.is_over)):
             await asyncio.sleep(LOOK_S)
             now = clock()
             if session.shard.identifies and ready_at is None:
@@ -306,21 +321,23 @@ class SecondSessions:
                 why = session.fault or "its second session was replaced"
             elif own.conversation.state in (State.STOPPED, State.FATAL):
                 why = "the shard has stopped"
-            elif ready_at is not None and view.listed is None and now - ready_at > READY_WITHIN_S:
+            elif session.view is None:
+                pass  # it waits for its turn
+            elif ready_at is not None and session.view.listed is None and now - ready_at > READY_WITHIN_S:
                 why = "no READY came"
             elif ready_at is not None and now - ready_at > ENDS_WITHIN_S:
                 why = "its guilds do not come"
             else:
-                cache.store.look_beside(view, now, is_steady=session.is_steady)
+                cache.store.look_beside(session.view, now, is_steady=session.is_steady)
                 cache.commit()
-        came, guilds = clock() - began, view.came
-        refusal, fault = session.refusal, why or view.fault
+        view, took = session.view, clock() - began
+        refusal, fault = session.refusal, why or ("" if view is None else view.fault)
         self._close(session, why)
         if not fault or own.shard_id not in cache.store.cold_shards:
             self.figures.renewed += 1
             self._failures = 0
             words = "%d guilds came by a second session in %.0f s; its cache is complete again (CACHE_RENEW)"
-            log.info(words, guilds, came, extra=extra)
+            log.info(words, 0 if view is None else view.came, took, extra=extra)
             return 0.0
         pause = PAUSE_S.delay(self._failures)
         if refusal is not None:
@@ -342,4 +359,3 @@ class SecondSessions:
         self._session = None
         self.figures.identifies += session.shard.identifies
         session.end(why)
-        self._use_views(False)
