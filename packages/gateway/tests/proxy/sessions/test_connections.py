@@ -229,7 +229,9 @@ def test_a_number_that_was_never_sent_is_refused_within_six_seconds(beyond: int)
     run(scenario())
 
 
-def test_an_entry_that_retention_took_ends_the_session() -> None:
+def test_an_entry_that_retention_took_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "rateway.proxy")
+
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
         bot = await live(Bot(), setting.process)
@@ -245,6 +247,7 @@ def test_an_entry_that_retention_took_ends_the_session() -> None:
         assert contents(bot) == ["a"]
 
     run(scenario())
+    assert "log-1 does not have what the bot missed" in caplog.text
 
 
 def test_a_changed_session_id_is_refused_and_so_is_another_bots() -> None:

@@ -475,21 +475,22 @@ class Connections:
         connection.generation = next(self._generations)
         session = self._session_ids.read(resume.session_id)
         if session is None:
-            self._refuse(connection)
+            self._refuse(connection, "its session id is not one of this bot's proxies")
             return
         for other in tuple(self._connections):
             if other.stream is not None and other.stream.session_id == resume.session_id:
                 other.close(4000, "The session was resumed on another connection.")
         layout = await self._state.layout_within(LAYOUT_PATIENCE)
         if layout is not None and layout.shard_count != session.total:
-            self._refuse(connection)
+            words = f"the gateway has {layout.shard_count} shards and had {session.total} when it began"
+            self._refuse(connection, words)
             return
         if not session.log:
             self._resume_merged(connection, session, resume.seq)
             return
         at = session.offset_of(resume.seq)
         if at is None or at < 0:
-            self._refuse(connection)
+            self._refuse(connection, "the bot left before it had all guilds, or before its log had an event")
             return
         stream = Stream(
             connection, shard=session.shard, count=session.count, total=session.total, intents=session.intents,
@@ -504,7 +505,7 @@ class Connections:
             if is_here:
                 self._resumed(connection)
             else:
-                self._refuse(connection)
+                self._refuse(connection, f"{session.log} does not have what the bot missed (EVENT_LOG_AGE)")
 
         self._join(feed, joined)
 
@@ -517,7 +518,9 @@ class Connections:
             or any(feed.at < 0 for feed in merged.stream.feeds)
             or not merged.numbers.resume(seq)
         ):
-            self._refuse(connection)
+            self._refuse(
+                connection, "a shard over several clusters resumes at its own proxy, within five minutes"
+            )
             return
         merged.left_at = None
         stream = merged.stream
@@ -529,7 +532,7 @@ class Connections:
             nonlocal waiting
             waiting -= 1
             if not is_here or (not waiting and not merged.numbers.is_complete):
-                self._refuse(connection)
+                self._refuse(connection, "an event log does not have what the bot missed (EVENT_LOG_AGE)")
             elif not waiting and connection.stream is stream:
                 self._resumed(connection)
 
@@ -548,9 +551,11 @@ class Connections:
             connection.go_live()
             self._counts["resumed"] += 1
 
-    def _refuse(self, connection: BotConnection) -> None:
+    def _refuse(self, connection: BotConnection, why: str) -> None:
         if connection.state == "resuming":
             self._counts["refused"] += 1
+            words = "a session is not resumed, its bot begins a new one: %s"
+            logger.info(words, why, extra={"action": "proxy"})
             connection.invalidate()
 
     def _keep_merged(self, key: int, merged: _Merged) -> None:
