@@ -22,8 +22,9 @@ ANCHOR_PATIENCE: Final = 1.0
 MOST_LOOKS: Final = 30
 MOST_BLIND_LOOKS: Final = 10
 # So many looks in a row at which the tail stands before the entry: a broker and a proxy on a loaded machine deliver
-# nothing for a second or two, and what they had not delivered yet is no reason to end a session.
-MOST_STALLED_LOOKS: Final = 5
+# nothing for seconds, and what they had not delivered yet is no reason to end a session. An entry that the broker has
+# lost is rare.
+MOST_STALLED_LOOKS: Final = 10
 # Offsets that are skipped between two entries: one where a segment begins. Where retention overtakes a reader, many
 # more are missing.
 MOST_SKIPPED: Final = 100
