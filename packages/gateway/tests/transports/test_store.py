@@ -17,11 +17,11 @@ from typing import Any, cast
 import lmdb
 import msgspec
 import pytest
-from rateway.cache.entity_store import EntityStore
 from rateway.cache.kinds import Kind
 from rateway.cache.policy import KINDS, CachePolicy
 from rateway.cache.query_context import Situation
 from rateway.cache.reducers import REDUCERS
+from rateway.cache.storage import Table
 from rateway.native.objects import COMPILED, CacheFastPath, plain
 from rateway.transports.store import (
     Answer,
@@ -35,7 +35,7 @@ from rateway.transports.store import (
     opening,
     read_sessions,
 )
-from rateway.transports.store.tables import MAX_DATABASES, open_tables
+from rateway.transports.store.tables import MAX_DATABASES, LmdbStorage, open_tables
 from rateway_protocol.contract.errors import Fault
 from rateway_protocol.contract.queries import MembersWanted, Query, SnapshotFor
 from rateway_protocol.discord import intents
@@ -872,11 +872,15 @@ def test_a_store_that_cannot_be_read_is_a_fault_on_the_fast_path_too(
     begin(store, 0, "one", encode(guild(channels=[channel(TEXT)], members=[member(ANN)])))
     store.commit()
 
-    def broken(*_: object) -> None:
-        raise lmdb.DiskError("a disk that is gone")
+    get = LmdbStorage.get
+
+    def broken(storage: LmdbStorage, table: int, key: bytes) -> bytes | None:
+        if table == Table.TIPS:
+            raise lmdb.DiskError("a disk that is gone")
+        return get(storage, table, key)
 
     with monkeypatch.context() as context:
-        context.setattr(EntityStore, "homes", broken)
+        context.setattr(LmdbStorage, "get", broken)
         assert store.apply(0, 10, "MESSAGE_CREATE", message(100, TEXT)) is None
     assert store.fault is not None and "a disk that is gone" in store.fault.words
     assert store.commit() is None
