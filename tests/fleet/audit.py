@@ -41,7 +41,10 @@ class Happening:
 
 @dataclass(slots=True)
 class FleetAudit:
-    """The result; every field but `happened`, `told` and, where the broker failed, `doubled` should be 0."""
+    """The result; every field but `happened`, `told` and `doubled` should be 0.
+
+    What an owner has published in the last half second before its death is sent again to the next one: `doubled`.
+    """
 
     happened: int = 0
     lost: int = 0
@@ -52,6 +55,12 @@ class FleetAudit:
     """Arrived under more than one id."""
     doubled: int = 0
     """Arrivals beyond the first under one id."""
+    returned: int = 0
+    """Of these, such as came once more after Discord's replay to a later owner had brought them: an owner that
+    returned, or was started again, has published what was not its own any more."""
+    after_strike: int = 0
+    """Events that came twice and happened after *struck_at*: whoever follows an owner that is away has had them sent,
+    and nobody else may publish them."""
     changed: int = 0
     unknown: int = 0
     out_of_order: int = 0
@@ -59,8 +68,18 @@ class FleetAudit:
 
     @property
     def clean(self) -> bool:
-        """Whether all that happened arrived under one id, as it was sent and in order, or is told of."""
-        return not (self.lost or self.two_ids or self.changed or self.unknown or self.out_of_order)
+        """Whether all that happened arrived under one id, once but for a death, as it was sent and in order, or is told
+        of.
+        """
+        return not (
+            self.lost
+            or self.two_ids
+            or self.returned
+            or self.after_strike
+            or self.changed
+            or self.unknown
+            or self.out_of_order
+        )
 
 
 def happenings(ledger: Iterable[Numbered]) -> Iterator[Happening]:
@@ -82,10 +101,16 @@ def happenings(ledger: Iterable[Numbered]) -> Iterator[Happening]:
 
 
 def audit_fleet(
-    ledger: Iterable[Numbered], receipts: Receipts, *, lost_below: int, whole: bool = True
+    ledger: Iterable[Numbered],
+    receipts: Receipts,
+    *,
+    lost_below: int,
+    whole: bool = True,
+    struck_at: int | None = None,
 ) -> FleetAudit:
     """Hold what arrived in any queue against what happened. What has a place of *lost_below* or more in the ledger may
-    still be on its way. Unless the ledger is *whole*, it is not known what is `unknown`.
+    still be on its way. Unless the ledger is *whole*, it is not known what is `unknown`. *struck_at*: the place in
+    the ledger from which on a member was away that others have followed; None: no member was, or the broker itself.
     """
     found = FleetAudit(out_of_order=len(receipts.out_of_order))
     gaps = {
@@ -103,6 +128,8 @@ def audit_fleet(
             found.doubled += more
             if more:
                 found.examples.append(f"doubled: {session}:{each.shard}:{seq} {each.event}")
+            if more and struck_at is not None and each.index >= struck_at:
+                found.after_strike += 1
             found.changed += receipts.sessions[session].digests[seq] != each.crc32
         if len(arrived) > 1:
             found.two_ids += 1
@@ -114,6 +141,10 @@ def audit_fleet(
         else:
             found.lost += 1
             found.examples.append(f"lost: {each.sent} of shard {each.shard} {each.event}")
+    for session, receipt in receipts.sessions.items():
+        if receipt.returned:
+            found.returned += len(receipt.returned)
+            found.examples.append(f"returned: {session}:{receipt.shard}:{receipt.returned[:EXAMPLES]}")
     found.unknown = receipts.distinct - delivered if whole else 0
     found.examples = found.examples[:EXAMPLES] + [f"out of order: {words}" for words in receipts.out_of_order]
     return found

@@ -51,6 +51,9 @@ class Measured(msgspec.Struct):
     told: int = 0
     two_ids: int = 0
     doubled: int = 0
+    """Came twice; of these nothing but what was published just before a member was struck may have."""
+    too_often: int = 0
+    """Of these, what happened after that, or was published once more by a member that returned."""
     wrong: int = 0
     """Changed or out of order."""
     concurrency: int = 0
@@ -73,6 +76,11 @@ class Scenery:
     cluster: RabbitCluster | None
     away_s: float
     strikes: int = 1
+    struck_at: int | None = None
+    """The simulator's count of events when the member was struck that others have to follow without its help."""
+
+    def note_struck(self) -> None:
+        self.struck_at = self.it.sim.ledger.events
 
     async def watched(self, strike: Callable[[], Awaitable[object]], shards: set[int] | None = None) -> float:
         """Strike; seconds until each of these shards (default: the victim's) was live again."""
@@ -143,7 +151,11 @@ async def rolling_upgrade(scenery: Scenery) -> float:
 
 
 async def kill(scenery: Scenery) -> float:
-    found = await scenery.watched(scenery.victim.kill)
+    async def strike() -> None:
+        await scenery.victim.kill()
+        scenery.note_struck()
+
+    found = await scenery.watched(strike)
     await scenery.victim.start()
     return found
 
@@ -172,8 +184,13 @@ async def network_gone(scenery: Scenery) -> float:
 async def _away(scenery: Scenery, strike: Callable[[], Awaitable[None]], mend: Callable[[], None]) -> float:
     """At least as long as the scene lasts, and until others have its shards."""
     began = time.monotonic()
+
+    async def noted() -> None:
+        await strike()
+        scenery.note_struck()
+
     try:
-        found = await scenery.watched(strike)
+        found = await scenery.watched(noted)
         await asyncio.sleep(max(0.0, began + scenery.away_s - time.monotonic()))
     finally:
         mend()
@@ -279,6 +296,7 @@ async def play(
     """
     began, rules, out_of_order = it.sim.ledger.events, len(it.sim.ledger.noted), len(it.receipts.out_of_order)
     identifies, concurrency = it.count("identify"), it.broken("identify-concurrency")
+    returned = it.receipts.returned
     it.receipts.begin()
     scenery = Scenery(it, victim, cluster, away_s)
     async with it.prober.running() if asks else contextlib.nullcontext():
@@ -288,7 +306,7 @@ async def play(
             await it.whole()
             await it.flowing()
         pause, hole, cold = it.receipts.pause(), it.prober.hole() if asks else 0.0, it.prober.cold
-    found = await it.arrived(began)
+    found = await it.arrived(began, scenery.struck_at)
     concurrency = it.broken("identify-concurrency") - concurrency
     return Measured(
         live_s=live,
@@ -302,6 +320,7 @@ async def play(
         told=found.told,
         two_ids=found.two_ids,
         doubled=found.doubled,
+        too_often=found.after_strike + found.returned - returned,
         wrong=found.changed + found.out_of_order - out_of_order,
         concurrency=concurrency,
         violations=len(it.sim.ledger.noted) - rules - concurrency,

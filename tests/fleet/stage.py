@@ -115,9 +115,12 @@ class TimedReceipts(Receipts):
 
     def add(
         self, name: str, message_id: str | None, body: bytes, *, republished: bool, redelivered: bool,
-        ahead: bool = False,
+        ahead: bool = False, replayed: bool = False,
     ) -> None:  # fmt: skip
-        super().add(name, message_id, body, republished=republished, redelivered=redelivered, ahead=ahead)
+        super().add(
+            name, message_id, body, republished=republished, redelivered=redelivered, ahead=ahead,
+            replayed=replayed,
+        )  # fmt: skip
         parts = (message_id or "").split(":")
         if len(parts) == 3 and parts[1].isdecimal():
             shard, now = int(parts[1]), time.monotonic()
@@ -256,9 +259,9 @@ class FleetStage:
                 back.setdefault(entry.shard, entry.time)
         return max((back[shard] - left[shard] for shard in back), default=0.0)
 
-    async def arrived(self, since: int = 0) -> FleetAudit:
+    async def arrived(self, since: int = 0, struck_at: int | None = None) -> FleetAudit:
         """Wait until all that has happened until now has arrived or nothing of it comes any more; the audit of what
-        happened from the ledger's place *since* on.
+        happened from the ledger's place *since* on. *struck_at*: see :func:`audit_fleet`.
         """
         until = self.sim.ledger.events
         found, moved = self.audit(since, until), time.monotonic()
@@ -267,9 +270,11 @@ class FleetStage:
             before, found = found.lost, self.audit(since, until)
             if found.lost < before:
                 moved = time.monotonic()
-        return found
+        return self.audit(since, until, struck_at)
 
-    def audit(self, since: int = 0, lost_below: int | None = None) -> FleetAudit:
+    def audit(
+        self, since: int = 0, lost_below: int | None = None, struck_at: int | None = None
+    ) -> FleetAudit:
         """Hold what arrived against what happened from the ledger's place *since* on; see :func:`audit_fleet`."""
         ledger = self.sim.ledger
         return audit_fleet(
@@ -277,6 +282,7 @@ class FleetStage:
             self.receipts,
             lost_below=ledger.events if lost_below is None else lost_below,
             whole=since == 0,
+            struck_at=struck_at,
         )
 
     # Faults

@@ -91,3 +91,32 @@ def test_what_happened_last_may_still_be_on_its_way() -> None:
     arrive(receipts, "old", 1, 2, 3)
     assert audit_fleet(ledger.log(), receipts, lost_below=3).lost == 0
     assert audit_fleet(ledger.log(), receipts, lost_below=4).lost == 1
+
+
+def test_what_a_returning_owner_publishes_after_its_successor_is_a_fault_and_what_a_death_doubles_is_none() -> (
+    None
+):
+    receipts = Receipts()
+    arrive(receipts, "old", 1, 2)
+    for number in (2, 3, 4):
+        receipts.add(
+            "MESSAGE_CREATE",
+            f"old:0:{number}",
+            BODIES[number - 1],
+            republished=False,
+            redelivered=False,
+            replayed=True,
+        )
+    found = audited(sent("old"), receipts)
+    assert (found.doubled, found.returned, found.clean) == (1, 0, True)
+    arrive(receipts, "old", 4)
+    found = audited(sent("old"), receipts)
+    assert (found.doubled, found.returned, found.clean) == (2, 1, False)
+
+
+def test_what_happened_after_a_member_was_struck_may_not_come_twice() -> None:
+    receipts = Receipts()
+    arrive(receipts, "old", 1, 2, 2, 3, 4)
+    assert audit_fleet(sent("old").log(), receipts, lost_below=4, struck_at=2).clean
+    found = audit_fleet(sent("old").log(), receipts, lost_below=4, struck_at=1)
+    assert (found.after_strike, found.clean) == (1, False)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 from rateway.delivery.ledger import Cursor, Run, Unconfirmed
+from rateway.delivery.message import Publish
 from rateway.delivery.port import Clock, Headers, Message, SinkObserver, Spooled
 from rateway.native.fast_path import PublishState
 from rateway_protocol.contract import messages
@@ -45,6 +46,10 @@ class MemoryStream:
     @property
     def received(self) -> int:
         return self._cursor.runs[-1].marks[-1] if self._cursor.runs else self._cursor.settled
+
+    @property
+    def position(self) -> Cursor:
+        return self._cursor
 
     def begin(self, session_id: str) -> None:
         self.restore(session_id, 0)
@@ -105,6 +110,7 @@ class MemorySink:
         self.exchange = "memory-1"
         self.paused = False
         self.connected = False
+        self.is_held = False
         self.refusals = self.republished = self.bytes_out = 0
         self.taken: list[Taken] = []
         self._clock = clock
@@ -183,7 +189,25 @@ class MemorySink:
         return run
 
     event_log = None
-    ahead = 0
+    ahead = flying = 0
+
+    def hold(self, held: bool) -> None:
+        self.is_held = held
+        self._move()
+
+    def leave_behind(self) -> list[Publish]:
+        self.flush()
+        left = [Publish(run.pieces[0].key.encode(), b"", run.pieces[1]) for run in self._ledger.waiting]
+        self._ledger.take_all()
+        self._move()
+        return left
+
+    def publish_again(self, publishes: Sequence[Publish], on_confirmed: Callable[[], None]) -> None:
+        for publish in publishes:
+            told = on_confirmed if publish is publishes[-1] else None
+            late = Taken(publish.key.decode(), publish.body, None, {"republished": True})
+            cursor = Cursor(-1)
+            cursor.runs.append(self.put(late, cursor, 0, told))
 
     def begin_log(self) -> None:
         """There is none to begin."""
@@ -218,7 +242,7 @@ class MemorySink:
 
     def _move(self) -> None:
         ledger = self._ledger
-        if self.connected:
+        if self.connected and not self.is_held:
             taken = ledger.take(1 << 60)
             self.taken += [run.pieces[0] for run in taken]
             self.bytes_out += sum(run.bytes for run in taken)

@@ -16,6 +16,7 @@ from rateway.runtime.monitoring.status import (
     ClusterStatus,
     EventLogStatus,
     GatewayStatus,
+    LeftoversStatus,
     ProcessStatus,
     PublisherStatus,
     ShardStatus,
@@ -183,6 +184,7 @@ class Fleet:
             refused_messages={"properties_too_large": 2},
             query_buckets={"0.001": 5, "+Inf": 6},
             query_seconds=0.01,
+            leftovers=LeftoversStatus(0, 7, 1) if "fleet" in self.more else None,
             event_log=EventLogStatus("kept", 86_000.0, f"rateway-log-{number}-5ca1ab1e", "", 1, 84),
         )
         return msgspec.structs.replace(healthy, **self.clusters.get(number, {}))

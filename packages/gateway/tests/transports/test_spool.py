@@ -237,3 +237,55 @@ def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_appended(tmp_pat
     last = int(said[-1]) if said else 10_000
     found = read_all(Spool.open(tmp_path, 1 << 28))
     assert len(found) >= last and found == list(range(1, len(found) + 1))
+
+
+def test_what_is_split_off_is_read_from_its_beginning_without_what_was_confirmed(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "s", 10 * MIB)
+    spool.append([message(number) for number in range(1, 101)])
+    assert len(spool.read(50, MIB)) == 50
+    spool.confirm([1, 2, 3, 7])
+    other = spool.split_off(tmp_path / "left")
+    assert (spool.events, spool.bytes, spool.unread) == (0, 0, 0)
+    expected = [4, 5, 6, *range(8, 101)]
+    assert other.events == len(expected) and read_all(other) == expected
+    # Each goes on by itself, over a restart too.
+    spool.append([message(7)])
+    other.append([message(8)])
+    for each in (spool, other):
+        each.close()
+    assert read_all(Spool.open(tmp_path / "s", 10 * MIB)) == [7]
+    assert read_all(Spool.open(tmp_path / "left", 10 * MIB)) == [*range(4, 101), 8]
+
+
+def test_a_spool_that_is_removed_leaves_no_folder_and_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "s", 10 * MIB)
+    spool.note_unsettled()
+    spool.append([message(1), message(2)])
+    spool.confirm([1])
+    spool.remove()
+    assert not (tmp_path / "s").exists()
+    other = Spool.open(tmp_path / "t", 10 * MIB)
+    other.append([message(1)])
+    (tmp_path / "t" / "notes").write_text("a person's")
+    other.remove()
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["notes"]
+
+
+def test_it_is_noted_from_which_event_on_they_do_not_count_as_settled(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "s", 10 * MIB)
+    spool.append([message(1), message(2)])
+    spool.note_unsettled()
+    spool.append([message(3)])
+    spool.close()
+    again = Spool.open(tmp_path / "s", 10 * MIB)
+    again.note_unsettled()
+    assert again.unsettled_from == 3
+    other = again.split_off(tmp_path / "left")
+    assert (other.unsettled_from, again.unsettled_from) == (3, 1)
+    other.close()
+    other = Spool.open(tmp_path / "left", 10 * MIB)
+    other.note_unsettled()
+    assert other.unsettled_from == 3
+    other.note_settled()
+    other.note_unsettled()
+    assert other.unsettled_from == 4

@@ -45,6 +45,11 @@ class Cursor:
         """What is settled once all before the first event of ``runs`` is."""
         return self.spooled[-1].mark if self.spooled else self.settled
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the session is unconfirmed."""
+        return not self.runs and not self.spooled
+
     def skip(self, seq: int) -> None:
         """``seq`` needs no confirm: it is settled with what came before it."""
         if self.runs:
@@ -356,6 +361,53 @@ class Unconfirmed:
         self._confirm(run, index, finished)
         self._trim()
         return finished
+
+    @property
+    def flying(self) -> int:
+        """Events that are written, and that the broker has not answered for."""
+        return sum(run.left for run in self.sent if run.origins is None)
+
+    def forget_run(self, run: Run) -> None:
+        """Leave a run to its publisher: it is not to be written, and what the broker answers means nothing."""
+        if run.records is None and run.left > 0:
+            self.events -= run.left
+            self.bytes -= run.bytes
+            if run in self.waiting:
+                self.waiting.remove(run)
+            self._empty(run)
+
+    def take_all(self) -> list[tuple[Any, Any]]:
+        """Forget everything that is unanswered; return (head, body) of what neither the broker nor the spool has,
+        oldest first. No run may be open. Answers that are on their way mean nothing after that.
+        """
+        runs = [*self.sent, *self.waiting]
+        found = [
+            each
+            for run in runs
+            if run.left > 0 and run.records is None and run.origins is None
+            for each in self.pieces_left(run)
+        ]
+        for run in runs:
+            self._empty(run)
+        for cursor in self._spooling:
+            cursor.spooled.clear()
+        self.sent.clear()
+        self.waiting.clear()
+        self.refused.clear()
+        self.suspect.clear()
+        self._numbers.clear()
+        self._spooling.clear()
+        self.dropped = []
+        self.events = self.bytes = self.window_events = self.window_bytes = self._done = 0
+        return found
+
+    @staticmethod
+    def _empty(run: Run) -> None:
+        run.left, run.front, run.told = 0, len(run.marks), None
+        run.pieces.clear()
+        if run.cursor is not None:
+            run.cursor.runs.clear()
+            run.cursor = None
 
     def is_sent(self, run: Run) -> bool:
         """Whether a run is written, and the broker has not answered for all that was written since."""

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
+from rateway.delivery.message import Publish
 from rateway.native.fast_path import PublishState
 from rateway_protocol.contract.errors import Fault
 
 __all__ = [
     "MAX_BODY", "MAX_PROPERTIES", "Bound", "Clock", "EventLogFigures", "EventSink", "EventStream", "Headers",
-    "Message", "MessageFault", "OtherGateways", "Ownership", "QueueCount", "Refusal", "RequestSource", "SinkObserver",
-    "Spooled",
+    "Message", "MessageFault", "OtherGateways", "Ownership", "QueueCount", "Refusal", "RequestSource",
+    "SettledPosition", "SinkObserver", "Spooled",
 ]  # fmt: skip
 
 # The largest query; what is larger is refused without being kept.
@@ -54,6 +55,18 @@ class Clock(Protocol):
 # Events.
 
 
+class SettledPosition(Protocol):
+    """How far one session of a shard is settled; it outlives the session."""
+
+    @property
+    def settled(self) -> int:
+        """As :attr:`EventStream.settled`, of this session."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing of the session is unconfirmed."""
+
+
 class EventStream(Protocol):
     """One shard's events, in order; one for each shard, for the life of the process."""
 
@@ -67,6 +80,10 @@ class EventStream(Protocol):
     @property
     def received(self) -> int:
         """The highest sequence that was published or filtered in this session."""
+
+    @property
+    def position(self) -> SettledPosition:
+        """The present session's."""
 
     def begin(self, session_id: str) -> None:
         """Begin a new session, whose first dispatch comes next. ``settled`` starts at 0."""
@@ -197,6 +214,22 @@ class EventSink(Protocol):
         settled.
         """
 
+    # In a fleet, whose cluster another gateway may have taken over.
+
+    def hold(self, held: bool) -> None:
+        """Let events wait from now on, or let them go again."""
+
+    def leave_behind(self) -> list[Publish]:
+        """Forget what is unconfirmed, so that it is not published, and all that waits for its confirm. Everything is in
+        the spool then but for what that does not take, which is returned, oldest first. What :meth:`publish_again` was
+        given is forgotten.
+        """
+
+    def publish_again(self, publishes: Sequence[Publish], on_confirmed: Callable[[], None]) -> None:
+        """Publish messages that an earlier process or tenure has kept, marked as late; one call at a time.
+        ``on_confirmed`` is called once the broker has them all.
+        """
+
     def begin_log(self) -> None:
         """Begin the event log, if one is kept: events of this cluster are published from here on."""
 
@@ -221,6 +254,10 @@ class EventSink(Protocol):
 
     @property
     def spool(self) -> Spooled | None: ...
+    @property
+    def flying(self) -> int:
+        """Events that are written, and that nobody has answered for."""
+
     @property
     def ahead(self) -> int: ...
     @property

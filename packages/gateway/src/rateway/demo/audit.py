@@ -42,6 +42,10 @@ class SessionReceipt:
     highest: int = 0
     #: Of those that did not overtake others.
     in_order: int = 0
+    #: Sequences that arrived as Discord's replay to a resumed session (the header ``replayed``).
+    replayed: set[int] = field(default_factory=set)
+    #: Of these, such as arrived again after that, and not as a replay.
+    returned: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -71,8 +75,11 @@ class Receipts:
         republished: bool,
         redelivered: bool,
         ahead: bool = False,
+        replayed: bool = False,
     ) -> None:
-        """Note one message: *name* is its routing key; *redelivered* is the broker's own mark, *ahead* the header."""
+        """Note one message: *name* is its routing key; *redelivered* is the broker's own mark, *ahead* and *replayed*
+        are headers.
+        """
         self.names[name] += 1
         if name.startswith("RATEWAY_"):
             if name == "RATEWAY_GAP":
@@ -102,7 +109,16 @@ class Receipts:
                 receipt.in_order = max(receipt.in_order, seq)
             receipt.highest = max(receipt.highest, seq)
             self.distinct += 1
+        if replayed:
+            receipt.replayed.add(seq)
+        elif seq in receipt.replayed:
+            receipt.returned.append(seq)
         receipt.times[seq] = min(receipt.times[seq] + 1, 255)
+
+    @property
+    def returned(self) -> int:
+        """Arrivals of what Discord's replay had brought before, by another way."""
+        return sum(len(receipt.returned) for receipt in self.sessions.values())
 
     def times(self, session: str, seq: int) -> int:
         """Return how often that event arrived."""

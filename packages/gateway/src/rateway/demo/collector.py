@@ -119,6 +119,7 @@ class Collector:
             republished=bool(message.headers.get("republished")),
             redelivered=bool(message.redelivered),
             ahead=bool(message.headers.get("ahead")),
+            replayed=bool(message.headers.get("replayed")),
         )
         await message.ack()
         self.arrival.set()

@@ -28,7 +28,7 @@ class EndedSession(msgspec.Struct, frozen=True):
     shard_id: int
     name: str
     through: int
-    """The sequence up to which its owners have received it."""
+    """The sequence up to which its owners have settled it: what they have received beyond may be in a spool."""
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,6 +11,7 @@ fsynced: the promise holds for a crash of the process, not of the machine (``doc
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import os
 import stat
@@ -33,6 +34,7 @@ _HEAD: Final = struct.Struct(
 _NUMBER: Final = struct.Struct(">Q")
 _SUFFIX: Final = ".spool"
 _FRONT: Final = "confirmed"
+_UNSETTLED: Final = "unsettled"
 # A segment is the unit that disk comes back in: small against the bound, large against a file's own cost.
 _SEGMENT_MOST: Final = 16 * 1024 * 1024
 _SEGMENT_LEAST: Final = 64 * 1024
@@ -70,6 +72,12 @@ class Spool:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold nothing."""
+        self.unsettled_from = 0
+        """In a fleet: the number from which on events did not count as settled when they were put in."""
         self.events = 0
         self.bytes = 0
         self.trouble = ""
@@ -77,7 +85,7 @@ class Spool:
         self._segments: deque[_Segment] = deque()
         # Confirmed in full, and could not be removed yet.
         self._done_with: list[Path] = []
-        self._segment_most = max(_SEGMENT_LEAST, min(_SEGMENT_MOST, limit // 8))
+        self._segment_most = max(_SEGMENT_LEAST, min(_SEGMENT_MOST, self.limit // 8))
         self._tail = -1
         self._next = 1
         # Everything before it is confirmed; beyond it, what was confirmed out of order.
@@ -109,6 +117,51 @@ class Spool:
             if descriptor >= 0:
                 os.close(descriptor)
                 setattr(self, name, -1)
+
+    def note_unsettled(self) -> None:
+        """Note that events do not count as settled from now on, unless that is noted already; also for later processes.
+        What cannot be written down counts for this process.
+        """
+        noted = _number_in(self.folder / _UNSETTLED)
+        self.unsettled_from = self._next if noted is None else noted
+        if noted is None:
+            with contextlib.suppress(OSError):
+                (self.folder / _UNSETTLED).write_bytes(_NUMBER.pack(self._next))
+
+    def note_settled(self) -> None:
+        """Note that events count as settled, also those that are in it."""
+        with contextlib.suppress(OSError):
+            (self.folder / _UNSETTLED).unlink(missing_ok=True)
+        self.unsettled_from = 0
+
+    def split_off(self, folder: Path) -> Spool:
+        """Move all that it holds to *folder*, which must not exist, as a spool of its own that is read from its
+        beginning; this one is empty after that. :class:`OSError` when it cannot be moved, and all is as it was.
+        """
+        self._forget_place()
+        self.close()
+        self.folder.rename(folder)
+        other = copy.copy(self)
+        other.folder = folder
+        for segment in other._segments:
+            segment.path = folder / segment.path.name
+        other._done_with = [folder / path.name for path in other._done_with]
+        other._ready = deque()
+        other._reading = other._front
+        self._begin()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if other.unsettled_from:
+            self.note_unsettled()
+        return other
+
+    def remove(self) -> None:
+        """Delete it with its folder, as far as nothing else is in there."""
+        self.close()
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.suffix == _SUFFIX or path.name in (_FRONT, _UNSETTLED):
+                    path.unlink()
+            self.folder.rmdir()
 
     @property
     def unread(self) -> int:
@@ -378,17 +431,22 @@ class Spool:
             self._drop(self._segments.popleft())
 
     def _remembered(self) -> int:
-        try:
-            descriptor = os.open(self.folder / _FRONT, os.O_RDONLY | CAREFUL)
-        except OSError:
-            return 1
-        try:
-            data = os.read(descriptor, _NUMBER.size + 1)
-        except OSError:
-            return 1
-        finally:
-            os.close(descriptor)
-        return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 1
+        return _number_in(self.folder / _FRONT) or 1
+
+
+def _number_in(path: Path) -> int | None:
+    """Return the number that a file holds; None without one."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | CAREFUL)
+    except OSError:
+        return None
+    try:
+        data = os.read(descriptor, _NUMBER.size + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else None
 
 
 def _parse(data: bytes) -> tuple[list[Publish], int]:

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from rateway.delivery.ledger import Cursor, Run
 from rateway.fleet.cluster_record import EndedSession, decode
+from rateway.fleet.leftovers import SessionPosition
 from rateway.fleet.port import WriteResult
 from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.session_records import SessionRecords
@@ -104,15 +106,26 @@ def test_the_number_of_a_session_that_was_replaced_meanwhile_is_told_to_nobody()
     run(scene())
 
 
-def test_a_lost_session_is_named_with_how_far_it_was_received() -> None:
+def test_a_lost_session_is_named_with_how_far_it_is_settled_by_now() -> None:
     async def scene() -> None:
         async with owning() as it:
-            it.writer.note_lost(0, "s", 77)
-            it.writer.note_lost(0, "", 5)
+            lost = Cursor(0, 77)
+            lost.runs.append(Run(lost, 0.0))
+            it.writer.note_lost(0, "s", lost)
+            it.writer.note_lost(0, "", Cursor(0, 5))
             it.settle(1)
             await pass_time()
             record = it.coordinator.record(SUBJECT)
             assert record is not None
             assert decode(record.body).ended == (EndedSession(0, "s", 77),)
+            assert SessionPosition(0, "s", 77, is_open=True) in it.writer.positions()
+            lost.runs.clear()
+            lost.settled = 90
+            assert SessionPosition(0, "s", 90, is_open=False) in it.writer.positions()
+            it.settle(2)
+            await pass_time()
+            record = it.coordinator.record(SUBJECT)
+            assert record is not None
+            assert decode(record.body).ended == (EndedSession(0, "s", 90),)
 
     run(scene())

@@ -129,10 +129,6 @@ class CacheMoves:
         """Whether caches can be sent and taken."""
         return self._line.is_up
 
-    async def run(self) -> None:
-        """Keep the line, until cancelled."""
-        await self._line.run()
-
     async def send(self, number: int, member: str, seconds: float = MOVES_WITHIN_S) -> str:
         """Send a cluster's cache to *member* within so many seconds; return the name under which that has it, empty
         when it has not.

@@ -143,6 +143,9 @@ METRICS: tuple[Row, ...] = (
     _row("fleet_since_seconds", "cluster", "Of the clusters that it owns: since when."),
     _row("fleet_record_age_seconds", "cluster", "Of these: since its newest confirmed record was sent to the broker."),
     _row("fleet_moving", "cluster", "Of these: 1 while it is being handed over to another member."),
+    _row("fleet_leftovers", "cluster", "Events kept from an earlier tenure, until it is known what later owners have."),
+    _row("fleet_leftovers_total", "cluster outcome",
+         "What became of such events: `dropped` (a later owner had published it), `published`."),
     _row("fleet_unreadable_total", "", "Messages of other members that were no use, and were passed over."),
     _row("proxy_up", "", "1 while the gateway proxy of PROXY_ADDRESS runs; absent without that setting."),
     *(_row(f"proxy_{metric.name}", metric.label, metric.help) for metric in PROXY_METRICS),
@@ -271,6 +274,10 @@ def _clusters(status: GatewayStatus) -> dict[str, list[Sample]]:
             say("rateway_event_log_kept", cluster, event_log.state == "kept")
             say("rateway_event_log_away_seconds", cluster, event_log.since_s if away else 0.0)
             say("rateway_event_logs_begun_total", cluster, event_log.begun)
+        if (leftovers := cluster.leftovers) is not None:
+            say("rateway_fleet_leftovers", cluster, leftovers.kept)
+            say("rateway_fleet_leftovers_total", cluster, leftovers.dropped, "dropped")
+            say("rateway_fleet_leftovers_total", cluster, leftovers.published, "published")
         say("rateway_paused", cluster, publisher.paused)
         say("rateway_store_ok", cluster, cluster.store == "ok")
         for outcome in ("left_out", "not_applied"):

@@ -128,6 +128,17 @@ class CacheRenewalStatus(msgspec.Struct, frozen=True):
     """Why none is under way; empty while one is, or none is needed."""
 
 
+class LeftoversStatus(msgspec.Struct, frozen=True):
+    """Events that could not be published before another member of the fleet owned their cluster."""
+
+    kept: int
+    """Events that are kept on disk, until it is known what later owners have published."""
+    dropped: int
+    """Events that a later owner had published, since the process started."""
+    published: int
+    """Events that no later owner has, and that were published."""
+
+
 class ClusterStatus(msgspec.Struct, frozen=True):
     cluster: int
     exchange: str
@@ -171,6 +182,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     """Queries and commands that were refused before they were looked at, by reason (docs/metrics.md)."""
     event_log: EventLogStatus | None = None
     """The event log; None without the setting EVENT_LOG."""
+    leftovers: LeftoversStatus | None = None
+    """What was kept from earlier tenures; None without a fleet."""
     cache_unread: dict[str, int] = {}
     """Events that the cache could not read in full: how many lack a part there (``left_out``), how many are not in it
     at all (``not_applied``)."""

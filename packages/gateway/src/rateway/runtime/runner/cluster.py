@@ -14,6 +14,7 @@ from rateway.config import Settings
 from rateway.config.presence import digest_of
 from rateway.delivery.port import EventSink, SinkObserver
 from rateway.fleet.cluster_record import Adoption
+from rateway.fleet.leftovers import SessionPosition
 from rateway.fleet.port import cluster_subject
 from rateway.native.fast_path import EventPipeline
 from rateway.runtime.fleet.cache_moves import LoadedCache
@@ -24,6 +25,8 @@ from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.gap_reports import GapReports
+from rateway.runtime.runner.leftovers import Ask, Leftovers, leftover_folders
+from rateway.runtime.runner.publish_fence import PublishFence
 from rateway.runtime.runner.second_session import SecondSessions
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.session_writer import SessionWriter
@@ -44,6 +47,8 @@ __all__ = ["Cluster", "ClusterTools"]
 
 # Between two looks at whether the spool is empty.
 SPOOL_LOOK_S = 0.02
+# For the broker's confirms when a tenure has ended.
+ANSWERS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +146,14 @@ class Cluster:
             self.gap_reports,
             tools.on_fatal,
         )
+        self.ask_owner: Ask = _nobody
+        """The runner's: returns how far the present owner of the cluster has come."""
+        self.leftovers: Leftovers | None = None
+        """The events that were kept from a tenure or process before; None where there can be none."""
+        self._fence: PublishFence | None = None
+        if tools.fleet is not None or (spool is not None and leftover_folders(spool.folder)):
+            ask: Ask | None = None if tools.fleet is None else lambda: self.ask_owner()
+            self.leftovers = Leftovers(number, self.publisher, spool, ask, time.monotonic)
         self.fleet_record: FleetRecordWriter | None = None
         """Keeps the record by which another gateway goes on with the sessions; None without a fleet."""
         gate, shard_tools = None, tools.shard_tools
@@ -175,6 +188,8 @@ class Cluster:
         elections, subject = fleet.elections, cluster_subject(self.number)
         gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock, self._is_any_live)
         record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
+        self._fence = PublishFence(self.number, self.publisher, lambda: gate.has_right, time.monotonic)
+        self.publisher.before_write = self._end_of_fenced_wake_up
         self._session_writer.on_written = record.note_change
         self.shard_observer.on_session_lost = record.note_lost
         self.shard_observer.on_caught_up = self._catch_up
@@ -235,6 +250,10 @@ class Cluster:
             self._tasks = tasks
             tasks.create_task(self.publisher.run(), name=f"publisher {self.number}")
             tasks.create_task(self._session_writer.run(), name=f"sessions {self.number}")
+            if self._fence is not None:
+                tasks.create_task(self._fence.run(), name=f"fence {self.number}")
+            if self.leftovers is not None:
+                tasks.create_task(self.leftovers.run(), name=f"leftovers {self.number}")
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run *coroutine* as a task of this cluster, which must be running."""
@@ -311,7 +330,9 @@ class Cluster:
     def adopt(self, found: Adoption) -> None:
         """Take the sessions of a tenure that begins; :meth:`start` resumes them."""
         assert self.fleet_record is not None
-        self.fleet_record.ended = found.ended
+        assert self._fence is not None
+        self.fleet_record.begin(found.ended)
+        self._fence.begin()
         if found.source == "fleet":
             self._is_new_here = False
         self._is_adopted = True
@@ -389,6 +410,18 @@ class Cluster:
         """Forget the sessions, which another gateway of the fleet goes on with."""
         self._is_adopted = False
         self._replace_sessions(())
+
+    async def end_tenure(self) -> None:
+        """Keep what is not published: whether the next owner has it will be asked. What is on its way to the broker may
+        still be confirmed, which is waited for a moment.
+        """
+        assert self.leftovers is not None
+        assert self._fence is not None
+        until = time.monotonic() + ANSWERS_WITHIN_S
+        while self.publisher.connected and self.publisher.flying and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(SPOOL_LOOK_S)
+        self.leftovers.set_aside()
+        self._fence.end()
 
     async def hand_over(self, *, timeout: float, end_sessions: bool) -> int:
         """Close the shards, so that another gateway resumes their sessions, and wait for the confirms of their events.
@@ -469,8 +502,15 @@ class Cluster:
         """Close the store and the spool."""
         if self.store is not None:
             self.store.close()
+        if self.leftovers is not None:
+            self.leftovers.close()
         if self.publisher.spool is not None:
             self.publisher.spool.close()
+
+    def _end_of_fenced_wake_up(self, events: int) -> None:
+        assert self._fence is not None
+        self._fence.look()
+        self._end_of_wake_up(events)
 
     def _end_of_wake_up(self, events: int) -> None:
         if self.cache is not None:
@@ -480,6 +520,10 @@ class Cluster:
     def _bind_inbound_queue(self) -> None:
         if self._tasks is not None:
             self.spawn(self.on_exchange())
+
+
+async def _nobody() -> Sequence[SessionPosition] | None:
+    return None
 
 
 def _is_cache_of(loaded: LoadedCache, found: Adoption) -> bool:

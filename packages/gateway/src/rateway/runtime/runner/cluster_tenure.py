@@ -133,6 +133,8 @@ class ClusterTenure:
         finally:
             self.owned = self.owned_since = None
             self.is_moving = False
+        if not self._has_left:
+            await self._cluster.end_tenure()
 
     async def _campaign(self, on_lost: Callable[[str], None]) -> Owned | None:
         """Wait for the cluster; None when this member leaves before it owns it."""

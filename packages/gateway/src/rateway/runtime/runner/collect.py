@@ -13,6 +13,7 @@ from rateway.runtime.monitoring.status import (
     CacheRenewalStatus,
     ClusterStatus,
     EventLogStatus,
+    LeftoversStatus,
     Note,
     ProcessStatus,
     PublisherStatus,
@@ -113,6 +114,7 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
         events_per_s=cluster.tallies.pace.rate,
         unknown_guild_events=sum(map(cluster.unknown_guild_events, cluster.shards)),
         event_log=_event_log(cluster),
+        leftovers=_leftovers(cluster),
         cache_unread=_unread(cluster),
         cache_cold=_cold(cluster),
         cache_renewal=_renewal(cluster),
@@ -128,6 +130,11 @@ def _renewal(cluster: Cluster) -> CacheRenewalStatus | None:
         return None
     figures = cluster.second_sessions.figures
     return CacheRenewalStatus(figures.of, figures.renewed, figures.identifies, figures.failed, figures.note)
+
+
+def _leftovers(cluster: Cluster) -> LeftoversStatus | None:
+    found = cluster.leftovers
+    return None if found is None else LeftoversStatus(found.events, found.dropped, found.published)
 
 
 def _cache(cluster: Cluster) -> dict[str, int] | None:
@@ -264,6 +271,12 @@ def _notes_of_delivery(runner: Runner, cluster: Cluster) -> Iterator[Note]:
         yield Note("events wait for the broker's confirm since {seconds} s", number, oldest[0])
     if publisher.paused:
         yield Note("reading from Discord is paused, the broker does not keep up", number)
+    if cluster.leftovers is not None and (kept := cluster.leftovers.events):
+        text = (
+            f"{kept} events of the cluster are kept from before another gateway owned it: what that has published is "
+            "dropped, the rest is published"
+        )
+        yield Note(text, number)
     event_log = publisher.event_log
     if event_log is not None and event_log.why:
         before = "events are published without an event log: " if event_log.state == "without" else ""

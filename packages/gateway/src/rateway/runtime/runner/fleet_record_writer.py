@@ -7,7 +7,9 @@ import logging
 import time
 from collections.abc import Mapping
 
+from rateway.delivery.port import SettledPosition
 from rateway.fleet.cluster_record import ClusterRecord, EndedSession, encode, with_ended
+from rateway.fleet.leftovers import SessionPosition
 from rateway.fleet.port import MOST_BODY, Elections
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.shard import Shard
@@ -36,8 +38,9 @@ class FleetRecordWriter:
         session_records: SessionRecords,
         shards: Mapping[int, Shard],
     ) -> None:
-        self.ended: tuple[EndedSession, ...] = ()
-        """The latest lost sessions of the cluster."""
+        self._ended: tuple[EndedSession, ...] = ()
+        # Of the latest sessions that were lost here, by name: they may have unconfirmed events.
+        self._settling: dict[str, SettledPosition] = {}
         self._elections = elections
         self._subject = subject
         self._session_records = session_records
@@ -49,10 +52,43 @@ class FleetRecordWriter:
         """Have the record written as soon as the write before it has ended."""
         self._changed.set()
 
-    def note_lost(self, shard_id: int, name: str, through: int) -> None:
-        """Note that a session was lost that was received up to a sequence."""
+    def begin(self, ended: tuple[EndedSession, ...]) -> None:
+        """A tenure begins with these lost sessions."""
+        self._ended = ended
+        self._settling.clear()
+
+    def note_lost(self, shard_id: int, name: str, position: SettledPosition) -> None:
+        """Note that a session was lost that is settled up to a position, which may still move."""
         if name:
-            self.ended = with_ended(self.ended, EndedSession(shard_id, name, through))
+            self._settling[name] = position
+            self._ended = with_ended(self._ended, EndedSession(shard_id, name, position.settled))
+
+    @property
+    def ended(self) -> tuple[EndedSession, ...]:
+        """The latest lost sessions of the cluster, as far as each is settled by now."""
+        for each in self._ended:
+            position = self._settling.get(each.name)
+            if position is not None and position.settled > each.through:
+                changed = EndedSession(each.shard_id, each.name, position.settled)
+                self._ended = tuple(changed if one is each else one for one in self._ended)
+        names = {each.name for each in self._ended}
+        for name in [
+            name for name, position in self._settling.items() if position.is_complete or name not in names
+        ]:
+            del self._settling[name]
+        return self._ended
+
+    def positions(self) -> list[SessionPosition]:
+        """Return how far each session of the cluster is settled here, the latest lost ones included."""
+        found = [
+            SessionPosition(each.shard_id, each.name, each.through, each.name in self._settling)
+            for each in self.ended
+        ]
+        for shard_id, shard in self._shards.items():
+            name = self._session_records.session(shard_id)
+            if name:
+                found.append(SessionPosition(shard_id, name, shard.stream.settled, is_open=True))
+        return found
 
     def last_body(self, cache: str) -> bytes:
         """Return the record as it is now, for a successor that was sent that *cache*; empty: none."""

@@ -15,11 +15,14 @@ from rateway.config import Settings
 from rateway.config.broker import broker_address
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
+from rateway.fleet.leftovers import SessionPosition
+from rateway.fleet.port import cluster_subject, has_right
 from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
 from rateway.runtime.fleet.cache_moves import CacheMoves, place_of
 from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.fleet.part import FleetPart
+from rateway.runtime.fleet.positions import OwnerPositions, owner_of
 from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.requests.host_cache import HostCache
 from rateway.runtime.requests.other_clusters import OtherClusters
@@ -115,8 +118,13 @@ class Runner:
         self._tasks: dict[int, tuple[asyncio.Task[None], ...]] = {}
         self._address = broker_address(settings)
         self._cache_moves: CacheMoves | None = None
-        if fleet is not None and settings.cache.enabled:
-            self._cache_moves = self._make_cache_moves(fleet, clusters)
+        self._fleet_line: FleetLine | None = None
+        self._positions: OwnerPositions | None = None
+        if fleet is not None:
+            self._fleet_line = self._make_fleet_line(fleet, clusters)
+            self._positions = OwnerPositions(self._fleet_line, self._own_positions)
+            if settings.cache.enabled:
+                self._cache_moves = CacheMoves(self._fleet_line, self.clusters)
         tools = self._tools(identity, on_fatal)
         for number in clusters:
             cluster = self.clusters[number] = self._make_cluster(number, tools)
@@ -142,6 +150,8 @@ class Runner:
             )
             if fleet is not None:
                 self.tenures[number] = self._make_tenure(cluster, fleet)
+                assert self._positions is not None
+                cluster.ask_owner = functools.partial(self._positions.ask, number)
             cluster.on_exchange = self._inbound[number].bind_again
             cluster.shard_observer.on_live = lambda number=number: self._tell_live(number)  # type: ignore[misc]  # as above
             cluster.shard_observer.on_barred = lambda why, number=number: self._give_up(number, why)  # type: ignore[misc]  # as above
@@ -173,15 +183,27 @@ class Runner:
         """Whether another member of the fleet can send the cache of a cluster now."""
         return self._cache_moves is not None and self._cache_moves.is_up
 
-    def _make_cache_moves(self, fleet: FleetPart, clusters: list[int]) -> CacheMoves:
-        """Return what brings the caches of clusters that are moved; under the key of this process, for answers, and one
-        for each cluster.
+    def _make_fleet_line(self, fleet: FleetPart, clusters: list[int]) -> FleetLine:
+        """Return the line to the other members' processes that may run these clusters: under the key of this process,
+        for answers, and under two for each cluster, that of its cache here and that of its owner, whoever that is.
         """
         member = fleet.membership.member
-        own = f"caches-{secrets.token_hex(8)}"
-        keys = [own, *(place_of(member, number) for number in clusters)]
-        wire = FleetWire(self._address, fleet.membership, keys, "rateway: caches of the fleet")
-        return CacheMoves(FleetLine(wire, own), self.clusters)
+        own = f"runner-{secrets.token_hex(8)}"
+        places = (key for number in clusters for key in (place_of(member, number), owner_of(number)))
+        wire = FleetWire(self._address, fleet.membership, [own, *places], "rateway: clusters of the fleet")
+        return FleetLine(wire, own)
+
+    def _own_positions(self, number: int) -> list[SessionPosition] | None:
+        """Return how far the sessions of a cluster are settled here; None unless it is owned here, by nobody else for
+        sure.
+        """
+        tenure, cluster, fleet = self.tenures.get(number), self.clusters.get(number), self.fleet
+        if fleet is None or tenure is None or tenure.owned is None or cluster is None:
+            return None
+        confirmed_at = fleet.elections.confirmed_at(cluster_subject(number))
+        if cluster.fleet_record is None or not has_right(confirmed_at, fleet.clock()):
+            return None
+        return cluster.fleet_record.positions()
 
     def _other_live(self, number: int) -> None:
         """Another gateway, outside the fleet if there is one, owns the cluster and has sessions for it."""
@@ -289,6 +311,10 @@ class Runner:
             try:
                 folder = self.state.folder_below("clusters", str(number), "spool")
                 spool = Spool.open(folder, self.settings.broker.spool_bytes)
+                if self.fleet is not None:
+                    spool.note_unsettled()
+                else:
+                    spool.note_settled()
             except (OSError, SpoolFull) as error:
                 log.error("the spool cannot be used: %s", error, extra=extra)
         opened = None if isinstance(store, StoreFault) else store
@@ -318,8 +344,8 @@ class Runner:
             tasks.create_task(self._look_often(), name="events a second, memory")
             tasks.create_task(self.cache.run(), name="stores of other processes")
             tasks.create_task(self.other_clusters.run(), name="queries for other gateways")
-            if self._cache_moves is not None:
-                tasks.create_task(self._cache_moves.run(), name="caches of the fleet")
+            if self._fleet_line is not None:
+                tasks.create_task(self._fleet_line.run(), name="clusters of the fleet")
             for number, cluster in self.clusters.items():
                 tenure = self.tenures.get(number)
                 holding = self._inbound[number].run() if tenure is None else tenure.run()

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from rateway.backoff import Backoff
 from rateway.cache.second_view import SecondView
+from rateway.delivery.ledger import Cursor
 from rateway.fleet.identify import beside
 from rateway.native.fast_path import EventPipeline, PublishState
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
@@ -95,6 +96,7 @@ class _NoStream:
     def __init__(self) -> None:
         # No template: every event takes the general path.
         self.publish_state = PublishState(lambda: None)
+        self.position = Cursor(-1)
 
     def begin(self, session_id: str) -> None: ...
 

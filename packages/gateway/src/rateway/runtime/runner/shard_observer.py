@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from rateway.delivery.port import EventSink
+from rateway.delivery.port import EventSink, SettledPosition
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
@@ -49,8 +49,10 @@ class ClusterShardObserver:
         """Whether states are not published: another gateway publishes those of its own shards."""
         self.on_resumed: Callable[[int], None] = lambda shard_id: None
         """Called with each shard whose session was resumed."""
-        self.on_session_lost: Callable[[int, str, int], None] = lambda shard_id, name, through: None
-        """Called with shard, session and the sequence up to which it was received, before that is forgotten."""
+        self.on_session_lost: Callable[[int, str, SettledPosition], None] = lambda shard_id, name, position: (
+            None
+        )
+        """Called with shard, session and its position, before the session is forgotten."""
         self._number = number
         self._shards = shards
         self._sink = sink
@@ -90,7 +92,7 @@ class ClusterShardObserver:
         """Spool what only memory has of the session, which Discord will not send again, and report the gap."""
         self._sink.spool_now()
         shard_id = shard.shard_id
-        self.on_session_lost(shard_id, self._session_records.session(shard_id), order.received_seq)
+        self.on_session_lost(shard_id, self._session_records.session(shard_id), shard.stream.position)
         self._gap_reports.lose(shard_id, order, shard.stream.settled, time.time())
         self._session_writer.note_change()
         log.warning(

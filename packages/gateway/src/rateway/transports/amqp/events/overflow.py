@@ -116,6 +116,10 @@ class Overflow:
             for number in self._told.keys() & set(numbers) if self._told else ():
                 self._told.pop(number)()
 
+    def forget(self) -> None:
+        """Forget what is to be called: the spool was emptied otherwise."""
+        self._told.clear()
+
     def read_back(self, room: int, now: float) -> tuple[Run, int] | None:
         """At most ``room`` events to be written next and their bytes, or ``None`` when enough of them is
         unanswered.

@@ -14,7 +14,7 @@ import logging
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
@@ -103,6 +103,10 @@ class EventPublisher:
         self.bytes_out = 0
         self.paused = False
         self.connected = False
+        self.is_held = False
+        """Whether events wait, though the broker may take them."""
+        # What :meth:`publish_again` was given last, until it is confirmed.
+        self._again: Run | None = None
         self._clock = clock
         self._observer = observer
         self._ledger = Unconfirmed(spool_settles=spool_settles)
@@ -237,6 +241,11 @@ class EventPublisher:
     def returned(self) -> int:
         """Publishes that came back since the start."""
         return self._listeners.returns.total()
+
+    @property
+    def flying(self) -> int:
+        """Events that are written, and that the broker has not answered for."""
+        return self._ledger.flying
 
     def oldest(self) -> tuple[float, str] | None:
         """Age in seconds and event name of the oldest event that the broker has not answered for."""
@@ -413,6 +422,60 @@ class EventPublisher:
         """Return what is published in place of a dispatch that cannot be forwarded."""
         return self._substitutes.unreadable(name, message_id, shard_id, seq, why)
 
+    # In a fleet
+
+    def hold(self, held: bool) -> None:
+        """Let events wait from now on, or let them go again."""
+        if held is self.is_held:
+            return
+        self.is_held = held
+        if self._urgent is not None:
+            self._urgent.is_held = held
+        if held:
+            self._flowing = False
+        else:
+            self._pump()
+
+    def leave_behind(self) -> list[Publish]:
+        """Forget what is unconfirmed, so that it is not published, and all that waits for its confirm. Everything is in
+        the spool then but for what that does not take, which is returned, oldest first. What :meth:`publish_again` was
+        given is forgotten.
+        """
+        self.flush()
+        if self._again is not None:
+            self._ledger.forget_run(self._again)
+            self._again = None
+        self._to_spool()
+        left = [frames.publish_of(head, body) for head, body in self._ledger.take_all()]
+        self._cautious.clear()
+        if self._overflow is not None:
+            self._overflow.forget()
+        if self.paused:
+            self._room_again()
+        return left
+
+    def publish_again(self, publishes: Sequence[Publish], on_confirmed: Callable[[], None]) -> None:
+        """Publish messages that an earlier process or tenure has kept, marked as late; one call at a time.
+
+        ``on_confirmed`` is called once the broker has them all.
+        """
+
+        def told() -> None:
+            self._again = None
+            on_confirmed()
+
+        run = Run(Cursor(-1), self._clock.monotonic())
+        assert run.cursor is not None
+        run.cursor.runs.append(run)
+        for publish in publishes:
+            late = Publish(publish.key, frames.republished(publish.properties), publish.body)
+            run.pieces += self._cut_fitting(late)
+            run.marks.append(0)
+        run.told = told
+        self._again = run
+        self._ledger.add(run, sum(map(len, run.pieces)))
+        self._pump()
+
     # What the broker says
 
     def _on_acks(self, acks: Acks) -> None:
@@ -572,7 +635,7 @@ class EventPublisher:
     def _pump(self) -> None:
         """Write what waits, as far as the broker takes it: the spool first, it is older than what waits in memory."""
         ledger, connection, overflow = self._ledger, self._connection, self._overflow
-        if connection is None or not self.connected or connection.blocked:
+        if connection is None or not self.connected or connection.blocked or self.is_held:
             return
         if ledger.refused:
             if not self._cautious:

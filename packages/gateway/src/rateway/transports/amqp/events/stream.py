@@ -95,6 +95,11 @@ class ShardStream:
         """The highest sequence that was published or filtered in this session."""
         return self._last()
 
+    @property
+    def position(self) -> Cursor:
+        """The present session's settled sequence, which outlives it."""
+        return self._cursor
+
     def begin(self, session_id: str) -> None:
         """Begin a session: its first dispatch (READY) comes next. ``settled`` starts at 0."""
         self.restore(session_id, 0)

@@ -67,6 +67,8 @@ class UrgentLine:
         """Whether :meth:`hurry` may have something to do since it was called last."""
         self.count = 0
         """Copies that were written."""
+        self.is_held = False
+        """Whether nothing is to be written."""
         self._exchange = exchange.encode()
         self._clock = clock
         self._event_log = event_log
@@ -97,7 +99,7 @@ class UrgentLine:
         entries, oldest = self._entries, self._clock.monotonic() - _HURRY_S
         while entries and not (entries[0].is_flying or (entries[0].run.left and entries[0].at >= oldest)):
             entries.popleft()
-        if not entries or self._channel is None:
+        if not entries or self._channel is None or self.is_held:
             return
         if self._event_log is not None and not self._event_log.is_settled:
             return
