@@ -104,6 +104,19 @@ def test_nodes_that_all_refuse_are_a_refusal_and_one_that_is_away_may_yet_take_u
     run(scenario())
 
 
+def test_nodes_that_are_all_away_are_one_text_in_whatever_order_they_were_tried() -> None:
+    async def scenario() -> None:
+        hosts = ",".join(f"127.0.0.1:{port}" for port in free_ports(3))
+        texts = set()
+        for _ in range(12):
+            with pytest.raises(BrokerUnavailable) as caught:
+                await dial(parse(f"amqp://user:s3cret@{hosts}/"), name="test")
+            texts.add(str(caught.value))
+        assert len(texts) == 1, texts
+
+    run(scenario())
+
+
 def test_a_vhost_that_is_down_comes_back_by_itself() -> None:
     async def scenario() -> None:
         down = (530, "NOT_ALLOWED - access to vhost 'bots' refused: vhost 'bots' is down")

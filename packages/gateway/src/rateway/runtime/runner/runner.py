@@ -398,8 +398,11 @@ class Runner:
         elif state == "elsewhere":
             log.warning("%s; this cluster's shards stay away until it has left", why, extra=extra)
             self._elsewhere.add(number)
-            self._inbound[number].tell_idle()
-            cluster.yield_shards()
+            if self.fleet is None:
+                self._yield(number)
+            else:
+                # The connection of a member that died goes in parts: its flags may go before its consumer.
+                cluster.spawn(self._yield_later(number))
         elif state == "refused":
             log.error("%s", why, extra=extra)
         else:
@@ -409,6 +412,21 @@ class Runner:
             may_start = cluster.resumable and self.settings.broker.spool_bytes if self.fleet is None else True
             if may_start and number not in self._elsewhere:
                 cluster.start()
+
+    def _yield(self, number: int) -> None:
+        """Leave a cluster's shards to the gateway that has its inbound queue."""
+        self._inbound[number].tell_idle()
+        self.clusters[number].yield_shards()
+
+    async def _yield_later(self, number: int) -> None:
+        """Leave the shards to a gateway outside the fleet, if it has the queue for so long."""
+        since = time.monotonic()
+        while time.monotonic() - since < OTHER_LIVE_S:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if number not in self._elsewhere:
+                return
+        if number in self.clusters:
+            self._yield(number)
 
     def _give_up(self, number: int, why: str) -> None:
         """Leave a cluster, whose shards may not identify here, to another gateway, until a restart."""

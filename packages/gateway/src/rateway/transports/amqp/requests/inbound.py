@@ -290,13 +290,13 @@ class Inbound:
         late = asyncio.get_running_loop().call_later(SLOW_S, self._say_silent)
         self._asking = True
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(ANSWER_S) as bound:
                 channel = await connection.channel(CHANNEL)
                 # What waits in the queue is delivered with the broker's word that we consume, before we have read
                 # that: it is answered on this channel.
                 self._connection, self._channel = connection, channel
                 connection.on_writable = self._on_writable
-                refusal = await self._own(connection, channel)
+                refusal = await self._own(connection, channel, bound)
                 if refusal is not None:
                     channel.close()
                     await asyncio.shield(channel.closed)
@@ -335,8 +335,15 @@ class Inbound:
         for key in self._keys:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
 
-    async def _own(self, connection: Connection, channel: Channel) -> _NotOurs | None:
-        """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken."""
+    async def _own(self, connection: Connection, channel: Channel, bound: asyncio.Timeout) -> _NotOurs | None:
+        """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken.
+
+        *bound* is for one answer, and begins again with each: a slow broker is no silent one.
+        """
+
+        def progress() -> None:
+            bound.reschedule(asyncio.get_running_loop().time() + ANSWER_S)
+
         channel.body_max = MAX_BODY
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
@@ -344,7 +351,9 @@ class Inbound:
         await channel.call(
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
+        progress()
         found = await look(connection, _ASKING, self._queue)
+        progress()
         if self.existed is None and isinstance(found, Found | Missing):
             self.existed = isinstance(found, Found)
         if isinstance(found, Missing):
@@ -354,15 +363,18 @@ class Inbound:
         if isinstance(found, Refused):
             return self._queue_refused(found.closed)
         await self._bind(channel)
+        progress()
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
         # A gateway that is not the owner answers nothing: until that is known, what comes is only kept.
         early = _Early()
         channel.on_delivery = early.take
         await channel.call(spec.Basic.Consume(0, self._queue, "", False, False, True), spec.Basic.ConsumeOk)
+        progress()
         holds = await lock_holds(connection, _ASKING, self._queue)
         if holds is not True:
             return self._unlocked(found, holds)
         for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
+            progress()
             await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
         channel.on_delivery = functools.partial(self._deliver, channel)
         for message in early.messages:

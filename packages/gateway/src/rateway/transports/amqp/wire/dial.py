@@ -140,8 +140,9 @@ def _together(failures: Sequence[BrokerRefused | BrokerUnavailable]) -> BrokerRe
     """Return one failure for all addresses: a refusal only where none of them may answer otherwise in a moment."""
     if len(failures) == 1:
         return failures[0]
-    what = "; ".join(dict.fromkeys(each.what for each in failures))
-    remedy = "; ".join(dict.fromkeys(each.remedy for each in failures if each.remedy))
+    # Sorted: the same failures are one text, which is logged once, in whatever order they came.
+    what = "; ".join(sorted({each.what for each in failures}))
+    remedy = "; ".join(sorted({each.remedy for each in failures if each.remedy}))
     if all(isinstance(each, BrokerRefused) for each in failures):
         return BrokerRefused(what, remedy)
     return BrokerUnavailable(what, remedy)
