@@ -32,7 +32,8 @@ STEPS = (
     ("transports/store/", "cache"),
     ("transports/amqp/events/stream.py", "publish: frames"),
     ("transports/amqp/wire/frames.py", "publish: frames"),
-    ("delivery/ledger.py", "publish: ledger"),
+    # Only in plain Python: compiled, the ledger is the publisher's.
+    ("native/ledger/", "publish: ledger"),
     ("transports/amqp/events/publisher.py", "publish: write, confirms"),
     ("transports/amqp/wire/connection.py", "publish: write, confirms"),
     ("rateway/runtime/", "runtime"),

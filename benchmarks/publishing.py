@@ -21,7 +21,7 @@ import pamqp.commands as spec
 import uvloop
 from pamqp import body as content
 from pamqp import frame, header
-from rateway.delivery.ledger import Cursor, Run, Unconfirmed
+from rateway.native.ledger import Cursor, Run, Unconfirmed
 from rateway.transports.amqp.wire import frames
 from rateway.transports.amqp.wire.channel import Acks
 from rateway.transports.amqp.wire.connection import Connection
@@ -158,7 +158,7 @@ def kept_by_run() -> None:
     for seq in range(FIRST, FIRST + EVENTS):
         mark(seq)
     run.pieces = PIECES
-    ledger.add_written(run, 40_000)
+    ledger.add_written([run])
     ledger.acknowledge([(EVENTS, 1)])
 
 
@@ -198,7 +198,7 @@ def answered(acks: Acks) -> float:
             run = Run(cursor, 0.0)
             cursor.runs.append(run)
             run.pieces, run.marks = list(PIECES), list(range(first, first + EVENTS))
-            ledger.add_written(run, 40_000)
+            ledger.add_written([run])
         began = time.process_time_ns()
         for at in range(0, len(acks), 20):
             ledger.acknowledge(acks[at : at + 20])

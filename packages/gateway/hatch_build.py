@@ -1,7 +1,9 @@
-"""Compile the modules that have a compiled form: every ``.pyx`` under src/.
+"""Compile the modules that have a compiled form: every ``.pyx`` under src/, and every ``compiled.pxd`` without one.
 
-Each of them has a form in plain Python as well. Where there is no C compiler, or no header of Python's, the package is
-installed all the same, and a line says what is missing; with ``RATEWAY_PLAIN=1`` that is the wish.
+Each of them has a form in plain Python as well. Beside a ``compiled.pxd`` that form, ``plain.py``, is the source of
+both: it is compiled as it stands, with the types that the ``.pxd`` declares. Where there is no C compiler, or no header
+of Python's, the package is installed all the same, and a line says what is missing; with ``RATEWAY_PLAIN=1`` that is
+the wish.
 
 hatchling calls this as its build hook: an editable installation gets compiled modules beside their sources, a wheel
 carries them and the tag of its platform. ``python hatch_build.py`` does the former alone, for what has changed since.
@@ -68,7 +70,9 @@ def compile_into(place: Path, root: Path) -> list[Path]:
 
 def sources(root: Path) -> list[Path]:
     """What is to be compiled."""
-    return sorted((root / SOURCES).rglob("*.pyx"))
+    below = root / SOURCES
+    typed = (path for path in below.rglob("compiled.pxd") if path.with_name("plain.py").exists())
+    return sorted([*below.rglob("*.pyx"), *(path for path in typed if not path.with_suffix(".pyx").exists())])
 
 
 def plain() -> bool:
@@ -108,6 +112,8 @@ def _name(source: Path, root: Path) -> str:
 def fresh(path: Path, source: Path, root: Path) -> bool:
     """Whether *path* is younger than all that it was made from."""
     made_from = [source, *(root / SOURCES).rglob("*.pxd"), Path(__file__)]
+    if source.suffix == ".pxd":
+        made_from.append(source.with_name("plain.py"))
     return path.exists() and path.stat().st_mtime_ns > max(each.stat().st_mtime_ns for each in made_from)
 
 
@@ -120,8 +126,9 @@ def _compile(source: Path, path: Path, root: Path) -> str | None:
     new = path.with_name(f"{path.name}.{os.getpid()}")
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / f"{name}.c"
+        words = _source_words(source, root, Path(folder))
         steps: tuple[list[str | Path], ...] = (
-            [sys.executable, "-m", "cython", "-3", "--module-name", name, "-o", between, source],
+            [sys.executable, "-m", "cython", "-3", "--module-name", name, "-o", between, *words],
             [*compiler, *FLAGS, "-I", sysconfig.get_path("include"), between, "-o", new],
         )
         try:
@@ -137,6 +144,20 @@ def _compile(source: Path, path: Path, root: Path) -> str | None:
             return str(error)
     print(f"compiled {name}", flush=True)
     return None
+
+
+def _source_words(source: Path, root: Path, folder: Path) -> list[str | Path]:
+    """What Cython is told to read: the ``.pyx``, or a copy of ``plain.py`` under the name of the ``.pxd`` beside it."""
+    if source.suffix == ".pyx":
+        return [source]
+    copy = folder / source.relative_to(root / SOURCES).with_suffix(".py")
+    copy.parent.mkdir(parents=True)
+    for package in [each for each in copy.parents if each.is_relative_to(folder) and each != folder]:
+        (package / "__init__.py").touch()
+    shutil.copy(source.with_name("plain.py"), copy)
+    shutil.copy(source, copy.parent)
+    # Annotations are for mypy: an ``int`` of Python's has no bound, and what has one is declared in the ``.pxd``.
+    return ["-X", "annotation_typing=False", copy]
 
 
 def main() -> int:

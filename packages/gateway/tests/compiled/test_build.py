@@ -126,6 +126,33 @@ def test_only_what_has_changed_is_compiled_again(small: Path) -> None:
     assert run(small / "src", "-c", "from small import native; print(native.twice(4))") == "16\n"
 
 
+def test_plain_python_beside_a_pxd_is_compiled_with_its_types(small: Path) -> None:
+    folder = small / "src/small/typed"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "plain.py").write_text(
+        "class Pair:\n    def __init__(self, left: int) -> None:\n        self.left = left\n"
+    )
+    (folder / "compiled.pxd").write_text("cdef class Pair:\n    cdef public int left\n")
+    said = run(small, "hatch_build.py")
+    if not COMPILES:
+        assert "small.typed.compiled runs in plain Python" in said
+        return
+    assert "compiled small.typed.compiled\n" in said
+    program = """
+from small.typed import compiled, plain
+assert plain.Pair("text").left == "text" and compiled.Pair(3).left == 3
+try:
+    compiled.Pair("text")
+except TypeError:
+    print("typed")
+"""
+    assert run(small / "src", "-c", program) == "typed\n"
+    assert run(small, "hatch_build.py") == ""
+    (folder / "plain.py").write_text((folder / "plain.py").read_text() + "\n")
+    assert run(small, "hatch_build.py") == "compiled small.typed.compiled\n"
+
+
 def test_what_does_not_compile_is_said_and_leaves_no_older_form_behind(small: Path) -> None:
     run(small, "hatch_build.py")
     (small / "src/small/native.pyx").write_text("def (\n")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from rateway.delivery.ledger import Cursor, Run, Unconfirmed
 from rateway.delivery.message import Publish
 from rateway.delivery.port import Clock, Headers, Message, SinkObserver, Spooled
 from rateway.native.fast_path import PublishState
+from rateway.native.ledger import Batch, Cursor, Run, Unconfirmed
 from rateway_protocol.contract import messages
 from rateway_protocol.contract.topology import event_key_fault
 
@@ -32,7 +32,7 @@ class MemoryStream:
 
     def __init__(self, sink: MemorySink, shard_id: int, shard_count: int) -> None:
         # Without templates: the fast path leaves each event to ``publish``.
-        self.publish_state = PublishState(sink.refuse_run)
+        self.publish_state = PublishState(Cursor(shard_id), Batch(sink.refuse_run))
         self._sink = sink
         self._own: dict[str, object] = {"shard_id": shard_id, "shard_count": shard_count}
         self._shard_id = shard_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
+from rateway.native.ledger import STRIDE, Cursor, Run, Unconfirmed
 
 
 def remark(head: bytes) -> bytes:
@@ -21,11 +21,10 @@ def make_run(ledger: Unconfirmed, cursor: Cursor, seqs: list[int], written: bool
     for seq in seqs:
         run.pieces += (b"%d:%d" % (cursor.shard, seq), b"body", b"")
         run.marks.append(seq)
-    size = sum(map(len, run.pieces))
     if written:
-        ledger.add_written(run, size)
+        assert ledger.add_written([run]) == [b"".join(run.pieces)]
     else:
-        ledger.add(run, size)
+        ledger.add(run, sum(map(len, run.pieces)))
     return run
 
 

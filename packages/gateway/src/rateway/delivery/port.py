@@ -188,8 +188,11 @@ class EventSink(Protocol):
     before_write: Callable[[int], None] | None
     """Called with the number of a wake-up's events before they are written, so that the store has them when workers
     receive them."""
-    woken_at: float
-    """The time at which this wake-up's first event was published (monotonic seconds)."""
+
+    @property
+    def woken_at(self) -> float:
+        """The time at which this wake-up's first event was published (monotonic seconds)."""
+
     exchange: str
     """The exchange of the cluster's events."""
     # Figures of the status.

@@ -8,9 +8,10 @@ from typing import Literal
 
 __all__ = ["COMPILED", "form", "is_plain_wanted"]
 
-# Every .pyx.
+# Every ``compiled.pyx``, and every ``compiled.pxd`` that compiles the plain form.
 COMPILED = (
     "rateway.native.fast_path.compiled",
+    "rateway.native.ledger.compiled",
     "rateway.native.log_entries.compiled",
     "rateway.native.objects.compiled",
 )

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from rateway.delivery.ledger import Cursor, Run
 from rateway.fleet.cluster_record import EndedSession, decode
 from rateway.fleet.leftovers import SessionPosition
 from rateway.fleet.port import WriteResult
+from rateway.native.ledger import Cursor, Run
 from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.session_writer import SessionWriter

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.delivery.message import Publish
+from rateway.native.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.transports.amqp.events.overflow import Overflow
 from rateway.transports.amqp.wire import frames
 from rateway.transports.spool import Spool

@@ -13,11 +13,11 @@ from urllib.parse import quote
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
-from rateway.delivery.ledger import Cursor, Run
 from rateway.delivery.limits import DeliveryLimits
 from rateway.delivery.message import Publish
 from rateway.delivery.port import Clock
 from rateway.demo.relay import Relay
+from rateway.native.ledger import Cursor, Run
 from rateway.transports.amqp.events.line import keep_line
 from rateway.transports.amqp.events.publisher import EventPublisher, ShardStream
 from rateway.transports.amqp.events.urgent_line import UrgentLine

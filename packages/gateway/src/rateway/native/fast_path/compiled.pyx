@@ -31,6 +31,7 @@ import msgspec
 
 from rateway_protocol.contract.topology import MAX_KEY_BYTES
 
+from rateway.native.ledger.compiled cimport Batch, Cursor, Run
 from rateway.native.fast_path.scan cimport after_space, after_string, after_value, kind_of, text
 
 cdef object Raw = msgspec.Raw
@@ -258,37 +259,36 @@ cdef class PublishState:
     cdef public long long low
     cdef public long long high
     cdef public long long room
-    cdef public object run
-    cdef public bytes stamp
-    cdef object _open_run
-    # The lists of the run that was open at the last event.
-    cdef object _of
-    cdef list _pieces
-    cdef list _marks
+    cdef public Cursor cursor
+    cdef Batch _batch
+    cdef Run _run
 
-    def __init__(self, open_run):
+    def __init__(self, Cursor cursor not None, Batch batch not None):
+        self.cursor = cursor
         self.templates = {}
         self.low = 1
         self.high = 10
         self.room = 0
-        self.stamp = bytes(8)
-        self._open_run = open_run
+        self._batch = batch
 
-    cdef bint put(self, str name, object body, Py_ssize_t size, long long seq) except -1:
-        """Whether the event is in this wake-up's run; else the general path publishes it, and nothing was done."""
-        cdef Template template = self.templates.get(name)
+    cpdef Run open_run(self):
+        if self._run is None or not self._run.is_open:
+            self._run = self._batch.open(self.cursor)
+        return self._run
+
+    def end_run(self):
+        if self._run is not None:
+            self._run.is_open = False
+
+    cpdef bint put(self, Template template, object body, Py_ssize_t size, long long seq) except -1:
+        cdef Run run
         if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
             return False
-        if self.run is None:
-            self._open_run()
-        if self.run is not self._of:
-            self._of = self.run
-            self._pieces = self._of.pieces
-            self._marks = self._of.marks
-        PyList_Append(self._pieces, template.head(size, seq, self.stamp))
-        PyList_Append(self._pieces, body)
-        PyList_Append(self._pieces, template._tail)
-        PyList_Append(self._marks, seq)
+        run = self.open_run()
+        PyList_Append(run.pieces, template.head(size, seq, self._batch.stamp))
+        PyList_Append(run.pieces, body)
+        PyList_Append(run.pieces, template._tail)
+        PyList_Append(run.marks, seq)
         return True
 
 
@@ -393,5 +393,5 @@ cdef class FastPath:
         if event_pipeline.publishes is not None and not event_pipeline.publishes(name):
             general.leave_out(parts.s)
         # 7. Into this wake-up's run.
-        elif not self._publish_state.put(name, body, size, parts.s):
+        elif not self._publish_state.put(self._publish_state.templates.get(name), body, size, parts.s):
             general.publish(name, body, parts.s)

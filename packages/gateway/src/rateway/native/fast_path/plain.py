@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+from rateway.native.ledger import Batch, Cursor, Run
 from rateway_protocol.discord.envelope import Envelope, EnvelopeError, decode
 
 __all__ = ["EventPipeline", "FastPath", "GeneralPath", "PublishState", "ReceiveState", "Template", "parts"]
@@ -57,14 +59,14 @@ class ReceiveState:
 class Template:
     """What the heads of one shard's events of one name have in common, and the making of one."""
 
-    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack", "_tail")
+    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack", "tail")
 
     def __init__(
         self, begin: bytes, middle: bytes, identity: bytes, digits: int, end: bytes, tail: bytes
     ) -> None:
         """Up to the body's size, from there to the sequence, from there to the sequence's *digits*, and from the time
         to the body's length. The *tail* is what follows the body."""
-        self._tail = tail
+        self.tail = tail
         self._begin, self._middle, self._identity, self._end = begin, middle, identity, end
         self._pack = struct.Struct(
             f">{len(begin)}sQ{len(middle)}sq{len(identity)}s{digits}s8s{len(end)}sI"
@@ -83,11 +85,11 @@ class Template:
 class PublishState:
     """How a shard's events are published just now. The shard's stream holds it, and prepares it."""
 
-    __slots__ = ("_open_run", "high", "low", "room", "run", "stamp", "templates")
+    __slots__ = ("_batch", "_run", "cursor", "high", "low", "room", "templates")
 
-    def __init__(self, open_run: Callable[[], object]) -> None:
-        """*open_run* opens this wake-up's ``run``, and sets ``stamp``."""
-        self._open_run = open_run
+    def __init__(self, cursor: Cursor, batch: Batch) -> None:
+        self.cursor = cursor
+        """The settled sequence of the shard's session."""
         self.templates: dict[str, Template] = {}
         """By event name, for sequences from ``low`` to below ``high`` and bodies of at most ``room`` bytes.
 
@@ -95,10 +97,29 @@ class PublishState:
         self.low = 1
         self.high = 10
         self.room = 0
-        self.run: Any = None
-        """The ledger's run of this wake-up, None before its first event."""
-        self.stamp = bytes(8)
-        """The time of this wake-up, as a head carries it."""
+        self._batch = batch
+        self._run: Run | None = None
+
+    def open_run(self) -> Run:
+        """Return the session's run of this wake-up, which is opened where there is none."""
+        run = self._run
+        if run is None or not run.is_open:
+            run = self._run = self._batch.open(self.cursor)
+        return run
+
+    def end_run(self) -> None:
+        """Let the next event begin another run."""
+        if self._run is not None:
+            self._run.is_open = False
+
+    def put(self, template: Template | None, body: bytes | msgspec.Raw, size: int, seq: int) -> bool:
+        """Add an event to this wake-up's run. Returns False, with nothing done, where no template fits."""
+        if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
+            return False
+        run = self.open_run()
+        run.pieces += (template.head(size, seq, self._batch.stamp), body, template.tail)
+        run.marks.append(seq)
+        return True
 
 
 class EventPipeline:

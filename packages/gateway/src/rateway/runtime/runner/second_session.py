@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from rateway.backoff import Backoff
 from rateway.cache.second_view import SecondView
-from rateway.delivery.ledger import Cursor
 from rateway.fleet.identify import beside
 from rateway.native.fast_path import EventPipeline, PublishState
+from rateway.native.ledger import Cursor
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.shard import Shard

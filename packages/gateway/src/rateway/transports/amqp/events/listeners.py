@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from rateway.delivery.ledger import Run
 from rateway.delivery.port import Clock
+from rateway.native.ledger import Run
 
 __all__ = ["Listeners"]
 

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from rateway.delivery.ledger import Run, Unconfirmed
 from rateway.delivery.message import Publish
+from rateway.native.ledger import Run, Unconfirmed
 from rateway.transports.amqp.wire import frames
 from rateway.transports.spool import Spool, SpoolFull
 

@@ -1,7 +1,7 @@
 """One cluster's events into its exchange, each kept until the broker has confirmed it.
 
 What is published in one wake-up of the loop goes out in one write at its end. What is unconfirmed is in the
-ledger (``delivery/ledger.py``), older events before newer ones: first what the spool still has to hand out,
+ledger (``native/ledger/``), older events before newer ones: first what the spool still has to hand out,
 then what waits in memory. Everything that stops the flow (no connection, a blocked one, a refusal, a full
 socket) only lets events wait there; what has waited for long, or is too much, goes to the spool; without one,
 reading pauses.
@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from rateway.delivery.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.delivery.limits import HELD_UP_S, DeliveryLimits
 from rateway.delivery.message import Publish
 from rateway.delivery.patience import Patience
 from rateway.delivery.port import Clock, SinkObserver
 from rateway.histogram import Histogram
+from rateway.native.ledger import STRIDE, Batch, Cursor, Run, Unconfirmed, times_of
 from rateway.transports.amqp.events.drain_window import DrainWindow
 from rateway.transports.amqp.events.line import keep_line
 from rateway.transports.amqp.events.listeners import Listeners
@@ -79,7 +79,7 @@ class EventPublisher:
         urgent: frozenset[str] = frozenset(),
         spool_settles: bool = True,
     ) -> None:
-        """*spool_settles*: whether an event in the spool counts as settled (``delivery/ledger.py``)."""
+        """*spool_settles*: whether an event in the spool counts as settled (``native/ledger/``)."""
         self.event_log = event_log
         if event_log is not None and spool is not None and spool.events:
             event_log.wanted = True
@@ -92,9 +92,8 @@ class EventPublisher:
         self.persistent = persistent
         self.spool = spool
         self.frame_max = _FRAME_MAX
-        # Of this wake-up's first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
-        self.woken_at = 0.0
-        self.stamp = bytes(8)
+        self.batch = Batch(self._begin)
+        """What was published in this wake-up."""
         # Called with their number before the events of a wake-up are written: what workers may see must be in the store
         # by then.
         self.before_write: Callable[[int], None] | None = None
@@ -132,9 +131,6 @@ class EventPublisher:
         # Whether more of the spool is read in the event loop's next turn.
         self._pumping_soon = False
         self._streams: list[ShardStream] = []
-        # Of this wake-up.
-        self._open: list[tuple[ShardStream | None, Run]] = []
-        self._scheduled = False
         self._second = -1
         self._connection: Connection | None = None
         self._flowing = False
@@ -173,7 +169,12 @@ class EventPublisher:
     @property
     def is_writing(self) -> bool:
         """Whether something was published in this wake-up, and is about to be written."""
-        return self._scheduled
+        return bool(self.batch.runs)
+
+    @property
+    def woken_at(self) -> float:
+        """When this wake-up's first event was published, or the last one's (monotonic seconds)."""
+        return self.batch.at
 
     @property
     def unconfirmed(self) -> int:
@@ -289,15 +290,8 @@ class EventPublisher:
         ``message_id`` are over 255 bytes.
         """
         # In order with all that was published before it: those runs end here.
-        for owner, opened in self._open:
-            if owner is not None:
-                owner.end(opened)
-        if not self._scheduled:
-            self._begin()
-        run = Run(Cursor(-1), self.woken_at)
-        self._open.append((None, run))
-        assert run.cursor is not None
-        run.cursor.runs.append(run)
+        self.batch.end()
+        run = self.batch.open(Cursor(-1))
         run.told = on_confirmed
         run.pieces += frames.pieces(
             self.exchange_name, self._own(key, body, message_id, headers), self.frame_max
@@ -313,21 +307,12 @@ class EventPublisher:
             name, frames.own_properties(name, headers or {}, message_id, second, self.persistent), body
         )
 
-    def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
-        """Return a new run of a stream; see :class:`rateway.transports.amqp.events.stream.Hub`."""
-        if not self._scheduled:
-            self._begin()
-        run = Run(cursor, self.woken_at)
-        self._open.append((stream, run))
-        return run
-
     def _begin(self) -> None:
         """The first event of a wake-up: the clocks are read for all of its events, and its end is planned."""
-        self._scheduled = True
-        self.woken_at = self._clock.monotonic()
+        self.batch.at = self._clock.monotonic()
         second = int(self._clock.time())
         if second != self._second:
-            self._second, self.stamp = second, struct.pack(">Q", second)
+            self._second, self.batch.stamp = second, struct.pack(">Q", second)
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
@@ -335,32 +320,18 @@ class EventPublisher:
 
     def flush(self) -> None:
         """Write what has been published since the last flush. Scheduled by itself at the end of each wake-up."""
-        self._scheduled = False
-        opened = self._open
-        if not opened:
+        batch, ledger = self.batch, self._ledger
+        if not batch.runs:
             return
-        events = 0
-        for _, run in opened:
-            events += len(run.marks)
+        events = batch.events()
         if self.before_write is not None:
             self.before_write(events)
-        self._open = []
-        ledger = self._ledger
+        runs = batch.take()
         if self._flowing and not ledger.waiting:
-            parts, size = [], 0
-            for stream, run in opened:
-                if stream is not None:
-                    stream.end(run)
-                data = b"".join(run.pieces)
-                ledger.add_written(run, len(data))
-                parts.append(data)
-                size += len(data)
-            self._write(parts, size)
-            self._write_times.add(self._clock.monotonic() - self.woken_at, events)
+            self._write(ledger.add_written(runs))
+            self._write_times.add(self._clock.monotonic() - batch.at, events)
         else:
-            for stream, run in opened:
-                if stream is not None:
-                    stream.end(run)
+            for run in runs:
                 ledger.add(run, sum(map(len, run.pieces)))
             self._pump()
         if self._urgent is not None and self._urgent.is_due:
@@ -369,13 +340,13 @@ class EventPublisher:
         if ledger.events >= limits.events or ledger.bytes >= limits.bytes:
             self._full()
 
-    def _write(self, parts: list[bytes], size: int) -> None:
-        """Write *parts*, which are *size* bytes together."""
+    def _write(self, parts: list[bytes]) -> None:
         connection = self._connection
         assert connection is not None
         if self.event_log is not None and self.event_log.unbound:
             # On the channel of the events, so in front of them.
             connection.write(self.event_log.bindings())
+        size = sum(map(len, parts))
         self.bytes_out += size
         if size >= _APART:
             connection.write_parts(parts)
@@ -385,8 +356,7 @@ class EventPublisher:
             self._flowing = False
 
     def _write_run(self, run: Run) -> None:
-        data = b"".join(run.pieces)
-        self._write([data], len(data))
+        self._write([b"".join(run.pieces)])
 
     # What a stream needs (see :class:`rateway.transports.amqp.events.stream.Hub`)
 
@@ -486,23 +456,17 @@ class EventPublisher:
         ledger = self._ledger
         if finished:
             now = self._moved_at = self._clock.monotonic()
-            at, events = now, 0
-            for run in finished:
-                if run.records is None and run.origins is None:
-                    # Runs of one wake-up have one time and are counted together.
-                    if run.at != at:
-                        if events:
-                            self._confirm_times.add(now - at, events)
-                        at, events = run.at, 0
-                    events += len(run.marks)
+            for at, events in times_of(finished):
+                self._confirm_times.add(now - at, events)
+            if self._cautious:
+                self._try_more(finished)
+        while ledger.awaited:
+            awaited, ledger.awaited = ledger.awaited, []
+            for run in awaited:
                 if run.probes is not None:
                     self._listeners.confirmed(run.probes)
                 if run.told is not None:
                     run.told()
-            if events:
-                self._confirm_times.add(now - at, events)
-            if self._cautious:
-                self._try_more(finished)
         if ledger.dropped:
             assert self._overflow is not None
             self._overflow.confirmed(ledger.dropped)
@@ -662,8 +626,7 @@ class EventPublisher:
             runs = ledger.take(_CHUNK if window is None else 1)
             if window is not None:
                 self._cautious.update(runs)
-            parts = [b"".join(run.pieces) for run in runs]
-            self._write(parts, sum(map(len, parts)))
+            self._write([b"".join(run.pieces) for run in runs])
 
     def _pump_soon(self) -> None:
         """Go on in the event loop's next turn."""

@@ -7,15 +7,14 @@ per shard and wake-up (``docs/decisions/publishing.md``).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from rateway.delivery.ledger import Cursor, Run
 from rateway.delivery.message import Publish
 from rateway.native.fast_path import PublishState, Template
+from rateway.native.ledger import Batch, Cursor, Run
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.frames import END, MAX_SHORT
+from rateway.transports.amqp.wire.frames import MAX_SHORT
 from rateway_protocol.contract.topology import event_key_fault
 
 __all__ = ["Hub", "ShardStream"]
@@ -32,15 +31,12 @@ class Hub(Protocol):
     exchange_name: bytes
     persistent: bool
     frame_max: int
-    stamp: bytes
-    """The wall clock in whole seconds, as AMQP writes it."""
+    batch: Batch
+    """The runs that are written at the end of this wake-up."""
 
     @property
     def body_max(self) -> int | None:
         """The largest body that the broker takes, in bytes, once it has refused one."""
-
-    def opened(self, stream: ShardStream, cursor: Cursor) -> Run:
-        """Return a new run for this stream; it is written at the end of the wake-up."""
 
     def probe(self, name: str, run: Run, size: int) -> bool:
         """Return whether this publish of ``name`` is to be mandatory."""
@@ -66,29 +62,24 @@ class ShardStream:
     """One shard's events. Made by ``EventPublisher.stream``; one for each shard, for the life of the process."""
 
     __slots__ = (
-        "_cursor", "_head", "_hub", "_id_prefix", "_mark", "_replayed_templates", "publish_state", "shard_count",
-        "shard_id",
+        "_hub", "_id_prefix", "_replayed_templates", "publish_state", "shard_count", "shard_id",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, shard_id: int, shard_count: int) -> None:
         self.shard_id = shard_id
         self.shard_count = shard_count
         self._hub = hub
-        self._cursor = Cursor(shard_id)
         self._id_prefix: bytes | None = None
-        self.publish_state = PublishState(self._open)
+        self.publish_state = PublishState(Cursor(shard_id), hub.batch)
         self.publish_state.room = hub.frame_max - 8
         self._replayed_templates: dict[str, Template] = {}
-        # The open run's own appends.
-        self._head: Callable[[Any], None] = _never
-        self._mark: Callable[[int], None] = _never
 
     @property
     def settled(self) -> int:
         """The highest sequence such that it and all before it are confirmed, in the spool (if that settles) or filtered
         on purpose. 0: none.
         """
-        return self._cursor.settled
+        return self.publish_state.cursor.settled
 
     @property
     def received(self) -> int:
@@ -98,7 +89,7 @@ class ShardStream:
     @property
     def position(self) -> Cursor:
         """The present session's settled sequence, which outlives it."""
-        return self._cursor
+        return self.publish_state.cursor
 
     def begin(self, session_id: str) -> None:
         """Begin a session: its first dispatch (READY) comes next. ``settled`` starts at 0."""
@@ -109,9 +100,8 @@ class ShardStream:
         prefix = b"%b:%d:" % (session_id.encode(), self.shard_id)
         # Room for the largest sequence and a suffix. No session of Discord's comes near.
         self._id_prefix = prefix if len(prefix) <= MAX_SHORT - 40 else None
-        self._cursor = Cursor(self.shard_id, settled)
-        if self.publish_state.run is not None:
-            self.end(self.publish_state.run)
+        self.publish_state.end_run()
+        self.publish_state.cursor = Cursor(self.shard_id, settled)
         self.forget()
 
     def forget(self) -> None:
@@ -144,24 +134,8 @@ class ShardStream:
         """
         state = self.publish_state
         template = (self._replayed_templates if replayed else state.templates).get(name)
-        size = len(body)
-        if (
-            template is None
-            or seq is None
-            or not state.low <= seq < state.high
-            or not 0 < size <= state.room
-            or repeat
-            or cause is not None
-        ):
+        if seq is None or repeat or cause is not None or not state.put(template, body, len(body), seq):
             self._publish_rarely(name, bytes(body), seq, replayed, repeat, cause)
-            return
-        if state.run is None:
-            self._open()
-        append = self._head
-        append(template.head(size, seq, state.stamp))
-        append(body)
-        append(END)
-        self._mark(seq)
 
     def message_id(self, seq: int | None) -> str | None:
         """Return the ``message_id`` of the dispatch of that sequence; None without a sequence or a session."""
@@ -170,38 +144,25 @@ class ShardStream:
 
     def skip(self, seq: int) -> None:
         """Pass over a dispatch that the settings leave out: it counts as settled once all before it are."""
-        self._cursor.skip(seq)
+        self.publish_state.cursor.skip(seq)
 
     def pass_over(self, name: str, seq: int | None, why: str) -> None:
         """Publish RATEWAY_UNREADABLE in place of a dispatch that cannot be forwarded; it is settled with that."""
         hub = self._hub
         mark = self._last() if seq is None else max(seq, self._last())
-        run = self.publish_state.run or self._open()
+        run = self.publish_state.open_run()
         message_id = self.message_id(seq)
         known = None if message_id is None else seq
         publish = hub.unreadable(name, message_id, self.shard_id, known, why)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max))
         run.marks.append(mark)
 
-    def end(self, run: Run) -> None:
-        """End a run that the publisher is about to write; the next event begins another."""
-        if self.publish_state.run is run:
-            self.publish_state.run = None
-            self._head = self._mark = _never
-
-    def _open(self) -> Run:
-        run = self.publish_state.run = self._hub.opened(self, self._cursor)
-        self._cursor.runs.append(run)
-        self._head = run.pieces.append
-        self._mark = run.marks.append
-        self.publish_state.stamp = self._hub.stamp
-        return run
-
     def _last(self) -> int:
-        for run in reversed(self._cursor.runs):
+        cursor = self.publish_state.cursor
+        for run in reversed(cursor.runs):
             if run.marks:
                 return run.marks[-1]
-        return self._cursor.reached
+        return cursor.reached
 
     def _publish_rarely(
         self, name: str, body: bytes, seq: int | None, replayed: bool, repeat: int, cause: str | None
@@ -215,9 +176,9 @@ class ShardStream:
         mark = self._last() if seq is None else max(seq, self._last())
         # How old a replayed one is cannot be known.
         urgent = not replayed and hub.is_urgent(name)
-        if urgent and self.publish_state.run is not None:
-            self.end(self.publish_state.run)
-        run = self.publish_state.run or self._open()
+        if urgent:
+            self.publish_state.end_run()
+        run = self.publish_state.open_run()
         prefix = self._id_prefix
         known = seq if prefix is not None else None
         message_id = None
@@ -229,7 +190,7 @@ class ShardStream:
             identity = message_id.decode("utf-8", "replace") if message_id is not None else None
             publish = hub.oversize(name, identity, self.shard_id, known, body)
         else:
-            second = struct.unpack(">Q", self.publish_state.stamp)[0]
+            second = struct.unpack(">Q", hub.batch.stamp)[0]
             properties = frames.event_properties(
                 key,
                 self.shard_id,
@@ -249,7 +210,7 @@ class ShardStream:
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
         if urgent:
-            self.end(run)
+            self.publish_state.end_run()
             hub.hurry(run, publish)
 
     def _prepare(self, name: str, key: bytes, seq: int, replayed: bool) -> None:
@@ -274,7 +235,3 @@ class ShardStream:
                 replayed,
                 hub.persistent,
             )
-
-
-def _never(value: object) -> None:
-    raise AssertionError("no run is open")

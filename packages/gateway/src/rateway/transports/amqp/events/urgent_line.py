@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import pamqp.commands as spec
-from rateway.delivery.ledger import Run
 from rateway.delivery.message import Publish
 from rateway.delivery.port import Clock
+from rateway.native.ledger import Run
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.wire import frames
 from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed

@@ -11,14 +11,12 @@ session moves only over a prefix without holes. What must be written again keeps
 turns everything unanswered back into waiting runs, in order, before anything newer.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-__all__ = ["STRIDE", "Cursor", "Run", "Unconfirmed"]
+__all__ = ["STRIDE", "Batch", "Cursor", "Run", "Unconfirmed", "times_of"]
 
 # Pieces of one event in a run's flat list: head, body, tail. The head is None once the event is answered for.
 STRIDE: Final = 3
@@ -82,6 +80,7 @@ class Run:
         "cursor",
         "front",
         "held",
+        "is_open",
         "left",
         "marks",
         "name",
@@ -97,6 +96,8 @@ class Run:
 
     def __init__(self, cursor: Cursor | None, at: float) -> None:
         self.cursor = cursor
+        # Whether events may still be added to it.
+        self.is_open = True
         # Monotonic seconds of its first event, or of when it was read back from the spool.
         self.at = at
         self.pieces: list[Any] = []
@@ -128,6 +129,65 @@ class Run:
         self.window = False
 
 
+class Batch:
+    """The runs of one wake-up of the event loop, until they are written."""
+
+    __slots__ = ("_begin", "at", "runs", "stamp")
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        """*begin* is called before the first run of a wake-up is opened; it sets ``at`` and ``stamp``."""
+        self._begin = begin
+        self.runs: list[Run] = []
+        # Of the first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
+        self.at = 0.0
+        self.stamp = bytes(8)
+
+    def open(self, cursor: Cursor) -> Run:
+        """Return a new run of a session; it is written with the others of this wake-up."""
+        if not self.runs:
+            self._begin()
+        run = Run(cursor, self.at)
+        self.runs.append(run)
+        cursor.runs.append(run)
+        return run
+
+    def events(self) -> int:
+        """Return how many events its runs have."""
+        count = 0
+        for run in self.runs:
+            count += len(run.marks)
+        return count
+
+    def end(self) -> None:
+        """Let nothing more be added to its runs."""
+        for run in self.runs:
+            run.is_open = False
+
+    def take(self) -> list[Run]:
+        """Return its runs, ended, and forget them."""
+        self.end()
+        runs, self.runs = self.runs, []
+        return runs
+
+
+def times_of(finished: list[Run]) -> list[tuple[float, int]]:
+    """Return (``at``, events) of complete runs, those of one wake-up together. Retries and what the spool had are left
+    out: they were published another time.
+    """
+    times: list[tuple[float, int]] = []
+    at, events = 0.0, 0
+    for run in finished:
+        if run.records is None and run.origins is None:
+            if run.at != at:
+                if events:
+                    times.append((at, events))
+                at, events = run.at, 0
+            events += len(run.marks)
+    if events:
+        times.append((at, events))
+    return times
+
+
 class Unconfirmed:
     """The ledger. ``events`` and ``bytes`` are what is unconfirmed in memory and nowhere else.
 
@@ -150,6 +210,8 @@ class Unconfirmed:
         self.refused: dict[tuple[Run, int], None] = {}
         # Set when a cursor has moved; the reader clears it.
         self.moved = False
+        # Complete runs that carry ``probes`` or ``told``; the reader clears it.
+        self.awaited: list[Run] = []
         # Numbers of spooled events that the broker has now; the reader clears it.
         self.dropped: list[int] = []
         # Events and bytes read back from the spool and unanswered.
@@ -173,17 +235,22 @@ class Unconfirmed:
         self.added += count
         self.waiting.append(run)
 
-    def add_written(self, run: Run, size: int) -> None:
-        """A run of ``size`` bytes has been written at once (nothing waits): :meth:`add` and :meth:`written`."""
-        run.bytes = size
-        count = run.left = len(run.marks)
-        self.events += count
-        self.bytes += size
-        self.added += count
-        number = run.number = self._next_number
-        self._next_number = number + count
-        self._numbers.append(number)
-        self.sent.append(run)
+    def add_written(self, runs: list[Run]) -> list[bytes]:
+        """Add runs that are written at once, because nothing waits. Returns the bytes of each."""
+        parts: list[bytes] = []
+        for run in runs:
+            data = b"".join(run.pieces)
+            parts.append(data)
+            run.bytes = len(data)
+            run.left = len(run.marks)
+            self.events += run.left
+            self.bytes += run.bytes
+            self.added += run.left
+            run.number = self._next_number
+            self._next_number += run.left
+            self._numbers.append(run.number)
+            self.sent.append(run)
+        return parts
 
     def take(self, most: int) -> list[Run]:
         """Return the next waiting runs, of about ``most`` bytes, now written."""
@@ -510,6 +577,8 @@ class Unconfirmed:
         run.pieces.clear()
         self._done += 1
         finished.append(run)
+        if run.probes is not None or run.told is not None:
+            self.awaited.append(run)
         cursor = run.cursor
         if cursor is not None and cursor.runs[0] is run:
             self._settle(cursor)
