@@ -150,7 +150,7 @@ def kept_by_tag() -> None:
 
 
 def kept_by_run() -> None:
-    """Ours: a run of events, its marks in a list, one confirm for all of it."""
+    """Ours: a run of events, its marks in a list, joined for its write, one confirm for all of it."""
     ledger, cursor = Unconfirmed(), Cursor(0)
     run = Run(cursor, 0.0)
     cursor.runs.append(run)
