@@ -16,6 +16,7 @@ from rateway.cache.policy import KINDS, CachePolicy
 from rateway.fleet.identify import IdentifyGovernor
 from rateway.fleet.layout import Layout
 from rateway.native.fast_path import EventPipeline, PublishState
+from rateway.native.ledger import Batch, Cursor
 from rateway.runtime.identify.permits import FolderLedger, LocalPermits
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.dialer import Dialer
@@ -63,7 +64,7 @@ class Own:
     received: int = 0
 
     def __post_init__(self) -> None:
-        self.publish_state = PublishState(lambda: None)
+        self.publish_state = PublishState(Cursor(-1), Batch(lambda: None))
         self.pipeline.apply = self.store.apply
 
     def dispatch(self, shard_id: int, stream: Any, envelope: Envelope, replayed: bool, repeat: int) -> None:

@@ -18,7 +18,7 @@ from rateway.backoff import Backoff
 from rateway.cache.second_view import SecondView
 from rateway.fleet.identify import beside
 from rateway.native.fast_path import EventPipeline, PublishState
-from rateway.native.ledger import Cursor
+from rateway.native.ledger import Batch, Cursor
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.shard import Shard
@@ -95,7 +95,7 @@ class _NoStream:
 
     def __init__(self) -> None:
         # No template: every event takes the general path.
-        self.publish_state = PublishState(lambda: None)
+        self.publish_state = PublishState(Cursor(-1), Batch(lambda: None))
         self.position = Cursor(-1)
 
     def begin(self, session_id: str) -> None: ...
