@@ -8,9 +8,9 @@ from rateway.transports.amqp.wire import uri
 from rateway.transports.amqp.wire.address_file import AddressFile
 
 # A member of a fleet that is cut off from the broker is dropped by it, and its clusters go to another one, after two
-# to three of these and RIGHT_S: 15 s, where the 60 of RabbitMQ's default take 157, and 5 took 20 on a busy machine. A
-# shorter one would give up members that merely stand still for some seconds.
-FLEET_HEARTBEAT_S = 4
+# to three of these and RIGHT_S: 13 to 18 s, where the 60 of RabbitMQ's default take 157. A shorter one would give up
+# members that merely stand still for some seconds.
+FLEET_HEARTBEAT_S = 5
 
 __all__ = ["broker_address"]
 
