@@ -7,21 +7,26 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from rateway.config import load
 from rateway.demo.audit import Audit, audit
 from rateway.demo.collector import Collector
+from rateway.demo.relay import Relay
 from rateway.fleet.choice import Choice
+from rateway.fleet.cluster_record import decode
 from rateway.fleet.layout import Layout
 from rateway.fleet.membership import Membership
 from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.fleet.part import FleetPart
 from rateway.runtime.identify.permits import Refusal
+from rateway.runtime.runner.leftovers import Leftovers
 from rateway.runtime.runner.runner import Runner
 from rateway.runtime.startup import Identity
 from rateway.transports.state import StateDir
 from rateway_protocol.contract import messages
+from rateway_simulator.faults import Fault
 from rateway_simulator.options import SimulatorOptions
 from rateway_simulator.server import Simulator
 from rateway_simulator.world.dispatch import WorldOptions
@@ -56,10 +61,39 @@ class Member:
     runner: Runner
     elections: MemoryElections | None
     task: asyncio.Task[None]
+    relay: Relay
+    """Its way to the broker."""
 
     @property
     def is_live(self) -> bool:
         return self.runner.progress() == (SHARDS, SHARDS)
+
+    def cut(self, cut: bool) -> None:
+        """While *cut*, it reaches neither the broker nor the coordinator."""
+        assert self.elections is not None
+        self.relay.refuse(cut)
+        if cut:
+            self.elections.cut()
+        else:
+            self.elections.heal()
+
+    @property
+    def leftovers(self) -> Leftovers:
+        found = self.runner.clusters[1].leftovers
+        assert found is not None
+        return found
+
+    async def kill(self) -> None:
+        """End it: its connections are closed, nothing is confirmed, written down or given up."""
+        if self.elections is not None:
+            self.elections.cut()
+        for shard in self.runner.clusters[1].shards.values():
+            shard.stop(end_session=False)
+        while not self.is_idle:  # noqa: ASYNC110  # a runner's state announces itself nowhere
+            await asyncio.sleep(LOOK)
+        self.task.cancel()
+        await asyncio.wait({self.task})
+        self.runner.close()
 
     @property
     def is_idle(self) -> bool:
@@ -83,8 +117,10 @@ class Scene:
 
     async def member(self, name: str, *, fleet: bool = True) -> Member:
         """Start one more member, or the same one again; with *fleet* false it is alone."""
+        relay = await self.stack.enter_async_context(Relay("127.0.0.1", self.broker.port))
+        vhost = quote(self.broker.vhost, safe="")
         environment = {
-            "AMQP_URI": self.broker.uri,
+            "AMQP_URI": f"amqp://guest:guest@127.0.0.1:{relay.port}/{vhost}",
             "DISCORD_API_URL": self.sim.api_url,
             "DISCORD_TOKEN": self.sim.options.token,
             "INTENTS": "ALL",
@@ -101,7 +137,7 @@ class Scene:
         identity = Identity.of(settings, state)
         runner = Runner(settings, state, identity, choice, [1], Permits(), lambda shard, order: None, part)
         task = asyncio.ensure_future(runner.run())
-        member = Member(runner, elections, task)
+        member = Member(runner, elections, task, relay)
         self.stack.push_async_callback(self._end, member)
         return member
 
@@ -120,6 +156,23 @@ class Scene:
         """Let some more events arrive."""
         more = self.collector.receipts.distinct + 20
         await self.until(lambda: self.collector.receipts.distinct >= more)
+
+    async def quiet(self) -> None:
+        """Stop the world until all has arrived and the record says so: whoever follows has nothing sent again."""
+        self.sim.set_rate(0.0)
+        await self.until(lambda: self.collector.receipts.distinct >= self.sim.ledger.events)
+
+        def is_recorded() -> bool:
+            record = self.coordinator.record("cluster-1")
+            settled = (
+                {} if record is None else {each.name: each.settled for each in decode(record.body).sessions}
+            )
+            return all(
+                settled.get(session) == receipt.highest
+                for session, receipt in self.collector.receipts.sessions.items()
+            )
+
+        await self.until(is_recorded)
 
     async def all_arrived(self) -> Audit:
         """Stop the world and wait for the last event; nothing is lost, out of order or under two ids."""
@@ -270,5 +323,100 @@ def test_a_cluster_that_comes_without_its_cache_answers_that_it_is_not_known(
             await it.until(lambda: one.is_live)
             assert await asked("Guild", guild) == "incomplete"
             await it.all_arrived()
+
+    run(main())
+
+
+def test_an_owner_that_was_cut_off_publishes_nothing_that_its_successor_has_had_sent(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            two = await it.member("two")
+            it.sim.set_rate(100.0)
+            await it.some_events()
+            await it.quiet()
+            one.cut(True)
+            spool = one.runner.clusters[1].publisher.spool
+            assert spool is not None
+            it.sim.set_rate(100.0)
+            await it.until(lambda: two.is_live)
+            await it.some_events()
+            await it.until(lambda: spool.events > 0)
+            one.cut(False)
+            await it.until(lambda: one.is_idle and one.leftovers.dropped > 0 and one.leftovers.events == 0)
+            await it.some_events()
+            assert (await it.all_arrived()).doubled == 0
+            assert one.leftovers.published == 0
+            assert it.count("identify") == SHARDS
+            assert [path.name for path in tmp_path.rglob("spool-left-*")] == []
+
+    run(main())
+
+
+def test_an_owner_that_was_cut_off_publishes_what_its_successor_could_not_resume(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it:
+            one = await it.member("one")
+            await it.until(lambda: one.is_live)
+            await it.quiet()
+            one.cut(True)
+            it.sim.set_rate(100.0)
+            kept = it.sim.ledger.events + 100
+            await it.until(lambda: it.sim.ledger.events >= kept)
+            it.sim.set_rate(0.0)
+            # Discord forgets one of the two sessions.
+            shard = one.runner.clusters[1].shards[0]
+            session = shard.conversation.session_id
+            await it.sim.inject(Fault(kind="op9", shards="0"))
+            await it.until(lambda: shard.conversation.session_id != session)
+            two = await it.member("two")
+            await it.until(lambda: two.is_live and it.collector.receipts.gaps != [])
+            one.cut(False)
+            await it.until(lambda: one.is_idle and one.leftovers.published > 0 and one.leftovers.events == 0)
+            assert one.leftovers.dropped > 0
+            await it.until(lambda: it.collector.receipts.distinct >= it.sim.ledger.events)
+            found = audit(it.sim.ledger.log(), it.collector.receipts)
+            assert (found.lost, found.doubled, found.unknown, found.changed) == (0, 0, 0, 0), found
+
+    run(main())
+
+
+def test_an_owner_that_was_killed_with_a_spool_publishes_what_is_in_it_once(
+    tmp_path: Path, broker: Broker
+) -> None:
+    async def one_life(it: Scene, *, succeeded: bool) -> None:
+        one = await it.member("one")
+        await it.until(lambda: one.is_live)
+        await it.quiet()
+        one.cut(True)
+        spool = one.runner.clusters[1].publisher.spool
+        assert spool is not None
+        it.sim.set_rate(100.0)
+        await it.until(lambda: spool.events > 100)
+        await one.kill()
+        two = await it.member("two") if succeeded else None
+        if two is not None:
+            await it.until(lambda: two.is_live)
+        again = await it.member("one")
+        await it.until(lambda: again.leftovers.dropped > 100 and again.leftovers.events == 0)
+        assert again.leftovers.published == 0
+        if two is not None:
+            await it.some_events()
+            await two.stop()
+        await it.until(lambda: again.is_live)
+        await it.quiet()
+        await again.stop()
+
+    async def main() -> None:
+        async with scene(tmp_path, broker) as it:
+            await one_life(it, succeeded=True)
+            await one_life(it, succeeded=False)
+            assert (await it.all_arrived()).doubled == 0
+            assert it.count("identify") == SHARDS
 
     run(main())

@@ -68,3 +68,18 @@ def test_a_member_whose_network_is_gone_is_taken_over_and_harms_nothing_when_it_
         pytest.skip(impossible)
     (gone,) = played(tmp_path, broker, "network_gone", namespaces=True)
     assert costs_nothing(gone), gone
+
+
+def test_a_member_that_was_frozen_or_cut_from_the_broker_under_load_publishes_nothing_a_second_time(
+    tmp_path: Path, broker: Broker
+) -> None:
+    frozen, cut = played(tmp_path, broker, "frozen", "cut_from_broker")
+    assert costs_nothing(frozen), frozen
+    assert costs_nothing(cut), cut
+
+
+def test_what_was_kept_while_the_broker_was_away_for_all_is_published_once(
+    tmp_path: Path, broker: Broker
+) -> None:
+    (away,) = played(tmp_path, broker, "broker_away")
+    assert not (away.lost or away.told or away.two_ids or away.wrong or away.too_often), away
