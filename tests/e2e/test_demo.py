@@ -45,6 +45,32 @@ def test_the_demo_survives_its_faults_and_ends_with_nothing_lost() -> None:
     assert (f"doubled {doubled}: promised, not a fault" in done.stdout) is (doubled != "0"), done.stdout
     assert "the broker was restarted" in done.stdout
     assert "killing the gateway with -9" in done.stdout
+    assert row(done.stdout, "discord.py bot behind the proxy") == f"!ping seen {said}, missed 0, twice 0"
+    for fault in ("its proxy killed with -9", "killed with -9, came back"):
+        assert row(done.stdout, f"{fault}: resumed") == "16 of 16 shards", done.stdout
+
+
+def test_a_bot_whose_sessions_are_gone_fails_the_demo() -> None:
+    """Without its database the killed bot begins anew: what the summary shows, and the exit code, say so."""
+    program = (
+        "import asyncio, sys\n"
+        "from rateway.demo import scene, script\n"
+        "script.BOT_SILENCE = 5.0\n"
+        "async def kill(self):\n"
+        "    await self.bot.kill()\n"
+        "    self.bot_database.unlink()\n"
+        "    return await began(self)\n"
+        "began, scene.Scene.kill_bot, scene.RESUME_PATIENCE = scene.Scene.kill_bot, kill, 5.0\n"
+        "from rateway.cli import main\n"
+        "sys.exit(main(['demo', *sys.argv[1:]]))"
+    )
+    words = ["--seconds", "6", "--faults", "bot", "--shards", "2", "--guilds", "20", "--rate", "50"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert row(done.stdout, "killed with -9, came back: resumed") == "0 of 2 shards"
 
 
 def test_a_given_broker_is_used_and_its_connections_are_cut(broker: Broker, tmp_path: Path) -> None:

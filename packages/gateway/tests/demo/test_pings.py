@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import sys
 from pathlib import Path
 from typing import cast
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from aio_pika.abc import AbstractExchange
 from rateway.demo import client_worker, plain_worker, script
+from rateway.demo import scene as scenes
 from rateway.demo.children import Child
 from rateway.demo.collector import Collector
 from rateway.demo.scene import Options, Scene
@@ -58,12 +60,61 @@ def scene(folder: Path, speaker: Speaker, guilds: int) -> Scene:
         gateway=gateway,
         workers=[worker],
         bot=child(folder, "print('ready with all guilds', flush=True)"),
+        bot_database=folder / "bot.db",
         collector=Collector("amqp://127.0.0.1:1", [1]),
         state_dir=folder,
         page="",
         uri="",
         places=[("7", "8"), ("9", "10")],
     )
+
+
+def seen(stage: Scene, *messages: str) -> None:
+    """The bot notes messages."""
+    with sqlite3.connect(stage.bot_database) as database:
+        database.execute("CREATE TABLE IF NOT EXISTS seen (message_id TEXT)")
+        database.executemany("INSERT INTO seen VALUES (?)", [(each,) for each in messages])
+
+
+@pytest.mark.parametrize(
+    ("messages", "resumed", "is_well"),
+    [
+        (("1", "2"), {}, True),
+        (("1", "2", "another"), {"bot": 16, "proxy": 16}, True),
+        (("1", "2"), {"bot": 15, "proxy": 16}, False),
+        (("1", "2"), {"bot": 16, "proxy": 0}, False),
+        (("1",), {"bot": 16}, False),
+        (("1", "2", "2"), {"bot": 16}, False),
+    ],
+)
+def test_a_bot_is_well_with_all_shards_resumed_nothing_missed_and_nothing_twice(
+    tmp_path: Path, messages: tuple[str, ...], resumed: dict[str, int], is_well: bool
+) -> None:
+    stage = scene(tmp_path, Speaker(), guilds=2)
+    stage.pings, stage.resumed = ["1", "2"], resumed
+    seen(stage, *messages)
+    assert script.bot_is_well(stage) is is_well
+
+
+def test_only_shards_that_resume_after_the_kill_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes, "BOT_AWAY", 0.0)
+    monkeypatch.setattr(scenes, "RESUME_PATIENCE", 3.0)
+
+    async def main() -> None:
+        stage = scene(tmp_path, Speaker(), guilds=2)
+        resumes = "print('shard 1 resumed', flush=True); print('shard 1 resumed', flush=True); input()"
+        stage.bot = child(tmp_path, resumes)
+        stage.options = Options(shards=1)
+        stage.bot.log.write_text("shard 0 resumed\n")
+        assert await stage.kill_bot() == 1
+        stage.options = Options(shards=2)
+        assert await stage.kill_bot() == 1
+        assert stage.resumed == {"bot": 1}
+        await stage.bot.kill()
+
+    run(main())
 
 
 def test_nothing_is_said_before_the_bot_is_in_every_guild(tmp_path: Path) -> None:

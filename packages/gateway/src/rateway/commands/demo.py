@@ -21,8 +21,9 @@ from rich.console import Console
 SUMMARY = "see it work: simulated Discord, gateway, workers, faults"
 DESCRIPTION = """\
 Run a simulated Discord, a RabbitMQ, the gateway with two clusters, two workers that share a queue, and an unmodified
-discord.py bot behind the gateway's proxy; let events flow; cut two shards, take the broker away, kill the bot, one of
-the gateway's processes and then all of it with -9; and at the end hold every event that was sent against what arrived.
+discord.py bot behind the gateway's proxy; let events flow; cut two shards, take the broker away, kill the proxy, the
+bot, one of the gateway's processes and then all of it with -9; and at the end hold every event that was sent against
+what arrived, and every message against what the bot has seen. All shards of the bot have to resume.
 
 RabbitMQ is a private node on free loopback ports that ends with the demonstration. With AMQP_URI set, that broker
 is used instead, and its connections are cut in place of a restart. Nothing outside this machine is talked to.
@@ -33,8 +34,10 @@ examples:
   rateway demo --seconds 0        until Ctrl-C, the faults again every minute
   rateway demo --rate 3000        more events a second
   rateway demo --faults none      only the flow
+  rateway demo --faults proxy,bot only what concerns a bot behind the proxy
 
-exit codes: 0 nothing was lost and no rule of Discord's broken, 1 something was, 69 there is no broker
+exit codes: 0 nothing was lost, no rule of Discord's broken and every shard of the bot resumed; 1 otherwise;
+69 there is no broker
 """
 
 
@@ -62,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--faults",
         default=",".join(sorted(defaults.faults)),
         metavar="NAMES",
-        help="what goes wrong: bot, cut, broker, runner, kill, or none (default: all)",
+        help="what goes wrong: bot, broker, cut, kill, proxy, runner, or none (default: all)",
     )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the processes' logs there")
 
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the demonstration; the exit code."""
     if unknown := sorted(set(options.faults.split(",")) - Options().faults - {"none"}):
         print(
-            f"rateway demo: no fault is called {unknown[0]!r}; there are bot, cut, broker, runner, kill",
+            f"rateway demo: no fault is called {unknown[0]!r}; there are bot, broker, cut, kill, proxy, runner",
             file=sys.stderr,
         )
         return exit_codes.USAGE

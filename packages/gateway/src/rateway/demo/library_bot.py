@@ -1,6 +1,6 @@
-"""A bot with an unmodified discord.py behind the gateway proxy. It writes down each ``!ping`` that it sees.
+"""A bot with an unmodified discord.py behind the gateway proxy. It notes each ``!ping`` that it sees in its database.
 
-BOT_API=… BOT_GATEWAY=ws://127.0.0.1:7878/ DISCORD_TOKEN=… python -m rateway.demo.library_bot
+BOT_API=… BOT_GATEWAY=ws://127.0.0.1:7878/ SESSIONS=bot.db DISCORD_TOKEN=… python -m rateway.demo.library_bot
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import discord
 import discord.gateway
 import discord.http
 import yarl
+from rateway.demo.kept_sessions import database
 
 # The two lines that discord.py needs (docs/proxy.md).
 discord.http.Route.BASE = os.environ["BOT_API"]
 discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(os.environ["BOT_GATEWAY"])
 
+database.execute("CREATE TABLE IF NOT EXISTS seen (message_id TEXT)")
+
 
 class Bot(discord.AutoShardedClient):
-    """Prints ``ready``, ``saw ID`` for each ``!ping``, and ``shard N resumed``."""
+    """Prints ``ready`` and ``shard N resumed``."""
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
         """Identify at once: the proxy does not need the 5 s that discord.py waits between two shards."""
@@ -30,8 +33,9 @@ class Bot(discord.AutoShardedClient):
         print(f"shard {shard_id} resumed", flush=True)
 
     async def on_message(self, message: discord.Message) -> None:
+        # One transaction with the session's place, which is saved next: each message is noted exactly once.
         if message.content == "!ping":
-            print(f"saw {message.id}", flush=True)
+            database.execute("INSERT INTO seen VALUES (?)", (str(message.id),))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
 import signal
+import sqlite3
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,6 +44,10 @@ WORKER_PATIENCE = 60.0
 BOT_PATIENCE = 60.0
 #: Seconds between the bot's death and its next start.
 BOT_AWAY = 3.0
+#: How long the bot's shards may take to resume, seconds: some seconds are usual.
+RESUME_PATIENCE = 60.0
+#: Between two looks at something that announces itself nowhere, seconds.
+LOOK = 0.1
 
 
 class WorkerGone(RuntimeError):
@@ -66,7 +73,7 @@ class Options:
     shards: int = 16
     per_cluster: int = 8
     guilds: int = 480
-    faults: frozenset[str] = frozenset({"bot", "cut", "broker", "runner", "kill"})
+    faults: frozenset[str] = frozenset({"bot", "cut", "broker", "proxy", "runner", "kill"})
     amqp_uri: Secret | None = None
     keep: Path | None = None
 
@@ -89,6 +96,8 @@ class Scene:
     workers: list[Child]
     #: A bot with discord.py, behind the gateway's proxy.
     bot: Child
+    #: Where it keeps its sessions and the pings that it has seen (SQLite).
+    bot_database: Path
     collector: Collector
     state_dir: Path
     #: The address of the gateway's page, with a slash at the end.
@@ -105,6 +114,8 @@ class Scene:
     crashes: int = 0
     #: The bot behind the proxy is away because we killed it.
     killing_bot: bool = False
+    #: What was killed under the bot, "bot" or "proxy" → how many of its shards resumed, the fewest of all times.
+    resumed: dict[str, int] = field(default_factory=dict)
 
     def check_simulator(self) -> None:
         """SimulatorGone when it has ended by itself: without its ledger there is nothing to show."""
@@ -158,13 +169,34 @@ class Scene:
         clusters = ", ".join(map(str, victim["clusters"]))
         return f"killed the gateway's runner {victim['pid']} with -9 (cluster {clusters})"
 
-    async def kill_bot(self) -> None:
-        """SIGKILL for the bot, and a new one after :data:`BOT_AWAY` seconds."""
+    async def kill_bot(self) -> int:
+        """SIGKILL for the bot, and a new one after :data:`BOT_AWAY` seconds; how many of its shards then resume."""
         self.killing_bot = True
         await self.bot.kill()
+        before = len(self.bot.lines())
         await asyncio.sleep(BOT_AWAY)
         await self.bot.start()
         self.killing_bot = False
+        return await self._resumed("bot", before)
+
+    async def kill_proxy(self) -> int:
+        """SIGKILL for the gateway's proxy, which the gateway starts again; how many of the bot's shards then resume."""
+        status = await self.status()
+        if status is None or not status["proxy"]:
+            # The summary says that no shard resumed.
+            return self.resumed.setdefault("proxy", 0)
+        before = len(self.bot.lines())
+        os.kill(status["proxy"]["pid"], signal.SIGKILL)
+        return await self._resumed("proxy", before)
+
+    async def _resumed(self, fault: str, before: int) -> int:
+        """Wait until all shards have resumed after the first *before* lines of the bot's log; how many have."""
+        since, shards = time.monotonic(), set[str]()
+        while len(shards) < self.options.shards and time.monotonic() < since + RESUME_PATIENCE:
+            await asyncio.sleep(LOOK)
+            shards = {line for line in self.bot.lines()[before:] if line.endswith(" resumed")}
+        self.resumed[fault] = min(len(shards), self.resumed.get(fault, self.options.shards))
+        return len(shards)
 
     async def start_bot(self) -> None:
         """Start the bot and wait until it is ready; BotGone when it is not in time."""
@@ -201,10 +233,18 @@ class Scene:
         else:
             self.pings.append(message_id)
 
-    def seen_by_bot(self) -> int:
-        """How many of the pings the bot behind the proxy has seen; one that came twice counts once."""
-        seen = {line.split()[1] for line in self.bot.lines() if line.startswith("saw ")}
-        return len(seen.intersection(self.pings))
+    def seen_by_bot(self) -> Counter[str]:
+        """How often the bot behind the proxy has seen each of the pings that it has seen."""
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{self.bot_database}?mode=ro", uri=True)
+            ) as database:
+                rows = database.execute("SELECT message_id FROM seen").fetchall()
+        except sqlite3.Error:
+            # It has not begun yet.
+            rows = []
+        pings = set(self.pings)
+        return Counter(message_id for (message_id,) in rows if message_id in pings)
 
     def answered(self) -> int:
         """Return how many of the pings a worker has answered; one that came twice counts once."""
@@ -240,15 +280,16 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
         workers = await _start_workers(exits, uri, found, logs)
         state_dir = folder / "state"
         http, proxy = (f"127.0.0.1:{port}" for port in free_ports(2))
-        # The bot gets all messages that it has missed, also after it was started again.
-        more = {"HTTP_ADDRESS": http, "PROXY_ADDRESS": proxy, "PROXY_REPLAY": "MESSAGE_CREATE"}
+        more = {"HTTP_ADDRESS": http, "PROXY_ADDRESS": proxy}
         settings = _settings(options, uri, found, state_dir) | more
         gateway = Child("gateway", ["-m", "rateway"], settings, logs / "gateway.log")
         exits.push_async_callback(gateway.terminate)
+        bot_database = folder / "bot.db"
         environment = {
             "BOT_API": f"http://{proxy}/api/v10",
             "BOT_GATEWAY": f"ws://{proxy}/",
             "DISCORD_TOKEN": found["token"],
+            "SESSIONS": str(bot_database),
         }
         bot = Child("bot", ["-m", "rateway.demo.library_bot"], environment, logs / "bot.log")
         exits.push_async_callback(bot.terminate)
@@ -262,6 +303,7 @@ async def opened(options: Options, say: Callable[[str], None]) -> AsyncIterator[
             gateway=gateway,
             workers=workers,
             bot=bot,
+            bot_database=bot_database,
             collector=collector,
             state_dir=state_dir,
             page=f"http://{http}/",

@@ -33,8 +33,15 @@ ROUND = 60.0
 
 #: Violations shown in full at the end.
 MOST_VIOLATIONS = 20
+#: What was killed under the bot → the row of the summary that says how many of its shards resumed.
+RESUMES = {
+    "proxy": "its proxy killed with -9: resumed",
+    "bot": "killed with -9, came back: resumed",
+}
 #: When each fault comes, as a share of the time.
-FAULTS = ((0.1, "cut"), (0.2, "broker"), (0.4, "bot"), (0.55, "cut"), (0.65, "runner"), (0.8, "kill"))
+FAULTS = (
+    (0.1, "cut"), (0.2, "broker"), (0.4, "proxy"), (0.5, "bot"), (0.6, "cut"), (0.7, "runner"), (0.8, "kill"),
+)  # fmt: skip
 
 
 async def run(options: Options, console: Console) -> int:
@@ -178,13 +185,21 @@ async def _faults(scene: Scene, show: Show) -> None:
 
     async def bot() -> None:
         show.say("killing the bot behind the proxy with -9")
-        await scene.kill_bot()
-        show.say("the bot is started again: it identifies anew at the proxy, not at Discord")
+        count = await scene.kill_bot()
+        show.say(f"the bot came back with its sessions: {count} of {scene.options.shards} shards resumed")
+
+    async def proxy() -> None:
+        show.say("killing the gateway's proxy with -9")
+        count = await scene.kill_proxy()
+        show.say(
+            f"the bot has reconnected to the next proxy: {count} of {scene.options.shards} shards resumed"
+        )
 
     acts: dict[str, Callable[[], Awaitable[None]]] = {
         "bot": bot,
         "cut": cut,
         "broker": broker,
+        "proxy": proxy,
         "runner": runner,
         "kill": kill,
     }
@@ -214,7 +229,7 @@ async def _drain(scene: Scene, show: Show) -> None:
 
 async def _answers(scene: Scene, show: Show) -> None:
     """Until each ping has its answer and the bot has seen each: who comes back is given what was said meanwhile."""
-    done, since = scene.answered() + scene.seen_by_bot(), time.monotonic()
+    done, since = scene.answered() + len(scene.seen_by_bot()), time.monotonic()
     while done < 2 * len(scene.pings):
         is_answered = scene.answered() >= len(scene.pings)
         silence = BOT_SILENCE if is_answered else SILENCE
@@ -224,7 +239,7 @@ async def _answers(scene: Scene, show: Show) -> None:
             return
         await _revive_bot(scene, show)
         await asyncio.sleep(ANSWERS)
-        before, done = done, scene.answered() + scene.seen_by_bot()
+        before, done = done, scene.answered() + len(scene.seen_by_bot())
         if done > before:
             since = time.monotonic()
 
@@ -271,20 +286,37 @@ async def _result(scene: Scene, show: Show) -> int:
         show.line(f"violation: {each['rule']} shard {each['shard']}: {each['detail']}")
     for gap in receipts.gaps:
         show.line(f"gap: {gap.decode(errors='replace')}")
-    missed = len(scene.pings) - scene.seen_by_bot()
-    if missed:
-        show.line(f"the bot behind the proxy has missed {missed} messages; its log:\n{scene.bot.tail()}")
-    clean = result.clean and not broken and not missed
+    is_well = bot_is_well(scene)
+    if not is_well:
+        show.line(f"the bot behind the proxy has missed something; its log:\n{scene.bot.tail()}")
+    clean = result.clean and not broken and is_well
     return 0 if clean and code == 0 and not scene.crashes and result.sent else 1
 
 
+def _seen(scene: Scene) -> tuple[int, int, int]:
+    """Pings that the bot behind the proxy has seen, has missed, and has seen more than once."""
+    seen = scene.seen_by_bot()
+    return len(seen), len(scene.pings) - len(seen), sum(times > 1 for times in seen.values())
+
+
+def bot_is_well(scene: Scene) -> bool:
+    """Whether the bot behind the proxy has missed nothing, got nothing twice, and resumed with every shard."""
+    _, missed, twice = _seen(scene)
+    return not missed and not twice and all(count == scene.options.shards for count in scene.resumed.values())
+
+
 async def _facts(scene: Scene) -> dict[str, str]:
-    """What the running gateway and the workers' logs have to say at the end."""
+    """What the running gateway, the workers' logs and the bot's database have to say at the end."""
+    seen, missed, twice = _seen(scene)
     facts = {
         "!ping said, answered by workers": f"{len(scene.pings)}, {scene.answered()}",
-        "seen by a discord.py bot behind the proxy": str(scene.seen_by_bot()),
+        "discord.py bot behind the proxy": f"!ping seen {seen}, missed {missed}, twice {twice}",
+    }
+    for fault, words in RESUMES.items():
+        if fault in scene.resumed:
+            facts[words] = f"{scene.resumed[fault]} of {scene.options.shards} shards"
+    facts |= {
         "that bot started": "once" if scene.bot.starts == 1 else f"{scene.bot.starts} times",
-        "its shards resumed": str(sum("resumed" in line for line in scene.bot.lines())),
         "health": await scene.health(),
     }
     caches = [each["cache"] for each in clusters_of(await scene.status()) if each.get("cache")]
