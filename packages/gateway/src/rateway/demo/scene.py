@@ -44,8 +44,8 @@ WORKER_PATIENCE = 60.0
 BOT_PATIENCE = 60.0
 #: Seconds between the bot's death and its next start.
 BOT_AWAY = 3.0
-#: How long the bot's shards may take to resume, seconds: some seconds are usual.
-RESUME_PATIENCE = 60.0
+#: How long the bot's shards may take to resume, seconds: ten are usual, a machine with much else to do needs a minute.
+RESUME_PATIENCE = 100.0
 #: Between two looks at something that announces itself nowhere, seconds.
 LOOK = 0.1
 
