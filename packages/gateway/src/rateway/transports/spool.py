@@ -126,7 +126,7 @@ class Spool:
         self.unsettled_from = self._next if noted is None else noted
         if noted is None:
             with contextlib.suppress(OSError):
-                (self.folder / _UNSETTLED).write_bytes(_NUMBER.pack(self._next))
+                _write_number(self.folder / _UNSETTLED, self._next)
 
     def note_settled(self) -> None:
         """Note that events count as settled, also those that are in it."""
@@ -432,6 +432,14 @@ class Spool:
 
     def _remembered(self) -> int:
         return _number_in(self.folder / _FRONT) or 1
+
+
+def _write_number(path: Path, number: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | CAREFUL, 0o600)
+    try:
+        os.write(descriptor, _NUMBER.pack(number))
+    finally:
+        os.close(descriptor)
 
 
 def _number_in(path: Path) -> int | None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from rateway.delivery.message import Publish
 from rateway.fleet.leftovers import PATIENCE_S, SessionPosition
 from rateway.runtime.runner.leftovers import Leftovers, leftover_folders
@@ -248,3 +249,18 @@ def test_what_is_kept_takes_its_part_of_the_bound_on_disk(tmp_path: Path) -> Non
             assert it.spool.limit == LIMIT
 
     run(main())
+
+
+def test_what_no_disk_takes_at_the_end_of_the_process_is_said_with_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path) as it:
+            it.sink.left = [event(seq) for seq in range(1, 4)]
+            it.kept.set_aside()
+            it.spool.limit = 0
+
+    run(main())
+    (said,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert said.getMessage().startswith("3 events that were kept in memory are lost: ")
+    assert "SPOOL_BYTES" in said.getMessage()

@@ -8,7 +8,6 @@ a later tenure's events do not wait for them. What the next owner has is asked o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -98,9 +97,16 @@ class Leftovers:
     def close(self) -> None:
         """Give the files back. What is in them stays, and what is in memory goes to them as far as there is room."""
         if self._spool is not None and self._memory:
-            with contextlib.suppress(SpoolFull):
+            try:
                 self._spool.append(self._memory)
                 self._memory = []
+            except (SpoolFull, OSError) as error:
+                log.error(
+                    "%d events that were kept in memory are lost: %s. SPOOL_BYTES is the room for them on disk",
+                    len(self._memory),
+                    error or "the spool is full",
+                    extra={"cluster": self._number, "action": "leftovers"},
+                )
         for spool in self._kept:
             spool.close()
 
