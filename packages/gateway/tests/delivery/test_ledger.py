@@ -51,6 +51,18 @@ def test_multiple_out_of_order_and_tag_zero_acknowledgements_settle_what_they_sa
     assert cursor.settled == 6 and ledger.events == 0
 
 
+@pytest.mark.parametrize("number", [3, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_an_answer_beyond_what_was_written_means_no_more_than_that(number: int) -> None:
+    ledger, cursor = Unconfirmed(), Cursor(0)
+    run = make_run(ledger, cursor, [1, 2])
+    assert ledger.acknowledge([(number, 0)]) == [] and ledger.refuse(number, False, remark) == 0
+    assert cursor.settled == 0 and ledger.events == 2
+    assert ledger.acknowledge([(number, 1)]) == [run]
+    assert cursor.settled == 2 and ledger.events == 0
+    make_run(ledger, cursor, [3])
+    assert ledger.refuse(number, True, remark) == 1
+
+
 def test_a_shard_does_not_wait_for_another_ones_confirm() -> None:
     ledger, slow, quick = Unconfirmed(), Cursor(0), Cursor(1)
     make_run(ledger, slow, [1])

@@ -288,12 +288,14 @@ class Unconfirmed:
         # Acknowledgements one by one mostly come for one run after the other, and in order.
         near: Run | None = None
         begin = stop = 0
+        written = self._next_number - 1
         at, count = 0, len(acks)
         while at < count:
             number, multiple = acks[at]
             at += 1
             if multiple:
-                self._acknowledge_all(number or self._next_number - 1, finished)
+                # A broker may name any number of 64 bits: what was not written is not meant.
+                self._acknowledge_all(min(number, written) if number else written, finished)
                 continue
             if not begin <= number < stop:
                 near = self._find(number)
