@@ -25,7 +25,7 @@ install: system-install compiled  ## .venv with what runs rateway, and RabbitMQ 
 
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 # How many tests run at a time: most of them wait for something, but more than there are cores disturb each other.
-JOBS    ?= 2
+JOBS    ?= 3
 
 # What is missing of the system is found out first, all of it, and installed by root or said to everybody else.
 system-%:

@@ -33,8 +33,8 @@ class Bot(discord.AutoShardedClient):
         print(f"shard {shard_id} resumed", flush=True)
 
     async def on_message(self, message: discord.Message) -> None:
-        # One transaction with the session's place, which is saved next: each message is noted exactly once. What it said
-        # is not asked: of messages that come together discord.py has applied a later edit by now.
+        # One transaction with the session's place, which is saved next: each message is noted exactly once. What it
+        # said is not asked: of messages that come together discord.py has applied a later edit by now.
         database.execute("INSERT INTO seen VALUES (?)", (str(message.id),))
 
 

@@ -104,7 +104,7 @@ class Leftovers:
                 log.error(
                     "%d events that were kept in memory are lost: %s. SPOOL_BYTES is the room for them on disk",
                     len(self._memory),
-                    error or "the spool is full",
+                    str(error) or "the spool is full",
                     extra={"cluster": self._number, "action": "leftovers"},
                 )
         for spool in self._kept:
