@@ -638,25 +638,29 @@ class IdentifyGovernor:
         self._forgiven_at = now
 
     def _fail(self, shard_id: int, now: float, how: str) -> None:
-        times = [at for at in self._failures.get(shard_id, []) if now - at < HOUR]
-        times.append(now)
-        self._failures[shard_id] = times
+        count = self._note_failure(shard_id, now)
         self._outcomes[shard_id] = (now, how)
         if self._fault_since is not None or self._fails_alike(now):
             self._meet_fault(now)
             return
         # A shard that was stopped before has one try, not a new series of them.
-        if self._crash_loop and (len(times) >= self._crash_loop or shard_id in self._stopped):
-            self._stopped[shard_id] = now + STOPPED_FOR
-            del self._failures[shard_id]
+        if self._crash_loop and (count >= self._crash_loop or shard_id in self._stopped):
+            self._stop(shard_id, now)
 
     def _fail_beside(self, asker: int, now: float) -> None:
         """A second session got no READY. That is no fault of the shard, which has a session."""
+        if self._note_failure(asker, now) >= MOST_FAILURES_BESIDE:
+            self._stop(asker, now)
+
+    def _note_failure(self, asker: int, now: float) -> int:
+        """Note a failure; return how many there were within the last hour."""
         times = [*(at for at in self._failures.get(asker, []) if now - at < HOUR), now]
         self._failures[asker] = times
-        if len(times) >= MOST_FAILURES_BESIDE:
-            self._stopped[asker] = now + STOPPED_FOR
-            del self._failures[asker]
+        return len(times)
+
+    def _stop(self, asker: int, now: float) -> None:
+        self._stopped[asker] = now + STOPPED_FOR
+        del self._failures[asker]
 
     def _forgive(self, shard_id: int) -> None:
         self._failures.pop(shard_id, None)

@@ -63,26 +63,11 @@ class FleetRecordWriter:
             self._settling[name] = position
             self._ended = with_ended(self._ended, EndedSession(shard_id, name, position.settled))
 
-    @property
-    def ended(self) -> tuple[EndedSession, ...]:
-        """The latest lost sessions of the cluster, as far as each is settled by now."""
-        for each in self._ended:
-            position = self._settling.get(each.name)
-            if position is not None and position.settled > each.through:
-                changed = EndedSession(each.shard_id, each.name, position.settled)
-                self._ended = tuple(changed if one is each else one for one in self._ended)
-        names = {each.name for each in self._ended}
-        for name in [
-            name for name, position in self._settling.items() if position.is_complete or name not in names
-        ]:
-            del self._settling[name]
-        return self._ended
-
     def positions(self) -> list[SessionPosition]:
         """Return how far each session of the cluster is settled here, the latest lost ones included."""
         found = [
             SessionPosition(each.shard_id, each.name, each.through, each.name in self._settling)
-            for each in self.ended
+            for each in self._catch_up()
         ]
         for shard_id, shard in self._shards.items():
             name = self._session_records.session(shard_id)
@@ -92,7 +77,7 @@ class FleetRecordWriter:
 
     def last_body(self, cache: str) -> bytes:
         """Return the record as it is now, for a successor that was sent that *cache*; empty: none."""
-        return encode(ClusterRecord(tuple(self._snapshot()), self.ended, cache))
+        return encode(ClusterRecord(tuple(self._snapshot()), self._catch_up(), cache))
 
     async def run(self, epoch: int) -> None:
         """Write after each change, until cancelled or until the tenure of that *epoch* is over."""
@@ -114,12 +99,28 @@ class FleetRecordWriter:
                 self._changed.set()
                 await asyncio.sleep(_AGAIN_S)
 
+    def _catch_up(self) -> tuple[EndedSession, ...]:
+        """Bring the latest lost sessions to where each is settled by now, and return them."""
+        self._ended = tuple(
+            each
+            if (position := self._settling.get(each.name)) is None
+            else EndedSession(each.shard_id, each.name, max(each.through, position.settled))
+            for each in self._ended
+        )
+        names = {each.name for each in self._ended}
+        self._settling = {
+            name: position
+            for name, position in self._settling.items()
+            if name in names and not position.is_complete
+        }
+        return self._ended
+
     def _snapshot(self) -> list[SessionRecord]:
         settled = [(shard_id, shard.stream.settled) for shard_id, shard in self._shards.items()]
         return self._session_records.snapshot(settled, time.time())
 
     def _encode(self, snapshot: list[SessionRecord]) -> bytes:
-        return encode(ClusterRecord(tuple(snapshot), self.ended))
+        return encode(ClusterRecord(tuple(snapshot), self._catch_up()))
 
     def _confirmed(self, snapshot: list[SessionRecord]) -> None:
         for record in snapshot:

@@ -16,7 +16,6 @@ from rateway.config.broker import broker_address
 from rateway.delivery.port import Ownership, SinkObserver
 from rateway.fleet.choice import Choice
 from rateway.fleet.leftovers import SessionPosition
-from rateway.fleet.port import cluster_subject, has_right
 from rateway.fleet.roster import TenureView
 from rateway.runtime.answered import Answered
 from rateway.runtime.fleet.cache_moves import CacheMoves, place_of
@@ -200,8 +199,7 @@ class Runner:
         tenure, cluster, fleet = self.tenures.get(number), self.clusters.get(number), self.fleet
         if fleet is None or tenure is None or tenure.owned is None or cluster is None:
             return None
-        confirmed_at = fleet.elections.confirmed_at(cluster_subject(number))
-        if cluster.fleet_record is None or not has_right(confirmed_at, fleet.clock()):
+        if cluster.fleet_record is None or not fleet.has_right(number):
             return None
         return cluster.fleet_record.positions()
 

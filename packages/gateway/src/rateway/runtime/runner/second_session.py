@@ -259,6 +259,7 @@ class SecondSessions:
         self._spawn = spawn
         self._use_views = use_views
         self._failures = 0
+        self._session: _SecondSession | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self, cache: ClusterCache) -> None:
@@ -276,8 +277,6 @@ class SecondSessions:
             task.cancel()
         if self._session is not None:
             self._close(self._session, "the cluster is left")
-
-    _session: _SecondSession | None = None
 
     async def _run(self, cache: ClusterCache) -> None:
         figures = self.figures
@@ -310,12 +309,12 @@ class SecondSessions:
         )
         clock, began = own.clock, own.clock()
         session.shard.start()
-        why, ready_at = "", None
+        why, identified_at = "", None
         while not (why or (session.view is not None and session.view.is_over)):
             await asyncio.sleep(LOOK_S)
             now = clock()
-            if session.shard.identifies and ready_at is None:
-                ready_at = now
+            if session.shard.identifies and identified_at is None:
+                identified_at = now
                 self.figures.note = ""
             if session.refusal is not None:
                 why = session.refusal.why
@@ -325,9 +324,13 @@ class SecondSessions:
                 why = "the shard has stopped"
             elif session.view is None:
                 pass  # it waits for its turn
-            elif ready_at is not None and session.view.listed is None and now - ready_at > READY_WITHIN_S:
+            elif (
+                identified_at is not None
+                and session.view.listed is None
+                and now - identified_at > READY_WITHIN_S
+            ):
                 why = "no READY came"
-            elif ready_at is not None and now - ready_at > ENDS_WITHIN_S:
+            elif identified_at is not None and now - identified_at > ENDS_WITHIN_S:
                 why = "its guilds do not come"
             else:
                 cache.store.look_beside(session.view, now, is_steady=session.is_steady)

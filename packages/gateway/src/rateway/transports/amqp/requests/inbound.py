@@ -36,6 +36,7 @@ from rateway.transports.amqp.requests.inbound_queue import (
     lock_holds,
     look,
     make,
+    readers,
 )
 from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
@@ -91,7 +92,7 @@ _EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
 PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
+_ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
 
 
 class _NotOurs(msgspec.Struct, frozen=True):
@@ -206,12 +207,7 @@ class Inbound:
         except (BrokerUnavailable, BrokerRefused):
             return 0
         try:
-            async with asyncio.timeout(ANSWER_S):
-                channel = await connection.channel(_ASKING)
-                passive = spec.Queue.Declare(0, self._queue, passive=True, durable=True)
-                return int((await channel.call(passive, spec.Queue.DeclareOk)).consumer_count or 0)
-        except ChannelClosed as closed:
-            return 0 if is_away(closed) or closed.code != _NOT_FOUND else None
+            return await readers(connection, _ASKING, self._queue, timeout=ANSWER_S)
         except (ConnectionLost, TimeoutError):
             return 0
         finally:

@@ -20,7 +20,7 @@ from rateway.transports.amqp.wire.connection import Connection
 
 __all__ = [
     "Away", "Found", "Looked", "Missing", "Refused", "ask", "flag", "flag_stands", "is_away", "is_taken", "lock_holds",
-    "look", "make",
+    "look", "make", "readers",
 ]  # fmt: skip
 
 _ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 404, 405, 406
@@ -78,8 +78,7 @@ async def ask(
 
 async def look(connection: Connection, number: int, queue: str, *, timeout: float | None = None) -> Looked:
     """Return what is known of *queue*, on the channel *number*. Changes nothing at the broker."""
-    passive = spec.Queue.Declare(0, queue, passive=True, durable=True)
-    closed = await ask(connection, number, passive, spec.Queue.DeclareOk, timeout=timeout)
+    closed = await ask(connection, number, _passive(queue), spec.Queue.DeclareOk, timeout=timeout)
     if closed is not None:
         if is_away(closed):
             return Away(closed.text)
@@ -94,6 +93,20 @@ async def look(connection: Connection, number: int, queue: str, *, timeout: floa
         if argument.startswith("x-"):
             return Found(current if argument == "x-queue-type" else "")
     return Away(closed.text) if is_away(closed) else Refused(closed)
+
+
+async def readers(connection: Connection, number: int, queue: str, *, timeout: float) -> int | None:
+    """Return how many consumers *queue* has; None when there is no queue, 0 when it cannot be looked at.
+
+    Raises TimeoutError after *timeout* seconds.
+    """
+    async with asyncio.timeout(timeout):
+        channel = await connection.channel(number)
+        try:
+            declared = await channel.call(_passive(queue), spec.Queue.DeclareOk)
+        except ChannelClosed as closed:
+            return 0 if is_away(closed) or closed.code != _NOT_FOUND else None
+        return int(declared.consumer_count or 0)
 
 
 async def make(
@@ -143,6 +156,10 @@ def is_away(closed: ChannelClosed) -> bool:
     return closed.code == _NOT_FOUND and (
         "inaccessible" in closed.text or "stopped by supervisor" in closed.text
     )
+
+
+def _passive(queue: str) -> spec.Queue.Declare:
+    return spec.Queue.Declare(0, queue, passive=True, durable=True)
 
 
 def _declaration(queue: str) -> spec.Queue.Declare:
