@@ -90,8 +90,8 @@ class Broker:
 
 
 @contextmanager
-def place(recipe: Recipe, broker: Broker) -> Iterator[Place]:
-    """The gateway with all shards live, quiet, and a fresh event log."""
+def place(recipe: Recipe, broker: Broker, cores: set[int] = machine.AROUND) -> Iterator[Place]:
+    """The gateway on these cores, with all shards live, quiet, and a fresh event log."""
     with (
         broker.vhost() as address,
         tempfile.TemporaryDirectory() as name,
@@ -99,9 +99,7 @@ def place(recipe: Recipe, broker: Broker) -> Iterator[Place]:
     ):
         folder, api = Path(name), f"http://127.0.0.1:{port}/api/v10"
         environment = child.settings(api, address, folder, recipe.shards, EVENT_LOG="stream")
-        gateway = child.child(
-            "rateway", environment=environment, log=folder / "gateway.log", cores=machine.AROUND
-        )
+        gateway = child.child("rateway", environment=environment, log=folder / "gateway.log", cores=cores)
         with gateway as running:
             discord.fact("live", PATIENCE)
             child.until_quiet(machine.tree(running.pid), patience=PATIENCE)
@@ -109,14 +107,14 @@ def place(recipe: Recipe, broker: Broker) -> Iterator[Place]:
 
 
 @contextmanager
-def proxy(at: Place, port: int) -> Iterator[Child]:
-    """The proxy, on the core that is measured."""
+def proxy(at: Place, port: int, cores: set[int] = machine.MEASURED) -> Iterator[Child]:
+    """The proxy, on a core of its own unless others are named."""
     environment = {
         "DISCORD_TOKEN": TOKEN, "AMQP_URI": at.broker, "PROXY_ADDRESS": f"127.0.0.1:{port}", "LOG_FORMAT": "text",
         "STATE_DIR": str(at.folder / "proxy"),
     }  # fmt: skip
     log = at.folder / "proxy.log"
-    with child.child("rateway", "proxy", environment=environment, log=log, cores=machine.MEASURED) as found:
+    with child.child("rateway", "proxy", environment=environment, log=log, cores=cores) as found:
         yield found
 
 
@@ -199,7 +197,11 @@ def latency(shards: int, rate: float, broker: Broker) -> list[float]:
     """Milliseconds from Discord's socket to the bot's, of every event of one round at so many a second in all."""
     each = rate / shards
     recipe = recipe_of(Variant(shards=shards, rate=each), EVENTS)
-    with place(recipe, broker) as at, proxy(at, port := free_port()) as found, reader() as bots:
+    with (
+        place(recipe, broker, machine.ALL) as at,
+        proxy(at, port := free_port(), machine.ALL) as found,
+        reader() as bots,
+    ):
         ask(bots, do="identify", port=port, shards=shards_of(shards))
         count = int(ask(bots, do="count")["count"])
         count += int(at.send(do="flood", events=50)["sent"])
@@ -218,8 +220,8 @@ def latency(shards: int, rate: float, broker: Broker) -> list[float]:
 
 
 def latency_alone(shards: int, rate: float) -> list[float]:
-    """The same at a node of its own: RabbitMQ deletes the logs of rounds that were before for a while."""
-    with PrivateBroker(management=True) as node:
+    """The same on all cores, at a node of its own: RabbitMQ deletes logs of rounds before for a while."""
+    with machine.on_all_cores(), PrivateBroker(management=True) as node:
         return latency(shards, rate, Broker(node))
 
 

@@ -52,7 +52,7 @@ class Child:
         command = [str(module)] if isinstance(module, Path) else [sys.executable, "-P", "-m", module]
         if module == "rateway" and cores is None:
             alone = (environment or {}).get("PROCESSES") == "1"
-            cores = machine.MEASURED if alone else machine.MEASURED | machine.AROUND
+            cores = machine.MEASURED if alone else machine.ALL
         self.log = log
         output = log.open("ab") if log is not None else None
         self.process = subprocess.Popen(

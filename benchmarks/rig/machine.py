@@ -8,6 +8,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ NOISY_SHARE = 0.1
 _CORES = sorted(os.sched_getaffinity(0))
 MEASURED = {_CORES[-1]}
 AROUND = set(_CORES[:-1]) or MEASURED
+ALL = MEASURED | AROUND
 # clock_getcpuclockid(3): the clock of a whole process, threads that have ended included.
 _CPUCLOCK_SCHED = 2
 
@@ -86,6 +89,19 @@ def pss(pid: int, which: str = "Pss") -> int:
 def keep_away() -> None:
     """Leave the gateway's core to the gateway: for this process and all that it starts from here on."""
     os.sched_setaffinity(0, AROUND)
+
+
+@contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Where an event's time is measured, not a process's CPU: nothing is kept off a core that rests, for this process
+    and all that it starts meanwhile without naming cores.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def load() -> float:

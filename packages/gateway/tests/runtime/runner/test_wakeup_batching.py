@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rateway.runtime.runner.wakeup_batching import (
-    ENOUGH,
-    LONGEST_S,
-    LONGEST_WITH_CACHE_S,
-    SHORTEST_S,
-    WakeupBatching,
-    wait_for,
-)
+from rateway.runtime.runner.wakeup_batching import ENOUGH, LONGEST_S, SHORTEST_S, WakeupBatching, wait_for
 
 from tests.aio import run
 
@@ -63,14 +56,12 @@ def sleeps(*steps: tuple[float, float]) -> list[float]:
     return clock.slept
 
 
-def waits_at(per_s: float, most: int = 200, *, cache: bool = False) -> list[float]:
+def waits_at(per_s: float, most: int = 200) -> list[float]:
     """How long the loop waited at a constant rate of events, each of which takes 5 µs beside 50 µs a wake-up."""
     clock = Clock()
 
     async def main() -> None:
         wakeup_batching = WakeupBatching(clock=clock, sleep=clock.sleep)
-        if cache:
-            wakeup_batching.use_cache()
         served, began = 0, clock.now
         for _ in range(most):
             due = began + (served + 1) / per_s
@@ -102,17 +93,8 @@ def test_the_wait_is_as_long_as_a_few_events_need() -> None:
     assert waits_at(25_000)[-1] == SHORTEST_S
 
 
-def test_with_a_cache_the_wait_is_as_long_as_twice_as_many_events_need() -> None:
-    assert waits_at(1_000, cache=True)[-1] == LONGEST_WITH_CACHE_S
-    assert abs(waits_at(5_000, cache=True)[-1] - 2 * ENOUGH / 5_000) < 0.0003
-    assert waits_at(25_000, cache=True)[-1] == SHORTEST_S
-
-
 def test_no_wait_adds_more_than_is_stated() -> None:
     assert LONGEST_S <= 0.0025
-    assert LONGEST_WITH_CACHE_S <= 0.005
-    assert {wait_for(interval, cache=True) for interval in (0.0, 1e-6)} == {SHORTEST_S}
-    assert {wait_for(interval, cache=True) for interval in (1.0, 1e6)} == {LONGEST_WITH_CACHE_S}
     assert {wait_for(interval) for interval in (0.0, 1e-6)} == {SHORTEST_S}
     assert {wait_for(interval) for interval in (1.0, 1e6)} == {LONGEST_S}
 

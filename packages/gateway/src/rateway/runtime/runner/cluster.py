@@ -206,7 +206,6 @@ class Cluster:
     def _use_cache_of(self, store: Store) -> None:
         if self._settings.cache.enabled:
             self.cache = ClusterCache(self.number, store)
-            self._wakeup_batching.use_cache()
             self._session_writer.cache = self.shard_observer.cache = self.cache
             self.events.pipeline.apply = store.apply
 

@@ -7,10 +7,9 @@ wake-up is short, the loop sleeps before it looks at its sockets again. What arr
 and confirmed together (``docs/decisions/wakeup_batching.md``).
 
 The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events have come, and between
-:data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more than that. With a cache a wake-up commits
-its store as well, which costs as much as all the rest: twice as many events are waited for, and up to
-:data:`LONGEST_WITH_CACHE_S`. The sleep is not taken when events are rare (nothing to gather), many (there is work
-already) or read and not yet written: what is in our hands never waits.
+:data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more than that. It is not taken when events
+are rare (nothing to gather), many (there is work already) or read and not yet written: what is in our hands never
+waits.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["LONGEST_S", "LONGEST_WITH_CACHE_S", "SHORTEST_S", "WakeupBatching", "wait_for"]
+__all__ = ["LONGEST_S", "SHORTEST_S", "WakeupBatching", "wait_for"]
 
 # At this many events the wake-up is a smaller part of their cost than they are themselves.
 ENOUGH: Final = 8
@@ -29,21 +28,17 @@ ENOUGH: Final = 8
 SHORTEST_S: Final = 0.0009
 # What batching may add to an event's way: a hundredth of what Discord's own network takes.
 LONGEST_S: Final = 0.0025
-# A commit of the store is one transaction, whatever is in it: of few events most of it is its beginning and its end.
-LONGEST_WITH_CACHE_S: Final = 2 * LONGEST_S
 # Events are steady while one wake-up follows another within so many waits: in a shorter time than that a sleep would
 # gather less than one event more.
 _STEADY: Final = 2
-# A wake-up that works for so long has gathered enough; with a cache, which works on each event, twice as long.
+# A wake-up that works for so long has gathered enough.
 _LONG_S: Final = SHORTEST_S / 2
 # The part of the events' rate that is taken from the last wake-up; the rest is that of those before.
 _WEIGHT: Final = 0.125
 
 
-def wait_for(interval: float, *, cache: bool = False) -> float:
-    """Return the seconds to wait while events come *interval* seconds apart; *cache*: a store is committed as well."""
-    if cache:
-        return min(LONGEST_WITH_CACHE_S, max(SHORTEST_S, 2 * ENOUGH * interval))
+def wait_for(interval: float) -> float:
+    """Return the seconds to wait while events come *interval* seconds apart."""
     return min(LONGEST_S, max(SHORTEST_S, ENOUGH * interval))
 
 
@@ -68,18 +63,11 @@ class WakeupBatching:
         # Events since then, and the seconds between two of them, lately.
         self._events = 0
         self._interval = LONGEST_S
-        self._cache = False
-        self._long = _LONG_S
         self._writers: list[Callable[[], bool]] = []
 
     def watch(self, is_writing: Callable[[], bool]) -> None:
         """Ask this before each wait: whether something is about to be written."""
         self._writers.append(is_writing)
-
-    def use_cache(self) -> None:
-        """Take it that wake-ups commit a store as well, from now on."""
-        self._cache = True
-        self._long = 2 * _LONG_S
 
     def worked(self, since: float, events: int) -> None:
         """Record that this wake-up served *events*, the first of which came at ``since`` (monotonic seconds)."""
@@ -101,12 +89,8 @@ class WakeupBatching:
             self._interval += _WEIGHT * (interval - self._interval)
             self._events = 0
         self._worked_until = now
-        wait = wait_for(self._interval, cache=self._cache)
-        if (
-            now - self._waited_until < _STEADY * wait
-            and now - self._since < self._long
-            and not self._in_hand()
-        ):
+        wait = wait_for(self._interval)
+        if now - self._waited_until < _STEADY * wait and now - self._since < _LONG_S and not self._in_hand():
             self._sleep(wait)
             self.taken += 1
             now = self._clock()
