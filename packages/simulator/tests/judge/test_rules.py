@@ -223,8 +223,14 @@ async def _(sim: Simulator) -> None:
 @breaks("invalid-intents")
 async def _(sim: Simulator) -> None:
     async with await connect(sim.gateway_url) as client:
-        client.identify(intents=1 << 17)
+        client.identify(intents=1 << 18)
         assert await client.closed == 4013
+
+
+@breaks("identify-intents")
+async def _(sim: Simulator) -> None:
+    async with await connect(sim.gateway_url) as client:
+        await client.ready(intents=1 << 17 | 1)
 
 
 @breaks("disallowed-intents", privileged_intents=0)

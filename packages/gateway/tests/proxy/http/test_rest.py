@@ -185,6 +185,17 @@ def test_a_path_reaches_discord_as_it_was_written(asked: str, wanted: str) -> No
     run(it())
 
 
+@pytest.mark.parametrize("target", ["*", "@127.0.0.1:1/users/@me", "", "users/@me"])
+def test_what_is_no_path_is_refused_and_never_a_part_of_another_hosts_name(target: str) -> None:
+    async def it() -> None:
+        async with scene(api="") as s:
+            head = f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bot {WORKER}\r\n\r\n"
+            assert (await s.raw(head.encode())).split()[1] == b"400"
+            assert s.discord.seen == [] and s.rest.requests["failed"] == 0
+
+    run(it())
+
+
 def test_end_to_end_headers_are_kept_and_those_of_the_connection_are_not() -> None:
     async def it() -> None:
         async with scene() as s:

@@ -12,7 +12,7 @@ from rateway.delivery.proxy_port import Age, LogSink, LogStart
 from rateway.proxy.log.replay import Replay
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import GuildSnapshot
-from rateway_protocol.discord.intents import ALL, Intents
+from rateway_protocol.discord.intents import ALL, UNDOCUMENTED, Intents
 from tests.proxy.bots import Bot, Process
 from tests.proxy.memory import (
     MemoryCluster,
@@ -342,6 +342,8 @@ def test_without_the_guilds_intent_no_guild_is_told() -> None:
         (6, {"token": "another", "session_id": "", "seq": 1}, 4004),
         (2, {"token": "Bot token-of-the-bot", "intents": 0, "shard": [1, 1]}, 4010),
         (2, {"token": "token-of-the-bot", "intents": 0, "shard": [0]}, 4010),
+        (2, {"token": "token-of-the-bot", "intents": 0, "shard": [0, 1 << 64]}, 4010),
+        (2, {"token": "token-of-the-bot", "intents": 1 << 18}, 4013),
         (2, {"token": "token-of-the-bot", "intents": 1 << 40}, 4013),
         (2, {"token": "token-of-the-bot", "intents": 0, "large_threshold": 2}, 4002),
         (6, {"token": "token-of-the-bot", "session_id": "x", "seq": 1 << 33}, 4007),
@@ -355,6 +357,19 @@ def test_what_discord_closes_is_closed_with_its_code(op: Any, d: Any, code: int)
         bot.say(op, d)
         assert bot.closed == code
         assert bot.identified is False
+
+    run(scenario())
+
+
+def test_a_bit_that_discord_takes_and_does_not_document_is_no_intent_that_the_gateway_lacks() -> None:
+    """interactions.py asks for it with its default intents."""
+
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(intents=ALL | UNDOCUMENTED), setting.process)
+        setting.event(0, 0, "seen")
+        await pass_time()
+        assert contents(bot) == ["seen"]
 
     run(scenario())
 
@@ -688,6 +703,39 @@ def test_a_bot_that_identifies_anew_gets_what_it_missed_where_that_is_set() -> N
         assert sequence == sorted(sequence)
         # A bot of another layout has missed nothing of its own.
         assert contents(await live(Bot(0, 2), await setting.another(replay))) == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("clusters", [{1: [0]}, {1: [0], 2: [1]}])
+@pytest.mark.parametrize("named", [1_000_000, 10**30, -1])
+def test_a_number_that_the_session_does_not_have_is_no_place_of_its_bot(
+    named: int, clusters: dict[int, list[int]]
+) -> None:
+    """JDA sends the number of the session before until it has read READY."""
+
+    async def scenario() -> None:
+        setting = await Setting.begin(clusters)
+        for shard in range(setting.total):
+            setting.event(shard, 0, "before it was ever there")
+        log = setting.cluster_of(0).log
+        replay = replay_of(log)
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await pass_time(1)
+        setting.event(0, 0, "had")
+        await pass_time()
+        bot.say(1, bot.seq)
+        await pass_time()
+        bot.say(1, named)
+        await pass_time()
+        await process.kill()
+        setting.event(0, 0, "missed")
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        await pass_time()
+        assert contents(bot) == ["missed"]
+        assert process.connections.counts["failed"] == 0
 
     run(scenario())
 

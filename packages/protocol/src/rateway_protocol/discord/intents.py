@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from enum import IntFlag
 
-__all__ = ["ALL", "PRIVILEGED", "Intents", "names", "parse"]
+__all__ = ["ALL", "PRIVILEGED", "UNDOCUMENTED", "Intents", "names", "parse"]
 
 
 class Intents(IntFlag):
@@ -39,6 +39,10 @@ class Intents(IntFlag):
 ALL: int = sum(Intents)
 PRIVILEGED: int = Intents.GUILD_MEMBERS | Intents.GUILD_PRESENCES | Intents.MESSAGE_CONTENT
 """Intents that have to be switched on in the developer portal; Discord answers others' use with 4014."""
+
+UNDOCUMENTED: int = 1 << 17
+"""A bit that the documentation does not name and Discord takes: interactions.py asks for it with its default intents,
+on Python 3.11 and newer."""
 
 # Names that Discord used before, and words that mean several.
 _ALIASES = {

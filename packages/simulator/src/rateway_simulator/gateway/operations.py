@@ -113,6 +113,9 @@ def _identify(gateway: Gateway, connection: Connection, d: Any, now: float) -> N
         gateway.fatal[key] = code
         gateway.refuse(connection, rule, detail, code)
         return
+    if d["intents"] & discord_intents.UNDOCUMENTED:
+        gateway.violation(connection, "identify-intents", f"bit {discord_intents.UNDOCUMENTED:#x}")
+        d = {**d, "intents": d["intents"] & discord_intents.ALL}
     if gateway.is_held(shard, count):
         # A second session beside one that goes on.
         gateway.ledger.count("identify_beside")
@@ -147,8 +150,9 @@ def _fatal_verdict(
         return "invalid-shard", shard_fault, 4010
     if count % options.shards_multiple:
         return "invalid-shard", f"num_shards {count} is not a multiple of {options.shards_multiple}", 4010
-    if intents & ~discord_intents.ALL:
-        return "invalid-intents", f"undocumented bits {intents & ~discord_intents.ALL:#x}", 4013
+    undefined = intents & ~(discord_intents.ALL | discord_intents.UNDOCUMENTED)
+    if undefined:
+        return "invalid-intents", f"undefined bits {undefined:#x}", 4013
     disallowed = intents & discord_intents.PRIVILEGED & ~gateway.privileged_intents
     if disallowed:
         return "disallowed-intents", ", ".join(discord_intents.names(disallowed)), 4014

@@ -68,7 +68,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "The version of the gateway is one that still exists.",
         "Gateway Close Event Codes, 4012",
     ),
-    ("invalid-intents", "intents has only documented bits.", "Gateway Close Event Codes, 4013"),
+    ("invalid-intents", "intents has only bits that are defined.", "Gateway Close Event Codes, 4013"),
     (
         "disallowed-intents",
         "Privileged intents are asked for only where they are switched on.",
@@ -191,6 +191,11 @@ _WARNINGS: tuple[tuple[str, str, str], ...] = (
         "identify-concurrency",
         "Between two identifies of one bucket (shard_id % max_concurrency) lie at least 5 seconds.",
         "Gateway, Rate Limiting: max_concurrency (answered with op 9, some seconds later)",
+    ),
+    (
+        "identify-intents",
+        "intents has only documented bits.",
+        "Gateway, List of Intents (interactions.py asks for 1 << 17 by default, and Discord takes it)",
     ),
     (
         "identify-resume-host",

@@ -124,6 +124,10 @@ class RestProxy:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of a bot."""
         path = request.rel_url.raw_path
+        if not path.startswith("/"):
+            # Behind Discord's address, "*" or "@…" would be a part of the host's name.
+            self.requests["refused"] += 1
+            return _json(400, {"message": "the path of a request begins with a slash", "code": 0})
         gateway = _GATEWAY.fullmatch(path) if request.method in (hdrs.METH_GET, hdrs.METH_HEAD) else None
         given = request.headers.get(hdrs.AUTHORIZATION)
         if given is None:

@@ -48,6 +48,9 @@ class Numbers(Protocol):
     def tell(self, feed: Feed, name: str, d: bytes) -> None:
         """Send what no entry makes, or what will not be made of it again, under the number of what was sent before."""
 
+    def present(self, feed: Feed) -> int:
+        """Return the highest number that the session has."""
+
     def acknowledge(self, seq: int) -> None:
         """Note that the bot has everything up to ``seq``."""
 

@@ -33,6 +33,8 @@ THRESHOLDS: Final = range(50, 251)
 DEFAULT_THRESHOLD: Final = 50
 # Of a library's name, as the status shows it.
 MOST_LIBRARY: Final = 40
+# A shard of more has no guild: guilds are spread by the 42 bits of their id that are a time.
+MOST_SHARDS: Final = 1 << 42
 # Sequence numbers that a library may keep in 32 bits (JDA, Discord.Net).
 MOST_SEQ: Final = (1 << 31) - 1
 
@@ -285,11 +287,11 @@ class BotConnection:
             not isinstance(shard, list)
             or len(shard) != 2
             or not all(map(_is_integer, shard))
-            or not 0 <= shard[0] < shard[1]
+            or not 0 <= shard[0] < shard[1] <= MOST_SHARDS
         ):
             self.close(4010, "Invalid shard.")
             return
-        if bits & ~intents.ALL:
+        if bits & ~(intents.ALL | intents.UNDOCUMENTED):
             self.close(4013, "Invalid intents.")
             return
         properties = d.get("properties")
@@ -300,7 +302,7 @@ class BotConnection:
             self._wire.compress_payloads()
         self.state = "starting"
         self._wire.identified = True
-        self._sessions.identify(self, Identify(shard[0], shard[1], bits, threshold, presence))
+        self._sessions.identify(self, Identify(shard[0], shard[1], bits & intents.ALL, threshold, presence))
 
     def _on_resume(self, d: object) -> None:
         if self.state != "unidentified":

@@ -215,9 +215,12 @@ class Connections:
         stream = connection.stream
         if stream is None:
             return
-        numbers = stream.feeds[0].numbers
-        numbers.acknowledge(seq)
-        self._keep_place(stream, numbers, seq)
+        feed = stream.feeds[0]
+        if not 0 <= seq <= feed.numbers.present(feed):
+            # Of the session before (JDA sends it until it has read READY), or of none: no place of this one.
+            return
+        feed.numbers.acknowledge(seq)
+        self._keep_place(stream, feed.numbers, seq)
 
     def _keep_place(self, stream: Stream, numbers: Numbers, seq: int) -> None:
         """Remember what the bot has, for its next IDENTIFY."""

@@ -129,6 +129,10 @@ class CountedNumbers:
             del self._offsets[: self._begin]
             self._begin = 0
 
+    def present(self, feed: Feed) -> int:
+        """The number of what was sent last."""
+        return self._seq
+
     def places(self, seq: int) -> dict[str, int]:
         """The offset in each log, after ``acknowledge`` of the same number."""
         return {feed.log: self._known_at[index] for feed, index in self._feeds.items()}
