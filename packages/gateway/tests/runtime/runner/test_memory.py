@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from rateway.runtime.runner import memory
 from rateway.runtime.runner.memory import CALM_SHARE, GROWN_BYTES, MemoryTrimmer, anonymous_bytes
@@ -84,3 +85,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def test_memory_that_was_freed_serves_the_next_flood() -> None:
     assert page_faults("memory.keep_free_memory()") < page_faults("pass") / 10
+
+
+def grown_by_stores(begin: str, folder: Path) -> int:
+    """Bytes that twenty stores take in a process that begins with that line, each opened twice as at a start."""
+    folder.mkdir()
+    script = f"""
+import lmdb
+from rateway.runtime.runner import memory
+{begin}
+before = memory.anonymous_bytes()
+kept = []
+for number in range(20):
+    path = f"{folder}/{{number}}"
+    lmdb.open(path, map_size=1 << 24).close()
+    kept.append(lmdb.open(path, map_size=1 << 24))
+print(memory.anonymous_bytes() - before)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(found.stdout)
+
+
+def test_what_stores_allocate_and_hardly_fill_takes_no_memory(tmp_path: Path) -> None:
+    plain = grown_by_stores("pass", tmp_path / "plain")
+    assert grown_by_stores("memory.spare_untouched_memory()", tmp_path / "spared") < plain / 4

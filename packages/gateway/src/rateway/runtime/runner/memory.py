@@ -15,7 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MemoryTrimmer", "anonymous_bytes", "give_back", "keep_free_memory", "tune_garbage_collection"]
+__all__ = [
+    "MemoryTrimmer", "anonymous_bytes", "give_back", "keep_free_memory", "spare_untouched_memory",
+    "tune_garbage_collection",
+]  # fmt: skip
 
 # Less than this is not worth a look through the heap.
 GROWN_BYTES: Final = 16 * 1024 * 1024
@@ -27,6 +30,9 @@ GC_THRESHOLD: Final = (50_000, 20, 100)
 # each with a page fault: a tenth of its CPU. A calm process gives back what is more than GROWN_BYTES in any case.
 KEPT_BYTES: Final = 64 * 1024 * 1024
 OWN_PAGES_BYTES: Final = 32 * 1024 * 1024
+# The C library's own default. It raises that by itself to the size of what is freed, so that blocks of that size come
+# from the heap from then on, where those that have to be zero are written; pages of their own are zero without.
+UNTOUCHED_BYTES: Final = 128 * 1024
 # mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -84,6 +90,15 @@ def anonymous_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def spare_untouched_memory() -> None:
+    """Give large blocks pages of their own until :func:`keep_free_memory`: LMDB allocates 3 MB for each store at the
+    start, of which it fills hardly anything. Nothing where the C library has no ``mallopt(3)``.
+    """
+    option = _library_function("mallopt")
+    if option is not None:
+        option(_M_MMAP_THRESHOLD, UNTOUCHED_BYTES)
 
 
 def keep_free_memory() -> None:

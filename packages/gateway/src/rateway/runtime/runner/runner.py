@@ -29,7 +29,7 @@ from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.cluster_tenure import ClusterTenure
 from rateway.runtime.runner.dialer import Dialer
-from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory
+from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory, spare_untouched_memory
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.runtime.runner.tenure_view import tenure_view
@@ -125,6 +125,8 @@ class Runner:
             if settings.cache.enabled:
                 self._cache_moves = CacheMoves(self._fleet_line, self.clusters)
         tools = self._tools(identity, on_fatal)
+        # Before the stores are opened; :meth:`run` ends it.
+        spare_untouched_memory()
         for number in clusters:
             cluster = self.clusters[number] = self._make_cluster(number, tools)
             request_handler = self.responders[number] = RequestHandler(self, cluster)
