@@ -6,7 +6,6 @@ identify is scarce: the first is tried at once and often, the second is delayed 
 
 from __future__ import annotations
 
-from collections import deque
 from enum import Enum
 from urllib.parse import urlsplit, urlunsplit
 
@@ -59,17 +58,20 @@ class JitteredBackoff:
 class Breaker:
     """At most so many identifies of one shard in any hour, whatever it is that keeps failing."""
 
-    __slots__ = ("_log",)
+    __slots__ = ("_log", "_most")
 
     def __init__(self, per_hour: int) -> None:
-        self._log: deque[float] = deque(maxlen=max(1, per_hour))
+        self._most = max(1, per_hour)
+        # The last identifies, at most that many. (An empty list takes a tenth of a deque's memory.)
+        self._log: list[float] = []
 
     def identified(self, now: float) -> None:
         self._log.append(now)
+        del self._log[: -self._most]
 
     def closed_until(self, now: float) -> float:
         """Return when the next identify may be sent; *now* or earlier means at once."""
-        return self._log[0] + HOUR if len(self._log) == self._log.maxlen else now
+        return self._log[0] + HOUR if len(self._log) == self._most else now
 
     def forget(self) -> None:
         self._log.clear()
@@ -94,12 +96,14 @@ class Delays:
         self._breaker = Breaker(options.identifies_per_hour)
         self._trouble = False
         self._excused = False
-        self._ends: deque[float] = deque(maxlen=FLAPPING)
+        # The last ends of connections, at most FLAPPING.
+        self._ends: list[float] = []
 
     def next(self, now: float, *, greeted: bool, identify: bool) -> float:
         """Return seconds until the next attempt, after one more end. *greeted*: Hello had come; *identify*: the next
         attempt will have to identify."""
         self._ends.append(now)
+        del self._ends[:-FLAPPING]
         backoff = self._resume if greeted else self._dial
         if self._trouble and backoff.failures == 0:
             backoff.failed()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -268,23 +268,6 @@ class Shard:
         self._most_settled: int | None = None
         # Kinds of exceptions that were logged.
         self._failures: set[str] = set()
-        self._actions: dict[type[Any], Callable[[Any], None]] = {
-            Connect: self._connect,
-            Send: self._send,
-            Identify: self._identify,
-            Deliver: self._deliver,
-            Disconnect: self._disconnect,
-            RequestPermit: self._request_permit,
-            ReturnPermit: self._return_permit,
-            PermitDone: self._permit_done,
-            SessionStarted: self._session_started,
-            SessionLost: self._session_lost,
-            SessionResumed: self._session_resumed,
-            StateChanged: self._state_changed,
-            CommandDone: self._command_done,
-            Fatal: self._fatal,
-            Note: self._note,
-        }
 
     # What the cluster asks of it.
 
@@ -394,7 +377,7 @@ class Shard:
                 orders, conversation.orders = conversation.orders, []
                 for order in orders:
                     try:
-                        self._actions[type(order)](order)
+                        _ACTIONS[type(order)](self, order)
                     except Exception as error:  # noqa: BLE001 - the other orders are carried out all the same
                         self._say_failure(error)
                         if isinstance(order, Deliver):
@@ -532,6 +515,26 @@ class Shard:
 
     def _note(self, order: Note) -> None:
         log.log(_LEVELS[order.level], "%s", order.text, extra={"shard": self.shard_id, "action": "session"})
+
+
+# What carries out each kind of order.
+_ACTIONS: Mapping[type[Any], Callable[[Shard, Any], None]] = {
+    Connect: Shard._connect,
+    Send: Shard._send,
+    Identify: Shard._identify,
+    Deliver: Shard._deliver,
+    Disconnect: Shard._disconnect,
+    RequestPermit: Shard._request_permit,
+    ReturnPermit: Shard._return_permit,
+    PermitDone: Shard._permit_done,
+    SessionStarted: Shard._session_started,
+    SessionLost: Shard._session_lost,
+    SessionResumed: Shard._session_resumed,
+    StateChanged: Shard._state_changed,
+    CommandDone: Shard._command_done,
+    Fatal: Shard._fatal,
+    Note: Shard._note,
+}
 
 
 def _words_of(error: Exception) -> str:

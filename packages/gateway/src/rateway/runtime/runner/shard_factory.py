@@ -28,6 +28,10 @@ __all__ = ["ShardFactory", "ShardTools"]
 COMPRESSIONS: dict[str, Compression] = {each: each for each in get_args(Compression)}
 
 
+# One for all shards of the process: a generator takes 2.5 KB.
+CHANCE = random.Random()
+
+
 @dataclass(frozen=True, slots=True)
 class ShardTools:
     """The parts and settings that all shards of a process share."""
@@ -121,7 +125,7 @@ class ShardFactory:
             options=tools.options,
             gateway_url=tools.gateway_url,
             session=session,
-            chance=random.Random(),
+            chance=CHANCE,
             presence=_presence_in(record),
         )
         return Shard(
