@@ -17,6 +17,7 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -186,12 +187,10 @@ class FleetStage:
         return None
 
     async def owners(self) -> dict[int, Member]:
-        """By cluster: the member that runs its shards."""
-        found = {}
-        for member in self.members:
-            if member.running:
-                found.update(dict.fromkeys(await member.clusters(), member))
-        return found
+        """By cluster: the member that runs its shards, where it is the only one that says so."""
+        says = [(cluster, each) for each in self.members if each.running for cluster in await each.clusters()]
+        counts = Counter(cluster for cluster, _ in says)
+        return {cluster: member for cluster, member in says if counts[cluster] == 1}
 
     def shards_of(self, clusters: Iterable[int]) -> set[int]:
         return {shard for cluster in clusters for shard in self.layout.shards_of(cluster)}

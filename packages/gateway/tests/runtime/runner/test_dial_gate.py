@@ -16,8 +16,8 @@ class Record:
 
     def __init__(self) -> None:
         self.at: float | None = None
-        self.any_live = True
-        self.gate = DialGate(1, lambda: self.at, self.now, lambda: self.any_live)
+        self.silent_s: float | None = 0.0
+        self.gate = DialGate(1, lambda: self.at, self.now, lambda: self.silent_s)
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -80,14 +80,14 @@ def test_without_the_right_and_any_live_shard_only_those_are_resumed_that_discor
 ):
     async def scene() -> None:
         record = Record()
-        record.any_live = False
+        record.silent_s = None
         unasked = asyncio.ensure_future(record.gate.dial(0, resuming=True, asked=False))
         before = record.now()
         await record.gate.dial(1, resuming=True, asked=True)
         assert FIRST_S <= record.now() - before < FIRST_S + 1
         await asyncio.sleep(100 * FIRST_S)
         assert not unasked.done()
-        record.any_live = True
+        record.silent_s = 0.0
         await unasked
 
     run(scene())

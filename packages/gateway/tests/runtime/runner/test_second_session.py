@@ -21,7 +21,7 @@ from rateway.runtime.identify.permits import FolderLedger, LocalPermits
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.second_session import SecondSessions
-from rateway.runtime.runner.shard import Shard
+from rateway.runtime.runner.shard import DialGate, Shard
 from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.session.actions import State
 from rateway.session.conversation import Conversation
@@ -115,7 +115,7 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(tmp_path: Path, **options: Any) -> AsyncIterator[Ground]:
+async def ground(tmp_path: Path, gate: DialGate | None = None, **options: Any) -> AsyncIterator[Ground]:
     world = WorldOptions(guilds=4, members_per_guild=8)
     async with (
         Simulator(
@@ -149,7 +149,7 @@ async def ground(tmp_path: Path, **options: Any) -> AsyncIterator[Ground]:
         )  # fmt: skip
         shard = Shard(
             conversation=conversation, shard_id=SHARD, stream=own, events=own, observer=own, dialer=dialer,
-            permits=permits, clock=asyncio.get_running_loop().time, spawn=spawn,
+            permits=permits, clock=asyncio.get_running_loop().time, spawn=spawn, gate=gate,
         )  # fmt: skip
         cache = ClusterCache(1, store)
         second = SecondSessions(1, {SHARD: shard}, tools, permits, spawn, own.use_views)

@@ -186,7 +186,7 @@ class Cluster:
     def _join(self, fleet: FleetPart) -> tuple[DialGate, FleetRecordWriter]:
         """Have the shards follow the fleet's record."""
         elections, subject = fleet.elections, cluster_subject(self.number)
-        gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock, self._is_any_live)
+        gate = DialGate(self.number, lambda: elections.confirmed_at(subject), fleet.clock, self._silent_s)
         record = FleetRecordWriter(elections, subject, self._session_records, self.shards)
         self._fence = PublishFence(self.number, self.publisher, lambda: gate.has_right, time.monotonic)
         self.publisher.before_write = self._end_of_fenced_wake_up
@@ -218,8 +218,10 @@ class Cluster:
         """Return whether a shard's session is live."""
         return self.shards[shard_id].conversation.state is State.LIVE
 
-    def _is_any_live(self) -> bool:
-        return any(map(self.is_live, self.shards))
+    def _silent_s(self) -> float | None:
+        """Seconds since a live shard has heard of Discord; None without a live shard."""
+        heard = [shard.conversation.heard_at for each, shard in self.shards.items() if self.is_live(each)]
+        return asyncio.get_running_loop().time() - max(heard) if heard else None
 
     @property
     def resumable(self) -> int:

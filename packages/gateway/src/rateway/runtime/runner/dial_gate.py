@@ -29,10 +29,12 @@ class DialGate:
         number: int,
         confirmed_at: Callable[[], float | None],
         clock: Callable[[], float],
-        any_live: Callable[[], bool],
+        silent_s: Callable[[], float | None],
     ) -> None:
-        """*confirmed_at* and *clock* are those of the election; *any_live*: whether a shard of the cluster is live."""
-        self._any_live = any_live
+        """*confirmed_at* and *clock* are those of the election; *silent_s*: for how many seconds the cluster's live
+        shards have heard nothing of Discord, None without any.
+        """
+        self._silent_s = silent_s
         self._number = number
         self._confirmed_at = confirmed_at
         self._clock = clock
@@ -51,7 +53,8 @@ class DialGate:
             at = self._right.dial_at(
                 shard_id,
                 resuming=resuming,
-                is_taken=not asked and not self._any_live(),
+                asked=asked,
+                silent_s=self._silent_s(),
                 confirmed_at=self._confirmed_at(),
                 now=now,
             )
@@ -61,6 +64,10 @@ class DialGate:
                 return
             self._say()
             await asyncio.sleep(_LOOK_S)
+
+    def may_open(self, shard_id: int) -> bool:
+        """Return whether a shard may use the connection that it has dialled: it may have taken long to open."""
+        return self._right.may_open(shard_id, confirmed_at=self._confirmed_at(), now=self._clock())
 
     def resumed(self, shard_id: int) -> None:
         """Note that a shard's session has been resumed."""

@@ -112,11 +112,14 @@ class DialGate(Protocol):
     async def dial(self, shard_id: int, *, resuming: bool, asked: bool) -> None:
         """Wait until a shard may dial. *asked*: its connection before was given up because somebody asked for it."""
 
+    def may_open(self, shard_id: int) -> bool:
+        """Return whether a shard may use the connection that it has dialled since."""
+
 
 class _Connection:
     """One connection of a shard, from dial to end. Implements websocket.MessageHandler and fast_path.GeneralPath."""
 
-    __slots__ = ("_shard", "dialling", "fast_path", "message", "socket")
+    __slots__ = ("_shard", "dialling", "fast_path", "late", "message", "socket")
 
     def __init__(self, shard: Shard) -> None:
         self.fast_path = FastPath(
@@ -132,10 +135,13 @@ class _Connection:
         self._shard = shard
         self.socket: WebSocket | None = None
         self.dialling: asyncio.Task[None] | None = None
+        # It has opened when the shard might not use it any more.
+        self.late = False
 
     def opened(self, socket: WebSocket) -> None:
         shard = self._shard
-        if shard.connection is not self:
+        self.late = shard.gate is not None and not shard.gate.may_open(shard.shard_id)
+        if shard.connection is not self or self.late:
             socket.close(KEEP_SESSION)
             return
         self.socket = socket
@@ -258,7 +264,7 @@ class Shard:
         self._dialer = dialer
         self._permits = permits
         self._spawn = spawn
-        self._gate = gate
+        self.gate = gate
         self._timer: asyncio.TimerHandle | None = None
         self._permit: asyncio.Task[None] | None = None
         self.crash_loops = False
@@ -406,12 +412,14 @@ class Shard:
 
     async def _dial(self, connection: _Connection, order: Connect) -> None:
         try:
-            if self._gate is not None:
-                await self._gate.dial(self.shard_id, resuming=order.resuming, asked=order.asked)
+            if self.gate is not None:
+                await self.gate.dial(self.shard_id, resuming=order.resuming, asked=order.asked)
             await self._dialer.dial(
                 order.url, connection, resuming=order.resuming, failures=self._dial_failures,
                 other=order.other, own=order.own,
             )  # fmt: skip
+            if connection.late:
+                raise DialError("it opened so late that another gateway may own the cluster by now")
             self._dial_failures = 0
         except DialError as error:
             connection.fast_path.end()
