@@ -14,11 +14,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
 from rateway import logs
-from rateway.proxy.http.rest import RestProxy
+from rateway.proxy.http.rest import SLOWEST_BYTES_PER_S, RequestBody, RestProxy
 from rateway.proxy.http.server import BotSocket, Conversation, ProxyServer, Upgrade
 from rateway.proxy.http.tokens import Tokens
 from rateway.secret import Secret
+from tests.proxy import virtual_time
 
 from tests.aio import run
 
@@ -94,7 +96,12 @@ def no_bots(socket: BotSocket, upgrade: Upgrade) -> Conversation:
 
 @contextlib.asynccontextmanager
 async def scene(
-    *, shards: int | None = 3, url: str | None = None, reachable: bool = True, api: str = "/api/v10"
+    *,
+    shards: int | None = 3,
+    url: str | None = None,
+    reachable: bool = True,
+    api: str = "/api/v10",
+    body_s: float = 60.0,
 ) -> AsyncIterator[Scene]:
     discord = Discord()
     upstream = web.ServerRunner(web.Server(discord.serve, auto_decompress=False, handler_cancellation=True))
@@ -112,7 +119,7 @@ async def scene(
 
     base = f"http://127.0.0.1:{discord.port if reachable else 9}{api}"
     rest = RestProxy(
-        Tokens(Secret(BOT), Secret(WORKER)), base, rest_url=None, gateway_url=told, shards=count
+        Tokens(Secret(BOT), Secret(WORKER)), base, rest_url=None, gateway_url=told, shards=count, body_s=body_s
     )  # fmt: skip
     bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with rest, aiohttp.ClientSession(auto_decompress=False) as session:
@@ -183,6 +190,43 @@ def test_a_path_reaches_discord_as_it_was_written(asked: str, wanted: str) -> No
             assert seen.target == wanted
 
     run(it())
+
+
+@pytest.mark.parametrize("first", [b"", b"a"])
+def test_a_body_that_stops_coming_is_given_up_there_and_at_discord(first: bytes) -> None:
+    """Whoever names a webhook needs no token: its connections would be held for ever."""
+
+    async def it() -> None:
+        async with scene(body_s=0.1) as s:
+            head = b"POST /api/v10/webhooks/1/token HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+            answer = await s.raw(head + first)
+            assert answer.split()[1] == b"408" and b"too slowly" in answer
+            assert s.discord.seen == [] and s.rest.requests == {"refused": 1}
+
+    run(it())
+
+
+@pytest.mark.parametrize(("part_bytes", "taken"), [(SLOWEST_BYTES_PER_S, 100), (1, 30)])
+def test_a_part_of_a_body_gives_back_the_time_that_it_takes_at_the_slowest_pace(
+    part_bytes: int, taken: int
+) -> None:
+    """One part a second, and then the end. Thirty seconds of pauses are allowed in all."""
+
+    async def it() -> None:
+        loop = asyncio.get_running_loop()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(asyncio.Transport())
+        content = aiohttp.StreamReader(protocol, 1 << 16, loop=loop)
+        for second in range(1, 101):
+            loop.call_later(second, content.feed_data, b"a" * part_bytes)
+        loop.call_later(100.5, content.feed_eof)
+        body, parts = RequestBody(content, 30.0), 0
+        with contextlib.suppress(TimeoutError):
+            async for _ in body.parts():
+                parts += 1
+        assert (parts, body.is_late) == (taken, taken < 100)
+
+    virtual_time.run(it())
 
 
 @pytest.mark.parametrize("target", ["*", "@127.0.0.1:1/users/@me", "", "users/@me"])

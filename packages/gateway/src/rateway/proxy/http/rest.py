@@ -12,7 +12,7 @@ import logging
 import re
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -23,13 +23,16 @@ from rateway.transports.rest import USER_AGENT
 from rateway.transports.tls import client_context
 from yarl import URL
 
-__all__ = ["RestProxy", "host_of"]
+__all__ = ["RequestBody", "RestProxy", "host_of"]
 
 log = logging.getLogger(__name__)
 
 # To reach Discord, and between two parts of an answer. Discord's slowest routes take some seconds.
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 90.0
+# A body may pause for so long in all, and each part of it gives as much back as it takes at the slowest pace.
+BODY_S: Final = 30.0
+SLOWEST_BYTES_PER_S: Final = 4096
 # Discord closes an idle connection later than that: a request never meets one that is just being closed.
 KEEP_ALIVE_S: Final = 15.0
 # While requests fail, one line in so many seconds says how many.
@@ -83,10 +86,11 @@ class RestProxy:
         gateway_url: Callable[[web.BaseRequest], str | None],
         shards: Callable[[], Awaitable[int | None]],
         connections: int = 0,
+        body_s: float = BODY_S,
     ) -> None:
         """*api_url* is Discord's base with the version, *rest_url* what takes the place of its host; *gateway_url*
         returns the gateway's address for the bot of a request, *shards* the number of shards, None while it is unknown.
-        *connections* to Discord at a time, 0 for any number."""
+        *connections* to Discord at a time, 0 for any number; *body_s* for the pauses of a request's body."""
         self.requests: Counter[str] = Counter()
         """By what became of them: ``passed``, ``answered``, ``refused``, ``failed``."""
         self._tokens = tokens
@@ -97,6 +101,7 @@ class RestProxy:
         self._gateway_url = gateway_url
         self._shards = shards
         self._connections = connections
+        self._body_s = body_s
         self._session: aiohttp.ClientSession | None = None
         # When failures were last said, and how many there were until then.
         self._said: tuple[float, int] = (float("-inf"), 0)
@@ -185,16 +190,20 @@ class RestProxy:
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
             # RFC 9110, section 10.1.1: the bot sends its body once it has read this.
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = RequestBody(request.content, self._body_s)
         try:
             upstream = await self._session.request(
                 request.method,
                 URL(self._where(request.rel_url), encoded=True),
                 headers=headers,
-                data=request.content if request.body_exists else None,
+                data=body.parts() if request.body_exists else None,
                 skip_auto_headers=(hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT),
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            if body.is_late:
+                self.requests["refused"] += 1
+                return _json(408, {"message": "the body of the request comes too slowly", "code": 0})
             self._fail(error)
             return _json(502, {"message": "Discord's REST cannot be reached from the proxy", "code": 0})
         try:
@@ -249,6 +258,31 @@ class RestProxy:
                 f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
                 extra={"action": "proxy_rest"},
             )
+
+
+class RequestBody:
+    """A request's body as it comes. A peer that stops sending would hold its connection, and one to Discord."""
+
+    def __init__(self, content: aiohttp.StreamReader, seconds: float) -> None:
+        self.is_late = False
+        """Whether it came too slowly and was given up."""
+        self._content = content
+        self._seconds = seconds
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Yield it; raise TimeoutError where it comes too slowly. The time that Discord takes for it does not count."""
+        loop, left = asyncio.get_running_loop(), self._seconds
+        while not self._content.at_eof():
+            began = loop.time()
+            try:
+                async with asyncio.timeout(left):
+                    part = await self._content.readany()
+            except TimeoutError:
+                self.is_late = True
+                raise
+            left = min(self._seconds, left - (loop.time() - began) + len(part) / SLOWEST_BYTES_PER_S)
+            if part:  # it is empty at the end
+                yield part
 
 
 def _end_to_end(headers: Mapping[str, str]) -> list[tuple[str, str]]:
