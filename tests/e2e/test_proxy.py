@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,31 @@ def test_one_setting_makes_the_gateway_serve_bots(tmp_path: Path, broker: Broker
                 await s.events(60)
                 await saw_all(seen, s, before)
             assert msgspec.json.decode(msgspec.json.encode(status))["wants_proxy"] is True
+
+    run(it())
+
+
+def test_the_gateways_own_proxy_that_dies_refuses_no_dial_and_costs_its_bots_no_message(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """discord.py identifies anew after a dial that is refused: here each waits for the next proxy."""
+    address = f"127.0.0.1:{free_port()}"
+
+    async def it() -> None:
+        async with stage(tmp_path, broker, shards=2, guilds=GUILDS, members=5, PROXY_ADDRESS=address) as s:
+            await s.ready()
+            await s.gateway.logged("bots connect to")
+            async with bot("discord_py", tmp_path, address, s.sim.options.token) as seen:
+                await seen.until_saw("ready")
+                before = messages(s)
+                s.sim.set_rate(30, events=600)
+                await seen.until_saw("message", 10)
+                status = await s.gateway.until(lambda status: status["proxy"] is not None)
+                os.kill(status["proxy"]["pid"], signal.SIGKILL)
+                await seen.until_saw("resumed", 2)
+                await happened(s)
+                await saw_all(seen, s, before)
+                assert len(seen.saw("ready")) == 1 and s.count("identify") == 2
 
     run(it())
 

@@ -120,15 +120,61 @@ def test_one_that_is_killed_is_replaced() -> None:
     run(it())
 
 
+async def connects(host: str, port: int) -> bool:
+    """Dial; whether the system takes the connection."""
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_no_dial_is_refused_while_a_dead_one_is_replaced_and_each_is_once_it_has_stopped(host: str) -> None:
+    async def it() -> None:
+        port = free_port()
+        child = ProxyChild(settings(port, PROXY_ADDRESS=f"{host}:{port}"))
+        bare = host.strip("[]")
+        async with running(child) as task:
+            first = (await status(child)).pid
+            while not await connects(bare, port):  # noqa: ASYNC110 - it announces itself nowhere
+                await asyncio.sleep(0.02)
+            os.kill(first, signal.SIGKILL)
+            while child.status is None or child.status.pid == first:
+                assert await connects(bare, port)
+                await asyncio.sleep(0.02)
+            assert child.restarts == 1
+            await child.stop()
+            await task
+            assert not await connects(bare, port)
+
+    run(it())
+
+
+def test_a_host_that_is_a_name_is_the_proxys_alone() -> None:
+    async def it() -> None:
+        port = free_port()
+        child = ProxyChild(settings(port, PROXY_ADDRESS=f"localhost:{port}"))
+        async with running(child):
+            await hello(port)
+            os.kill((await status(child)).pid, signal.SIGKILL)
+            await hello(port)
+
+    run(it())
+
+
 def test_one_whose_settings_are_wrong_is_given_up_and_noted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def it() -> None:
-        child = ProxyChild(settings(free_port(), PROXY_CERT=str(tmp_path / "missing.pem")))
+        port = free_port()
+        child = ProxyChild(settings(port, PROXY_CERT=str(tmp_path / "missing.pem")))
         async with running(child) as task:
             await task
             (note,) = child.notes()
             assert "settings" in note and child.restarts == 0
+            assert not await connects("127.0.0.1", port)
 
     logs.hide(TOKEN)
     run(it())

@@ -1,6 +1,7 @@
-"""The proxy that the gateway starts, as a program: ``python -P -m rateway.proxy.process DESCRIPTOR``.
+"""The proxy that the gateway starts, as a program: ``python -P -m rateway.proxy.process DESCRIPTOR [HELD]``.
 
-Its settings come over the socket pair, and so does its stop (``transports/proxy_line.py``).
+Its settings come over the socket pair, and so does its stop (``transports/proxy_line.py``). HELD is the descriptor of a
+socket to listen with, which the gateway keeps for the next proxy.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ STATUS_EVERY_S = 1.0
 ORPHANED_S = 30.0
 
 
-def work(descriptor: int) -> int:
-    """Run the proxy; ``descriptor`` is its end of the socket pair to the gateway. The exit code."""
+def work(descriptor: int, held_descriptor: int | None = None) -> int:
+    """Run the proxy; ``descriptor`` is its end of the socket pair to the gateway, ``held_descriptor`` a socket that it
+    listens with. The exit code."""
     end = socket.socket(fileno=descriptor)
+    held = None if held_descriptor is None else socket.socket(fileno=held_descriptor)
     # The gateway alone decides, while it lives; a stop reaches the proxy over the line.
     for name in (signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     hardening.ignore_ending_signals()
     hardening.keep_memory_private()
-    return uvloop.run(_work(end))
+    return uvloop.run(_work(end, held))
 
 
-async def _work(end: socket.socket) -> int:
+async def _work(end: socket.socket, held: socket.socket | None) -> int:
     # Without the gateway it counts: a service manager ends what is left of a service before it starts it again.
     asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked.set)
@@ -50,7 +53,7 @@ async def _work(end: socket.socket) -> int:
     settings = decode_settings(first)
     logs.configure(settings.log.level, settings.log.format, secrets=settings.secrets(), process="proxy")
     tune_memory()
-    proxy = Proxy(settings)
+    proxy = Proxy(settings, held=held)
     telling = asyncio.create_task(_tell(line, proxy))
     listening = asyncio.create_task(_listen(line, proxy, asked))
     try:
@@ -77,4 +80,4 @@ async def _listen(line: ProxyLine, proxy: Proxy, asked: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(work(int(sys.argv[1])))
+    sys.exit(work(*map(int, sys.argv[1:])))

@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import secrets
+import socket
 import ssl
 import time
 from collections import Counter
@@ -76,11 +77,15 @@ def tune_memory() -> None:
 class Proxy:
     """One proxy. :meth:`run` returns the exit code."""
 
-    def __init__(self, settings: Settings, *, limits: Limits | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, limits: Limits | None = None, held: socket.socket | None = None
+    ) -> None:
+        """*held* is listened with; the gateway that started this proxy holds it too."""
         self._settings = settings
         self._address = settings.proxy.address or DEFAULT_PROXY_ADDRESS
         self._limits = limits or Limits(connections=settings.proxy.connections)
         self._tokens = Tokens(settings.session.token, settings.proxy.token)
+        self._held = held
         self._stop = asyncio.Event()
         self.exit_code = 0
         """What :meth:`run` returns."""
@@ -165,7 +170,14 @@ class Proxy:
             replay=self._replay(positions),
         )
         server = self._server = ProxyServer(
-            self._address, tls, self._answer, self._connect, self._url_for, self._limits, self._stranger
+            self._address,
+            tls,
+            self._answer,
+            self._connect,
+            self._url_for,
+            self._limits,
+            self._stranger,
+            self._held,
         )
         async with rest, asyncio.TaskGroup() as tasks:
             beside = [

@@ -1,12 +1,15 @@
 """The proxy that the gateway starts for ``PROXY_ADDRESS``: a process of its own, watched and replaced.
 
-Nothing of the gateway imports the proxy. It may die or be killed at any time: its bots resume at the next one.
+Nothing of the gateway imports the proxy. It may die or be killed at any time: its bots resume at the next one. The
+gateway holds the socket that it listens with, so that a bot that dials meanwhile waits: most libraries give their
+session up after a dial that is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 # A proxy that has lived that long was sound; the next one is started at once.
 SOUND_AFTER_S = 30.0
 RESTART = Backoff(0.1, 30.0)
+# A proxy that does not run for longer than that keeps no bot waiting: their dials are refused, or go to another proxy.
+HELD_S = 1.0
 # It sends its bots away and waits a moment for them to leave.
 STOPS_WITHIN_S = 10.0
 
@@ -41,6 +46,7 @@ class ProxyChild:
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
         self._line: ProxyLine | None = None
+        self._held: socket.socket | None = None
         self._stopping = False
         # Why no other is started; empty while one is.
         self._given_up = ""
@@ -55,6 +61,12 @@ class ProxyChild:
 
     async def run(self) -> None:
         """Start it, and again whenever it ends, until it is stopped or cancelled."""
+        try:
+            await self._keep_running()
+        finally:
+            self._let_go()
+
+    async def _keep_running(self) -> None:
         failures = 0
         while not self._stopping:
             began = time.monotonic()
@@ -74,11 +86,15 @@ class ProxyChild:
             self.restarts += 1
             words = "the gateway proxy ended (%s); starting it again in %.1f s, its bots resume"
             log.error(words, how_ended(code), delay, extra={"action": "proxy_died"})
+            if delay > HELD_S:
+                self._let_go()
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:
         """Let it send its bots away and end."""
         self._stopping = True
+        # Its own copy is closed first of all that it does: bots that dial then go to another proxy.
+        self._let_go()
         process = self._process
         if self._line is not None:
             self._line.send(STOP)
@@ -94,15 +110,24 @@ class ProxyChild:
     def _is_stopping(self) -> bool:
         return self._stopping
 
+    def _let_go(self) -> None:
+        """Close the socket here: the address is the proxy's alone."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
     async def _one_life(self) -> int | None:
         """Start the process and listen to it until it has ended; its exit code, None where it could not be started."""
         ours, theirs = socket.socketpair()
+        if self._held is None:
+            self._held = _socket_for(self._settings.proxy.address)
+        passed = [theirs.fileno()] if self._held is None else [theirs.fileno(), self._held.fileno()]
         try:
             process = self._process = await asyncio.create_subprocess_exec(
-                *hardening.child_command("rateway.proxy.process", str(theirs.fileno())),
+                *hardening.child_command("rateway.proxy.process", *map(str, passed)),
                 # Settings, secrets among them, go over the socket.
                 env=hardening.child_environment(os.environ, VARIABLES, logs.redact),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=passed,
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 # A terminal's Ctrl-C goes to the whole group; the gateway alone decides.
@@ -134,3 +159,19 @@ class ProxyChild:
                 await process.wait()
             await asyncio.wait([pumping], timeout=1.0)
             pumping.cancel()
+
+
+def _socket_for(address: str | None) -> socket.socket | None:
+    """Return a socket for the proxy to bind and to listen with; None where only it can tell which one: for a name."""
+    host, _, _ = (address or "").rpartition(":")
+    try:
+        version = ipaddress.ip_address(host.strip("[]")).version
+        found = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
+    except (ValueError, OSError):
+        return None
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # The next gateway's proxy shares the address with one that is left behind.
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if version == 6:
+        found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return found

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import logging
 import re
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +36,8 @@ DEFAULT_VERSION: Final = "10"
 # "Gateway Close Event Codes". The reason says what it is about; libraries stop at 4012 and log it.
 INVALID_VERSION: Final = 4012
 NOT_AUTHENTICATED: Final = 4003
+# Connections that wait to be taken; all bots of a proxy that has died may come at once.
+BACKLOG: Final = 1024
 # Another program may hold the port for a while.
 RETRY_S: Final = 1.0
 
@@ -327,10 +330,12 @@ class ProxyServer:
         gateway_url: Callable[[web.BaseRequest], str | None],
         limits: Limits | None = None,
         stranger: Callable[[], Awaitable[str]] | None = None,
+        held: socket.socket | None = None,
     ) -> None:
         """*rest* answers a request that is no WebSocket, *connect* begins the conversation with a bot, *gateway_url*
         returns the gateway's address for the bot of a request, *stranger* returns what listens at the address
-        already and may not share it with this proxy; empty where nothing does."""
+        already and may not share it with this proxy; empty where nothing does. *held* is listened with: another
+        process holds it too, and what a proxy before this one had bound stays so."""
         host, _, port = address.rpartition(":")
         self.host, self.port = host, int(port)
         self.limits = limits or Limits()
@@ -341,6 +346,7 @@ class ProxyServer:
         self._connect = connect
         self._gateway_url = gateway_url
         self._stranger = stranger
+        self._held = held
         self._peers: dict[asyncio.BaseProtocol, _Peer] = {}
         self._sockets: dict[BotSocket, None] = {}
         self._is_open = True
@@ -396,9 +402,16 @@ class ProxyServer:
                 "ssl_shutdown_timeout": self.limits.close_s,
             }
         while True:
-            why = await self._stranger() if self._stranger is not None else ""
+            is_bound = self._held is not None and self._held.getsockname()[1] != 0
+            why = await self._stranger() if self._stranger is not None and not is_bound else ""
             if not why:
                 try:
+                    if self._held is not None:
+                        if not is_bound:
+                            self._held.bind((host, port))
+                        return await loop.create_server(
+                            lambda: _Peer(self), sock=self._held, ssl=self._tls, backlog=BACKLOG, **timeouts
+                        )
                     # Several proxies of one user may share an address: the system gives each new connection to one of
                     # them, and a bot whose proxy dies or is replaced is never refused.
                     return await loop.create_server(
@@ -406,7 +419,7 @@ class ProxyServer:
                         host,
                         port,
                         ssl=self._tls,
-                        backlog=1024,
+                        backlog=BACKLOG,
                         reuse_port=True,
                         **timeouts,
                     )
