@@ -97,11 +97,18 @@ def test_a_dispatch_outside_a_session_is_forwarded_without_a_number() -> None:
     assert driver.sent(6)[0]["d"]["seq"] == 100
 
 
-def test_a_number_that_is_used_again_counts_its_repeats_and_the_same_event_is_none() -> None:
+@pytest.mark.parametrize("rest", ["none", "after a message", "after the fast path"])
+def test_a_number_that_is_used_again_counts_its_repeats_and_the_same_event_is_none(rest: str) -> None:
     driver = Driver().live()
 
     def say(s: int, n: int) -> None:
-        driver.say({"op": 0, "t": "A", "s": s, "d": {"n": n}})
+        event = {"op": 0, "t": "A", "s": s, "d": {"n": n}}
+        driver.say(event)
+        if rest == "after the fast path" and s == driver.conversation.received_seq:
+            # It leaves the document.
+            driver.conversation.receive_state.last = json.dumps(event).encode()
+        if rest != "none":
+            driver.conversation.rest()
 
     say(2, 0)
     say(2, 0)
@@ -118,6 +125,21 @@ def test_a_number_that_is_used_again_counts_its_repeats_and_the_same_event_is_no
     ]  # fmt: skip
     assert driver.conversation.received_seq == 5
     assert driver.conversation.repeat == 0
+
+
+def test_another_name_under_the_same_number_is_a_repeat_after_a_rest() -> None:
+    driver = Driver().live()
+    for name in ("A", "B", "B"):
+        driver.say({"op": 0, "t": name, "s": 2, "d": {}})
+        driver.conversation.rest()
+    assert seen(driver)[1:] == [("A", 2, 0), ("B", 2, 1), ("B", 2, 1)]
+
+
+def test_a_quiet_shard_keeps_nothing_of_a_large_event() -> None:
+    driver = Driver().live()
+    driver.say({"op": 0, "t": "GUILD_CREATE", "s": 2, "d": {"name": "x" * 100_000}})
+    driver.conversation.rest()
+    assert driver.conversation.receive_state.last is None
 
 
 def test_two_events_never_share_a_number_and_repeat_unless_they_are_the_same() -> None:

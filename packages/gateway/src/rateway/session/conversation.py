@@ -303,6 +303,21 @@ class Conversation:
 
     # Facts: messages.
 
+    def rest(self) -> None:
+        """No dispatch has come for a while: keep of the last one, which tells its repetition, a digest only. A quiet
+        shard would keep its last GUILD_CREATE, which may take megabytes.
+        """
+        state = self.receive_state
+        last = state.last
+        if isinstance(last, bytes):
+            try:
+                last = decode(last)
+            except EnvelopeError:
+                return
+        if last is not None:
+            self._sequence_tracker.keep_digest(state.received_seq, last)
+            state.last = None
+
     def received(self, message: bytes | memoryview, binary: bool, now: float) -> Envelope | None:
         """Take in a WebSocket message. An ordinary dispatch is returned; READY, RESUMED and the dispatches of a message
         that holds several come as ``Deliver`` orders, in order. Never raises, whatever the message is.

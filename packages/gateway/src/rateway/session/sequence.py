@@ -6,6 +6,8 @@ is forwarded all the same: nothing here drops an event.
 
 from __future__ import annotations
 
+import hashlib
+
 from rateway_protocol.discord.envelope import Envelope
 
 __all__ = ["SequenceTracker"]
@@ -14,23 +16,35 @@ __all__ = ["SequenceTracker"]
 MAX_SEQUENCE = (1 << 63) - 1
 # Sequences of a session remembered for having been used again.
 MOST_REPEATS = 1000
+# Bytes of a digest: as good as the content itself for being told from another.
+DIGEST_BYTES = 16
+
+
+def _digest(envelope: Envelope) -> bytes:
+    return hashlib.blake2b(bytes(envelope.d), digest_size=DIGEST_BYTES).digest()
 
 
 class SequenceTracker:
     """One session's numbers."""
 
-    __slots__ = ("_latest", "_repeats")
+    __slots__ = ("_kept", "_latest", "_repeats")
 
     def __init__(self) -> None:
         # The highest sequence that came again, and the repeat that its latest dispatch was.
         self._latest: tuple[int, int] = (0, 0)
         self._repeats: dict[int, int] = {}
+        # Sequence, name and digest of the dispatch that :meth:`keep_digest` was given.
+        self._kept: tuple[int, str | None, bytes] | None = None
+
+    def keep_digest(self, received: int, last: Envelope) -> None:
+        """Remember the *last* dispatch, which had the highest sequence *received*, in place of the caller."""
+        self._kept = (received, last.t, _digest(last))
 
     def count(
         self, envelope: Envelope, received: int, last: Envelope | None, replaying: bool
     ) -> tuple[int, int, str | None]:
         """Return ``(received, repeat, remark)`` after *envelope*, given the highest sequence *received* so far and the
-        *last* dispatch that carried it.
+        *last* dispatch that carried it (None: not known, or given to :meth:`keep_digest`).
 
         ``repeat`` is *n* for the *n*-th other dispatch under a number that was used before. The same dispatch
         again, as far as that can be told, is no repeat: it has its first one's identity. A number that cannot be
@@ -53,14 +67,21 @@ class SequenceTracker:
             return s, 0, remark
         if s != received:
             return received, self._repeat(s, replaying), "a sequence came again"
-        if last is None:
+        if last is None and (self._kept is None or self._kept[0] != s):
             repeat = self._repeat(s, replaying)
-        elif last.t == envelope.t and bytes(last.d) == bytes(envelope.d):
+        elif self._is_last(envelope, last):
             repeat = self._latest[1] if self._latest[0] == s else 0
         else:
             repeat = self._repeat(s, False)
         self._latest = (s, repeat)
         return received, repeat, "a sequence came again"
+
+    def _is_last(self, envelope: Envelope, last: Envelope | None) -> bool:
+        """Return whether a dispatch with the highest sequence is the one that had it before."""
+        if last is None:
+            assert self._kept is not None
+            return self._kept[1:] == (envelope.t, _digest(envelope))
+        return last.t == envelope.t and bytes(last.d) == bytes(envelope.d)
 
     def _repeat(self, s: int, replaying: bool) -> int:
         if replaying:

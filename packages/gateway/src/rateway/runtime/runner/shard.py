@@ -311,13 +311,15 @@ class Shard:
         self.carry_out()
 
     def look(self, now: float) -> None:
-        """Note whether events came since the last call; an event itself records no time."""
+        """Note whether events came since the last call, about a second ago; an event itself records no time."""
         conversation = self.conversation
         seen = (conversation.session_id, conversation.received_seq)
         if seen != self._seen:
             self._seen = seen
             if seen[0] is not None:
                 self.dispatched_at = now
+        else:
+            conversation.rest()
 
     def excuse(self) -> None:
         self.conversation.excuse()
