@@ -117,6 +117,9 @@ class Bot:
         assert len(reason.encode()) <= 123
         self.closed = code
 
+    def acknowledge(self, payload: bytes) -> None:
+        self.send(payload)
+
     def compress_payloads(self) -> None:
         self.is_compressed = True
 

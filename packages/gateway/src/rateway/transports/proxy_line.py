@@ -25,7 +25,7 @@ class BotRow(msgspec.Struct, frozen=True):
     """One connection of a bot."""
 
     library: str
-    """The ``browser`` of its properties, as the library names itself; empty before IDENTIFY and after a RESUME."""
+    """The ``browser`` of its properties, as the library names itself; empty before IDENTIFY and RESUME."""
     shard: int
     count: int
     """As the bot identified: ``[shard, count]``; 0 of 0 before."""

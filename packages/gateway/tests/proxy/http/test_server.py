@@ -184,6 +184,22 @@ def test_payloads_are_compressed_for_a_bot_that_asks_in_its_identify() -> None:
     run(it())
 
 
+def test_a_heartbeat_is_answered_after_what_is_sent_with_it() -> None:
+    """An answer at once comes before discord.py has noted when its heartbeat went out."""
+
+    async def it() -> None:
+        async with scene() as s, s.bot() as bot:
+            await bot.receive_str()
+            s.bots[0].socket.acknowledge(b'{"op":11}')
+            s.bots[0].socket.send(b'{"op":0}')
+            assert [await bot.receive_str() for _ in range(2)] == ['{"op":0}', '{"op":11}']
+            s.bots[0].socket.acknowledge(b'{"op":11}')
+            s.bots[0].socket.close(4000, "the answer does not come")
+            assert (await bot.receive()).type is aiohttp.WSMsgType.CLOSE
+
+    run(it())
+
+
 def test_all_payloads_of_a_wake_up_go_out_together_and_in_order() -> None:
     async def it() -> None:
         async with scene() as s:

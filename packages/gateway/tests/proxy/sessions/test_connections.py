@@ -134,10 +134,12 @@ def test_a_resume_at_another_proxy_brings_what_was_missed_once() -> None:
         await setting.process.kill()
         for text in "bcd":
             setting.event(0, 1, text)
-        await live(bot, await setting.another())
+        process = await setting.another()
+        await live(bot, process)
         setting.event(0, 2, "e")
         await pass_time()
         assert contents(bot) == list("abcde")
+        assert [each.library for each in process.connections] == ["library"]
         assert bot.sessions == bot.resumes == 1
         assert [each.seq for each in bot.dispatches] == sorted(each.seq for each in bot.dispatches)
 

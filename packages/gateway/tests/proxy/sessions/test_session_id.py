@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rateway.proxy.sessions.session_id import Session, SessionIds
 
-SESSION = Session(1 << 60, "rateway-log-7-0123456789abcdef", 41, 3, 0, 1, 16, 53_608_447, 250, 1 << 62)
+SESSION = Session(
+    1 << 60, "rateway-log-7-0123456789abcdef", 41, 3, 0, 1, 16, 53_608_447, 250, 1 << 62, "discord.py"
+)
 IDS = SessionIds(b"k" * 32)
 
 
@@ -15,7 +21,7 @@ IDS = SessionIds(b"k" * 32)
     st.builds(
         Session, st.integers(0, 1 << 62), st.text(max_size=200), st.integers(-1, 1 << 60), st.integers(0, 100_000),
         st.integers(0, 100_000), st.integers(1, 100_000), st.integers(1, 100_000), st.integers(0, 1 << 30),
-        st.integers(50, 250), st.integers(0, (1 << 64) - 1),
+        st.integers(50, 250), st.integers(0, (1 << 64) - 1), st.text(max_size=40),
     )
 )  # fmt: skip
 def test_an_id_says_what_was_put_into_it(session: Session) -> None:
@@ -26,7 +32,13 @@ def test_an_id_says_what_was_put_into_it(session: Session) -> None:
 
 
 def test_an_id_is_short() -> None:
-    assert len(IDS.issue(SESSION)) < 160
+    assert len(IDS.issue(SESSION)) < 180
+
+
+def test_an_id_of_a_version_that_kept_no_library_is_read() -> None:
+    fields = msgspec.msgpack.encode(msgspec.structs.astuple(SESSION)[:-1])
+    signed = hmac.digest(b"k" * 32, fields, "sha256")[:16] + fields
+    assert IDS.read(base64.urlsafe_b64encode(signed).decode()) == msgspec.structs.replace(SESSION, library="")
 
 
 def test_an_id_that_was_changed_or_is_of_another_bot_is_none() -> None:

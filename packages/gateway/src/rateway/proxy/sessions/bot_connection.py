@@ -62,6 +62,10 @@ class Wire(Protocol):
     def send(self, payload: bytes) -> None:
         """Send one message of JSON. Returns at once; does nothing after the end."""
 
+    def acknowledge(self, payload: bytes) -> None:
+        """Send the answer to a heartbeat, as late as it comes from Discord: a library may measure it with another
+        thread than the one that reads it."""
+
     def close(self, code: int, reason: str) -> None:
         """Close, after what was sent. ``reason`` is fit for a close frame: at most 123 bytes, no secrets."""
 
@@ -140,7 +144,7 @@ class BotConnection:
         self.generation = 0
         """Of connections whose bots have shown who they are, a later one has a higher number."""
         self.library = ""
-        """The ``browser`` of its properties: the library's name."""
+        """The ``browser`` of its properties: the library's name; a session that is resumed has kept it."""
         self.named: int | None = None
         """``d`` of its last heartbeat."""
         self.stream: Stream | None = None
@@ -256,7 +260,7 @@ class BotConnection:
         self.named = d
         if d is not None and self.state == "live":
             self._sessions.beat(self, d)
-        self._wire.send(HEARTBEAT_ACK)
+        self._wire.acknowledge(HEARTBEAT_ACK)
 
     def _on_identify(self, d: object) -> None:
         if self.state != "unidentified":

@@ -330,7 +330,7 @@ class Connections:
             log = ""
         session = Session(
             secrets.randbits(62), log, bases.get(log, -1), snapshots, identify.shard, identify.count, total,
-            identify.intents, identify.large_threshold, own_id,
+            identify.intents, identify.large_threshold, own_id, connection.library,
         )  # fmt: skip
         stream.session_id = self._session_ids.issue(session)
         numbers: OffsetNumbers | CountedNumbers
@@ -488,6 +488,7 @@ class Connections:
             words = f"the gateway has {layout.shard_count} shards and had {session.total} when it began"
             self._refuse(connection, words)
             return
+        connection.library = session.library
         if not session.log:
             self._resume_merged(connection, session, resume.seq)
             return

@@ -15,7 +15,7 @@ import msgspec
 
 __all__ = ["MOST_SESSION_ID", "Session", "SessionIds"]
 
-# Characters of a session id that is looked at; one of rateway's own has some 150.
+# Characters of a session id that is looked at; one of rateway's own has some 170.
 MOST_SESSION_ID: Final = 1000
 SIGNATURE_BYTES: Final = 16
 
@@ -39,6 +39,8 @@ class Session(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     intents: int
     large_threshold: int
     bot_id: int
+    library: str = ""
+    """The name of the bot's library, which a RESUME does not tell."""
 
     def seq_of(self, offset: int) -> int:
         """Return the ``s`` of the entry at an offset above ``base``."""
