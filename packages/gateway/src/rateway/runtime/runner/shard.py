@@ -259,7 +259,6 @@ class Shard:
         self._seen: tuple[str | None, int] = (conversation.session_id, conversation.received_seq)
         self.unknown_before = 0
         """Events about unknown guilds in its former sessions."""
-        self.done = asyncio.Event()
         self._observer = observer
         self._dialer = dialer
         self._permits = permits
@@ -338,7 +337,6 @@ class Shard:
     def stop(self, *, end_session: bool) -> None:
         self.conversation.stop(self.clock(), end_session=end_session)
         self.carry_out()
-        self.done.set()
 
     def failed(self, error: Exception) -> None:
         """Continue after an exception of the gateway's own code. An event that it has cost is passed over and reported;
