@@ -9,10 +9,14 @@ from contextlib import asynccontextmanager
 import aio_pika
 import msgspec
 import pytest
+from pamqp import commands as spec
+from pamqp.base import Frame
 from rateway.fleet.port import has_right
+from rateway.transports.amqp import fleet_queues
 from rateway.transports.amqp.fleet_queues import FleetQueues, queue_of
 from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.boot_clock import boottime
+from tests.transports.amqp.fake_broker import FakeBroker
 
 from tests.aio import run
 from tests.rabbitmq import Broker
@@ -32,7 +36,7 @@ STRANGE = [
 
 
 @asynccontextmanager
-async def member(broker: Broker, name: str) -> AsyncIterator[FleetQueues]:
+async def member(broker: Broker | FakeBroker, name: str) -> AsyncIterator[FleetQueues]:
     found = FleetQueues(address=parse(broker.uri), fleet="test", member=name)
     running = asyncio.ensure_future(found.run())
     try:
@@ -87,3 +91,64 @@ def test_a_queue_with_other_arguments_holds_up_its_subject_alone_and_the_log_say
             assert (await held_up).epoch == 1
 
     run(scene())
+
+
+class Mute(FakeBroker):
+    """Does not answer some methods on its first connection, as a channel whose queue lost its leader meanwhile."""
+
+    mute: tuple[type[Frame], ...] = ()
+
+    def _answer(self, method: Frame) -> None:
+        if self.connections == 1 and isinstance(method, self.mute):
+            return
+        match method:
+            case spec.Queue.Declare():
+                self.method(spec.Queue.DeclareOk(method.queue, 1, 1), self.answering)
+            case spec.Basic.Consume():
+                self.method(spec.Basic.ConsumeOk("tag"), self.answering)
+            case _:
+                super()._answer(method)
+
+
+@pytest.mark.parametrize("unanswered", [spec.Queue.Declare, spec.Basic.Consume])
+def test_a_channel_that_is_not_answered_when_it_opens_ends_its_connection(
+    unanswered: type[Frame], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet_queues, "_ANSWER_S", 0.3)
+
+    async def scene() -> None:
+        mute = Mute()
+        async with mute:
+            mute.mute = (unanswered,)
+            async with member(mute, "one") as one:
+                campaign = asyncio.ensure_future(one.campaign(SUBJECT, lambda why: None))
+                await mute.until(
+                    lambda: (
+                        mute.connections == 2
+                        and sum(isinstance(each, spec.Basic.Consume) for each in mute.methods) >= 1
+                        and isinstance(mute.methods[-1], spec.Basic.Consume)
+                    )
+                )
+                campaign.cancel()
+
+    run(scene())
+    assert f"nothing was answered about {QUEUE}" in caplog.text
+
+
+def test_a_channel_that_is_not_answered_when_it_closes_ends_its_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fleet_queues, "_ANSWER_S", 0.3)
+
+    async def scene() -> None:
+        mute = Mute()
+        async with mute:
+            mute.mute = (spec.Channel.Close,)
+            async with member(mute, "one") as one:
+                campaign = asyncio.ensure_future(one.campaign(SUBJECT, lambda why: None))
+                await mute.until(lambda: any(isinstance(each, spec.Basic.Consume) for each in mute.methods))
+                campaign.cancel()
+                await mute.until(lambda: mute.connections == 2)
+
+    run(scene())
+    assert f"nothing was answered about {QUEUE}" in caplog.text

@@ -40,7 +40,10 @@ NEW_S: Final = 1.0
 # A candidate that is given nothing for so long writes a claim of nobody's: a queue may have lost its records, and only
 # a delivery shows who is active. Twice as long each time, up to the second figure.
 SILENT_S: Final = 10.0
-MOST_SILENT_S: Final = 640.0
+MOST_SILENT_S: Final = 60.0
+# If nothing comes of that for so long, it goes to the end of the line, with another channel: RabbitMQ has been known to
+# leave a queue whose consumers all wait, and gives its messages only to one that is new.
+UNANSWERED_S: Final = 3.0
 # From a confirm to the delivery of the same record, which takes milliseconds: longer, and another one is active.
 DELIVERY_S: Final = 1.0
 # An owner whose records are confirmed and not delivered for so long was replaced. Until then it may be its own former
@@ -197,6 +200,8 @@ class SubjectElection:
         # Begin of the phase, or of another collection.
         self._since = 0.0
         self._silent_s = SILENT_S
+        # Whether the claim of nobody's of this silence is written.
+        self._has_asked = False
         # When the subject was left to a living owner lately.
         self._yields: list[float] = []
         # The newest record that was meant for another member, and when it was seen first.
@@ -243,6 +248,7 @@ class SubjectElection:
         if self._phase != "idle":
             raise RuntimeError("a campaign or a tenure is under way")
         self._phase = "away"
+        self._silent_s = SILENT_S
         self._yields = []
         self._meant = None
 
@@ -282,7 +288,7 @@ class SubjectElection:
         if self._tenure is not None:
             self._phase, self._doubt_since = "doubtful", None
             return [self._write_newest(now)]
-        self._phase, self._silent_s = "waiting", SILENT_S
+        self._phase, self._has_asked = "waiting", False
         return [self._publish(now, FleetRecord(0, 0, ""))] if is_empty else []
 
     def closed(self, now: float) -> list[Order]:
@@ -314,16 +320,19 @@ class SubjectElection:
             del flying[each]
         return orders
 
-    def refused(self, now: float, tag: int, multiple: bool) -> list[Order]:
-        """The broker did not take the publish *tag*, or none up to it: it is written again when its time comes."""
+    def refused(self, tag: int, multiple: bool) -> list[Order]:
+        """The broker did not take the publish *tag*, or none up to it. RabbitMQ 3.10 refuses all that a channel
+        publishes from then on (docs/rabbitmq.md), and delivers it all the same: what remains is another channel.
+        """
         flying = self._channel.flying
-        for each in [found for found in flying if found == tag or (multiple and found < tag)]:
+        refused = [found for found in flying if found == tag or (multiple and found < tag)]
+        for each in refused:
             del flying[each]
         if self._tenure is not None:
             self._tenure.unwritten = True
-        if self._phase in ("claiming", "beginning"):
-            self._collect_again(now)
-        return []
+        if not refused or self._phase in ("idle", "away", "releasing"):
+            return []
+        return self._reopen(LOOK_S)
 
     def delivered(self, now: float, tag: int, record: FleetRecord | None) -> list[Order]:
         """A record was delivered; None: a message that is none."""
@@ -356,9 +365,12 @@ class SubjectElection:
         if any(sent.confirmed_at is None and now >= sent.at + STUCK_S for sent in channel.flying.values()):
             return orders + self._reopen(0.0)
         match phase:
-            case "waiting":
-                if now >= self._since + self._silent_s:
-                    self._since, self._silent_s = now, min(MOST_SILENT_S, self._silent_s * 2)
+            case "waiting" if now >= self._since + self._silent_for():
+                if self._has_asked:
+                    orders += self._reopen(0.0)
+                else:
+                    self._since, self._has_asked = now, True
+                    self._silent_s = min(MOST_SILENT_S, self._silent_s * 2)
                     orders.append(self._publish(now, FleetRecord(0, 0, "")))
             case "collecting":
                 orders += self._decide(now)
@@ -392,7 +404,7 @@ class SubjectElection:
         times += [sent.at + STUCK_S for sent in self._channel.flying.values() if sent.confirmed_at is None]
         match phase:
             case "waiting":
-                times.append(self._since + self._silent_s)
+                times.append(self._since + self._silent_for())
             case "collecting":
                 times.append(self._since + (RIGHT_S if self._channel.best is not None else NEW_S))
             case "claiming" | "beginning":
@@ -411,6 +423,10 @@ class SubjectElection:
 
     # A candidate.
 
+    def _silent_for(self) -> float:
+        """How long nothing may be delivered in line, from ``_since`` on."""
+        return UNANSWERED_S if self._has_asked else self._silent_s
+
     def _collected(self, now: float, record: FleetRecord, is_newer: bool) -> list[Order]:
         channel = self._channel
         if self._phase == "claiming" and self._is_sent(record):
@@ -423,6 +439,7 @@ class SubjectElection:
             and record.owner != self._member
             and channel.first_at + FRESH_S <= now
         )
+        self._silent_s = SILENT_S
         if self._phase == "waiting" or (record.owner and (self._phase == "claiming" or is_newer)):
             # Another one may have been active meanwhile, and was perhaps confirmed what it has written.
             self._collect_again(now)

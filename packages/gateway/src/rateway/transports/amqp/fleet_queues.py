@@ -51,6 +51,10 @@ _MOST_RECORD: Final = MOST_BODY + 4096
 # Between two channels of one subject, in seconds: the queue's node is away; the broker refuses.
 _AGAIN: Final = Backoff(0.1, 1.0)
 _REFUSED_S: Final = 5.0
+# What a channel is asked when it opens and closes is answered within milliseconds, on a machine that has no rest within
+# seconds. A channel whose queue has lost its leader in the middle of it may never answer: then the connection is given
+# up, for such a channel may still hold the records.
+_ANSWER_S: Final = 20.0
 # RabbitMQ 3.10 closes the connections of members that declare one queue at the same moment. The next try finds the
 # queue; only a second one within so many seconds is something else.
 _COLLISION: Final = "541 INTERNAL_ERROR"
@@ -253,10 +257,14 @@ class FleetQueues:
             reason: ChannelClosed | ConnectionLost
             channel: Channel | None = None
             try:
-                channel = await self._consume(connection, number, subject)
+                async with asyncio.timeout(_ANSWER_S):
+                    channel = await self._consume(connection, number, subject)
                 reason = await asyncio.shield(channel.closed)
             except (ChannelClosed, ConnectionLost) as closed:
                 reason = closed
+            except TimeoutError:
+                self._give_up(connection, subject)
+                continue
             finally:
                 channels.discard(number)
                 if channel is not None:
@@ -293,7 +301,7 @@ class FleetQueues:
         if channel.closed.done():
             raise channel.closed.result()
         if subject.election.is_idle:
-            channel.close()
+            self._close(subject, channel)
             return channel
         self._said.clear()
         subject.channel = channel
@@ -305,7 +313,7 @@ class FleetQueues:
 
         def nack(tag: int, multiple: bool) -> None:
             if subject.channel is channel:
-                self._carry_out(subject, subject.election.refused(self._clock(), tag, multiple))
+                self._carry_out(subject, subject.election.refused(tag, multiple))
 
         def end() -> None:
             if subject.channel is channel:
@@ -385,7 +393,17 @@ class FleetQueues:
         channel, subject.channel = subject.channel, None
         subject.reopen_after = reopen_after
         if channel is not None:
-            channel.close()
+            self._close(subject, channel)
+
+    def _close(self, subject: _Subject, channel: Channel) -> None:
+        channel.close()
+        if (connection := self._connection) is not None:
+            timer = asyncio.get_running_loop().call_later(_ANSWER_S, self._give_up, connection, subject)
+            channel.closed.add_done_callback(lambda closed: timer.cancel())
+
+    def _give_up(self, connection: Connection, subject: _Subject) -> None:
+        """End a connection on which the channel of a subject is not answered."""
+        connection.abort(f"nothing was answered about {subject.queue} for {_ANSWER_S:.0f} s")
 
     def _publish(self, subject: _Subject, record: FleetRecord) -> None:
         channel, connection = subject.channel, self._connection
