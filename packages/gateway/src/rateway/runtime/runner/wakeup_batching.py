@@ -26,8 +26,8 @@ ENOUGH: Final = 8
 # Where more than enough come in a millisecond nothing is to be gained by waiting longer, and the kernel's timers are
 # up to 0.1 ms late.
 SHORTEST_S: Final = 0.0009
-# What batching may add to an event's way: a hundredth of what Discord's own network takes.
-LONGEST_S: Final = 0.0025
+# What batching may add to an event's way: a small part of what Discord's own network takes.
+LONGEST_S: Final = 0.005
 # Events are steady while one wake-up follows another within so many waits: in a shorter time than that a sleep would
 # gather less than one event more.
 _STEADY: Final = 2
