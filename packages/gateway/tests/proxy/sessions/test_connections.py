@@ -499,6 +499,22 @@ def test_equal_requests_for_members_are_sent_once_and_answered_to_each_who_asked
     run(scenario())
 
 
+@pytest.mark.parametrize(("code", "lines"), [(ErrorCode.SUPERSEDED, 0), (ErrorCode.EXPIRED, 1)])
+def test_a_presence_that_a_newer_one_replaced_is_no_warning(
+    code: ErrorCode, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        setting.gateway.refuse_commands = Fault(code, "why")
+        bot.say(3, {"since": None, "activities": [], "status": "idle", "afk": False})
+        await pass_time()
+        assert setting.process.connections.commands.refused == {code.value: 1}
+        assert sum("op 3" in each for each in caplog.messages) == lines
+
+    run(scenario())
+
+
 def test_a_request_that_could_not_be_sent_is_sent_again_for_the_next_who_asks() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]}, guilds=1)

@@ -14,7 +14,7 @@ from rateway.proxy.log.stream import Stream
 from rateway.proxy.sessions.answers import PendingAnswers
 from rateway.proxy.sessions.bot_connection import BotConnection
 from rateway.proxy.sessions.snapshot import member_chunks
-from rateway_protocol.contract.errors import Fault
+from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.discord.opcodes import Opcode
 from rateway_protocol.discord.snowflake import shard_of
 
@@ -133,6 +133,9 @@ class BotCommands:
         if fault is None:
             return True
         self.refused[fault.code.value] += 1
+        if fault.code is ErrorCode.SUPERSEDED:
+            # Bots that start together set one presence after the other; the newest is what is wanted.
+            return False
         log.warning(
             "a bot's command (op %d) was not carried out: %s", op, fault.message,
             extra={"shard": shard_id, "action": "proxy"},
