@@ -36,7 +36,10 @@ class ShardDouble:
 class Elections(MemoryElections):
     """A confirm takes its time."""
 
+    written = 0
+
     async def write(self, subject: str, epoch: int, body: bytes) -> WriteResult:
+        self.written += 1
         await pass_time(0.005)
         return await super().write(subject, epoch, body)
 
@@ -100,7 +103,7 @@ def test_the_number_of_a_session_that_was_replaced_meanwhile_is_told_to_nobody()
             await pass_time()
             assert 50 not in it.shard.told
             it.settle(2)
-            await pass_time()
+            await pass_time(1)
             assert (it.recorded(), it.shard.told[-1]) == ([("t", 2)], 2)
 
     run(scene())
@@ -123,9 +126,23 @@ def test_a_lost_session_is_named_with_how_far_it_is_settled_by_now() -> None:
             lost.settled = 90
             assert SessionPosition(0, "s", 90, is_open=False) in it.writer.positions()
             it.settle(2)
-            await pass_time()
+            await pass_time(1)
             record = it.coordinator.record(SUBJECT)
             assert record is not None
             assert decode(record.body).ended == (EndedSession(0, "s", 90),)
+
+    run(scene())
+
+
+def test_at_most_two_records_are_written_in_a_second_whatever_changes() -> None:
+    async def scene() -> None:
+        async with owning() as it:
+            for seq in range(1, 1001):
+                it.settle(seq)
+                await pass_time(0.01)
+            written = it.elections.written
+            assert 18 <= written <= 21
+            await pass_time(1)
+            assert (it.recorded(), it.shard.told[-1]) == ([("s", 1000)], 1000)
 
     run(scene())

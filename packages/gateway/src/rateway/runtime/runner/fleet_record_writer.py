@@ -17,7 +17,7 @@ from rateway.transports.store import SessionRecord
 
 __all__ = ["FleetRecordWriter"]
 
-# Between two tries while the broker is away.
+# Between the beginnings of two writes, and between two tries while the broker is away.
 _AGAIN_S = 0.5
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ class FleetRecordWriter:
     """Writes the sessions of one cluster to the coordinator, and tells each shard what is confirmed: heartbeats, and
     resumes within this process, name that sequence.
 
-    It follows the writes of the session records (``session_writer.py``), two in a second at most and one for each new
-    session, and never has two of its own under way.
+    It follows the writes of the session records (``session_writer.py``), two in a second at most, and never has two of
+    its own under way.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class FleetRecordWriter:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            began = asyncio.get_running_loop().time()
             snapshot = self._snapshot()
             body = self._encode(snapshot)
             if len(body) > MOST_BODY:
@@ -93,11 +94,13 @@ class FleetRecordWriter:
             result = await self._elections.write(self._subject, epoch, body)
             if result == "stale":
                 return
+            pause = _AGAIN_S
             if result == "confirmed":
                 self._confirmed(snapshot)
+                pause += began - asyncio.get_running_loop().time()
             else:
                 self._changed.set()
-                await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(pause)
 
     def _catch_up(self) -> tuple[EndedSession, ...]:
         """Bring the latest lost sessions to where each is settled by now, and return them."""
