@@ -65,6 +65,8 @@ FORGIVEN_AFTER = 60.0
 # From here on each sequence is looked at, so that none exceeds a signed 64-bit number. No session of Discord's comes
 # near.
 FAST_PATH_BELOW = 1 << 62
+# A page: what is smaller and freed among other things cannot be given back.
+LARGE_BYTES = 4096
 # Characters of a name of Discord's in a note.
 LONGEST_SHOWN = 100
 
@@ -303,9 +305,10 @@ class Conversation:
 
     # Facts: messages.
 
-    def rest(self) -> None:
+    def rest(self) -> int:
         """No dispatch has come for a while: keep of the last one, which tells its repetition, a digest only. A quiet
-        shard would keep its last GUILD_CREATE, which may take megabytes.
+        shard would keep its last GUILD_CREATE, which may take megabytes. Return how many bytes that frees; 0 when they
+        are too few to be given back.
         """
         state = self.receive_state
         last = state.last
@@ -313,10 +316,12 @@ class Conversation:
             try:
                 last = decode(last)
             except EnvelopeError:
-                return
-        if last is not None:
-            self._sequence_tracker.keep_digest(state.received_seq, last)
-            state.last = None
+                return 0
+        if last is None:
+            return 0
+        self._sequence_tracker.keep_digest(state.received_seq, last)
+        state.last = None
+        return len(last.d) if len(last.d) >= LARGE_BYTES else 0
 
     def received(self, message: bytes | memoryview, binary: bool, now: float) -> Envelope | None:
         """Take in a WebSocket message. An ordinary dispatch is returned; READY, RESUMED and the dispatches of a message

@@ -47,6 +47,18 @@ def test_what_went_by_itself_counts_again_when_it_comes_back() -> None:
     assert process.second(grown=1) == 1
 
 
+def test_what_was_in_use_then_and_is_freed_now_is_given_back_too() -> None:
+    process = Process()
+    assert process.second(grown=2 * GROWN_BYTES) == 1
+    for _ in range(3):
+        process.trimmer.look(1.0, GROWN_BYTES // 4)
+    assert process.trimmer.given_back == 1
+    process.trimmer.look(1.0, GROWN_BYTES // 4)
+    assert process.trimmer.given_back == 2
+    # And no second time.
+    assert process.second() == 2
+
+
 def test_a_freed_heap_with_something_living_at_its_end_shrinks() -> None:
     # What tests before this one have freed would be filled first.
     memory.give_back()

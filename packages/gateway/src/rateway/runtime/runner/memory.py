@@ -63,18 +63,23 @@ class MemoryTrimmer:
         self._cpu = cpu
         self._worked = cpu()
         self._base = self._size()
+        self._freed = 0
 
-    def look(self, seconds: float) -> None:
-        """``seconds`` have passed since the last look: give back what has grown, if they were calm."""
+    def look(self, seconds: float, freed: int = 0) -> None:
+        """``seconds`` have passed since the last look, and so many bytes were *freed* that had been in use when memory
+        was given back the last time: give back these and what has grown, if it was calm and they are worth it.
+        """
+        self._freed += freed
         worked = self._cpu()
         calm = worked - self._worked < CALM_SHARE * seconds
         self._worked = worked
         if not calm:
             return
         size = self._size()
-        if size - self._base >= GROWN_BYTES:
+        if size - self._base + self._freed >= GROWN_BYTES:
             self._give_back()
             self.given_back += 1
+            self._freed = 0
             size = self._size()
             # Not the next look's work.
             self._worked = self._cpu()

@@ -364,11 +364,12 @@ class Runner:
             self._count_entities()
             await asyncio.sleep(LOOK_EVERY_S)
             now = time.monotonic()
+            freed = 0
             for cluster in self.clusters.values():
                 cluster.tallies.pace.note(now, cluster.tallies.received)
                 for shard in cluster.shards.values():
-                    shard.look(shard.clock())
-            trimmer.look(now - looked)
+                    freed += shard.look(shard.clock())
+            trimmer.look(now - looked, freed)
             looked = now
 
     def _count_entities(self) -> None:

@@ -309,16 +309,18 @@ class Shard:
         self.conversation.renew(why, self.clock())
         self.carry_out()
 
-    def look(self, now: float) -> None:
-        """Note whether events came since the last call, about a second ago; an event itself records no time."""
+    def look(self, now: float) -> int:
+        """Note whether events came since the last call, about a second ago; an event itself records no time. Return how
+        many bytes the shard no longer keeps because none came.
+        """
         conversation = self.conversation
         seen = (conversation.session_id, conversation.received_seq)
         if seen != self._seen:
             self._seen = seen
             if seen[0] is not None:
                 self.dispatched_at = now
-        else:
-            conversation.rest()
+            return 0
+        return conversation.rest()
 
     def excuse(self) -> None:
         self.conversation.excuse()
