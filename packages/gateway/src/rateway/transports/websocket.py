@@ -39,9 +39,6 @@ PING = WSMsgType.PING
 # (docs/decisions/receiving.md). A shard's usual traffic is a hundredth of what this lets through.
 RECEIVE_BYTES = 64 * 1024
 
-# What picows's buffer begins with (its own default is four times that). At Discord's usual rates it stays so.
-FIRST_READ_BYTES = 4 * 1024
-
 # picows makes an enum member of a frame's type whenever it is asked for it, which takes longer than copying the frame.
 # Hence it is asked only where it is not plain: a control frame is no longer than this (RFC 6455, section 5.5), and what
 # does not begin like JSON is no text of Discord's. (A long continuation of nothing is taken for data by that, and the
@@ -344,7 +341,6 @@ async def dial(
                 logger_name=_ProtocolFaults(listener),
                 enable_auto_pong=False,
                 max_frame_size=most,
-                read_buffer_init_size=FIRST_READ_BYTES,
                 max_redirects=0,
                 extra_headers=dict(headers),
             )
