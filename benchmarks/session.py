@@ -11,9 +11,9 @@ import time
 import zlib
 from collections.abc import Callable
 
+from rateway.native.inflate import zstd
 from rateway.session.actions import State
 from rateway.session.conversation import Conversation
-from rateway.session.inflate import zstd
 from rateway.session.options import Compression, SessionOptions
 from rateway_protocol.discord.envelope import Envelope, decode_fast
 from zlib_ng import zlib_ng

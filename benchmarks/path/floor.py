@@ -14,8 +14,8 @@ import json
 import sys
 import time
 
+from rateway.native.inflate import zstd
 from rateway.runtime.runner.wakeup_batching import wait_for
-from rateway.session.inflate import zstd
 from rateway_protocol.discord.envelope import decode_fast
 from rateway_simulator.gateway import wire
 from zlib_ng import zlib_ng

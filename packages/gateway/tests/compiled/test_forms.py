@@ -67,7 +67,10 @@ RUNTIME = "packages/gateway/tests/runtime"
         [
             "packages/gateway/tests/delivery",
             "packages/gateway/tests/fast_path",
+            "packages/gateway/tests/frames",
             "packages/gateway/tests/session",
+            "packages/gateway/tests/transports/test_websocket.py",
+            "packages/gateway/tests/transports/test_websocket_hostile.py",
         ],
         [
             RUNTIME,

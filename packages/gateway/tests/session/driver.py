@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from rateway.native.inflate import zstd
 from rateway.session import actions
 from rateway.session.actions import Command, State, StoredSession
 from rateway.session.conversation import Conversation
-from rateway.session.inflate import zstd
 from rateway.session.options import Chance, SessionOptions
 from rateway_protocol.discord.envelope import Envelope
 

@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import pytest
+from rateway.native.inflate import zstd
 from rateway.session import actions
 from rateway.session.actions import DialFailure, State
 from rateway.session.heartbeat import Health, Heartbeat
-from rateway.session.inflate import zstd
 from rateway_protocol.discord.close_codes import KEEP_SESSION
 from tests.session.driver import (
     GATEWAY,

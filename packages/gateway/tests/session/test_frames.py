@@ -11,7 +11,8 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.session.inflate import SUFFIX, InflateError, Inflater, make_inflater, zstd
+from rateway.native.inflate import SUFFIX, zstd
+from rateway.session.inflate import InflateError, Inflater, make_inflater
 from rateway.session.options import Compression
 from rateway_protocol.discord.envelope import EnvelopeError, split
 from tests.session.driver import Wire

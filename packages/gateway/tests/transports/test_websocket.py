@@ -88,11 +88,12 @@ def test_fragments_are_joined_and_the_peers_close_code_is_told() -> None:
 
 
 @pytest.mark.parametrize("size", [124, 125, 126, 4000])
+@pytest.mark.parametrize("end", [b"1", b"}", b"]\n", b'"', b"e", b"l"])
 @pytest.mark.parametrize("begin", [b"{", b"[", b" {", b"4", b"\x04", b"\x00", b"\xef\xbb\xbf{"])
-def test_long_or_short_and_whatever_it_begins_with_a_message_is_told_with_its_kind(
-    begin: bytes, size: int
+def test_long_or_short_and_whatever_it_begins_and_ends_with_a_message_is_told_with_its_kind(
+    begin: bytes, end: bytes, size: int
 ) -> None:
-    payload = begin.ljust(size, b"1")
+    payload = begin.ljust(size - len(end), b"1") + end
 
     def both(transport: WSTransport) -> None:
         transport.send(WSMsgType.BINARY, payload)
@@ -109,6 +110,23 @@ def test_long_or_short_and_whatever_it_begins_with_a_message_is_told_with_its_ki
 
     told = [True, False, True] if begin > b"\x08" else [True, True]
     assert run(scenario()) == [(payload, binary) for binary in told]
+
+
+@pytest.mark.parametrize("begin", range(256))
+def test_a_binary_message_is_told_as_one_whatever_bytes_it_begins_and_ends_with(begin: int) -> None:
+    payloads = [bytes((begin,)) + b"1" * 200 + bytes((end,)) for end in range(256)]
+
+    def all_of_them(transport: WSTransport) -> None:
+        for payload in payloads:
+            transport.send(WSMsgType.BINARY, payload)
+        transport.send(WSMsgType.CLOSE, struct.pack(">H", 4000))
+
+    async def scenario() -> list[tuple[bytes, bool]]:
+        handler, _ = await connected(all_of_them)
+        await handler.ended
+        return handler.messages
+
+    assert run(scenario()) == [(payload, True) for payload in payloads]
 
 
 def test_tcp_that_ends_without_a_close_frame_has_no_code() -> None:

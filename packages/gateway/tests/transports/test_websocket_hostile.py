@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from picows import WSListener, WSUpgradeRequest, ws_create_server
 from rateway.transports.websocket import MOST_UNREAD_BYTES, MOST_WIRE_BYTES, DialError, WebSocket, dial
@@ -25,8 +25,12 @@ class Handler:
     """What the owner of a connection is told, and what it remembers of it."""
 
     raising: bool = False
+    # The number of messages after which it closes the connection; 0 for never.
+    closing_after: int = 0
     socket: WebSocket | None = None
     messages: list[bytes] = field(default_factory=list)
+    # Of each message whether it was binary.
+    kinds: list[bool] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     ended: asyncio.Future[tuple[int | None, str]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -37,6 +41,10 @@ class Handler:
 
     def message(self, data: bytes, binary: bool) -> None:
         self.messages.append(data)
+        self.kinds.append(binary)
+        if len(self.messages) == self.closing_after:
+            assert self.socket is not None
+            self.socket.close(4901)
         if self.raising:
             raise KeyError(data)
 
@@ -63,7 +71,9 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, size: int | No
     return bytes((opcode | (0x80 if fin else 0),)) + length + payload
 
 
-async def upgraded(script: Raw, *, bound: int = 256 * MIB, raising: bool = False) -> Handler:
+async def upgraded(
+    script: Raw, *, bound: int = 256 * MIB, raising: bool = False, closing_after: int = 0
+) -> Handler:
     """Dial a host that answers the upgrade by picows' own rules and then plays *script* on the bare socket."""
     playing: set[asyncio.Task[None]] = set()
 
@@ -90,7 +100,7 @@ async def upgraded(script: Raw, *, bound: int = 256 * MIB, raising: bool = False
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    handler = Handler(raising)
+    handler = Handler(raising, closing_after)
     await dial(f"ws://127.0.0.1:{port}/", handler, timeout=60, max_message_bytes=bound, headers={})
     return handler
 
@@ -201,6 +211,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "more than 65536 bytes",
     ),
     "no beginning": (frame(0, b"a"), "without a beginning"),
+    "a long message within another": (
+        frame(2, b"a" * 200, fin=False) + frame(2, b"b" * 200) + frame(0, b"c"),
+        "within another",
+    ),
+    "a long message after an unknown opcode": (frame(3, b"a") + frame(2, b"b" * 200), "opcode"),
     "a message within another": (frame(2, b"a", fin=False) + frame(1, b"b"), "within another"),
     "a beginning within another": (frame(2, b"a", fin=False) + frame(2, b"b", fin=False), "within another"),
     "an unknown opcode": (frame(3, b"a"), "opcode"),
@@ -263,6 +278,74 @@ def test_an_owner_that_raises_costs_its_connection_nothing() -> None:
     assert [type(error) for error in handler.failures] == [KeyError, KeyError]
 
 
+# What a server may say of one message and the next, and what is made of it: (message, whether it is binary).
+USUAL = b"\x04" + b"u" * 200
+SPOKEN = (
+    frame(2, USUAL)
+    + frame(9, b"ping")
+    + frame(2, USUAL, fin=False)
+    + frame(10)
+    + frame(0, USUAL, fin=False)
+    + frame(0, b"end")
+    + frame(1, b'{"op":11,"d":"%b"}' % USUAL[1:])
+    + frame(2, b"")
+    + frame(2, b"{" + USUAL + b"}")
+    + frame(1, b"", fin=False)
+    + frame(0, b"{}")
+    + frame(2, USUAL)
+    + frame(8, struct.pack(">H", 4000))
+    + frame(2, USUAL)
+    + frame(0, b"nothing after a close frame counts")
+)
+HEARD = [
+    (USUAL, True),
+    (USUAL + USUAL + b"end", True),
+    (b'{"op":11,"d":"%b"}' % USUAL[1:], False),
+    (b"", True),
+    (b"{" + USUAL + b"}", True),
+    (b"{}", False),
+    (USUAL, True),
+]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100, 130, 1 << 20])
+def test_however_the_stream_is_cut_each_message_is_told_once_whole_and_in_order(step: int) -> None:
+    async def scenario() -> Handler:
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for at in range(0, len(SPOKEN), step):
+                writer.write(SPOKEN[at : at + step])
+                await asyncio.sleep(0)
+            await reader.read()
+
+        handler = await upgraded(play)
+        assert await handler.ended == (4000, "")
+        return handler
+
+    handler = run(scenario())
+    assert list(zip(handler.messages, handler.kinds, strict=True)) == HEARD
+    assert handler.failures == []
+
+
+@pytest.mark.parametrize("ends", [1, 2, 4])
+def test_after_a_message_that_closes_the_connection_nothing_else_of_the_same_read_is_told(ends: int) -> None:
+    async def scenario() -> tuple[Handler, int]:
+        codes: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # The fourth ends a message in parts.
+            parts = frame(2, USUAL, fin=False) + frame(0, USUAL)
+            writer.write(frame(2, USUAL) + frame(1, b"{}") + frame(2, b"{" + USUAL + b"}") + parts)
+            writer.write(frame(2, USUAL) + frame(2, USUAL, fin=False) + frame(0, USUAL) + frame(2, USUAL))
+            codes.set_result(await close_code(reader))
+
+        handler = await upgraded(play, closing_after=ends)
+        return handler, await codes
+
+    handler, code = run(scenario())
+    assert len(handler.messages) == ends and code == 4901
+    assert not handler.ended.done()
+
+
 FRAMES = st.lists(
     st.one_of(
         st.builds(
@@ -281,6 +364,7 @@ FRAMES = st.lists(
 @pytest.mark.checklist("K18")
 @settings(max_examples=150, deadline=None)
 @given(FRAMES, st.lists(st.integers(1, 50), max_size=5))
+@example([frame(8), frame(0, fin=False)], [])
 def test_any_frames_end_in_words_or_go_on_and_a_neighbour_is_served(
     frames: list[bytes], cuts: list[int]
 ) -> None:

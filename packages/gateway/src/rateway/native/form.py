@@ -11,6 +11,8 @@ __all__ = ["COMPILED", "form", "is_plain_wanted"]
 # Every ``compiled.pyx``, and every ``compiled.pxd`` that compiles the plain form.
 COMPILED = (
     "rateway.native.fast_path.compiled",
+    "rateway.native.frames.compiled",
+    "rateway.native.inflate.compiled",
     "rateway.native.ledger.compiled",
     "rateway.native.log_entries.compiled",
     "rateway.native.objects.compiled",

@@ -26,6 +26,7 @@ from picows import (
     WSTransport,
     ws_connect,
 )
+from rateway.native.frames import MessageReader
 from rateway.transports.retry_after import read_retry_after
 
 BINARY = WSMsgType.BINARY
@@ -38,13 +39,6 @@ PING = WSMsgType.PING
 # a bound (tcp_rmem: 6 MB) one read under load is ten thousand events, whose first is published only after the last
 # (docs/decisions/receiving.md). A shard's usual traffic is a hundredth of what this lets through.
 RECEIVE_BYTES = 64 * 1024
-
-# picows makes an enum member of a frame's type whenever it is asked for it, which takes longer than copying the frame.
-# Hence it is asked only where it is not plain: a control frame is no longer than this (RFC 6455, section 5.5), and what
-# does not begin like JSON is no text of Discord's. (A long continuation of nothing is taken for data by that, and the
-# stream fails a step later.)
-CONTROL_BYTES = 125
-JSON_BEGINS = frozenset(b'{["-0123456789tfn \t\r\n\xef')
 
 # The largest message on the wire, in one frame or many. A message of Discord's takes some megabytes at most (17 MB are
 # known, unpacked); a frame is kept whole in a buffer that doubles, so its length is judged by its header.
@@ -109,6 +103,9 @@ class _Listener(WSListener):
     def __init__(self, handler: MessageHandler, max_message_bytes: int) -> None:
         self._handler = handler
         self._message = handler.message
+        self._reader = MessageReader(handler.message, handler.failed, self._take)
+        # picows looks it up with every frame, and calls what it finds: compiled, without a frame of Python's.
+        self.on_ws_frame = self._reader.read  # type: ignore[method-assign]
         self._max_message_bytes = max_message_bytes
         self._fragments: bytearray | None = None
         self._fragments_binary = False
@@ -134,31 +131,24 @@ class _Listener(WSListener):
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
             self._handler.failed(error)
 
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+    def _take(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame that is no usual message."""
         if self.silenced:
             return
         try:
-            if frame.payload_size > CONTROL_BYTES and frame.fin and self._fragments is None:
-                # A whole message. A copy of some hundred bytes costs half of what a view of them does.
-                data = frame.get_payload_as_bytes()
-                if data[0] not in JSON_BEGINS or frame.msg_type is BINARY:
-                    self._message(data, True)
-                    return
-            kind = frame.msg_type
-            if kind is BINARY and frame.fin and self._fragments is None:
-                self._message(frame.get_payload_as_bytes(), True)
-            else:
-                self._rare(transport, frame, kind)
+            self._take_by_kind(transport, frame, frame.msg_type)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends here
             self._handler.failed(error)
 
-    def _rare(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
+    def _take_by_kind(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
         if kind is CLOSE:
             payload = frame.get_payload_as_bytes()
             self._close_code = struct.unpack(">H", payload[:2])[0] if len(payload) >= 2 else NO_STATUS
             self._close_reason = payload[2:].decode("utf-8", "replace")
             if not transport.is_close_frame_sent:
                 transport.send(CLOSE, payload[:2])
+            # Nothing after it counts (RFC 6455, section 5.5.1), so it is no reason to refuse what came before.
+            self._stop_reading()
             transport.disconnect()
         elif kind is CONTINUATION:
             self._continue(transport, frame)
@@ -176,6 +166,7 @@ class _Listener(WSListener):
                 self._fragments = bytearray(frame.get_payload_as_bytes())
                 self._fragments_binary = kind is BINARY
                 self._empty_fragments = 0
+                self._reader.open = False
 
     def _continue(self, transport: WSTransport, frame: WSFrame) -> None:
         if self._fragments is None:
@@ -191,6 +182,7 @@ class _Listener(WSListener):
             if frame.fin:
                 whole = bytes(self._fragments)
                 self._fragments = None
+                self._reader.open = True
                 self._message(whole, self._fragments_binary)
 
     def refuse(self, reason: str) -> None:
@@ -207,15 +199,20 @@ class _Listener(WSListener):
 
     def silence(self) -> None:
         """Call the handler no more."""
-        self._told = self.silenced = True
+        self._told = True
+        self._stop_reading()
 
     def _end(self, transport: WSTransport, reason: str) -> None:
         self._close_reason = reason
         self._fragments = None
-        # picows may still have frames of this read.
-        self.silenced = True
+        self._stop_reading()
         transport.send_close(REFUSED)  # type: ignore[arg-type]  # any number will do
         transport.disconnect(graceful=False)
+
+    def _stop_reading(self) -> None:
+        """Take no more frames; picows may still have some of this read."""
+        self.silenced = True
+        self._reader.open = False
 
     def unread(self) -> int:
         """Bytes that were written and not taken by the peer, the kernel's buffer aside."""
@@ -233,7 +230,8 @@ class _Listener(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         if self._told:
             return
-        self._told = self.silenced = True
+        self._told = True
+        self._stop_reading()
         try:
             self._handler.closed(self._close_code, self._close_reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends here

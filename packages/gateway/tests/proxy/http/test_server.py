@@ -17,8 +17,8 @@ from typing import cast
 import aiohttp
 import pytest
 from aiohttp import web
+from rateway.native.inflate import zstd
 from rateway.proxy.http.server import BotSocket, Limits, ProxyServer, Upgrade
-from rateway.session.inflate import zstd
 from rateway_simulator import certificate
 from tests.proxy.frames import client_frame, server_frames
 

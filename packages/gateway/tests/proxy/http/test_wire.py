@@ -7,9 +7,9 @@ import struct
 import zlib
 
 import pytest
+from rateway.native.inflate import zstd
 from rateway.proxy.http import wire
 from rateway.proxy.http.wire import FrameReader
-from rateway.session.inflate import zstd
 from tests.proxy.frames import MASK, client_frame, server_frames
 
 

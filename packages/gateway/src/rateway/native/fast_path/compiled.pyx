@@ -3,9 +3,10 @@
 
 Read it from :meth:`FastPath.message`, at the end:
 
-1. ``FastPath.message`` is what the WebSocket calls with each whole message. ``ReceiveState.fast_path_allowed`` is the
-   conversation's word that nothing but the next dispatch in line is expected; without it the message is the general path's.
-2. ``ReceiveState.feed`` inflates it (``session/inflate.py``).
+1. ``FastPath.message`` is called with each whole message (``native/frames/plain.py``, compiled).
+   ``ReceiveState.fast_path_allowed`` is the conversation's word that nothing but the next dispatch in line is expected;
+   without it the message is the general path's.
+2. ``ReceiveState.feed`` inflates it (``native/inflate/plain.py``, compiled).
 3. ``usual_dispatch`` finds op, s, t and d. What is not written as Discord writes it, not of op 0, not the next in line
    or of a name that was not counted yet, is the general path's, from here on.
 4. It is received: ``received_seq``, ``last`` and ``bytes_inflated`` of the ``ReceiveState``, ``events`` of the

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, Literal, Protocol, TypeAlias
 
-from rateway.session.inflate import zstd
+from rateway.native.inflate import zstd
 from rateway_protocol.discord.commands import MAX_PAYLOAD_BYTES
 from zlib_ng import zlib_ng
 
