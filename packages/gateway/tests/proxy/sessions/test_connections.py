@@ -779,6 +779,33 @@ def test_a_bot_that_dies_before_its_first_heartbeat_gets_what_came_since_its_sta
     run(scenario())
 
 
+def test_an_interaction_that_can_no_longer_be_answered_is_not_sent_again() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        cluster = setting.cluster_of(0)
+        log = cluster.log
+        log.now = 10_000
+        names = frozenset({"INTERACTION_CREATE", "MESSAGE_CREATE"})
+        replay = Replay(names, 900, MemoryPositions(), lambda: float(log.now))
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await process.kill()
+        for number, seconds in ((1, 2), (2, 3), (3, 0)):
+            event = {"guild_id": setting.guilds[0][0]["id"], "id": str(number), "token": "token"}
+            cluster.send(0, "INTERACTION_CREATE", event)
+            cluster.write()
+            setting.event(0, 0, str(number))
+            log.now += seconds
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        await pass_time()
+        again = [each.d["id"] for each in bot.dispatches if each.name == "INTERACTION_CREATE"]
+        # Five seconds, three seconds, and none ago.
+        assert (again, contents(bot)) == (["2", "3"], ["1", "2", "3"])
+
+    run(scenario())
+
+
 def test_what_a_bot_missed_is_waited_for_where_the_broker_is_slow_or_away() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
