@@ -14,9 +14,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rateway.delivery.port import MAX_BODY
 from rateway.runtime.requests.held_commands import MOST_HELD
 from rateway.runtime.requests.query_queue import MOST_BYTES
-from rateway.transports.amqp.requests.inbound import ANSWER_EXPIRES_MS, MAX_BODY
+from rateway.transports.amqp.requests.request_link import ANSWER_EXPIRES_MS
 from tests.runtime.requests.inbound_stage import VOICE, Stage, inbound_stage
 from tests.transports.amqp.inbound_broker import field_of, fields, properties
 

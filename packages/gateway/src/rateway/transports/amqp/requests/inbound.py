@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import logging
 import random
 import re
 import secrets
-import struct
 from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
 import pamqp.commands as spec
-from pamqp import frame as framing
 from rateway.backoff import Backoff
-from rateway.delivery.port import MAX_BODY, Headers, Message, Ownership, Refusal
+from rateway.delivery.port import Headers, Message, Ownership, Refusal
 from rateway.transports.amqp.requests.inbound_queue import (
     Away,
     Found,
@@ -38,28 +34,18 @@ from rateway.transports.amqp.requests.inbound_queue import (
     make,
     readers,
 )
+from rateway.transports.amqp.requests.request_link import PREFETCH, RequestLink, RequestTaker
 from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
 from rateway.transports.amqp.wire.dial import dial
-from rateway.transports.amqp.wire.frames import CHANNEL, END, short
+from rateway.transports.amqp.wire.frames import CHANNEL
 from rateway.transports.amqp.wire.uri import AddressSource
-from rateway_protocol.contract.topology import is_own_queue
 
-__all__ = ["HOME_WORDS", "MAX_BODY", "PREFETCH", "Inbound", "Message", "Ownership", "Refusal"]
+__all__ = ["HOME_WORDS", "Inbound", "Message", "Ownership", "Refusal"]
 
-log = logging.getLogger(__name__)
-
-# Unacknowledged messages: commands that wait for their turn hold up neither queries nor other shards' commands.
-PREFETCH: Final = 5_000
 # Before the queue is known to be ours, a few round trips to the broker.
 EARLY_BYTES: Final = 16 << 20
-# No query waits for its answer for longer.
-ANSWER_EXPIRES_MS: Final = 60_000
-# RabbitMQ's own bound; with a larger one it closes the channel.
-_MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
-# Between two lines about mistakes of our own in reading messages, seconds.
-_SAY_FAILURE_EVERY_S: Final = 60.0
 # Another gateway's consumer leaves without a word to us: RabbitMQ refuses, and has to be asked again.
 ASK_AGAIN_S: Final = 0.5
 # Between two looks whether this gateway may own the queue.
@@ -76,20 +62,6 @@ RECONNECT: Final = Backoff(0.5, 10.0)
 # Another gateway that has the name of this one's home.
 HOME_WORDS: Final = "a gateway with this state folder, or a copy of it,"
 
-_CONTENT_TYPE, _HEADERS, _DELIVERY_MODE = 0x8000, 0x2000, 0x1000
-_CORRELATION_ID, _REPLY_TO, _EXPIRATION = 0x0400, 0x0200, 0x0100
-# Frames of answers: a method (basic.publish), a content header (class basic), a piece of the body, basic.ack.
-_METHOD: Final = struct.Struct(">BHI6s")
-_PUBLISH: Final = b"\x00\x3c\x00\x28\x00\x00"
-_HEADER: Final = struct.Struct(">BHIIQH")
-_CLASS_BASIC: Final = 60 << 16
-_BODY: Final = struct.Struct(">BHI")
-_ACK: Final = struct.Struct(">BHIHHQ?B")
-_JSON: Final = b"\x10application/json"
-_TRANSIENT: Final = b"\x01"
-_EXPIRES: Final = short(b"%d" % ANSWER_EXPIRES_MS)
-# Places that answers go to, whose frames are remembered: one or a few for each worker.
-PLACES: Final = 1_024
 # Beside the consumer's: for questions whose answer may be that the channel is closed.
 _ASKING: Final = 2
 _ACCESS_REFUSED, _PRECONDITION_FAILED = 403, 406
@@ -169,27 +141,19 @@ class Inbound:
         self.existed: bool | None = None
         """Whether the queue was there before this process: some gateway ran the cluster. None until that is known."""
         self._keys = keys
-        self._on_message = on_message
-        self._on_refused = on_refused or (lambda message, reason: self.acknowledge(message))
+        self._taker = RequestTaker(
+            on_message,
+            on_refused or (lambda message, reason: self.acknowledge(message)),
+            on_unrouted,
+            on_writable,
+        )
         # RabbitMQ's consumer_timeout in seconds, once it has closed a channel for it.
         self.consumer_timeout: float | None = None
-        self._failure_said_at = -_SAY_FAILURE_EVERY_S
         self._on_ownership = on_ownership
-        self._on_writable = on_writable
         self._on_other_live = on_other_live
-        self._on_unrouted = on_unrouted
         self._connection: Connection | None = None
-        self._channel: Channel | None = None
+        self._link: RequestLink | None = None
         self._said: tuple[Ownership, str] | None = None
-        self._out: list[bytes] = []
-        # Frames that say where to, by exchange and key.
-        self._places: dict[tuple[bytes, bytes], bytes] = {}
-        # Other clusters' exchanges that were declared on this channel: a publish to one that is not there ends it.
-        self._declared: set[str] = set()
-        # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
-        self._done: list[int] = []
-        self._early: set[int] = set()
-        self._all_up_to = 0
 
     async def run(self) -> None:
         """Own the queue, or wait until that is possible, until cancelled. It may be run again after that."""
@@ -290,9 +254,9 @@ class Inbound:
                 channel = await connection.channel(CHANNEL)
                 # What waits in the queue is delivered with the broker's word that we consume, before we have read
                 # that: it is answered on this channel.
-                self._connection, self._channel = connection, channel
-                connection.on_writable = self._on_writable
-                refusal = await self._own(connection, channel, bound)
+                self._connection = connection
+                link = self._link = RequestLink(connection, channel, self._queue, self._taker)
+                refusal = await self._own(connection, link, bound)
                 if refusal is not None:
                     channel.close()
                     await asyncio.shield(channel.closed)
@@ -309,29 +273,27 @@ class Inbound:
 
     def _drop(self) -> None:
         """Forget the channel, which has ended: nothing can be answered on it."""
-        self._channel = None
-        self._out.clear()
-        self._done.clear()
-        self._early.clear()
-        self._declared.clear()
-        self._all_up_to = 0
-        self._on_writable()
+        link, self._link = self._link, None
+        if link is not None:
+            link.end()
 
     async def bind_again(self) -> None:
         """Bind the queue to the exchange, which may have been deleted and declared again: its bindings are gone
         then, and the channel that consumes gets no notice of it.
         """
-        channel = self._channel
-        if channel is not None and self._said == ("owned", ""):
+        link = self._link
+        if link is not None and self._said == ("owned", ""):
             # A channel that ends meanwhile is noticed, and replaced, where it is held.
             with contextlib.suppress(ChannelClosed, ConnectionLost):
-                await self._bind(channel)
+                await self._bind(link.channel)
 
     async def _bind(self, channel: Channel) -> None:
         for key in self._keys:
             await channel.call(spec.Queue.Bind(0, self._queue, self._exchange, key), spec.Queue.BindOk)
 
-    async def _own(self, connection: Connection, channel: Channel, bound: asyncio.Timeout) -> _NotOurs | None:
+    async def _own(
+        self, connection: Connection, link: RequestLink, bound: asyncio.Timeout
+    ) -> _NotOurs | None:
         """Consume exclusively and make sure of it; None when the queue is ours. ChannelClosed when it is taken.
 
         *bound* is for one answer, and begins again with each: a slow broker is no silent one.
@@ -340,10 +302,7 @@ class Inbound:
         def progress() -> None:
             bound.reschedule(asyncio.get_running_loop().time() + ANSWER_S)
 
-        channel.body_max = MAX_BODY
-        # The consumer is ended by the broker when the queue is deleted or moves: begin again.
-        channel.on_cancel = lambda tag: channel.close()
-        channel.on_return = functools.partial(self._returned, channel)
+        channel = link.channel
         await channel.call(
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
@@ -372,13 +331,11 @@ class Inbound:
         for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
             progress()
             await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
-        channel.on_delivery = functools.partial(self._deliver, channel)
+        channel.on_delivery = link.deliver
         for message in early.messages:
-            channel.on_delivery(*message)
+            link.deliver(*message)
         for tag in early.given_back:
-            channel.send(spec.Basic.Reject(tag, True))
-            # The broker counts it as dealt with, and delivers it again under another number.
-            self._early.add(tag)
+            link.give_back(tag)
         return None
 
     async def tell_live(self) -> None:
@@ -468,179 +425,35 @@ class Inbound:
             self._said = (state, why)
             self._on_ownership(state, why)
 
-    def _deliver(self, channel: Channel, delivery: Delivery, told: Properties, body: bytes) -> None:
-        """Make a message of a delivery. Every fault of a delivery ends here."""
-        refusal: Refusal | None = told.fault
-        reply_to, correlation_id = told.reply_to, told.correlation_id
-        if reply_to is not None and (not _is_text(reply_to) or is_own_queue(reply_to)):
-            refusal, reply_to = "bad_reply_to", None
-        # It is given back as it came, to a library that may end its connection over what is no text.
-        if correlation_id is not None and not _is_text(correlation_id):
-            refusal, correlation_id = refusal or "bad_correlation_id", None
-        message = Message(
-            delivery.tag,
-            delivery.key,
-            body,
-            told.headers,
-            reply_to,
-            correlation_id,
-            told.expiration,
-            delivery.redelivered,
-            channel,
-        )
-        try:
-            if refusal is None:
-                self._on_message(message)
-                return
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the connection, or it comes for ever
-            self._say_failure(error)
-            if message.receipt in self._done:
-                return  # it was answered before that
-            refusal = "failed"
-        self._on_refused(message, refusal)
-
-    def _say_failure(self, error: Exception) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._failure_said_at + _SAY_FAILURE_EVERY_S:
-            self._failure_said_at = now
-            log.error(
-                "a message of %s could not be dealt with, a mistake of the gateway's own; it is refused, others are "
-                "served. Please report this",
-                self._queue,
-                exc_info=error,
-                extra={"action": "message_refused"},
-            )
-
     @property
     def writable(self) -> bool:
         """Whether the broker takes what is written; true without a connection."""
         return self._connection is None or self._connection.writable
 
-    # Answers. They are written once per wake-up, and never when the connection that asked is gone.
-
     def acknowledge(self, message: Message) -> None:
         """Acknowledge a message; once its connection has ended, the broker delivers it again."""
-        if message.origin is self._channel:
-            self._write_soon()
-            self._done.append(message.receipt)
+        if isinstance(message.origin, RequestLink):
+            message.origin.acknowledge(message)
 
     def answer(self, message: Message, body: bytes, headers: Headers) -> None:
         """Send an answer to the message's ``reply_to``: transient, and gone after a minute if it is not fetched."""
-        assert message.reply_to is not None
-        self._publish(message, b"", message.reply_to, body, headers, expires=True)
+        if isinstance(message.origin, RequestLink):
+            message.origin.answer(message, body, headers)
 
     def publish(self, message: Message, exchange: str, key: str, body: bytes, headers: Headers) -> None:
         """Send an answer under a routing key of at most 255 bytes, as the original rateway did."""
-        self._publish(message, exchange.encode(), key.encode(), body, headers, expires=False)
-
-    def _publish(
-        self, message: Message, exchange: bytes, key: bytes, body: bytes, headers: Headers, *, expires: bool
-    ) -> None:
-        """Send an answer on the connection that the question came on."""
-        connection = self._connection
-        if message.origin is not self._channel or connection is None:
-            return
-        out, size, correlation_id = self._out, len(body), message.correlation_id
-        if not out:
-            self._write_soon()
-        flags, properties = _HEADERS, _table(headers)
-        if body:
-            flags |= _CONTENT_TYPE
-            properties = _JSON + properties
-        if expires:
-            flags |= _DELIVERY_MODE | _EXPIRATION
-            properties += _TRANSIENT
-        if correlation_id is not None:
-            flags |= _CORRELATION_ID
-            properties += short(correlation_id)
-        if expires:
-            properties += _EXPIRES
-        where = self._places.get((exchange, key)) or self._place(exchange, key)
-        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
-        room = connection.frame_max - 8
-        if size <= room and body:
-            out += (where, head, properties, END, _BODY.pack(3, CHANNEL, size), body, END)
-            return
-        out += (where, head, properties, END)
-        out += _pieces(body, room)
-
-    def _place(self, exchange: bytes, key: bytes) -> bytes:
-        """Return the frame of a ``basic.publish`` to there."""
-        if len(self._places) >= PLACES:
-            self._places.clear()
-        place = self._places[exchange, key] = _publish_frame(exchange, key, mandatory=False)
-        return place
-
-    def _returned(self, channel: Channel, code: int, key: str, size: int, told: Properties) -> None:
-        """Handle a forwarded message that no queue took."""
-        self._on_unrouted(
-            Message(0, key, b"", b"", told.reply_to, told.correlation_id, told.expiration, False, channel)
-        )
+        if isinstance(message.origin, RequestLink):
+            message.origin.publish(message, exchange, key, body, headers)
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         """Publish the message again, as it is but for its headers, to the same key of another exchange.
 
         The exchange is declared first. What no queue takes there comes back, to ``on_unrouted``. False when its
-        properties do not fit into a frame of this connection.
+        properties do not fit into a frame of its connection.
         """
-        if message.origin is not self._channel:
+        if not isinstance(message.origin, RequestLink):
             return True
-        assert self._connection is not None
-        flags, properties = _HEADERS, struct.pack(">I", len(headers)) + headers
-        for bit, value in (
-            (_CORRELATION_ID, message.correlation_id),
-            (_REPLY_TO, message.reply_to),
-            (_EXPIRATION, _valid_expiration(message.expiration)),
-        ):
-            if value is not None:
-                flags |= bit
-                properties += short(value)
-        room = self._connection.frame_max - 8
-        if 14 + len(properties) > room:
-            return False
-        self._write_soon()
-        if exchange not in self._declared:
-            self._declared.add(exchange)
-            declare = spec.Exchange.Declare(0, exchange, "direct", durable=True, nowait=True)
-            self._out.append(framing.marshal(declare, CHANNEL))
-        where = _publish_frame(exchange.encode(), message.key.encode(), mandatory=True)
-        size = len(message.body)
-        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
-        self._out += (where, head, properties, END)
-        self._out += _pieces(message.body, room)
-        return True
-
-    def _write_soon(self) -> None:
-        if not self._out and not self._done:
-            asyncio.get_running_loop().call_soon(self._write)
-
-    def _write(self) -> None:
-        out, self._out = self._out, []
-        if self._channel is None or self._connection is None:
-            return
-        if self._done:
-            out.append(self._acknowledgements())
-        if out:
-            self._connection.write(b"".join(out))
-
-    def _acknowledgements(self) -> bytes:
-        """One frame for all messages that are dealt with and have none before them that is not, and one for each
-        other. A frame for many names the highest of *these*: the broker knows no tag that it was told of already."""
-        done, self._done = self._done, []
-        early, up_to = self._early, self._all_up_to
-        if not early and max(done) == up_to + len(done):  # in order, as nearly always
-            self._all_up_to = up_to = up_to + len(done)
-            return _ACK.pack(1, CHANNEL, 13, 60, 80, up_to, len(done) > 1, 0xCE)
-        early.update(done)
-        while up_to + 1 in early:
-            up_to += 1
-            early.remove(up_to)
-        self._all_up_to = up_to
-        below = [tag for tag in done if tag <= up_to]
-        frames = [_ACK.pack(1, CHANNEL, 13, 60, 80, tag, 0, 0xCE) for tag in done if tag > up_to]
-        if below:
-            frames.append(_ACK.pack(1, CHANNEL, 13, 60, 80, max(below), len(below) > 1, 0xCE))
-        return b"".join(frames)
+        return message.origin.forward(message, exchange, headers)
 
 
 def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
@@ -653,48 +466,3 @@ def _acknowledgement_timeout(closed: ChannelClosed) -> float | None:
     told = re.search(r"value used: (\d{1,12})", closed.text)
     # Without the number: RabbitMQ's default from 3.8.17 on.
     return int(told[1]) / 1000 if told is not None else 1800.0
-
-
-def _is_text(value: bytes) -> bool:
-    """Return whether the bytes are UTF-8, as AMQP's short strings are by definition (4.2.5.3)."""
-    if value.isascii():
-        return True
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _valid_expiration(value: bytes | None) -> bytes | None:
-    """Return an expiration that a broker takes: with any other it closes the channel that publishes."""
-    valid = value is not None and value.isdigit() and len(value) <= 10 and int(value) <= _MOST_EXPIRATION_MS
-    return value if valid else None
-
-
-def _publish_frame(exchange: bytes, key: bytes, *, mandatory: bool) -> bytes:
-    where = short(exchange) + short(key) + (b"\1" if mandatory else b"\0")
-    return _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
-
-
-def _pieces(body: bytes, room: int) -> list[bytes]:
-    """Return a body's frames."""
-    frames = []
-    for start in range(0, len(body), room):
-        part = body[start : start + room]
-        frames += [_BODY.pack(3, CHANNEL, len(part)), part, END]
-    return frames
-
-
-@functools.lru_cache(64)
-def _table(headers: Headers) -> bytes:
-    """Return AMQP's table of an answer's headers; most hold ``status`` = ``ok``."""
-    fields = b"".join([short(name.encode()) + _field(value) for name, value in headers])
-    return struct.pack(">I", len(fields)) + fields
-
-
-def _field(value: str | int) -> bytes:
-    if isinstance(value, int):
-        return b"l" + struct.pack(">q", value)
-    text = value.encode("utf-8", "replace")
-    return b"S" + struct.pack(">I", len(text)) + text
