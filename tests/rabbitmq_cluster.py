@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import aio_pika
+from aio_pika.abc import AbstractConnection
 from rateway.demo.broker import PrivateBroker
+from rateway_client.line import FAILURES
 
 from tests.rabbitmq import Broker, programs_of
 
@@ -32,6 +35,9 @@ SETTINGS = {
 ERLANG = "+S 1:1"
 # Erlang gives a silent node up after so many seconds, unless told otherwise.
 NET_TICKTIME = 60
+# For a node's greeting, and between two tries; seconds.
+CONNECT_S = 10.0
+RETRY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -94,6 +100,19 @@ class RabbitCluster:
         names = ",".join(f"'{name}'" for name in others)
         cookie = self.nodes[number].cookie
         await self.ctl(number, "eval", f"[erlang:set_cookie(N, '{cookie}') || N <- [{names}]].")
+
+    @asynccontextmanager
+    async def connected(self, *numbers: int) -> AsyncIterator[AbstractConnection]:
+        """A connection to the first of these nodes that takes one: not all may have begun with a new virtual host."""
+        for number in itertools.cycle(numbers):
+            try:
+                connection = await aio_pika.connect(self.uris[number], timeout=CONNECT_S)
+            except FAILURES:
+                await asyncio.sleep(RETRY_S)
+                continue
+            async with connection:
+                yield connection
+            return
 
     async def ctl(self, number: int, *arguments: str) -> str:
         return await asyncio.to_thread(self.nodes[number].ctl, *arguments)

@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
+from rateway_protocol.contract import topology
 from rateway_simulator.faults import Fault
 
 from tests.e2e.harness import LOOK
 from tests.fleet.stage import FleetStage, Member
 from tests.rabbitmq_cluster import RabbitCluster
 
-__all__ = ["SCENES", "Measured", "Scene", "play"]
+__all__ = ["SCENES", "Measured", "Scene", "home_of_first", "play"]
 
 # So long a scene may take to end well, seconds, beside what it lasts itself.
 PATIENCE_S = 180.0
@@ -204,7 +205,7 @@ def _nodes(scenery: Scenery) -> RabbitCluster:
 
 async def node_killed(scenery: Scenery) -> float:
     nodes = _nodes(scenery)
-    number = await _leading(scenery)
+    number = await home_of_first(nodes)
     await nodes.kill(number)
     await asyncio.sleep(5.0)
     await nodes.start(number)
@@ -213,7 +214,7 @@ async def node_killed(scenery: Scenery) -> float:
 
 async def node_partitioned(scenery: Scenery) -> float:
     nodes = _nodes(scenery)
-    number = await _leading(scenery)
+    number = await home_of_first(nodes)
     await nodes.part(number)
     await asyncio.sleep(scenery.away_s)
     await nodes.join(number)
@@ -230,11 +231,11 @@ async def nodes_restarted(scenery: Scenery) -> float:
     return 0.0
 
 
-async def _leading(scenery: Scenery) -> int:
+async def home_of_first(nodes: RabbitCluster) -> int:
     """The node that the first cluster's inbound queue is on."""
-    for number in itertools.cycle(range(len(_nodes(scenery).nodes))):
+    for number in itertools.cycle(range(len(nodes.nodes))):
         try:
-            return await _nodes(scenery).home_of(number, "rateway-incoming-1")
+            return await nodes.home_of(number, topology.incoming(1))
         except OSError:
             # A node that has just come back; and what the management API tells is some seconds old.
             await asyncio.sleep(LOOK)

@@ -245,7 +245,8 @@ async def _look_at(connection: Connection, cluster: int, findings: list[Finding]
     elif isinstance(found, Away):
         what = f"the queue {queue} is out of reach: {found.words}"
         do = (
-            "bring its node back; until then stored sessions are resumed, but no query or command is answered"
+            "bring its node back; until then stored sessions are resumed, but no query or command is answered "
+            "without FLEET"
         )
         findings.append(Finding("broker", what, do))
     elif isinstance(found, Found) and found.kind not in ("", "classic"):

@@ -26,6 +26,7 @@ from rateway.transports.amqp.wire.deliveries import (
     delivery_of,
     properties_of,
 )
+from rateway.transports.amqp.wire.frames import short
 from rateway.transports.amqp.wire.uri import parse
 from rateway_protocol.contract.header_table import fields_of
 from tests.transports.amqp.unconnected import channel_to_nowhere
@@ -71,7 +72,11 @@ def test_properties_are_read_as_pamqp_reads_them(size: int, data: st.DataObject)
     assert body_size_of(found) == size
     read = properties_of(found)
     assert read == Properties(
-        read.headers, raw(told.correlation_id), raw(told.reply_to), raw(told.expiration)
+        read.headers, raw(told.correlation_id), raw(told.reply_to), raw(told.expiration), None, read.rest
+    )
+    # What makes one message another one, and is not looked at.
+    assert read.rest == b"".join(
+        short(text.encode()) for text in (told.message_id, told.message_type, told.app_id) if text is not None
     )
     # What stands in the table, and a few fields of it.
     names = {name.encode() for name in told.headers or {}}

@@ -12,11 +12,13 @@ import pytest
 from rateway.demo.broker import PrivateBroker
 from rateway.transports.amqp.requests.inbound import Inbound, Message
 from rateway.transports.amqp.wire.uri import parse
+from rateway_protocol.contract import topology
 
 from tests.aio import run
 from tests.rabbitmq import VERSIONS, Broker, fresh_vhost, private_rabbitmq
 
-QUEUE = "rateway-incoming-1"
+QUEUE = topology.incoming(1)
+SUBSTITUTE = topology.substitute(1)
 TYPES = ["none", "classic", "quorum", "stream"]
 
 
@@ -34,6 +36,7 @@ class Owner:
             address=parse(uri), name="test", exchange="rateway-1", queue=QUEUE, keys=("cache", "gateway"),
             on_message=self._take, on_ownership=self._say, on_other_live=self._live, home=home,
             on_home_taken=self._count_home if in_fleet else None, may_own=lambda: self.may_own,
+            substitute=SUBSTITUTE, uses_substitute=in_fleet,
         )  # fmt: skip
 
     def _take(self, message: Message) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 __all__ = [
     "BEFORE", "CACHE_KEY", "EXCHANGE_TYPE", "GATEWAY_KEY", "MAX_KEY_BYTES", "OWN_PREFIX", "cluster_of_exchange",
     "event_key_fault", "event_log", "exchange", "exchanges",
-    "incoming", "is_own_queue",
+    "incoming", "is_own_queue", "substitute",
 ]  # fmt: skip
 
 EXCHANGE_TYPE = "direct"
@@ -47,6 +47,11 @@ def exchanges(clusters: Sequence[int]) -> str:
 def incoming(cluster: int) -> str:
     """Return the queue that a cluster reads, bound to its exchange with :data:`CACHE_KEY` and :data:`GATEWAY_KEY`."""
     return f"{_INCOMING}{cluster}"
+
+
+def substitute(cluster: int) -> str:
+    """Return the queue that a cluster of a fleet reads while the node of :func:`incoming` is away, bound like it."""
+    return f"{_INCOMING}{cluster}-substitute"
 
 
 def event_log(cluster: int, random: str) -> str:

@@ -87,7 +87,7 @@ def _cluster(runner: Runner, cluster: Cluster) -> ClusterStatus:
     return ClusterStatus(
         cluster=cluster.number,
         exchange=cluster.publisher.exchange,
-        owned=runner.ownership.get(cluster.number, ("away", ""))[0] == "owned",
+        owned=runner.owns(cluster.number),
         shards_ready=sum(1 for shard in cluster.shards.values() if shard.conversation.state is State.LIVE),
         shards=len(cluster.shards),
         events=dict(cluster.events.pipeline.events),

@@ -148,6 +148,9 @@ class Runner:
                 # have the queue, and must not take it again.
                 on_home_taken=None if fleet is None else functools.partial(self._elsewhere.discard, number),
                 may_own=(lambda: True) if fleet is None else functools.partial(fleet.has_right, number),
+                # Without a fleet the queue itself says who the owner is: nothing takes its place.
+                substitute=topology.substitute(number),
+                uses_substitute=fleet is not None,
             )
             if fleet is not None:
                 self.tenures[number] = self._make_tenure(cluster, fleet)
@@ -442,6 +445,11 @@ class Runner:
         inbound = self._tasks.get(number, ())[1:]
         for task in inbound:
             task.cancel()
+
+    def owns(self, number: int) -> bool:
+        """Return whether this process answers a cluster's requests, and no other gateway does."""
+        state, _ = self.ownership.get(number, ("away", ""))
+        return state == "owned" or self._inbound[number].stands_in
 
     def elsewhere(self) -> frozenset[int]:
         """Return clusters that another gateway runs, or is to run, as far as this process knows."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import re
 import secrets
@@ -25,6 +26,7 @@ from rateway.transports.amqp.requests.inbound_queue import (
     Missing,
     Refused,
     ask,
+    count,
     flag,
     flag_stands,
     is_away,
@@ -32,9 +34,9 @@ from rateway.transports.amqp.requests.inbound_queue import (
     lock_holds,
     look,
     make,
-    readers,
 )
 from rateway.transports.amqp.requests.request_link import PREFETCH, RequestLink, RequestTaker
+from rateway.transports.amqp.requests.substitute_queue import SubstituteQueue
 from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import BrokerRefused, BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
@@ -57,6 +59,8 @@ ANSWER_S: Final = 10.0
 # After so long without an answer we are as without a broker: stored sessions do not wait. RabbitMQ 4.0 answers nothing
 # about a queue whose node is down, where 3.10 says so.
 SLOW_S: Final = 1.0
+# In a fleet requests come through the substitute queue once the broker has not answered about the queue for so long.
+STAND_IN_AFTER_S: Final = 2.0
 RECONNECT: Final = Backoff(0.5, 10.0)
 
 # Another gateway that has the name of this one's home.
@@ -112,6 +116,8 @@ class Inbound:
         home_words: str = HOME_WORDS,
         on_home_taken: Callable[[], None] | None = None,
         may_own: Callable[[], bool] = lambda: True,
+        substitute: str = "",
+        uses_substitute: bool = False,
     ) -> None:
         """``on_ownership(state, why)`` is called when the state changes, ``on_writable`` when :attr:`writable` has
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
@@ -121,7 +127,8 @@ class Inbound:
         and was acknowledged before. ``home`` names the state folder, or the fleet, and ``home_words`` another gateway
         with that name. ``on_home_taken`` is called where that other gateway has the queue, which is told as *away*
         then and not as *elsewhere*: something else decides who the owner is, and it is this gateway. The queue is not
-        consumed while ``may_own()`` is false.
+        consumed while ``may_own()`` is false. ``substitute`` names the substitute queue, which is drained and deleted
+        where one is found; with ``uses_substitute`` requests come through it while the queue is out of reach.
         """
         self._address = address
         self._name = name
@@ -154,13 +161,38 @@ class Inbound:
         self._connection: Connection | None = None
         self._link: RequestLink | None = None
         self._said: tuple[Ownership, str] | None = None
+        # Why the queue is away, without where requests come from meanwhile.
+        self._away_why = ""
+        self._substitute = (
+            SubstituteQueue(
+                address=address,
+                name=f"{name}, while {queue} is away",
+                exchange=exchange,
+                queue=substitute,
+                inbound=queue,
+                keys=keys,
+                taker=self._taker,
+                on_change=self._say_away_again,
+            )
+            if substitute
+            else None
+        )
+        self._uses_substitute = uses_substitute
 
     async def run(self) -> None:
         """Own the queue, or wait until that is possible, until cancelled. It may be run again after that."""
         try:
-            await self._run()
+            async with asyncio.TaskGroup() as tasks:
+                if self._substitute is not None:
+                    tasks.create_task(self._substitute.run(), name=f"substitute of {self._queue}")
+                await self._run()
         finally:
             self._said = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether requests come through the substitute queue: this gateway is the owner, and answers."""
+        return self._substitute is not None and self._substitute.is_serving
 
     async def readers(self) -> int | None:
         """Return how many consumers the queue has, this one too; None when there is no queue, 0 when that cannot be
@@ -171,7 +203,10 @@ class Inbound:
         except (BrokerUnavailable, BrokerRefused):
             return 0
         try:
-            return await readers(connection, _ASKING, self._queue, timeout=ANSWER_S)
+            found = await count(connection, _ASKING, self._queue, timeout=ANSWER_S)
+            if isinstance(found, Missing):
+                return None
+            return 0 if isinstance(found, Away) else found.consumers
         except (ConnectionLost, TimeoutError):
             return 0
         finally:
@@ -307,17 +342,29 @@ class Inbound:
             spec.Exchange.Declare(0, self._exchange, "direct", durable=True), spec.Exchange.DeclareOk
         )
         progress()
-        found = await look(connection, _ASKING, self._queue)
+        asked_at = asyncio.get_running_loop().time()
+        stand_in = asyncio.get_running_loop().call_later(STAND_IN_AFTER_S, self._stand_in)
+        try:
+            found = await look(connection, _ASKING, self._queue)
+        finally:
+            stand_in.cancel()
         progress()
         if self.existed is None and isinstance(found, Found | Missing):
             self.existed = isinstance(found, Found)
         if isinstance(found, Missing):
             found = await make(connection, _ASKING, self._queue)
         if isinstance(found, Away):
+            self._stand_in()
+            if self._substitute is not None:
+                self._substitute.note_away(asked_at)
             return _NotOurs("away", f"{self._queue} is out of reach: {found.words}", ASK_AGAIN_S)
         if isinstance(found, Refused):
             return self._queue_refused(found.closed)
-        await self._bind(channel)
+        if self._substitute is None:
+            await self._bind(channel)
+        else:
+            bind = functools.partial(self._bind, channel)
+            await self._substitute.retire(connection, _ASKING, bind, progress)
         progress()
         await channel.call(spec.Basic.Qos(0, PREFETCH, False), spec.Basic.QosOk)
         # A gateway that is not the owner answers nothing: until that is known, what comes is only kept.
@@ -331,6 +378,8 @@ class Inbound:
         for name in (self._flag, self._home_flag, *([self._live_flag] if self._live else ())):
             progress()
             await ask(connection, _ASKING, flag(name), spec.Queue.DeclareOk)
+        if self._substitute is not None:
+            self._substitute.watch(link)
         channel.on_delivery = link.deliver
         for message in early.messages:
             link.deliver(*message)
@@ -420,7 +469,21 @@ class Inbound:
         self._say("refused", f"the broker closed the channel of {self._queue}: {closed}")
         return PATIENT_S if closed.code == _ACCESS_REFUSED else ASK_AGAIN_S
 
+    def _stand_in(self) -> None:
+        """Have requests come through the substitute: the queue is out of reach."""
+        if self._substitute is not None and self._uses_substitute:
+            self._substitute.begin()
+
+    def _say_away_again(self) -> None:
+        """Say once more that the queue is away: where requests come from meanwhile has changed."""
+        if self._said is not None and self._said[0] == "away":
+            self._say("away", self._away_why)
+
     def _say(self, state: Ownership, why: str) -> None:
+        if state == "away":
+            self._away_why = why
+            if self._substitute is not None and self._substitute.words:
+                why = f"{why}; {self._substitute.words}"
         if self._said != (state, why):
             self._said = (state, why)
             self._on_ownership(state, why)
@@ -428,7 +491,8 @@ class Inbound:
     @property
     def writable(self) -> bool:
         """Whether the broker takes what is written; true without a connection."""
-        return self._connection is None or self._connection.writable
+        own = self._connection is None or self._connection.writable
+        return own and (self._substitute is None or self._substitute.writable)
 
     def acknowledge(self, message: Message) -> None:
         """Acknowledge a message; once its connection has ended, the broker delivers it again."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import pamqp.commands as spec
@@ -19,8 +21,8 @@ from rateway.transports.amqp.wire.channel import ChannelClosed
 from rateway.transports.amqp.wire.connection import Connection
 
 __all__ = [
-    "Away", "Found", "Looked", "Missing", "Refused", "ask", "flag", "flag_stands", "is_away", "is_taken", "lock_holds",
-    "look", "make", "readers",
+    "Away", "Counts", "Found", "Looked", "Missing", "Refused", "ask", "classic", "count", "flag", "flag_stands",
+    "is_away", "is_missing", "is_taken", "lock_holds", "look", "make",
 ]  # fmt: skip
 
 _ACCESS_REFUSED, _NOT_FOUND, _RESOURCE_LOCKED, _PRECONDITION_FAILED = 403, 404, 405, 406
@@ -55,6 +57,14 @@ class Refused:
     closed: ChannelClosed
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The messages that wait in a queue, and its consumers."""
+
+    messages: int
+    consumers: int
+
+
 Looked: TypeAlias = Found | Missing | Away | Refused
 
 
@@ -82,10 +92,10 @@ async def look(connection: Connection, number: int, queue: str, *, timeout: floa
     if closed is not None:
         if is_away(closed):
             return Away(closed.text)
-        return Missing() if closed.code == _NOT_FOUND else Refused(closed)
+        return Missing() if is_missing(closed) else Refused(closed)
     # Declared again as it should be, it shows whether its flags are other ones. Arguments may well be others: whether
     # the queue does what it must is tried with the lock.
-    closed = await ask(connection, number, _declaration(queue), spec.Queue.DeclareOk, timeout=timeout)
+    closed = await ask(connection, number, classic(queue), spec.Queue.DeclareOk, timeout=timeout)
     if closed is None:
         return Found("classic")
     if closed.code == _PRECONDITION_FAILED and (match := _INEQUIVALENT.search(closed.text)) is not None:
@@ -95,8 +105,10 @@ async def look(connection: Connection, number: int, queue: str, *, timeout: floa
     return Away(closed.text) if is_away(closed) else Refused(closed)
 
 
-async def readers(connection: Connection, number: int, queue: str, *, timeout: float) -> int | None:
-    """Return how many consumers *queue* has; None when there is no queue, 0 when it cannot be looked at.
+async def count(
+    connection: Connection, number: int, queue: str, *, timeout: float | None = None
+) -> Counts | Missing | Away:
+    """Return how many messages wait in *queue* and how many consumers it has; one that may not be looked at is away.
 
     Raises TimeoutError after *timeout* seconds.
     """
@@ -104,16 +116,18 @@ async def readers(connection: Connection, number: int, queue: str, *, timeout: f
         channel = await connection.channel(number)
         try:
             declared = await channel.call(_passive(queue), spec.Queue.DeclareOk)
+            channel.close()
+            await asyncio.shield(channel.closed)
         except ChannelClosed as closed:
-            return 0 if is_away(closed) or closed.code != _NOT_FOUND else None
-        return int(declared.consumer_count or 0)
+            return Missing() if is_missing(closed) else Away(closed.text)
+        return Counts(int(declared.message_count or 0), int(declared.consumer_count or 0))
 
 
 async def make(
     connection: Connection, number: int, queue: str, *, timeout: float | None = None
 ) -> Found | Away | Refused:
     """Declare *queue*, which is missing, as a durable classic one."""
-    closed = await ask(connection, number, _declaration(queue), spec.Queue.DeclareOk, timeout=timeout)
+    closed = await ask(connection, number, classic(queue), spec.Queue.DeclareOk, timeout=timeout)
     if closed is None:
         return Found("classic")
     return Away(closed.text) if is_away(closed) else Refused(closed)
@@ -158,9 +172,15 @@ def is_away(closed: ChannelClosed) -> bool:
     )
 
 
+def is_missing(closed: ChannelClosed) -> bool:
+    """Return whether there is no such queue."""
+    return closed.code == _NOT_FOUND and not is_away(closed)
+
+
 def _passive(queue: str) -> spec.Queue.Declare:
     return spec.Queue.Declare(0, queue, passive=True, durable=True)
 
 
-def _declaration(queue: str) -> spec.Queue.Declare:
-    return spec.Queue.Declare(0, queue, durable=True, arguments=_CLASSIC)  # type: ignore[arg-type]  # as above
+def classic(queue: str, arguments: Mapping[str, int] = MappingProxyType({})) -> spec.Queue.Declare:
+    """Return the declaration of a durable classic queue."""
+    return spec.Queue.Declare(0, queue, durable=True, arguments={**_CLASSIC, **arguments})

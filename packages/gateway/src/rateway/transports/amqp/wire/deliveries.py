@@ -56,6 +56,8 @@ class Properties(msgspec.Struct, frozen=True, gc=False):
     """Milliseconds as text."""
     fault: MessageFault | None = None
     """Why the message is refused; what could be read all the same stands beside it."""
+    rest: bytes = b""
+    """What follows the expiration, undecoded: message id, timestamp and so on."""
 
 
 NO_PROPERTIES: Final = Properties(b"", None, None, None)
@@ -152,4 +154,6 @@ def properties_of(frame: bytes, at: int = 0) -> Properties:
         return Properties(b"", correlation_id, reply_to, expiration, "properties_too_large")
     if table_end > table_at:
         headers = frame[table_at:table_end]
+    if at < end:
+        return Properties(headers, correlation_id, reply_to, expiration, None, frame[at:end])
     return Properties(headers, correlation_id, reply_to, expiration)
