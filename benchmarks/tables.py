@@ -61,7 +61,7 @@ OF_A_FLEET: dict[str, tuple[float | None, float | None, float | None]] = {
     **dict.fromkeys(("sigterm", "drain", "move", "rolling_upgrade"), (1.0, None, 1.0)),
     "kill": (5.0, None, 20.0),
     **dict.fromkeys(("frozen", "cut_from_broker", "network_gone"), (20.0, None, 20.0)),
-    **dict.fromkeys(("node_killed", "node_partitioned", "nodes_restarted"), (None, 15.0, None)),
+    **dict.fromkeys(("node_killed", "node_partitioned", "nodes_restarted"), (None, 15.0, 20.0)),
     "broker_away": (75.0, None, None),
 }
 NAMES = {

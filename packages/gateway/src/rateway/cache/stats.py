@@ -54,25 +54,24 @@ def stats_of(view: View) -> dict[str, int]:
 
 
 def incomplete_shards(view: View, policy: CachePolicy) -> dict[int, int]:
-    """Return shards with guilds that came before a kind was kept that is kept now, and shards whose guilds are not
-    known: the newest stamp from which one is.
+    """Return shards with guilds that came before a kind was kept that is kept now: the newest stamp from which one is.
 
-    A guild in an outage is none of them: a new session would not bring it.
+    A guild in an outage is none of them: a new session would not bring it. Nor is a guild of a cold shard that has not
+    come: a second session brings it, and nobody has to give the shard's own up.
     """
     kinds = [
         kind
         for kind in (*policy.kept(), "guilds")
         if kind not in _WITHOUT_SNAPSHOT and not view.is_complete(kind)
     ]
-    cold = dict(view.cold_shards())
     if not kinds:
-        return cold
+        return {}
     since = max(view.incomplete_since(kind) for kind in kinds)
     return {
         row.shard_id: since
         for _, row in view.guild_rows()
         if row.stamp < since and row.state is not GuildState.OUTAGE
-    } | cold
+    }
 
 
 # No GUILD_CREATE brings them, however new.

@@ -158,7 +158,7 @@ def _event_log(cluster: Cluster) -> EventLogStatus | None:
 
 
 def _incomplete_since(cluster: Cluster, shard_id: int) -> int:
-    """Of a cold shard nothing is said here: a second session renews it, and nobody has to give its session up."""
+    """Of a cold shard nothing is said here: a second session renews it (``cache/stats.py``)."""
     if cluster.cache is None or shard_id in cluster.cache.store.cold_shards:
         return 0
     return cluster.cache.statistics.incomplete.get(shard_id, 0)
