@@ -160,10 +160,31 @@ def test_a_cluster_that_a_person_moved_stays_where_it_is_unless_its_member_leave
         balance.moving = None
 
 
-def test_a_wish_for_a_member_that_is_not_there_is_dropped() -> None:
+def test_a_wish_for_a_member_that_is_not_there_is_dropped_and_said() -> None:
     balance = Balance(LAYOUT, 1)
     balance.ask(1, "z")
     assert balance.decide([seen("a", list(SIZES))], 0.0) is None
+    assert (balance.failed, balance.last) == (1, "cluster 1 does not go to z, which has left")
+
+
+def test_a_wish_to_have_a_cluster_back_is_kept_while_it_is_still_under_way() -> None:
+    balance = Balance(LAYOUT, 1)
+    even = [seen("a", [1, 2, 3, 7]), seen("b", [4, 5, 6])]
+    balance.ask(1, "b")
+    assert balance.decide(even, 0.0) == Move(1, "a", "b", asked=True)
+    balance.ask(1, "a")
+    assert balance.decide(even, 0.1) is None, "it has not left yet"
+    there = [seen("a", [2, 3, 7]), seen("b", [1, 4, 5, 6])]
+    assert balance.decide(there, 1.0) is None, "a moment between two moves"
+    assert balance.decide(there, 2.0) == Move(1, "b", "a", asked=True)
+
+
+def test_a_cluster_that_is_wanted_where_it_is_stays_there() -> None:
+    balance = Balance(LAYOUT, 1)
+    everything = [seen("a", list(SIZES)), seen("b", [])]
+    for number in SIZES:
+        balance.ask(number, "a")
+    assert balance.decide(everything, 0.0) is None
 
 
 def test_moves_fill_the_processes_of_each_member_evenly() -> None:

@@ -147,7 +147,7 @@ class Balance:
     _asked: list[Move] = field(default_factory=list)
 
     def ask(self, cluster: int, receiver: str) -> None:
-        """A person wants the cluster at that member."""
+        """A person wants the cluster at that member: it goes there after the move under way, and stays for an hour."""
         self._asked = [each for each in self._asked if each.cluster != cluster]
         self._asked.append(Move(cluster, "", receiver, asked=True))
 
@@ -170,7 +170,7 @@ class Balance:
             )
             for each in seen
         ]
-        found = self._next_asked(members, owners)
+        found = self._next_asked(members, owners, now)
         if found is None:
             sizes = {number: len(self.layout.shards_of(number)) for number in self.layout.clusters}
             found = next_move(members, sizes, resting=self._resting, pinned=self._pinned)
@@ -185,7 +185,7 @@ class Balance:
             self.done += 1
             self.last = f"cluster {move.cluster} went from {move.sender} to {move.receiver}"
             if move.asked:
-                self._pinned[move.cluster] = now + PINNED_S
+                self._pin(move.cluster, now)
         elif now - self._began_at > MOVE_WITHIN_S:
             self.failed += 1
             self.last = f"cluster {move.cluster} did not get from {move.sender} to {move.receiver}"
@@ -200,14 +200,24 @@ class Balance:
         self._free_at = now + BETWEEN_MOVES_S
         return True
 
-    def _next_asked(self, members: Sequence[BalanceMember], owners: Mapping[int, str]) -> Move | None:
+    def _next_asked(
+        self, members: Sequence[BalanceMember], owners: Mapping[int, str], now: float
+    ) -> Move | None:
         while self._asked:
             wish = self._asked.pop(0)
-            sender = owners.get(wish.cluster, "")
+            sender = owners[wish.cluster]
             receiver = next((each for each in members if each.name == wish.receiver), None)
-            if sender and receiver is not None and sender != receiver.name and receiver.may_run(wish.cluster):
+            if sender == wish.receiver:
+                self._pin(wish.cluster, now)
+            elif receiver is None or not receiver.may_run(wish.cluster):
+                self.failed += 1
+                self.last = f"cluster {wish.cluster} does not go to {wish.receiver}, which has left"
+            else:
                 return Move(wish.cluster, sender, receiver.name, asked=True)
         return None
+
+    def _pin(self, cluster: int, now: float) -> None:
+        self._pinned[cluster] = now + PINNED_S
 
     def _owners(self, seen: Sequence[SeenMember]) -> dict[int, str]:
         found: dict[int, tuple[int, str]] = {}

@@ -381,6 +381,11 @@ def test_clusters_spread_to_a_member_that_joins_and_go_where_a_person_wants_them
         assert (await other.member.ask_move(1, one.name)).done
         await asyncio.sleep(3)
         assert {*other.clusters.moves} == {(1, one.name)}
+        # Wanted back while it is still under way, as far as the governor has heard.
+        assert "already" not in (await other.member.ask_move(1, other.name)).words
+        one.clusters.views, other.clusters.views = [TenureView(1, 3, 2, 2), TenureView(2, 1, 2, 2)], []
+        await asyncio.sleep(3)
+        assert (1, other.name) in one.clusters.moves
 
     on_fleet(tmp_path, scene)
 

@@ -420,9 +420,10 @@ class FleetGovernor:
             return Done(False, f"there is no member {wish.to[:100]}; the fleet has {names}")
         if seen.said.allowed is not None and wish.cluster not in seen.said.allowed:
             return Done(False, f"{wish.to} may not run cluster {wish.cluster} (CLUSTERS)")
-        if self._roster.owner(wish.cluster) == wish.to:
-            return Done(True, f"cluster {wish.cluster} is at {wish.to} already")
         balance.ask(wish.cluster, wish.to)
+        is_there = self._roster.owner(wish.cluster) == wish.to
+        if is_there and (balance.moving is None or balance.moving.cluster != wish.cluster):
+            return Done(True, f"cluster {wish.cluster} is at {wish.to} already, and stays there")
         return Done(True, f"cluster {wish.cluster} goes to {wish.to} as soon as no shard is away")
 
     async def _reshard(self, sender: str, wish: ReshardWish) -> Done | None:
