@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -291,8 +292,8 @@ def play_all(options: argparse.Namespace, scenes: list[Scene], folder: Path) -> 
                     f"{child.scene.words}: ended, {len(waiting) + len(running)} scenes are left", flush=True
                 )
     finally:
-        for child in running:
-            child.end()
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Child.end, running))
     return {scene.name: found[scene.name] for scene in scenes}
 
 

@@ -18,12 +18,14 @@ from urllib.parse import quote
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from rateway.demo.broker import PrivateBroker
+from rateway.demo.broker import BrokerUnavailable, PrivateBroker
 from rateway_client.line import FAILURES
 
 from tests.rabbitmq import Broker, programs_of
 
 NODES = 3
+# How often a start is tried, each time with other ports.
+STARTS = 3
 _numbers = itertools.count(1)
 SETTINGS = {
     "cluster_formation.peer_discovery_backend": "classic_config",
@@ -150,20 +152,31 @@ def rabbitmq_cluster(
 ) -> Iterator[RabbitCluster]:
     """Three running nodes; *settings* are further lines of rabbitmq.conf (`a__b` is `a.b`)."""
     lines = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
-    with ExitStack() as stack:
-        nodes: list[PrivateBroker] = []
-        for _ in range(NODES):
-            beside = nodes[0] if nodes else None
-            erlang = f"{ERLANG} -kernel net_ticktime {net_ticktime}"
-            node = PrivateBroker(programs=programs_of(version), beside=beside, erlang=erlang)
-            nodes.append(node)
-            stack.callback(node.close)
-        names = {
-            f"cluster_formation.classic_config.nodes.{number}": node.node
-            for number, node in enumerate(nodes, 1)
-        }
-        for node in nodes:
-            node.configure(lines | names)
-        with ThreadPoolExecutor(NODES) as threads:
-            list(threads.map(PrivateBroker.start, nodes))
-        yield RabbitCluster(nodes)
+    for left in reversed(range(STARTS)):
+        with ExitStack() as stack:
+            try:
+                nodes = _start(stack, version, f"{ERLANG} -kernel net_ticktime {net_ticktime}", lines)
+            except BrokerUnavailable:
+                # Beside other nodes that start, a free port may be taken by the time it is used.
+                if left:
+                    continue
+                raise
+            yield RabbitCluster(nodes)
+            return
+
+
+def _start(stack: ExitStack, version: str, erlang: str, lines: dict[str, str]) -> list[PrivateBroker]:
+    nodes: list[PrivateBroker] = []
+    for _ in range(NODES):
+        beside = nodes[0] if nodes else None
+        node = PrivateBroker(programs=programs_of(version), beside=beside, erlang=erlang)
+        nodes.append(node)
+        stack.callback(node.close)
+    names = {
+        f"cluster_formation.classic_config.nodes.{number}": node.node for number, node in enumerate(nodes, 1)
+    }
+    for node in nodes:
+        node.configure(lines | names)
+    with ThreadPoolExecutor(NODES) as threads:
+        list(threads.map(PrivateBroker.start, nodes))
+    return nodes
