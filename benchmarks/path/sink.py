@@ -53,6 +53,9 @@ def _answer(method: object) -> Frame | None:
             return spec.Queue.DeclareOk(method.queue or "sink", 0, 0)
         case spec.Queue.Bind():
             return spec.Queue.BindOk()
+        case spec.Queue.Unbind():
+            # A gateway takes a substitute queue off its exchange, and there never is one.
+            return spec.Channel.Close(404, f"NOT_FOUND - no queue '{method.queue}' in vhost '/'", 50, 50)
         case spec.Basic.Qos():
             return spec.Basic.QosOk()
         case spec.Basic.Consume():
