@@ -23,6 +23,7 @@ from rateway.cache.writer import CacheWriter
 from rateway.native.objects import is_text
 from rateway.native.objects.applied import INCARNATION, Applied
 from rateway.native.objects.fields import UNREADABLE, Unreadable, fields, fields_inside, join, snowflake
+from rateway.native.rows import position_rows
 
 __all__ = ["Cache", "FastPathParts"]
 
@@ -304,12 +305,11 @@ class Cache:
     def flush(self) -> None:
         """Before a commit: write down what is kept in memory in between, and tidy up a little."""
         self.writer.entity_store.tidy()
-        for shard_id in self._dirty:
-            value = position.pack(self._sessions.get(shard_id, ""), max(0, self._positions[shard_id]))
-            self.storage.put(Table.APPLIED, position.shard_key(shard_id), value)
         if self._dirty:
+            rows = position_rows(self._dirty, self._positions, self._sessions)
+            self.storage.put_rows(Table.APPLIED, rows)
             self.writer.flush()
-        self._dirty.clear()
+            self._dirty.clear()
 
     @property
     def dirty(self) -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["pack", "shard_key", "unpack", "unpack_key"]
+from rateway.native.rows import POSITION
 
-_SEQ = struct.Struct(">Q")
+__all__ = ["shard_key", "unpack", "unpack_key"]
+
 _SHARD = struct.Struct(">I")
 
 
@@ -25,11 +26,6 @@ def unpack_key(key: bytes) -> int:
     return number
 
 
-def pack(session: str, seq: int) -> bytes:
-    """Return the row of a shard; ``session`` is the gateway's own name of it."""
-    return _SEQ.pack(seq) + session.encode()
-
-
 def unpack(value: bytes) -> tuple[str, int]:
-    """Return the session and the sequence number of a row."""
-    return value[_SEQ.size :].decode(), _SEQ.unpack_from(value)[0]
+    """Return the session, by the gateway's own name of it, and the sequence number of a row."""
+    return value[POSITION.size :].decode(), POSITION.unpack_from(value)[0]

@@ -18,8 +18,9 @@ from rateway.cache.policy import written_since
 from rateway.cache.storage import Reading, Table
 from rateway.native.objects import drop_fields, field, merge
 from rateway.native.objects.fields import Fields, fields, raws_inside, snowflake
+from rateway.native.rows import TIP
 
-__all__ = ["CHANNELS", "COLD", "DIRECT", "THREAD_TYPES", "TIP", "View", "key8"]
+__all__ = ["CHANNELS", "COLD", "DIRECT", "THREAD_TYPES", "View", "key8"]
 
 # Direct channels belong to no guild; they stand under a number that no guild has.
 DIRECT = 0
@@ -34,8 +35,6 @@ MOST_SNAPSHOTS = 32
 
 # Of a key in ``Table.META``: a shard whose guilds are not known.
 COLD = b"cold:"
-# Newest message, then what message events added to a thread's counters since its object came.
-TIP = struct.Struct(">Qii")
 _STAMPED = struct.Struct(">Q")
 _NUMBER = struct.Struct(">I")
 _NUMBERED = struct.Struct(">QQ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class Storage(Reading, Protocol):
 
     def put(self, table: int, key: bytes, value: bytes) -> None: ...
 
+    def put_rows(self, table: int, rows: Mapping[bytes, bytes]) -> None: ...
+
     def delete(self, table: int, key: bytes) -> None:
         """Remove an entry; nothing happens when there is none."""
 
@@ -108,6 +110,10 @@ class MemoryStorage:
         if key not in self.tables[table]:
             bisect.insort(self._keys[table], key)
         self.tables[table][key] = value
+
+    def put_rows(self, table: int, rows: Mapping[bytes, bytes]) -> None:
+        for key, value in rows.items():
+            self.put(table, key, value)
 
     def delete(self, table: int, key: bytes) -> None:
         if self.tables[table].pop(key, None) is not None:

@@ -10,11 +10,12 @@ from rateway.cache.entity_store import EntityStore
 from rateway.cache.guild_row import GuildRow, counted, recounted
 from rateway.cache.kinds import MESSAGES, Kind
 from rateway.cache.policy import CachePolicy
-from rateway.cache.reader import CHANNELS, COLD, DIRECT, TIP, View, key8
+from rateway.cache.reader import CHANNELS, COLD, DIRECT, View, key8
 from rateway.cache.storage import Storage, Table
 from rateway.native.objects import SeenFingerprints, field, is_part_of, merge, split_field
 from rateway.native.objects.decoders import id_of
 from rateway.native.objects.fields import Fields, fields, join, snowflake
+from rateway.native.rows import tip_rows
 
 __all__ = ["CacheWriter"]
 
@@ -418,10 +419,10 @@ class CacheWriter(View):
 
     def flush(self) -> None:
         """Write down what is kept in memory between commits."""
-        tips, put = self.tips, self.storage.put
-        for channel_id in self.fresh_tips:
-            put(_TIPS, key8(channel_id), TIP.pack(*tips[channel_id]))
-        self.fresh_tips.clear()
+        tips = self.tips
+        if self.fresh_tips:
+            self.storage.put_rows(_TIPS, tip_rows(self.fresh_tips, tips))
+            self.fresh_tips.clear()
         if len(tips) >= SHORTCUTS:
             self.tips, self._tips_before = {}, tips
         counts = msgspec.msgpack.encode(self.counts)

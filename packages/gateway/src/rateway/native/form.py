@@ -16,6 +16,7 @@ COMPILED = (
     "rateway.native.ledger.compiled",
     "rateway.native.log_entries.compiled",
     "rateway.native.objects.compiled",
+    "rateway.native.rows.compiled",
 )
 
 

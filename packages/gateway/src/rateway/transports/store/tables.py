@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import lmdb
 from rateway.cache.storage import Table
+from rateway.native.rows import WaitingRows
 from rateway.transports.store.reserve import Reserve
 
 __all__ = ["LmdbReading", "LmdbStorage", "branches_of", "open_tables", "sizes_of"]
@@ -20,7 +21,8 @@ __all__ = ["LmdbReading", "LmdbStorage", "branches_of", "open_tables", "sizes_of
 _Result = TypeVar("_Result")
 
 # One for each table, one for the index.
-MAX_DATABASES = len(Table) + 1
+TABLES = len(Table)
+MAX_DATABASES = TABLES + 1
 
 
 class Tables:
@@ -61,7 +63,7 @@ def branches_of(tables: Tables) -> int:
 MANY_ROWS = 64
 
 # The index beside the tables, for the cursors.
-_PAIRS = len(Table)
+_PAIRS = TABLES
 _KINDS = [bytes((kind,)) for kind in range(256)]
 _number = struct.Struct(">I").unpack_from
 
@@ -175,7 +177,7 @@ class LmdbStorage:
 
     moment: Final = 0
 
-    __slots__ = ("_cursors", "_large", "_reserve", "_tables", "_txn", "waiting")
+    __slots__ = ("_cursors", "_large", "_reserve", "_rows", "_tables", "_txn", "waiting")
 
     def __init__(self, tables: Tables, reserve: Reserve | None = None) -> None:
         self._tables = tables
@@ -186,12 +188,13 @@ class LmdbStorage:
         self._txn: lmdb.Transaction | None = None
         # One cursor for each table, then one for the index: they live as long as the transaction.
         self._cursors: dict[int, lmdb.Cursor] = {}
-        self.waiting: list[dict[bytes, bytes | None]] = [{} for _ in Table]
+        self._rows = WaitingRows(TABLES)
+        self.waiting = self._rows.tables
 
     @property
     def open(self) -> bool:
         """Whether anything would be lost without a commit."""
-        return self._txn is not None or any(self.waiting)
+        return self._txn is not None or self._rows.is_any()
 
     def _begin(self) -> lmdb.Transaction:
         if self._txn is None:
@@ -204,7 +207,7 @@ class LmdbStorage:
         """Return a cursor, valid until the next call."""
         cursor = self._cursors.get(table)
         if cursor is None:
-            db = self._tables.rows[table] if table < len(Table) else self._tables.pairs
+            db = self._tables.rows[table] if table < TABLES else self._tables.pairs
             cursor = self._cursors[table] = self._begin().cursor(db)
         return cursor
 
@@ -218,6 +221,9 @@ class LmdbStorage:
 
     def put(self, table: int, key: bytes, value: bytes) -> None:
         self.waiting[table][key] = value
+
+    def put_rows(self, table: int, rows: Mapping[bytes, bytes]) -> None:
+        self.waiting[table].update(rows)
 
     def delete(self, table: int, key: bytes) -> None:
         self.waiting[table][key] = None
@@ -264,17 +270,20 @@ class LmdbStorage:
         for table in (*tables, _PAIRS):
             if self._reserve is not None:
                 self._reserve.take(2, 1)
-            if table < len(Table):
-                self.waiting[table].clear()
-            txn.drop(self._tables.rows[table] if table < len(Table) else self._tables.pairs, delete=False)
+            if table < TABLES:
+                self._rows.clear_table(table)
+            txn.drop(self._tables.rows[table] if table < TABLES else self._tables.pairs, delete=False)
         self._cursors.clear()
 
     def commit(self) -> None:
         """Write what waits and end the transaction. ``lmdb.Error``: none of it was written."""
-        granted = self._few_granted()
-        for table in range(len(self.waiting)):
-            if self.waiting[table]:
-                self._write(table, granted)
+        count = self._rows.count()
+        if 0 < count <= MANY_ROWS:
+            self._write_few(count)
+        elif count:
+            for table in range(TABLES):
+                if self.waiting[table]:
+                    self._write(table)
         if self._txn is not None:
             txn, self._txn = self._txn, None
             self._cursors.clear()
@@ -282,28 +291,26 @@ class LmdbStorage:
 
     def abort(self) -> None:
         """Forget everything since the last commit."""
-        for waiting in self.waiting:
-            waiting.clear()
+        self._rows.clear()
         if self._txn is not None:
             txn, self._txn = self._txn, None
             self._cursors.clear()
             txn.abort()
 
-    def _few_granted(self) -> bool:
-        """Take the disk for all that waits at once, if it is little: most commits."""
-        reserve, waiting = self._reserve, self.waiting
-        rows = sum(map(len, waiting))
-        if reserve is None or not rows or rows > MANY_ROWS:
-            return False
-        weight = sum([len(value) for table in waiting if table for value in table.values() if value])
-        self._begin()
-        reserve.take(2 * rows + weight // self._large, rows)
-        return True
+    def _write_few(self, count: int) -> None:
+        """Write all that waits, which is little: most commits."""
+        txn = self._begin()
+        if self._reserve is not None:
+            self._reserve.take(2 * count + self._rows.weigh() // self._large, count)
+        self._rows.write(txn.put, txn.delete, self._tables.rows, self._greatest_in)
 
-    def _write(self, table: int, granted: bool = False) -> None:
-        waiting, self.waiting[table] = self.waiting[table], {}
-        txn, db = self._begin(), self._tables.rows[table]
-        reserve = None if granted else self._reserve
+    def _greatest_in(self, table: int) -> bytes:
+        cursor = self._cursor(table)
+        return bytes(cursor.key()) if cursor.last() else b""
+
+    def _write(self, table: int) -> None:
+        waiting = self._rows.take(table)
+        txn, db, reserve = self._begin(), self._tables.rows[table], self._reserve
         if None in waiting.values():
             puts, gone = [], []
             for key, value in sorted(waiting.items()):
