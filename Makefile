@@ -82,8 +82,8 @@ test-world: install $(VENV)/.dev  ## libraries in five languages, another Rabbit
 	@RATEWAY_WORLD_TABLE=1 $(BIN)/python -m pytest -q tests/world $(ARGS)
 	@$(BIN)/python -m pytest -q -m world --ignore tests/world $(ARGS) || test $$? -eq 5  # 5: nothing is so marked
 
-sanitize: install $(VENV)/.dev  ## tests of the compiled modules with every access to memory checked
-	@tools/sanitize $(ARGS)
+sanitize: install $(VENV)/.dev  ## tests of the compiled modules with every access to memory checked (MINUTES=10: so long, with random bytes)
+	@MINUTES=$(MINUTES) tools/sanitize $(ARGS)
 
 chaos: install $(VENV)/.dev  ## many faults at random against the whole gateway (N=1000, SEED=... to repeat a run)
 	@$(BIN)/python -m tests.chaos --faults $(N) $(if $(SEED),--seed $(SEED)) $(ARGS)

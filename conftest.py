@@ -17,6 +17,8 @@ from tests.rabbitmq import Broker, fresh_vhost, private_rabbitmq
 settings.register_profile(
     "rateway", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# For `make sanitize MINUTES=…`: other examples each time, and more.
+settings.register_profile("search", settings.get_profile("rateway"), derandomize=False, max_examples=300)
 settings.load_profile("rateway")
 
 # A shell lets what it starts in the background ignore these two, and the processes that tests start inherit that.

@@ -5,9 +5,10 @@ frame and reading it. Hence the type is found in what the frame holds, as far as
 
 - A control frame is no longer than 125 bytes (RFC 6455, section 5.5), and what does not begin and end like JSON is no
   text of Discord's. (A long continuation of nothing is taken for data by that, and the stream fails a step later.)
-- A shorter one is a message if it is exactly one compressed block of zstd, or ends as a message of zlib-stream does.
-  Text is neither, and neither is what a ping or a close frame carries, unless a host wants it to be: it breaks its own
-  stream by that, and the session is resumed.
+- A shorter one is a message if it is exactly one compressed block of zstd that is not empty, or ends as a message of
+  zlib-stream does and does not begin with a zero. Text is neither, and neither is what a ping or a close frame carries:
+  no numbers of 64 bits below 2 ** 24, in either order of their bytes, and of others and of random bytes one in 2 ** 24.
+  A host breaks its own stream by such a one, and the session is resumed.
 
 Every other frame is the listener's.
 """
@@ -57,7 +58,10 @@ def is_message(data: bytes) -> bool:
     if size < SHORTEST:
         return False
     header = data[0] | data[1] << 8 | data[2] << 16
-    return header == (size - BLOCK_HEADER) << 3 | BLOCK_COMPRESSED or data.endswith(SUFFIX)
+    if header == (size - BLOCK_HEADER) << 3 | BLOCK_COMPRESSED:
+        # No literals and no sequences (RFC 8878, sections 3.1.1.3.1.1 and 3.1.1.3.2.1): nothing is compressed to that.
+        return bool(data[3] or data[4])
+    return bool(data[0]) and data.endswith(SUFFIX)
 
 
 class MessageReader:
