@@ -296,6 +296,32 @@ def test_a_name_that_nobody_is_bound_to_is_told_and_so_is_its_return() -> None:
     run(scenario())
 
 
+def test_one_event_of_a_name_asks_in_each_round_whichever_shard_it_comes_from() -> None:
+    async def scenario() -> None:
+        limits = replace(QUICK, mandatory_every=0.3)
+        async with FakeBroker(confirm=False) as broker, cluster_on(broker, limits) as cluster:
+            streams = [cluster.publisher.stream(shard, 3) for shard in range(3)]
+            for stream in streams:
+                stream.begin("s")
+                stream.publish("X", b"{}", 1, False)
+            await broker.publishes(3)
+            assert [each.mandatory for each in broker.received] == [True, False, False]
+            seq = 1
+            while sum(each.mandatory for each in broker.received) < 3:
+                seq += 1
+                for stream in reversed(streams):
+                    stream.publish("X", b"{}", seq, False)
+                await broker.publishes(3 * seq)
+                await asyncio.sleep(0.02)
+            # The round's question is the first shard's that has an event, and all events are told apart as ever.
+            assert [each.headers["shard_id"] for each in broker.received if each.mandatory] == [0, 2, 2]
+            assert [each.seq for each in broker.received] == [n for n in range(1, seq + 1) for _ in range(3)]
+            broker.ack(0, True)
+            await cluster.until(lambda: all(stream.settled == seq for stream in streams))
+
+    run(scenario())
+
+
 def test_a_name_that_came_back_is_asked_about_more_often_until_a_queue_takes_it() -> None:
     async def scenario() -> None:
         limits = replace(QUICK, accused_every=0.3)  # and a minute for the others

@@ -220,12 +220,16 @@ cdef class ReceiveState:
 
 
 cdef class Template:
+    cdef str _name
     cdef bytes _model
     cdef bytes _tail
     cdef Py_ssize_t _size, _seq, _digits, _stamp, _length
     cdef int _count
 
-    def __init__(self, bytes begin, bytes middle, bytes identity, int digits, bytes end, bytes tail):
+    def __init__(
+        self, str name not None, bytes begin, bytes middle, bytes identity, int digits, bytes end, bytes tail
+    ):
+        self._name = name
         self._tail = tail
         self._model = b"".join((begin, bytes(8), middle, bytes(8), identity, bytes(digits), bytes(8), end, bytes(4)))
         self._size = len(begin)
@@ -284,6 +288,8 @@ cdef class PublishState:
     cpdef bint put(self, Template template, object body, Py_ssize_t size, long long seq) except -1:
         cdef Run run
         if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
+            return False
+        if self._batch.asking and template._name in self._batch.asking:
             return False
         run = self.open_run()
         PyList_Append(run.pieces, template.head(size, seq, self._batch.stamp))

@@ -59,13 +59,14 @@ class ReceiveState:
 class Template:
     """What the heads of one shard's events of one name have in common, and the making of one."""
 
-    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack", "tail")
+    __slots__ = ("_begin", "_end", "_identity", "_middle", "_pack", "name", "tail")
 
     def __init__(
-        self, begin: bytes, middle: bytes, identity: bytes, digits: int, end: bytes, tail: bytes
+        self, name: str, begin: bytes, middle: bytes, identity: bytes, digits: int, end: bytes, tail: bytes
     ) -> None:
         """Up to the body's size, from there to the sequence, from there to the sequence's *digits*, and from the time
         to the body's length. The *tail* is what follows the body."""
+        self.name = name
         self.tail = tail
         self._begin, self._middle, self._identity, self._end = begin, middle, identity, end
         self._pack = struct.Struct(
@@ -115,6 +116,8 @@ class PublishState:
     def put(self, template: Template | None, body: bytes | msgspec.Raw, size: int, seq: int) -> bool:
         """Add an event to this wake-up's run. Returns False, with nothing done, where no template fits."""
         if template is None or not self.low <= seq < self.high or not 0 < size <= self.room:
+            return False
+        if template.name in self._batch.asking:
             return False
         run = self.open_run()
         run.pieces += (template.head(size, seq, self._batch.stamp), body, template.tail)

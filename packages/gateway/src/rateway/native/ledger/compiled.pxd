@@ -35,6 +35,7 @@ cdef class Batch:
     cdef public double at
     cdef public bytes stamp
     cdef public list runs
+    cdef public set asking
     cdef object _begin
 
     cpdef Run open(self, Cursor cursor)

@@ -132,7 +132,7 @@ class Run:
 class Batch:
     """The runs of one wake-up of the event loop, until they are written."""
 
-    __slots__ = ("_begin", "at", "runs", "stamp")
+    __slots__ = ("_begin", "asking", "at", "runs", "stamp")
 
     def __init__(self, begin: Callable[[], None]) -> None:
         """*begin* is called before the first run of a wake-up is opened; it sets ``at`` and ``stamp``."""
@@ -141,6 +141,8 @@ class Batch:
         # Of the first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
         self.at = 0.0
         self.stamp = bytes(8)
+        # Names of which the next event asks whether a queue is bound, so that no template fits it.
+        self.asking: set[str] = set()
 
     def open(self, cursor: Cursor) -> Run:
         """Return a new run of a session; it is written with the others of this wake-up."""

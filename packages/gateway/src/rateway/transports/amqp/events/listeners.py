@@ -9,6 +9,7 @@ return.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from rateway.delivery.port import Clock
@@ -26,15 +27,17 @@ _OTHER: Final = "other"
 
 
 class Listeners:
-    """The names that were asked about, and the answers. *lasts* is how long an accusation lasts, in seconds."""
+    """The names that were asked about, and the answers."""
 
-    def __init__(self, clock: Clock, lasts: float) -> None:
+    def __init__(self, clock: Clock, lasts: float, asking: set[str]) -> None:
+        """*lasts* is how long an accusation lasts, in seconds. *asking* holds the names to ask about once more."""
         # Names that a queue took when last asked about.
         self.routed: set[str] = set()
         # Returned publishes by name. Each stands for all of that name that were published without asking.
         self.returns: Counter[str] = Counter()
         self._clock = clock
         self._lasts = lasts
+        self._asking = asking
         # Accused names, and when each came back last (monotonic seconds).
         self._accused: dict[str, float] = {}
         # Names asked about in this round; of those, questions without an answer, and names that came back.
@@ -49,7 +52,10 @@ class Listeners:
 
     def ask(self, name: str, run: Run, size: int) -> bool:
         """Return whether this publish of ``name`` (``size`` bytes) is to be mandatory, and note it in its run if so."""
-        if name in self._asked or size > _LARGEST or len(self._asked) >= _MOST_NAMES:
+        if size > _LARGEST:
+            return False
+        self._asking.discard(name)
+        if name in self._asked or len(self._asked) >= _MOST_NAMES:
             return False
         self._asked.add(name)
         self._open[name] += 1
@@ -81,15 +87,15 @@ class Listeners:
                 if len(self.routed) < _MOST_NAMES:
                     self.routed.add(name)
 
-    def next_round(self) -> None:
-        """Ask about every name once more."""
+    def next_round(self, names: Iterable[str]) -> None:
+        """Ask about these and all new names once more."""
         self._asked.clear()
+        self._asking.update(names)
 
-    def ask_accused(self) -> set[str]:
-        """Ask about the accused names once more, and return them."""
-        names = self.unrouted
-        self._asked -= names
-        return names
+    def ask_accused(self) -> None:
+        """Ask about the accused names once more."""
+        self._asked.difference_update(self._accused)
+        self._asking.update(self._accused)
 
     def acquit(self) -> None:
         """End the accusations of names that have not come back for so long: nothing is known of them any more."""

@@ -135,7 +135,7 @@ class EventPublisher:
         self._connection: Connection | None = None
         self._flowing = False
         self._asked_at = self._asked_accused_at = 0.0
-        self._listeners = Listeners(clock, limits.accusation_lasts)
+        self._listeners = Listeners(clock, limits.accusation_lasts, self.batch.asking)
         self._substitutes = Substitutes(
             cluster=cluster, own=self._own, on_oversize=observer.on_oversize, on_refused=observer.on_refused
         )
@@ -791,17 +791,12 @@ class EventPublisher:
     def _ask_again(self) -> None:
         """Let the next publish of each name ask whether a queue is bound."""
         self._asked_at = self._asked_accused_at = self._clock.monotonic()
-        self._listeners.next_round()
-        for stream in self._streams:
-            stream.forget()
+        self._listeners.next_round(name for stream in self._streams for name in stream.names)
 
     def _ask_about_accused(self, now: float) -> None:
         """Let the next publish of each name that came back ask whether a queue is bound by now."""
         self._asked_accused_at = now
-        names = self._listeners.ask_accused()
-        if names:
-            for stream in self._streams:
-                stream.forget_names(names)
+        self._listeners.ask_accused()
 
     async def _tick_often(self) -> None:
         while True:

@@ -105,17 +105,16 @@ class ShardStream:
         self.forget()
 
     def forget(self) -> None:
-        """Forget all templates: of another session or frame size, or to ask again which names have a queue."""
+        """Forget all templates: they are of another session or frame size."""
         self.publish_state.templates.clear()
         self._replayed_templates.clear()
         room, most = self._hub.frame_max - 8, self._hub.body_max
         self.publish_state.room = room if most is None else min(room, most)
 
-    def forget_names(self, names: set[str]) -> None:
-        """Forget the templates of these names: their next event asks whether a queue is bound."""
-        for templates in (self.publish_state.templates, self._replayed_templates):
-            for name in names & templates.keys():
-                del templates[name]
+    @property
+    def names(self) -> set[str]:
+        """The names that have a template."""
+        return self.publish_state.templates.keys() | self._replayed_templates.keys()
 
     def publish(
         self,
@@ -132,10 +131,14 @@ class ShardStream:
         ``cause`` becomes a header of that name. Never blocks, never raises for what Discord may send. Before
         :meth:`begin` or :meth:`restore` events go out without an id.
         """
+        usual = seq is not None and not repeat and cause is None
+        if not usual or not self._put(name, body, seq or 0, replayed):
+            self._publish_rarely(name, bytes(body), seq, replayed, repeat, cause)
+
+    def _put(self, name: str, body: bytes | msgspec.Raw, seq: int, replayed: bool) -> bool:
         state = self.publish_state
         template = (self._replayed_templates if replayed else state.templates).get(name)
-        if seq is None or repeat or cause is not None or not state.put(template, body, len(body), seq):
-            self._publish_rarely(name, bytes(body), seq, replayed, repeat, cause)
+        return state.put(template, body, len(body), seq)
 
     def message_id(self, seq: int | None) -> str | None:
         """Return the ``message_id`` of the dispatch of that sequence; None without a sequence or a session."""
@@ -190,6 +193,13 @@ class ShardStream:
             identity = message_id.decode("utf-8", "replace") if message_id is not None else None
             publish = hub.oversize(name, identity, self.shard_id, known, body)
         else:
+            mandatory = hub.probe(name, run, len(body))
+            # An urgent event comes this way each time: the templates know no place of its own.
+            if not urgent and known is not None and seq is not None and seq > 0:
+                self._prepare(name, key, seq, replayed)
+                usual = not mandatory and not repeat and cause is None and seq == mark
+                if usual and self._put(name, body, seq, replayed):
+                    return
             second = struct.unpack(">Q", hub.batch.stamp)[0]
             properties = frames.event_properties(
                 key,
@@ -203,10 +213,6 @@ class ShardStream:
                 cause,
             )
             publish = Publish(key, properties, body)
-            mandatory = hub.probe(name, run, len(body))
-            # An urgent event comes this way each time: the templates know no place of its own.
-            if not urgent and known is not None and seq is not None and seq > 0:
-                self._prepare(name, key, seq, replayed)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
         if urgent:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from rateway.delivery.message import Publish
@@ -41,6 +42,9 @@ _CONTENT_TYPE, _HEADERS, _DELIVERY_MODE, _MESSAGE_ID, _TIMESTAMP, _TYPE = (
     0x0040,
     0x0020,
 )
+# Methods that are kept: of each name twice, with the question whether a queue is bound and without. Discord has some
+# eighty names.
+_METHODS: Final = 500
 _REPUBLISHED = b"\x0brepublishedt\x01"
 _AHEAD = b"\x05aheadt\x01"
 
@@ -129,6 +133,7 @@ def own_properties(
     ))  # fmt: skip
 
 
+@lru_cache(_METHODS)
 def _method(exchange: bytes, key: bytes, mandatory: bool) -> bytes:
     arguments = _PUBLISH_START + short(exchange) + short(key) + (b"\x01" if mandatory else b"\x00")
     return _FRAME.pack(1, CHANNEL, len(arguments)) + arguments + END
@@ -185,7 +190,7 @@ def template(
         + _HEADER_START
     )
     end = key + END + _BODY_START
-    return Template(begin, middle, identity, digits, end, END)
+    return Template(name.decode(), begin, middle, identity, digits, end, END)
 
 
 def publish_of(head: bytes, body: bytes) -> Publish:
