@@ -831,9 +831,25 @@ WEBHOOK = {"webhook_id": "5", "author": {"id": "5", "username": "hook"}, "member
 def test_messages_of_people_who_are_known_and_of_webhooks_take_the_fast_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[bytes], usual: bool
 ) -> None:
+    events = [("MESSAGE_CREATE", d) for d in said]
+    general = general_of_both_forms(tmp_path, monkeypatch, events, CachePolicy())
+    assert general == ([] if usual and COMPILED else ["MESSAGE_CREATE"] * len(said))
+
+
+def general_of_both_forms(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    events: list[tuple[str, bytes]],
+    policy: CachePolicy,
+) -> list[str]:
+    """Apply events to a store in each form, and make sure that both end alike; those of the compiled form that took the
+    general path.
+    """
     found: list[Any] = []
+    seen: list[list[str]] = []
     for form in (CacheFastPath, plain.CacheFastPath):
         general: list[str] = []
+        seen.append(general)
 
         def counting(
             take: Callable[..., Any], form: Any = form, general: list[str] = general
@@ -846,23 +862,93 @@ def test_messages_of_people_who_are_known_and_of_webhooks_take_the_fast_path(
             return made
 
         monkeypatch.setattr(FAST_PATH, counting)
-        store = opened(tmp_path / str(len(found)), policy=CachePolicy())
+        store = opened(tmp_path / str(len(found)), policy=policy)
         channels = [channel(TEXT), channel(FORUM, 15)]
-        here = guild(channels=channels, threads=[thread(THREAD, FORUM)], members=[member(ANN)])
+        people = [member(ANN), *(member(each) for each in range(1000, 1100))]
+        here = guild(channels=channels, threads=[thread(THREAD, FORUM)], members=people)
         begin(store, 0, "one", encode(here))
+        # The first event of a guild in a process asks where its entities are.
+        store.apply(0, 9, "GUILD_MEMBER_UPDATE", update(1000, nick="first"))
         store.commit()
         general.clear()
-        for seq, d in enumerate(said, 10):
-            store.apply(0, seq, "MESSAGE_CREATE", d)
-        is_fast = COMPILED and form is CacheFastPath and usual
-        assert len(general) == (0 if is_fast else len(said))
+        for seq, (name, d) in enumerate(events, 10):
+            store.apply(0, seq, name, d)
         assert store.commit() is None
         with store.reader().view() as view:
             found.append((state(view), store.unknown_guilds, store.failures))
-        assert store.applied(0) == 9 + len(said)
+        assert store.applied(0) == 9 + len(events)
         store.close()
     assert differences(found[0][0], found[1][0]) == []
     assert found[0][1:] == found[1][1:]
+    assert len(seen[1]) == len(events)
+    return seen[0]
+
+
+def update(user_id: int = ANN, **more: Any) -> bytes:
+    """A member's own event, as the guild's snapshot has the member."""
+    told = {"guild_id": str(GUILD), **member(user_id), **more}
+    return encode({name: value for name, value in told.items() if value is not ...})
+
+
+def used(**more: Any) -> bytes:
+    """A command that a member used, as the guild's snapshot has the member."""
+    told = {"id": "1", "guild_id": str(GUILD), "member": {**member(ANN), "permissions": "8"}, **more}
+    return encode(told)
+
+
+def deleted(channel_id: int, **more: Any) -> bytes:
+    return encode({"id": "5", "channel_id": str(channel_id), "guild_id": str(GUILD), **more})
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "usual"),
+    [
+        # As it is kept; another nick, and back; and what is said of it then.
+        ("GUILD_MEMBER_UPDATE", [update()], True),
+        ("GUILD_MEMBER_UPDATE", [update(nick="a"), update(nick="a"), update(nick=None)], True),
+        ("GUILD_MEMBER_UPDATE", [update(nick="a", news={"of": ["later", None]}), update()], True),
+        ("GUILD_MEMBER_UPDATE", [update(roles=...)], True),
+        # A user that changed as well, and one that nothing is known of.
+        ("GUILD_MEMBER_UPDATE", [update(user=user(ANN, "anna"), nick="a")], False),
+        ("GUILD_MEMBER_UPDATE", [update(user=user(7), nick="a")], False),
+        # A guild that is not known, and what cannot be read.
+        ("GUILD_MEMBER_UPDATE", [update(guild_id="7", nick="a")], False),
+        ("GUILD_MEMBER_UPDATE", [update(nick="a").replace(b'"a"', b'"\xff"')], False),
+        ("GUILD_MEMBER_UPDATE", [update(user=7), update(user=...), update(guild_id=...)], False),
+        # A field that comes twice.
+        ("GUILD_MEMBER_UPDATE", [update(nick="a").replace(b'"nick":', b'"nick":"b","nick":')], False),
+        ("MESSAGE_DELETE", [message(100, TEXT), deleted(TEXT)], True),
+        # A thread counts its messages.
+        ("MESSAGE_DELETE", [deleted(THREAD)], False),
+        ("MESSAGE_DELETE", [deleted(77), deleted(TEXT, id=None)], False),
+        ("INTERACTION_CREATE", [used(), used(member={**member(ANN), "guild_id": str(GUILD)})], True),
+        ("INTERACTION_CREATE", [used(member={**member(ANN), "nick": "a"})], False),
+        ("INTERACTION_CREATE", [used(member={**member(ANN), "user": user(ANN, "anna")})], False),
+        ("INTERACTION_CREATE", [used(guild_id="7"), used(member=None), used(member={})], False),
+    ],
+)
+def test_news_of_members_deleted_messages_and_commands_take_the_fast_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: list[bytes], usual: bool
+) -> None:
+    events = [(name, d) for d in said]
+    general = general_of_both_forms(tmp_path, monkeypatch, events, CachePolicy())
+    assert general == ([] if usual and COMPILED else [name] * len(said))
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_members_who_change_in_many_pages_are_all_kept_and_now_and_then_a_page_takes_its_rows_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    events = [
+        ("GUILD_MEMBER_UPDATE", update(user_id, nick=f"{turn}", roles=[str(turn)]))
+        for turn in range(3)
+        for user_id in range(1000, 1100)
+    ]
+    policy = CachePolicy(members_from_events=taken)
+    general = general_of_both_forms(tmp_path, monkeypatch, events, policy)
+    if COMPILED and taken:
+        # One in 32 that go over their page: each has a row from then on, and its page's neighbours none.
+        assert 3 <= len(general) <= 10
 
 
 def test_a_store_that_cannot_be_read_is_a_fault_on_the_fast_path_too(

@@ -57,9 +57,16 @@ class FastPathParts:
     """Whether the member inside a voice state is taken."""
     messages: bool
     """Whether a message changes nothing but its channel's newest message and, if ``authors``, author and member."""
+    deletes: bool
+    """Whether a deleted message changes nothing but its thread's counters."""
+    members: bool
+    """Whether members are kept, and their own events change nothing else but their users."""
     authors: bool
-    """Whether users and members inside messages, typing and (``reactions``) reactions are taken."""
+    """Whether users and members inside messages, typing, (``reactions``) reactions and (``interactions``) used commands
+    are taken.
+    """
     reactions: bool
+    interactions: bool
 
 
 class _Session(msgspec.Struct, gc=False):
@@ -113,8 +120,11 @@ class Cache:
             voices="VOICE_STATE_UPDATE" in direct and "voice_states" in self.writer.kept,
             voice_members=self.writer.takes_authors,
             messages=messages_not_kept and "MESSAGE_CREATE" in direct,
+            deletes=messages_not_kept and "MESSAGE_DELETE" in direct,
+            members="GUILD_MEMBER_UPDATE" in direct and "members" in self.writer.kept,
             authors=authors and {"MESSAGE_CREATE", "TYPING_START"} <= direct,
             reactions=authors and "MESSAGE_REACTION_ADD" in direct,
+            interactions=self.writer.takes_authors and "INTERACTION_CREATE" in direct,
         )
 
     def applied(self, shard_id: int) -> int:

@@ -40,11 +40,14 @@ _PAIR = struct.Struct(">QI")
 # What the compiled form writes by itself, it writes under the same keys.
 _SHARED = {
     "KEY_SIZE": _KEY.size,
+    "ROWS": Table.ROWS,
     "PRESENCES": Table.PRESENCES,
     "VOICE_STATES": Table.VOICE_STATES,
     "PRESENCE": Kind.PRESENCE,
     "VOICE_STATE": Kind.VOICE_STATE,
     "THREAD": Kind.THREAD,
+    "MEMBER": Kind.MEMBER,
+    "FOLD_EVERY": FOLD_EVERY,
 }
 if any(_SHARED[name] != number for name, number in NUMBERS.items()):
     raise AssertionError(f"native/objects/compiled.pyx was compiled with other numbers: {NUMBERS}")
@@ -173,7 +176,8 @@ class EntityStore(EntityStoreReader):
         super().__init__(storage)
         self._storage = storage
         self.counts = counts
-        self._new_rows = 0
+        self.new_rows = 0
+        """Rows that were put over a page. Each 32nd takes the rows of its page in."""
         self._loaded = False
         # Ids that wait for the index, and the guild of each; those of guilds that have come since the last look are
         # put there when they are read: while a bot starts, most move on before that.
@@ -384,8 +388,8 @@ class EntityStore(EntityStoreReader):
             self._storage.add_homes(kind, [_PAIR.pack(entity_id, number)])
 
     def _changed(self, number: int, kind: int, entity_id: int) -> None:
-        self._new_rows += 1
-        if self._new_rows % FOLD_EVERY == 0:
+        self.new_rows += 1
+        if self.new_rows % FOLD_EVERY == 0:
             self._fold(number, kind, entity_id)
 
     def _wait_for_index(self, kind: int, number: int, ids: list[int]) -> None:

@@ -301,6 +301,10 @@ cdef inline char *put(char *out, const Field *field, bint first) noexcept nogil:
 
 
 def merge(bytes old not None, bytes new not None):
+    return merged(old, new)
+
+
+cdef bytes merged(bytes old, bytes new):
     cdef Field kept[MOST]
     cdef Field said[MOST]
     cdef int where[MOST]
@@ -977,6 +981,33 @@ cdef class SeenFingerprints:
                 return True
         return self._known(home, words)
 
+    cdef bint _used(self, bytes d) noexcept:
+        """Whether the member that used a command, and its user, are known as they are."""
+        cdef Field found[MOST]
+        cdef Field member[MOST]
+        cdef Field user[MOST]
+        cdef Part inner = part_called(b"user", 4, user)
+        cdef Part outer = part_called(b"member", 6, member)
+        outer.part = &inner
+        cdef int count = fields_of(d, found, &outer, 1), at
+        cdef uint64_t guild_id = 0, user_id, words
+        for at in range(count):
+            if is_called(&found[at], b"guild_id", 8):
+                guild_id = id_in(&found[at])
+        if not guild_id or inner.count < 0:
+            return False
+        user_id = id_of(user, inner.count)
+        words = words_of(member, outer.count, False)
+        for at in range(outer.count):
+            # Not kept: which guild it is in, and the permissions in the event's channel.
+            if is_called(&member[at], b"guild_id", 8) or is_called(&member[at], b"permissions", 11):
+                words -= hash_of(&member[at])
+        return (
+            user_id != 0
+            and self._known(home_of(guild_id, user_id), words)
+            and self._known(home_of(OF_USER, user_id), words_of(user, inner.count, True))
+        )
+
     # words of one member or user
 
     def knows_member(self, uint64_t guild_id, uint64_t user_id, bytes member not None):
@@ -1060,18 +1091,24 @@ cdef enum:
     KEY_SIZE = 13
     PRESENCES = 11
     VOICE_STATES = 12
+    ROWS = 4
     PRESENCE = 11
     VOICE_STATE = 10
     THREAD = 3
+    MEMBER = 1
+    FOLD_EVERY = 32
 
 # `cache.entity_store` compares them with its own when it is imported.
 NUMBERS = {
     "KEY_SIZE": KEY_SIZE,
+    "ROWS": ROWS,
     "PRESENCES": PRESENCES,
     "VOICE_STATES": VOICE_STATES,
     "PRESENCE": PRESENCE,
     "VOICE_STATE": VOICE_STATE,
     "THREAD": THREAD,
+    "MEMBER": MEMBER,
+    "FOLD_EVERY": FOLD_EVERY,
 }
 
 
@@ -1104,9 +1141,9 @@ cdef class CacheFastPath:
     cdef dict _positions, _reducers, _numbers
     cdef set _dirty
     cdef list _waiting
-    cdef object _writer, _take
+    cdef object _writer, _take, _entity_store
     cdef SeenFingerprints _fingerprints
-    cdef bint _presences, _voices, _voice_members, _messages, _authors, _reactions
+    cdef bint _presences, _voices, _voice_members, _messages, _deletes, _members, _authors, _interactions, _reactions
 
     def __init__(self, take not None):
         self._take = take
@@ -1114,7 +1151,9 @@ cdef class CacheFastPath:
     def connect(self, parts, list waiting not None):
         self._positions, self._dirty, self._reducers = parts.positions, parts.dirty, parts.reducers
         self._writer, self._numbers, self._fingerprints = parts.writer, parts.writer.numbers, parts.writer.fingerprints
-        self._presences, self._messages = parts.presences, parts.messages
+        self._entity_store = parts.writer.entity_store
+        self._presences, self._messages, self._deletes = parts.presences, parts.messages, parts.deletes
+        self._members, self._interactions = parts.members, parts.interactions
         self._voices, self._voice_members = parts.voices, parts.voice_members
         self._authors, self._reactions = parts.authors, parts.reactions
         self._waiting = waiting
@@ -1140,6 +1179,12 @@ cdef class CacheFastPath:
             done = self._voices and self._voice(<bytes>d)
         elif name == "MESSAGE_REACTION_ADD":
             done = self._reactions and self._fingerprints._carried(<bytes>d, False)
+        elif name == "GUILD_MEMBER_UPDATE":
+            done = self._members and self._member(<bytes>d)
+        elif name == "MESSAGE_DELETE":
+            done = self._deletes and self._delete(<bytes>d)
+        elif name == "INTERACTION_CREATE":
+            done = self._interactions and self._fingerprints._used(<bytes>d)
         else:
             done = False
         if not done:
@@ -1188,6 +1233,66 @@ cdef class CacheFastPath:
             None if left else joined(found, count, left_out)
         )
         return True
+
+    cdef bint _member(self, bytes d) except -1:
+        """Store what a member's own event says of a member that is kept, if its user is known as it is."""
+        cdef Field found[MOST]
+        cdef Field user[MOST]
+        cdef char left_out[MOST]
+        cdef Part inside = part_called(b"user", 4, user)
+        cdef int count = fields_of(d, found, &inside, 1), at
+        cdef uint64_t guild_id = 0, user_id, home, words
+        cdef SeenFingerprints fingerprints = self._fingerprints
+        cdef bytes kept, new
+        for at in range(count):
+            left_out[at] = is_called(&found[at], b"user", 4)
+            if is_called(&found[at], b"guild_id", 8):
+                guild_id = id_in(&found[at])
+                left_out[at] = True
+        if not guild_id or inside.count < 0 or repeats(found, count):
+            return False
+        user_id = id_of(user, inside.count)
+        if not user_id or not fingerprints._known(home_of(OF_USER, user_id), words_of(user, inside.count, True)):
+            return False
+        home = home_of(guild_id, user_id)
+        words = words_of(found, count, False)
+        for at in range(count):
+            if is_called(&found[at], b"guild_id", 8):
+                words -= hash_of(&found[at])
+        if fingerprints._known(home, words):
+            return True
+        number = self._numbers.get(guild_id)
+        if number is None or not is_sound(d):
+            return False
+        try:
+            fetched = <tuple>self._entity_store.fetch(number, MEMBER, user_id)
+        except Exception:
+            # As for a message: nothing was changed.
+            return False
+        if fetched[0] is None:
+            return False
+        if fetched[1]:
+            # A row over its page: now and then the page takes its rows in, which is the general path's to do.
+            if (self._entity_store.new_rows + 1) % FOLD_EVERY == 0:
+                return False
+        kept = fetched[0]
+        new = merged(kept, joined(found, count, left_out))
+        if new is not kept:
+            (<dict>self._waiting[ROWS])[key_of(number, MEMBER, user_id)] = new
+            if fetched[1]:
+                self._entity_store.new_rows += 1
+            fingerprints._forget(home)
+            if self._voice_members:
+                fingerprints.learn_member(guild_id, user_id, new)
+        return True
+
+    cdef bint _delete(self, bytes d) except -1:
+        """Pass a deleted message over, which is not counted anywhere: none of a thread."""
+        cdef uint64_t channel_id, message_id
+        if not message_in(d, &channel_id, &message_id):
+            return False
+        place = (<dict>self._writer.channels).get(channel_id)
+        return place is not None and (<tuple>place)[1] != THREAD
 
     cdef bint _message(self, bytes d) except -1:
         """Note a channel's newest message, and count it in a thread, if its author and member are known as they are."""

@@ -393,9 +393,9 @@ def _mark(home: int, words: bytes) -> int:
 class CacheFastPath:
     """The cache's part of the fast path. In plain Python every event takes the general path.
 
-    The compiled form applies most of a bot's traffic by itself: presences without news of their user, and messages,
-    typing, voice states and reactions of users and members that are known as they are. Its results are those of the
-    general path.
+    The compiled form applies most of a bot's traffic by itself: presences without news of their user, messages, typing,
+    voice states, reactions and commands of users and members that are known as they are, what changes of a member whose
+    user is, and deleted messages that nothing counts. Its results are those of the general path.
     """
 
     __slots__ = ("_take",)
