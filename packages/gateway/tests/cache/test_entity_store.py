@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rateway.cache import kinds, pages
 from rateway.cache.entity_store import EntityStore, EntityStoreReader
@@ -155,6 +155,7 @@ def move_in(storage: Storage, moves: list[tuple[str, int, list[int]]]) -> None:
 
 @settings(max_examples=150)
 @given(MOVES)
+@example([("load", 1, [1 << 50]), ("load", 2, [1 << 50])])
 def test_an_entity_is_found_in_every_guild_that_has_it_however_far_the_index_is(
     moves: list[tuple[str, int, list[int]]],
 ) -> None:

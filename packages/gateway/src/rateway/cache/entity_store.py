@@ -194,9 +194,10 @@ class EntityStore(EntityStoreReader):
         return list(self._storage.scan(table, start, stop))
 
     def homes(self, kind: int, entity_id: int, most: int | None = None) -> list[int]:
-        found = list(self._storage.homes(kind, entity_id, most))
         if self._unsorted[kind]:
+            # First, because it puts some ids into the index.
             self._sort_waiting(kind)
+        found = list(self._storage.homes(kind, entity_id, most))
         waiting = self._waiting[kind].get(entity_id)
         if waiting is not None and waiting not in found:
             found.append(waiting)
