@@ -34,8 +34,8 @@ from benchmarks.rig.streams import Recipe, recorded
 NAMES = {"zstd": "zstd-stream", "zlib": "zlib-stream"}
 # Inflated bytes that pass each shard before it is weighed once more.
 TRAFFIC = 5_000_000
-# And of a flood, which fills all buffers there are.
-FLOOD = 1_000_000
+# And that all shards are sent at once after that, as fast as the gateway takes it.
+FLOOD = 5_000_000
 # Bytes of one event of the mix, about.
 EVENT = 700
 # Events of each shard that come at a time as long as it is no flood.
@@ -77,10 +77,10 @@ def ask(url: str) -> None:
         error.read()
 
 
-def shards(report: Report, uri: str, count: int, compression: str, traffic: int) -> None:
-    """So many shards: idle, after traffic, and after a flood of all of them at once. They are sent the same."""
+def shards(report: Report, uri: str, count: int, compression: str, traffic: int, flood: int) -> None:
+    """So many shards: idle, after traffic, and in and after a flood of all of them at once. They are sent the same."""
     events = max(PORTION, traffic // EVENT // PORTION * PORTION)
-    recipe = Recipe(shards=count, guilds=2, members=10, events=events + FLOOD // EVENT, alike=True)
+    recipe = Recipe(shards=count, guilds=2, members=10, events=events + flood // EVENT, alike=True)
     more = {
         "COMPRESSION": NAMES[compression],
         "CACHE_ENABLED": "false",
@@ -97,31 +97,40 @@ def shards(report: Report, uri: str, count: int, compression: str, traffic: int)
             discord.say(json.dumps({"do": "flood", "events": PORTION}))
             discord.fact("sent", PATIENCE_S)
         used = rested(gateway, folder)
-        discord.say(json.dumps({"do": "flood", "events": FLOOD // EVENT}))
-        discord.fact("sent", PATIENCE_S)
-        flooded = rested(gateway, folder)
+        before = published(folder)
+        machine.forget_peak(gateway.pid)
+        discord.say(json.dumps({"do": "flood", "events": flood // EVENT}))
+        flooded = rested(gateway, folder, before + discord.fact("sent", PATIENCE_S)["sent"])
+        peak = machine.peak(gateway.pid)
     each = decompressor(recipe, compression)
     report.row(
         f"{count:,} shards, {compression}",
         idle_mb=idle / 1e6,
         used_mb=used / 1e6,
-        used_kb_a_shard=(used - idle) / 1e3 / count,
-        flooded_kb_a_shard=(flooded - idle) / 1e3 / count,
+        peak_mb=peak / 1e6,
+        flooded_mb=flooded / 1e6,
         decompressor_kb=each / 1e3,
         inflated_mb_a_shard=events * EVENT / 1e6,
     )
 
 
-def rested(gateway: Child, folder: Path) -> int:
-    """The gateway's size once everything is confirmed and it had a calm moment to give memory back, bytes."""
+def rested(gateway: Child, folder: Path, events: int = 0) -> int:
+    """The gateway's size once it has published so many *events* at least, everything is confirmed and it had a calm
+    moment to give memory back, bytes.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         child.until_quiet([gateway.pid], quiet_ms=20.0, patience=PATIENCE_S)
-        status = child.status(folder)
-        if status and not sum(each["publisher"]["unconfirmed"] for each in status["clusters"]):
+        if published(folder) >= events and not published(folder, "unconfirmed"):
             time.sleep(CALM_S)
             return machine.pss(gateway.pid)
     raise Hung(f"the gateway has unconfirmed events after {PATIENCE_S:.0f} s{gateway.tail()}")
+
+
+def published(folder: Path, which: str = "published") -> int:
+    """Events that the gateway has published so far, or another count of its publishers; at first -1."""
+    status = child.status(folder)
+    return sum(each["publisher"][which] for each in status["clusters"]) if status else -1
 
 
 def decompressor(recipe: Recipe, compression: str) -> float:
@@ -169,17 +178,24 @@ def main() -> None:
         parser.add_argument("--shards", default="1,100,1000")
         parser.add_argument("--guilds", type=int, default=1000)
         parser.add_argument("--members", type=int, default=100)
-        parser.add_argument("--traffic", type=int, default=TRAFFIC, help="inflated bytes a shard")
+        parser.add_argument(
+            "--traffic", type=int, default=TRAFFIC, help="inflated bytes a shard, in portions"
+        )
+        parser.add_argument("--flood", type=int, default=FLOOD, help="inflated bytes a shard, all at once")
+        parser.add_argument("--compressions", default=",".join(NAMES))
+        parser.add_argument("--only-shards", action="store_true", help="leave processes and members out")
 
     options = arguments(__doc__, add)
     report = Report("memory")
     report.see_load()
     with child.sink() as (_, uri):
-        asyncio.run(processes(report, uri))
+        if not options.only_shards:
+            asyncio.run(processes(report, uri))
         for count in map(int, options.shards.split(",")):
-            for compression in NAMES:
-                shards(report, uri, count, compression, options.traffic)
-        asyncio.run(members(report, uri, options.guilds, options.members))
+            for compression in options.compressions.split(","):
+                shards(report, uri, count, compression, options.traffic, options.flood)
+        if not options.only_shards:
+            asyncio.run(members(report, uri, options.guilds, options.members))
     report.write()
 
 

@@ -442,10 +442,11 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
         name="memory",
         columns=[
             Column("idle_mb", "idle, MB"),
-            Column("used_mb", "after the traffic, MB"),
-            Column("inflated_mb_a_shard", "traffic of each shard, inflated, MB"),
-            Column("used_kb_a_shard", "more for each shard, KB"),
-            Column("decompressor_kb", "of it a decompressor, KB"),
+            Column("used_mb", "after traffic in portions, MB"),
+            Column("inflated_mb_a_shard", "of each shard, inflated, MB"),
+            Column("peak_mb", "at most in a flood of as much, MB"),
+            Column("flooded_mb", "after the flood, MB"),
+            Column("decompressor_kb", "a decompressor, KB"),
         ],
     ),
     "memory-members": partial(

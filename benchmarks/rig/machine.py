@@ -86,6 +86,19 @@ def pss(pid: int, which: str = "Pss") -> int:
     return 0
 
 
+def forget_peak(pid: int) -> None:
+    """Let :func:`peak` begin with what the process has now (proc(5), clear_refs)."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak(pid: int) -> int:
+    """The largest resident set that a process has had, bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def keep_away() -> None:
     """Leave the gateway's core to the gateway: for this process and all that it starts from here on."""
     os.sched_setaffinity(0, AROUND)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rateway.native.ledger import STRIDE, Cursor, Run, Unconfirmed
+from rateway.native.ledger import STRIDE, Batch, Cursor, Headroom, Run, Unconfirmed
 
 
 def remark(head: bytes) -> bytes:
@@ -450,3 +450,42 @@ def test_settled_is_right_and_nothing_is_lost_whatever_the_broker_does(
                 assert marked or seq > in_order
                 in_order = max(in_order, seq)
         assert sorted(first) == published[shard]
+
+
+def test_events_of_all_batches_use_one_headroom_up_and_its_end_is_said_once() -> None:
+    said: list[str] = []
+    headroom = Headroom(10_000, lambda: said.append("used up"), lambda: said.append("room"))
+    batches = [Batch(lambda: None, headroom) for _ in range(2)]
+    for batch in batches:
+        batch.count(4_000)
+    assert not said and headroom.bytes == 10_000 - sum(batch.bytes for batch in batches)
+    # Some hundred bytes of an event are not its body.
+    assert 8_000 < sum(batch.bytes for batch in batches) < 10_000
+    for batch in batches:
+        batch.count(4_000)
+    assert said == ["used up"] and headroom.is_used_up and headroom.bytes < 0
+    batches[0].take()
+    assert batches[0].bytes == 0 and batches[1].bytes > 8_000
+
+
+def test_room_is_said_while_somebody_waits_and_a_quarter_is_free() -> None:
+    said: list[str] = []
+    headroom = Headroom(10_000, lambda: said.append("used up"), lambda: said.append("room"))
+    headroom.take(12_000)
+    headroom.give(12_000)
+    assert said == ["used up"]
+    headroom.is_used_up = False
+    headroom.take(12_000)
+    headroom.is_waited_for = True
+    headroom.give(4_499)
+    assert said == ["used up"] * 2
+    headroom.give(1)
+    assert said == ["used up", "used up", "room"] and headroom.bytes == 2_500
+    headroom.give(-1)
+    assert len(said) == 3
+
+
+def test_a_batch_without_headroom_only_counts() -> None:
+    batch = Batch(lambda: None)
+    batch.count(1 << 40)
+    assert batch.bytes > 1 << 40

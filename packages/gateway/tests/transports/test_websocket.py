@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import struct
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from rateway.runtime.runner.memory import give_back_pages
 from rateway.transports.websocket import RECEIVE_BYTES, DialError, WebSocket, dial
+from rateway_simulator.certificate import make, server_context
 
 from tests.aio import keep_silent, run
 
@@ -53,17 +57,24 @@ class Handler:
         self.failures.append(error)
 
 
-async def connected(script: Script, *, bound: int = 1 << 20) -> tuple[Handler, asyncio.Queue[int]]:
+async def connected(
+    script: Script, *, bound: int = 1 << 20, certificate: tuple[Path, Path] | None = None
+) -> tuple[Handler, asyncio.Queue[int]]:
+    """A connection over TLS where there is a certificate (and its key)."""
     codes: asyncio.Queue[int] = asyncio.Queue()
+    served = trusting = None
+    if certificate is not None:
+        served, trusting = server_context(*certificate), ssl.create_default_context(cafile=certificate[0])
 
     def accept(request: WSUpgradeRequest) -> Peer:
         return Peer(script, codes)
 
-    server = await ws_create_server(accept, "127.0.0.1", 0)
+    server = await ws_create_server(accept, "127.0.0.1", 0, ssl=served)
     port = server.sockets[0].getsockname()[1]
     handler = Handler()
-    url = f"ws://127.0.0.1:{port}/?v=10"
-    await dial(url, handler, timeout=60, max_message_bytes=bound, headers={"User-Agent": "test"})
+    url = f"{'ws' if certificate is None else 'wss'}://127.0.0.1:{port}/?v=10"
+    headers = {"User-Agent": "test"}
+    await dial(url, handler, timeout=60, max_message_bytes=bound, headers=headers, ssl_context=trusting)
     return handler, codes
 
 
@@ -265,3 +276,63 @@ def test_a_flood_is_read_in_portions_so_that_what_came_first_need_not_wait_for_t
         assert largest <= 4 * RECEIVE_BYTES / len(payload)
 
     run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_unused_part_of_the_read_buffer_may_be_given_back_at_any_time(tls: bool, tmp_path: Path) -> None:
+    sent = [bytes([number]) * (300_000 * (number % 2) + 500) for number in range(8)]
+
+    def send_large_ones(transport: WSTransport) -> None:
+        for each in sent:
+            transport.send(WSMsgType.BINARY, each)
+        transport.send(WSMsgType.CLOSE, struct.pack(">H", 4000))
+
+    async def scenario() -> tuple[list[bytes], int]:
+        handler, _ = await connected(
+            send_large_ones, certificate=make(tmp_path, "127.0.0.1") if tls else None
+        )
+        assert handler.socket is not None
+        most = 0
+        # Most of these turns are in the middle of a message.
+        while not handler.ended.done():
+            unused = handler.socket.unused_buffer
+            most = max(most, unused.nbytes)
+            give_back_pages([unused])
+            await asyncio.sleep(0)
+        assert handler.socket.unused_buffer.nbytes == 0
+        return [data for data, _ in handler.messages], most
+
+    messages, most = run(scenario())
+    assert messages == sent and most > 128 * 1024
+
+
+@pytest.mark.parametrize("first", ["pause", "wait"])
+def test_what_is_paused_for_two_reasons_is_read_once_both_have_gone(first: str) -> None:
+    def send_and_close(transport: WSTransport) -> None:
+        transport.send(WSMsgType.BINARY, b"x")
+        transport.send(WSMsgType.CLOSE, struct.pack(">H", 4000))
+
+    class Paused(Handler):
+        def opened(self, socket: WebSocket) -> None:
+            super().opened(socket)
+            socket.pause_reading()
+            socket.wait()
+
+    async def scenario() -> tuple[bool, bool]:
+        asked: asyncio.Future[WSTransport] = asyncio.get_running_loop().create_future()
+        server = await ws_create_server(
+            lambda request: Peer(asked.set_result, asyncio.Queue()), "127.0.0.1", 0
+        )
+        handler = Paused()
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        await dial(url, handler, timeout=60, max_message_bytes=1 << 20, headers={})
+        send_and_close(await asked)
+        assert handler.socket is not None
+        ends = [handler.socket.resume_reading, handler.socket.read_on]
+        ends[first == "wait"]()
+        reading = handler.socket.is_reading
+        ends[first == "pause"]()
+        await handler.ended
+        return reading, handler.messages == [(b"x", True)]
+
+    assert run(scenario()) == (False, True)

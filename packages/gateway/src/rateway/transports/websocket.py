@@ -272,7 +272,8 @@ class WebSocket:
     def __init__(self, transport: WSTransport, listener: _Listener) -> None:
         self._transport = transport
         self._listener = listener
-        self._reading = True
+        self._is_paused = False
+        self._is_waiting = False
 
     def send(self, data: bytes) -> None:
         """Send one text message (Discord takes JSON uncompressed). Nothing happens on a connection that is gone."""
@@ -288,16 +289,49 @@ class WebSocket:
         """The reason that the peer's data could not be read, if that ended the connection."""
         return self._listener.refusal
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether nothing keeps it from being read."""
+        return not self._is_paused and not self._is_waiting
+
+    @property
+    def unused_buffer(self) -> memoryview:
+        """The part of the read buffer that holds nothing until the next read. picows doubles the buffer whenever a read
+        fills it and never makes it smaller, so after a flood most of it is this.
+        """
+        if self._transport.is_disconnected:
+            return memoryview(b"")
+        protocol: Any = self._transport.underlying_transport.get_protocol()
+        unused: memoryview = protocol.get_buffer(-1)
+        return unused
+
     def pause_reading(self) -> None:
         """Stop reading from the socket; the kernel's buffer fills and the peer waits."""
-        if self._reading and not self._transport.is_disconnected:
-            self._reading = False
-            self._transport.underlying_transport.pause_reading()
+        self._is_paused = True
+        self._read_or_not()
 
     def resume_reading(self) -> None:
-        if not self._reading and not self._transport.is_disconnected:
-            self._reading = True
+        """End what :meth:`pause_reading` began."""
+        self._is_paused = False
+        self._read_or_not()
+
+    def wait(self) -> None:
+        """Do not read until :meth:`read_on`, whatever else pauses and resumes reading."""
+        self._is_waiting = True
+        self._read_or_not()
+
+    def read_on(self) -> None:
+        """End what :meth:`wait` began."""
+        self._is_waiting = False
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._transport.is_disconnected:
+            return
+        if self.is_reading:
             self._transport.underlying_transport.resume_reading()
+        else:
+            self._transport.underlying_transport.pause_reading()
 
     def close(self, code: int) -> None:
         """Close with this code; the handler is not called any more, not even ``closed``. TCP is dropped after 2 s."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,17 @@ print(memory.anonymous_bytes() - before)
 def test_what_stores_allocate_and_hardly_fill_takes_no_memory(tmp_path: Path) -> None:
     plain = grown_by_stores("pass", tmp_path / "plain")
     assert grown_by_stores("memory.spare_untouched_memory()", tmp_path / "spared") < plain / 4
+
+
+def test_of_a_buffer_whole_pages_are_given_back_and_nothing_beside_them() -> None:
+    page = resource.getpagesize()
+    whole = bytearray(b"x" * (40 * page))
+    unused = memoryview(whole)[page // 2 : -page // 2]
+    memory.give_back_pages([memoryview(b""), unused])
+    gone = whole.count(0)
+    assert 37 * page <= gone <= 39 * page and gone % page == 0
+    # In one piece, within what was named.
+    begin = whole.index(0)
+    assert not whole[begin : begin + gone].strip(b"\0") and page // 2 <= begin <= 40 * page - page // 2 - gone
+    whole[:] = b"y" * len(whole)
+    assert whole.count(b"y") == 40 * page

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rateway.delivery.limits import DeliveryLimits
+from rateway.native.ledger import Headroom
 from rateway.transports.amqp.events.publisher import EventPublisher, ShardStream
 from rateway.transports.amqp.wire.uri import parse
 from rateway.transports.spool import Spool
@@ -75,7 +76,11 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster_on(
-    broker: FakeBroker, limits: DeliveryLimits = QUICK, spool: Spool | None = None, wait: bool = True
+    broker: FakeBroker,
+    limits: DeliveryLimits = QUICK,
+    spool: Spool | None = None,
+    wait: bool = True,
+    headroom: Headroom | None = None,
 ) -> AsyncIterator[Cluster]:
     listener = Listener()
     publisher = EventPublisher(
@@ -87,6 +92,7 @@ async def cluster_on(
         spool=spool,
         clock=time,
         observer=listener,
+        headroom=headroom,
     )
     cluster = Cluster(publisher, listener)
     cluster.task = asyncio.get_running_loop().create_task(publisher.run())

@@ -296,6 +296,7 @@ cdef class PublishState:
         PyList_Append(run.pieces, body)
         PyList_Append(run.pieces, template._tail)
         PyList_Append(run.marks, seq)
+        self._batch.count(size)
         return True
 
 

@@ -122,6 +122,7 @@ class PublishState:
         run = self.open_run()
         run.pieces += (template.head(size, seq, self._batch.stamp), body, template.tail)
         run.marks.append(seq)
+        self._batch.count(size)
         return True
 
 

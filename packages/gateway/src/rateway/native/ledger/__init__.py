@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["STRIDE", "Batch", "Cursor", "Run", "Unconfirmed", "times_of"]
+__all__ = ["STRIDE", "Batch", "Cursor", "Headroom", "Run", "Unconfirmed", "times_of"]
 
 if TYPE_CHECKING:
-    from rateway.native.ledger.plain import STRIDE, Batch, Cursor, Run, Unconfirmed, times_of
+    from rateway.native.ledger.plain import STRIDE, Batch, Cursor, Headroom, Run, Unconfirmed, times_of
 else:
     from rateway.native.form import is_plain_wanted
 
     try:
         if is_plain_wanted():
             raise ImportError
-        from rateway.native.ledger.compiled import STRIDE, Batch, Cursor, Run, Unconfirmed, times_of
+        from rateway.native.ledger.compiled import STRIDE, Batch, Cursor, Headroom, Run, Unconfirmed, times_of
     except ImportError:
-        from rateway.native.ledger.plain import STRIDE, Batch, Cursor, Run, Unconfirmed, times_of
+        from rateway.native.ledger.plain import STRIDE, Batch, Cursor, Headroom, Run, Unconfirmed, times_of

@@ -31,14 +31,33 @@ cdef class Run:
     cdef public bint window
 
 
+cdef Py_ssize_t _EVENT_BYTES
+
+
+cdef class Headroom:
+    cdef public Py_ssize_t size
+    cdef public Py_ssize_t bytes
+    cdef public bint is_used_up
+    cdef public bint is_waited_for
+    cdef public bint is_overdue
+    cdef object _on_used_up
+    cdef object _on_room
+
+    cpdef take(self, Py_ssize_t size)
+    cpdef give(self, Py_ssize_t size)
+
+
 cdef class Batch:
     cdef public double at
     cdef public bytes stamp
     cdef public list runs
     cdef public set asking
+    cdef public Py_ssize_t bytes
     cdef object _begin
+    cdef Headroom _headroom
 
     cpdef Run open(self, Cursor cursor)
+    cpdef count(self, Py_ssize_t size)
     @cython.locals(run=Run, count=Py_ssize_t)
     cpdef Py_ssize_t events(self)
     @cython.locals(run=Run)

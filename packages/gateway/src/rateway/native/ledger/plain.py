@@ -16,13 +16,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-__all__ = ["STRIDE", "Batch", "Cursor", "Run", "Unconfirmed", "times_of"]
+__all__ = ["STRIDE", "Batch", "Cursor", "Headroom", "Run", "Unconfirmed", "times_of"]
 
 # Pieces of one event in a run's flat list: head, body, tail. The head is None once the event is answered for.
 STRIDE: Final = 3
 # Spooled events whose marks are kept as one. A settled sequence that is that far behind costs nothing.
 _SPAN: Final = 256
 _GONE: Final = [None] * STRIDE
+# What an event's head and its objects take beside its body, bytes.
+_EVENT_BYTES: Final = 400
 
 
 class Cursor:
@@ -129,15 +131,56 @@ class Run:
         self.window = False
 
 
+class Headroom:
+    """The bytes that a process may still read from Discord before it has to wait for confirms. One for all of its
+    clusters.
+    """
+
+    __slots__ = ("_on_room", "_on_used_up", "bytes", "is_overdue", "is_used_up", "is_waited_for", "size")
+
+    def __init__(self, size: int, on_used_up: Callable[[], None], on_room: Callable[[], None]) -> None:
+        """*on_used_up* is called when more was read than may be, once until ``is_used_up`` is cleared; *on_room* when a
+        quarter of *size* is free, while ``is_waited_for``.
+        """
+        self.size = size
+        # What is left; below 0 when more was read than may be.
+        self.bytes = size
+        self.is_used_up = False
+        # Whether a connection is not read until there is room.
+        self.is_waited_for = False
+        # Whether one has waited for so long that room has to be made without confirms.
+        self.is_overdue = False
+        self._on_used_up = on_used_up
+        self._on_room = on_room
+
+    def take(self, size: int) -> None:
+        """So many bytes were read."""
+        self.bytes -= size
+        if self.bytes < 0 and not self.is_used_up:
+            self.is_used_up = True
+            self._on_used_up()
+
+    def give(self, size: int) -> None:
+        """So many bytes are not held any more; below 0: are held as well, without being read just now."""
+        self.bytes += size
+        if self.is_waited_for and 4 * self.bytes >= self.size:
+            self._on_room()
+
+
 class Batch:
     """The runs of one wake-up of the event loop, until they are written."""
 
-    __slots__ = ("_begin", "asking", "at", "runs", "stamp")
+    __slots__ = ("_begin", "_headroom", "asking", "at", "bytes", "runs", "stamp")
 
-    def __init__(self, begin: Callable[[], None]) -> None:
-        """*begin* is called before the first run of a wake-up is opened; it sets ``at`` and ``stamp``."""
+    def __init__(self, begin: Callable[[], None], headroom: Headroom | None = None) -> None:
+        """*begin* is called before the first run of a wake-up is opened; it sets ``at`` and ``stamp``. *headroom*: what
+        its events are counted against; None: nothing.
+        """
         self._begin = begin
+        self._headroom = headroom
         self.runs: list[Run] = []
+        # About what its events take, in bytes.
+        self.bytes = 0
         # Of the first event: monotonic seconds, and the wall clock in whole seconds as AMQP writes it.
         self.at = 0.0
         self.stamp = bytes(8)
@@ -152,6 +195,13 @@ class Batch:
         self.runs.append(run)
         cursor.runs.append(run)
         return run
+
+    def count(self, size: int) -> None:
+        """An event of *size* bytes was added to one of its runs."""
+        size += _EVENT_BYTES
+        self.bytes += size
+        if self._headroom is not None:
+            self._headroom.take(size)
 
     def events(self) -> int:
         """Return how many events its runs have."""
@@ -169,6 +219,7 @@ class Batch:
         """Return its runs, ended, and forget them."""
         self.end()
         runs, self.runs = self.runs, []
+        self.bytes = 0
         return runs
 
 

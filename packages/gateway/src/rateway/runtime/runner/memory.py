@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import gc
 import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 __all__ = [
-    "MemoryTrimmer", "anonymous_bytes", "give_back", "keep_free_memory", "spare_untouched_memory",
+    "MemoryTrimmer", "anonymous_bytes", "give_back", "give_back_pages", "keep_free_memory", "spare_untouched_memory",
     "tune_garbage_collection",
 ]  # fmt: skip
 
@@ -36,6 +37,8 @@ UNTOUCHED_BYTES: Final = 128 * 1024
 # mallopt(3).
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
+# madvise(2).
+_MADV_DONTNEED: Final = 4
 # The process is calm while it works for less than this part of the time.
 CALM_SHARE: Final = 0.1
 
@@ -119,6 +122,25 @@ def give_back() -> None:
     trim = _library_function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def give_back_pages(buffers: Iterable[memoryview]) -> None:
+    """Give back the whole pages of buffers whose contents are not needed: they are zeros from now on, and take memory
+    again as they are written. Nothing where the C library has no ``madvise(2)``.
+    """
+    import ctypes
+
+    advise = _library_function("madvise")
+    if advise is None or sys.platform != "linux":
+        # Elsewhere the advice means something else.
+        return
+    page = resource.getpagesize()
+    for buffer in buffers:
+        if buffer.nbytes >= page:
+            at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+            begin, end = -(-at // page) * page, (at + buffer.nbytes) // page * page
+            if begin < end:
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
 
 
 def _library_function(name: str) -> Callable[..., int] | None:

@@ -29,7 +29,14 @@ from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.cluster_tenure import ClusterTenure
 from rateway.runtime.runner.dialer import Dialer
-from rateway.runtime.runner.memory import MemoryTrimmer, keep_free_memory, spare_untouched_memory
+from rateway.runtime.runner.memory import (
+    MemoryTrimmer,
+    give_back,
+    give_back_pages,
+    keep_free_memory,
+    spare_untouched_memory,
+)
+from rateway.runtime.runner.read_gate import ReadGate
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.runtime.runner.tenure_view import tenure_view
@@ -105,6 +112,7 @@ class Runner:
             ssl_context=client_context,
             token_hosts=self.hosts,
         )
+        self._read_gate = ReadGate()
         # Clusters that another gateway owned when the broker was last asked.
         self._elsewhere: set[int] = set()
         # Clusters that were given up for another gateway: drained, or because no shard of them may identify here.
@@ -250,7 +258,9 @@ class Runner:
         )
         return ClusterTools(
             settings=settings,
-            shard_tools=ShardTools(layout, self.choice.gateway_url, options, self.dialer, self.permits),
+            shard_tools=ShardTools(
+                layout, self.choice.gateway_url, options, self.dialer, self.permits, self._read_gate
+            ),
             make_sink=self._make_sink,
             token_hash=identity.bot,
             former_hashes=frozenset(identity.former),
@@ -274,6 +284,7 @@ class Runner:
             urgent=settings.broker.urgent,
             # Another machine cannot read it.
             spool_settles=self.fleet is None,
+            headroom=self._read_gate.headroom,
         )
 
     def _make_log_keeper(self, number: int) -> LogKeeper | None:
@@ -361,7 +372,7 @@ class Runner:
 
     async def _look_often(self) -> None:
         keep_free_memory()
-        trimmer = MemoryTrimmer()
+        trimmer = MemoryTrimmer(trim=self._give_memory_back)
         looked = time.monotonic()
         while True:
             self._count_entities()
@@ -374,6 +385,15 @@ class Runner:
                     freed += shard.look(shard.clock())
             trimmer.look(now - looked, freed)
             looked = now
+
+    def _give_memory_back(self) -> None:
+        give_back()
+        give_back_pages(
+            buffer
+            for cluster in self.clusters.values()
+            for shard in cluster.shards.values()
+            for buffer in shard.unused_buffers()
+        )
 
     def _count_entities(self) -> None:
         """Refresh the caches' statistics, those that are longest overdue first, for at most COUNTING_S."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from rateway.delivery.port import EventStream
 from rateway.native.fast_path import EventPipeline, FastPath
 from rateway.runtime.identify.permits import IdentifyPermits, Refusal
 from rateway.runtime.runner.dialer import Dialer
+from rateway.runtime.runner.read_gate import ReadGate
 from rateway.session.actions import (
     Command,
     CommandDone,
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 # States that a shard enters because something happened, when it was not on its way back already.
 CAUSED = frozenset({State.CONNECTING, State.BACKING_OFF, State.STOPPED, State.FATAL})
+# States in which events come. Hello is waited for but a few seconds, so nothing else may delay it.
+FED = frozenset({State.IDENTIFYING, State.RESUMING, State.LIVE})
 
 
 # Close codes that are counted each by itself; Discord and RFC 6455 have some thirty. What else comes is counted
@@ -192,6 +195,7 @@ class _Connection:
     def closed(self, code: int | None, reason: str) -> None:
         self.fast_path.end()
         shard = self._shard
+        shard.leave_gate(self)
         if shard.connection is not self:
             return
         shard.connection = None
@@ -214,6 +218,7 @@ class _Connection:
         if self.dialling is not None:
             self.dialling.cancel()
         if self.socket is not None:
+            self._shard.leave_gate(self)
             self.socket.close(code)
 
 
@@ -233,6 +238,7 @@ class Shard:
         clock: Callable[[], float],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         gate: DialGate | None = None,
+        read_gate: ReadGate | None = None,
     ) -> None:
         self.shard_id = shard_id
         self.stream = stream
@@ -264,6 +270,7 @@ class Shard:
         self._permits = permits
         self._spawn = spawn
         self.gate = gate
+        self._read_gate = read_gate
         self._timer: asyncio.TimerHandle | None = None
         self._permit: asyncio.Task[None] | None = None
         self.crash_loops = False
@@ -322,6 +329,11 @@ class Shard:
             return 0
         return conversation.rest()
 
+    def unused_buffers(self) -> Iterator[memoryview]:
+        """Yield what the shard's connection has reserved for reading and does not use now."""
+        if self.connection is not None and self.connection.socket is not None:
+            yield self.connection.socket.unused_buffer
+
     def excuse(self) -> None:
         self.conversation.excuse()
 
@@ -371,6 +383,11 @@ class Shard:
         event_pipeline.unreadable_why = _words_of(error)
         self.stream.pass_over("", conversation.received_seq, event_pipeline.unreadable_why)
         return True
+
+    def leave_gate(self, connection: _Connection) -> None:
+        """A connection has ended: nothing waits for it to be read."""
+        if self._read_gate is not None and connection.socket is not None:
+            self._read_gate.discard(connection.socket)
 
     # Orders.
 
@@ -515,6 +532,9 @@ class Shard:
             self.away_since = self.state_since
         if order.new.value == "resuming":
             self.resumes_tried += 1
+        connection = self.connection
+        if order.new in FED and self._read_gate is not None and connection is not None and connection.socket:
+            self._read_gate.add(connection.socket)
         self._observer.state_changed(self, order)
 
     def _command_done(self, order: CommandDone) -> None:

@@ -15,6 +15,7 @@ from rateway.runtime.identify.permits import IdentifyPermits
 from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.gap_reports import GapReports
+from rateway.runtime.runner.read_gate import ReadGate
 from rateway.runtime.runner.session_records import SessionRecords
 from rateway.runtime.runner.shard import DialGate, Shard, ShardObserver
 from rateway.session.actions import StoredSession
@@ -41,6 +42,8 @@ class ShardTools:
     options: SessionOptions
     dialer: Dialer
     permits: IdentifyPermits
+    read_gate: ReadGate | None = None
+    """What bounds what is read of all shards together; None: nothing does."""
 
 
 class ShardFactory:
@@ -139,6 +142,7 @@ class ShardFactory:
             clock=asyncio.get_running_loop().time,
             spawn=self._spawn,
             gate=self._gate,
+            read_gate=tools.read_gate,
         )
 
 

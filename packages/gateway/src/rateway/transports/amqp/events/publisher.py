@@ -4,7 +4,7 @@ What is published in one wake-up of the loop goes out in one write at its end. W
 ledger (``native/ledger/``), older events before newer ones: first what the spool still has to hand out,
 then what waits in memory. Everything that stops the flow (no connection, a blocked one, a refusal, a full
 socket) only lets events wait there; what has waited for long, or is too much, goes to the spool; without one,
-reading pauses.
+reading pauses. What all clusters of a process hold is counted against its headroom (``runtime/runner/read_gate.py``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rateway.delivery.message import Publish
 from rateway.delivery.patience import Patience
 from rateway.delivery.port import Clock, SinkObserver
 from rateway.histogram import Histogram
-from rateway.native.ledger import STRIDE, Batch, Cursor, Run, Unconfirmed, times_of
+from rateway.native.ledger import STRIDE, Batch, Cursor, Headroom, Run, Unconfirmed, times_of
 from rateway.transports.amqp.events.drain_window import DrainWindow
 from rateway.transports.amqp.events.line import keep_line
 from rateway.transports.amqp.events.listeners import Listeners
@@ -50,6 +50,8 @@ _CHUNK: Final = 512 * 1024
 _APART: Final = 64 * 1024
 # Bytes put into the spool at once while the loop has other things to do: a tenth of a second's work.
 _SPOOL_MOST: Final = 16 * 1024 * 1024
+# A broker that takes longer for a confirm is the reason that connections wait, and not this process's work, seconds.
+_SLOW_S: Final = 1.0
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
 # Events looked at for a name that has not been asked about since the channel is new.
@@ -78,8 +80,11 @@ class EventPublisher:
         event_log: LogKeeper | None = None,
         urgent: frozenset[str] = frozenset(),
         spool_settles: bool = True,
+        headroom: Headroom | None = None,
     ) -> None:
-        """*spool_settles*: whether an event in the spool counts as settled (``native/ledger/``)."""
+        """*spool_settles*: whether an event in the spool counts as settled (``native/ledger/``). *headroom*: the
+        process's, against which unconfirmed events in memory are counted; None: nothing but *limits* bounds them.
+        """
         self.event_log = event_log
         if event_log is not None and spool is not None and spool.events:
             event_log.wanted = True
@@ -92,7 +97,7 @@ class EventPublisher:
         self.persistent = persistent
         self.spool = spool
         self.frame_max = _FRAME_MAX
-        self.batch = Batch(self._begin)
+        self.batch = Batch(self._begin, headroom)
         """What was published in this wake-up."""
         # Called with their number before the events of a wake-up are written: what workers may see must be in the store
         # by then.
@@ -146,6 +151,11 @@ class EventPublisher:
         self._draining: asyncio.Future[None] | None = None
         self._overflow = None if spool is None else Overflow(self._ledger, spool, cluster, self._cut_fitting)
         self._said_stalled = False
+        self._headroom = headroom
+        # Bytes that are counted against it, beside the batch's.
+        self._counted = 0
+        # Neither the broker nor the spool takes anything: only the limits count, until something is confirmed.
+        self._is_stuck = False
         # When the broker last confirmed something, or a channel was opened (monotonic seconds).
         self._moved_at = 0.0
 
@@ -326,6 +336,7 @@ class EventPublisher:
         events = batch.events()
         if self.before_write is not None:
             self.before_write(events)
+        read = batch.bytes
         runs = batch.take()
         if self._flowing and not ledger.waiting:
             self._write(ledger.add_written(runs))
@@ -336,9 +347,29 @@ class EventPublisher:
             self._pump()
         if self._urgent is not None and self._urgent.is_due:
             self._urgent.hurry()
+        self._count_held(read)
         limits = self.limits
-        if ledger.events >= limits.events or ledger.bytes >= limits.bytes:
+        if ledger.events >= limits.events or ledger.bytes >= limits.bytes or self._must_make_room():
             self._full()
+
+    def _count_held(self, read: int = 0) -> None:
+        """Count what is unconfirmed against the process's headroom, in place of *read* bytes of the batch."""
+        if self._headroom is not None:
+            held = 0 if self._is_stuck else self._ledger.bytes
+            freed, self._counted = read + self._counted - held, held
+            self._headroom.give(freed)
+
+    def _must_make_room(self) -> bool:
+        """Whether connections wait to be read for what this cluster holds, and the broker will not change that soon."""
+        headroom = self._headroom
+        if headroom is None or not headroom.is_waited_for or not self._counted:
+            return False
+        if not self.connected or self.blocked or (self._overflow is not None and self._overflow.unread):
+            # What waits behind the spool waits until that is written.
+            return True
+        oldest = self._oldest_in_memory()
+        patience = _SLOW_S if headroom.is_overdue else self.limits.spool_after
+        return oldest is not None and self._clock.monotonic() - oldest >= patience
 
     def _write(self, parts: list[bytes]) -> None:
         connection = self._connection
@@ -420,6 +451,7 @@ class EventPublisher:
         self._cautious.clear()
         if self._overflow is not None:
             self._overflow.forget()
+        self._count_held()
         if self.paused:
             self._room_again()
         return left
@@ -455,6 +487,7 @@ class EventPublisher:
     def _answered(self, finished: list[Run]) -> None:
         ledger = self._ledger
         if finished:
+            self._is_stuck = False
             now = self._moved_at = self._clock.monotonic()
             for at, events in times_of(finished):
                 self._confirm_times.add(now - at, events)
@@ -478,6 +511,7 @@ class EventPublisher:
             self._pump()
         if self.paused:
             self._room_again()
+        self._count_held()
         if self._draining is not None and not ledger.events and not self._draining.done():
             self._draining.set_result(None)
 
@@ -657,6 +691,7 @@ class EventPublisher:
         if overflow is None:
             return
         overflow.fill(most)
+        self._count_held()
         if overflow.unread:
             self._flowing = False
         if ledger.moved:
@@ -690,6 +725,11 @@ class EventPublisher:
             waited = oldest is not None and now - oldest >= self.limits.spool_after
             if waited or (self._draining is not None and not self._flowing):
                 self._to_spool(_SPOOL_MOST)
+        if self._must_make_room():
+            held = ledger.bytes
+            self._to_spool(_SPOOL_MOST)
+            self._is_stuck = ledger.bytes >= held
+            self._count_held()
         if self.connected and now - self._asked_at >= self.limits.mandatory_every:
             self._ask_again()
         elif self.connected and now - self._asked_accused_at >= self.limits.accused_every:
@@ -755,6 +795,9 @@ class EventPublisher:
             self.connected = self._flowing = False
             self.flush()
             self._to_spool()
+            # What is left here is nobody's to confirm.
+            self._is_stuck = True
+            self._count_held()
 
     def spool_now(self) -> None:
         """Put what is unconfirmed and only in memory into the spool at once, as far as it takes it."""

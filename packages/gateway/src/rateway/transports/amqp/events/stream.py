@@ -215,6 +215,7 @@ class ShardStream:
             publish = Publish(key, properties, body)
         run.pieces.extend(frames.pieces(hub.exchange_name, publish, hub.frame_max, mandatory))
         run.marks.append(mark)
+        hub.batch.count(len(publish.body))
         if urgent:
             self.publish_state.end_run()
             hub.hurry(run, publish)
