@@ -157,7 +157,8 @@ ROWS: tuple[Row, ...] = (
         "Events kept in memory until the broker confirms them, per cluster.", BROKER),
     Row("unconfirmed_bytes", "delivery.bytes",
         "UNCONFIRMED_BYTES", "unconfirmed_bytes", values.size(1 << 20), "size", 256 << 20,
-        "The same in bytes.", BROKER, "256MiB"),
+        "The same in bytes. All clusters of a process together keep 16 MiB; beyond that, reading from Discord waits "
+        "until the broker confirms or the spool takes events.", BROKER, "256MiB"),
     Row("spool_bytes", "broker.spool_bytes",
         "SPOOL_BYTES", "spool_bytes", values.size(1 << 20, zero=True), "size, or 0 for off", 1 << 30,
         "Events kept on disk beyond that while the broker is away, per cluster.", BROKER, "1GiB"),

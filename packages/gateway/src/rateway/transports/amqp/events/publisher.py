@@ -51,7 +51,7 @@ _APART: Final = 64 * 1024
 # Bytes put into the spool at once while the loop has other things to do: a tenth of a second's work.
 _SPOOL_MOST: Final = 16 * 1024 * 1024
 # A broker that takes longer for a confirm is the reason that connections wait, and not this process's work, seconds.
-_SLOW_S: Final = 1.0
+_SLOW_S: Final = 0.5
 # Seconds between looks at what no event announces: what waits too long, who listens, whether there is room again.
 _TICK: Final = 0.25
 # Events looked at for a name that has not been asked about since the channel is new.
