@@ -325,7 +325,12 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=24, help="in three clusters (default 24)")
     parser.add_argument("--away", type=float, default=30.0, help="seconds that a member or node is away")
     parser.add_argument("--outage", type=float, default=30.0, help="seconds that all of RabbitMQ is away")
-    parser.add_argument("--scenes", default="", help=f"only these, separated by commas: {', '.join(BY_NAME)}")
+    parser.add_argument(
+        "--scenes",
+        default="",
+        help="only these, separated by commas, each with a number of runs if it has one of its own "
+        f"(kill,frozen=5): {', '.join(BY_NAME)}",
+    )
     parser.add_argument("--without", action="store_true", help="without FLEET")
     parser.add_argument("--rabbitmq", default="installed", help="installed, or 4 (tools/install-rabbitmq-4)")
     parser.add_argument(
@@ -337,15 +342,19 @@ def main() -> int:
     # A shell that starts it in the background has SIGINT ignored; ended either way it removes what it made.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.default_int_handler)
+    asked = dict(each.partition("=")[::2] for each in options.scenes.split(",")) if options.scenes else {}
     if options.alone:
+        options.runs = int(asked.get(options.alone) or options.runs)
         played = play_alone(options, BY_NAME[options.alone])
         options.into.write_bytes(msgspec.json.encode(played))
         return 0
     if options.publish:
         os.environ["RESULTS"] = str(PUBLISHED)
-    names = options.scenes.split(",") if options.scenes else list(BY_NAME)
+    names = list(asked or BY_NAME)
     if unknown := [name for name in names if name not in BY_NAME]:
         parser.error(f"there is no scene {', '.join(unknown)}")
+    if wrong := [runs for runs in asked.values() if runs and not (runs.isdigit() and int(runs))]:
+        parser.error(f"that is no number of runs: {', '.join(wrong)}")
     impossible = why_impossible()
     scenes = []
     for name in names:
