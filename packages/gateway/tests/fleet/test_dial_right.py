@@ -71,6 +71,22 @@ def test_a_session_that_is_taken_back_at_once_is_left_to_its_successor_for_long(
     assert at(right, 0, resuming=True, confirmed_at=119.0, now=120.0) == 120.0
 
 
+def test_a_shard_that_discord_asks_to_reconnect_soon_after_its_resume_was_not_taken_back() -> None:
+    right = DialRight()
+    for silent_s in (0.0, None):
+        now = 100.0
+        at(right, 0, resuming=True, asked=True, silent_s=silent_s, confirmed_at=None, now=now)
+        for _ in range(3):
+            right.dialled(0, now + FIRST_S)
+            right.resumed(0, now + FIRST_S + 1)
+            found = at(
+                right, 0, resuming=True, asked=True, silent_s=silent_s, confirmed_at=None, now=now + 20
+            )
+            assert found == now + FIRST_S + AGAIN_S
+            now = found - FIRST_S
+        right = DialRight()
+
+
 def test_a_cluster_whose_connections_have_all_ended_unasked_is_left_to_its_likely_successor() -> None:
     right = DialRight()
     for now in (100.0, 110.0, 1_000.0):

@@ -26,8 +26,8 @@ FIRST_S: Final = 10.0
 # often than that: each one's heartbeat is answered every half a minute.
 SILENT_S: Final = 10.0
 AGAIN_S: Final = 60.0
-# A session that was resumed without the right and whose connection ended so soon has most likely been taken back by a
-# successor, whose shard is disturbed by each further attempt.
+# A session that was resumed without the right and whose connection ended so soon, though Discord did not ask it to
+# reconnect, has most likely been taken back by a successor, whose shard is disturbed by each further attempt.
 TAKEN_BACK_S: Final = 20.0
 TAKEN_BACK_AGAIN_S: Final = 600.0
 
@@ -70,7 +70,7 @@ class DialRight:
         if not resuming:
             return None
         resumed_at = self._resumed_at.pop(shard_id, None)
-        if resumed_at is not None and now - resumed_at < TAKEN_BACK_S:
+        if resumed_at is not None and now - resumed_at < TAKEN_BACK_S and not asked:
             self._resume_at[shard_id] = now + TAKEN_BACK_AGAIN_S
         at = self._resume_at.setdefault(shard_id, now + FIRST_S)
         if silent_s is None:
