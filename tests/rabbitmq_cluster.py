@@ -103,6 +103,19 @@ class RabbitCluster:
         cookie = self.nodes[number].cookie
         await self.ctl(number, "eval", f"[erlang:set_cookie(N, '{cookie}') || N <- [{names}]].")
 
+    async def whole(self) -> None:
+        """Wait until every node says that all run: one that was parted stops first, and starts again."""
+        for number in range(len(self.nodes)):
+            while not await asyncio.to_thread(self._sees_all, number):  # noqa: ASYNC110  # the node tells nobody
+                await asyncio.sleep(RETRY_S)
+
+    def _sees_all(self, number: int) -> bool:
+        try:
+            found = self.nodes[number].api("GET", "nodes")
+        except OSError:
+            return False
+        return sum(bool(each["running"]) for each in found) == len(self.nodes)
+
     @asynccontextmanager
     async def connected(self, *numbers: int) -> AsyncIterator[AbstractConnection]:
         """A connection to the first of these nodes that takes one: not all may have begun with a new virtual host."""

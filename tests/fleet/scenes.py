@@ -214,6 +214,7 @@ async def node_killed(scenery: Scenery) -> float:
     await nodes.kill(number)
     await asyncio.sleep(5.0)
     await nodes.start(number)
+    await nodes.whole()
     return 0.0
 
 
@@ -223,15 +224,18 @@ async def node_partitioned(scenery: Scenery) -> float:
     await nodes.part(number)
     await asyncio.sleep(scenery.away_s)
     await nodes.join(number)
+    # A second node that goes before the first is back leaves no majority.
+    await nodes.whole()
     return 0.0
 
 
 async def nodes_restarted(scenery: Scenery) -> float:
-    """Each node in turn, the next once every shard's events arrive again."""
+    """Each node in turn, the next once all run and every shard's events arrive again."""
     nodes = _nodes(scenery)
     for number in range(len(nodes.nodes)):
         await nodes.stop(number)
         await nodes.start(number)
+        await nodes.whole()
         await scenery.it.flowing()
     return 0.0
 
