@@ -807,6 +807,33 @@ def test_a_resume_that_may_name_only_what_was_written_down_takes_nothing_twice_o
     assert [envelope.s for envelope, _, _ in driver.delivered] == [7, 8, 9]
 
 
+def test_what_stays_unsettled_for_a_minute_is_not_asked_for_again_or_a_broker_that_is_away_would_cost_the_session() -> (
+    None
+):
+    driver = Driver(settings=options(resume_from_settled=True)).live()
+    driver.dispatch()
+    driver.fact("settle", driver.seq)
+    settled = driver.seq
+    driver.dispatch()
+    named = []
+    for _ in range(5):
+        driver.fact("closed", None, driver.now)
+        driver.reconnected()
+        named.append((driver.sent(6)[-1]["d"]["seq"], driver.seq))
+        driver.resumed()
+        driver.dispatch()
+        driver.advance(25.0)
+    assert [seq for seq, _ in named[:2]] == [settled, settled]
+    assert [seq for seq, _ in named[3:]] == [received for _, received in named[3:]]
+    # Once all of it is settled, nothing is old.
+    driver.fact("settle", driver.seq)
+    settled = driver.seq
+    driver.dispatch()
+    driver.fact("closed", None, driver.now)
+    driver.reconnected()
+    assert driver.sent(6)[-1]["d"]["seq"] == settled
+
+
 def test_a_connection_that_discord_asked_for_is_told_from_one_that_follows_an_end() -> None:
     driver = Driver().live()
     driver.fact("closed", None, driver.now)

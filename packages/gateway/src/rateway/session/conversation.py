@@ -65,6 +65,11 @@ FORGIVEN_AFTER = 60.0
 # From here on each sequence is looked at, so that none exceeds a signed 64-bit number. No session of Discord's comes
 # near.
 FAST_PATH_BELOW = 1 << 62
+# Where the settled sequence is named: something received so long ago and still unsettled shows that no other machine
+# goes on with the session, which would have resumed it within seconds; Discord keeps events for some minutes.
+OUTLIVED_S = 60.0
+# So many earlier times are kept, a third of that apart at least: they go back for as long.
+RECEIVED_KEPT = 3
 # A page: what is smaller and freed among other things cannot be given back.
 LARGE_BYTES = 4096
 # Characters of a name of Discord's in a note.
@@ -108,6 +113,7 @@ class Conversation:
         "_noted",
         "_options",
         "_presence",
+        "_received_at",
         "_send_limiter",
         "_sequence_tracker",
         "_settled",
@@ -167,6 +173,8 @@ class Conversation:
         self._heart: Heartbeat | None = None
         self._sequence_tracker = SequenceTracker()
         self._settled: int | None = session.settled if session and session.settled > 0 else None
+        # When (at heartbeats and resumes) what had been received, the last few times, where the settled one is named.
+        self._received_at: tuple[tuple[float, int], ...] = ()
         self._send_limiter = SendRateLimiter(limit=options.command_queue, budget=options.command_budget)
         # The last presence that a worker set, in an earlier process too: the next identify shows it.
         self._presence: Mapping[str, Any] | None = presence
@@ -575,11 +583,22 @@ class Conversation:
         self._send_limiter.own(now)
         self._attempts.resume_sent(now)
         self._waits.for_replay(now)
-        seq = self.received_seq
-        if self._options.resume_from_settled and self._settled is not None:
-            seq = self._settled
+        seq = self._resume_from(now)
         self._enter(State.RESUMING, f"resume from {seq}", now)
         self.orders.append(actions.Send(self._options.resume(session_id, seq)))
+
+    def _resume_from(self, now: float) -> int:
+        self._note_received(now)
+        settled = self._settled
+        if not self._options.resume_from_settled or settled is None:
+            return self.received_seq
+        is_old = any(now - at >= OUTLIVED_S and received > settled for at, received in self._received_at)
+        return self.received_seq if is_old else settled
+
+    def _note_received(self, now: float) -> None:
+        kept = self._received_at
+        if self._options.resume_from_settled and (not kept or now - kept[-1][0] >= OUTLIVED_S / 3):
+            self._received_at = (*kept[-RECEIVED_KEPT:], (now, self.received_seq))
 
     def _on_acknowledgement(self, envelope: Envelope, now: float) -> None:
         if self._heart is not None:
@@ -757,6 +776,7 @@ class Conversation:
         """Forget the session, with its address and its numbers."""
         self.session_id = self.resume_url = self._settled = self.receive_state.last = None
         self.receive_state.received_seq = self.repeat = self.failed_at = 0
+        self._received_at = ()
         self._sequence_tracker = SequenceTracker()
         self._attempts.forget()
 
@@ -781,6 +801,7 @@ class Conversation:
             if self._send_limiter.beat(now):
                 self.orders.append(actions.Send(commands.heartbeat(self._settled)))
                 heart.beaten(now)
+                self._note_received(now)
             else:
                 heart.due = self._send_limiter.beat_at(now)
         elif health is not Health.WAIT:

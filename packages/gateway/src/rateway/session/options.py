@@ -98,7 +98,8 @@ class SessionOptions:
     resume_from_settled: bool = False
     """Whether a RESUME names the settled sequence that was written down, not the received one: where another machine
     may have to go on with the session, Discord must not be told of more. It then replays what came in between once
-    more, under numbers that were received before."""
+    more, under numbers that were received before. Not where something that was received a minute ago is still
+    unsettled: another machine would have gone on by now, and Discord may keep it no longer."""
     heartbeat_share: float = 1.0
     """Part of the heartbeat interval after which the next heartbeat is sent. Less than 1 where another machine may have
     to go on with the session: Discord ends one whose heartbeat is due for some time (close code 4009), and the
