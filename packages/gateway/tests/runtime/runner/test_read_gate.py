@@ -65,6 +65,21 @@ def test_all_wait_from_the_moment_when_too_much_was_read() -> None:
     run(scenario())
 
 
+def test_what_connections_do_not_use_is_given_back_whether_they_are_read_or_wait() -> None:
+    async def scenario() -> None:
+        gate, connections = gate_of(1)
+        gate.headroom.take(5 * MB)
+        gate.add(reading := Connection())
+        connections.append(reading)
+        assert read(connections) == [1]
+        for each in connections:
+            each.unused_buffer = memoryview(bytearray(b"x" * MB))
+        gate.give_back_unused()
+        assert [each.unused_buffer[MB // 2] for each in connections] == [0, 0]
+
+    run(scenario())
+
+
 def test_confirms_let_as_many_read_as_there_is_room_for_and_those_first_that_have_waited_longest() -> None:
     async def scenario() -> None:
         gate, connections = gate_of(5)

@@ -80,6 +80,10 @@ class ReadGate:
         self._waiting.pop(connection, None)
         self._look()
 
+    def give_back_unused(self) -> None:
+        """Give back the memory that connections have reserved for reading and do not use now."""
+        give_back_pages(connection.unused_buffer for connection in (*self._reading, *self._waiting))
+
     def _shut(self) -> None:
         """Read nothing more."""
         now = self._clock()

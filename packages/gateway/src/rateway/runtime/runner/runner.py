@@ -29,13 +29,7 @@ from rateway.runtime.requests.request_handler import RequestHandler
 from rateway.runtime.runner.cluster import Cluster, ClusterTools
 from rateway.runtime.runner.cluster_tenure import ClusterTenure
 from rateway.runtime.runner.dialer import Dialer
-from rateway.runtime.runner.memory import (
-    MemoryTrimmer,
-    give_back,
-    give_back_pages,
-    keep_free_memory,
-    spare_untouched_memory,
-)
+from rateway.runtime.runner.memory import MemoryTrimmer, give_back, keep_free_memory, spare_untouched_memory
 from rateway.runtime.runner.read_gate import ReadGate
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
@@ -388,12 +382,7 @@ class Runner:
 
     def _give_memory_back(self) -> None:
         give_back()
-        give_back_pages(
-            buffer
-            for cluster in self.clusters.values()
-            for shard in cluster.shards.values()
-            for buffer in shard.unused_buffers()
-        )
+        self._read_gate.give_back_unused()
 
     def _count_entities(self) -> None:
         """Refresh the caches' statistics, those that are longest overdue first, for at most COUNTING_S."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -328,11 +328,6 @@ class Shard:
                 self.dispatched_at = now
             return 0
         return conversation.rest()
-
-    def unused_buffers(self) -> Iterator[memoryview]:
-        """Yield what the shard's connection has reserved for reading and does not use now."""
-        if self.connection is not None and self.connection.socket is not None:
-            yield self.connection.socket.unused_buffer
 
     def excuse(self) -> None:
         self.conversation.excuse()
