@@ -190,6 +190,12 @@ def test_every_reason_that_a_dial_fails_for_is_a_label() -> None:
     assert value(fleet, "rateway_dials_failed_total", process="gateway", reason="silent") == 2
 
 
+def test_the_time_in_which_discord_was_not_read_is_counted_by_process() -> None:
+    fleet = Fleet()
+    fleet.process = {"unread_s": 1.25}
+    assert value(fleet, "rateway_process_unread_seconds_total", process="gateway") == 1.25
+
+
 def test_what_processes_of_the_gateway_could_not_read_of_each_other_is_a_number_and_a_note() -> None:
     fleet = Fleet()
     assert value(fleet, "rateway_process_messages_unread_total", process="gateway") == 0

@@ -65,6 +65,36 @@ def test_all_wait_from_the_moment_when_too_much_was_read() -> None:
     run(scenario())
 
 
+def test_the_time_in_which_a_connection_waits_is_counted_once_however_many_wait() -> None:
+    now = 50.0
+
+    async def scenario() -> None:
+        nonlocal now
+        gate = ReadGate(4 * MB, 60.0, clock=lambda: now)
+        first, second = Connection(), Connection()
+        for each in (first, second):
+            gate.add(each)
+        now = 60.0
+        assert gate.waited == 0
+        gate.headroom.take(5 * MB)
+        now = 62.0
+        assert gate.waited == 2
+        # There is room for one of the two; the other still waits.
+        gate.discard(first)
+        now = 63.0
+        assert gate.waited == 3
+        gate.discard(second)
+        now = 70.0
+        assert gate.waited == 3
+        gate.add(third := Connection())
+        gate.headroom.take(5 * MB)
+        assert third.is_waiting
+        now = 70.5
+        assert gate.waited == 3.5
+
+    run(scenario())
+
+
 def test_what_connections_do_not_use_is_given_back_whether_they_are_read_or_wait() -> None:
     async def scenario() -> None:
         gate, connections = gate_of(1)

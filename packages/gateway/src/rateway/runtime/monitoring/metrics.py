@@ -153,6 +153,7 @@ METRICS: tuple[Row, ...] = (
     _row("process_memory_bytes", "process", "Resident memory of each process."),
     _row("process_loop_lag_seconds", "process", "How late the event loop came round last."),
     _row("process_up_seconds", "process", "Seconds since the process started."),
+    _row("process_unread_seconds_total", "process", "Seconds in which Discord was not read, to bound unconfirmed bytes."),
     _row("process_messages_unread_total", "process", "Messages of the gateway's other processes, passed over."),
 )  # fmt: skip
 
@@ -407,6 +408,7 @@ def _processes(status: GatewayStatus) -> dict[str, list[Sample]]:
         say("rateway_process_memory_bytes", process.memory_bytes, role)
         say("rateway_process_loop_lag_seconds", process.loop_lag_ms / 1000, role)
         say("rateway_process_up_seconds", process.uptime_s, role)
+        say("rateway_process_unread_seconds_total", process.unread_s, role)
         say("rateway_process_messages_unread_total", process.messages_unread, role)
         for reason in DIALS:
             say("rateway_dials_failed_total", process.dials_failed.get(reason, 0), role, reason)

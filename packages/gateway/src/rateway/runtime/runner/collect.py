@@ -40,7 +40,9 @@ def collect(
         for shard in cluster.shards.values()
     ]
     process = msgspec.structs.replace(
-        watch.process(role, list(runner.clusters)), dials_failed=dict(runner.dialer.failures)
+        watch.process(role, list(runner.clusters)),
+        dials_failed=dict(runner.dialer.failures),
+        unread_s=runner.read_gate.waited,
     )
     return clusters, shards, process, _notes(runner)
 

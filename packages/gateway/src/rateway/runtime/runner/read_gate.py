@@ -66,8 +66,17 @@ class ReadGate:
         self._reading: dict[Readable, None] = {}
         # Since when (monotonic seconds); the first has waited longest.
         self._waiting: OrderedDict[Readable, float] = OrderedDict()
+        # Seconds in which connections waited, until now or until the present wait began; and since when that lasts.
+        self._waited = 0.0
+        self._waits_since: float | None = None
         self._is_going_on = False
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the start in which at least one connection was not read."""
+        since = self._waits_since
+        return self._waited + (0.0 if since is None else self._clock() - since)
 
     def add(self, connection: Readable) -> None:
         """Count on a connection, which is read now."""
@@ -121,8 +130,12 @@ class ReadGate:
         headroom.is_overdue = False
         if not self._waiting:
             headroom.is_used_up = False
+            self._waited, self._waits_since = self.waited, None
         else:
-            waited = self._clock() - next(iter(self._waiting.values()))
+            now = self._clock()
+            if self._waits_since is None:
+                self._waits_since = now
+            waited = now - next(iter(self._waiting.values()))
             headroom.is_overdue = waited >= self._longest_wait
             if not headroom.is_overdue and self._timer is None:
                 left = self._longest_wait - waited

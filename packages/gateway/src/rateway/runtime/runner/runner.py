@@ -106,7 +106,7 @@ class Runner:
             ssl_context=client_context,
             token_hosts=self.hosts,
         )
-        self._read_gate = ReadGate()
+        self.read_gate = ReadGate()
         # Clusters that another gateway owned when the broker was last asked.
         self._elsewhere: set[int] = set()
         # Clusters that were given up for another gateway: drained, or because no shard of them may identify here.
@@ -253,7 +253,7 @@ class Runner:
         return ClusterTools(
             settings=settings,
             shard_tools=ShardTools(
-                layout, self.choice.gateway_url, options, self.dialer, self.permits, self._read_gate
+                layout, self.choice.gateway_url, options, self.dialer, self.permits, self.read_gate
             ),
             make_sink=self._make_sink,
             token_hash=identity.bot,
@@ -278,7 +278,7 @@ class Runner:
             urgent=settings.broker.urgent,
             # Another machine cannot read it.
             spool_settles=self.fleet is None,
-            headroom=self._read_gate.headroom,
+            headroom=self.read_gate.headroom,
         )
 
     def _make_log_keeper(self, number: int) -> LogKeeper | None:
@@ -382,7 +382,7 @@ class Runner:
 
     def _give_memory_back(self) -> None:
         give_back()
-        self._read_gate.give_back_unused()
+        self.read_gate.give_back_unused()
 
     def _count_entities(self) -> None:
         """Refresh the caches' statistics, those that are longest overdue first, for at most COUNTING_S."""
