@@ -125,7 +125,7 @@ def recipe_of(variant: Variant, events: int) -> Recipe:
 
 def warm_up(variant: Variant) -> int:
     """Events a shard before a rate is held: its numbers keep their digits for weeks, and its names are known."""
-    return 150 if variant.shards <= 64 else 10
+    return 150 if variant.shards <= 256 else 10
 
 
 # Starts a gateway that is not ours: (variant, the stand-in's port, a folder for its log, the broker's address).

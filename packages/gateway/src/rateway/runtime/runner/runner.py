@@ -34,7 +34,7 @@ from rateway.runtime.runner.read_gate import ReadGate
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardTools
 from rateway.runtime.runner.tenure_view import tenure_view
-from rateway.runtime.runner.wakeup_batching import WakeupBatching
+from rateway.runtime.runner.wakeup_batching import ENOUGH, ENOUGH_WITH_CACHE, WakeupBatching
 from rateway.runtime.startup import Identity, leftover_sessions, open_store, store_folder
 from rateway.session.actions import Fatal, State
 from rateway.session.compression import compression_of
@@ -258,7 +258,7 @@ class Runner:
             make_sink=self._make_sink,
             token_hash=identity.bot,
             former_hashes=frozenset(identity.former),
-            wakeup_batching=WakeupBatching(),
+            wakeup_batching=WakeupBatching(ENOUGH_WITH_CACHE if settings.cache.enabled else ENOUGH),
             on_fatal=on_fatal,
             fleet=self.fleet,
         )

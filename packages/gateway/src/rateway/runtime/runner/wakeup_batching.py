@@ -6,10 +6,10 @@ event. A network card has the same trouble with its interrupts, and the same cur
 wake-up is short, the loop sleeps before it looks at its sockets again. What arrives meanwhile is read, stored, written
 and confirmed together (``docs/decisions/wakeup_batching.md``).
 
-The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events have come, and between
-:data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more than that. It is not taken when events
-are rare (nothing to gather), many (there is work already) or read and not yet written: what is in our hands never
-waits.
+The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events have come (with the cache
+:data:`ENOUGH_WITH_CACHE`), and between :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more
+than that. It is not taken when events are rare (nothing to gather), many (there is work already) or read and not yet
+written: what is in our hands never waits.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["LONGEST_S", "SHORTEST_S", "WakeupBatching", "wait_for"]
+__all__ = ["ENOUGH", "ENOUGH_WITH_CACHE", "LONGEST_S", "SHORTEST_S", "WakeupBatching", "wait_for"]
 
 # At this many events the wake-up is a smaller part of their cost than they are themselves.
-ENOUGH: Final = 8
+ENOUGH: Final = 16
+# The cache's work for an event makes the wake-up a small part of its cost sooner. And a proxy's bots, which need the
+# cache, have an event over a second socket after this one.
+ENOUGH_WITH_CACHE: Final = 8
 # Where more than enough come in a millisecond nothing is to be gained by waiting longer, and the kernel's timers are
 # up to 0.1 ms late.
 SHORTEST_S: Final = 0.0009
@@ -31,15 +34,15 @@ LONGEST_S: Final = 0.005
 # Events are steady while one wake-up follows another within so many waits: in a shorter time than that a sleep would
 # gather less than one event more.
 _STEADY: Final = 2
-# A wake-up that works for so long has gathered enough.
-_LONG_S: Final = SHORTEST_S / 2
+# A wake-up that works for more than this part of the wait has gathered enough.
+_LONG: Final = 0.5
 # The part of the events' rate that is taken from the last wake-up; the rest is that of those before.
 _WEIGHT: Final = 0.125
 
 
-def wait_for(interval: float) -> float:
-    """Return the seconds to wait while events come *interval* seconds apart."""
-    return min(LONGEST_S, max(SHORTEST_S, ENOUGH * interval))
+def wait_for(interval: float, enough: int = ENOUGH) -> float:
+    """Return the seconds to wait for *enough* events that come *interval* seconds apart."""
+    return min(LONGEST_S, max(SHORTEST_S, enough * interval))
 
 
 class WakeupBatching:
@@ -47,12 +50,17 @@ class WakeupBatching:
 
     def __init__(
         self,
+        enough: int = ENOUGH,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """*enough*: the events that a wait is for."""
         self.taken = 0
         """The number of waits so far."""
+        self._enough = enough
+        # Events that come less often are waited for as long as those.
+        self._longest_interval = LONGEST_S / enough
         self._clock = clock
         self._sleep = sleep
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -62,7 +70,7 @@ class WakeupBatching:
         self._worked_until = self._waited_until = 0.0
         # Events since then, and the seconds between two of them, lately.
         self._events = 0
-        self._interval = LONGEST_S
+        self._interval = self._longest_interval
         self._writers: list[Callable[[], bool]] = []
 
     def watch(self, is_writing: Callable[[], bool]) -> None:
@@ -85,12 +93,12 @@ class WakeupBatching:
         now = self._clock()
         if self._events:
             # A pause says nothing of the rate at which events come again.
-            interval = min(LONGEST_S, (now - self._worked_until) / self._events)
+            interval = min(self._longest_interval, (now - self._worked_until) / self._events)
             self._interval += _WEIGHT * (interval - self._interval)
             self._events = 0
         self._worked_until = now
-        wait = wait_for(self._interval)
-        if now - self._waited_until < _STEADY * wait and now - self._since < _LONG_S and not self._in_hand():
+        wait = wait_for(self._interval, self._enough)
+        if now - self._waited_until < _STEADY * wait and now - self._since < _LONG * wait and not self._in_hand():
             self._sleep(wait)
             self.taken += 1
             now = self._clock()
