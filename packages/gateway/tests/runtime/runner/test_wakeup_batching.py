@@ -63,8 +63,10 @@ def sleeps(*steps: tuple[float, float]) -> list[float]:
     return clock.slept
 
 
-def waits_at(per_s: float, enough: int = ENOUGH, most: int = 200) -> list[float]:
-    """How long the loop waited at a constant rate of events, each of which takes 5 µs beside 50 µs a wake-up."""
+def waits_at(per_s: float, enough: int = ENOUGH, clusters: int = 1, most: int = 200) -> list[float]:
+    """How long the loop waited at a constant rate of events, each of which takes 5 µs beside 50 µs a wake-up. They are
+    of so many clusters in turns.
+    """
     clock = Clock()
 
     async def main() -> None:
@@ -75,7 +77,11 @@ def waits_at(per_s: float, enough: int = ENOUGH, most: int = 200) -> list[float]
             clock.now = max(clock.now, due)
             events = int((clock.now - began) * per_s + 1e-6) - served
             served += events
-            await wake_up(wakeup_batching, clock, after=0.0, work=50e-6 + 5e-6 * events, events=events)
+            since = clock.now
+            clock.now += 50e-6 + 5e-6 * events
+            for first in range(min(events, clusters)):
+                wakeup_batching.worked(since, (events - first + clusters - 1) // clusters)
+            await asyncio.sleep(0)
 
     run(main())
     return clock.slept
@@ -99,6 +105,14 @@ def test_the_wait_is_as_long_as_a_few_events_need() -> None:
         assert abs(waits_at(5_000, enough)[-1] - enough / 5_000) < 0.0002
         # Many a millisecond: they gain nothing by waiting longer.
         assert waits_at(25_000, enough)[-1] == SHORTEST_S
+
+
+def test_each_cluster_has_a_commit_and_a_write_of_its_own_so_as_many_events_of_each_are_waited_for() -> None:
+    one = waits_at(20_000, ENOUGH_WITH_CACHE)[-1]
+    four = waits_at(20_000, ENOUGH_WITH_CACHE, clusters=4)[-1]
+    assert one == SHORTEST_S
+    assert abs(four - 4 * ENOUGH_WITH_CACHE / 20_000) < 0.0002
+    assert waits_at(5_000, clusters=32)[-1] == LONGEST_S
 
 
 def test_no_wait_adds_more_than_is_stated() -> None:

@@ -6,8 +6,8 @@ event. A network card has the same trouble with its interrupts, and the same cur
 wake-up is short, the loop sleeps before it looks at its sockets again. What arrives meanwhile is read, stored, written
 and confirmed together (``docs/decisions/wakeup_batching.md``).
 
-The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events have come (with the cache
-:data:`ENOUGH_WITH_CACHE`), and between :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more
+The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events of each cluster have come (with the
+cache :data:`ENOUGH_WITH_CACHE`), and between :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more
 than that. It is not taken when events are rare (nothing to gather), many (there is work already) or read and not yet
 written: what is in our hands never waits.
 """
@@ -21,9 +21,10 @@ from typing import Final
 
 __all__ = ["ENOUGH", "ENOUGH_WITH_CACHE", "LONGEST_S", "SHORTEST_S", "WakeupBatching", "wait_for"]
 
-# At this many events the wake-up is a smaller part of their cost than they are themselves.
+# At this many events of a cluster its commit, its write and its confirm are a smaller part of their cost than they are
+# themselves. Each cluster that has events in a wake-up has these of its own.
 ENOUGH: Final = 16
-# The cache's work for an event makes the wake-up a small part of its cost sooner. And a proxy's bots, which need the
+# The cache's work for an event makes them a small part of its cost sooner. And a proxy's bots, which need the
 # cache, have an event over a second socket after this one.
 ENOUGH_WITH_CACHE: Final = 8
 # Where more than enough come in a millisecond nothing is to be gained by waiting longer, and the kernel's timers are
@@ -40,7 +41,7 @@ _LONG: Final = 0.5
 _WEIGHT: Final = 0.125
 
 
-def wait_for(interval: float, enough: int = ENOUGH) -> float:
+def wait_for(interval: float, enough: float = ENOUGH) -> float:
     """Return the seconds to wait for *enough* events that come *interval* seconds apart."""
     return min(LONGEST_S, max(SHORTEST_S, enough * interval))
 
@@ -55,12 +56,10 @@ class WakeupBatching:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """*enough*: the events that a wait is for."""
+        """*enough*: the events of each cluster that a wait is for."""
         self.taken = 0
         """The number of waits so far."""
         self._enough = enough
-        # Events that come less often are waited for as long as those.
-        self._longest_interval = LONGEST_S / enough
         self._clock = clock
         self._sleep = sleep
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,7 +69,10 @@ class WakeupBatching:
         self._worked_until = self._waited_until = 0.0
         # Events since then, and the seconds between two of them, lately.
         self._events = 0
-        self._interval = self._longest_interval
+        self._interval = LONGEST_S / enough
+        # Clusters that had events since then, and how many have them in a wake-up, lately.
+        self._clusters = 0
+        self._together = 1.0
         self._writers: list[Callable[[], bool]] = []
 
     def watch(self, is_writing: Callable[[], bool]) -> None:
@@ -78,8 +80,11 @@ class WakeupBatching:
         self._writers.append(is_writing)
 
     def worked(self, since: float, events: int) -> None:
-        """Record that this wake-up served *events*, the first of which came at ``since`` (monotonic seconds)."""
+        """Record that this wake-up served *events* of a cluster, the first of which came at ``since`` (monotonic
+        seconds). Each cluster says so once.
+        """
         self._events += events
+        self._clusters += 1
         if not self._scheduled:
             self._scheduled = True
             self._since = since
@@ -90,14 +95,15 @@ class WakeupBatching:
 
     def _gather(self) -> None:
         self._scheduled = False
-        now = self._clock()
+        now, enough = self._clock(), self._enough * self._together
         if self._events:
-            # A pause says nothing of the rate at which events come again.
-            interval = min(self._longest_interval, (now - self._worked_until) / self._events)
+            self._together += _WEIGHT * (self._clusters - self._together)
+            # A pause says nothing of the rate at which events come again, and more than the longest wait is for nothing.
+            interval = min(LONGEST_S / enough, (now - self._worked_until) / self._events)
             self._interval += _WEIGHT * (interval - self._interval)
-            self._events = 0
+        self._events = self._clusters = 0
         self._worked_until = now
-        wait = wait_for(self._interval, self._enough)
+        wait = wait_for(self._interval, enough)
         if now - self._waited_until < _STEADY * wait and now - self._since < _LONG * wait and not self._in_hand():
             self._sleep(wait)
             self.taken += 1
