@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,19 @@ def read_all(spool: Spool) -> list[int]:
     while batch := spool.read(100, MIB):
         found += [number_of(publish) for _, publish in batch]
     return found
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that takes so many bytes of each file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 def test_what_is_appended_is_read_back_in_order_and_unchanged(tmp_path: Path) -> None:
@@ -140,21 +155,67 @@ def test_a_disk_that_takes_no_more_leaves_whole_records_and_recovers(tmp_path: P
     spool = Spool.open(tmp_path, 10 * MIB)
     spool.append([message(1)])
     size = next(tmp_path.glob("*.spool")).stat().st_size
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
-    try:
-        with pytest.raises(SpoolFull, match="the disk does not take more"):
-            spool.append([message(2), message(3)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with files_of_at_most(size + 50), pytest.raises(SpoolFull, match="the disk does not take more"):
+        spool.append([message(2), message(3)])
     assert spool.trouble == "File too large"
     assert next(tmp_path.glob("*.spool")).stat().st_size == size
     spool.append([message(4)])
     assert spool.trouble == ""
     spool.close()
     assert read_all(Spool.open(tmp_path, MIB)) == [1, 4]
+
+
+# The segment's signature and a part of its first record; and not even the signature.
+@pytest.mark.parametrize("taken", [16, 50, 10])
+# What fits into a segment, and what is larger than one.
+@pytest.mark.parametrize("size", [1000, 700_000])
+def test_what_is_appended_after_a_segment_could_not_be_begun_stays(
+    tmp_path: Path, taken: int, size: int
+) -> None:
+    spool = Spool.open(tmp_path, 4 * MIB)
+    for _ in range(2):
+        with files_of_at_most(taken), pytest.raises(SpoolFull, match="the disk does not take more"):
+            spool.append([message(1, size)])
+    assert (spool.events, spool.bytes) == (0, 0)
+    spool.append([message(1, size)])
+    spool.append([message(2, size)])
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.spool")) == spool.bytes
+    assert read_all(spool) == [1, 2] and spool.lost == 0
+    spool.close()
+    again = Spool.open(tmp_path, 4 * MIB)
+    assert read_all(again) == [1, 2]
+    again.confirm([1, 2])
+    assert again.bytes == 0 and not list(tmp_path.glob("*.spool"))
+
+
+def test_a_segment_with_the_name_of_one_that_could_not_be_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    spool = Spool.open(tmp_path, 4 * MIB)
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", refuse)
+        with files_of_at_most(16), pytest.raises(SpoolFull):
+            spool.append([message(1)])
+    spool.append([message(1)])
+    # Larger than a segment, so that another one is begun, and removed.
+    with files_of_at_most(16), pytest.raises(SpoolFull):
+        spool.append([message(2, 700_000)])
+    assert read_all(spool) == [1] and spool.lost == 0
+
+
+def test_segments_have_the_size_that_goes_with_the_present_bound(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "s", 64 * MIB)
+    spool.append([message(1)])
+    # What is kept beside it takes nearly all of the room for a while.
+    spool.limit = 200_000
+    spool.split_off(tmp_path / "left")
+    spool.limit = 64 * MIB
+    for number in range(200):
+        spool.append([message(number, 10_000)])
+    assert len(list((tmp_path / "s").glob("*.spool"))) == 1
 
 
 def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None:

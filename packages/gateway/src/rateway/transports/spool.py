@@ -85,7 +85,6 @@ class Spool:
         self._segments: deque[_Segment] = deque()
         # Confirmed in full, and could not be removed yet.
         self._done_with: list[Path] = []
-        self._segment_most = max(_SEGMENT_LEAST, min(_SEGMENT_MOST, self.limit // 8))
         self._tail = -1
         self._next = 1
         # Everything before it is confirmed; beyond it, what was confirmed out of order.
@@ -190,7 +189,8 @@ class Spool:
                 rest,
             )
         data = b"".join(records)
-        fresh = self._tail < 0 or self._segments[-1].size + len(data) > self._segment_most
+        segment_most = max(_SEGMENT_LEAST, min(_SEGMENT_MOST, self.limit // 8))
+        fresh = self._tail < 0 or self._segments[-1].size + len(data) > segment_most
         if self.bytes + len(data) + (len(_SIGNATURE) if fresh else 0) > self.limit:
             raise SpoolFull(f"the spool's bound of {self.limit:,} bytes is reached")
         try:
@@ -221,11 +221,10 @@ class Spool:
             os.close(descriptor)
             path.unlink(missing_ok=True)
             raise
-        if self._tail >= 0:
-            os.close(self._tail)
+        self._close_tail()
         self._tail = descriptor
-        if self._segments and not self._segments[-1].count:
-            self._drop(self._segments.pop())
+        # One that began with the same number and could not be removed had this name.
+        self._done_with = [each for each in self._done_with if each != path]
         self._segments.append(_Segment(path, self._next, 0, len(_SIGNATURE)))
         self.bytes += len(_SIGNATURE)
 
@@ -237,13 +236,23 @@ class Spool:
     def _fail(self, error: OSError) -> None:
         """Take away what was written in part, so that the next record follows the last whole one."""
         self.trouble = error.strerror or str(error)
+        if self._tail < 0:
+            return
+        if not self._segments[-1].count:
+            # It was begun for what could not be written. The next one has its name: both at a time cannot be.
+            self._close_tail()
+            self._drop(self._segments.pop())
+            return
+        try:
+            os.ftruncate(self._tail, self._segments[-1].size)
+        except OSError:
+            # What cannot be cut is recognised as torn; the next record begins a segment of its own.
+            self._close_tail()
+
+    def _close_tail(self) -> None:
         if self._tail >= 0:
-            try:
-                os.ftruncate(self._tail, self._segments[-1].size)
-            except OSError:
-                # What cannot be cut is recognised as torn; the next record begins a segment of its own.
-                os.close(self._tail)
-                self._tail = -1
+            os.close(self._tail)
+            self._tail = -1
 
     # Reading
 
@@ -359,14 +368,9 @@ class Spool:
             return
         self._front = front
         while self._segments and self._segments[0].first + self._segments[0].count <= front:
-            segment = self._segments[0]
             if len(self._segments) == 1:
-                if not segment.count:
-                    break
                 # The one that is being written: the next message begins another.
-                if self._tail >= 0:
-                    os.close(self._tail)
-                    self._tail = -1
+                self._close_tail()
             self._drop(self._segments.popleft())
         self._remember()
 
