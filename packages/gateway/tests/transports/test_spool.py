@@ -48,6 +48,17 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
+@contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    """A process that may open no more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_what_is_appended_is_read_back_in_order_and_unchanged(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "s", 10 * MIB)
     messages = [message(number) for number in range(1000)]
@@ -268,6 +279,41 @@ def test_a_damaged_segment_in_the_middle_is_counted_and_passed_over(tmp_path: Pa
     assert found == sorted(found) and found[-1] == 300
     again.confirm(range(1, 301))
     assert again.events == 0 and again.bytes == 0
+
+
+def test_a_process_without_a_free_descriptor_reads_later_and_loses_nothing(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    for number in range(1, 301):
+        spool.append([message(number, 1000)])
+    with no_free_descriptors():
+        assert spool.read(1000, MIB) == []
+        assert spool.fetch(200) is None
+    assert spool.unread == 300 and spool.trouble == "Too many open files"
+    # The first file is opened, the second one cannot be.
+    found = [number_of(publish) for _, publish in spool.read(1, MIB)]
+    with no_free_descriptors():
+        while batch := spool.read(10, MIB):
+            found += [number_of(publish) for _, publish in batch]
+    assert 1 < len(found) == 300 - spool.unread < 300
+    assert found + read_all(spool) == list(range(1, 301)) and spool.lost == 0
+
+
+def test_a_file_that_the_disk_cannot_read_is_counted_and_passed_over(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    for number in range(1, 301):
+        spool.append([message(number, 1000)])
+    files = sorted(tmp_path.glob("*.spool"))
+    first, after = (int(path.stem) for path in files[1:3])
+    spool.confirm([first])
+    # It can be opened, and each read is an error.
+    files[1].unlink()
+    files[1].mkdir()
+    assert spool.fetch(first + 1) is None
+    assert read_all(spool) == [*range(1, first), *range(after, 301)]
+    # The one that was confirmed is not lost.
+    assert spool.lost == after - first - 1 and spool.events == 300 - (after - first)
+    # Nor is it again, where the rest goes.
+    assert spool.split_off(tmp_path.with_name("left")).lost == 0 and spool.lost == after - first - 1
 
 
 def test_kill_9_in_the_middle_of_writing_loses_nothing_that_was_appended(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ _UNSETTLED: Final = "unsettled"
 _SEGMENT_MOST: Final = 16 * 1024 * 1024
 _SEGMENT_LEAST: Final = 64 * 1024
 _READ: Final = 1024 * 1024
+# What the process lacks just now, and says nothing about the file: no descriptor is free, or no memory.
+_PASSING: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class SpoolFull(Exception):
@@ -66,12 +68,14 @@ class Spool:
     """One cluster's spool. Not safe for two processes: the state folder's lock keeps others away.
 
     ``events`` are unconfirmed, ``bytes`` is what the segments take on disk, at most ``limit``. ``trouble`` says
-    why the disk refused the last write; empty where it did not. ``lost`` counts the events that could not be read back.
+    what was refused last, a write or the opening of a file; empty once something is written. ``lost`` counts the events
+    that could not be read back.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder = folder
         self.limit = limit
+        self.lost = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -81,7 +85,6 @@ class Spool:
         self.events = 0
         self.bytes = 0
         self.trouble = ""
-        self.lost = 0
         self._segments: deque[_Segment] = deque()
         # Confirmed in full, and could not be removed yet.
         self._done_with: list[Path] = []
@@ -142,6 +145,7 @@ class Spool:
         self.folder.rename(folder)
         other = copy.copy(self)
         other.folder = folder
+        other.lost = 0
         for segment in other._segments:
             segment.path = folder / segment.path.name
         other._done_with = [folder / path.name for path in other._done_with]
@@ -257,7 +261,9 @@ class Spool:
     # Reading
 
     def read(self, most_events: int, most_bytes: int) -> list[tuple[int, Publish]]:
-        """Return the next unconfirmed messages, numbered, in order; empty when the reader has reached the end."""
+        """Return the next unconfirmed messages, numbered, in order; empty when the reader has reached the end, and
+        where nothing can be read just now: then :attr:`unread` is not 0, and ``trouble`` says why.
+        """
         found: list[tuple[int, Publish]] = []
         while len(found) < most_events and most_bytes > 0 and (self._ready or self._parse_next()):
             number, message = self._ready.popleft()
@@ -268,8 +274,8 @@ class Spool:
         return found
 
     def fetch(self, number: int) -> Publish | None:
-        """Return one message by its number, if it is still there. Reads its segment from the beginning: for what is
-        rare.
+        """Return one message by its number, if it is still there and can be read. Reads its segment from the beginning:
+        for what is rare.
         """
         segment = self._segment_of(number)
         if segment is None:
@@ -287,6 +293,8 @@ class Spool:
                 if not records:
                     return None
                 at, offset = at + len(records), offset + used
+        except OSError:
+            return None
         finally:
             os.close(descriptor)
 
@@ -314,7 +322,7 @@ class Spool:
         return None
 
     def _parse_next(self) -> bool:
-        """Make some messages ready; false at the end."""
+        """Make some messages ready; false at the end, and where nothing can be read just now."""
         while self._reading < self._next:
             segment = self._segment_of(self._reading)
             if segment is None:
@@ -326,14 +334,16 @@ class Spool:
             if self._place.segment != segment.first:
                 self._forget_place()
                 self._place = _Place(segment.first, segment.first, len(_SIGNATURE))
-            if self._file < 0:
-                try:
-                    self._file = os.open(segment.path, os.O_RDONLY | CAREFUL)
-                except OSError:
-                    self._lose(segment)
-                    continue
             _, number, offset = self._place
-            messages, used = _records(self._file, offset)
+            try:
+                if self._file < 0:
+                    self._file = os.open(segment.path, os.O_RDONLY | CAREFUL)
+                messages, used = _records(self._file, offset)
+            except OSError as error:
+                if error.errno in _PASSING:
+                    self.trouble = os.strerror(error.errno)
+                    return False
+                messages, used = [], 0
             if not messages:
                 self._lose(segment)
                 continue
@@ -344,12 +354,15 @@ class Spool:
         return False
 
     def _lose(self, segment: _Segment) -> None:
-        """The rest of a segment cannot be read (a torn or foreign file): it is counted, not retried for ever."""
-        lost = range(self._reading, segment.first + segment.count)
-        self.lost += len(lost)
-        self._reading = lost.stop
+        """The rest of a segment cannot be read (a torn or foreign file, a disk that fails): it is counted, not retried
+        for ever.
+        """
+        rest = range(self._reading, segment.first + segment.count)
+        self._reading = rest.stop
         self._forget_place()
-        self.confirm(lost)
+        before = self.events
+        self.confirm(rest)
+        self.lost += before - self.events
 
     # Confirming
 

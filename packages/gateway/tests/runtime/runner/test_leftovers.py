@@ -17,6 +17,7 @@ from rateway.transports.spool import Spool
 from rateway_protocol.contract.messages import ShardStatus
 from tests.delivery.memory import MemorySink
 from tests.proxy.virtual_time import pass_time, run
+from tests.transports.test_spool import no_free_descriptors
 
 LIMIT = 1 << 24
 
@@ -189,6 +190,29 @@ def test_what_a_killed_process_has_left_is_asked_about_by_the_next_one(tmp_path:
             it.say(3, is_open=False)
             await until(lambda: it.kept.events == 0)
             assert (it.sink.bodies, it.folders) == ([4], [])
+
+    run(main())
+
+
+@pytest.mark.parametrize("after_the_judgement", [False, True])
+def test_a_process_without_a_free_descriptor_publishes_what_was_kept_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, after_the_judgement: bool
+) -> None:
+    async def main() -> None:
+        async with scene(tmp_path) as it:
+            it.spool.append([event(seq) for seq in range(1, 6)])
+            it.kept.set_aside()
+            if after_the_judgement:
+                await until(lambda: it.asked > 0)
+                it.say(2, is_open=False)
+            with no_free_descriptors():
+                await pass_time(5)
+                assert (it.sink.bodies, it.kept.events) == ([], 5)
+            assert it.folders == ["spool-left-1"]
+            assert [record.__dict__["action"] for record in caplog.records].count("spool_unreadable") == 1
+            it.say(2, is_open=False)
+            await until(lambda: it.kept.events == 0)
+            assert (it.sink.bodies, it.folders) == ([3, 4, 5], [])
 
     run(main())
 

@@ -14,6 +14,7 @@ from rateway.native.ledger import STRIDE, Cursor, Run, Unconfirmed
 from rateway.transports.amqp.events.overflow import Overflow
 from rateway.transports.amqp.wire import frames
 from rateway.transports.spool import Spool
+from tests.transports.test_spool import no_free_descriptors
 
 EXCHANGE = b"rateway-1"
 SHARDS = 2
@@ -146,6 +147,22 @@ def test_events_of_a_damaged_file_are_told_as_lost_and_the_others_go_out(
         came += len(found[0].marks)
     (said,) = [record.getMessage() for record in caplog.records]
     assert 0 < came < 300 and said.startswith(f"{300 - came} events in the spool cannot be read back")
+
+
+def test_a_spool_that_cannot_be_read_for_now_is_told_once_and_read_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool.open(tmp_path, 1 << 20)
+    properties = frames.event_properties(b"X", 0, SHARDS, 1, b"s:0:1", 0, False, True)
+    spool.append([Publish(b"X", properties, b"1")])
+    overflow = Overflow(Unconfirmed(), spool, 1, cut)
+    for _ in range(2):
+        with no_free_descriptors():
+            assert overflow.read_back(50, 0.0) is None
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("the spool cannot be read for now, and its events wait: Too many open files")
+    found = overflow.read_back(50, 0.0)
+    assert found is not None and found[0].records == [1] and spool.lost == 0
 
 
 OPERATIONS = st.lists(

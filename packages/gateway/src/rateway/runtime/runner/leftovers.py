@@ -179,6 +179,22 @@ class Leftovers:
                 extra={"cluster": self._number, "action": "leftovers"},
             )
 
+    async def _read(self, spool: Spool) -> list[tuple[int, Publish]]:
+        """Return the next events of a kept spool; none at its end. Waits while it cannot be read."""
+        is_said = False
+        while not (found := spool.read(_MOST_EVENTS, _MOST_BYTES)) and spool.unread:
+            if not is_said:
+                is_said = True
+                log.error(
+                    "events that were kept cannot be read from %s for now, and wait: %s. Is the limit of open files "
+                    "too low (ulimit -n)?",
+                    spool.folder,
+                    spool.trouble,
+                    extra={"cluster": self._number, "action": "spool_unreadable"},
+                )
+            await asyncio.sleep(_ASK_AGAIN_S)
+        return found
+
     # Judging.
 
     async def _judge(self) -> Judgement:
@@ -214,7 +230,7 @@ class Leftovers:
         for publish in self._memory:
             note(publish)
         for spool in self._kept:
-            while found := spool.read(_MOST_EVENTS, _MOST_BYTES):
+            while found := await self._read(spool):
                 for number, publish in found:
                     if number >= spool.unsettled_from:
                         note(publish)
@@ -226,7 +242,7 @@ class Leftovers:
     # Dropping and publishing.
 
     async def _carry_out(self, spool: Spool, judgement: Judgement) -> None:
-        while found := spool.read(_MOST_EVENTS, _MOST_BYTES):
+        while found := await self._read(spool):
             only: list[tuple[int, Publish]] = []
             gone: list[int] = []
             for number, publish in found:

@@ -45,6 +45,7 @@ class Overflow:
         self._cut = cut
         self._trouble = ""
         self._lost = 0
+        self._said_unreadable = False
         # Where the spool does not settle: what is called once the broker has that number.
         self._told: dict[int, Callable[[], None]] = {}
 
@@ -122,7 +123,7 @@ class Overflow:
 
     def read_back(self, room: int, now: float) -> tuple[Run, int] | None:
         """At most ``room`` events to be written next and their bytes, or ``None`` when enough of them is
-        unanswered.
+        unanswered, or the spool cannot be read just now.
         """
         ledger = self._ledger
         room -= ledger.window_events
@@ -133,6 +134,10 @@ class Overflow:
         found = self.spool.read(room, _CHUNK)
         if self.spool.lost > self._lost:
             self._say_lost()
+        if found:
+            self._said_unreadable = False
+        elif self.spool.unread:
+            self._say_unreadable()
         for number, publish in found:
             if number in ledger.suspect:
                 ledger.suspect.discard(number)
@@ -151,6 +156,16 @@ class Overflow:
             self.spool.folder,
             extra={"cluster": self._cluster, "action": "spool_damaged"},
         )
+
+    def _say_unreadable(self) -> None:
+        if not self._said_unreadable:
+            self._said_unreadable = True
+            log.error(
+                "the spool cannot be read for now, and its events wait: %s. Is the limit of open files too low "
+                "(ulimit -n)?",
+                self.spool.trouble,
+                extra={"cluster": self._cluster, "action": "spool_unreadable"},
+            )
 
     def fetch(self, number: int) -> Publish | None:
         """Return one spooled event, marked as one that the broker refused; None when it is gone."""
