@@ -97,11 +97,10 @@ def test_the_time_in_which_a_connection_waits_is_counted_once_however_many_wait(
 
 def test_what_connections_do_not_use_is_given_back_whether_they_are_read_or_wait() -> None:
     async def scenario() -> None:
-        gate, connections = gate_of(1)
+        gate, connections = gate_of(2)
         gate.headroom.take(5 * MB)
-        gate.add(reading := Connection())
-        connections.append(reading)
-        assert read(connections) == [1]
+        gate.headroom.give(2 * MB)
+        assert read(connections) == [0]
         for each in connections:
             each.unused_buffer = memoryview(bytearray(b"x" * MB))
         gate.give_back_unused()
@@ -142,21 +141,81 @@ def test_those_that_have_nothing_to_read_leave_their_room_to_the_next() -> None:
     run(scenario())
 
 
-def test_a_connection_that_ended_leaves_its_turn_to_the_next_one_and_a_new_one_is_read() -> None:
+def test_a_connection_that_ended_leaves_its_turn_to_the_next_one() -> None:
     async def scenario() -> None:
         gate, connections = gate_of(3)
         gate.headroom.take(5 * MB)
         gate.discard(connections[0])
-        new = Connection()
-        gate.add(new)
-        assert not new.is_waiting
         gate.headroom.give(2 * MB)
         assert read(connections) == [1]
         for each in connections:
             gate.discard(each)
         assert not gate.headroom.is_waited_for
+        # None waits, so a new one is read, until there is too much again.
+        gate.add(new := Connection())
+        assert not new.is_waiting
         gate.headroom.take(5 * MB)
         assert new.is_waiting
+
+    run(scenario())
+
+
+def test_connections_that_begin_while_others_wait_do_not_pass_the_bound_and_are_read_after_those() -> None:
+    async def scenario() -> None:
+        gate, connections = gate_of(1)
+        gate.headroom.take(5 * MB)
+        for _ in range(3):
+            connections.append(Connection())
+            gate.add(connections[-1])
+        assert read(connections) == []
+        gate.headroom.give(2 * MB)
+        assert read(connections) == [0]
+        # There is room, and it is that of those that have waited.
+        connections.append(Connection())
+        gate.add(connections[-1])
+        assert read(connections) == [0]
+        turns = [0]
+        while len(turns) < 5:
+            gate.headroom.take(2 * MB)
+            assert read(connections) == []
+            gate.headroom.give(2 * MB)
+            await until(lambda: bool(read(connections)))
+            turns += read(connections)
+        assert turns == [0, 1, 2, 3, 4]
+
+    run(scenario())
+
+
+def test_a_connection_that_is_read_stays_so_when_it_is_added_again() -> None:
+    async def scenario() -> None:
+        gate, connections = gate_of(2)
+        gate.headroom.take(5 * MB)
+        gate.headroom.give(2 * MB)
+        for each in connections:
+            gate.add(each)
+        assert read(connections) == [0] and [each.waits for each in connections] == [1, 1]
+
+    run(scenario())
+
+
+def test_a_connection_that_waits_from_its_start_is_overdue_and_read_although_those_before_it_end() -> None:
+    now = 50.0
+
+    async def scenario() -> None:
+        nonlocal now
+        gate = ReadGate(4 * MB, 10.0, clock=lambda: now)
+        gate.add(first := Connection())
+        gate.headroom.take(5 * MB)
+        now = 55.0
+        gate.add(new := Connection())
+        now = 61.0
+        gate.discard(first)
+        assert (gate.headroom.is_waited_for, gate.headroom.is_overdue) == (True, False)
+        now = 65.0
+        gate.discard(first)
+        assert (gate.headroom.is_overdue, gate.waited) == (True, 15.0)
+        gate.headroom.give(5 * MB)
+        assert not new.is_waiting and not gate.headroom.is_waited_for
 
     run(scenario())
 

@@ -79,8 +79,15 @@ class ReadGate:
         return self._waited + (0.0 if since is None else self._clock() - since)
 
     def add(self, connection: Readable) -> None:
-        """Count on a connection, which is read now."""
-        if connection not in self._waiting:
+        """Count on a connection, which is read now. While others wait it waits as well, until it is its turn: any
+        number of them may begin just then, with all that they have missed.
+        """
+        if connection in self._reading or connection in self._waiting:
+            return
+        if self._waiting:
+            connection.wait()
+            self._waiting[connection] = self._clock()
+        else:
             self._reading[connection] = None
 
     def discard(self, connection: Readable) -> None:
