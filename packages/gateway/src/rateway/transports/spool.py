@@ -110,6 +110,8 @@ class Spool:
         spool = cls(folder, limit)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         spool._recover()
+        # As a process before has noted; of kept events nobody else says it.
+        spool.unsettled_from = _number_in(folder / _UNSETTLED) or 0
         return spool
 
     def close(self) -> None:

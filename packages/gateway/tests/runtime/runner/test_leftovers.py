@@ -248,11 +248,18 @@ def test_a_gateway_that_is_alone_again_publishes_what_was_kept(tmp_path: Path) -
     run(main())
 
 
-def test_what_counted_as_settled_before_there_was_a_fleet_is_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("starts_without_the_broker", [0, 1, 2])
+def test_what_counted_as_settled_before_there_was_a_fleet_is_published(
+    tmp_path: Path, starts_without_the_broker: int
+) -> None:
     async def main() -> None:
         alone = Spool.open(tmp_path / "spool", LIMIT)
         alone.append([event(1), event(2)])
         alone.close()
+        for _ in range(starts_without_the_broker):
+            async with scene(tmp_path, up=False) as it:
+                await pass_time(1)
+            it.spool.close()
         async with scene(tmp_path) as it:
             it.say(50, is_open=False)
             await until(lambda: it.kept.events == 0)
