@@ -18,7 +18,7 @@ from rateway.fleet.port import FleetRecord, Owned
 from rateway.native.objects.applied import SessionRecord
 
 
-def session(name: str, settled: int, shard_id: int = 0) -> SessionRecord:
+def session(name: str, settled: int, shard_id: int = 0, wall: float = 1.0) -> SessionRecord:
     return SessionRecord(
         shard_id=shard_id,
         shard_count=1,
@@ -27,7 +27,7 @@ def session(name: str, settled: int, shard_id: int = 0) -> SessionRecord:
         settled=settled,
         intents=513,
         token_hash="bot",
-        wall=1.0,
+        wall=wall,
     )
 
 
@@ -68,6 +68,30 @@ def test_the_own_store_counts_only_where_nobody_owned_the_cluster_since(
 def test_a_gateway_that_becomes_the_first_of_a_fleet_takes_its_sessions_along() -> None:
     found = adopt(owned(None), LOCAL, None, fleet="f", member="here")
     assert (found.sessions, found.source, found.follows_own) == (tuple(LOCAL), "local", True)
+
+
+@pytest.mark.parametrize(
+    ("local", "recorded", "found"),
+    [
+        # The two are written one after the other, so that either may be ahead for a moment.
+        (session("s", 90, wall=2.0), session("s", 70, wall=1.5), ("s", 90)),
+        (session("s", 70, wall=1.5), session("s", 90, wall=2.0), ("s", 90)),
+        # It ran without FLEET meanwhile, and has another session now.
+        (session("newer", 5, wall=9.0), session("s", 70, wall=1.5), ("newer", 5)),
+        # The disk of the store was full, and a session was lost and replaced meanwhile.
+        (session("s", 70, wall=1.5), session("newer", 5, wall=9.0), ("newer", 5)),
+        (session("s", 70, wall=1.5), session("", 0, wall=9.0), ("", 0)),
+    ],
+)
+def test_of_an_own_store_and_the_record_of_the_same_tenure_the_newer_counts_shard_by_shard(
+    local: SessionRecord, recorded: SessionRecord, found: tuple[str, int]
+) -> None:
+    others = session("a", 1, 1, wall=5.0), session("b", 2, 2, wall=5.0)
+    tenure = owned(ClusterRecord((recorded, others[1])), owner="here")
+    sessions = adopt(tenure, [local, others[0]], LastTenure("f", 4), fleet="f", member="here").sessions
+    assert {each.shard_id: (each.session_id, each.settled) for each in sessions} == {
+        0: found, 1: ("a", 1), 2: ("b", 2),
+    }  # fmt: skip
 
 
 def test_an_own_store_that_was_lost_is_replaced_by_the_fleets_record() -> None:

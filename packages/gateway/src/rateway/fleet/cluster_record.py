@@ -97,8 +97,8 @@ def adopt(
 
     The record counts, as the newest that its successor may rely on. The member's own store counts where there never was
     a record (a gateway that was started without ``FLEET`` and now has it keeps its sessions), and where nobody else has
-    owned the cluster since this folder's last tenure: then its store is as new as the record, or newer, if it ran
-    without ``FLEET`` meanwhile.
+    owned the cluster since this folder's last tenure: then of each shard the newer of both counts, which is the store's
+    if it ran without ``FLEET`` meanwhile.
 
     Args:
         owned: The tenure, as the election gave it.
@@ -115,5 +115,19 @@ def adopt(
         last is not None and last.fleet == fleet and record.owner == member and record.epoch == last.epoch
     )
     if is_own and local:
-        return Adoption(tuple(local), found.ended, "local", follows_own=True)
+        return Adoption(_newest(local, found.sessions), found.ended, "local", follows_own=True)
     return Adoption(found.sessions, found.ended, "fleet", follows_own=is_own, cache=found.cache)
+
+
+def _newest(local: Sequence[SessionRecord], recorded: Sequence[SessionRecord]) -> tuple[SessionRecord, ...]:
+    """Return what was written last of each shard. The store is behind by a moment, since the two are not written at
+    once, or by more, where its disk was full.
+    """
+    newest = {each.shard_id: each for each in recorded}
+    for mine in local:
+        other = newest.get(mine.shard_id, mine)
+        if other.name == mine.name:
+            newest[mine.shard_id] = msgspec.structs.replace(mine, settled=max(mine.settled, other.settled))
+        elif not mine.wall or mine.wall >= other.wall:
+            newest[mine.shard_id] = mine
+    return tuple(newest.values())

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from rateway.fleet.cluster_record import EndedSession, decode
+from rateway.fleet.cluster_record import EndedSession, LastTenure, adopt, decode
 from rateway.fleet.leftovers import SessionPosition
-from rateway.fleet.port import WriteResult
+from rateway.fleet.port import Owned, WriteResult
 from rateway.native.ledger import Cursor, Run
 from rateway.runtime.runner.fleet_record_writer import FleetRecordWriter
 from rateway.runtime.runner.session_records import SessionRecords
@@ -50,7 +50,8 @@ class Scene:
         self.elections = Elections(self.coordinator, "one")
         self.shard = ShardDouble()
         shards: dict[int, Any] = {0: self.shard}
-        self.records = SessionRecords(MemoryStore(), shard_count=1, intents=513, token_hash="bot")
+        self.store = MemoryStore()
+        self.records = SessionRecords(self.store, shard_count=1, intents=513, token_hash="bot")
         self.writer = FleetRecordWriter(self.elections, SUBJECT, self.records, shards)
         self.local = SessionWriter(self.records, shards)
         self.local.on_written = self.writer.note_change
@@ -88,6 +89,38 @@ def test_a_shard_is_told_what_the_fleet_has_and_not_what_its_own_store_has() -> 
             it.elections.heal()
             await pass_time(2)
             assert (it.recorded(), it.shard.told[-1]) == ([("s", 9)], 9)
+
+    run(scene())
+
+
+def test_whenever_a_member_is_killed_it_resumes_from_no_less_than_a_heartbeat_has_named() -> None:
+    async def scene() -> None:
+        async with owning() as it:
+            writing = asyncio.ensure_future(it.local.run())
+            write = it.elections.write
+
+            async def write_late(subject: str, epoch: int, body: bytes) -> WriteResult:
+                # Once: from then on the record is written between two writes of the store.
+                it.elections.write = write  # type: ignore[method-assign]
+                await pass_time(0.7)
+                return await write(subject, epoch, body)
+
+            it.elections.write = write_late  # type: ignore[method-assign]
+            compared = 0
+            for seq in range(1, 501):
+                it.shard.stream.settled = seq
+                it.local.note_change()
+                await pass_time(0.01)
+                record = it.coordinator.record(SUBJECT)
+                if record is None or not it.shard.told:
+                    continue
+                owned = Owned(record.epoch + 1, record, "inherited")
+                last = LastTenure("f", record.epoch)
+                found = adopt(owned, list(it.store.committed.values()), last, fleet="f", member=record.owner)
+                assert found.sessions[0].settled >= max(it.shard.told)
+                compared += 1
+            writing.cancel()
+            assert compared > 300
 
     run(scene())
 
