@@ -20,7 +20,7 @@ from rateway.runtime.fleet.member import FleetMember
 from rateway.runtime.identify.permits import Refusal
 from rateway.session.actions import Fatal
 from rateway.transports.rest import GatewayBot, RestFailure
-from rateway.transports.state import FatalRecord, StateDir
+from rateway.transports.state import FatalRecord, StateDir, StateError
 from tests.election.memory import Coordinator, MemoryElections
 from tests.fleet_line.memory import MemoryHub
 from tests.proxy.virtual_time import run
@@ -31,13 +31,26 @@ APART_S = 5.0
 
 
 class Discord:
-    """Answers of /gateway/bot; ``recommends`` is a number of shards."""
+    """Answers of /gateway/bot: a number of shards, what is left of the day's identifies, how many at once."""
 
     def __init__(self) -> None:
         self.recommends = SHARDS
+        self.remaining = 900
+        self.resets_after_ms = 3_600_000
+        self.concurrency = 1
+        self.is_up = True
 
     async def gateway_bot(self) -> GatewayBot | RestFailure:
-        return GatewayBot("wss://gateway.discord.gg", self.recommends, 1000, 900, 3_600_000, 1)
+        if not self.is_up:
+            return RestFailure("unavailable", "no answer")
+        return GatewayBot(
+            "wss://gateway.discord.gg",
+            self.recommends,
+            1000,
+            self.remaining,
+            self.resets_after_ms,
+            self.concurrency,
+        )
 
 
 class LoopClock:
@@ -333,6 +346,88 @@ def test_a_permit_of_a_member_that_died_counts_as_spent(tmp_path: Path) -> None:
     on_fleet(tmp_path, scene)
 
 
+async def until_permitted(seat: Seat, shard: int) -> None:
+    """Ask for a permit as a shard does: again where it is refused."""
+    while await seat.member.permits.acquire(shard, lost=True) is not None:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(1)
+
+
+def test_an_owner_has_its_permit_though_the_one_before_is_back_and_asks_for_it(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        _, old, new = [await fleet.join() for _ in range(3)]
+        fleet.discord.is_up = False  # nobody is granted one
+        asks_before = asyncio.create_task(old.member.permits.acquire(1, lost=True))
+        await asyncio.sleep(2)
+        wire = fleet.hub.wires[old.name]
+        wire.is_cut = True
+        await asyncio.sleep(4)
+        asks = asyncio.create_task(until_permitted(new, 1))
+        await asyncio.sleep(GONE_AFTER_S)
+        wire.is_cut = False
+        # It has not learnt yet who follows it.
+        await asyncio.sleep(8)
+        asks_before.cancel()
+        fleet.discord.is_up = True
+        await asyncio.wait_for(asks, 3600)
+
+    on_fleet(tmp_path, scene)
+
+
+async def hold_spent_permits(seat: Seat, count: int) -> None:
+    """Have so many shards identify at once, up to their READYs."""
+    for answer in await asyncio.gather(
+        *(seat.member.permits.acquire(shard, lost=False) for shard in range(count))
+    ):
+        assert answer is None
+    for answer in await asyncio.gather(*(seat.member.permits.spent(shard) for shard in range(count))):
+        assert answer is None
+
+
+def large(fleet: Fleet) -> None:
+    fleet.discord.recommends = fleet.discord.concurrency = 16
+
+
+def test_identifies_of_a_successor_do_not_fail_when_the_member_before_is_counted_gone(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        large(fleet)
+        governor, old, new = [await fleet.join() for _ in range(3)]
+        await hold_spent_permits(old, 4)
+        await old.die()
+        died_at = asyncio.get_running_loop().time()
+        await asyncio.sleep(RIGHT_S)
+        await hold_spent_permits(new, 4)
+        await asyncio.sleep(died_at + GONE_AFTER_S + 2 - asyncio.get_running_loop().time())
+        for shard in range(4):
+            new.member.permits.finished(shard, "ready")
+        await asyncio.sleep(5)
+        facts = governor.member.permits.facts()
+        assert (facts.readies, facts.failures, facts.fault_shards) == (4, {}, 0)
+
+    on_fleet(tmp_path, scene)
+
+
+@pytest.mark.parametrize("away_s", [0.0, 1.0, 5.0])
+def test_a_ready_counts_though_the_line_was_away_when_it_came(tmp_path: Path, away_s: float) -> None:
+    async def scene(fleet: Fleet) -> None:
+        large(fleet)
+        governor, other = await fleet.join(), await fleet.join()
+        await hold_spent_permits(other, 4)
+        wire = fleet.hub.wires[other.name]
+        wire.is_cut = away_s > 0
+        await asyncio.sleep(0.2)
+        for shard in range(4):
+            other.member.permits.finished(shard, "ready")
+        await asyncio.sleep(away_s)
+        wire.is_cut = False
+        await asyncio.sleep(7)
+        await asyncio.wait_for(other.member.permits.acquire(5, lost=False), 30)
+        await asyncio.sleep(5)
+        facts = governor.member.permits.facts()
+        assert (facts.readies, facts.failures, facts.fault_shards) == (4, {}, 0)
+
+    on_fleet(tmp_path, scene)
+
+
 def test_a_layout_that_discord_refuses_is_replaced_and_two_never_run(tmp_path: Path) -> None:
     async def scene(fleet: Fleet) -> None:
         one, other = await fleet.join(), await fleet.join()
@@ -348,6 +443,53 @@ def test_a_layout_that_discord_refuses_is_replaced_and_two_never_run(tmp_path: P
         other.member.ended()
         assert isinstance(await waiting, float)
         assert one.member.charter is not None and one.member.charter.generation == 2
+
+    on_fleet(tmp_path, scene)
+
+
+@pytest.mark.parametrize("what", ["nothing", "the word is lost", "the governor leaves"])
+def test_a_layout_that_discord_refuses_is_replaced_whoever_governs_and_whatever_is_lost(
+    tmp_path: Path, what: str
+) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one, _, other = [await fleet.join() for _ in range(3)]
+        # The day has too few identifies for another layout just now.
+        fleet.discord.recommends, fleet.discord.remaining, fleet.discord.resets_after_ms = 6, 3, 60_000
+        fleet.hub.loses = lambda: what == "the word is lost"
+        other.member.refuse_layout(Fatal(4011, "sharding required", "more shards"))
+        await asyncio.sleep(0.1)
+        fleet.hub.loses = lambda: False
+        await asyncio.sleep(10)
+        if what == "the governor leaves":
+            await one.member.leave()
+            await one.die()
+            await asyncio.sleep(30)
+        assert not other.changed.is_set()
+        fleet.discord.remaining = 900
+        await asyncio.wait_for(other.changed.wait(), 3600)
+        assert other.member.charter is not None and other.member.charter.shards == 6
+
+    on_fleet(tmp_path, scene)
+
+
+def test_a_member_whose_disk_was_full_when_it_joined_knows_the_fleets_sessions(tmp_path: Path) -> None:
+    async def scene(fleet: Fleet) -> None:
+        one = await fleet.join()
+        other = fleet.sit_down()
+        other.state.salt()  # the folder has run this bot alone before
+        write, failures = other.state.write, 0
+
+        def write_unless_full(name: str, data: bytes) -> None:
+            nonlocal failures
+            if name == "salt" and not failures:
+                failures += 1
+                raise StateError("no space left on device", passing=True)
+            write(name, data)
+
+        other.state.write = write_unless_full  # type: ignore[method-assign]
+        await other.member.choose()
+        assert failures == 1
+        assert other.member.identity().bot == one.member.identity().bot
 
     on_fleet(tmp_path, scene)
 

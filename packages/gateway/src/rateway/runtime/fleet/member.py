@@ -135,6 +135,8 @@ class FleetMember:
         # The governor's tenure that the charter is from.
         self._epoch = 0
         self._has_charter = asyncio.Event()
+        # That Discord refuses the layout: said until there is another one.
+        self._refused: LayoutRefused | None = None
         self._live_at = clock()
         self.permits = FleetPermits(line, self.roster.governor, lambda: self._generation, clock=clock)
         self.governor = FleetGovernor(
@@ -228,10 +230,15 @@ class FleetMember:
 
     def refuse_layout(self, order: Fatal) -> None:
         """Discord refuses the layout: the governor looks for another one."""
-        record = LayoutRefused(self._generation, order.code, order.meaning, order.help)
+        self._refused = LayoutRefused(self._generation, order.code, order.meaning, order.help)
+        self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        if self._refused is not None and self._refused.generation != self._generation:
+            self._refused = None
         governor = self.roster.governor()
-        if governor is not None:
-            self.line.tell(governor[0], record)
+        if self._refused is not None and governor is not None:
+            self.line.tell(governor[0], self._refused)
 
     # What a person asks.
 
@@ -273,6 +280,7 @@ class FleetMember:
             if now - said_at >= ANNOUNCE_EVERY_S or said.shape != last:
                 self.line.say(said)
                 said_at, last = now, said.shape
+                self._say_refusal()
             for member in self.roster.forget_gone(now):
                 if member == self.name:
                     continue
@@ -345,9 +353,11 @@ class FleetMember:
         return [self.foreign_words] if self.is_foreign else self.governor.notes()
 
     def _take_charter(self, charter: Charter, epoch: int) -> None:
-        before, self.charter, self._epoch = self.charter, charter, epoch
+        before = self.charter
         if before is None or before.salt != charter.salt:
+            # Where that cannot be written down the charter is not taken: it comes again.
             self._state.take_salt(charter.salt)
+        self.charter, self._epoch = charter, epoch
         self._has_charter.set()
         if before is not None and before.gateway_url != charter.gateway_url:
             self._gateway.use_gateway(charter.gateway_url)

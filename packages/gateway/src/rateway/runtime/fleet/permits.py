@@ -39,7 +39,7 @@ SEND_AT_ONCE_S = 1.0
 SEND_EVERY_S = 5.0
 # Shards of one member that stand in line at the governor; the others are sent as those are answered.
 MOST_WAITING = 200
-# Ended permits that a state names: those of the last sendings.
+# Ended permits that a state names, the latest: a line may be away for some seconds.
 MOST_FINISHED = 100
 # States whose time of sending is known: those of the last seconds.
 MOST_SENT_AT = 100
@@ -241,7 +241,7 @@ class FleetPermits:
             [each for call, (each, _) in self._waiting.items() if call in self._sent],
             [each for each, _ in self._spending.values()],
             sorted(self._held),
-            list(self._ended) if self._unsaid_ends else [],
+            list(self._ended),
         )
         self._unsaid_ends = max(0, self._unsaid_ends - 1)
         self._line.tell(name, state)
@@ -350,6 +350,8 @@ class PermitDesk:
                 )
                 self._tell(member, PermitAnswer(client.session, state.number, Permitted(call, again)))
             elif isinstance(record, Spent) or self._is_open(state.generation):
+                if isinstance(record, Acquire):
+                    self._take_from_others(member, record.shard)
                 # An identify whose word did not arrive, or too late, is written down again, with its new time.
                 client.answers.pop(call, None)
                 client.calls[call] = _Call(record, state.number)
@@ -358,6 +360,26 @@ class PermitDesk:
             wanted_no_more = client.calls.pop(call).record
             if client.answers.pop(call, None) is None and isinstance(wanted_no_more, Acquire):
                 client.service.take(Withdraw(call, wanted_no_more.shard))
+
+    def _take_from_others(self, member: str, shard: int) -> None:
+        """Refuse what members before *member* want for the shard, so that whichever of them owns it asks again. What
+        becomes of a permit that one of them has is not counted any more.
+        """
+        for name, client in self._clients.items():
+            if name == member:
+                continue
+            if client.granted.pop(shard, None) is not None:
+                client.service.forget(shard)
+            for call, each in client.calls.items():
+                if (
+                    isinstance(each.record, Acquire)
+                    and each.record.shard == shard
+                    and call not in client.answers
+                ):
+                    client.service.take(Withdraw(call, shard))
+                    words = RefusalWords("right", 1.0, "another member asks for a permit of the shard")
+                    client.answers[call] = Permitted(call, words)
+                    self._tell(name, PermitAnswer(client.session, each.number, client.answers[call]))
 
     def gone(self, member: str, *, counts: bool) -> None:
         """The member has ended. With *counts* a granted permit counts as spent: its IDENTIFY may have been sent."""
@@ -382,8 +404,9 @@ class PermitDesk:
         for end in state.ended:
             if end.number > client.ended:
                 client.ended = end.number
-                client.granted.pop(end.shard, None)
-                client.service.take(Finished(end.shard, end.outcome))
+                # Of a former governor's permit nothing is held here.
+                if client.granted.pop(end.shard, None) is not None:
+                    client.service.take(Finished(end.shard, end.outcome))
         held = set(state.held) | {each.shard for each in state.spending}
         # A grant that is still on its way is not held yet.
         held |= {each.shard for each in state.waiting if each.call in client.answers}

@@ -64,6 +64,11 @@ class PermitService:
             elif counts:
                 self._spawn(self._count(shard_id))
 
+    def forget(self, shard_id: int) -> None:
+        """Another runner asks for the shard: the permit of this one is of no use any more."""
+        self._held.discard(shard_id)
+        self._spent.discard(shard_id)
+
     async def _acquire(self, record: Acquire) -> None:
         refusal = await self._permits.acquire(record.shard, lost=record.lost)
         self._asked.pop(record.call, None)
