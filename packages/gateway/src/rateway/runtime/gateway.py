@@ -64,6 +64,8 @@ class Gateway:
         self._rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
         self._fatal: FatalRecord | None = None
         self._stop = asyncio.Event()
+        self._is_stopped = False
+        """Whether a person, or what is fatal, ends the gateway: another layout does not change that."""
         self._end_sessions = False
         # What Discord refused the layout with, and how many were refused in a row without a READY.
         self._refused_layout: Fatal | None = None
@@ -75,6 +77,7 @@ class Gateway:
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the planned stop; ``run`` returns when it is done."""
         self._end_sessions = self._end_sessions or end_sessions
+        self._is_stopped = True
         self._stop.set()
 
     async def run(self) -> int:
@@ -152,12 +155,12 @@ class Gateway:
                     task.cancel()
         finally:
             held.close()
-        if not self._replaces or self._fatal is not None:
-            return False
-        if fleet is None:
+        if self._replaces and fleet is None:
             self._layouts_refused = 1 if self.permits.facts().readies else self._layouts_refused + 1
             refuse_layout(self.state, choice)
-        else:
+        if not self._replaces or self._is_stopped:
+            return False
+        if fleet is not None:
             self.held = None
             fleet.ended()
         self._stop.clear()
