@@ -153,7 +153,7 @@ METRICS: tuple[Row, ...] = (
     _row("process_memory_bytes", "process", "Resident memory of each process."),
     _row("process_loop_lag_seconds", "process", "How late the event loop came round last."),
     _row("process_up_seconds", "process", "Seconds since the process started."),
-    _row("process_unread_seconds_total", "process", "Seconds in which Discord was not read, to bound unconfirmed bytes."),
+    _row("process_unread_seconds_total", "process", "Seconds in which Discord was not read, for want of confirms."),
     _row("process_messages_unread_total", "process", "Messages of the gateway's other processes, passed over."),
 )  # fmt: skip
 

@@ -208,8 +208,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     dials_failed: dict[str, int] = {}
     """Connections to Discord that did not open, by reason (docs/metrics.md)."""
     unread_s: float = 0.0
-    """Seconds since its start in which connections to Discord were not read, because the broker had not confirmed too much
-    of what was read before."""
+    """Seconds since its start in which connections to Discord were not read, because the broker had yet to confirm too
+    much of what was read before."""
     messages_unread: int = 0
     """Messages of this gateway's other processes that it could not read or carry out, and passed over."""
 

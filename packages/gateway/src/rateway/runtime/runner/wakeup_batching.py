@@ -7,9 +7,9 @@ wake-up is short, the loop sleeps before it looks at its sockets again. What arr
 and confirmed together (``docs/decisions/wakeup_batching.md``).
 
 The sleep blocks the loop on purpose. It lasts until about :data:`ENOUGH` events of each cluster have come (with the
-cache :data:`ENOUGH_WITH_CACHE`), and between :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no more
-than that. It is not taken when events are rare (nothing to gather), many (there is work already) or read and not yet
-written: what is in our hands never waits.
+cache :data:`ENOUGH_WITH_CACHE`), and between :data:`SHORTEST_S` and :data:`LONGEST_S`: an event's latency grows by no
+more than that. It is not taken when events are rare (nothing to gather), many (there is work already) or read and not
+yet written: what is in our hands never waits.
 """
 
 from __future__ import annotations
@@ -98,13 +98,17 @@ class WakeupBatching:
         now, enough = self._clock(), self._enough * self._together
         if self._events:
             self._together += _WEIGHT * (self._clusters - self._together)
-            # A pause says nothing of the rate at which events come again, and more than the longest wait is for nothing.
+            # A pause says nothing of the rate at which events come again. Rarer ones are waited for no longer.
             interval = min(LONGEST_S / enough, (now - self._worked_until) / self._events)
             self._interval += _WEIGHT * (interval - self._interval)
         self._events = self._clusters = 0
         self._worked_until = now
         wait = wait_for(self._interval, enough)
-        if now - self._waited_until < _STEADY * wait and now - self._since < _LONG * wait and not self._in_hand():
+        if (
+            now - self._waited_until < _STEADY * wait
+            and now - self._since < _LONG * wait
+            and not self._in_hand()
+        ):
             self._sleep(wait)
             self.taken += 1
             now = self._clock()
