@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import aio_pika
+import pamqp.commands as spec
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from rateway.delivery.limits import DeliveryLimits
@@ -184,15 +186,18 @@ class Stoppable:
 
     def __init__(self) -> None:
         self._stopped_at: float | None = None
+        self._leap = 0.0
 
     def stop(self) -> None:
-        self._stopped_at = time.monotonic()
+        self._stopped_at = self.monotonic()
 
-    def go_on(self) -> None:
+    def go_on(self, leap: float = 0.0) -> None:
+        """Go on, *leap* seconds ahead."""
         self._stopped_at = None
+        self._leap = leap
 
     def monotonic(self) -> float:
-        return time.monotonic() if self._stopped_at is None else self._stopped_at
+        return time.monotonic() + self._leap if self._stopped_at is None else self._stopped_at
 
     def time(self) -> float:
         return time.time()
@@ -321,17 +326,17 @@ class Line:
     taken: list[Run] = field(default_factory=list)
     sent: set[Run] = field(default_factory=set)
 
-    def wait_in_place(self, seq: int) -> Run:
+    def wait_in_place(self, seq: int, body: bytes = b"{}") -> Run:
         """An event that waits in its place."""
         each = Run(Cursor(0), 0.0)
         each.left = 1
         properties = frames.event_properties(b"U", 0, 1, seq, b"s:0:%d" % seq, 0, False, True)
-        self.urgent.note(each, Publish(b"U", properties, b"{}"))
+        self.urgent.note(each, Publish(b"U", properties, body))
         return each
 
 
 @asynccontextmanager
-async def line_to(broker: FakeBroker) -> AsyncIterator[Line]:
+async def line_to(broker: FakeBroker, clock: Clock = time) -> AsyncIterator[Line]:
     taken: list[Run] = []
     sent: set[Run] = set()
 
@@ -342,7 +347,7 @@ async def line_to(broker: FakeBroker) -> AsyncIterator[Line]:
     urgent = UrgentLine(
         names=frozenset({"U"}),
         exchange="rateway-1",
-        clock=time,
+        clock=clock,
         event_log=None,
         is_sent=sent.__contains__,
         on_taken=take,
@@ -422,5 +427,94 @@ def test_one_that_is_written_in_its_place_goes_first_when_a_later_one_waits() ->
             line.wait_in_place(2)
             line.urgent.hurry()
             assert [each.seq for each in await broker.publishes(2)] == [1, 2]
+
+    run(scenario())
+
+
+def test_a_broker_that_blocks_is_written_no_copies_until_it_unblocks() -> None:
+    async def scenario() -> None:
+        async with FakeBroker(confirm=False) as broker, line_to(broker) as line:
+            line.wait_in_place(1)
+            line.urgent.hurry()
+            await broker.publishes(1)
+            broker.method(spec.Connection.Blocked("low on memory"), 0)
+            broker.ack(1)
+            await until(lambda: len(line.taken) == 1)
+            line.wait_in_place(2)
+            line.urgent.hurry()
+            assert line.urgent.count == 1
+            broker.method(spec.Connection.Unblocked(), 0)
+            assert [each.seq for each in await broker.publishes(2)] == [1, 2]
+
+    run(scenario())
+
+
+def test_a_full_socket_is_written_no_copies_until_there_is_room() -> None:
+    async def scenario() -> None:
+        clock = Stoppable()
+        async with FakeBroker(confirm=False) as broker, line_to(broker, clock) as line:
+            line.wait_in_place(1)
+            line.urgent.hurry()
+            await broker.publishes(1)
+            # However long the broker takes to read it.
+            clock.stop()
+            for seq in range(2, 301):
+                line.wait_in_place(seq, bytes(100_000))
+                line.urgent.hurry()
+            assert line.urgent.count < 200
+            assert [each.seq for each in await broker.publishes(300)] == [*range(1, 301)]
+
+    run(scenario())
+
+
+def test_a_broker_that_answers_nothing_is_written_a_bounded_number_of_copies() -> None:
+    async def scenario() -> None:
+        clock = Stoppable()
+        clock.stop()
+        async with FakeBroker(confirm=False) as broker, line_to(broker, clock) as line:
+            for seq in range(1, 1_502):
+                line.wait_in_place(seq)
+            line.urgent.hurry()
+            await broker.publishes(1_000)
+            line.urgent.hurry()
+            assert line.urgent.count == 1_000
+            broker.ack(500, True)
+            await until(lambda: len(line.taken) == 500)
+            line.urgent.hurry()
+            assert [each.seq for each in await broker.publishes(1_500)] == [*range(1, 1_501)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", ["ack", "nack", "none"])
+def test_behind_a_copy_without_an_answer_nothing_is_kept_that_has_no_hurry_any_more(answer: str) -> None:
+    async def scenario() -> None:
+        clock = Stoppable()
+        clock.stop()
+        async with FakeBroker(confirm=False) as broker, line_to(broker, clock) as line:
+            bodies = [bytes(1_000), bytes(2_000)]
+            # Only this list holds them.
+            before = [sys.getrefcount(each) for each in bodies]
+            first = line.wait_in_place(1, bodies[0])
+            line.urgent.hurry()
+            await broker.publishes(1)
+            # It is confirmed in its place.
+            line.wait_in_place(2, bodies[1]).left = 0
+            clock.go_on(4.0)
+            clock.stop()
+            line.urgent.hurry()
+            assert [sys.getrefcount(each) for each in bodies] == before
+            # The place of the first one is answered for all the same, if an answer comes.
+            match answer:
+                case "ack":
+                    broker.ack(1)
+                    await until(lambda: line.taken == [first])
+                case "nack":
+                    broker.nack(1)
+                case "none":
+                    broker.close_channel(320, "CONNECTION_FORCED - a test")
+            line.wait_in_place(3)
+            line.urgent.hurry()
+            assert [each.seq for each in await broker.publishes(2)] == [1, 3]
 
     run(scenario())

@@ -9,7 +9,7 @@ that is lost or refused changes nothing: the event goes out in its place, under 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -30,14 +30,14 @@ __all__ = ["UrgentLine"]
 _HURRY_S: Final = 3.0
 # The channel that looks at the event log, beside the one that publishes.
 _LOG_CHANNEL: Final = 2
+# Copies without an answer at a time: a broker that takes no more of them answers none of the next ones either.
+_UNANSWERED_MOST: Final = 1_000
 # Between two looks at a log that does not answer.
 _LOOK_S: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    run: Run
-    """Its place: a run that holds nothing else."""
     publish: Publish
     at: float
     """When it came (monotonic seconds)."""
@@ -74,10 +74,10 @@ class UrgentLine:
         self._event_log = event_log
         self._is_sent = is_sent
         self._on_taken = on_taken
-        # In the order in which they came.
-        self._entries: deque[_Entry] = deque()
-        # Copies by delivery tag.
-        self._flying: dict[int, _Entry] = {}
+        # By place, a run that holds nothing else; in the order in which they came, and none that has no hurry any more.
+        self._entries: OrderedDict[Run, _Entry] = OrderedDict()
+        # The places of copies without an answer, by delivery tag.
+        self._flying: dict[int, Run] = {}
         self._tag = 0
         self._connection: Connection | None = None
         self._channel: Channel | None = None
@@ -88,7 +88,7 @@ class UrgentLine:
     def note(self, run: Run, publish: Publish) -> None:
         """Note an urgent event that is about to be written, or to wait, in its place."""
         ahead = Publish(publish.key, frames.ahead(publish.properties), publish.body)
-        self._entries.append(_Entry(run, ahead, self._clock.monotonic()))
+        self._entries[run] = _Entry(ahead, self._clock.monotonic())
         self.is_due = True
 
     def hurry(self) -> None:
@@ -97,31 +97,35 @@ class UrgentLine:
         """
         self.is_due = False
         entries, oldest = self._entries, self._clock.monotonic() - _HURRY_S
-        while entries and not (entries[0].is_flying or (entries[0].run.left and entries[0].at >= oldest)):
-            entries.popleft()
-        if not entries or self._channel is None or self.is_held:
+        while entries:
+            run, entry = next(iter(entries.items()))
+            if entry.at >= oldest and (entry.is_flying or run.left):
+                break
+            del entries[run]
+        connection = self._connection
+        if not entries or connection is None or self._channel is None or self.is_held:
+            return
+        if connection.blocked or not connection.writable:
             return
         if self._event_log is not None and not self._event_log.is_settled:
             return
         # A run that is still filled has no place yet: it gets one when this wake-up's runs are written.
-        open_ones = [
-            each for each in entries if each.run.left > 0 and not each.is_flying and each.at >= oldest
-        ]
-        while open_ones and self._is_sent(open_ones[-1].run):
+        open_ones = [run for run, entry in entries.items() if run.left > 0 and not entry.is_flying]
+        while open_ones and self._is_sent(open_ones[-1]):
             open_ones.pop()
-        if open_ones:
-            self._write(open_ones)
+        room = _UNANSWERED_MOST - len(self._flying)
+        if open_ones and room > 0:
+            self._write(connection, open_ones[:room])
 
-    def _write(self, entries: list[_Entry]) -> None:
-        connection = self._connection
-        assert connection is not None
+    def _write(self, connection: Connection, runs: list[Run]) -> None:
         parts: list[bytes] = []
-        for entry in entries:
+        for run in runs:
+            entry = self._entries[run]
             parts += frames.pieces(self._exchange, entry.publish, connection.frame_max)
             self._tag += 1
-            self._flying[self._tag] = entry
+            self._flying[self._tag] = run
             entry.is_flying = True
-        self.count += len(entries)
+        self.count += len(runs)
         connection.write(b"".join(parts))
 
     # What the broker says
@@ -130,17 +134,16 @@ class UrgentLine:
         flying = self._flying
         for tag, multiple in acks:
             for each in [found for found in flying if found <= tag] if multiple else [tag]:
-                entry = flying.pop(each, None)
-                if entry is not None:
-                    entry.is_flying = False
-                    self._on_taken(entry.run)
+                run = flying.pop(each, None)
+                if run is not None:
+                    self._entries.pop(run, None)
+                    self._on_taken(run)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         """A queue is full: what it refuses goes out in its place, where that is tried again."""
         refused = [each for each in self._flying if each == tag or (multiple and each < tag)]
-        for entry in [self._flying.pop(each) for each in refused]:
-            entry.is_flying = False
-            self._entries.remove(entry)
+        for each in refused:
+            self._entries.pop(self._flying.pop(each), None)
 
     # What the line needs (see :class:`rateway.transports.amqp.events.line.LineOwner` and ``LineGate``)
 
@@ -167,6 +170,8 @@ class UrgentLine:
     def line_connected(self, connection: Connection) -> None:
         """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
         self._connection = connection
+        connection.on_writable = self.hurry
+        connection.on_blocked = lambda blocked, why: self.hurry()
 
     def line_ready(self, channel: Channel) -> None:
         """See :class:`~rateway.transports.amqp.events.line.LineOwner`."""
@@ -183,9 +188,9 @@ class UrgentLine:
     def line_lost(self) -> None:
         """Write copies without an answer once more on the next channel, as far as there is still time."""
         self._channel = None
-        for entry in self._flying.values():
-            entry.is_flying = False
         self._flying.clear()
+        for entry in self._entries.values():
+            entry.is_flying = False
 
     def line_disconnected(self) -> None:
         """Forget the connection: nothing can be written."""
