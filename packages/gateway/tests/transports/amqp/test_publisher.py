@@ -6,11 +6,13 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pamqp.commands as spec
 import pytest
 from msgspec import Raw
 from rateway.transports.amqp.wire.connection import Connection
+from rateway.transports.spool import Spool
 from tests.transports.amqp.fake_broker import FakeBroker
 from tests.transports.amqp.publishing import QUICK, begun, cluster_on, publish, seqs
 
@@ -391,6 +393,27 @@ def test_own_messages_keep_their_place_among_the_events_and_are_told_of_their_co
             assert broker.received[1].properties.message_id == "gap:old:0" and told == ["gap"]
             assert broker.received[1].headers == {"shard": 0, "why": "x"}
             assert stream.settled == 1
+
+    run(scenario())
+
+
+def test_an_own_message_that_cannot_be_published_is_an_error_and_nothing_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        spool = Spool.open(tmp_path, 1 << 20)
+        async with FakeBroker() as broker, cluster_on(broker, spool=spool) as cluster:
+            stream = begun(cluster.publisher)
+            await broker.stop_listening()
+            await cluster.until(lambda: not cluster.publisher.connected)
+            publish(stream, [1])
+            with pytest.raises(ValueError, match="255"):
+                cluster.publisher.publish_own("RATEWAY_GAP", b"{}", "g" * 256)
+            publish(stream, [2])
+            cluster.publisher.spool_now()
+            assert (spool.events, stream.settled) == (2, 2)
+            await broker.listen()
+            await cluster.all_confirmed()
+            await cluster.until(lambda: spool.events == 0)
+            assert seqs(broker.received) == [1, 2]
 
     run(scenario())
 

@@ -26,7 +26,7 @@ from rateway.transports.amqp.events.urgent_line import UrgentLine
 from rateway.transports.amqp.log.log_keeper import LogKeeper
 from rateway.transports.amqp.settings import EventLogSettings
 from rateway.transports.amqp.wire import frames
-from rateway.transports.amqp.wire.uri import parse
+from rateway.transports.amqp.wire.uri import AmqpAddress, parse
 from rateway.transports.event_log_record import EventLogRecord
 from rateway.transports.spool import Spool
 from tests.transports.amqp.fake_broker import FakeBroker
@@ -516,5 +516,60 @@ def test_behind_a_copy_without_an_answer_nothing_is_kept_that_has_no_hurry_any_m
             line.wait_in_place(3)
             line.urgent.hurry()
             assert [each.seq for each in await broker.publishes(2)] == [1, 3]
+
+    run(scenario())
+
+
+@dataclass
+class InTurn:
+    """Each attempt to connect goes to the next of these brokers."""
+
+    brokers: list[FakeBroker]
+    dialled: int = 0
+
+    def current(self) -> AmqpAddress:
+        self.dialled += 1
+        return parse(self.brokers[(self.dialled - 1) % len(self.brokers)].uri)
+
+
+def test_an_event_that_is_refused_in_its_place_is_not_given_up_when_its_copy_is_taken() -> None:
+    async def scenario() -> None:
+        clock, listener = Stoppable(), Listener()
+        # Its place is on one connection and its copy on the other.
+        async with FakeBroker(confirm=False) as places, FakeBroker(confirm=False) as copies:
+            publisher = EventPublisher(
+                address=InTurn([places, copies]),
+                exchange="rateway-1",
+                cluster=1,
+                limits=DeliveryLimits(refused_delay=1.0, refused_patience=2.0),
+                persistent=True,
+                spool=None,
+                clock=clock,
+                observer=listener,
+                urgent=frozenset({URGENT}),
+            )
+            task = asyncio.create_task(publisher.run())
+            await until(lambda: publisher.connected)
+            clock.stop()
+            stream = publisher.stream(0, 1)
+            stream.begin("s")
+            stream.publish(URGENT, b"{}", 1, False)
+            await places.publishes(1)
+            places.nack(1)
+            await until(lambda: publisher.refusals == 1)
+            # A later one waits behind it, so both have copies.
+            stream.publish(URGENT, b"{}", 2, False)
+            assert [each.seq for each in await copies.publishes(2)] == [1, 2]
+            copies.ack(1)
+            await until(lambda: publisher.confirmed == 1)
+            # Its next try is due, and its patience is over.
+            clock.go_on(60.0)
+            await until(lambda: task.done() or len(places.received) == 2)
+            places.ack(2)
+            await until(lambda: task.done() or publisher.unconfirmed == 0)
+            assert not task.done() and stream.settled == 2
+            assert [each.seq for each in places.received] == [1, 2] and not listener.said("refused")
+            publisher.stop()
+            await task
 
     run(scenario())

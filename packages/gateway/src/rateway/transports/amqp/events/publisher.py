@@ -299,13 +299,13 @@ class EventPublisher:
         ``on_confirmed`` is called once the broker has it, or the spool. :class:`ValueError` when ``key`` or
         ``message_id`` are over 255 bytes.
         """
+        # Before anything is begun for it: it may be refused.
+        pieces = frames.pieces(self.exchange_name, self._own(key, body, message_id, headers), self.frame_max)
         # In order with all that was published before it: those runs end here.
         self.batch.end()
         run = self.batch.open(Cursor(-1))
         run.told = on_confirmed
-        run.pieces += frames.pieces(
-            self.exchange_name, self._own(key, body, message_id, headers), self.frame_max
-        )
+        run.pieces += pieces
         run.marks.append(0)
 
     def _own(
@@ -545,7 +545,7 @@ class EventPublisher:
             )
 
     def _name_of(self, run: Run, index: int) -> str:
-        head = run.pieces[STRIDE * index]
+        head = run.pieces[STRIDE * index] if run.left else None
         return frames.key_of(head) if head else run.name
 
     def _retry(self) -> None:
@@ -588,9 +588,12 @@ class EventPublisher:
 
     def _give_up(self) -> None:
         run, index = next(iter(self._ledger.refused))
-        pieces = run.pieces[STRIDE * index : STRIDE * index + 2]
-        publish = frames.publish_of(*pieces) if pieces[0] else None
-        if publish is None and run.records is not None and self._overflow is not None:
+        # Without a head it is answered for: its urgent copy was taken meanwhile.
+        pieces = run.pieces[STRIDE * index : STRIDE * index + 2] if run.left else [None]
+        publish = None
+        if pieces[0]:
+            publish = frames.publish_of(*pieces)
+        elif pieces[0] is not None and run.records is not None and self._overflow is not None:
             publish = self._overflow.fetch(run.records[index])
         if publish is not None:
             self._add_first(self._substitutes.given_up(publish))
