@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,142 @@ def test_confirmed_segments_give_their_disk_back(tmp_path: Path) -> None:
     files = len(list(tmp_path.glob("*.spool")))
     assert files > 3
     spool.confirm(range(2, 900))
-    assert len(list(tmp_path.glob("*.spool"))) == files
+    # Their names tell how many events the first one has.
+    assert len(list(tmp_path.glob("*.spool"))) == files and spool.bytes < 800_000
     spool.confirm([1])
     assert len(list(tmp_path.glob("*.spool"))) < 3
     spool.confirm(range(900, 1001))
     assert (spool.events, spool.bytes) == (0, 0) and not list(tmp_path.glob("*.spool"))
     assert spool.append([message(7)]) == 1001
     assert read_all(spool) == [7]
+
+
+def test_one_event_that_is_never_confirmed_keeps_no_disk_of_those_after_it(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 2 * MIB)
+    spool.append([message(1)])
+    spool.pass_over()
+    for _ in range(20):
+        first = spool.append([message(number, 1000) for number in range(500)])
+        assert len(spool.read(1000, 2 * MIB)) == 500
+        spool.confirm(range(first, first + 500))
+        assert spool.bytes < 1.3 * MIB
+        assert sum(path.stat().st_size for path in tmp_path.glob("*.spool")) == spool.bytes
+    assert spool.events == 1
+    last = spool.append([message(7)])
+    assert last == 10_002
+    spool.rewind()
+    assert read_all(spool) == [1, 7] and spool.lost == 0
+    # It is known over a restart, but for what came last.
+    spool.close()
+    spool = Spool.open(tmp_path, 2 * MIB)
+    found = spool.read(20_000, 20 * MIB)
+    assert found[0] == (1, message(1)) and found[-1] == (last, message(7))
+    assert len(found) == spool.events < 1500
+    assert spool.fetch(300) is None and spool.fetch(last) == message(7)
+    spool.confirm(number for number, _ in found)
+    assert (spool.events, spool.bytes, spool.front) == (0, 0, last + 1) and spool.lost == 0
+    assert not list(tmp_path.glob("*.spool"))
+
+
+def test_one_event_that_is_never_confirmed_keeps_no_memory_of_those_after_it(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, MIB)
+    some = [message(number) for number in range(500)]
+
+    def take_and_confirm(times: int) -> int:
+        for _ in range(times):
+            first = spool.append(some)
+            spool.pass_over()
+            spool.confirm(range(first, first + 500))
+        return tracemalloc.get_traced_memory()[0]
+
+    spool.append([message(1)])
+    tracemalloc.start()
+    try:
+        before = take_and_confirm(10)
+        assert take_and_confirm(100) - before < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_segment_that_was_confirmed_while_it_was_read_is_not_read_further(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, 2 * MIB)
+    for number in range(1, 1001):
+        spool.append([message(number, 1000)])
+    first, second, third = sorted(int(path.stem) for path in tmp_path.glob("*.spool"))[:3]
+    assert [number for number, _ in spool.read(second + 9, 2 * MIB)] == [*range(first, second + 10)]
+    spool.confirm(range(second, third))
+    assert read_all(spool) == [*range(third, 1001)] and spool.lost == 0
+    # Confirmed twice counts once.
+    spool.confirm(range(second, third))
+    assert spool.events == 1000 - (third - second)
+    spool.confirm(range(first, second))
+    assert spool.front == third
+
+
+class History:
+    """A spool beside what it must hold, over restarts of the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spool = Spool.open(folder, MIB)
+        self.appended: dict[int, Publish] = {}
+        self.unconfirmed: set[int] = set()
+
+    def append(self, size: int) -> None:
+        publish = message(len(self.appended) + 1, size)
+        with suppress(SpoolFull):
+            number = self.spool.append([publish])
+            # A number is of one message for ever.
+            assert number == len(self.appended) + 1
+            self.appended[number] = publish
+            self.unconfirmed.add(number)
+
+    def confirm(self, numbers: Iterable[int]) -> None:
+        confirmed = self.unconfirmed.intersection(numbers)
+        self.spool.confirm(confirmed)
+        self.unconfirmed -= confirmed
+
+    def start_again(self) -> None:
+        self.spool.close()
+        self.spool = Spool.open(self.folder, MIB)
+        found = self.read_all()
+        # What was confirmed out of order may come again, under its own number.
+        assert self.unconfirmed <= found and len(found) == self.spool.events
+        self.unconfirmed = found
+
+    def read_all(self) -> set[int]:
+        self.spool.rewind()
+        found: dict[int, Publish] = {}
+        while some := self.spool.read(20, MIB):
+            found.update(some)
+        assert all(self.appended[number] == publish for number, publish in found.items())
+        return set(found)
+
+
+@given(st.data())
+def test_whatever_is_confirmed_in_whichever_order_nothing_is_lost_and_each_keeps_its_number(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    history = History(tmp_path_factory.mktemp("spool"))
+    steps = st.sampled_from(["append", "append", "append", "confirm", "most", "read", "start again"])
+    for step in data.draw(st.lists(steps, max_size=60)):
+        numbers = sorted(history.unconfirmed)
+        match step:
+            case "append":
+                history.append(data.draw(st.sampled_from([10, 30_000, 90_000, 200_000])))
+            case "confirm" if numbers:
+                history.confirm(data.draw(st.sets(st.sampled_from(numbers))))
+            case "most" if numbers:
+                history.confirm({*numbers} - {data.draw(st.sampled_from(numbers))})
+            case "read":
+                history.spool.read(data.draw(st.integers(1, 5)), MIB)
+            case "start again":
+                history.start_again()
+        spool = history.spool
+        assert spool.lost == 0 and spool.events == len(history.unconfirmed)
+        assert spool.front == min(history.unconfirmed, default=len(history.appended) + 1)
+        assert sum(path.stat().st_size for path in history.folder.glob("*.spool")) == spool.bytes
+    assert history.read_all() == history.unconfirmed
 
 
 def test_a_restart_goes_on_where_the_confirms_were(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A folder of append-only segments. Each is named by the number of its first event and holds, after a short
 signature, records of length, CRC and what is to be published (routing key, AMQP properties, body). Numbers
 count on without a gap, over restarts too. A batch is one write; what a crash cut off at the end is recognised
-by length and CRC and taken away. A segment is deleted once the broker has confirmed all of it; a small file
+by length and CRC and taken away. A segment is deleted once the broker has confirmed all of it; while an older
+one is kept it is emptied instead, because how many events the older one has follows from its name. A small file
 remembers how far everything is confirmed, so that little is published twice after a crash. Nothing is
 fsynced: the promise holds for a crash of the process, not of the machine (``docs/delivery.md``).
 """
@@ -54,8 +55,19 @@ class _Segment:
         self.path = path
         self.first = first
         self.count = count
+        # Events that are not confirmed.
         self.left = count
         self.size = size
+
+    @property
+    def end(self) -> int:
+        """The number after its last event's."""
+        return self.first + self.count
+
+    @property
+    def is_emptied(self) -> bool:
+        """Whether its disk was given back before older ones': all of its events are confirmed."""
+        return self.size == len(_SIGNATURE)
 
 
 class _Place(NamedTuple):
@@ -90,7 +102,7 @@ class Spool:
         self._done_with: list[Path] = []
         self._tail = -1
         self._next = 1
-        # Everything before it is confirmed; beyond it, what was confirmed out of order.
+        # Everything before it is confirmed; beyond it, what was confirmed out of order, emptied segments' events aside.
         self._front = 1
         self._early: set[int] = set()
         self._front_file = -1
@@ -215,6 +227,10 @@ class Spool:
         self.bytes += len(data)
         self.events += len(messages)
         self._next += len(messages)
+        if fresh and len(self._segments) > 1 and not self._segments[-2].left:
+            # It was confirmed while it was the last one, whose events a restart counts by reading it. Now the name of
+            # the next one tells how many it has.
+            self._empty(self._segments[-2])
         return first
 
     def _new_segment(self) -> None:
@@ -319,7 +335,7 @@ class Spool:
 
     def _segment_of(self, number: int) -> _Segment | None:
         for segment in self._segments:
-            if segment.first <= number < segment.first + segment.count:
+            if segment.first <= number < segment.end:
                 return segment
         return None
 
@@ -332,6 +348,9 @@ class Spool:
                     (later.first for later in self._segments if later.first > self._reading),
                     default=self._next,
                 )
+                continue
+            if segment.is_emptied:
+                self._reading = segment.end
                 continue
             if self._place.segment != segment.first:
                 self._forget_place()
@@ -359,7 +378,7 @@ class Spool:
         """The rest of a segment cannot be read (a torn or foreign file, a disk that fails): it is counted, not retried
         for ever.
         """
-        rest = range(self._reading, segment.first + segment.count)
+        rest = range(self._reading, segment.end)
         self._reading = rest.stop
         self._forget_place()
         before = self.events
@@ -369,25 +388,56 @@ class Spool:
     # Confirming
 
     def confirm(self, numbers: Iterable[int]) -> None:
-        """The broker has these messages, in any order. Segments that are confirmed in full are deleted."""
+        """The broker has these messages, in any order. Segments that are confirmed in full give their disk back."""
         front, early = self._front, self._early
+        segment: _Segment | None = None
         for number in numbers:
             if number < front or number in early or number >= self._next:
                 continue
+            if segment is None or not segment.first <= number < segment.end:
+                segment = self._segment_of(number)
+            if segment is None or segment.is_emptied:
+                continue
             early.add(number)
             self.events -= 1
-        while front in early:
-            early.discard(front)
-            front += 1
-        if front == self._front:
-            return
-        self._front = front
-        while self._segments and self._segments[0].first + self._segments[0].count <= front:
+            segment.left -= 1
+            # The last one is written to; the first one is about to be deleted.
+            if not segment.left and segment.first > front and segment is not self._segments[-1]:
+                self._empty(segment)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Move the front over all that is confirmed, and delete the segments that it has passed."""
+        front, early = self._front, self._early
+        while self._segments:
+            segment = self._segments[0]
+            if segment.is_emptied:
+                front = max(front, segment.end)
+            while front in early:
+                early.discard(front)
+                front += 1
+            if front < segment.end:
+                break
             if len(self._segments) == 1:
                 # The one that is being written: the next message begins another.
                 self._close_tail()
             self._drop(self._segments.popleft())
-        self._remember()
+        if front != self._front:
+            self._front = front
+            self._remember()
+
+    def _empty(self, segment: _Segment) -> None:
+        """Give the disk of a segment back that is confirmed in full, while older ones are not."""
+        try:
+            os.truncate(segment.path, len(_SIGNATURE))
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+            return
+        self.bytes -= segment.size - len(_SIGNATURE)
+        segment.size = len(_SIGNATURE)
+        self._early.difference_update(range(segment.first, segment.end))
+        if self._place.segment == segment.first:
+            self._forget_place()
 
     def _drop(self, segment: _Segment) -> None:
         if self._place.segment == segment.first and not self._ready:
@@ -444,10 +494,11 @@ class Spool:
             return
         first = self._segments[0].first
         self._front = min(max(first, remembered), self._next)
+        self._advance()
+        for segment in self._segments:
+            segment.left = 0 if segment.is_emptied else segment.end - max(segment.first, self._front)
+        self.events = sum(segment.left for segment in self._segments)
         self._reading = self._front
-        self.events = self._next - self._front
-        while self._segments and self._segments[0].first + self._segments[0].count <= self._front:
-            self._drop(self._segments.popleft())
 
     def _remembered(self) -> int:
         return _number_in(self.folder / _FRONT) or 1
