@@ -106,6 +106,21 @@ def test_memory_goes_into_no_core_file_and_to_no_debugger(debuggable: str, dumpa
 
 
 @pytest.mark.checklist("K62")
+def test_a_command_may_open_as_many_files_as_are_allowed_without_rights() -> None:
+    told = (
+        "import resource, runpy, sys\n"
+        "_, most = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "most = 1000 if most == resource.RLIM_INFINITY else min(most, 1000)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, most))\n"
+        "sys.argv = ['rateway', '--version']\n"
+        "try:\n"
+        "    runpy.run_module('rateway', run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most))\n"
+    )
+    assert python("-c", told).split()[-1] == "True"
+
+
 def test_every_signal_that_would_end_a_process_is_ignored_but_for_those_with_a_meaning() -> None:
     assert {
         signal.SIGUSR1,

@@ -12,6 +12,7 @@ def main() -> int:
     # Before anything else is loaded that the working directory could have in its place.
     hardening.forget_working_directory()
     hardening.keep_memory_private()
+    hardening.open_as_many_files_as_allowed()
     from rateway import cli
 
     return cli.main()

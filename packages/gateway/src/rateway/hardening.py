@@ -22,6 +22,7 @@ __all__ = [
     "forget_working_directory",
     "ignore_ending_signals",
     "keep_memory_private",
+    "open_as_many_files_as_allowed",
 ]
 
 # prctl(2): no core file, also where the kernel hands it to a program (there RLIMIT_CORE does not count), and neither
@@ -77,6 +78,17 @@ def keep_memory_private() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Raise the limit of open files to the highest that may be had without rights, for this process and its children.
+
+    Each shard, cluster and bot of the proxy takes one or more; a login shell's limit of 1,024 is there for programs
+    that call select(2), which none of these does.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def ignore_ending_signals() -> None:
