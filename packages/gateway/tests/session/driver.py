@@ -89,6 +89,7 @@ class Driver:
         shard: tuple[int, int] = (0, 1),
         permits: bool = True,
         acks: bool = True,
+        shown: dict[str, Any] | None = None,
     ) -> None:
         self.now = 1000.0
         self.settings = settings or options()
@@ -99,6 +100,7 @@ class Driver:
             gateway_url=GATEWAY,
             session=session,
             chance=chance or random.Random(7),
+            presence=shown,
         )
         self.permits = permits
         self.acks = acks
@@ -248,6 +250,12 @@ def voice(guild: int = 1 << 30, channel: str | None = "5") -> dict[str, Any]:
 
 def presence(name: str = "x") -> dict[str, Any]:
     return {"since": None, "activities": [{"name": name, "type": 0}], "status": "online", "afk": False}
+
+
+def long_presence() -> dict[str, Any]:
+    """It fits into an op 3, and into no identify."""
+    activities = [{"name": f"{number}", "type": 0, "state": "x" * 128} for number in range(24)]
+    return {**presence(), "activities": activities}
 
 
 def members(guild: int = 1 << 30, **fields: Any) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from rateway.session.reconnect import (
     gateway_address,
 )
 from rateway_protocol.discord.close_codes import END_SESSION, KEEP_SESSION
-from tests.session.driver import GATEWAY, INTERVAL, RESUME, Driver, Least, Most, options, presence, stored
+from tests.session.driver import (
+    GATEWAY,
+    INTERVAL,
+    RESUME,
+    Driver,
+    Least,
+    Most,
+    long_presence,
+    options,
+    presence,
+    stored,
+)
 
 
 def lost(driver: Driver) -> list[str]:
@@ -718,6 +729,30 @@ def test_a_lost_sessions_presence_is_shown_again_by_the_next_identify() -> None:
     driver.say({"op": 9, "d": False})
     driver.reconnected()
     assert driver.sent(2)[-1]["d"]["presence"] == presence("set by a worker")
+
+
+def test_a_presence_for_which_an_identify_has_no_room_goes_out_and_is_not_shown_by_the_next_session() -> None:
+    driver = Driver(settings=options(presence=lambda shard, shards: presence("configured"))).live()
+    driver.command(3, presence("before"))
+    driver.command(3, long_presence(), "long")
+    driver.command(3, long_presence(), "again")
+    assert driver.sent(3)[-1]["d"] == long_presence()
+    assert driver.outcomes()[-2:] == [("long", "sent"), ("again", "sent")]
+    (note,) = driver.all(actions.Note)
+    assert "longer than the 4096 bytes" in note.text
+    driver.say({"op": 9, "d": False})
+    driver.reconnected()
+    assert len(driver.last(actions.Identify).data) <= 4096
+    assert driver.sent(2)[-1]["d"]["presence"] == presence("configured")
+    driver.ready("second")
+    driver.command(3, presence("shorter"))
+    assert driver.conversation.presence == presence("shorter")
+
+
+def test_a_stored_presence_for_which_an_identify_has_no_room_is_left_out() -> None:
+    driver = Driver(shown=long_presence()).live()
+    assert "presence" not in driver.sent(2)[-1]["d"]
+    assert len(driver.all(actions.Note)) == 1
 
 
 def test_facts_that_come_at_the_wrong_time_change_nothing() -> None:

@@ -177,13 +177,15 @@ class Conversation:
         self._received_at: tuple[tuple[float, int], ...] = ()
         self._send_limiter = SendRateLimiter(limit=options.command_queue, budget=options.command_budget)
         # The last presence that a worker set, in an earlier process too: the next identify shows it.
-        self._presence: Mapping[str, Any] | None = presence
+        self._presence: Mapping[str, Any] | None = None
         self._lost = False
         # Whether Discord, or the gateway, has asked for the reconnection that is under way.
         self._asked = False
         self._waits = Timers(options)
         self._watch_until = 0.0
         self._noted: set[str] = set()
+        if presence is not None:
+            self._remember_presence(presence)
 
     @staticmethod
     def _address_fault(options: SessionOptions, url: str, before: str) -> str:
@@ -211,7 +213,9 @@ class Conversation:
 
     @property
     def presence(self) -> Mapping[str, Any] | None:
-        """The last presence that a worker set, which the next identify shows; None without one."""
+        """The last presence that a worker set, which the next identify shows; None without one, or with one for which an
+        identify has no room.
+        """
         return self._presence
 
     @property
@@ -830,10 +834,23 @@ class Conversation:
             self.orders.append(actions.Send(command.payload))
             self.orders.append(actions.CommandDone(command, "sent"))
             if command.op == Opcode.PRESENCE_UPDATE:
-                self._presence = command.d
+                self._remember_presence(command.d)
             elif command.op == Opcode.REQUEST_GUILD_MEMBERS:
                 self._watch_until = now + WATCH
                 self._judge_fast_path(now)
+
+    def _remember_presence(self, presence: Mapping[str, Any]) -> None:
+        """Show *presence* in the next identifies, unless one with it is longer than a payload may be: it fitted into an
+        op 3 of its own, and Discord would close each of these identifies with 4002.
+        """
+        has_room = len(self._options.identify(self._shard, presence)) <= commands.MAX_PAYLOAD_BYTES
+        self._presence = presence if has_room else None
+        if not has_room:
+            self._note_once(
+                "warning",
+                f"a worker's presence makes an identify longer than the {commands.MAX_PAYLOAD_BYTES} bytes that "
+                "Discord takes: the next session does not show it; set a shorter one",
+            )
 
     def _plan(self, now: float) -> None:
         wake_at = min(

@@ -14,12 +14,16 @@ from rateway.runtime.runner.event_forwarder import EventForwarder
 from rateway.runtime.runner.event_tallies import EventTallies
 from rateway.runtime.runner.gap_reports import GapReports
 from rateway.runtime.runner.session_records import SessionRecords
+from rateway.runtime.runner.session_writer import SessionWriter
 from rateway.runtime.runner.shard import Shard
 from rateway.runtime.runner.shard_factory import ShardFactory, ShardTools
+from rateway.runtime.runner.shard_observer import ClusterShardObserver
+from rateway.session.actions import CommandDone
 from rateway.transports.store import SessionRecord
+from rateway_protocol.discord.commands import encode
 from tests.delivery.memory import MemorySink
 from tests.runtime.runner.memory_store import MemoryStore
-from tests.session.driver import GATEWAY, options
+from tests.session.driver import GATEWAY, Driver, long_presence, options, presence
 
 RECORD = SessionRecord(
     shard_id=0,
@@ -38,14 +42,17 @@ def with_(**changes: object) -> SessionRecord:
 
 
 def made(
-    *stored: SessionRecord, shard_ids: range = range(2), behind: dict[int, int] | None = None
+    *stored: SessionRecord,
+    shard_ids: range = range(2),
+    behind: dict[int, int] | None = None,
+    store: MemoryStore | None = None,
 ) -> tuple[dict[int, Shard], SessionRecords, list[str]]:
     """The shards made from stored sessions, the records, and the reasons of the gaps that are to be reported."""
 
     async def scenario() -> tuple[dict[int, Shard], SessionRecords, list[str]]:
         nothing: Any = None
         sink: Any = MemorySink(clock=time, most=10, observer=nothing)
-        records = SessionRecords(MemoryStore(), shard_count=4, intents=513, token_hash="bot")
+        records = SessionRecords(store or MemoryStore(), shard_count=4, intents=513, token_hash="bot")
         reports = GapReports(records, sink, lambda: None)
         pipeline = EventPipeline()
         events = EventForwarder(pipeline, EventTallies(pipeline), sink, reports.leave_guilds)
@@ -90,6 +97,28 @@ def test_a_session_of_a_shard_that_moved_to_another_cluster_is_reported_as_a_gap
     assert reasons == ["the shard belongs to another cluster now"]
 
 
-def test_a_presence_that_cannot_be_read_is_left_out() -> None:
-    shards, _, _ = made(with_(presence=b"{"))
+@pytest.mark.parametrize("shown", [b"{", encode(long_presence())])
+def test_a_presence_that_cannot_be_read_or_has_no_room_in_an_identify_is_forgotten(shown: bytes) -> None:
+    store = MemoryStore()
+    shards, records, _ = made(with_(presence=shown), store=store)
     assert shards[0].conversation.session_id == "s"
+    assert shards[0].conversation.presence is None
+    records.write([(0, 8)], 2.0)
+    assert store.committed[0].presence is None
+
+
+def test_a_presence_with_no_room_in_an_identify_is_not_written_down_and_ends_the_one_before() -> None:
+    nothing: Any = None
+    store = MemoryStore()
+    shards, records, _ = made(with_(presence=encode(presence("before"))), store=store)
+    observer = ClusterShardObserver(
+        1, shards, nothing, records, SessionWriter(records, shards), nothing, nothing
+    )
+    driver = Driver(shown=presence("before")).live()
+    shards[0].conversation = driver.conversation
+    for shown, kept in ((presence("set"), presence("set")), (long_presence(), None)):
+        driver.command(3, shown, handle="a worker's")
+        observer.command_done(shards[0], driver.last(CommandDone))
+        records.write([(0, 8)], 2.0)
+        written = store.committed[0].presence
+        assert (None if written is None else msgspec.json.decode(written)) == kept

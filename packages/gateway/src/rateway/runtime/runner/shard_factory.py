@@ -131,6 +131,9 @@ class ShardFactory:
             chance=CHANCE,
             presence=_presence_in(record),
         )
+        if record is not None and record.presence is not None and conversation.presence is None:
+            # It cannot be read, or an identify has no room for it.
+            self._session_records.presence_set(shard_id, None)
         return Shard(
             conversation=conversation,
             shard_id=shard_id,

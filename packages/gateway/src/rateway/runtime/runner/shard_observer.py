@@ -141,7 +141,8 @@ class ClusterShardObserver:
         if command.handle is None:
             return
         if order.outcome == "sent" and command.op == Opcode.PRESENCE_UPDATE:
-            self._session_records.presence_set(shard.shard_id, encode(command.d))
+            presence = shard.conversation.presence
+            self._session_records.presence_set(shard.shard_id, None if presence is None else encode(presence))
             self._session_writer.note_change()
         self.on_command_done(order)
 
