@@ -626,6 +626,10 @@ class MemoryCluster:
         self._append(after)
         self._append(held, is_out_of_order=True)
 
+    def go_ahead(self) -> None:
+        """The newest event overtakes those that are not written (``URGENT``)."""
+        self._append(self._unwritten.pop(), is_out_of_order=True)
+
     def lose_session(self, shard_id: int, guilds: Sequence[Guild]) -> None:
         """Discord ends a shard's session: RATEWAY_GAP, then a new one with these guilds."""
         shard = self.gateway.shards[shard_id]

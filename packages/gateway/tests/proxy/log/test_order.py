@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rateway.delivery.proxy_port import LogEntry
-from rateway.proxy.log.order import MOST_HOLES, Order
+from rateway.proxy.log.order import MOST_BESIDE, MOST_HOLES, Order
 
 
 def entry(seq: int, session: str = "a", shard_id: int = 0, repeat: int = 0, late: bool = False) -> LogEntry:
@@ -22,6 +22,25 @@ def entry(seq: int, session: str = "a", shard_id: int = 0, repeat: int = 0, late
         ([entry(5), entry(7), entry(6, late=True), entry(6, late=True)], [True, True, True, False]),
         # What the broker took late comes before the first in order that is read.
         ([entry(5), entry(4, late=True), entry(3)], [True, True, False]),
+        # Published ahead of the others (URGENT), and in its place again after a death of the gateway.
+        (
+            [
+                entry(1),
+                entry(3, late=True),
+                entry(5, late=True),
+                entry(2),
+                entry(4),
+                entry(3),
+                entry(6),
+                entry(5),
+            ],
+            [True, True, True, True, True, False, True, False],
+        ),
+        # A reading that begins with it.
+        (
+            [entry(9, late=True), entry(7), entry(8), entry(9), entry(10), entry(9, late=True), entry(7)],
+            [True, True, True, False, True, False, False],
+        ),
         # Other contents under one number.
         ([entry(5), entry(5, repeat=1), entry(5, repeat=2)], [True, True, True]),
         ([entry(5), entry(5, repeat=1), entry(5), entry(5, repeat=1)], [True, True, False, False]),
@@ -45,6 +64,36 @@ def test_holes_are_bounded() -> None:
     order.is_new(entry(10_000_000))
     assert order.is_new(entry(10_000_000 - MOST_HOLES))
     assert not order.is_new(entry(10_000_000 - MOST_HOLES - 1))
+
+
+def test_what_was_published_far_ahead_costs_nothing_of_what_it_overtook() -> None:
+    order = Order()
+    order.is_new(entry(1))
+    assert order.is_new(entry(3 * MOST_HOLES, late=True))
+    assert all(order.is_new(entry(seq)) for seq in range(2, 3 * MOST_HOLES))
+    assert not order.is_new(entry(3 * MOST_HOLES))
+    assert order.is_new(entry(3 * MOST_HOLES + 1))
+
+
+def test_what_is_remembered_beside_the_order_is_bounded() -> None:
+    order = Order()
+    order.is_new(entry(1))
+    for number in range(MOST_BESIDE + 1):
+        order.is_new(entry(2 * number + 3, late=True))
+    assert order.is_new(entry(3, late=True))
+    assert not order.is_new(entry(2 * MOST_BESIDE + 3, late=True))
+
+
+def test_a_session_of_which_an_entry_was_published_ahead_has_not_begun_before_the_others() -> None:
+    order = Order()
+    order.is_new(entry(9, "b", late=True))
+    assert not order.is_known(0, "b")
+    order.is_new(entry(5, "a"))
+    assert order.is_newer(0, "b", "a")
+    assert not order.is_newer(0, "a", "b")
+    order.is_new(entry(1, "b"))
+    assert order.is_newer(0, "b", "a")
+    assert not order.is_newer(0, "a", "b")
 
 
 def test_of_two_sessions_the_one_that_began_later_is_newer() -> None:

@@ -286,6 +286,65 @@ def test_a_lost_session_of_the_gateway_ends_the_bots_session_of_that_shard_alone
     run(scenario())
 
 
+def interaction_ahead(setting: Setting) -> None:
+    """An interaction overtakes the events that are not written."""
+    cluster = setting.cluster_of(0)
+    cluster.send(
+        0, "INTERACTION_CREATE", {"id": "1", "guild_id": setting.guilds[0][0]["id"], "token": "token"}
+    )
+    cluster.go_ahead()
+
+
+def test_a_bot_gets_the_backlog_that_an_urgent_event_overtook() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        bot = await live(Bot(), setting.process)
+        backlog = [str(number) for number in range(5_000)]
+        for text in backlog:
+            setting.event(0, 0, text, write=False)
+        interaction_ahead(setting)
+        setting.cluster_of(0).write()
+        await pass_time(1)
+        assert contents(bot) == backlog
+        assert bot.names.count("INTERACTION_CREATE") == 1
+
+    run(scenario())
+
+
+def test_an_urgent_event_brings_nothing_of_the_backlog_that_the_snapshots_contain() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        for number in range(20):
+            setting.event(0, 0, f"contained {number}", write=False)
+        bot = await live(Bot(), setting.process)
+        interaction_ahead(setting)
+        await pass_time()
+        setting.cluster_of(0).write()
+        setting.event(0, 0, "after")
+        await pass_time(1)
+        assert contents(bot) == ["after"]
+        assert bot.names.count("INTERACTION_CREATE") == 1
+
+    run(scenario())
+
+
+def test_an_urgent_event_of_a_new_session_brings_nothing_of_the_former_ones_backlog() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0, 1]})
+        for number in range(20):
+            setting.event(0, 0, f"contained {number}", write=False)
+        setting.cluster_of(0).lose_session(0, setting.guilds[0])
+        bot = await live(Bot(), setting.process)
+        interaction_ahead(setting)
+        await pass_time()
+        setting.cluster_of(0).write()
+        setting.event(0, 0, "after")
+        await pass_time(1)
+        assert contents(bot) == ["after"]
+
+    run(scenario())
+
+
 def test_a_bot_of_several_shards_is_told_the_state_after_a_lost_session() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0, 1]})

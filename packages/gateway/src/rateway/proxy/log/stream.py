@@ -273,7 +273,10 @@ class Feed:
         if position is not None:
             if position.contains(entry, order):
                 return entry.name not in self.replayed or entry.offset <= self.missed_since
-            if entry.session != position.session or entry.seq > position.highest:
+            # What was published ahead does not show that the log was read up to it.
+            if not entry.is_out_of_order and (
+                entry.session != position.session or entry.seq > position.highest
+            ):
                 self._late[shard_id] = self.positions.pop(shard_id)
                 if not self.positions:
                     self.settle()
