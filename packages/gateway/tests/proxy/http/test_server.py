@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket as sockets
 import ssl
 import struct
+import weakref
 import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -452,6 +454,27 @@ def test_a_close_that_the_bot_does_not_answer_ends_all_the_same() -> None:
             assert await frames_of(reader) == [(1, HELLO), (8, struct.pack("!H", 4000) + b"over")]
             await s.bots[0].ended.wait()
             writer.close()
+
+    run(it())
+
+
+def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
+    async def it() -> None:
+        async with scene() as s:
+            kept = []
+            for compression in ("zlib-stream", "zstd-stream"):
+                reader, writer = await s.handshake(f"/?v=10&compress={compression}")
+                await reader.read(2)
+                bot = s.bots.pop()
+                kept.append(weakref.ref(bot.socket))
+                writer.transport.abort()
+                await bot.ended.wait()
+                del bot
+            # One more, and its answer: what the loop had still to do for them is done.
+            async with s.bot() as another:
+                await another.receive_str()
+            gc.collect()
+            assert [each() for each in kept] == [None, None]
 
     run(it())
 

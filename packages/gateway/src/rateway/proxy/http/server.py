@@ -480,7 +480,9 @@ class ProxyServer:
                 return await self._open(request, peer)
             return await self._rest(request)
         finally:
-            peer.wait(self.limits.idle_s)
+            if request.protocol in self._peers:
+                # A timer of one that has ended would keep its memory, a bot's compression included.
+                peer.wait(self.limits.idle_s)
 
     async def _open(self, request: web.BaseRequest, peer: _Peer) -> web.StreamResponse:
         accept = _accept(request.headers)
