@@ -1040,6 +1040,31 @@ async def past(setting: Setting) -> Process:
     return setting.process
 
 
+def test_a_resume_goes_on_where_the_broker_was_lost_in_the_middle_of_its_pass() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0, 1]})
+        bot = await live(Bot(1, 2), setting.process)
+        setting.event(1, 0, "had")
+        await pass_time()
+        await setting.process.kill()
+        for number in range(600):
+            setting.event(0, 0, f"of another shard {number}")
+        setting.event(1, 0, "missed")
+        process = await past(setting)
+        loop, reader = asyncio.get_running_loop(), setting.reader
+        # The pass takes three seconds; the broker sends a sixth of it ahead of what is acknowledged.
+        reader.at_once, reader.ahead = 10, 100
+        reader.call_soon = lambda call: loop.call_later(0.05, call)
+        bot.start(process)
+        await pass_time(2)
+        assert not bot.is_live
+        setting.cluster_of(1).log.end_passes("disconnected", "the connection broke")
+        await bot.until(lambda bot: bot.is_live)
+        assert contents(bot) == ["had", "missed"] and bot.resumes == 1
+
+    run(scenario())
+
+
 def test_an_offset_that_was_skipped_is_no_place_to_resume_from() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})

@@ -87,7 +87,7 @@ class PastPass:
             member.is_anchored = False
             self._fanout.remove(member.feed)
         self._fanout.order = Order()
-        self._last = -1
+        self._last = self._acknowledged = -1
         first = min(member.feed.at for member in self.members)
         self._reading.begin(Offset(max(0, first - LOOK_BACK)))
 
