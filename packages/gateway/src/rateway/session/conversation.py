@@ -213,8 +213,8 @@ class Conversation:
 
     @property
     def presence(self) -> Mapping[str, Any] | None:
-        """The last presence that a worker set, which the next identify shows; None without one, or with one for which an
-        identify has no room.
+        """The last presence that a worker set, which the next identify shows; None without one, or with one for which
+        an identify has no room.
         """
         return self._presence
 

@@ -153,8 +153,7 @@ class AmqpGateway:
         try:
             await self._kept.run(self._serve)
         finally:
-            self._connected.clear()
-            self._connection = self._channel = None
+            self._disconnect()
 
     async def _serve(self, connection: Connection) -> str:
         """One connection's life; why it ended."""
@@ -163,6 +162,8 @@ class AmqpGateway:
                 channel = await connection.channel(CHANNEL)
                 channel.on_delivery = self._on_delivery
                 channel.on_return = self._on_return
+                # At once: a query that it has failed is asked again before this task's turn comes.
+                channel.on_end = self._disconnect
                 await channel.call(
                     spec.Basic.Consume(0, _REPLY_TO.decode(), no_ack=True), spec.Basic.ConsumeOk
                 )
@@ -170,13 +171,12 @@ class AmqpGateway:
                 return str(lost)
             except ChannelClosed as closed:
                 return str(closed)
-            self._kept.say_back(connection)
-            self._connection, self._channel = connection, channel
-            self._declared.clear()
-            self._connected.set()
+            if not channel.closed.done():
+                self._kept.say_back(connection)
+                self._connection, self._channel = connection, channel
+                self._declared.clear()
+                self._connected.set()
             reason = await asyncio.shield(channel.closed)
-            self._connected.clear()
-            self._connection = self._channel = None
             for each in self._waiting.values():
                 if not each.answer.done():
                     each.answer.set_exception(_Lost(str(reason)))
@@ -189,6 +189,10 @@ class AmqpGateway:
                 reason,
                 extra={"action": "channel_closed"},
             )
+
+    def _disconnect(self) -> None:
+        self._connected.clear()
+        self._connection = self._channel = None
 
     # The port.
 
@@ -381,13 +385,17 @@ class AmqpGateway:
         number = b"%d" % next(self._numbers)
         try:
             async with asyncio.timeout(seconds):
-                await self._connected.wait()
-                connection, channel = self._connection, self._channel
-                assert connection is not None
-                assert channel is not None
+                while (connection := self._connection) is None or (channel := self._channel) is None:
+                    await self._connected.wait()
                 if place not in self._declared:
                     declare = spec.Exchange.Declare(0, place, EXCHANGE_TYPE, durable=True)
-                    await channel.call(declare, spec.Exchange.DeclareOk)
+                    try:
+                        await channel.call(declare, spec.Exchange.DeclareOk)
+                    except ChannelClosed as closed:
+                        if f"'{place}'" not in closed.text:
+                            raise
+                        # Declared again it would be refused again, and end the channel for all.
+                        return Fault(ErrorCode.UNAVAILABLE, f"the broker refuses {place}: {closed}")
                     self._declared.add(place)
                 if channel.closed.done():
                     raise channel.closed.result()
