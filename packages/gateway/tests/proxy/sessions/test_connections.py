@@ -11,7 +11,7 @@ import pytest
 from rateway.delivery.proxy_port import Age, LogSink, LogStart
 from rateway.proxy.log.replay import Replay
 from rateway_protocol.contract.errors import ErrorCode, Fault
-from rateway_protocol.contract.snapshots import GuildSnapshot
+from rateway_protocol.contract.snapshots import GuildSnapshot, ShardSnapshot
 from rateway_protocol.discord.intents import ALL, UNDOCUMENTED, Intents
 from tests.proxy.bots import Bot, Process
 from tests.proxy.memory import (
@@ -42,9 +42,14 @@ class CountingReader(MemoryReader):
 
 
 class ChangingGateway(MemoryGateway):
-    """Lets something happen just before it answers for guilds."""
+    """Lets something happen just before it answers for guilds; counts how often it was asked for shards."""
 
     before_guilds: Callable[[], None] = staticmethod(lambda: None)
+    shards_asked = 0
+
+    async def shard(self, shard_id: int) -> ShardSnapshot | Fault:
+        self.shards_asked += 1
+        return await super().shard(shard_id)
 
     async def guilds(
         self, guild_ids: Sequence[int], intents: int, large_threshold: int
@@ -655,6 +660,46 @@ def test_bots_wait_for_a_gateway_that_does_not_answer_yet() -> None:
         assert bot.ops == [10, 11] and bot.closed is None
         setting.gateway.fault = None
         await bot.until(lambda bot: bot.is_live)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("away", ["cluster", "log"])
+def test_bots_that_wait_for_a_cluster_or_a_log_keep_no_other_from_beginning(away: str) -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        shard = setting.gateway.shards[1]
+        session = shard.session
+        if away == "cluster":
+            shard.session = ""
+        else:
+            setting.reader.take_down("log-2")
+        waiting = [Bot(1, 2) for _ in range(20)]
+        for each in waiting:
+            each.start(setting.process)
+        await pass_time(1)
+        await live(Bot(0, 2), setting.process)
+        assert not any(each.is_live for each in waiting)
+        shard.session = session
+        setting.reader.log("log-2").down = ""
+        for each in waiting:
+            await each.until(lambda bot: bot.is_live)
+
+    run(scenario())
+
+
+def test_a_shard_is_asked_for_once_for_all_bots_that_wait_for_it() -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        shard = setting.gateway.shards[0]
+        session, shard.session = shard.session, ""
+        for bot in [Bot() for _ in range(20)]:
+            bot.start(setting.process)
+        await pass_time(1)
+        asked = setting.gateway.shards_asked
+        await pass_time(30)
+        assert setting.gateway.shards_asked - asked < 10
+        shard.session = session
 
     run(scenario())
 

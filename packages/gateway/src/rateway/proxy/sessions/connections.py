@@ -282,12 +282,15 @@ class Connections:
             )  # fmt: skip
             connection.close(4014, "Disallowed intents: the gateway was not given them (INTENTS).")
             return
-        async with self._snapshots:
-            shards = gateway_shards(identify.shard, identify.count, layout.shard_count)
-            logs = await self._state.logs_of(shards)
-            for log in logs:
-                self._tails.use(log)
-            try:
+        shards = gateway_shards(identify.shard, identify.count, layout.shard_count)
+        logs = await self._state.logs_of(shards)
+        for log in logs:
+            self._tails.use(log)
+        try:
+            # Outside: a bot that waits for a cluster or a log that is away keeps no other from beginning.
+            await asyncio.gather(*map(self._when_begun, logs))
+            await self._state.when_told(shards)
+            async with self._snapshots:
                 begin = await self._send_ready(connection, identify, layout.shard_count, logs)
                 if not await self._send_guilds(connection, begin):
                     return
@@ -295,9 +298,9 @@ class Connections:
                     if feed.log in begin.missed_since:
                         await self._send_missed(connection, feed, begin.missed_since[feed.log])
                 self._attach(connection, begin)
-            finally:
-                for log in logs:
-                    self._tails.release(log)
+        finally:
+            for log in logs:
+                self._tails.release(log)
         if connection.stream is not begin.stream:
             return
         await asyncio.sleep(HOLD)
@@ -446,11 +449,17 @@ class Connections:
         for feed in begin.feeds:
             self._join(feed, joined)
 
-    async def _last_of(self, log: str) -> int:
-        """Return the offset of a log's newest entry once its tail is attached; -1 for a log that has none lately."""
+    async def _when_begun(self, log: str) -> None:
+        """Wait until a log's tail is attached, or the log is lost."""
         tail = self._tails.get(log)
         if tail is not None:
             await _called(tail.when_begun)
+
+    async def _last_of(self, log: str) -> int:
+        """Return the offset of a log's newest entry once its tail is attached; -1 for a log that has none lately."""
+        await self._when_begun(log)
+        tail = self._tails.get(log)
+        if tail is not None:
             try:
                 async with asyncio.timeout(FIRST_ENTRY):
                     await _called(tail.when_read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias
 
@@ -40,6 +41,9 @@ class GatewayState:
         self._layout: ClusterList | None = None
         self._layout_at = 0.0
         self._asking = asyncio.Lock()
+        # Of each shard that was asked for: who asks for all that wait for it, and when it was told.
+        self._asking_shard: dict[int, asyncio.Lock] = {}
+        self._told_at: dict[int, float] = {}
         self._said = ""
 
     def doubt(self) -> None:
@@ -103,7 +107,19 @@ class GatewayState:
         while isinstance(found := await self._gateway.shard(shard_id), Fault):
             await self._wait(f"the gateway does not tell of shard {shard_id} ({found.message})", failures)
             failures += 1
+        self._told_at[shard_id] = self._clock()
         return found
+
+    async def when_told(self, shards: Sequence[int]) -> None:
+        """Wait until the gateway tells of these shards; each is asked for once for all that wait for it."""
+        for begin in range(0, len(shards), SHARDS_AT_ONCE):
+            await asyncio.gather(*map(self._when_told, shards[begin : begin + SHARDS_AT_ONCE]))
+
+    async def _when_told(self, shard_id: int) -> None:
+        since = self._clock()
+        async with self._asking_shard.setdefault(shard_id, asyncio.Lock()):
+            if self._told_at.get(shard_id, -math.inf) < since:
+                await self.shard(shard_id)
 
     async def guilds(
         self, shard_id: int, guilds: Sequence[GuildOfShard], intents: int, large_threshold: int
