@@ -322,6 +322,14 @@ class Bound(msgspec.Struct, frozen=True):
 # Requests.
 
 
+class Link(Protocol):
+    """What messages come on: one consumer of a queue."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages that came on it can be answered and acknowledged."""
+
+
 class Message(msgspec.Struct, frozen=True):
     """A query or a command, as the bytes that came. Only ``reply_to`` and ``correlation_id`` are known to be text."""
 
@@ -336,9 +344,9 @@ class Message(msgspec.Struct, frozen=True):
     expiration: bytes | None
     """Milliseconds as text."""
     redelivered: bool
-    origin: object
+    origin: Link | None
     """The link that it came on. Once that has ended, the message is delivered again, and can neither be answered nor
-    acknowledged on another."""
+    acknowledged on another. None: the gateway asks itself."""
 
     @property
     def size(self) -> int:

@@ -11,7 +11,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
-from rateway.delivery.port import Message
+from rateway.delivery.port import Link, Message
 from rateway.session.shares import Kind, Shares, kind_of
 from rateway_protocol.contract.errors import ErrorCode, Fault
 
@@ -40,25 +40,31 @@ class HeldCommands:
     def __init__(self, most: int = MOST_HELD) -> None:
         # Each kind of command has a share that the others leave free.
         self._shares = Shares(most)
-        self._origin: object = None
-        self._counts = dict.fromkeys(Kind, 0)
+        # By the link that they came on: a cluster has two while its inbound queue and the substitute are both read.
+        self._counts: dict[Link | None, dict[Kind, int]] = {}
         self._due: list[tuple[float, int, Held]] = []
         self._order = itertools.count()
 
     def __len__(self) -> int:
-        """The number of commands held that came over the present link."""
-        return sum(self._counts.values())
+        """The number of commands held that came on the present links."""
+        return sum(self._used().values())
+
+    def _used(self) -> dict[Kind, int]:
+        return {kind: sum(counts[kind] for counts in self._counts.values()) for kind in Kind}
 
     def hold(self, message: Message, shard_id: int, op: int, deadline: float) -> Held | Fault:
         """Take a command in, or refuse it because too many wait."""
-        if message.origin is not self._origin:
+        if message.origin not in self._counts:
             # The messages of a link that has ended are delivered again: they take no room any more.
-            self._origin, self._counts = message.origin, dict.fromkeys(Kind, 0)
-        kind = kind_of(op)
-        if not self._shares.has_room(kind, self._counts):
+            self._counts = {
+                link: counts for link, counts in self._counts.items() if link is not None and link.is_open
+            }
+            self._counts[message.origin] = dict.fromkeys(Kind, 0)
+        kind, used = kind_of(op), self._used()
+        if not self._shares.has_room(kind, used):
             words = f"{len(self)} commands wait for the shards of this cluster"
-            return Fault(ErrorCode.QUEUE_FULL, f"{words}, {self._counts[kind]} of them {kind.value}")
-        self._counts[kind] += 1
+            return Fault(ErrorCode.QUEUE_FULL, f"{words}, {used[kind]} of them {kind.value}")
+        self._counts[message.origin][kind] += 1
         held = Held(message.envelope(), shard_id, deadline + GRACE_S, kind)
         heapq.heappush(self._due, (held.overdue_at, next(self._order), held))
         return held
@@ -68,8 +74,8 @@ class HeldCommands:
         if held.is_over:
             return False
         held.is_over = True
-        if held.message.origin is self._origin:
-            self._counts[held.kind] -= 1
+        if (counts := self._counts.get(held.message.origin)) is not None:
+            counts[held.kind] -= 1
         self._drop_released()
         # Most commands have their outcome long before their deadline.
         if len(self._due) > 2 * len(self) + 64:

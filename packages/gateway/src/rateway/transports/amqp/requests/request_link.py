@@ -90,6 +90,11 @@ class RequestLink:
         channel.on_return = self._returned
 
     @property
+    def is_open(self) -> bool:
+        """See :class:`~rateway.delivery.port.Link`."""
+        return self._is_open
+
+    @property
     def is_idle(self) -> bool:
         """Whether every message that was taken is dealt with."""
         return self._all_up_to == self.delivered and not self._done
