@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from rateway.delivery.proxy_port import Age, LogSink, LogStart
 from rateway.proxy.log.replay import Replay
+from rateway.proxy.sessions.connections import MOST_MERGED
 from rateway_protocol.contract.errors import ErrorCode, Fault
 from rateway_protocol.contract.snapshots import GuildSnapshot, ShardSnapshot
 from rateway_protocol.discord.intents import ALL, UNDOCUMENTED, Intents
@@ -931,6 +933,115 @@ def test_what_a_bot_missed_is_waited_for_where_the_broker_is_slow_or_away() -> N
         assert contents(bot) == [str(number) for number in range(50)]
         assert bot.is_live
 
+    run(scenario())
+
+
+@pytest.mark.parametrize("delay", [0.01, 0.2, 0.4])
+def test_what_a_bot_missed_comes_where_the_first_entry_of_the_log_is_slow(delay: float) -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.cluster_of(0).log
+        replay = replay_of(log)
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await process.kill()
+        for number in range(20):
+            setting.event(0, 0, str(number))
+        # Older than what a tail looks back.
+        log.now += 100
+        loop = asyncio.get_running_loop()
+        setting.reader.call_soon = lambda call: loop.call_later(delay, call)
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        assert contents(bot) == [str(number) for number in range(20)]
+
+    run(scenario())
+
+
+def test_a_bot_whose_log_brings_nothing_of_what_it_missed_begins_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0]})
+        log = setting.cluster_of(0).log
+        replay = replay_of(log)
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await process.kill()
+        # Deleted, and declared again.
+        setting.reader.delete(log.name)
+        setting.cluster_of(0).replace_log(setting.reader.log(log.name))
+        bot.session_id = None
+        await live(bot, await setting.another(replay))
+        setting.event(0, 0, "live")
+        await pass_time()
+        assert contents(bot) == ["live"]
+
+    run(scenario())
+    assert "what a bot missed cannot be read: log-1 brings nothing" in caplog.text
+
+
+@pytest.mark.parametrize("clusters", [{1: [0]}, {1: [0], 2: [1]}], ids=["one log", "two logs"])
+def test_what_a_bot_missed_comes_though_its_connection_breaks_while_it_is_sent(
+    clusters: dict[int, list[int]],
+) -> None:
+    async def scenario() -> None:
+        setting = await Setting.begin(clusters)
+        log = setting.cluster_of(0).log
+        replay = replay_of(log)
+        process = await setting.another(replay)
+        bot = await live(Bot(), process)
+        await process.kill()
+        missed = [str(number) for number in range(50)]
+        for text in missed:
+            setting.event(0, 0, text)
+        process = await setting.another(replay)
+        # The newest entry is known soon, what was missed comes slowly.
+        await live(Bot(0, 2), process)
+        loop, reader = asyncio.get_running_loop(), setting.reader
+        reader.at_once = 5
+        reader.call_soon = lambda call: loop.call_later(0.2, call)
+        bot.session_id = None
+        bot.start(process)
+        await bot.until(lambda bot: len(contents(bot)) >= 10)
+        bot.say(1, bot.seq)
+        await pass_time()
+        had = contents(bot)
+        assert not bot.is_live
+        bot.lose()
+        reader.call_soon = loop.call_soon
+        bot.start(process)
+        await bot.until(lambda bot: 9 in bot.ops)
+        bot.identify()
+        await bot.until(lambda bot: bot.is_live)
+        assert sorted({*had, *contents(bot)}, key=int) == missed
+
+    run(scenario())
+
+
+def test_connections_that_break_before_their_ready_push_no_session_out() -> None:
+    class HeldPositions(MemoryPositions):
+        async def read(self, key: str) -> bytes | None:
+            await answering.wait()
+            return await super().read(key)
+
+    async def scenario() -> None:
+        setting = await Setting.begin({1: [0], 2: [1]})
+        replay = replace(replay_of(setting.cluster_of(0).log), positions=HeldPositions())
+        process = await setting.another(replay)
+        for _ in range(MOST_MERGED):
+            bot = Bot()
+            bot.start(process)
+            await pass_time()
+            bot.lose()
+        answering.set()
+        bot = await live(Bot(), process)
+        bot.lose()
+        await live(Bot(), process)
+        await live(bot, process)
+        assert bot.resumes == 1
+
+    answering = asyncio.Event()
     run(scenario())
 
 

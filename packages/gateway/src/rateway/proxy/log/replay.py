@@ -19,7 +19,7 @@ from rateway.proxy.log.order import LOOK_BACK, Order
 from rateway.proxy.log.reading import Reading, Timers
 from rateway.proxy.log.stream import Feed, Stream
 
-__all__ = ["MissedEvents", "Replay"]
+__all__ = ["PATIENCE", "MissedEvents", "Replay"]
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from rateway.delivery.proxy_port import Gateway, LogReader
 from rateway.proxy.log.dispatch import dispatch
 from rateway.proxy.log.fanout import Visible
 from rateway.proxy.log.reading import Timers
-from rateway.proxy.log.replay import MissedEvents, Replay
+from rateway.proxy.log.replay import PATIENCE, MissedEvents, Replay
 from rateway.proxy.log.stream import Feed, Numbers, Position, Stream, gateway_shards
 from rateway.proxy.log.tails import Tails
 from rateway.proxy.sessions.answers import PendingAnswers
@@ -83,6 +83,8 @@ class _Merged:
 class _Begin:
     """What a session begins with."""
 
+    number: int
+    """Of its session id."""
     stream: Stream
     numbers: Numbers
     guilds: dict[int, list[GuildOfShard]]
@@ -297,6 +299,9 @@ class Connections:
                 for feed in begin.feeds:
                     if feed.log in begin.missed_since:
                         await self._send_missed(connection, feed, begin.missed_since[feed.log])
+                if connection.stream is begin.stream and isinstance(begin.numbers, CountedNumbers):
+                    # A RESUME brings nothing of what is sent before.
+                    self._keep_merged(begin.number, _Merged(begin.stream, begin.numbers))
                 self._attach(connection, begin)
         finally:
             for log in logs:
@@ -311,9 +316,12 @@ class Connections:
             feed.release()
 
     async def _send_ready(
-        self, connection: BotConnection, identify: Identify, total: int, logs: dict[str, list[int]]
-    ) -> _Begin:
-        bases = dict(zip(logs, await asyncio.gather(*map(self._last_of, logs)), strict=True))
+        self, connection: BotConnection, identify: Identify, total: int, logs: dict[str, list[int]],
+        slow: frozenset[str] = frozenset(),
+    ) -> _Begin:  # fmt: skip
+        """Send READY. *slow* are logs that are known to have entries, the first of which was not read in time."""
+        ends = (self._last_of(log, PATIENCE if log in slow else FIRST_ENTRY) for log in logs)
+        bases = dict(zip(logs, await asyncio.gather(*ends), strict=True))
         shards = list(itertools.chain.from_iterable(logs.values()))
         found = {each.shard: each for each in await self._state.shards(shards)}
         first = next(iter(found.values()))
@@ -326,6 +334,12 @@ class Connections:
             shard_id: [guild for guild in snapshot.guilds if stream.has_guild(int(guild.id))]
             for shard_id, snapshot in found.items()
         }
+        missed_since = await self._replay.places(stream) if self._replay is not None else {}
+        if not slow:
+            # A log that a bot has seen entries of is not empty. Up to where what was missed goes has to be known.
+            slow = frozenset(log for log in logs if bases[log] < 0 <= missed_since.get(log, -1))
+            if slow:
+                return await self._send_ready(connection, identify, total, logs, slow)
         told = guilds if identify.intents & intents.Intents.GUILDS else {}
         snapshots = sum(map(len, told.values()))
         log = next(iter(logs))
@@ -341,10 +355,10 @@ class Connections:
             numbers = OffsetNumbers(session)
         else:
             numbers = CountedNumbers(snapshots)
-            self._keep_merged(session.number, _Merged(stream, numbers))
         begin = _Begin(
-            stream, numbers, told,
+            session.number, stream, numbers, told,
             {shard_id: Position(each.session, each.seq) for shard_id, each in found.items()},
+            missed_since=missed_since,
         )  # fmt: skip
         for log, shards in logs.items():
             feed = Feed(stream, numbers, log, shards, bases[log])
@@ -352,8 +366,6 @@ class Connections:
             begin.feeds.append(feed)
         if isinstance(numbers, CountedNumbers):
             numbers.begin(begin.feeds)
-        if self._replay is not None:
-            begin.missed_since = await self._replay.places(stream)
         application = first.application
         if application is None and self._application is not None:
             application = await self._application()
@@ -420,6 +432,10 @@ class Connections:
         assert self._replay is not None
         feed.release()
         feed.replayed, feed.missed_since = self._replay.names, since
+        if feed.at < 0 <= since:
+            logger.warning(
+                "what a bot missed cannot be read: %s brings nothing", feed.log, extra={"action": "proxy"}
+            )
         if since >= feed.at:
             return
         done = asyncio.Event()
@@ -455,13 +471,14 @@ class Connections:
         if tail is not None:
             await _called(tail.when_begun)
 
-    async def _last_of(self, log: str) -> int:
-        """Return the offset of a log's newest entry once its tail is attached; -1 for a log that has none lately."""
+    async def _last_of(self, log: str, seconds: float) -> int:
+        """Return the offset of a log's newest entry once its tail is attached; -1 for a log that brings none in so many
+        seconds."""
         await self._when_begun(log)
         tail = self._tails.get(log)
         if tail is not None:
             try:
-                async with asyncio.timeout(FIRST_ENTRY):
+                async with asyncio.timeout(seconds):
                     await _called(tail.when_read)
             except TimeoutError:
                 pass
