@@ -157,6 +157,25 @@ def test_an_at_sign_in_a_path_is_no_password() -> None:
     assert logs.redact(f"no connection to {address}") == f"no connection to {address}"
 
 
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (
+            "url='https://discord.com/api/v10/webhooks/1/aW50-_?wait=1'",
+            "url='https://discord.com/api/v10/webhooks/1/***?wait=1'",
+        ),
+        (
+            "Connection timeout to host http://x/interactions/12/aW50/callback",
+            "Connection timeout to host http://x/interactions/12/***/callback",
+        ),
+        ("<Request POST /webhooks//1//aW50 >", "<Request POST /webhooks//1//*** >"),
+        ("/api/v10/channels/1/messages/2", "/api/v10/channels/1/messages/2"),
+    ],
+)
+def test_the_token_of_a_webhook_or_an_interaction_is_no_part_of_a_path(text: str, redacted: str) -> None:
+    assert logs.redact(text) == redacted
+
+
 def test_levels_are_kept_and_can_be_changed_while_it_runs() -> None:
     with logging_to(level="warning") as out:
         log.info("not shown")

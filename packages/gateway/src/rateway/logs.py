@@ -49,6 +49,8 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e
 _TOKEN = re.compile(r"\b[A-Za-z0-9_-]{17,30}\.[A-Za-z0-9_-]{5,8}\.[A-Za-z0-9_-]{25,}")
 # Digits and a slash after the colon are a port and a path, in which an @ may stand as in `/applications/@me`.
 _PASSWORD_IN_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{1,20}://[^\s:/@]*):(?!\d{1,5}/)[^\s@]+@", re.IGNORECASE)
+# The token in a path of Discord's REST: it stands behind the id of a webhook or an interaction.
+_TOKEN_IN_PATH = re.compile(r"(/(?:webhooks|interactions)/+\d+/+)[^\s/?'\"]+")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -89,11 +91,14 @@ def hide(*secrets: Secret | str | None) -> None:
 
 
 def redact(text: str) -> str:
-    """*text* without any registered secret, any password in an address, anything that looks like a bot's token."""
+    """*text* without any registered secret, any password in an address, anything that looks like a bot's token, and the
+    token of a webhook or an interaction in a path."""
     if _hidden.pattern is not None:
         text = _hidden.pattern.sub(HIDDEN, text)
     if "://" in text:
         text = _PASSWORD_IN_ADDRESS.sub(rf"\1:{HIDDEN}@", text)
+    if "/" in text:
+        text = _TOKEN_IN_PATH.sub(rf"\1{HIDDEN}", text)
     return _TOKEN.sub(HIDDEN, text) if "." in text else text
 
 

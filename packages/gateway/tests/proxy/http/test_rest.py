@@ -54,7 +54,7 @@ class Discord:
     port: int = 0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self.answer is not None and request.path == "/api/v10/answered":
+        if self.answer is not None and request.path.endswith("/answered"):
             return await self.answer(request)
         if request.path == "/api/v10/applications/@me":
             status, text = self.application
@@ -447,6 +447,27 @@ def test_a_discord_that_cannot_be_reached_is_told_and_no_secret_is_logged(
     everything = "\n".join(record.getMessage() for record in caplog.records if "rateway" in record.name)
     assert "127.0.0.1:9" in everything
     assert BOT not in everything and "secret-of-a-hook" not in everything
+
+
+async def no_http(request: web.BaseRequest) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    request.transport.close()
+    return web.Response()
+
+
+def test_the_token_in_a_path_is_not_logged_with_what_failed(caplog: pytest.LogCaptureFixture) -> None:
+    async def it() -> None:
+        async with scene() as s:
+            s.discord.answer = no_http
+            path = "/api/v10/webhooks/1/secret-of-a-hook/answered?thread_id=5"
+            status, _ = await s.ask("POST", path, token=None)
+            assert status == 502
+
+    run(it())
+    (line,) = [record.getMessage() for record in caplog.records if "passed on" in record.getMessage()]
+    assert "127.0.0.1" in line
+    assert "secret-of-a-hook" not in line and "thread_id" not in line
 
 
 def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one() -> None:

@@ -52,6 +52,8 @@ OWN_TOKEN: Final = re.compile(
 )
 _GATEWAY: Final = re.compile(r"(?:/api)?(?:/v\d{1,3})?/+gateway(/bot)?/?")
 _VERSION: Final = re.compile(r"/v\d{1,3}(?:/|$)")
+# The path and the query of an address in an error's text.
+_PATH: Final = re.compile(r"(https?://[^/\s]+)/\S*")
 _HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::\d{1,5})?")
 # A bot may use more shards than it is recommended; there is no reason to let any of them wait.
 LEAST_CONCURRENCY: Final = 16
@@ -249,13 +251,14 @@ class RestProxy:
         if now - at >= SAY_EVERY_S:
             count = self.requests["failed"] - before
             self._said = (now, self.requests["failed"])
-            # No path: that of a webhook or an interaction holds its token.
+            # No path, nor one in the error's text: that of a webhook or an interaction holds its token.
+            text = _PATH.sub(r"\1", str(error))
             log.warning(
                 "%d request%s of bots could not be passed on to %s: %s",
                 count,
                 "s" if count > 1 else "",
                 URL(self._base).origin(),
-                f"{type(error).__name__}: {error}" if str(error) else type(error).__name__,
+                f"{type(error).__name__}: {text}" if text else type(error).__name__,
                 extra={"action": "proxy_rest"},
             )
 
