@@ -279,6 +279,11 @@ class MemorySink:
         return self._ledger.events
 
 
+@dataclass(eq=False)
+class MemoryLink:
+    is_open: bool = True
+
+
 @dataclass
 class MemoryRequests:
     """A cluster's requests: what is not acknowledged when the connection ends is delivered anew on the next."""
@@ -289,7 +294,7 @@ class MemoryRequests:
     answers: list[tuple[str, str | None, bytes, dict[str, object]]] = field(default_factory=list)
     """Where to, the correlation id, the body, the headers."""
     _waiting: dict[int, Message] = field(default_factory=dict)
-    _connection: object = field(default_factory=object)
+    _connection: MemoryLink = field(default_factory=MemoryLink)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def deliver(
@@ -307,7 +312,8 @@ class MemoryRequests:
 
     def lose(self) -> None:
         """The connection ends, and another one begins."""
-        self._connection = object()
+        self._connection.is_open = False
+        self._connection = MemoryLink()
         waiting, self._waiting = self._waiting, {}
         for message in waiting.values():
             self._deliver(

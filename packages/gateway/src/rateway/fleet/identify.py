@@ -393,6 +393,13 @@ class IdentifyGovernor:
         self._mark(now)
         return not is_counted
 
+    def may_send(self, shard_id: int, now: float) -> bool:
+        """Return whether an identify of the shard may be sent: its permit was granted, has no outcome yet, and its
+        bucket is still kept for it.
+        """
+        counted_at = self._holds.get(shard_id, -math.inf)
+        return shard_id in self._granted or now < counted_at + LONGEST_HOLD + self._lag
+
     def finished(self, shard_id: int, outcome: PermitOutcome, now: float) -> None:
         """Take in the outcome of an identify, or that none was sent (``unused``)."""
         if self._granted.pop(shard_id, None) is not None or self._holds.pop(shard_id, None) is None:

@@ -14,7 +14,7 @@ from rateway.fleet.identify import IdentifyGovernor, Ledger, Moment
 from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.fleet.permits import FleetPermits, PermitDesk, PermitState
 from rateway.runtime.identify.permits import FolderLedger, IdentifyPermits, LocalPermits, Refusal
-from rateway.runtime.identify.remote import RemotePermits
+from rateway.runtime.identify.remote import Permitted, RemotePermits
 from rateway.runtime.identify.service import PermitService
 from rateway.runtime.supervisor.ipc import FromRunner, Line, ToRunner
 from rateway.transports.rest import GatewayBot, RestFailure
@@ -100,14 +100,17 @@ class OverProcesses:
     def __init__(self, discord: Discord, disk: Disk, clock: Clock, **governor: Any) -> None:
         self.inner = local(discord, disk, clock, **governor)
         self.remote: asyncio.Future[RemotePermits] = asyncio.get_running_loop().create_future()
+        self.stalls: list[float] = []
+        """Seconds for which the runner stands still when the next answers to Spent have come."""
 
     async def run(self) -> None:
         ends = socket.socketpair()
         ours, theirs = await Line.open(ends[0], FromRunner), await Line.open(ends[1], ToRunner)
-        remote = RemotePermits(theirs)
+        time = asyncio.get_running_loop().time
+        remote = RemotePermits(theirs, clock=time)
         try:
             async with asyncio.TaskGroup() as tasks:
-                service = PermitService(self.inner, ours.send, tasks.create_task)
+                service = PermitService(self.inner, ours.send, tasks.create_task, clock=time)
                 tasks.create_task(self.inner.run())
                 tasks.create_task(self._serve(service, ours))
                 tasks.create_task(self._listen(remote, theirs))
@@ -122,6 +125,8 @@ class OverProcesses:
 
     async def _listen(self, remote: RemotePermits, line: Line) -> None:
         async for record in line.records():
+            if self.stalls and isinstance(record, Permitted) and record.marked_at:
+                await asyncio.sleep(self.stalls.pop(0))
             remote.answered(record)
 
     async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
@@ -565,6 +570,85 @@ def test_a_slow_disk_moves_the_bucket_and_not_only_the_write(form: Form) -> None
     assert refusal is None
     assert times[0] >= 2.0
     assert times[1] - times[0] >= APART_S
+
+
+@pytest.mark.parametrize(
+    ("stalls", "sent"), [([3.0], [0, 1]), ([20.0], [1]), ([1.0] * 10, [1])], ids=["again", "late", "often"]
+)
+def test_a_runner_that_stood_still_before_its_identify_sends_it_with_a_new_time_or_not_at_all(
+    stalls: list[float], sent: list[int]
+) -> None:
+    async def scenario(bench: Bench) -> tuple[list[tuple[int, float]], int]:
+        assert isinstance(bench.permits, OverProcesses)
+        log: list[tuple[int, float]] = []
+        bench.permits.stalls = stalls
+        await asyncio.gather(*(identify(bench.permits, shard, log) for shard in (0, 1)))
+        governor = bench.permits.inner.governor
+        return log, governor.available(bench.permits.inner.now())
+
+    log, left = on(OverProcesses, scenario, answer())
+    assert [shard for shard, _ in log] == sent
+    assert all(later[1] - earlier[1] >= APART_S for earlier, later in pairwise(log))
+    assert left == 998
+
+
+class HeldLedger:
+    """A ledger whose write is held up until ``go``."""
+
+    place = "memory"
+
+    def __init__(self) -> None:
+        self.writing = asyncio.Event()
+        self.go = asyncio.Event()
+
+    def read_ledger(self) -> bytes | None:
+        return None
+
+    async def write_ledger(self, ledger: bytes) -> None:
+        self.writing.set()
+        await self.go.wait()
+
+
+@pytest.mark.parametrize("written_after", [0.0, 2.0])
+def test_an_identify_that_ends_while_it_is_written_down_is_counted_once_and_holds_no_bucket(
+    written_after: float,
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        governor, ledger = IdentifyGovernor(shards=range(4)), HeldLedger()
+        permits = LocalPermits(governor, ledger, Discord(answer()), bot="bot", clock=Clock())
+        running = asyncio.create_task(permits.run())
+        assert await permits.acquire(0, lost=False) is None
+        begun = loop.time()
+        spending = asyncio.create_task(permits.spent(0))
+        await ledger.writing.wait()
+        permits.finished(0, "closed")
+        await asyncio.sleep(written_after)
+        ledger.go.set()
+        assert await spending is not None
+        assert governor.available(permits.now()) == 999
+        assert await permits.acquire(1, lost=False) is None
+        assert loop.time() - begun < 5.6
+        running.cancel()
+
+    run_in_jumps(scenario())
+
+
+def test_an_identify_whose_bucket_was_not_kept_until_it_was_written_down_is_not_sent(form: Form) -> None:
+    async def scenario(bench: Bench) -> list[tuple[int, float]]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, JumpingLoop)
+        slow = [20.0]
+
+        def pass_time() -> None:
+            loop.offset += slow.pop() if slow else 0.0
+
+        bench.disk.before_write = pass_time
+        log: list[tuple[int, float]] = []
+        await asyncio.gather(*(identify(bench.permits, shard, log) for shard in (0, 1)))
+        return log
+
+    assert [shard for shard, _ in on(form, scenario, answer())] == [1]
 
 
 def test_a_disk_that_stays_slow_is_told(form: Form) -> None:

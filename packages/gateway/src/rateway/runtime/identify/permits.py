@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -308,26 +309,30 @@ class LocalPermits:
 
     async def spent(self, shard_id: int) -> Refusal | None:
         """See :class:`IdentifyPermits`."""
-        is_new = False
-        for _ in range(WRITE_ATTEMPTS):
-            marked_at = self.now()
-            is_new |= self._governor.spent(shard_id, marked_at)
-            self._marks += 1
-            try:
-                await self._write(self._marks)
-            except StateError as error:
-                why = f"an identify must be written down before it is sent: {error}"
-                return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
+        is_new, on_disk = False, -math.inf
+        for attempt in range(WRITE_ATTEMPTS + 1):
             now = self.now()
-            if now - marked_at <= RESTORED_ALLOWANCE:
-                # On disk it is a little earlier than it is; a restart adds as much.
-                self._governor.spent(shard_id, now)
+            if not self._governor.may_send(shard_id, now):
+                why = "its connection has ended, or its bucket was not kept any longer, before its identify was sent"
+                return Refusal("ledger", now, why)
+            is_new |= self._governor.spent(shard_id, now)
+            # On disk it is a little earlier than it is; a restart adds as much.
+            if now - on_disk <= RESTORED_ALLOWANCE:
                 # Its bucket is free in a while, whether or not anything comes of it.
                 self._changed.set()
                 self.identifies += is_new
                 self.renewals += is_new and is_beside(shard_id)
                 self._tell_alerts()
                 return None
+            if attempt == WRITE_ATTEMPTS:
+                break
+            self._marks += 1
+            try:
+                await self._write(self._marks)
+            except StateError as error:
+                why = f"an identify must be written down before it is sent: {error}"
+                return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
+            on_disk = now
         why = f"{self._ledger.place} takes more than a second to write an identify down"
         return Refusal("ledger", self.now() + LEDGER_PAUSE, why)
 

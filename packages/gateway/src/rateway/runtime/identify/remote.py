@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -17,8 +18,15 @@ __all__ = [
 ]  # fmt: skip
 
 
+# Seconds from the mark of an identify to its op 2, out of what the governor's spacing has to spare
+# (``fleet.identify.SPACING``). A later answer, to a process that stood still, is of no use, and is asked for again.
+FRESH_S = 0.2
+# Questions for one identify.
+MOST_MARKS = 10
+
+
 class RefusalWords(msgspec.Struct, frozen=True):
-    """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over processes."""
+    """A permits.Refusal; ``wait_s`` counts from now, monotonic clocks are not compared over machines."""
 
     kind: RefusalKind
     wait_s: float | None
@@ -30,6 +38,9 @@ class Permitted(msgspec.Struct, tag=True, frozen=True):
 
     call: int
     refusal: RefusalWords | None
+    marked_at: float = 0.0
+    """To Spent: the time at which the identify counts as sent, on the monotonic clock that the processes of a machine
+    share."""
 
 
 class Acquire(msgspec.Struct, tag=True, frozen=True):
@@ -62,31 +73,37 @@ class PermitLine(Protocol):
 class RemotePermits:
     """``permits.IdentifyPermits`` over a line to the supervisor, which has the governor."""
 
-    def __init__(self, line: PermitLine) -> None:
+    def __init__(self, line: PermitLine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._line = line
+        self._clock = clock
         self._calls = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Refusal | None]] = {}
+        self._waiting: dict[int, asyncio.Future[Permitted]] = {}
 
     async def acquire(self, shard_id: int, *, lost: bool) -> Refusal | None:
         """See permits.IdentifyPermits."""
         call = next(self._calls)
         try:
-            return await self._ask(call, Acquire(call, shard_id, lost))
+            return self._refusal(await self._ask(call, Acquire(call, shard_id, lost)))
         except asyncio.CancelledError:
             self._line.send(Withdraw(call, shard_id))
             raise
 
     async def spent(self, shard_id: int) -> Refusal | None:
         """See permits.IdentifyPermits."""
-        call = next(self._calls)
-        return await self._ask(call, Spent(call, shard_id))
+        for _ in range(MOST_MARKS):
+            call = next(self._calls)
+            answer = await self._ask(call, Spent(call, shard_id))
+            if answer.refusal is not None or self._clock() - answer.marked_at <= FRESH_S:
+                return self._refusal(answer)
+        why = f"this process stood still {MOST_MARKS} times between the mark of an identify and its sending"
+        return Refusal("ledger", self._clock(), why)
 
     def finished(self, shard_id: int, outcome: PermitOutcome) -> None:
         """See permits.IdentifyPermits."""
         self._line.send(Finished(shard_id, outcome))
 
-    async def _ask(self, call: int, record: Acquire | Spent) -> Refusal | None:
-        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+    async def _ask(self, call: int, record: Acquire | Spent) -> Permitted:
+        answer: asyncio.Future[Permitted] = asyncio.get_running_loop().create_future()
         self._waiting[call] = answer
         self._line.send(record)
         try:
@@ -97,11 +114,12 @@ class RemotePermits:
     def answered(self, record: Permitted) -> None:
         """The supervisor's answer."""
         waiting = self._waiting.get(record.call)
-        if waiting is None or waiting.done():
-            return
-        if record.refusal is None:
-            waiting.set_result(None)
-        else:
-            wait = record.refusal.wait_s
-            until = None if wait is None else time.monotonic() + wait
-            waiting.set_result(Refusal(record.refusal.kind, until, record.refusal.why))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(record)
+
+    def _refusal(self, answer: Permitted) -> Refusal | None:
+        refusal = answer.refusal
+        if refusal is None:
+            return None
+        until = None if refusal.wait_s is None else self._clock() + refusal.wait_s
+        return Refusal(refusal.kind, until, refusal.why)

@@ -24,8 +24,11 @@ class PermitService:
         permits: IdentifyPermits,
         send: Callable[[Permitted], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """*send* answers the runner; *spawn* runs a task that outlives the runner's process."""
+        self._clock = clock
         self._permits = permits
         self._send = send
         self._spawn = spawn
@@ -78,13 +81,14 @@ class PermitService:
                 self._permits.finished(record.shard, "unused")
                 return
             self._held.add(record.shard)
-        self._send(Permitted(record.call, _words(refusal)))
+        self._send(Permitted(record.call, self._words(refusal)))
 
     async def _spend(self, record: Spent) -> None:
         refusal = await self._permits.spent(record.shard)
+        marked_at = self._clock()
         if refusal is None:
             self._spent.add(record.shard)
-        self._send(Permitted(record.call, _words(refusal)))
+        self._send(Permitted(record.call, self._words(refusal), marked_at))
 
     def _finish(self, shard_id: int, outcome: PermitOutcome) -> None:
         self._held.discard(shard_id)
@@ -95,9 +99,8 @@ class PermitService:
         await self._permits.spent(shard_id)
         self._permits.finished(shard_id, "closed")
 
-
-def _words(refusal: Refusal | None) -> RefusalWords | None:
-    if refusal is None:
-        return None
-    wait = None if refusal.until is None else max(0.0, refusal.until - time.monotonic())
-    return RefusalWords(refusal.kind, wait, refusal.why)
+    def _words(self, refusal: Refusal | None) -> RefusalWords | None:
+        if refusal is None:
+            return None
+        wait = None if refusal.until is None else max(0.0, refusal.until - self._clock())
+        return RefusalWords(refusal.kind, wait, refusal.why)

@@ -456,10 +456,12 @@ class Shard:
 
     async def _identify_when_written_down(self, connection: _Connection, data: bytes) -> None:
         refusal = await self._permits.spent(self.shard_id)
+        if self.connection is not connection:
+            return
         if refusal is not None:
             self._refused(refusal)
             self.carry_out()
-        elif self.connection is connection and connection.socket is not None:
+        elif connection.socket is not None:
             self.identifies += 1
             connection.socket.send(data)
 
