@@ -17,7 +17,7 @@ from rateway.fleet.identify import IdentifyGovernor
 from rateway.fleet.layout import Layout
 from rateway.native.fast_path import EventPipeline, PublishState
 from rateway.native.ledger import Batch, Cursor
-from rateway.runtime.identify.permits import FolderLedger, LocalPermits
+from rateway.runtime.identify.permits import FolderLedger, IdentifyLedger, LocalPermits
 from rateway.runtime.runner.cluster_cache import ClusterCache
 from rateway.runtime.runner.dialer import Dialer
 from rateway.runtime.runner.second_session import SecondSessions
@@ -115,7 +115,9 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(tmp_path: Path, gate: DialGate | None = None, **options: Any) -> AsyncIterator[Ground]:
+async def ground(
+    tmp_path: Path, gate: DialGate | None = None, *, ledger: IdentifyLedger | None = None, **options: Any
+) -> AsyncIterator[Ground]:
     world = WorldOptions(guilds=4, members_per_guild=8)
     async with (
         Simulator(
@@ -129,7 +131,7 @@ async def ground(tmp_path: Path, gate: DialGate | None = None, **options: Any) -
         store = Store.open(tmp_path / "store", cluster=1, policy=policy, wall=1.0)
         assert isinstance(store, Store)
         rest = DiscordRest(sim.api_url, _secret(sim.options.token))
-        permits = LocalPermits(IdentifyGovernor(shards=[SHARD]), FolderLedger(Books()), rest)
+        permits = LocalPermits(IdentifyGovernor(shards=[SHARD]), ledger or FolderLedger(Books()), rest)
         spawned: list[asyncio.Task[None]] = [tasks.create_task(permits.run())]
 
         def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
