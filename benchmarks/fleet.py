@@ -374,6 +374,9 @@ def main() -> int:
         for words in played.failures:
             print(f"{name} failed: {words}")
     if not options.without and any(played.runs for played in found.values()):
+        # Scenes that were not played keep the rows that they have.
+        made = {row["scene"]: row for row in [*report.written_rows(), *report.rows]}
+        report.rows = [made[name] for name in BY_NAME if name in made]
         report.write()
     clean = all(
         not played.failures and not any(each.lost or each.two_ids or each.concurrency for each in played.runs)
@@ -395,6 +398,7 @@ def write_row(report: Report, scene: Scene, played: Played) -> None:
         **{name: max(getattr(each, name) for each in runs) for _, name in COLUMNS[3:]},
         happened=sum(each.happened for each in runs),
         records_per_s=round(played.records_per_s, 2),
+        commit=report.facts["machine"]["commit"],
     )
 
 

@@ -371,14 +371,19 @@ def fleet(results: Results) -> str:
     )
     body = []
     for row in report["rows"]:
-        cells = [row["label"], f"{row['runs']:,}"]
+        failed = f" ({row['failed']} ended without a result)" if row["failed"] else ""
+        cells = [row["label"], f"{row['runs']:,}{failed}"]
         for (key, _), goal in zip(times, OF_A_FLEET[row["scene"]], strict=True):
             worst = row[key]["high"]
             cells.append("–" if not worst else number(worst) if goal is None else _against(worst, goal))
         cells += [f"{row[key]:,}" for key, _ in counts]
         body.append(cells)
     heads = ["", "runs", *(f"{words}, s (to reach)" for _, words in times), *(words for _, words in counts)]
-    return table(heads, body) + "\n" + provenance(report)
+    commits = sorted({row["commit"] for row in report["rows"]} - {report["machine"]["commit"]})
+    earlier = (
+        f" Rows of commit {' and '.join(f'`{each}`' for each in commits)} among them.\n" if commits else "\n"
+    )
+    return table(heads, body) + "\n" + provenance(report).rstrip("\n") + earlier
 
 
 def _against(worst: float, goal: float) -> str:

@@ -132,11 +132,15 @@ def test_a_fleets_row_says_the_worst_of_its_runs_and_whether_that_is_too_long() 
     report = copy.deepcopy(RESULTS["peers"]) | {
         "rows": [
             {"label": "frozen", "scene": "frozen", "runs": 2, "live_s": spread([11.0, 21.4]),
-             "pause_s": spread([12.0, 24.0]), "hole_s": spread([11.0, 19.0]), **scene, "doubled": 1417},
+             "pause_s": spread([12.0, 24.0]), "hole_s": spread([11.0, 19.0]), **scene, "doubled": 1417, "failed": 1,
+             "commit": "0123456789ab"},
         ]
     }  # fmt: skip
-    cells = [each.strip() for each in tables.fleet({"fleet": report}).splitlines()[2].split("|")[1:-1]]
-    assert cells == ["frozen", "2", "21 (20: **missed**)", "24", "19 (20)", "0", "0", "0", "0", "1,417"]
+    text = tables.fleet({"fleet": report})
+    cells = [each.strip() for each in text.splitlines()[2].split("|")[1:-1]]
+    runs = "2 (1 ended without a result)"
+    assert cells == ["frozen", runs, "21 (20: **missed**)", "24", "19 (20)", "0", "0", "0", "0", "1,417"]
+    assert "`0123456789ab`" in text.splitlines()[-1]
 
 
 def test_every_table_says_which_command_and_commit_made_it() -> None:

@@ -99,6 +99,13 @@ class Report:
         words = "  ".join(f"{key} {_short(value)}" for key, value in made.items() if key not in UNSPOKEN)
         print(f"{label:<44} {words}", flush=True)
 
+    def written_rows(self) -> list[dict[str, Any]]:
+        """What :func:`destination` has of the same benchmark."""
+        path = destination()
+        every = json.loads(path.read_text()) if path.exists() else {}
+        rows: list[dict[str, Any]] = every.get(self.name, {}).get("rows", [])
+        return rows
+
     def write(self) -> None:
         """Put the results into :func:`destination`, in place of the same benchmark's earlier ones."""
         path = destination()
