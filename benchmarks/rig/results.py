@@ -101,16 +101,14 @@ class Report:
 
     def written_rows(self) -> list[dict[str, Any]]:
         """What :func:`destination` has of the same benchmark."""
-        path = destination()
-        every = json.loads(path.read_text()) if path.exists() else {}
-        rows: list[dict[str, Any]] = every.get(self.name, {}).get("rows", [])
+        rows: list[dict[str, Any]] = _written().get(self.name, {}).get("rows", [])
         return rows
 
     def write(self) -> None:
         """Put the results into :func:`destination`, in place of the same benchmark's earlier ones."""
         path = destination()
         path.parent.mkdir(parents=True, exist_ok=True)
-        every = json.loads(path.read_text()) if path.exists() else {}
+        every = _written()
         self.facts["others"].append(round(self._others.share(), 3))
         most = max(self.facts["others"])
         noisy = most > machine.NOISY_SHARE
@@ -124,6 +122,12 @@ class Report:
         print(f"results: {path}")
         if noisy:
             print(f"NOISY: others used up to {most:.0%} of the cores; take ratios, not figures")
+
+
+def _written() -> dict[str, Any]:
+    path = destination()
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
 
 
 def _short(value: Any) -> str:

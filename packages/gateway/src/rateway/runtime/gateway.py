@@ -64,8 +64,8 @@ class Gateway:
         self._rest = DiscordRest(settings.rest.api_url, settings.session.token, hosts=settings.rest.hosts)
         self._fatal: FatalRecord | None = None
         self._stop = asyncio.Event()
+        # Whether a person, or what is fatal, ends the gateway: another layout does not change that.
         self._is_stopped = False
-        """Whether a person, or what is fatal, ends the gateway: another layout does not change that."""
         self._end_sessions = False
         # What Discord refused the layout with, and how many were refused in a row without a READY.
         self._refused_layout: Fatal | None = None

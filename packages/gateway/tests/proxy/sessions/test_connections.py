@@ -302,6 +302,15 @@ def interaction_ahead(setting: Setting) -> None:
     cluster.go_ahead()
 
 
+async def overtake_and_work_off(setting: Setting) -> None:
+    """Have an interaction overtake what waits, then that come, and one event more."""
+    interaction_ahead(setting)
+    await pass_time()
+    setting.cluster_of(0).write()
+    setting.event(0, 0, "after")
+    await pass_time(1)
+
+
 def test_a_bot_gets_the_backlog_that_an_urgent_event_overtook() -> None:
     async def scenario() -> None:
         setting = await Setting.begin({1: [0]})
@@ -324,11 +333,7 @@ def test_an_urgent_event_brings_nothing_of_the_backlog_that_the_snapshots_contai
         for number in range(20):
             setting.event(0, 0, f"contained {number}", write=False)
         bot = await live(Bot(), setting.process)
-        interaction_ahead(setting)
-        await pass_time()
-        setting.cluster_of(0).write()
-        setting.event(0, 0, "after")
-        await pass_time(1)
+        await overtake_and_work_off(setting)
         assert contents(bot) == ["after"]
         assert bot.names.count("INTERACTION_CREATE") == 1
 
@@ -342,11 +347,7 @@ def test_an_urgent_event_of_a_new_session_brings_nothing_of_the_former_ones_back
             setting.event(0, 0, f"contained {number}", write=False)
         setting.cluster_of(0).lose_session(0, setting.guilds[0])
         bot = await live(Bot(), setting.process)
-        interaction_ahead(setting)
-        await pass_time()
-        setting.cluster_of(0).write()
-        setting.event(0, 0, "after")
-        await pass_time(1)
+        await overtake_and_work_off(setting)
         assert contents(bot) == ["after"]
 
     run(scenario())

@@ -20,7 +20,15 @@ from rateway.fleet.identify import is_beside
 from rateway.permit_outcome import PermitOutcome
 from rateway.runtime.fleet.line import FleetLine
 from rateway.runtime.identify.permits import BudgetFacts, IdentifyPermits, Refusal, RestartAnswer
-from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
+from rateway.runtime.identify.remote import (
+    Acquire,
+    Finished,
+    Permitted,
+    RefusalWords,
+    Spent,
+    Withdraw,
+    refusal_of,
+)
 from rateway.runtime.identify.service import PermitService
 from rateway.transports.boot_clock import boottime
 
@@ -251,11 +259,7 @@ class FleetPermits:
         if record.session != self._session or governor is None or governor[0] != sender:
             return
         permitted = record.permitted
-        refusal = None
-        if permitted.refusal is not None:
-            wait = permitted.refusal.wait_s
-            until = None if wait is None else time.monotonic() + wait
-            refusal = Refusal(permitted.refusal.kind, until, permitted.refusal.why)
+        refusal = refusal_of(permitted.refusal, time.monotonic())
         waiting = self._waiting.get(permitted.call)
         if waiting is not None and not waiting[1].done():
             if refusal is None:

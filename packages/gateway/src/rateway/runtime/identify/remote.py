@@ -33,6 +33,22 @@ class RefusalWords(msgspec.Struct, frozen=True):
     why: str
 
 
+def words_of(refusal: Refusal | None, now: float) -> RefusalWords | None:
+    """Return a refusal as it goes to another process or machine; *now* in monotonic seconds."""
+    if refusal is None:
+        return None
+    wait = None if refusal.until is None else max(0.0, refusal.until - now)
+    return RefusalWords(refusal.kind, wait, refusal.why)
+
+
+def refusal_of(words: RefusalWords | None, now: float) -> Refusal | None:
+    """Return what came from another process or machine as a refusal of this one; *now* in monotonic seconds."""
+    if words is None:
+        return None
+    until = None if words.wait_s is None else now + words.wait_s
+    return Refusal(words.kind, until, words.why)
+
+
 class Permitted(msgspec.Struct, tag=True, frozen=True):
     """The answer to Acquire and Spent."""
 
@@ -83,7 +99,8 @@ class RemotePermits:
         """See permits.IdentifyPermits."""
         call = next(self._calls)
         try:
-            return self._refusal(await self._ask(call, Acquire(call, shard_id, lost)))
+            answer = await self._ask(call, Acquire(call, shard_id, lost))
+            return refusal_of(answer.refusal, self._clock())
         except asyncio.CancelledError:
             self._line.send(Withdraw(call, shard_id))
             raise
@@ -94,7 +111,7 @@ class RemotePermits:
             call = next(self._calls)
             answer = await self._ask(call, Spent(call, shard_id))
             if answer.refusal is not None or self._clock() - answer.marked_at <= FRESH_S:
-                return self._refusal(answer)
+                return refusal_of(answer.refusal, self._clock())
         why = f"this process stood still {MOST_MARKS} times between the mark of an identify and its sending"
         return Refusal("ledger", self._clock(), why)
 
@@ -116,10 +133,3 @@ class RemotePermits:
         waiting = self._waiting.get(record.call)
         if waiting is not None and not waiting.done():
             waiting.set_result(record)
-
-    def _refusal(self, answer: Permitted) -> Refusal | None:
-        refusal = answer.refusal
-        if refusal is None:
-            return None
-        until = None if refusal.wait_s is None else self._clock() + refusal.wait_s
-        return Refusal(refusal.kind, until, refusal.why)

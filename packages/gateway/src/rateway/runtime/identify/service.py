@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from rateway.permit_outcome import PermitOutcome
-from rateway.runtime.identify.permits import IdentifyPermits, Refusal
-from rateway.runtime.identify.remote import Acquire, Finished, Permitted, RefusalWords, Spent, Withdraw
+from rateway.runtime.identify.permits import IdentifyPermits
+from rateway.runtime.identify.remote import Acquire, Finished, Permitted, Spent, Withdraw, words_of
 
 __all__ = ["PermitRecord", "PermitService"]
 
@@ -81,14 +81,14 @@ class PermitService:
                 self._permits.finished(record.shard, "unused")
                 return
             self._held.add(record.shard)
-        self._send(Permitted(record.call, self._words(refusal)))
+        self._send(Permitted(record.call, words_of(refusal, self._clock())))
 
     async def _spend(self, record: Spent) -> None:
         refusal = await self._permits.spent(record.shard)
         marked_at = self._clock()
         if refusal is None:
             self._spent.add(record.shard)
-        self._send(Permitted(record.call, self._words(refusal), marked_at))
+        self._send(Permitted(record.call, words_of(refusal, marked_at), marked_at))
 
     def _finish(self, shard_id: int, outcome: PermitOutcome) -> None:
         self._held.discard(shard_id)
@@ -98,9 +98,3 @@ class PermitService:
     async def _count(self, shard_id: int) -> None:
         await self._permits.spent(shard_id)
         self._permits.finished(shard_id, "closed")
-
-    def _words(self, refusal: Refusal | None) -> RefusalWords | None:
-        if refusal is None:
-            return None
-        wait = None if refusal.until is None else max(0.0, refusal.until - self._clock())
-        return RefusalWords(refusal.kind, wait, refusal.why)
