@@ -342,4 +342,5 @@ class MemoryRequests:
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         if message.origin is self._connection:
             self.answers.append((message.key, None, message.body, {"exchange": exchange}))
+            self.acknowledge(message)
         return True

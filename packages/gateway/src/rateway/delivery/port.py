@@ -396,5 +396,5 @@ class RequestSource(Protocol):
         """Send an answer under a routing key, as rateway 0.2 did."""
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
-        """Publish the message for another cluster, as it is but for its headers; false when it is too large. Where no
-        gateway reads there, the source answers that."""
+        """Publish the message for another cluster, as it is but for its headers, and acknowledge it once that is sure;
+        false when it is too large. Where no gateway reads there, the source answers that."""

@@ -116,8 +116,13 @@ class Stage:
         await self.broker.until(lambda: self.broker.all_settled)
 
     async def refused(self, correlation_id: str) -> str:
-        """Wait for the answer that refuses a message; its code."""
-        (answer,) = await self.answered(correlation_id)
+        """Wait for the answer that refuses a message, which may have been forwarded before; its code."""
+
+        def answers() -> list[Received]:
+            return [each for each in self.broker.answers_to(correlation_id) if each.key != "gateway"]
+
+        await self.broker.until(lambda: bool(answers()))
+        (answer,) = answers()
         assert answer.headers["status"] == "error"
         code: str = msgspec.json.decode(answer.body)["error"]["code"]
         return code

@@ -14,9 +14,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pamqp import commands as spec
 from rateway.delivery.port import MAX_BODY
 from rateway.runtime.requests.held_commands import MOST_HELD
 from rateway.runtime.requests.query_queue import MOST_BYTES
+from rateway.transports.amqp.requests.forwarding import FORWARDING
 from rateway.transports.amqp.requests.request_link import ANSWER_EXPIRES_MS
 from tests.runtime.requests.inbound_stage import VOICE, Stage, inbound_stage
 from tests.transports.amqp.inbound_broker import field_of, fields, properties
@@ -217,6 +219,77 @@ def test_a_command_for_another_process_is_passed_on_with_the_headers_that_it_cam
             assert counted(headers + hops) in passed_on
             assert passed_on.endswith(b"\x01c\x045000\xce")
             assert it.request_handler.commands == {"handed_on": 1}
+
+    run(scenario())
+
+
+def for_cluster_2(it: Stage, correlation_id: str) -> None:
+    """A worker's command for a shard of another cluster."""
+    told = properties(
+        headers=fields({"shard_id": 8}), correlation_id=correlation_id.encode(), reply_to=b"answers"
+    )
+    it.broker.deliver(told, PRESENCE, b"gateway")
+
+
+@pytest.mark.checklist("K2")
+def test_a_cluster_whose_exchange_the_broker_refuses_costs_its_own_commands_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            it.broker.refused.add("rateway-2")
+            owned = len(it.said)
+            for number in range(10):
+                for_cluster_2(it, f"refused-{number}")
+                await it.is_served()
+                assert await it.refused(f"refused-{number}") == "unavailable"
+            await it.all_settled()
+            # Neither the channel that reads the queue nor the connection has ended, and the broker was asked once.
+            assert it.said[owned:] == []
+            asked = [each for each in it.broker.methods if isinstance(each, spec.Exchange.Declare)]
+            assert [each.exchange for each in asked].count("rateway-2") == 1
+            assert caplog.text.count("the broker refuses rateway-2: 406") == 1
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
+def test_a_publish_that_the_broker_refuses_fails_what_goes_there_and_no_message_comes_again() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            words = (
+                "ACCESS_REFUSED - write access to exchange 'rateway-2' in vhost '/' refused for user 'user'"
+            )
+            it.broker.on_forward = lambda number: (
+                it.broker.method(spec.Channel.Close(403, words, 60, 40), FORWARDING) if number == 3 else None
+            )
+            for number in range(3):
+                for_cluster_2(it, f"flying-{number}")
+            for number in range(3):
+                assert await it.refused(f"flying-{number}") == "unavailable"
+            await it.all_settled()
+            await it.is_served()
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
+def test_a_command_for_another_process_is_acknowledged_when_the_broker_has_it_and_not_before() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            published: list[int] = []
+            it.broker.on_forward = published.append
+            for number in range(3):
+                for_cluster_2(it, f"command-{number}")
+            await it.broker.until(lambda: published == [1, 2, 3])
+            await it.is_served()
+            assert not it.broker.settled & {1, 2, 3}
+            it.broker.method(spec.Basic.Ack(2, True), FORWARDING)
+            it.broker.method(spec.Basic.Nack(3), FORWARDING)
+            assert await it.refused("command-2") == "unavailable"
+            await it.all_settled()
+            # What the broker has is answered by the other gateway.
+            assert [len(it.broker.answers_to(f"command-{number}")) for number in range(3)] == [1, 1, 2]
 
     run(scenario())
 

@@ -188,6 +188,36 @@ def test_a_command_for_a_cluster_that_no_gateway_runs_is_refused_once_and_costs_
 
 
 @pytest.mark.checklist("K2")
+def test_a_command_for_a_cluster_whose_exchange_is_another_kind_is_refused_once_and_costs_no_other(
+    broker: Broker,
+) -> None:
+    async def scenario() -> None:
+        reader: Reader
+        async with (
+            reader_on(broker.uri) as reader,
+            neighbour(broker.uri) as worker,
+            await aio_pika.connect(broker.uri) as other,
+        ):
+            await (await other.channel()).declare_exchange("rateway-2", "fanout", durable=True)
+            said, owned = reader[4], len(reader[4])
+            body = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
+            for number in ("1", "2"):
+                message = aio_pika.Message(
+                    body, headers={"shard_id": 8}, reply_to=worker.name, correlation_id=number
+                )
+                await worker.exchange.publish(message, "gateway")
+                answer = await worker.answers.get()
+                assert (answer.correlation_id, answer.headers["status"]) == (number, "error")
+                told = msgspec.json.decode(answer.body)["error"]
+                assert told["code"] == "unavailable" and "inequivalent arg 'type'" in told["message"]
+                await worker.is_served()
+            assert said[owned:] == []
+        await nothing_is_left(broker)
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
 def test_a_command_for_another_process_keeps_its_odd_headers_through_rabbitmq(broker: Broker) -> None:
     async def scenario() -> None:
         async with (

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pamqp import commands as spec
 from pamqp import frame, header
 from pamqp.base import Frame
+from rateway.transports.amqp.requests.forwarding import FORWARDING
 from tests.transports.amqp.fake_broker import FakeBroker, Received
 
 NO_PROPERTIES = b"\0\0"
@@ -30,6 +31,12 @@ class InboundBroker(FakeBroker):
     """Properties and bodies of queries that are delivered as soon as somebody consumes."""
     on_content: Callable[[bytes], None] = lambda frame: None
     """Called with each content header's frame that comes."""
+    refused: set[str] = field(default_factory=set)
+    """Exchanges whose declaration closes the channel."""
+    on_forward: Callable[[int], None] | None = None
+    """Called with the number of each publish that is forwarded, in place of a confirm."""
+    _publishing: int = 1
+    _forwarded: int = 0
 
     def deliver(
         self,
@@ -64,6 +71,7 @@ class InboundBroker(FakeBroker):
         found = await super()._frame(reader)
         kind, channel, data = found
         if kind == 2:
+            self._publishing = channel
             self.on_content(data)
             try:
                 frame.unmarshal(data)
@@ -71,9 +79,26 @@ class InboundBroker(FakeBroker):
                 data = _frame(2, data[7:19] + NO_PROPERTIES)
         return kind, channel, data
 
+    def _publish(self, taken: Received) -> None:
+        super()._publish(taken)
+        if self._publishing == FORWARDING:
+            self._forwarded += 1
+            if self.on_forward is not None:
+                self.on_forward(self._forwarded)
+            else:
+                self.method(spec.Basic.Ack(self._forwarded), FORWARDING)
+
     def _answer(self, method: Frame) -> None:
         number = self.answering
         match method:
+            case spec.Exchange.Declare() if method.exchange in self.refused:
+                words = f"PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{method.exchange}'"
+                self.method(spec.Channel.Close(406, words, 40, 10), number)
+            case spec.Exchange.Declare():
+                self.method(spec.Exchange.DeclareOk(), number)
+            case spec.Confirm.Select():
+                self._forwarded = 0
+                self.method(spec.Confirm.SelectOk(), number)
             case spec.Channel.Open():
                 if number == 1:
                     # Tags are the channel's.

@@ -51,6 +51,9 @@ def test_a_refused_exchange_fails_its_queries_alone_and_others_are_asked_on_the_
             assert fault.code is ErrorCode.UNAVAILABLE
             assert "the broker refuses rateway-2: 406 PRECONDITION_FAILED" in fault.message
             assert broker.channels == 2
+            # Asked for once more, it would end the channel for all once more.
+            assert await gateway.ask(2, [{"type": "Guild", "arguments": ["1"]}], 5.0) == [fault]
+            assert broker.channels == 2
             running.cancel()
 
     run(scenario())

@@ -240,7 +240,6 @@ class RequestHandler:
             self._fail(message, Fault(ErrorCode.TOO_LARGE, words), self.commands)
             return
         self.commands["handed_on"] += 1
-        self.inbound.acknowledge(message)
 
     def _wake_for_overdue(self) -> None:
         """See to it that what has had no outcome in its time is answered all the same."""
@@ -299,9 +298,11 @@ class RequestHandler:
                 return
         cache.query_queue.ask(self, message, request, patience)
 
-    def unrouted(self, message: Message) -> None:
-        """A command was handed on to where no gateway reads. It was acknowledged then."""
-        fault = Fault(ErrorCode.UNAVAILABLE, "no gateway runs the cluster of this command's shard")
+    def unrouted(self, message: Message, why: str) -> None:
+        """A command was handed on to where no gateway reads, or the broker refuses it there for this reason. It is
+        acknowledged by others.
+        """
+        fault = Fault(ErrorCode.UNAVAILABLE, why or "no gateway runs the cluster of this command's shard")
         self.commands[fault.code.value] += 1
         if message.reply_to is not None:
             self._reply(message, errors.error_body(fault), errors.Status.ERROR)

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 import pamqp.commands as spec
+from rateway.transports.amqp.requests.forwarding import REFUSED_S
 from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
@@ -142,6 +143,8 @@ class AmqpGateway:
         self._waiting: dict[bytes, _Waiting] = {}
         # Exchanges that were declared on this channel.
         self._declared: set[str] = set()
+        # Those that the broker refuses: until when they are not asked for again, and why.
+        self._refused: dict[str, tuple[float, str]] = {}
         # The clusters' exchanges by shard, once the gateway has told its layout.
         self._exchanges: dict[int, str] = {}
         self._shard_count = 0
@@ -388,6 +391,9 @@ class AmqpGateway:
                 while (connection := self._connection) is None or (channel := self._channel) is None:
                     await self._connected.wait()
                 if place not in self._declared:
+                    until, why = self._refused.get(place, (0.0, ""))
+                    if asyncio.get_running_loop().time() < until:
+                        return Fault(ErrorCode.UNAVAILABLE, why)
                     declare = spec.Exchange.Declare(0, place, EXCHANGE_TYPE, durable=True)
                     try:
                         await channel.call(declare, spec.Exchange.DeclareOk)
@@ -395,7 +401,9 @@ class AmqpGateway:
                         if f"'{place}'" not in closed.text:
                             raise
                         # Declared again it would be refused again, and end the channel for all.
-                        return Fault(ErrorCode.UNAVAILABLE, f"the broker refuses {place}: {closed}")
+                        why = f"the broker refuses {place}: {closed}"
+                        self._refused[place] = asyncio.get_running_loop().time() + REFUSED_S, why
+                        return Fault(ErrorCode.UNAVAILABLE, why)
                     self._declared.add(place)
                 if channel.closed.done():
                     raise channel.closed.result()

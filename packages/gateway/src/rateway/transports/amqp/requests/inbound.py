@@ -111,7 +111,7 @@ class Inbound:
         on_refused: Callable[[Message, Refusal], None] | None = None,
         on_writable: Callable[[], None] = lambda: None,
         on_other_live: Callable[[], None] = lambda: None,
-        on_unrouted: Callable[[Message], None] = lambda message: None,
+        on_unrouted: Callable[[Message, str], None] = lambda message, why: None,
         home: str = "",
         home_words: str = HOME_WORDS,
         on_home_taken: Callable[[], None] | None = None,
@@ -123,10 +123,11 @@ class Inbound:
         become true or a new connection begins, ``on_other_live`` each time that another gateway is found to own the
         cluster and to have sessions for it. ``on_message`` must not wait; when it raises, and for what cannot be read,
         ``on_refused(message, reason)`` is called and has to acknowledge the message (without it that is all that is
-        done). ``on_unrouted(message)`` is called for what was forwarded to where no gateway reads; it can be answered,
-        and was acknowledged before. ``home`` names the state folder, or the fleet, and ``home_words`` another gateway
-        with that name. ``on_home_taken`` is called where that other gateway has the queue, which is told as *away*
-        then and not as *elsewhere*: something else decides who the owner is, and it is this gateway. The queue is not
+        done). ``on_unrouted(message, why)`` is called for what was forwarded to where no gateway reads, and, with the
+        broker's words, for what the broker refuses there; it can be answered, and is acknowledged by others. ``home``
+        names the state folder, or the fleet, and ``home_words`` another gateway with that name. ``on_home_taken`` is
+        called where that other gateway has the queue, which is told as *away* then and not as *elsewhere*: something
+        else decides who the owner is, and it is this gateway. The queue is not
         consumed while ``may_own()`` is false. ``substitute`` names the substitute queue, which is drained and deleted
         where one is found; with ``uses_substitute`` requests come through it while the queue is out of reach.
         """
@@ -512,8 +513,7 @@ class Inbound:
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         """Publish the message again, as it is but for its headers, to the same key of another exchange.
 
-        The exchange is declared first. What no queue takes there comes back, to ``on_unrouted``. False when its
-        properties do not fit into a frame of its connection.
+        See :meth:`RequestLink.forward`, which acknowledges it.
         """
         if not isinstance(message.origin, RequestLink):
             return True

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import pamqp.commands as spec
-from pamqp import frame as framing
 from rateway.delivery.port import MAX_BODY, Headers, Message, Refusal
+from rateway.transports.amqp.requests.forwarding import FORWARDING, Forwarding
 from rateway.transports.amqp.wire.channel import Channel
 from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
@@ -54,7 +54,7 @@ class RequestTaker:
 
     on_message: Callable[[Message], None]
     on_refused: Callable[[Message, Refusal], None]
-    on_unrouted: Callable[[Message], None]
+    on_unrouted: Callable[[Message, str], None]
     on_writable: Callable[[], None]
     failure_said_at: float = -_SAY_FAILURE_EVERY_S
     """When the log last told of a mistake of the gateway's own."""
@@ -77,8 +77,9 @@ class RequestLink:
         self._out: list[bytes] = []
         # Frames that say where to, by exchange and key.
         self._places: dict[tuple[bytes, bytes], bytes] = {}
-        # Other clusters' exchanges that were declared on this channel: a publish to one that is not there ends it.
-        self._declared: set[str] = set()
+        self._forwarding = Forwarding(
+            connection, on_done=self.acknowledge, on_refused=taker.on_unrouted, on_return=self._returned
+        )
         # Delivery tags dealt with since the last write; above the highest below which all are, those before that.
         self._done: list[int] = []
         self._early: set[int] = set()
@@ -87,7 +88,6 @@ class RequestLink:
         channel.body_max = MAX_BODY
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
         channel.on_cancel = lambda tag: channel.close()
-        channel.on_return = self._returned
 
     @property
     def is_open(self) -> bool:
@@ -102,6 +102,7 @@ class RequestLink:
     def end(self) -> None:
         """Forget the channel, which has ended: nothing can be answered on it."""
         self._is_open = False
+        self._forwarding.end()
         self._out.clear()
         self._done.clear()
         self._taker.on_writable()
@@ -208,26 +209,27 @@ class RequestLink:
             out += (where, head, properties, END, _BODY.pack(3, CHANNEL, size), body, END)
             return
         out += (where, head, properties, END)
-        out += _pieces(body, room)
+        out += _pieces(CHANNEL, body, room)
 
     def _place(self, exchange: bytes, key: bytes) -> bytes:
         """Return the frame of a ``basic.publish`` to there."""
         if len(self._places) >= PLACES:
             self._places.clear()
-        place = self._places[exchange, key] = _publish_frame(exchange, key, mandatory=False)
+        place = self._places[exchange, key] = _publish_frame(CHANNEL, exchange, key, mandatory=False)
         return place
 
     def _returned(self, code: int, key: str, size: int, told: Properties) -> None:
         """Handle a forwarded message that no queue took."""
         self._taker.on_unrouted(
-            Message(0, key, b"", b"", told.reply_to, told.correlation_id, told.expiration, False, self)
+            Message(0, key, b"", b"", told.reply_to, told.correlation_id, told.expiration, False, self), ""
         )
 
     def forward(self, message: Message, exchange: str, headers: bytes) -> bool:
         """Publish the message again, as it is but for its headers, to the same key of another exchange.
 
-        The exchange is declared first. What no queue takes there comes back, to ``on_unrouted``. False when its
-        properties do not fit into a frame of this connection.
+        The exchange is declared first. The message is acknowledged once the broker has it. What no queue takes there
+        comes back, to ``on_unrouted``, as does what the broker refuses. False when its properties do not fit into a
+        frame of this connection.
         """
         if not self._is_open:
             return True
@@ -243,16 +245,11 @@ class RequestLink:
         room = self.connection.frame_max - 8
         if 14 + len(properties) > room:
             return False
-        self._write_soon()
-        if exchange not in self._declared:
-            self._declared.add(exchange)
-            declare = spec.Exchange.Declare(0, exchange, "direct", durable=True, nowait=True)
-            self._out.append(framing.marshal(declare, CHANNEL))
-        where = _publish_frame(exchange.encode(), message.key.encode(), mandatory=True)
         size = len(message.body)
-        head = _HEADER.pack(2, CHANNEL, 14 + len(properties), _CLASS_BASIC, size, flags)
-        self._out += (where, head, properties, END)
-        self._out += _pieces(message.body, room)
+        where = _publish_frame(FORWARDING, exchange.encode(), message.key.encode(), mandatory=True)
+        head = _HEADER.pack(2, FORWARDING, 14 + len(properties), _CLASS_BASIC, size, flags)
+        frames = (where, head, properties, END, *_pieces(FORWARDING, message.body, room))
+        self._forwarding.send(message, exchange, b"".join(frames))
         return True
 
     def _write_soon(self) -> None:
@@ -305,17 +302,17 @@ def _valid_expiration(value: bytes | None) -> bytes | None:
     return value if valid else None
 
 
-def _publish_frame(exchange: bytes, key: bytes, *, mandatory: bool) -> bytes:
+def _publish_frame(channel: int, exchange: bytes, key: bytes, *, mandatory: bool) -> bytes:
     where = short(exchange) + short(key) + (b"\1" if mandatory else b"\0")
-    return _METHOD.pack(1, CHANNEL, len(_PUBLISH) + len(where), _PUBLISH) + where + END
+    return _METHOD.pack(1, channel, len(_PUBLISH) + len(where), _PUBLISH) + where + END
 
 
-def _pieces(body: bytes, room: int) -> list[bytes]:
+def _pieces(channel: int, body: bytes, room: int) -> list[bytes]:
     """Return a body's frames."""
     frames = []
     for start in range(0, len(body), room):
         part = body[start : start + room]
-        frames += [_BODY.pack(3, CHANNEL, len(part)), part, END]
+        frames += [_BODY.pack(3, channel, len(part)), part, END]
     return frames
 
 
