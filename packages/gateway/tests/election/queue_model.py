@@ -251,6 +251,21 @@ class World:
             ):
                 return
 
+    def pass_time_with_latency(self, seconds: float, latency: float) -> None:
+        """Everything takes so long each way, and what is due in the same moment is done before it is read."""
+        for _ in range(round(seconds / latency)):
+            self.now += latency
+            for member in self.members:
+                link = member.link
+                arrived = 0 if link is None else len(link.deliveries) + len(link.confirms)
+                if not member.is_frozen:
+                    member.tick()
+                for _ in range(arrived):
+                    member.receive(confirm=False)
+            for each in list(self.links):
+                self._pass_ops(each, len(each.ops))
+            self.check()
+
     def pass_time(self, seconds: float, *, prompt: bool) -> None:
         """*prompt*: whatever is sent arrives at once."""
         until = self.now + seconds
@@ -314,13 +329,16 @@ class World:
             if member.link is not None and member.link not in self.links:
                 member.disconnect()
 
-    def settle(self) -> None:
+    def settle(self, latency: float = 0.0) -> None:
         """Mend everything, and let the members come to an end of their quarrels."""
         for member in self.members:
             self.thaw(member)
             self.mend(member)
             member.is_connected = True
-        self.pass_time(60, prompt=True)
+        if latency:
+            self.pass_time_with_latency(60, latency)
+        else:
+            self.pass_time(60, prompt=True)
 
     # What must hold.
 

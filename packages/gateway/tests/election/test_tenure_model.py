@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rateway.fleet.tenure import DOUBT_S, MOST_YIELDS
+from rateway.fleet.port import FleetRecord
+from rateway.fleet.tenure import DOUBT_S, MOST_YIELDS, QUEUE_LENGTH, Publish, SubjectElection
 from tests.election.queue_model import Member, World
 
 MEMBERS = "abc"
@@ -80,16 +82,16 @@ def _step(world: World, kind: str, whom: int, amount: int) -> None:
 
 
 @settings(max_examples=150)
-@given(st.lists(_steps, min_size=20, max_size=150))
+@given(st.lists(_steps, min_size=20, max_size=150), st.sampled_from([0.0, 0.0, 0.0, 0.01]))
 def test_whatever_happens_the_right_is_one_members_and_no_confirmed_record_is_lost(
-    steps: list[tuple[str, int, int]],
+    steps: list[tuple[str, int, int]], latency: float
 ) -> None:
     world = World(MEMBERS)
     world.pass_time(10, prompt=True)
     assert len(world.tenures) == 1
     for kind, whom, amount in steps:
         _step(world, kind, whom, amount)
-    world.settle()
+    world.settle(latency)
     owners = [member for member in world.members if member.has_right()]
     assert len(owners) == 1
     # It is an end: nobody loses it afterwards, and the queue keeps little.
@@ -220,3 +222,44 @@ def test_an_owner_whose_silent_channel_is_still_the_active_one_keeps_its_tenure(
     assert owner.has_right()
     assert owner.lost == 0
     assert len(world.tenures) == 1
+
+
+@pytest.mark.parametrize("after_ms", range(0, 780, 60))
+def test_a_release_to_an_owner_that_was_replaced_and_writes_on_has_a_next_owner_in_seconds(
+    after_ms: int,
+) -> None:
+    world, owner, heir = _two()
+    _isolate(world, owner)
+    world.pass_time(5, prompt=True)
+    assert heir.has_right()
+    # It is back, in line behind its heir, and writes its old body until it knows; the heir releases the subject to it.
+    world.mend(owner)
+    world.pass_time_with_latency(0.5 + after_ms / 1000, 0.003)
+    # What the old owner writes lands behind the released record.
+    world.cut(owner)
+    world.pass_time_with_latency(0.8, 0.003)
+    heir.release(owner.name)
+    world.pass_time_with_latency(0.006, 0.003)
+    world.mend(owner)
+    won = len(world.tenures)
+    world.pass_time_with_latency(12.0, 0.003)
+    assert sum(member.has_right() for member in world.members) == 1
+    assert len(world.tenures) > won
+    assert len(world.queue.records()) < QUEUE_LENGTH / 2
+
+
+def test_a_claim_that_was_interrupted_is_no_reason_to_leave_the_place() -> None:
+    heir = SubjectElection("b")
+    heir.campaign()
+    heir.opened(100.0, False)
+    released, stale = FleetRecord(2, 8, "a", True, "b", b"x"), FleetRecord(1, 16, "c", body=b"x")
+    assert heir.delivered(100.0, 1, released) == [Publish(FleetRecord(3, 0, "b"))]
+    # The record of an owner before that begins a collection of three seconds; what was claimed meanwhile is void.
+    assert heir.delivered(100.0, 2, stale) == []
+    assert heir.delivered(100.01, 3, FleetRecord(3, 0, "b")) == []
+    heir.confirmed(100.02, 1, False)
+    wake = heir.wake_at()
+    assert wake is not None and wake > 102.9
+    assert heir.tick(wake) == [Publish(FleetRecord(4, 0, "b"))]
+    began = heir.delivered(wake + 0.01, 4, FleetRecord(4, 0, "b"))
+    assert began == [Publish(FleetRecord(4, 1, "b", body=b"x"))]

@@ -155,7 +155,9 @@ class Balance:
         """Return the move to begin now; None: none, or one is under way."""
         owners = self._owners(seen)
         away = any(view.away or view.moving for each in seen for view in each.said.clusters)
-        whole = len(owners) == len(self.layout.clusters) and not away
+        # A cluster that two members announce has an owner who does not know yet that it was replaced.
+        said = sum(view.cluster in self.layout.clusters for each in seen for view in each.said.clusters)
+        whole = len(owners) == len(self.layout.clusters) == said and not away
         takers = {each.name for each in seen if not each.said.leaving}
         if self.moving is not None and not self._has_ended(owners, whole, takers, now):
             return None

@@ -185,6 +185,8 @@ class _ChannelState:
     """The greatest record with a body."""
     first_at: float = 0.0
     """When the member became the active consumer, for all that is known."""
+    has_claimed: bool = False
+    """Whether a claim was written."""
 
 
 class SubjectElection:
@@ -431,6 +433,9 @@ class SubjectElection:
         channel = self._channel
         if self._phase == "claiming" and self._is_sent(record):
             return self._begin(now, record)
+        if self._phase == "claiming" and record.owner == self._member and record.order < (self._epoch, 0):
+            # A claim of its own from before says nothing of others.
+            return []
         self._epoch = max(self._epoch, record.epoch)
         is_living = (
             self._phase == "collecting"
@@ -457,15 +462,19 @@ class SubjectElection:
     def _decide(self, now: float) -> list[Order]:
         """Claim, if everything that must be known is."""
         best = self._channel.best
-        if best is not None and best.released:
-            if best.to not in ("", self._member):
-                if self._meant is None or self._meant[0] != best.order:
-                    self._meant = best.order, now
-                if now < self._meant[1] + MEANT_S:
-                    return self._reopen(LOOK_S)
-        elif now < self._since + (RIGHT_S if best is not None else NEW_S):
+        if best is not None and best.released and best.to not in ("", self._member):
+            if self._meant is None or self._meant[0] != best.order:
+                self._meant = best.order, now
+            if now < self._meant[1] + MEANT_S:
+                return self._reopen(LOOK_S)
+        # At once only for the first time: a record that comes behind it begins the collection anew, and a claim for
+        # each of many would chase the ones before it.
+        is_free = best is not None and best.released and not self._channel.has_claimed
+        if not is_free and now < self._since + (RIGHT_S if best is not None else NEW_S):
             return []
-        self._phase = "claiming"
+        self._phase, self._channel.has_claimed = "claiming", True
+        # Only the claim that is written now can stand. One before it may have been delivered while it could not.
+        self._channel.flying.clear()
         self._epoch += 1
         return [self._publish(now, FleetRecord(self._epoch, 0, self._member))]
 

@@ -18,7 +18,7 @@ from pamqp import commands as spec
 from rateway.delivery.port import MAX_BODY
 from rateway.runtime.requests.held_commands import MOST_HELD
 from rateway.runtime.requests.query_queue import MOST_BYTES
-from rateway.transports.amqp.requests.forwarding import FORWARDING
+from rateway.transports.amqp.requests.forwarding import FORWARDING, MOST_FORWARDED
 from rateway.transports.amqp.requests.request_link import ANSWER_EXPIRES_MS
 from tests.runtime.requests.inbound_stage import VOICE, Stage, inbound_stage
 from tests.transports.amqp.inbound_broker import field_of, fields, properties
@@ -290,6 +290,62 @@ def test_a_command_for_another_process_is_acknowledged_when_the_broker_has_it_an
             await it.all_settled()
             # What the broker has is answered by the other gateway.
             assert [len(it.broker.answers_to(f"command-{number}")) for number in range(3)] == [1, 1, 2]
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
+def test_commands_are_handed_on_after_the_channel_of_the_queue_has_ended_and_its_connection_has_not() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            for number in range(3):
+                for_cluster_2(it, f"command-{number}")
+                await it.all_settled()
+                said = len(it.said)
+                it.broker.close_channel(
+                    404, "NOT_FOUND - queue 'rateway-incoming-1' process is stopped by supervisor"
+                )
+                while it.said[said:].count(("owned", "")) == 0:
+                    it.changed.clear()
+                    await it.changed.wait()
+                await it.is_served()
+            assert it.broker.connections == 1
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
+def test_commands_that_the_broker_does_not_confirm_are_bounded_and_hold_up_no_query() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            published: list[int] = []
+            it.broker.on_forward = published.append
+            for number in range(MOST_FORWARDED + 5):
+                for_cluster_2(it, f"command-{number}")
+            for number in range(MOST_FORWARDED, MOST_FORWARDED + 5):
+                assert await it.refused(f"command-{number}") == "unavailable"
+            await it.is_served()
+            it.broker.method(spec.Basic.Ack(MOST_FORWARDED, True), FORWARDING)
+            await it.all_settled()
+
+    run(scenario())
+
+
+@pytest.mark.checklist("K2")
+def test_an_exchange_that_was_deleted_is_declared_again_for_the_command_that_found_out() -> None:
+    async def scenario() -> None:
+        async with inbound_stage() as it:
+            words = "NOT_FOUND - no exchange 'rateway-2' in vhost '/'"
+            answers = iter([
+                spec.Basic.Ack(1), spec.Channel.Close(404, words, 60, 40), spec.Basic.Ack(1),
+            ])  # fmt: skip
+            it.broker.on_forward = lambda number: it.broker.method(next(answers), FORWARDING)
+            for_cluster_2(it, "before")
+            await it.all_settled()
+            for_cluster_2(it, "after")
+            await it.all_settled()
+            # Twice on its way, never answered with an error.
+            assert [each.key for each in it.broker.answers_to("after")] == ["gateway", "gateway"]
 
     run(scenario())
 

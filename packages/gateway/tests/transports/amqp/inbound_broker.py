@@ -35,6 +35,7 @@ class InboundBroker(FakeBroker):
     """Exchanges whose declaration closes the channel."""
     on_forward: Callable[[int], None] | None = None
     """Called with the number of each publish that is forwarded, in place of a confirm."""
+    _open: set[int] = field(default_factory=set)
     _publishing: int = 1
     _forwarded: int = 0
 
@@ -93,13 +94,18 @@ class InboundBroker(FakeBroker):
         match method:
             case spec.Exchange.Declare() if method.exchange in self.refused:
                 words = f"PRECONDITION_FAILED - inequivalent arg 'type' for exchange '{method.exchange}'"
+                # What follows on channel 1 is not read until it is closed.
+                self._closing = number == 1
                 self.method(spec.Channel.Close(406, words, 40, 10), number)
             case spec.Exchange.Declare():
                 self.method(spec.Exchange.DeclareOk(), number)
             case spec.Confirm.Select():
                 self._forwarded = 0
                 self.method(spec.Confirm.SelectOk(), number)
+            case spec.Channel.Open() if number in self._open:
+                self.close_connection(504, "CHANNEL_ERROR - second 'channel.open' seen")
             case spec.Channel.Open():
+                self._open.add(number)
                 if number == 1:
                     # Tags are the channel's.
                     self.delivered = 0
@@ -107,7 +113,14 @@ class InboundBroker(FakeBroker):
                 self.channels += 1
                 self.method(spec.Channel.OpenOk(), number)
             case spec.Channel.Close():
+                self._open.discard(number)
                 self.method(spec.Channel.CloseOk(), number)
+            case spec.Channel.CloseOk():
+                self._open.discard(number)
+                super()._answer(method)
+            case spec.Connection.Open():
+                self._open.clear()
+                super()._answer(method)
             case spec.Queue.Declare():
                 self.method(spec.Queue.DeclareOk(method.queue, 0, 0), number)
             case spec.Queue.Bind():

@@ -321,13 +321,19 @@ class FleetQueues:
                 self._carry_out(subject, subject.election.closed(self._clock()))
 
         channel.on_acks, channel.on_nack, channel.on_end = acks, nack, end
-        # The queue was deleted, or its node stopped: another channel finds out.
-        channel.on_cancel = lambda consumer: channel.close()
+        channel.on_cancel = lambda consumer: self._cancelled(subject, channel)
         self._carry_out(subject, subject.election.opened(self._clock(), is_empty))
         waiting, early = early or [], None
         for each in waiting:
             delivered(*each)
         return channel
+
+    def _cancelled(self, subject: _Subject, channel: Channel) -> None:
+        """The queue was deleted, or its node stopped: another channel finds out."""
+        if subject.channel is channel:
+            subject.channel = None
+            self._carry_out(subject, subject.election.closed(self._clock()))
+        self._close(subject, channel)
 
     def _record_of(self, subject: _Subject, body: bytes) -> FleetRecord | None:
         try:

@@ -20,7 +20,7 @@ from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Properties
 from rateway_protocol.contract.topology import EXCHANGE_TYPE
 
-__all__ = ["FORWARDING", "REFUSED_S", "Forwarding"]
+__all__ = ["FORWARDING", "MOST_FORWARDED", "REFUSED_S", "Forwarding"]
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 FORWARDING: Final = 3
 # An exchange that was refused is not asked for again for so long, seconds: a person has to change something.
 REFUSED_S: Final = 15.0
-# A broker that answers nothing for so long is given up, seconds.
-ANSWER_S: Final = 10.0
+_NOT_FOUND: Final = 404
+# Messages that are under way at a time: each holds one of its queue's places, and no query may wait for one.
+MOST_FORWARDED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,13 @@ class Forwarding:
 
     def send(self, message: Message, exchange: str, frames: bytes) -> None:
         """Publish *frames*, which are *message* for *exchange*."""
-        parcel = _Parcel(message, exchange, frames)
+        parcel = _Parcel(message.envelope(), exchange, frames)
+        if len(self._waiting) + len(self._flying) >= MOST_FORWARDED:
+            self._refuse(parcel, f"{MOST_FORWARDED} commands wait for other gateways already")
+            return
+        if 0 < self._connection.channel_max < FORWARDING:
+            self._refuse(parcel, f"the broker allows {self._connection.channel_max} channels on a connection")
+            return
         if self._channel is not None and not self._waiting and exchange in self._declared:
             self._publish(parcel)
             return
@@ -80,11 +87,14 @@ class Forwarding:
         self._work()
 
     def end(self) -> None:
-        """The connection is over: the broker delivers again what is not acknowledged."""
+        """Nothing can be acknowledged any more: the broker delivers it again."""
         self._waiting.clear()
         self._flying.clear()
+        self._asked = ""
         if self._working is not None:
             self._working.cancel()
+        if self._channel is not None:
+            self._channel.close()
 
     def _work(self) -> None:
         if self._working is None or self._working.done():
@@ -94,15 +104,11 @@ class Forwarding:
         while self._waiting:
             exchange = self._waiting[0].exchange
             try:
-                async with asyncio.timeout(ANSWER_S):
-                    if exchange not in self._declared and not self._why_refused(exchange):
-                        await self._declare(exchange)
+                if exchange not in self._declared and not self._why_refused(exchange):
+                    await self._declare(exchange)
             except ChannelClosed:
                 continue  # `_ended` has said why
             except ConnectionLost:
-                return
-            except TimeoutError:
-                self._connection.abort(f"nothing was answered about {exchange} for {ANSWER_S:.0f} s")
                 return
             if self._waiting and self._waiting[0].exchange == exchange:
                 parcel = self._waiting.popleft()
@@ -123,6 +129,8 @@ class Forwarding:
             self._channel = channel
         declare = spec.Exchange.Declare(0, exchange, EXCHANGE_TYPE, durable=True)
         await channel.call(declare, spec.Exchange.DeclareOk)
+        if channel.closed.done():
+            raise channel.closed.result()
         self._declared.add(exchange)
         self._asked = ""
 
@@ -157,6 +165,9 @@ class Forwarding:
         suspects = {each.exchange for each in flying} | ({asked} if asked else set())
         # The broker names it.
         guilty = {each for each in suspects if f"'{each}'" in reason.text} or suspects
+        if reason.code == _NOT_FOUND:
+            # Somebody has deleted it: it is declared again.
+            guilty -= {each.exchange for each in flying}
         now = asyncio.get_running_loop().time()
         for exchange in guilty:
             self._refused[exchange] = now + REFUSED_S, f"the broker refuses {exchange}: {reason}"
@@ -177,5 +188,11 @@ class Forwarding:
         return why if asyncio.get_running_loop().time() < until else ""
 
     def _refuse(self, parcel: _Parcel, why: str) -> None:
-        self._on_refused(parcel.message, why)
+        try:
+            self._on_refused(parcel.message, why)
+        except Exception:
+            log.exception(
+                "a refused command could not be answered, a mistake of the gateway's own. Please report this",
+                extra={"action": "own_fault"},
+            )
         self._on_done(parcel.message)

@@ -65,6 +65,7 @@ QUERIES_AT_ONCE: Final = 5
 MOST_WAITING: Final = 5_000
 # The largest answer, in bytes: a guild of a million members has less.
 MOST_ANSWER: Final = 512 << 20
+_ACCESS_REFUSED: Final = 403
 # The broker's own bound for `expiration`, in milliseconds.
 _MOST_EXPIRATION_MS: Final = 0xFFFF_FFFF
 # Where a layout is not known yet: every gateway has this cluster.
@@ -181,7 +182,15 @@ class AmqpGateway:
                 self._connected.set()
             reason = await asyncio.shield(channel.closed)
             for each in self._waiting.values():
-                if not each.answer.done():
+                if each.answer.done():
+                    continue
+                if (
+                    isinstance(reason, ChannelClosed)
+                    and reason.code == _ACCESS_REFUSED
+                    and _names(reason, each.place)
+                ):
+                    each.answer.set_result(self._note_refused(each.place, reason))
+                else:
                     each.answer.set_exception(_Lost(str(reason)))
             self._waiting.clear()
             if isinstance(reason, ConnectionLost):
@@ -398,12 +407,9 @@ class AmqpGateway:
                     try:
                         await channel.call(declare, spec.Exchange.DeclareOk)
                     except ChannelClosed as closed:
-                        if f"'{place}'" not in closed.text:
+                        if not _names(closed, place):
                             raise
-                        # Declared again it would be refused again, and end the channel for all.
-                        why = f"the broker refuses {place}: {closed}"
-                        self._refused[place] = asyncio.get_running_loop().time() + REFUSED_S, why
-                        return Fault(ErrorCode.UNAVAILABLE, why)
+                        return self._note_refused(place, closed)
                     self._declared.add(place)
                 if channel.closed.done():
                     raise channel.closed.result()
@@ -420,6 +426,12 @@ class AmqpGateway:
             raise _Lost(str(ended)) from None
         finally:
             self._waiting.pop(number, None)
+
+    def _note_refused(self, place: str, closed: ChannelClosed) -> Fault:
+        """Asked for again at once it would be refused again, and end the channel for all."""
+        why = f"the broker refuses {place}: {closed}"
+        self._refused[place] = asyncio.get_running_loop().time() + REFUSED_S, why
+        return Fault(ErrorCode.UNAVAILABLE, why)
 
     def _on_return(self, code: int, key: str, size: int, told: Properties) -> None:
         """Fail a request that no queue took."""
@@ -449,6 +461,10 @@ class AmqpGateway:
             whole = Fault(ErrorCode.TOO_LARGE, f"the answer has more than {MOST_ANSWER} bytes")
         if whole is not None:
             waiting.answer.set_result(whole)
+
+
+def _names(closed: ChannelClosed, place: str) -> bool:
+    return f"'{place}'" in closed.text
 
 
 def _question(kind: str, *arguments: int, **more: object) -> dict[str, object]:

@@ -85,6 +85,7 @@ class Channel:
         self._taker: DeliveryTaker | None = None
         self.closed: asyncio.Future[ChannelClosed | ConnectionLost] = connection.loop.create_future()
         self._connection = connection
+        self._is_closing = False
         self._waiting: deque[tuple[tuple[type[Frame], ...], asyncio.Future[Frame]]] = deque()
         self._method: spec.Basic.Return | Delivery | None = None
         self._properties: Properties | None = None
@@ -117,7 +118,8 @@ class Channel:
 
     def close(self) -> None:
         """Ask the broker to close the channel."""
-        if not self.closed.done():
+        if not self.closed.done() and not self._is_closing:
+            self._is_closing = True
             self.send(spec.Channel.Close(200, "done", 0, 0))
 
     def end(self, reason: ChannelClosed | ConnectionLost) -> None:

@@ -125,7 +125,10 @@ class Connection(asyncio.Protocol):
         return f"<Connection {self._address} {'closed' if self.closed.done() else 'open'}>"
 
     async def channel(self, number: int) -> Channel:
-        """Open a channel; the number must not be in use."""
+        """Open a channel; one that has this number is closed first, and nobody may use it any more."""
+        if (before := self._channels.get(number)) is not None and not before.closed.done():
+            before.close()
+            await asyncio.shield(before.closed)
         if self.closed.done():
             raise ConnectionLost(self.closed.result())
         channel = Channel(self, number)
