@@ -13,7 +13,7 @@ from tests.chaos.lanes import run_lanes
 from tests.chaos.plan import BOTS_KINDS, KINDS, LAST, plan
 from tests.chaos.stream_audit import BotSession, Entry, audit_merged, audit_session
 
-FAULTS_IN_SHORT = 100
+FAULTS_IN_SHORT = 60
 
 
 def test_a_seed_gives_the_same_faults_and_every_kind_comes() -> None:

@@ -63,7 +63,7 @@ def test_every_event_is_in_the_log_through_kills_and_restarts_of_the_broker(
             await it.ready()
             it.sim.set_rate(RATE)
             logs = await old_enough(it)
-            for happens in (broker.kill, broker.kill, broker.stop):
+            for happens in (broker.kill, broker.stop):
                 await happens()
                 await broker.start()
                 status = await it.gateway.until(
