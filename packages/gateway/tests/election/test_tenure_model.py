@@ -263,3 +263,20 @@ def test_a_claim_that_was_interrupted_is_no_reason_to_leave_the_place() -> None:
     assert heir.tick(wake) == [Publish(FleetRecord(4, 0, "b"))]
     began = heir.delivered(wake + 0.01, 4, FleetRecord(4, 0, "b"))
     assert began == [Publish(FleetRecord(4, 1, "b", body=b"x"))]
+
+
+def test_a_claim_of_a_former_process_of_the_same_member_is_not_taken_for_this_ones() -> None:
+    # Killed with (5, 0) and (5, 1) written and what it had acknowledged lost: all of that is delivered again.
+    again = SubjectElection("c", b"second")
+    again.campaign()
+    again.opened(100.0, False)
+    released = FleetRecord(4, 9, "a", True, "c", b"older")
+    assert again.delivered(100.0, 1, released) == [Publish(FleetRecord(5, 0, "c", body=b"second"))]
+    assert again.delivered(100.0, 2, FleetRecord(5, 0, "c", body=b"first")) == []
+    assert again.delivered(100.0, 3, FleetRecord(5, 1, "c", body=b"newest")) == []
+    wake = again.wake_at()
+    assert wake is not None
+    (claim,) = again.tick(wake)
+    assert claim == Publish(FleetRecord(6, 0, "c", body=b"second"))
+    began = again.delivered(wake, 4, claim.record)
+    assert began == [Publish(FleetRecord(6, 1, "c", body=b"newest"))]

@@ -187,6 +187,21 @@ def test_a_cluster_that_is_wanted_where_it_is_stays_there() -> None:
     assert balance.decide(everything, 0.0) is None
 
 
+def test_a_cluster_is_not_given_back_to_a_member_that_does_not_know_yet_that_it_has_lost_it() -> None:
+    balance = Balance(LAYOUT, 1)
+    stale = seen("b", [1])
+    newer = [TenureView(number, 2, SIZES[number], SIZES[number]) for number in SIZES]
+    owner = SeenMember("a", Announcement("1", 0.0, 1, newer), math.inf)
+    balance.ask(1, "b")
+    found = balance.decide([owner, stale], 0.0)
+    # Others go meanwhile: one that says so for ever must not keep them.
+    assert found is not None and found.cluster != 1 and not found.asked
+    rest = [view for view in newer if view.cluster != found.cluster]
+    after = [SeenMember("a", Announcement("1", 0.0, 1, rest), math.inf), seen("b", [found.cluster])]
+    assert balance.decide(after, 1.0) is None, "a moment between two moves"
+    assert balance.decide(after, 2.0) == Move(1, "a", "b", asked=True)
+
+
 def test_moves_fill_the_processes_of_each_member_evenly() -> None:
     layout = Layout(32, 4)
     balance = Balance(layout, 1)

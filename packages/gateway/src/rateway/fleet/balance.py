@@ -6,6 +6,7 @@ owner, and a cluster that could not be moved is left in peace for a while. A mem
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -155,9 +156,7 @@ class Balance:
         """Return the move to begin now; None: none, or one is under way."""
         owners = self._owners(seen)
         away = any(view.away or view.moving for each in seen for view in each.said.clusters)
-        # A cluster that two members announce has an owner who does not know yet that it was replaced.
-        said = sum(view.cluster in self.layout.clusters for each in seen for view in each.said.clusters)
-        whole = len(owners) == len(self.layout.clusters) == said and not away
+        whole = len(owners) == len(self.layout.clusters) and not away
         takers = {each.name for each in seen if not each.said.leaving}
         if self.moving is not None and not self._has_ended(owners, whole, takers, now):
             return None
@@ -172,10 +171,13 @@ class Balance:
             )
             for each in seen
         ]
-        found = self._next_asked(members, owners, now)
+        # Of two who announce a cluster one does not know yet that it was replaced: it must not be given it back now.
+        said = Counter(view.cluster for each in seen for view in each.said.clusters)
+        twice = {cluster for cluster, number in said.items() if number > 1}
+        found = self._next_asked(members, owners, twice, now)
         if found is None:
             sizes = {number: len(self.layout.shards_of(number)) for number in self.layout.clusters}
-            found = next_move(members, sizes, resting=self._resting, pinned=self._pinned)
+            found = next_move(members, sizes, resting={*self._resting, *twice}, pinned=self._pinned)
         if found is not None:
             self.moving, self._began_at = found, now
         return found
@@ -203,10 +205,14 @@ class Balance:
         return True
 
     def _next_asked(
-        self, members: Sequence[BalanceMember], owners: Mapping[int, str], now: float
+        self,
+        members: Sequence[BalanceMember],
+        owners: Mapping[int, str],
+        resting: Collection[int],
+        now: float,
     ) -> Move | None:
-        while self._asked:
-            wish = self._asked.pop(0)
+        for wish in [each for each in self._asked if each.cluster not in resting]:
+            self._asked.remove(wish)
             sender = owners[wish.cluster]
             receiver = next((each for each in members if each.name == wish.receiver), None)
             if sender == wish.receiver:

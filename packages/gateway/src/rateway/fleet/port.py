@@ -66,7 +66,7 @@ class FleetRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: _Count
     """The tenure's; from 1, and 0 in a claim of nobody's, which shows that there is no record."""
     number: _Count
-    """Counts the tenure's records from 1. 0: it claims the epoch, and has no body."""
+    """Counts the tenure's records from 1. 0: it claims the epoch, and its body is no cluster's."""
     owner: _Member
     """The member that wrote it."""
     released: bool = False

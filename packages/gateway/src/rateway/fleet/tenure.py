@@ -11,8 +11,9 @@ to the next. Everything here follows from the order in which a consumer is given
   was sent before that, so its right is over then. A released record needs no such wait. Then it *claims* an epoch with
   a record of its own (number 0). The claim stands if it is delivered with nothing in between: another record may
   say that the candidate was not active all the time, and it collects again.
-- A claim has no body, so a late one, of a candidate that has gone, can replace an owner and no record. The body of the
-  greatest (epoch, number) is written once more under the new epoch; once that is confirmed, the tenure begins.
+- A claim's body counts for nothing, so a late one, of a candidate that has gone, can replace an owner and no record.
+  The body of the greatest (epoch, number) is written once more under the new epoch; once that is confirmed, the tenure
+  begins.
 - The lower records are acknowledged when a greater one is confirmed, never before.
 - A greater epoch ends a tenure. A lost channel does not: on the next one the owner writes its newest body until it is
   delivered (it was replaced by nobody), or was confirmed for :data:`DOUBT_S` and was not (another one is active). A
@@ -192,8 +193,12 @@ class _ChannelState:
 class SubjectElection:
     """What one member does about one subject. Times never go back."""
 
-    def __init__(self, member: str) -> None:
+    def __init__(self, member: str, nonce: bytes = b"") -> None:
+        """*nonce*: of this process alone. Its claims carry it: no claim of a former process of the same member, whose
+        epoch may be the same, is taken for one of these.
+        """
         self._member = member
+        self._nonce = nonce
         self._phase: _Phase = "idle"
         self._channel = _ChannelState()
         self._tenure: _Tenure | None = None
@@ -476,7 +481,7 @@ class SubjectElection:
         # Only the claim that is written now can stand. One before it may have been delivered while it could not.
         self._channel.flying.clear()
         self._epoch += 1
-        return [self._publish(now, FleetRecord(self._epoch, 0, self._member))]
+        return [self._publish(now, FleetRecord(self._epoch, 0, self._member, body=self._nonce))]
 
     def _begin(self, now: float, claim: FleetRecord) -> list[Order]:
         """The claim stands."""

@@ -244,6 +244,44 @@ def test_a_closed_channel_is_answered_and_its_number_can_be_used_again() -> None
     run(scenario())
 
 
+def test_a_number_is_free_for_the_next_channel_once_the_one_before_is_closed() -> None:
+    async def scenario() -> None:
+        async with FakeBroker() as broker:
+            connection = await _open(broker)
+            first = await connection.channel(1)
+            # It is still open: whoever opens the number has it closed, and two who do so at once take turns.
+            second, third = await asyncio.gather(connection.channel(1), connection.channel(1))
+            assert first.closed.done() and second.closed.done() and not third.closed.done()
+            kinds = [
+                type(method)
+                for method in broker.methods
+                if isinstance(method, spec.Channel.Open | spec.Channel.Close)
+            ]
+            assert kinds == [spec.Channel.Open, spec.Channel.Close] * 2 + [spec.Channel.Open]
+            third.close()
+            with pytest.raises(ChannelClosed, match="closed by us"):
+                await third.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+            await connection.close()
+
+    run(scenario())
+
+
+def test_an_answer_to_our_close_that_crossed_the_brokers_own_does_not_end_the_next_channel() -> None:
+    async def scenario() -> None:
+        async with FakeBroker() as broker:
+            connection = await _open(broker)
+            first = await connection.channel(1)
+            broker.close_channel(404, "NOT_FOUND - no queue")
+            assert isinstance(await first.closed, ChannelClosed)
+            again = await connection.channel(1)
+            broker.method(spec.Channel.CloseOk())
+            await again.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+            assert not again.closed.done()
+            await connection.close()
+
+    run(scenario())
+
+
 def test_a_connection_that_the_broker_closes_says_why() -> None:
     async def scenario() -> None:
         async with FakeBroker() as broker:

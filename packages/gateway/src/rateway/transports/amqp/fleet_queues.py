@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -118,6 +119,8 @@ class FleetQueues:
         """Messages in the queues that were no records."""
         self._fleet = fleet
         self._member = member
+        # A process that is started again must not take the claims of the one before for its own.
+        self._nonce = secrets.token_bytes(8)
         self._clock = clock
         self._kept = KeptConnection(
             address,
@@ -159,7 +162,9 @@ class FleetQueues:
         await self._running.wait()
         found = self._subjects.get(subject)
         if found is None:
-            found = _Subject(subject, queue_of(self._fleet, subject), SubjectElection(self._member))
+            found = _Subject(
+                subject, queue_of(self._fleet, subject), SubjectElection(self._member, self._nonce)
+            )
             self._subjects[subject] = found
         found.election.campaign()
         won: asyncio.Future[Owned] = asyncio.get_running_loop().create_future()
@@ -297,10 +302,12 @@ class FleetQueues:
         declare = spec.Queue.Declare(0, subject.queue, durable=True, arguments=_ARGUMENTS)  # type: ignore[arg-type]  # pamqp's table type is closed over its own values
         declared = await channel.call(declare, spec.Queue.DeclareOk)
         is_empty = not declared.message_count and not declared.consumer_count
+        cancelled: list[str] = []
+        channel.on_cancel = cancelled.append
         await channel.call(spec.Basic.Consume(0, subject.queue), spec.Basic.ConsumeOk)
         if channel.closed.done():
             raise channel.closed.result()
-        if subject.election.is_idle:
+        if cancelled or subject.election.is_idle:
             self._close(subject, channel)
             return channel
         self._said.clear()

@@ -126,6 +126,8 @@ class Forwarding:
             channel.on_end = lambda: self._ended(channel)
             self._published = 0
             await channel.call(spec.Confirm.Select(), spec.Confirm.SelectOk)
+            if channel.closed.done():
+                raise channel.closed.result()
             self._channel = channel
         declare = spec.Exchange.Declare(0, exchange, EXCHANGE_TYPE, durable=True)
         await channel.call(declare, spec.Exchange.DeclareOk)

@@ -87,7 +87,7 @@ class RequestLink:
         connection.on_writable = taker.on_writable
         channel.body_max = MAX_BODY
         # The consumer is ended by the broker when the queue is deleted or moves: begin again.
-        channel.on_cancel = lambda tag: channel.close()
+        channel.on_cancel = self._cancelled
 
     @property
     def is_open(self) -> bool:
@@ -106,6 +106,11 @@ class RequestLink:
         self._out.clear()
         self._done.clear()
         self._taker.on_writable()
+
+    def _cancelled(self, tag: str) -> None:
+        # Nothing may be written on a channel that is closing.
+        self.end()
+        self.channel.close()
 
     def give_back(self, tag: int) -> None:
         """Return a message to the queue, unread."""

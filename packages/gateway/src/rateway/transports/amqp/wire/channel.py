@@ -27,6 +27,7 @@ Reply = TypeVar("Reply", bound=Frame)
 # Types of frames (AMQP 0-9-1, 4.2.6).
 HEADER: Final = 2
 BODY: Final = 3
+_CLOSED_BY_US: Final = (200, "closed by us")
 
 
 class ConnectionLost(Exception):
@@ -105,6 +106,8 @@ class Channel:
         """Send a method and wait for its reply; :class:`ChannelClosed` or :class:`ConnectionLost`."""
         if self.closed.done():
             raise self.closed.result()
+        if self._is_closing:
+            raise ChannelClosed(*_CLOSED_BY_US)
         answer: asyncio.Future[Frame] = self._connection.loop.create_future()
         self._waiting.append(((reply,), answer))
         self.send(method)
@@ -146,8 +149,9 @@ class Channel:
             case spec.Channel.Close():
                 self.send(spec.Channel.CloseOk())
                 self.end(ChannelClosed(method.reply_code or 0, str(method.reply_text)))
-            case spec.Channel.CloseOk():
-                self.end(ChannelClosed(200, "closed by us"))
+            # Otherwise it answers a Close of the channel that had this number before, which crossed the broker's own.
+            case spec.Channel.CloseOk() if self._is_closing:
+                self.end(ChannelClosed(*_CLOSED_BY_US))
             case spec.Channel.Flow():
                 # RabbitMQ never sends it; the answer is required all the same.
                 self.send(spec.Channel.FlowOk(method.active))

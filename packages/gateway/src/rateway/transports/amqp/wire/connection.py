@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     async def channel(self, number: int) -> Channel:
         """Open a channel; one that has this number is closed first, and nobody may use it any more."""
-        if (before := self._channels.get(number)) is not None and not before.closed.done():
+        while (before := self._channels.get(number)) is not None and not before.closed.done():
             before.close()
             await asyncio.shield(before.closed)
         if self.closed.done():
