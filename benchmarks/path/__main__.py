@@ -81,6 +81,7 @@ SUBSET = [
     Variant(shards=64, rate=50, cache="all"),
     Variant(shards=64, rate=50, settings=DEFAULT_LAYOUT),
     Variant(shards=64, rate=50, cache="all", settings=DEFAULT_LAYOUT),
+    Variant(compression="zlib", shards=1000, rate=5),
     Variant(broker="rabbitmq"),
     Variant(broker="rabbitmq", settings={"EVENT_LOG": "stream"}),
     Variant(who="hikari", broker="rabbitmq"),
@@ -118,17 +119,12 @@ def recipe_of(variant: Variant, events: int) -> Recipe:
     each = (
         max(400, events // shards)
         if variant.rate is None
-        else int(variant.rate * PACED_SECONDS * 1.5) + 50 + warm_up(variant)
+        else int(variant.rate * PACED_SECONDS * 1.5) + 50 + WARM_UP
     )
     each *= 2 if variant.known else 1
     return Recipe(
         shards=shards, guilds=guilds, members=100 if guilds > 1 else 10, events=each, size=variant.size
     )
-
-
-def warm_up(variant: Variant) -> int:
-    """Events a shard before a rate is held: its numbers keep their digits for weeks, and its names are known."""
-    return 150 if variant.shards <= 256 else 10
 
 
 # Starts a gateway that is not ours: (variant, the stand-in's port, a folder for its log, the broker's address).
@@ -137,6 +133,8 @@ Starter = Callable[[Variant, int, Path, str], AbstractContextManager[Child]]
 LOOKS, LOOK_S = 50, 0.2
 # How long a rate is held in one round.
 PACED_SECONDS = 4.0
+# Events a shard before a rate is held: its numbers keep their digits for weeks, and its names are known.
+WARM_UP = 150
 # A gateway that rests still looks after its timers: 5 ms in 0.2 s would be 2.5 % of a core.
 QUIET_MS = 3.0
 
@@ -229,7 +227,7 @@ def round_of(
     ):
         pids = machine.tree(gateway.pid)
         if variant.rate is not None:
-            discord.say(json.dumps({"do": "flood", "events": warm_up(variant)}))
+            discord.say(json.dumps({"do": "flood", "events": WARM_UP}))
             due += int(discord.fact("sent")["sent"])
             child.until_quiet(pids)
         flooded = recipe.events

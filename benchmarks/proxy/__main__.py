@@ -28,7 +28,7 @@ from typing import Any
 
 from rateway.demo.broker import PrivateBroker
 
-from benchmarks.path.__main__ import PACED_SECONDS, Stands, Variant, recipe_of, round_of, warm_up
+from benchmarks.path.__main__ import PACED_SECONDS, WARM_UP, Stands, Variant, recipe_of, round_of
 from benchmarks.peers import build
 from benchmarks.peers.__main__ import CLIENT, QUEUES, Peers
 from benchmarks.rig import child, machine
@@ -175,7 +175,7 @@ def cost(shards: int, rate: float | None, broker: Broker) -> dict[str, float]:
     ):
         ask(bots, do="identify", port=port, shards=shards_of(shards))
         begun = int(ask(bots, do="count")["count"])
-        _, missing = arrived(bots, begun + int(at.send(do="flood", events=warm_up(variant))["sent"]))
+        _, missing = arrived(bots, begun + int(at.send(do="flood", events=WARM_UP)["sent"]))
         trees = machine.tree(found.pid), machine.tree(at.gateway.pid), at.broker_pids
         child.until_quiet(trees[0], beside=[*trees[1], *trees[2]])
         count = int(ask(bots, do="count")["count"]) + missing
