@@ -189,7 +189,12 @@ class Stage:
 
     def _rest(self, path: str) -> dict[str, Any]:
         if path.endswith("/gateway/bot"):
-            limit = {"total": 1000, "remaining": 1000, "reset_after": 86_400_000, "max_concurrency": 1024}
+            limit = {
+                "total": 100_000,
+                "remaining": 100_000,
+                "reset_after": 86_400_000,
+                "max_concurrency": 1024,
+            }
             return {"url": self.url, "shards": len(self.at), "session_start_limit": limit}
         user = {"id": BOT_ID, "username": "bot", "discriminator": "0", "avatar": None, "global_name": None}
         if path.endswith("/users/@me"):
