@@ -25,6 +25,7 @@ from tests.transports.amqp.fake_broker import Received
 from tests.transports.amqp.inbound_broker import InboundBroker, fields, properties
 
 VOICE = b'{"op":4,"d":{"guild_id":"0","channel_id":null,"self_mute":false,"self_deaf":false}}'
+PRESENCE = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
 
 
 class NeverDone:

@@ -20,14 +20,13 @@ from rateway.runtime.requests.held_commands import MOST_HELD
 from rateway.runtime.requests.query_queue import MOST_BYTES
 from rateway.transports.amqp.requests.forwarding import FORWARDING, MOST_FORWARDED
 from rateway.transports.amqp.requests.request_link import ANSWER_EXPIRES_MS
-from tests.runtime.requests.inbound_stage import VOICE, Stage, inbound_stage
+from tests.runtime.requests.inbound_stage import PRESENCE, VOICE, Stage, inbound_stage
 from tests.transports.amqp.inbound_broker import field_of, fields, properties
 
 from tests.aio import run
 
 GUILD = b'{"type":"Guild","arguments":[1]}'
 BATCH = 1_000
-PRESENCE = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
 
 # Tables as anybody may send them: every type there is and some that there are not, nested, wide, with wrong lengths.
 

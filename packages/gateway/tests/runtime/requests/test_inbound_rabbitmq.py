@@ -18,7 +18,7 @@ from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, Connect
 from rateway.transports.amqp.wire.connection import BrokerUnavailable, Connection
 from rateway.transports.amqp.wire.dial import dial
 from rateway.transports.amqp.wire.uri import parse
-from tests.runtime.requests.inbound_stage import VOICE, Reader, reader_on
+from tests.runtime.requests.inbound_stage import PRESENCE, VOICE, Reader, reader_on
 from tests.runtime.requests.test_inbound_boundary import GUILD, bodies, counted, hostile_properties, keys
 from tests.transports.amqp.inbound_broker import field_of, fields, frames_of, properties
 
@@ -170,9 +170,8 @@ def test_a_command_for_a_cluster_that_no_gateway_runs_is_refused_once_and_costs_
         reader: Reader
         async with reader_on(broker.uri) as reader, neighbour(broker.uri) as worker:
             handler, said, owned = reader[0], reader[4], len(reader[4])
-            body = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
             message = aio_pika.Message(
-                body, headers={"shard_id": 8}, reply_to=worker.name, correlation_id="lost"
+                PRESENCE, headers={"shard_id": 8}, reply_to=worker.name, correlation_id="lost"
             )
             await worker.exchange.publish(message, "gateway")
             answer = await worker.answers.get()
@@ -200,10 +199,9 @@ def test_a_command_for_a_cluster_whose_exchange_is_another_kind_is_refused_once_
         ):
             await (await other.channel()).declare_exchange("rateway-2", "fanout", durable=True)
             said, owned = reader[4], len(reader[4])
-            body = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
             for number in ("1", "2"):
                 message = aio_pika.Message(
-                    body, headers={"shard_id": 8}, reply_to=worker.name, correlation_id=number
+                    PRESENCE, headers={"shard_id": 8}, reply_to=worker.name, correlation_id=number
                 )
                 await worker.exchange.publish(message, "gateway")
                 answer = await worker.answers.get()
@@ -232,9 +230,8 @@ def test_a_command_for_another_process_keeps_its_odd_headers_through_rabbitmq(br
             hand = ByHand(broker.uri)
             headers = fields({"shard_id": 8}) + field_of(b"ratio", b"d", struct.pack(">d", 1e300))
             headers += field_of(b"text", b"S", counted(b"\xff\xfe"))
-            body = b'{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}'
             await hand.publish(
-                b"rateway-1", b"gateway", properties(headers=headers, expiration=b"60000"), body
+                b"rateway-1", b"gateway", properties(headers=headers, expiration=b"60000"), PRESENCE
             )
             async with queue.iterator() as messages:
                 found = await anext(messages)
@@ -244,7 +241,7 @@ def test_a_command_for_another_process_keeps_its_odd_headers_through_rabbitmq(br
                     "text": b"\xff\xfe",
                     "rateway_hops": 1,
                 }
-                assert (found.body, found.expiration) == (body, 60.0)
+                assert (found.body, found.expiration) == (PRESENCE, 60.0)
                 await found.ack()
             await worker.is_served()
             assert hand.connection is not None

@@ -15,19 +15,18 @@ from typing import Final
 
 import pamqp.commands as spec
 from rateway.delivery.port import Message
+from rateway.transports.amqp.requests.refused_exchanges import REFUSED_S, RefusedExchanges, is_named
 from rateway.transports.amqp.wire.channel import Acks, Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Properties
 from rateway_protocol.contract.topology import EXCHANGE_TYPE
 
-__all__ = ["FORWARDING", "MOST_FORWARDED", "REFUSED_S", "Forwarding"]
+__all__ = ["FORWARDING", "MOST_FORWARDED", "Forwarding"]
 
 log = logging.getLogger(__name__)
 
 # The channel's number: beside the consumer's, and the one that questions are asked on.
 FORWARDING: Final = 3
-# An exchange that was refused is not asked for again for so long, seconds: a person has to change something.
-REFUSED_S: Final = 15.0
 _NOT_FOUND: Final = 404
 # Messages that are under way at a time: each holds one of its queue's places, and no query may wait for one.
 MOST_FORWARDED: Final = 1_000
@@ -66,10 +65,10 @@ class Forwarding:
         # Published and not confirmed, by the number of the publish on this channel.
         self._flying: dict[int, _Parcel] = {}
         self._published = 0
-        # Exchanges that are declared on this channel; the one that is asked for; those refused: until when, and why.
+        # Exchanges that are declared on this channel; the one that is asked for.
         self._declared: set[str] = set()
         self._asked = ""
-        self._refused: dict[str, tuple[float, str]] = {}
+        self._refused = RefusedExchanges()
 
     def send(self, message: Message, exchange: str, frames: bytes) -> None:
         """Publish *frames*, which are *message* for *exchange*."""
@@ -104,7 +103,7 @@ class Forwarding:
         while self._waiting:
             exchange = self._waiting[0].exchange
             try:
-                if exchange not in self._declared and not self._why_refused(exchange):
+                if exchange not in self._declared and not self._refused.why(exchange):
                     await self._declare(exchange)
             except ChannelClosed:
                 continue  # `_ended` has said why
@@ -112,7 +111,7 @@ class Forwarding:
                 return
             if self._waiting and self._waiting[0].exchange == exchange:
                 parcel = self._waiting.popleft()
-                if why := self._why_refused(exchange):
+                if why := self._refused.why(exchange):
                     self._refuse(parcel, why)
                 else:
                     self._publish(parcel)
@@ -166,28 +165,21 @@ class Forwarding:
             return
         suspects = {each.exchange for each in flying} | ({asked} if asked else set())
         # The broker names it.
-        guilty = {each for each in suspects if f"'{each}'" in reason.text} or suspects
+        guilty = {each for each in suspects if is_named(each, reason)} or suspects
         if reason.code == _NOT_FOUND:
             # Somebody has deleted it: it is declared again.
             guilty -= {each.exchange for each in flying}
-        now = asyncio.get_running_loop().time()
         for exchange in guilty:
-            self._refused[exchange] = now + REFUSED_S, f"the broker refuses {exchange}: {reason}"
             log.warning(
-                "commands for another gateway's cluster cannot be forwarded and are answered with an error: the broker "
-                "refuses %s: %s. Asked again after %.0f s",
-                exchange,
-                reason,
+                "commands for another gateway's cluster cannot be forwarded and are answered with an error: %s. Asked "
+                "again after %.0f s",
+                self._refused.note(exchange, reason),
                 REFUSED_S,
                 extra={"action": "channel_closed"},
             )
         self._waiting.extendleft(reversed(flying))
         if self._waiting:
             self._work()
-
-    def _why_refused(self, exchange: str) -> str:
-        until, why = self._refused.get(exchange, (0.0, ""))
-        return why if asyncio.get_running_loop().time() < until else ""
 
     def _refuse(self, parcel: _Parcel, why: str) -> None:
         try:

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 import pamqp.commands as spec
-from rateway.transports.amqp.requests.forwarding import REFUSED_S
+from rateway.transports.amqp.requests.refused_exchanges import RefusedExchanges, is_named
 from rateway.transports.amqp.wire.channel import Channel, ChannelClosed, ConnectionLost
 from rateway.transports.amqp.wire.connection import Connection
 from rateway.transports.amqp.wire.deliveries import Delivery, Properties
@@ -144,8 +144,7 @@ class AmqpGateway:
         self._waiting: dict[bytes, _Waiting] = {}
         # Exchanges that were declared on this channel.
         self._declared: set[str] = set()
-        # Those that the broker refuses: until when they are not asked for again, and why.
-        self._refused: dict[str, tuple[float, str]] = {}
+        self._refused = RefusedExchanges()
         # The clusters' exchanges by shard, once the gateway has told its layout.
         self._exchanges: dict[int, str] = {}
         self._shard_count = 0
@@ -187,9 +186,9 @@ class AmqpGateway:
                 if (
                     isinstance(reason, ChannelClosed)
                     and reason.code == _ACCESS_REFUSED
-                    and _names(reason, each.place)
+                    and is_named(each.place, reason)
                 ):
-                    each.answer.set_result(self._note_refused(each.place, reason))
+                    each.answer.set_result(self._refusal(each.place, reason))
                 else:
                     each.answer.set_exception(_Lost(str(reason)))
             self._waiting.clear()
@@ -400,16 +399,15 @@ class AmqpGateway:
                 while (connection := self._connection) is None or (channel := self._channel) is None:
                     await self._connected.wait()
                 if place not in self._declared:
-                    until, why = self._refused.get(place, (0.0, ""))
-                    if asyncio.get_running_loop().time() < until:
+                    if why := self._refused.why(place):
                         return Fault(ErrorCode.UNAVAILABLE, why)
                     declare = spec.Exchange.Declare(0, place, EXCHANGE_TYPE, durable=True)
                     try:
                         await channel.call(declare, spec.Exchange.DeclareOk)
                     except ChannelClosed as closed:
-                        if not _names(closed, place):
+                        if not is_named(place, closed):
                             raise
-                        return self._note_refused(place, closed)
+                        return self._refusal(place, closed)
                     self._declared.add(place)
                 if channel.closed.done():
                     raise channel.closed.result()
@@ -427,11 +425,8 @@ class AmqpGateway:
         finally:
             self._waiting.pop(number, None)
 
-    def _note_refused(self, place: str, closed: ChannelClosed) -> Fault:
-        """Asked for again at once it would be refused again, and end the channel for all."""
-        why = f"the broker refuses {place}: {closed}"
-        self._refused[place] = asyncio.get_running_loop().time() + REFUSED_S, why
-        return Fault(ErrorCode.UNAVAILABLE, why)
+    def _refusal(self, place: str, closed: ChannelClosed) -> Fault:
+        return Fault(ErrorCode.UNAVAILABLE, self._refused.note(place, closed))
 
     def _on_return(self, code: int, key: str, size: int, told: Properties) -> None:
         """Fail a request that no queue took."""
@@ -461,10 +456,6 @@ class AmqpGateway:
             whole = Fault(ErrorCode.TOO_LARGE, f"the answer has more than {MOST_ANSWER} bytes")
         if whole is not None:
             waiting.answer.set_result(whole)
-
-
-def _names(closed: ChannelClosed, place: str) -> bool:
-    return f"'{place}'" in closed.text
 
 
 def _question(kind: str, *arguments: int, **more: object) -> dict[str, object]:
